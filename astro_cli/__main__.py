@@ -1,0 +1,42 @@
+"""The `astro` command line: registers commands and turns users' errors into messages. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from astro_cli.commands.distill import distill
+from astro_cli.commands.pretrain import pretrain
+from astro_cli.commands.rl import rl
+from astro_cli.config.errors import EXIT_RUN, AstroError
+
+app = typer.Typer(
+    name="astro", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.",
+)  # fmt: skip
+for command in (pretrain, distill, rl):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: runs the app; an `AstroError` becomes its message and exit code, never a traceback."""
+    try:
+        app()
+    except AstroError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print("hint: free space or choose another --out; a started run continues with --resume", file=sys.stderr)
+        sys.exit(EXIT_RUN)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_RUN)
+
+
+if __name__ == "__main__":
+    main()

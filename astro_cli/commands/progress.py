@@ -1,0 +1,54 @@
+"""The progress bar of training runs, on stderr; one plain line now and then where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+QUIET_INTERVAL = 20.0  # seconds between lines where there is no terminal
+SHOWN = ("reward/total", "student/loss", "codec/psnr", "codec/loss", "critic/loss")
+
+
+class RunProgress:
+    """A `Watcher`: one bar per stage, with rate, time left and the metrics that matter."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.live = sys.stderr.isatty()
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        self.progress = Progress(*columns, console=self.console, disable=not self.live)
+        self.bar: Any = None
+        self.works: dict[str, Any] = {}
+        self.steps, self.began, self.said = 0, time.monotonic(), 0.0
+
+    def __enter__(self) -> RunProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def stage(self, name: str, start: int, steps: int) -> None:
+        self.steps, self.began, self.name = steps, time.monotonic(), name
+        self.bar = self.progress.add_task(name, total=steps, completed=start, note="")
+
+    def step(self, row: dict[str, Any]) -> None:
+        note = "  ".join(f"{key} {row[key]:.4g}" for key in SHOWN if key in row) + f"  {row['seconds']:.2f} s/step"
+        done = row["step"] + 1
+        self.progress.update(self.bar, completed=done, note=note)
+        now = time.monotonic()
+        if not self.live and (now - self.said > QUIET_INTERVAL or done == self.steps):
+            self.said = now
+            self.console.print(f"{self.name} {done}/{self.steps}  {now - self.began:.0f} s  {note}")
+
+    def work(self, what: str, done: int, total: int) -> None:
+        if what not in self.works:
+            self.works[what] = self.progress.add_task(what, total=total, note="")
+        self.progress.update(self.works[what], completed=done)
+        if not self.live and done >= total:
+            self.console.print(f"{what} {done}/{total}")

@@ -1,0 +1,107 @@
+"""What pretrain, distill and rl share: recipe -> run folder -> trainer -> final weights. The commands differ in the recipes they take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from astro_cli.config.errors import EXIT_RUN, OutputError
+from astro_cli.recipe import Recipe, load_recipe
+
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Recipe file, or its bare name in recipes/.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe value; repeatable.")]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/<recipe name>-seed<seed>.")]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Train the last stage for this many steps.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the run; overrides the recipe's.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe, parameter counts and expected memory, and stop.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, to the same bits.")]
+
+
+def resolve(recipe_name: str, command: str, overrides: list[str] | None, steps: int | None, seed: int | None) -> Recipe:
+    """The recipe with the command line's overrides."""
+    sets = list(overrides or [])
+    if seed is not None:
+        sets.append(f"seed={seed}")
+    recipe = load_recipe(recipe_name, sets, command)
+    if steps is not None:
+        recipe = load_recipe(recipe_name, [*sets, f"stages.{recipe.order[-1]}.steps={steps}"], command)
+    return recipe
+
+
+def execute(
+    command: str, recipe_name: str, overrides: list[str] | None, out: Path | None, steps: int | None, seed: int | None,
+    dry_run: bool, resume: bool,
+) -> None:  # fmt: skip
+    """Run one training command.
+
+    Raises:
+        AstroError: anything the user can cause, before a weight is read where possible.
+    """
+    recipe = resolve(recipe_name, command, overrides, steps, seed)
+    if dry_run:
+        show_dry_run(recipe)
+        return
+    train(recipe, recipe_name, overrides or [], out or Path("runs") / f"{recipe.name}-seed{recipe.seed}", resume=resume)
+
+
+def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:
+    """Train a resolved recipe in a folder; returns the folder. A finished run is left as it is when resuming."""
+    from astro_cli.commands.progress import RunProgress
+    from astro_cli.training.build import build, make_accelerator, pick_device
+    from astro_cli.training.release import write_final
+    from astro_cli.training.rundir import RunDir
+    from astro_cli.training.trainer import Trainer
+
+    console = Console(stderr=True, highlight=False)
+    run = RunDir(out)
+    device = pick_device(recipe.runtime.device)
+    setting, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
+    accelerator = make_accelerator(recipe, str(out))
+    if accelerator.is_main_process:
+        run.open(recipe, given(recipe_name, overrides), resume=resume, device=str(device))
+    accelerator.wait_for_everyone()
+    if run.finished:
+        console.print(f"{out}: finished already")
+        return out
+    try:
+        with RunProgress() as progress:
+            Trainer(recipe, setting, backbone, run, accelerator, progress).fit(resume=resume)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; continue with: astro {recipe.command} --recipe {recipe_name} --out {out} --resume", soft_wrap=True)
+        raise typer.Exit(EXIT_RUN) from None
+    if accelerator.is_main_process:
+        write_final(recipe, setting, run)
+        console.print(f"done: {out} (final weights in {run.final})", soft_wrap=True)
+    return out
+
+
+def given(recipe_name: str, overrides: list[str]) -> str:
+    """The recipe as the user gave it: the file's text, with the overrides above as comments."""
+    from astro_cli.config.toml import find_recipe
+
+    path = find_recipe(recipe_name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OutputError(path, "", f"cannot be read: {error}") from error
+    return "".join(f"# --set {override}\n" for override in overrides) + text
+
+
+def show_dry_run(recipe: Recipe) -> None:
+    """Resolved recipe on stdout, parameter counts and memory on stderr."""
+    from astro_cli.training.build import dry_run_counts, expected_bytes
+
+    print(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    counts = dry_run_counts(recipe)
+    table = Table("network", "trainable", "total", title=f"{recipe.name} ({recipe.hash()})")
+    for role, (trainable, total) in counts.items():
+        table.add_row(role, f"{trainable:,}", f"{total:,}")
+    console = Console(stderr=True)
+    console.print(table)
+    memory: dict[str, Any] = expected_bytes(recipe, counts)
+    console.print("expected memory: " + ", ".join(f"{what} {size / 2**30:.2f} GiB" for what, size in memory.items()))

@@ -1,0 +1,67 @@
+"""The errors a user can cause or meet, and how they read. Everything else is a bug and may travel as a traceback.
+
+    error: <where>: <key>: <what>
+    hint: <what to do>
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_RUN = 1  # the run failed
+EXIT_USAGE = 2  # the command, the recipe or an input is wrong
+
+
+class AstroError(Exception):
+    """Base of all errors shown to the user.
+
+    Args:
+        where: file or thing the error is in, e.g. a recipe's path or "prompt".
+        key: dotted key, or the offending value where there is no key; "" for none.
+        what: what is wrong, what was found and what is allowed.
+        hint: what to do about it; "" for none.
+    """
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, where: object, key: str, what: str, *, hint: str = "") -> None:
+        self.where, self.key, self.what, self.hint = str(where), key, what, hint
+        super().__init__(self.where, key, what)
+
+    def __str__(self) -> str:
+        parts = [part for part in (self.where, self.key, self.what) if part]
+        return "error: " + ": ".join(parts) + (f"\nhint: {self.hint}" if self.hint else "")
+
+
+class RecipeError(AstroError):
+    """A recipe is missing, unreadable or wrong."""
+
+
+class PromptError(AstroError):
+    """A prompt the backbone's text side cannot take."""
+
+
+class CheckpointError(AstroError):
+    """A weights file that is missing, damaged or of another model."""
+
+
+class OutputError(AstroError):
+    """An output folder that cannot be used: it holds another run, or cannot be written."""
+
+
+class RecordError(AstroError):
+    """Evaluation records or tables that are missing, damaged or do not belong together."""
+
+
+class RunError(AstroError):
+    """The run itself failed: non-finite loss, disk full, an interrupted worker."""
+
+    exit_code = EXIT_RUN
+
+
+def did_you_mean(found: str, allowed: Iterable[str]) -> str:
+    """'did you mean X?' for a near miss, else the list of what is allowed."""
+    names = sorted(set(allowed))
+    near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(names)}"

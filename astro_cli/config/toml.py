@@ -1,0 +1,117 @@
+"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from. Knows nothing of what the keys mean."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from astro_cli.config.errors import RecipeError, did_you_mean
+
+Table = dict[str, Any]
+
+
+@dataclass
+class Document:
+    """A merged recipe and, per dotted key, the file (or "--set") that gave its value."""
+
+    path: str
+    data: Table
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def origin(self, key: str) -> str:
+        """The file that set a key, or the nearest table above it."""
+        while key and key not in self.origins:
+            key = key.rpartition(".")[0]
+        return self.origins.get(key, self.path)
+
+
+def recipes_dir() -> Path:
+    """The packaged `recipes/` folder; in a source checkout the one beside the packages."""
+    checkout = Path(__file__).resolve().parents[2] / "recipes"
+    return checkout if checkout.is_dir() else Path(str(resources.files("astro_cli") / "_recipes"))
+
+
+def list_recipes() -> list[Path]:
+    return sorted(path for path in recipes_dir().rglob("*.toml") if path.parent.name != "base")
+
+
+def find_recipe(name: str, beside: Path | None = None) -> Path:
+    """Resolve a recipe: the path as given, beside the recipe that extends it, then `recipes/` and its sub-folders.
+
+    Raises:
+        RecipeError: no such recipe, with the nearest name.
+    """
+    wanted = Path(name if name.endswith(".toml") else f"{name}.toml")
+    root = recipes_dir()
+    for candidate in ([beside / wanted] if beside else []) + [wanted, root / wanted]:
+        if candidate.is_file():
+            return candidate
+    matches = [path for path in sorted(root.rglob(wanted.name)) if path.as_posix().endswith(wanted.as_posix())]
+    if matches:
+        return matches[0]
+    names = [path.name for path in list_recipes()]
+    raise RecipeError(name, "", "no such recipe", hint=f"{did_you_mean(wanted.name, names)}; `astro recipe list` shows all")
+
+
+def load(name: str, overrides: list[str] | None = None) -> Document:
+    """Read a recipe, merge it over what it extends, apply overrides."""
+    document = _load_file(find_recipe(name), seen=())
+    for override in overrides or []:
+        key, value = _parse_override(override)
+        _merge(document.data, _nest(key, value), document.origins, f"--set {override}", "")
+    return document
+
+
+def _load_file(path: Path, seen: tuple[Path, ...]) -> Document:
+    if path.resolve() in seen:
+        raise RecipeError(path, "extends", "the recipe extends itself", hint=" -> ".join(p.name for p in (*seen, path)))
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(path, "", f"not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(path, "", f"cannot be read: {error}") from error
+    parent = data.pop("extends", None)
+    if parent is None:
+        document = Document(str(path), {})
+    elif not isinstance(parent, str):
+        raise RecipeError(path, "extends", f"found {parent!r}, expected the name of one recipe")
+    else:
+        document = _load_file(find_recipe(parent, beside=path.parent), (*seen, path.resolve()))
+        document.path = str(path)
+    _merge(document.data, data, document.origins, str(path), "")
+    return document
+
+
+def _merge(target: Table, source: Table, origins: dict[str, str], origin: str, prefix: str) -> None:
+    """Tables merge key by key; everything else, arrays included, is replaced."""
+    for key, value in source.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value, origins, origin, f"{dotted}.")
+        else:
+            for known in [name for name in origins if name.startswith(f"{dotted}.")]:
+                del origins[known]
+            target[key] = value
+            origins[dotted] = origin
+
+
+def _nest(key: str, value: Any) -> Table:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    """`a.b=value`; the value is TOML, or a bare string when it is none."""
+    key, sep, value = text.partition("=")
+    if not sep or not key.strip():
+        raise RecipeError("--set", text, "expected KEY=VALUE", hint="for example: --set seed=1 --set stages.dmd.steps=20")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return key.strip(), parsed

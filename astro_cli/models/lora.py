@@ -1,0 +1,100 @@
+"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying. Owns no training logic.
+
+Astrolabe keeps three: `default` (trained), `old` (the behaviour policy), `ref` (the KL reference). All start equal to the base.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import nn
+
+# Every Linear inside the attention blocks: q, k, v, o of self- and cross-attention and both of the feed-forward, ten per block.
+TARGETS = r"blocks\.\d+\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ffn\.net\.(0\.proj|2))"
+TRAINED = "default"
+
+
+def add_adapters(network: nn.Module, rank: int, alpha: float, dropout: float, names: tuple[str, ...], generator: torch.Generator) -> None:
+    """Inject LoRA adapters in place; the base is frozen and the first adapter is the trained and active one.
+
+    All adapters get the same start: A uniform as peft draws it (Kaiming, bound 1 / sqrt(fan-in)) but from `generator`, B zero. Adapters are
+    float32 whatever the base's dtype.
+    """
+    for name in names:
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS), network, name)
+    for layer in layers(network):
+        a = layer.lora_A[names[0]].weight
+        start = (torch.rand(a.shape, generator=generator) * 2 - 1) * a.shape[1] ** -0.5
+        for name in names:
+            layer.lora_A[name].weight.data = start.clone().to(a.device)
+            layer.lora_B[name].weight.data = torch.zeros_like(layer.lora_B[name].weight, dtype=torch.float32)
+    activate(network, names[0])
+
+
+def layers(network: nn.Module) -> list[LoraLayer]:
+    return [module for module in network.modules() if isinstance(module, LoraLayer)]
+
+
+def activate(network: nn.Module, name: str | None) -> None:
+    """Make one adapter act (None: the bare base). Only the trained adapter ever requires gradients."""
+    for layer in layers(network):
+        layer.enable_adapters(name is not None)
+        if name is not None:
+            layer.set_adapter(name)
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_(f".{TRAINED}." in key)
+
+
+@contextmanager
+def using(network: nn.Module, name: str | None) -> Iterator[None]:
+    """Act as another adapter for a while; the trained one acts again afterwards."""
+    activate(network, name)
+    try:
+        yield
+    finally:
+        activate(network, TRAINED)
+
+
+def adapter_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
+    """Parameters of one adapter, by name without the adapter's."""
+    return {key.replace(f".{name}.", "."): value for key, value in network.named_parameters() if re.search(rf"\.lora_[AB]\.{name}\.", key)}
+
+
+@torch.no_grad()
+def blend(network: nn.Module, target: str, source: str, keep: float) -> None:
+    """target <- keep target + (1 - keep) source, parameter by parameter (Astrolabe Alg. 1, line 38)."""
+    new = adapter_state(network, source)
+    for key, value in adapter_state(network, target).items():
+        value.lerp_(new[key], 1.0 - keep)
+
+
+def save_peft(folder: Path, state: dict[str, torch.Tensor], rank: int, alpha: float) -> None:
+    """Write an adapter in peft's layout: adapter_model.safetensors and adapter_config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"base_model.model.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "target_modules": TARGETS, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+@torch.no_grad()
+def merged_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
+    """The network's weights with one adapter folded in, W + scale B A, under the base's parameter names."""
+    deltas = {
+        f"{key}.weight": layer.get_delta_weight(name) for key, layer in network.named_modules() if isinstance(layer, LoraLayer)
+    }
+    state = {}
+    for key, value in network.state_dict().items():
+        if ".lora_" in key:
+            continue
+        plain = key.replace(".base_layer.", ".")
+        state[plain] = value + deltas[plain].to(value.dtype) if plain in deltas else value.clone()
+    return state

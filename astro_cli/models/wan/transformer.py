@@ -1,0 +1,227 @@
+"""CausalWan: the one transformer of teacher and student, Wan 2.1's architecture at any size.
+
+Owns the network. Attention masks (`masks`), the rolling cache (`astro_cli.cache`) and the text encoder come from outside, so the same
+weights run bidirectionally (the teacher), block-causally (training) and cached (streaming). Parameter names are those of diffusers'
+`WanTransformer3DModel`. Source: Wan 2.1 (arXiv 2503.20314); reference, section 1.2.
+Dimensions: B sample, F latent frame, C latent channel, H, W latent rows and columns, P token per frame, L = F P token, M text token.
+
+Deviations: float32 modulation, norms and head whatever the weights' dtype (the released causal code runs them in bfloat16); the text is
+projected and its cross-attention keys computed once per prompt (`encode_text`), not once per forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from astro_cli.models.wan.attention import Attention, LayerCache
+from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.wan.rope import RopeTable, rope_table
+
+
+@dataclass
+class TextStates:
+    """Projected text of a batch: per layer the cross-attention keys and values (B, heads, M, D). Made once per prompt."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @property
+    def batch(self) -> int:
+        return self.layers[0][0].shape[0]
+
+    def select(self, rows: torch.Tensor | list[int]) -> TextStates:
+        return TextStates([(k[rows], v[rows]) for k, v in self.layers])
+
+
+def sinusoid(timestep: torch.Tensor, width: int) -> torch.Tensor:
+    """[cos(t w_i), sin(t w_i)], w_i = 10000^(-2i / width), in float64: cosines first. (...,) -> (..., width)."""
+    half = width // 2
+    frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
+    angle = timestep.double()[..., None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+class _Embedding(nn.Module):
+    """Two linear layers with an activation between: time (SiLU) and text (GELU, tanh form)."""
+
+    def __init__(self, width_in: int, dim: int, text: bool) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width_in, dim)
+        self.linear_2 = nn.Linear(dim, dim)
+        self.text = text
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear_1(x)
+        return self.linear_2(functional.gelu(x, approximate="tanh") if self.text else functional.silu(x))
+
+
+class _ConditionEmbedder(nn.Module):
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.time_embedder = _Embedding(config.freq_dim, config.dim, text=False)
+        self.time_proj = nn.Linear(config.dim, 6 * config.dim)
+        self.text_embedder = _Embedding(config.text_dim, config.dim, text=True)
+
+
+class _GELU(nn.Module):
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, inner)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.gelu(self.proj(x), approximate="tanh")
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([_GELU(dim, inner), nn.Identity(), nn.Linear(inner, dim)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net[2](self.net[0](x))
+
+
+class WanBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward; shift, scale and gate per frame from the timestep."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        dim, eps = config.dim, config.eps
+        self.attn1 = Attention(dim, config.num_heads, eps)
+        self.attn2 = Attention(dim, config.num_heads, eps)
+        self.norm2 = nn.LayerNorm(dim, eps)
+        self.ffn = _FeedForward(dim, config.ffn_dim)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        self.eps = eps
+
+    def forward(
+        self,
+        x_BFPC: torch.Tensor,
+        modulation_BF6C: torch.Tensor,
+        text_kv: tuple[torch.Tensor, torch.Tensor],
+        table: RopeTable,
+        mask: torch.Tensor | None,
+        cache: LayerCache | None,
+    ) -> torch.Tensor:
+        shape = x_BFPC.shape
+        m = (self.scale_shift_table.float() + modulation_BF6C).unsqueeze(3).unbind(2)  # six of (B, F, 1, C)
+        y = modulate(x_BFPC, m[0], m[1], self.eps).flatten(1, 2)
+        x_BFPC = gated(x_BFPC, self.attn1.self_attention(y, table, mask, cache).view(shape), m[2])
+        x_BFPC = x_BFPC + self.attn2.cross_attention(self.norm2(x_BFPC).flatten(1, 2), text_kv).view(shape)
+        return gated(x_BFPC, self.ffn(modulate(x_BFPC, m[3], m[4], self.eps)), m[5])
+
+    def keys_values_only(self, x_BFPC: torch.Tensor, modulation_BF6C: torch.Tensor, table: RopeTable, cache: LayerCache) -> None:
+        """What a context pass needs of the last layer: its keys and values in the cache."""
+        m = (self.scale_shift_table.float() + modulation_BF6C).unsqueeze(3).unbind(2)
+        cache.exchange(*self.attn1.keys_values(modulate(x_BFPC, m[0], m[1], self.eps).flatten(1, 2)), table)
+
+
+def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
+    """LayerNorm(x) (1 + scale) + shift without affine weights, float32 inside."""
+    return (functional.layer_norm(x.float(), (x.shape[-1],), eps=eps) * (1 + scale) + shift).to(x.dtype)
+
+
+def gated(x: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    return (x.float() + update.float() * gate).to(x.dtype)
+
+
+class CausalWan(nn.Module):
+    """Velocity predictor v = eps - x0 for latent videos."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, (1, *config.patch), (1, *config.patch))
+        self.condition_embedder = _ConditionEmbedder(config)
+        self.blocks = nn.ModuleList(WanBlock(config) for _ in range(config.num_layers))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+        self.proj_out = nn.Linear(config.dim, config.patch[0] * config.patch[1] * config.in_channels)
+        self.gradient_checkpointing = False
+        self._tables: dict[tuple, RopeTable] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.proj_out.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.scale_shift_table.dtype
+
+    def tokens_per_frame(self, height: int, width: int) -> int:
+        return (height // self.config.patch[0]) * (width // self.config.patch[1])
+
+    def encode_text(self, text_BMD: torch.Tensor) -> TextStates:
+        """Text encoder states (B, M, text_dim), zero past the prompt's end -> keys and values of every layer."""
+        states = self.condition_embedder.text_embedder(text_BMD.to(self.dtype))
+        return TextStates([block.attn2.keys_values(states) for block in self.blocks])
+
+    def forward(
+        self,
+        x_BFCHW: torch.Tensor,
+        timestep_BF: torch.Tensor,
+        text: TextStates,
+        *,
+        positions: list[int] | range | None = None,
+        mask: torch.Tensor | None = None,
+        cache: Sequence[LayerCache] | None = None,
+        context_only: bool = False,
+    ) -> torch.Tensor | None:
+        """Predict the velocity.
+
+        Args:
+            x_BFCHW: noisy latents.
+            timestep_BF: per frame, in [0, 1000].
+            text: from `encode_text`, for the same batch.
+            positions: temporal position of each frame; default 0 .. F-1.
+            mask: (L, L) bool, True = visible; None = every token sees every other. Not together with `cache`.
+            cache: one layer cache per layer; queries then see what each cache returns.
+            context_only: fill the cache and return None; skips the head and all of the last layer but its keys and values.
+
+        Returns:
+            Velocity (B, F, C, H, W) in x's dtype.
+        """
+        batch, frames, _, height, width = x_BFCHW.shape
+        rows, columns = height // self.config.patch[0], width // self.config.patch[1]
+        table = self._table(positions if positions is not None else range(frames), rows, columns)
+        x = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # B F P C
+        time, modulation = self._time(timestep_BF)
+        last = len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            layer_cache = None if cache is None else cache[index]
+            if context_only and index == last:
+                assert layer_cache is not None
+                block.keys_values_only(x, modulation, table, layer_cache)
+                return None
+            arguments = (x, modulation, text.layers[index], table, mask, layer_cache)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                x = block(*arguments)
+        return self._head(x, time, rows, columns).to(x_BFCHW.dtype)
+
+    def _time(self, timestep_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Time embedding (B, F, dim) and its six-fold projection (B, F, 6, dim), float32."""
+        embedder = self.condition_embedder
+        time = embedder.time_embedder(sinusoid(timestep_BF, self.config.freq_dim).to(self.dtype))
+        modulation = embedder.time_proj(functional.silu(time)).unflatten(-1, (6, -1))
+        return time.float(), modulation.float()
+
+    def _head(self, x_BFPC: torch.Tensor, time: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        shift, scale = (self.scale_shift_table.float() + time.unsqueeze(2)).unsqueeze(3).unbind(2)
+        x = self.proj_out(modulate(x_BFPC, shift, scale, self.config.eps))
+        ph, pw = self.config.patch
+        x = x.unflatten(2, (rows, columns)).unflatten(-1, (ph, pw, -1))  # B F rows columns ph pw C, channel fastest
+        return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+    def _table(self, positions: list[int] | range, rows: int, columns: int) -> RopeTable:
+        key = (tuple(positions), rows, columns, self.device)
+        if key not in self._tables:
+            if len(self._tables) > 64:  # a stream asks for new positions with every block; old tables are dead
+                self._tables.clear()
+            self._tables[key] = rope_table(positions, rows, columns, self.config.head_dim, self.device)
+        return self._tables[key]

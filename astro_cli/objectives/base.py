@@ -1,0 +1,117 @@
+"""The contract between objectives and the trainer: what an objective declares, gets and returns. Holds no formula.
+
+Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns, T pixel frame, M text token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from astro_cli.cache.kv import CacheSpec
+from astro_cli.config.base import Config
+from astro_cli.core.rng import sample_noise, stream
+from astro_cli.models.roles import Roles
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one loss is computed on. Every random draw of a sample comes from its own seed, so losses do not depend on how samples are grouped."""
+
+    seeds: list[int]
+    prompts: list[str]
+    text_BMD: torch.Tensor | None = None
+    latents_BFCHW: torch.Tensor | None = None
+    frames_BTCHW: torch.Tensor | None = None
+    credit_B: torch.Tensor | None = None  # advantages of RL samples
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Samples [start, stop)."""
+        tensors = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B")
+        cut = {name: getattr(self, name)[start:stop] for name in tensors if getattr(self, name) is not None}
+        return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], **cut)
+
+    def to(self, device: torch.device) -> Batch:
+        tensors = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors if getattr(self, name) is not None})
+
+    def noise_like(self, x: torch.Tensor, use: str) -> torch.Tensor:
+        """Standard normal noise of x's shape (B, ...), from the samples' own streams."""
+        return sample_noise(tuple(x.shape[1:]), self.seeds, use, device=x.device)
+
+    def uniform(self, count: int, use: str) -> torch.Tensor:
+        """(B, count) uniform numbers in [0, 1), from the samples' own streams."""
+        return torch.stack([torch.rand(count, generator=stream(seed, use)) for seed in self.seeds])
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    loss: torch.Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def _no_timer(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass
+class Setting:
+    """The run's facts an objective may need. Frames and block in latent frames, steps warped, in [0, 1000]."""
+
+    roles: Roles
+    steps: torch.Tensor  # (S,) float64
+    shift: float
+    frames: int
+    block: int
+    latent_shape: tuple[int, int, int]  # C, H, W
+    cache: CacheSpec
+    teacher_steps: int
+    guidance: float
+    encode_text: Callable[[list[str]], torch.Tensor]
+    device: torch.device = torch.device("cpu")
+    section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
+
+
+class Objective:
+    """One loss per trained role. Subclasses are modules' `Objective` classes beside their `Config`.
+
+    Class attributes:
+        trains: roles whose parameters it updates, in the order of a step.
+        needs: further roles it reads.
+        consumes: what a batch holds: rendered "frames", encoded "latents", bare "prompts", or scored "experience".
+    """
+
+    trains: ClassVar[tuple[str, ...]] = ("student",)
+    needs: ClassVar[tuple[str, ...]] = ()
+    consumes: ClassVar[Literal["frames", "latents", "prompts", "experience"]] = "latents"
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        self.config, self.setting = config, setting
+
+    def prepare(self, batches: Callable[[str, int], Batch]) -> None:
+        """Work before the first step, e.g. pairs from the teacher; `batches(use, size)` draws prompts for it."""
+
+    def loss(self, role: str, batch: Batch) -> LossOutput:
+        """Scalar loss of one role on a batch; gradients reach that role only."""
+        raise AssertionError(f"{type(self).__name__} trains no {role}")
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Bookkeeping after the optimiser steps of a step (moving averages, targets); returns metrics."""
+        return {}
+
+    def finish(self) -> None:
+        """Work after the last step, e.g. statistics of a codec's latents."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Tensors to save with a checkpoint besides networks and optimisers."""
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        assert not state

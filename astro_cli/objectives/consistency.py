@@ -1,0 +1,75 @@
+"""Causal consistency distillation: neighbouring points of the teacher's trajectory must give one x0. Stage 2b of Causal-Forcing.
+
+    x_t = (1 - s) x0 + s eps;  v = u + g (c - u) by the AR teacher;  x_t' = x_t + (s' - s) v
+    L = mean || x0_theta(x_t, t) - stopgrad x0_ema(x_t', t') ||^2,   every pass given the clean blocks before it
+
+Source: Causal-Forcing++ (arXiv 2602.02214); reference, section 3.4. At s' = 0 the target is x_t' itself.
+
+Deviations: the last interval (to s' = 0) is drawn too, where the released code never draws it; the interval is drawn per sample, not per process. The
+teacher is the student as it was when the stage began (the AR model that stage 1 made).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from pydantic import Field
+
+from astro_cli.config.base import Config as BaseConfig
+from astro_cli.core.flow import add_noise, guide, timestep_of, x0_from_velocity
+from astro_cli.objectives.ar_diffusion import forced_velocity
+from astro_cli.objectives.base import Batch, LossOutput, Setting
+from astro_cli.objectives.base import Objective as BaseObjective
+from astro_cli.sampling.ode import sigma_grid
+
+
+class Config(BaseConfig):
+    """`grid` intervals of the trajectory, guidance of the teacher, decay of the target's moving average."""
+
+    grid: int = Field(default=48, gt=1)
+    guidance: float = Field(default=3.0, ge=0)
+    decay: float = Field(default=0.99, ge=0, lt=1)
+
+
+class Objective(BaseObjective):
+    config: Config
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(config, setting)
+        student = setting.roles.modules["student"]
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
+        self.target = copy.deepcopy(student).requires_grad_(False)
+        self.sigmas = sigma_grid(config.grid, setting.shift).float()
+
+    def loss(self, role: str, batch: Batch) -> LossOutput:
+        x0, text_BMD = batch.latents_BFCHW, batch.text_BMD
+        assert x0 is not None and text_BMD is not None
+        index = (batch.uniform(1, "interval") * self.config.grid).long()
+        sigma, sigma_next = (self.sigmas[i].to(x0.device).expand(-1, x0.shape[1]) for i in (index, index + 1))
+        x_t = add_noise(x0, batch.noise_like(x0, "noise"), sigma)
+
+        def velocity(network, x: torch.Tensor, s: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+            return forced_velocity(network, x, timestep_of(s), network.encode_text(text), x0, self.setting.block, self.setting.cache)
+
+        with torch.no_grad():
+            c, u = velocity(self.teacher, x_t, sigma, text_BMD), velocity(self.teacher, x_t, sigma, torch.zeros_like(text_BMD))
+            x_next = x_t + (sigma_next - sigma)[..., None, None, None] * guide(c, u, self.config.guidance)
+            target = x0_from_velocity(x_next, velocity(self.target, x_next, sigma_next, text_BMD), sigma_next)
+        with self.setting.roles.use(role) as network:
+            predicted = x0_from_velocity(x_t, velocity(network, x_t, sigma, text_BMD), sigma)
+        return LossOutput((predicted - target).float().pow(2).mean())
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> dict[str, float]:
+        student = self.setting.roles.modules["student"]
+        torch._foreach_lerp_(list(self.target.parameters()), list(student.parameters()), 1 - self.config.decay)
+        return {}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        parts = {"teacher": self.teacher, "target": self.target}
+        return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        for part, module in (("teacher", self.teacher), ("target", self.target)):
+            module.load_state_dict({name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")})

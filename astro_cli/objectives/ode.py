@@ -1,0 +1,74 @@
+"""Regression on the bidirectional teacher's ODE trajectories: the student's first causal step. Self-Forcing's initialisation (CausVid).
+
+    L = mean_{t > 0} || x0_theta(x_t, t) - x_end ||^2,   each block at its own step of the student's schedule, plain block-causal mask
+
+Source: Self-Forcing (arXiv 2506.08009), appendix; CausVid (arXiv 2412.07772); reference, section 3.1.
+
+Deviations: trajectories are integrated at the student's own shift and stored at its exact warped steps; the released script stores shift-8 states that
+its trainer labels with shift-5 steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+
+from astro_cli.config.base import Config as BaseConfig
+from astro_cli.core.flow import sigma_of, x0_from_velocity
+from astro_cli.models.wan.masks import block_causal_mask
+from astro_cli.objectives.base import Batch, LossOutput
+from astro_cli.objectives.base import Objective as BaseObjective
+from astro_cli.sampling.ode import euler, guided, sigma_grid
+
+PAIR_BATCH = 64  # trajectories integrated at once
+
+
+class Config(BaseConfig):
+    """`pairs` trajectories are integrated before the first step."""
+
+    pairs: int = Field(default=512, gt=0)
+
+
+def grid_through(steps: torch.Tensor, total: int, shift: float) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """A grid of about `total` intervals that holds every student step exactly, and the steps' indices in it."""
+    grid = torch.unique(torch.cat((sigma_grid(total, shift), sigma_of(steps)))).flip(0)
+    near = torch.cat((torch.tensor([True]), (grid[:-1] - grid[1:]) > 1e-9))
+    grid = grid[near]
+    return grid, tuple(int((grid - sigma).abs().argmin()) for sigma in sigma_of(steps))
+
+
+class Objective(BaseObjective):
+    needs = ("teacher",)
+    consumes = "prompts"
+    config: Config
+
+    def prepare(self, batches: Callable[[str, int], Batch]) -> None:
+        """Integrate the teacher on `pairs` prompts; (P, S + 1, F, C, H, W) states, the last one the end point."""
+        setting = self.setting
+        pairs = batches("ode_pairs", self.config.pairs)
+        sigmas, kept = grid_through(setting.steps, setting.teacher_steps, setting.shift)
+        parts = []
+        for start in range(0, len(pairs), PAIR_BATCH):
+            part = pairs.rows(start, start + PAIR_BATCH).to(setting.device)
+            assert part.text_BMD is not None
+            noise = part.noise_like(torch.empty(len(part), setting.frames, *setting.latent_shape, device=setting.device), "x_T")
+            with setting.section("teacher"), torch.no_grad(), setting.roles.use("teacher") as teacher:
+                end, states = euler(guided(teacher, part.text_BMD, setting.guidance), noise, sigmas, kept)
+            parts.append(torch.stack((*states, end), 1))
+        self.states, self.text = torch.cat(parts), pairs.text_BMD
+        tokens = setting.roles.modules["student"].tokens_per_frame(*setting.latent_shape[1:])  # type: ignore[operator]
+        self.mask = block_causal_mask(setting.frames, tokens, setting.block, setting.cache.window).to(setting.device)
+
+    def loss(self, role: str, batch: Batch) -> LossOutput:
+        setting = self.setting
+        assert self.text is not None
+        row = (batch.uniform(1, "pair")[:, 0] * len(self.states)).long()
+        step = (batch.uniform(setting.frames // setting.block, "step") * len(setting.steps)).long().repeat_interleave(setting.block, 1)
+        frame = torch.arange(setting.frames)
+        x_t, target = self.states[row[:, None], step, frame], self.states[row, -1]
+        timestep = setting.steps[step].float().to(x_t.device)
+        with setting.roles.use(role) as network:
+            v = network(x_t, timestep, network.encode_text(self.text[row].to(x_t.device)), mask=self.mask)
+        return LossOutput((x0_from_velocity(x_t, v, sigma_of(timestep)) - target).float().pow(2).mean())

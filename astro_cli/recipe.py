@@ -1,0 +1,257 @@
+"""The root Recipe: one checked, typed description of a whole training run. Reads no weights and starts nothing.
+
+Stages run one after the other on the same networks (a codec then a teacher; teacher forcing, then consistency, then DMD). A stage's objective and
+advantage are checked against the `Config` class of the module their `kind` names, so a new method needs no change here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pkgutil
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from astro_cli.config import toml
+from astro_cli.config.base import Config
+from astro_cli.config.errors import AstroError, RecipeError, did_you_mean
+from astro_cli.models.wan.config import WanConfig
+
+Command = Literal["pretrain", "distill", "rl"]
+Role = Literal["codec", "student", "critic"]
+
+
+class VideoSpec(Config):
+    """Shape of the training videos. Frames and block are latent frames, height and width latent cells."""
+
+    frames: int = Field(gt=0)
+    block: int = Field(gt=0)
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    fps: float = Field(gt=0)  # of the decoded video
+
+
+class SamplerSpec(Config):
+    """The distilled student's schedule: steps in [0, 1000] before warping by the flow shift."""
+
+    steps: tuple[float, ...] = (1000, 750, 500, 250)
+    shift: float = Field(gt=0)
+
+
+class TeacherSampler(Config):
+    """Multi-step sampling of the bidirectional teacher: Euler steps, guidance u + scale (c - u)."""
+
+    steps: int = Field(gt=0)
+    guidance: float = Field(ge=0)
+
+
+class CacheConfig(Config):
+    """Rolling cache in latent frames; the window includes sink and current block, absent = everything."""
+
+    window: int | None = Field(default=None, gt=0)
+    sink: int = Field(default=0, ge=0)
+    relative: bool = False
+
+
+class BaseSpec(Config):
+    """Weights to start from, per role: a packaged base ("shapes/teacher"), a run folder, or a weights file."""
+
+    codec: str | None = None
+    student: str | None = None
+    teacher: str | None = None
+    critic: str | None = None
+
+
+class LoraSpec(Config):
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class OptimSpec(Config):
+    """AdamW; `every` is the cadence: the role is updated in steps divisible by it."""
+
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    eps: float = Field(default=1e-8, gt=0)
+    clip: float = Field(default=1.0, gt=0)
+    warmup: int = Field(default=0, ge=0)
+    decay: Literal["constant", "cosine"] = "constant"
+    every: int = Field(default=1, gt=0)
+
+
+class EmaSpec(Config):
+    decay: float = Field(gt=0, lt=1)
+    start: int = Field(default=0, ge=0)
+
+
+class DataSpec(Config):
+    """Training captions and clips. `drop` is the chance that a caption leaves an attribute out; `pool` the number of pre-encoded clips."""
+
+    drop: float = Field(default=0.0, ge=0, lt=1)
+    pool: int = Field(default=8192, gt=0)
+    prompts: str | None = None  # a text file, one prompt a line; absent: the world's own grammar
+
+
+class ExperienceSpec(Config):
+    """What an RL step collects: groups of clips per prompt, their rewards, and the credit each clip gets."""
+
+    prompts: int = Field(gt=0)
+    group: int = Field(gt=1)
+    updates: int = Field(default=1, gt=0)  # optimiser steps the collected clips are split into
+    rewards: dict[str, float]
+    advantage: dict[str, Any] = {"kind": "group"}
+
+
+class StageSpec(Config):
+    """One objective trained for a number of steps. `batch` is global, over processes and accumulation."""
+
+    objective: dict[str, Any]
+    steps: int = Field(ge=0)
+    batch: int = Field(gt=0)
+    accumulate: int = Field(default=1, gt=0)
+    optim: dict[Role, OptimSpec]
+    ema: EmaSpec | None = None
+    data: DataSpec = DataSpec()
+    experience: ExperienceSpec | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.objective["kind"]
+
+
+class RuntimeSpec(Config):
+    """How a run executes. Nothing here changes what is computed, but for the precision."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+    save_every: int = Field(default=100, gt=0)
+    tracker: Literal["none", "tensorboard"] = "none"
+
+
+class Recipe(Config):
+    name: str
+    command: Command
+    paper: str = ""
+    backbone: Literal["shapes", "wan"]
+    seed: int = Field(default=0, ge=0)
+    model: WanConfig
+    video: VideoSpec
+    sampler: SamplerSpec
+    teacher: TeacherSampler
+    cache: CacheConfig = CacheConfig()
+    base: BaseSpec = BaseSpec()
+    lora: LoraSpec | None = None
+    runtime: RuntimeSpec = RuntimeSpec()
+    order: tuple[str, ...]  # the stages to run, in this order
+    stages: dict[str, StageSpec]
+    release: str | None = None  # the arm's name in evaluation records; absent: the recipe's name
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if self.video.frames % self.video.block:
+            raise ValueError(f"video.frames: found {self.video.frames}, expected a multiple of video.block ({self.video.block})")
+        window, sink, block = self.cache.window, self.cache.sink, self.video.block
+        if window is not None and window - sink < block:
+            raise ValueError(f"cache.window: found {window}, expected at least {sink + block} (sink {sink} + block {block})")
+        for name in self.order:
+            if name not in self.stages:
+                raise ValueError(f"order: no stage {name!r}, {did_you_mean(name, self.stages)}")
+            stage = self.stages[name]
+            resolve_kind("objectives", stage.objective, f"stages.{name}.objective")
+            if stage.experience is not None:
+                resolve_kind("advantages", stage.experience.advantage, f"stages.{name}.experience.advantage")
+            if stage.batch % stage.accumulate:
+                raise ValueError(f"stages.{name}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
+        return self
+
+    @property
+    def arm(self) -> str:
+        return self.release or self.name
+
+    def hash(self) -> str:
+        """Short hash of everything that decides what is computed (runtime and name left out)."""
+        data = self.model_dump(mode="json", exclude={"runtime", "name", "release"})
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def kinds(package: str) -> list[str]:
+    """Keys available in `objectives` or `advantages`: the modules' stems."""
+    module = importlib.import_module(f"astro_cli.{package}")
+    return sorted(info.name for info in pkgutil.iter_modules(module.__path__) if info.name != "base")
+
+
+def resolve_kind(package: str, table: dict[str, Any], key: str) -> Config:
+    """Check a table `{kind = ..., ...}` against the `Config` of the module its kind names.
+
+    Raises:
+        ValueError: "key: what is wrong", for unknown kinds, keys and values.
+    """
+    kind = table.get("kind")
+    if kind not in kinds(package):
+        raise ValueError(f"{key}.kind: found {kind!r}, {did_you_mean(str(kind), kinds(package))}")
+    config_class = importlib.import_module(f"astro_cli.{package}.{kind}").Config
+    try:
+        return config_class(**{name: value for name, value in table.items() if name != "kind"})
+    except ValidationError as error:
+        inner, what, _ = _first_problem(error, config_class)
+        raise ValueError(f"{key}.{inner}: {what}") from error
+
+
+def load_recipe(name: str, overrides: list[str] | None = None, command: str | None = None) -> Recipe:
+    """Read, merge and check a recipe.
+
+    Args:
+        command: the command it is for; a recipe of another command is refused.
+
+    Raises:
+        RecipeError: with the file that set the offending key, what was found and what is allowed.
+    """
+    document = toml.load(name, overrides)
+    found = document.data.get("command")
+    if command is not None and found != command:
+        what = f"found {found!r}, this is `astro {command}`"
+        raise RecipeError(document.origin("command"), "command", what, hint=f"run it with `astro {found} --recipe {name}`" if found else "")
+    try:
+        return Recipe(**document.data)
+    except ValidationError as error:
+        key, what, hint = _first_problem(error, Recipe)
+        raise RecipeError(document.origin(key), key, what, hint=hint) from error
+    except TypeError as error:
+        raise AstroError(document.path, "", str(error)) from error
+
+
+def _first_problem(error: ValidationError, model: type[Config]) -> tuple[str, str, str]:
+    """(dotted key, what, hint) of a validation error, in the user's words. Unknown keys first: they explain missing ones."""
+    problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields_at(model, [str(part) for part in problem["loc"][:-1]])
+        return key, "unknown key", did_you_mean(str(problem["loc"][-1]), allowed)
+    if problem["type"] == "missing":
+        return key, "missing", "add it, or extend a base recipe that has it"
+    if problem["type"] == "value_error":
+        inner, _, what = str(problem["ctx"]["error"]).partition(": ")
+        return (f"{key}.{inner}" if key else inner), what, ""
+    return key, f"found {problem['input']!r}, {problem['msg'][0].lower()}{problem['msg'][1:]}", ""
+
+
+def _fields_at(model: Any, path: list[str]) -> list[str]:
+    """Field names of the configuration class at a path of keys."""
+    for part in path:
+        if part in model.model_fields:  # else the key of a dict of configurations, such as a stage's name
+            model = next(iter(_classes(model.model_fields[part].annotation)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _classes(annotation: Any) -> list[Any]:
+    """Configuration classes mentioned in an annotation, e.g. dict[str, StageSpec] or LoraSpec | None."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _classes(inner)]

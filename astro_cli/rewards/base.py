@@ -1,0 +1,21 @@
+"""What a training reward is: the protocol every scorer follows. Holds no scorer, combines nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Reward(Protocol):
+    """Scores clips against prompts; higher is better. A reward must not depend on what else is in the batch.
+
+    `num_frames_min` is the shortest clip the score is defined for.
+    """
+
+    key: str
+    num_frames_min: int
+
+    def score(self, frames_BTCHW: Tensor, prompts: list[str]) -> Tensor:
+        """Scores (B,) float32 of frames in [0, 1], one prompt per clip."""
+        ...

@@ -1,0 +1,164 @@
+"""The renderer of the embedded world: complete scenes -> RGB clips, deterministic, vectorised over clips. Knows no captions.
+
+The world is a torus (what leaves on the right comes in on the left), so a video of any length is well defined. Edges are
+anti-aliased over one pixel, and moving objects carry the motion blur of a 180-degree shutter.
+Dimensions: B clip, K object slot, T frame, S sub-frame, H, W pixels. Lengths in pixels of a 32-pixel world, speeds in pixels per frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from astro_cli.shapes.grammar import BACKGROUNDS, SHAPES, Motion, Scene
+
+WORLD = 32.0  # pixels; other resolutions are the same world sampled finer
+FPS = 8
+RADIUS = {"small": 4.5, "large": 7.5}
+RADIUS_JITTER = 0.4
+SPEED = {"slowly": 1.0, "fast": 2.5}
+SPEED_JITTER = 0.1  # relative
+BOUNCE_PERIOD = 8.0  # frames of a full there-and-back
+PAN_SPEED = 1.0
+SHUTTER = 0.5  # fraction of the frame time the shutter is open
+SUB_FRAMES = 3
+RGB = {
+    "red": (0.90, 0.10, 0.12), "green": (0.10, 0.72, 0.20), "blue": (0.15, 0.25, 0.92),
+    "yellow": (0.95, 0.86, 0.10), "purple": (0.62, 0.15, 0.80), "cyan": (0.10, 0.80, 0.88),
+}  # fmt: skip
+GRAY = {"black": 0.08, "gray": 0.45, "white": 0.88}
+TEXTURE_PERIOD = 8.0
+TEXTURE_DEPTH = 0.10  # added to and taken from the background's gray
+DIRECTION = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+AXIS = {"horizontally": (1.0, 0.0), "vertically": (0.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a caption never says: start positions, phases and jitter, one row per clip. All in world units."""
+
+    start_BK2: torch.Tensor  # x, y in [0, 32)
+    phase_BK: torch.Tensor  # of the bounce, in [0, 1)
+    radius_BK: torch.Tensor  # jitter added to the nominal radius
+    speed_BK: torch.Tensor  # factor on the nominal speed
+    texture_B2: torch.Tensor  # offset of the background pattern
+
+
+def random_layout(rngs: list[torch.Generator], slots: int = 1) -> Layout:
+    """Layouts of B clips, one generator per clip (a clip does not depend on its batch)."""
+    u = torch.stack([torch.rand(slots * 5 + 2, generator=rng) for rng in rngs])
+    per_slot = u[:, : slots * 5].reshape(len(rngs), slots, 5)
+    return Layout(
+        start_BK2=per_slot[..., :2] * WORLD,
+        phase_BK=per_slot[..., 2],
+        radius_BK=(per_slot[..., 3] * 2 - 1) * RADIUS_JITTER,
+        speed_BK=1 + (per_slot[..., 4] * 2 - 1) * SPEED_JITTER,
+        texture_B2=u[:, slots * 5 :] * TEXTURE_PERIOD,
+    )
+
+
+def _motion_row(motion: Motion) -> tuple[float, float, float, float]:
+    """(velocity x, velocity y, bounce axis speed x, y) of a complete motion, in pixels per frame."""
+    if motion.kind == "still":
+        return 0.0, 0.0, 0.0, 0.0
+    speed = SPEED[str(motion.speed)]
+    x, y = (DIRECTION if motion.kind == "move" else AXIS)[str(motion.way)]
+    return (x * speed, y * speed, 0.0, 0.0) if motion.kind == "move" else (0.0, 0.0, x * speed, y * speed)
+
+
+def centers(scenes: list[Scene], layout: Layout, times: torch.Tensor) -> torch.Tensor:
+    """Object centres (B, K, N, 2) in world units (not wrapped) at `times` (N,), measured in frames."""
+    slots = layout.start_BK2.shape[1]
+    still = Motion("still")
+    rows = [[_motion_row(s.objects[k].motion or still) if k < len(s.objects) else (0.0,) * 4 for k in range(slots)] for s in scenes]
+    motion = torch.tensor(rows) * layout.speed_BK[..., None]
+    cycle = torch.remainder(times / BOUNCE_PERIOD + layout.phase_BK[..., None], 1.0)
+    there_and_back = BOUNCE_PERIOD / 4 * (1 - (cycle * 4 - 2).abs())  # triangle wave, slope +-1 per frame
+    return layout.start_BK2[:, :, None] + motion[:, :, None, :2] * times[:, None] + motion[:, :, None, 2:] * there_and_back[..., None]
+
+
+def signed_distance(shape: str, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Signed distance (negative inside) to a shape of nominal radius r centred at the origin; y points down. Pixels."""
+    if shape == "circle":
+        return torch.hypot(x, y) - r
+    if shape == "square":
+        return torch.maximum(x.abs(), y.abs()) - 0.88 * r
+    if shape == "triangle":
+        # apex (0, -r), base from (-0.95 r, 0.75 r) to (0.95 r, 0.75 r): the side's unit normal is (0.879, -0.477)
+        return torch.maximum(0.879 * x.abs() - 0.477 * (y + r), y - 0.75 * r)
+    arm, reach = 0.36 * r, 1.02 * r
+    ax, ay = x.abs(), y.abs()
+    return torch.minimum(torch.maximum(ax - arm, ay - reach), torch.maximum(ax - reach, ay - arm))
+
+
+def coverage(shape_id: torch.Tensor, dx: torch.Tensor, dy: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Fraction of each pixel covered, in [0, 1]; the edge ramps over one pixel. `shape_id` indexes SHAPES and broadcasts."""
+    out = torch.zeros_like(dx)
+    for index, name in enumerate(SHAPES):
+        rows = (shape_id == index).flatten().nonzero().flatten()
+        if len(rows):
+            out[rows] = (0.5 - signed_distance(name, dx[rows], dy[rows], r[rows])).clamp(0, 1)
+    return out
+
+
+def wrap(offset: torch.Tensor) -> torch.Tensor:
+    """Shortest signed offset on the torus, in [-16, 16)."""
+    return torch.remainder(offset + WORLD / 2, WORLD) - WORLD / 2
+
+
+def render(scenes: list[Scene], layout: Layout, num_frames: int, size: int = 32, first_frame: int = 0) -> torch.Tensor:
+    """Render complete scenes.
+
+    Args:
+        scenes: B complete scenes (`grammar.complete_scene`).
+        layout: positions and phases of the B clips.
+        num_frames: T; frame t shows time `first_frame` + t, so a video can be rendered piece by piece.
+        size: height and width in pixels.
+
+    Returns:
+        float32 (B, T, 3, size, size) in [0, 1].
+    """
+    assert all(s.complete for s in scenes), "render takes complete scenes"
+    batch, slots = layout.phase_BK.shape
+    sub = (torch.arange(SUB_FRAMES) - (SUB_FRAMES - 1) / 2) * (SHUTTER / SUB_FRAMES)
+    times = (first_frame + torch.arange(num_frames)[:, None] + sub).flatten()  # T*S
+    axis = (torch.arange(size) + 0.5) * (WORLD / size)
+    px, py = axis[None, None, :], axis[None, :, None]
+    pan = torch.tensor([DIRECTION[s.pan] if s.pan else (0.0, 0.0) for s in scenes]) * PAN_SPEED
+    frames = _background(scenes, layout, pan, times, axis)
+    center = centers(scenes, layout, times) - pan[:, None, None] * times[:, None]
+    for k in range(slots):
+        present = [k < len(s.objects) for s in scenes]
+        specs = [s.objects[min(k, len(s.objects) - 1)] for s in scenes]
+        radius = torch.tensor([RADIUS[str(o.size)] for o in specs]) + layout.radius_BK[:, k]
+        shape_id = torch.tensor([SHAPES.index(str(o.shape)) for o in specs])
+        color = torch.tensor([RGB[str(o.color)] for o in specs])
+        dx = wrap(px - center[:, k, :, 0, None, None]).expand(-1, -1, size, -1)
+        dy = wrap(py - center[:, k, :, 1, None, None]).expand(-1, -1, -1, size)
+        alpha = coverage(shape_id, dx, dy, radius[:, None, None, None]) * torch.tensor(present).float()[:, None, None, None]
+        frames = torch.lerp(frames, color[:, None, :, None, None], alpha[:, :, None])
+    return frames.reshape(batch, num_frames, SUB_FRAMES, 3, size, size).mean(2)
+
+
+def _background(scenes: list[Scene], layout: Layout, pan: torch.Tensor, times: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
+    """(B, T*S, 3, H, W) gray background, plain, striped (vertical bars) or checkered."""
+    gray = torch.tensor([GRAY[str(s.background)] for s in scenes])[:, None, None, None]
+    striped = torch.tensor([s.texture == "striped" for s in scenes])[:, None, None, None]
+    checkered = torch.tensor([s.texture == "checkered" for s in scenes])[:, None, None, None]
+    moved = layout.texture_B2[:, None] + pan[:, None] * times[:, None]  # B, N, 2
+    wave_x = _square_wave(axis + moved[..., :1])[:, :, None, :]
+    wave_y = _square_wave(axis + moved[..., 1:])[:, :, :, None]
+    pattern = torch.where(checkered, wave_x * wave_y, torch.where(striped, wave_x.expand(-1, -1, axis.numel(), -1), 0.0))
+    pattern = pattern.expand(-1, -1, axis.numel(), -1)
+    return (gray + TEXTURE_DEPTH * pattern).clamp(0, 1)[:, :, None].expand(-1, -1, 3, -1, -1)
+
+
+def _square_wave(position: torch.Tensor) -> torch.Tensor:
+    """Anti-aliased square wave in [-1, 1] with period TEXTURE_PERIOD pixels."""
+    cycle = torch.remainder(position / TEXTURE_PERIOD, 1.0)
+    to_edge = torch.minimum((cycle - 0.5).abs(), torch.minimum(cycle, 1 - cycle)) * TEXTURE_PERIOD
+    return torch.where(cycle < 0.5, 1.0, -1.0) * (2 * to_edge).clamp(max=1.0)
+
+
+assert tuple(GRAY) == BACKGROUNDS

@@ -1,0 +1,28 @@
+"""Processes: which samples are ours, and one average of gradients per optimiser step. Everything multi-process goes through accelerate here.
+
+Gradients are averaged once per step in one flat buffer, not by wrapping networks: a loss may call a network many times (a rollout), through
+several adapters, and not use every parameter, which a wrapper's hooks do not allow.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+
+def own_rows(accelerator: Accelerator, size: int) -> slice:
+    """Rows of a global batch this process computes; sizes are checked to divide."""
+    share = size // accelerator.num_processes
+    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+
+
+def average_gradients(accelerator: Accelerator, parameters: list[nn.Parameter]) -> None:
+    if accelerator.num_processes == 1:
+        return
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    flat = torch.cat([g.flatten() for g in grads])
+    flat = accelerator.reduce(flat, reduction="mean")
+    assert isinstance(flat, torch.Tensor)
+    for p, part in zip(parameters, flat.split([g.numel() for g in grads]), strict=True):
+        p.grad = part.view_as(p).clone()

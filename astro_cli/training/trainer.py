@@ -1,0 +1,230 @@
+"""The training loop: batches -> losses -> optimiser steps -> metrics -> checkpoints. Knows no method.
+
+Runs the recipe's stages one after the other on the same networks. All randomness is a function of (seed, stage, step, role, sample), so a run that
+is killed and resumed computes the same bits, and several processes compute what one would.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+
+from astro_cli.config.errors import AstroError, RunError
+from astro_cli.models.backbone import ShapesBackbone
+from astro_cli.objectives.base import Batch, Objective, Setting
+from astro_cli.recipe import Recipe, StageSpec, resolve_kind
+from astro_cli.training.distributed import average_gradients, own_rows
+from astro_cli.training.experience import ExperienceSource
+from astro_cli.training.optim import Ema, learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from astro_cli.training.rundir import RunDir
+from astro_cli.training.sources import ClipSource, FrameSource, PromptSource, Source
+from astro_cli.training.timing import SectionTimer
+
+
+class Watcher(Protocol):
+    """Who is told how far a run is (the command's progress bar)."""
+
+    def stage(self, name: str, start: int, steps: int) -> None: ...
+    def step(self, row: dict[str, Any]) -> None: ...
+    def work(self, what: str, done: int, total: int) -> None: ...
+
+
+@dataclass
+class _Stage:
+    """What a running stage holds."""
+
+    name: str
+    spec: StageSpec
+    objective: Objective
+    source: Source
+    optimizers: dict[str, torch.optim.AdamW]
+    ema: Ema | None
+
+
+class Trainer:
+    """Args: recipe; setting with the networks in place; backbone; run folder; accelerator; watcher."""
+
+    def __init__(
+        self, recipe: Recipe, setting: Setting, backbone: ShapesBackbone, run: RunDir, accelerator: Accelerator, watcher: Watcher
+    ) -> None:
+        self.recipe, self.setting, self.backbone = recipe, setting, backbone
+        self.run, self.accelerator, self.watcher = run, accelerator, watcher
+        self.timer = SectionTimer()
+        setting.section = self.timer
+        self.rows = 0  # rows in metrics.jsonl
+        self.trained: set[str] = set()
+
+    def fit(self, *, resume: bool) -> None:
+        """Train all stages; continue after the newest checkpoint when resuming."""
+        checkpoint = self.run.load_checkpoint() if resume else None
+        meta = checkpoint[0] if checkpoint else {"stage": 0, "step": 0, "rows": 0}
+        self.rows = meta["rows"]
+        if self.accelerator.is_main_process:
+            self.run.trim_metrics(self.rows)
+        for index, name in enumerate(self.recipe.order):
+            if index < meta["stage"]:
+                self.trained.update(self._objective_class(name).trains)
+                continue
+            here = checkpoint if checkpoint and index == meta["stage"] else None
+            if here:
+                self._load_networks(here[1])
+            stage = self._enter(name)
+            if here and meta["step"]:
+                self._load_stage(stage, here[1])
+            self._train(stage, index, meta["step"] if here else 0)
+
+    def _objective_class(self, name: str) -> type[Objective]:
+        return importlib.import_module(f"astro_cli.objectives.{self.recipe.stages[name].kind}").Objective
+
+    def _enter(self, name: str) -> _Stage:
+        spec = self.recipe.stages[name]
+        objective = self._objective_class(name)(resolve_kind("objectives", spec.objective, name), self.setting)
+        self._check(name, spec, objective)
+        source = self._source(name, spec, objective)
+        roles = self.setting.roles
+        optimizers = {role: make_optimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}
+        ema = Ema(spec.ema, roles.trainable(objective.trains[-1])) if spec.ema else None
+        self.trained.update(objective.trains)
+        objective.prepare(lambda use, size: source.batch(f"{name}:{use}", 0, "prepare", size))
+        return _Stage(name, spec, objective, source, optimizers, ema)
+
+    def _check(self, name: str, spec: StageSpec, objective: Objective) -> None:
+        for role in objective.trains:
+            if role not in spec.optim:
+                raise AstroError(self.recipe.name, f"stages.{name}.optim.{role}", f"missing: {spec.kind} trains this role")
+        for role in (*objective.trains, *objective.needs):
+            if role not in self.setting.roles:
+                hint = "adapters need a [lora] table" if role in ("old", "ref") else f"name its weights in base.{role}"
+                raise AstroError(self.recipe.name, role, f"{spec.kind} needs this role, and the recipe gives it no weights", hint=hint)
+        if objective.consumes == "experience" and spec.experience is None:
+            raise AstroError(self.recipe.name, f"stages.{name}.experience", f"missing: {spec.kind} learns from scored rollouts")
+        share = self.accelerator.num_processes * spec.accumulate
+        if spec.batch % share:
+            raise AstroError(self.recipe.name, f"stages.{name}.batch", f"found {spec.batch}, expected a multiple of processes x accumulate ({share})")
+
+    def _source(self, name: str, spec: StageSpec, objective: Objective) -> Source:
+        seed, data = self.recipe.seed, spec.data
+        prompts = PromptSource(seed, self.backbone.encode_text, data.drop, data.prompts)
+        if objective.consumes == "frames":
+            return FrameSource(seed)
+        if objective.consumes == "latents":
+            return ClipSource(seed, self.backbone, self.recipe.video.frames, data.pool, data.drop, self.watcher.work)
+        if objective.consumes == "prompts":
+            return prompts
+        assert spec.experience is not None
+        return ExperienceSource(spec.experience, prompts, self.setting, self.backbone, self.accelerator, name)
+
+    def _train(self, stage: _Stage, index: int, start: int) -> None:
+        self.watcher.stage(stage.name, start, stage.spec.steps)
+        for step in range(start, stage.spec.steps):
+            self._step(stage, step)
+            if (step + 1) % self.recipe.runtime.save_every == 0 and step + 1 < stage.spec.steps:
+                self._save(index, step + 1, stage)
+        if stage.ema is not None:
+            stage.ema.copy_to_parameters()
+        stage.objective.finish()
+        self._save(index + 1, 0, None)
+
+    def _step(self, stage: _Stage, step: int) -> None:
+        began = time.perf_counter()
+        row: dict[str, Any] = {"stage": stage.name, "step": step}
+        for role, optimizer in stage.optimizers.items():
+            spec = stage.spec.optim[role]
+            if step % spec.every:
+                continue
+            rate = learning_rate(spec, step, stage.spec.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            row |= self._update_role(stage, step, role, optimizer, spec.clip)
+            row[f"{role}/lr"] = rate
+        if stage.ema is not None:
+            stage.ema.update(step)
+        row |= stage.objective.after_step(step)
+        if isinstance(stage.source, ExperienceSource):
+            row |= stage.source.metrics
+        row["seconds"] = time.perf_counter() - began
+        row |= {f"seconds/{name}": value for name, value in self.timer.take().items()}
+        self.rows += 1
+        if self.accelerator.is_main_process:
+            self.run.log(row)
+            self.accelerator.log({key: value for key, value in row.items() if isinstance(value, float)}, step=self.rows)
+        self.watcher.step(row)
+
+    def _update_role(self, stage: _Stage, step: int, role: str, optimizer: torch.optim.AdamW, clip: float) -> dict[str, float]:
+        """All optimiser steps of a role in one training step; mean metrics."""
+        sums: dict[str, float] = {}
+        batches = self._batches(stage, step, role)
+        for batch in batches:
+            parts = stage.spec.accumulate
+            size = len(batch) // parts
+            total: dict[str, float] = {}
+            for part in range(parts):
+                micro = batch.rows(part * size, (part + 1) * size).to(self.setting.device)
+                with self.timer("train"), self.accelerator.autocast():
+                    out = stage.objective.loss(role, micro)
+                    self.accelerator.backward(out.loss / parts)
+                for key, value in {"loss": out.loss.item(), **out.metrics}.items():
+                    total[key] = total.get(key, 0.0) + value / parts
+            with self.timer("train"):
+                total["grad_norm"] = self._optimizer_step(role, optimizer, clip)
+            if not math.isfinite(total["loss"]) or not math.isfinite(total["grad_norm"]):
+                hint = "the last checkpoint is intact; lower the learning rate, then `--resume` in a new --out"
+                raise RunError(self.run.path, f"stage {stage.name}, step {step}, {role}", f"loss {total['loss']}, gradient norm {total['grad_norm']}", hint=hint)
+            for key, value in total.items():
+                sums[key] = sums.get(key, 0.0) + value / len(batches)
+        return {f"{role}/{key}": value for key, value in sums.items()}
+
+    def _batches(self, stage: _Stage, step: int, role: str) -> list[Batch]:
+        """This process's share of the batches of a role's update in a step."""
+        if isinstance(stage.source, ExperienceSource):
+            return stage.source.collect(step)
+        batch = stage.source.batch(stage.name, step, role, stage.spec.batch)
+        rows = own_rows(self.accelerator, stage.spec.batch)
+        return [batch.rows(rows.start, rows.stop)]
+
+    def _optimizer_step(self, role: str, optimizer: torch.optim.AdamW, clip: float) -> float:
+        parameters = [p for _, p in self.setting.roles.trainable(role)]
+        average_gradients(self.accelerator, parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _save(self, index: int, step: int, stage: _Stage | None) -> None:
+        """Checkpoint: networks trained so far, and in the middle of a stage its optimisers, average and objective."""
+        if not self.accelerator.is_main_process:
+            return
+        groups = {f"network-{role}": self._network_state(role) for role in sorted(self.trained)}
+        if stage is not None:
+            groups |= {f"optimizer-{role}": optimizer_tensors(o) for role, o in stage.optimizers.items()}
+            if stage.ema is not None:
+                groups["ema"] = stage.ema.shadow
+            if extra := stage.objective.state():
+                groups["objective"] = extra
+        index_key = sum(self.recipe.stages[name].steps for name in self.recipe.order[:index]) + index + step
+        self.run.save_checkpoint(index_key, {"stage": index, "step": step, "rows": self.rows}, groups)
+
+    def _network_state(self, role: str) -> dict[str, torch.Tensor]:
+        """What training may have changed: the adapters if there are any, else everything."""
+        state = self.setting.roles.modules[role].state_dict()
+        adapters = {key: value for key, value in state.items() if ".lora_" in key}
+        return adapters or state
+
+    def _load_networks(self, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+        for name, tensors in groups.items():
+            if name.startswith("network-"):
+                _, unexpected = self.setting.roles.modules[name.removeprefix("network-")].load_state_dict(tensors, strict=False)
+                assert not unexpected
+
+    def _load_stage(self, stage: _Stage, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+        for role, optimizer in stage.optimizers.items():
+            load_optimizer_tensors(optimizer, groups[f"optimizer-{role}"])
+        if stage.ema is not None:
+            stage.ema.shadow = {name: groups["ema"][name] for name in stage.ema.shadow}
+        stage.objective.load_state(groups.get("objective", {}))

@@ -1,0 +1,222 @@
+"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines. Computes no statistics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NoReturn, get_args
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator
+
+from astro_cli.config.base import Config
+from astro_cli.config.errors import OutputError, RecordError
+
+try:
+    import fcntl
+except ImportError:  # no POSIX locks on this platform: one writer per file is then the user's business
+    fcntl = None
+
+SCHEMA_VERSION = 1
+Backbone = Literal["shapes", "wan"]
+Direction = Literal["up", "down"]
+BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
+# What makes two records of one metric comparable. Package versions stay out: they differ between the seeds of a long study.
+CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts")
+# Numbers of these metrics depend on the machine, so the device is one of their conditions.
+HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
+FOUND_SHOWN = 80  # characters of a wrong value in an error: enough to recognise it
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Record(Config):
+    """One metric of one arm under one seed, with a score per sample in the order of the prompt set."""
+
+    # A NaN score is refused by `append` with a message that says where, not here with a traceback.
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    benchmark: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")  # also the file's name
+    backbone: Backbone
+    arm: str = Field(min_length=1)
+    seed: int
+    metric: str = Field(min_length=1)
+    direction: Direction
+    scores: list[float | None] = Field(min_length=1)  # None: the metric does not apply to that sample
+    recipe_hash: str
+    weights_hash: str
+    prompt_set_hash: str
+    protocol: dict[str, Any]  # num_frames, fps, resolution, prompts (count), versions, device
+    commit: str
+    dirty: bool
+    created: str = Field(default_factory=_now)  # ISO 8601, kept in UTC so that text order is time order
+
+    @field_validator("created")
+    @classmethod
+    def _utc(cls, value: str) -> str:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("needs a time zone, e.g. 2026-01-31T12:00:00+00:00")
+        return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str]:
+        """What a newer record replaces an older one of."""
+        return (self.benchmark, self.backbone, self.arm, self.seed, self.metric)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Records may be averaged, or subtracted sample by sample, only where these agree."""
+        keys = (*CONDITION_KEYS, "device") if self.metric in HARDWARE_METRICS else CONDITION_KEYS
+        return (self.prompt_set_hash, *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in keys))
+
+
+def record_path(results: Path, benchmark: str) -> Path:
+    """Where the records of one benchmark are kept."""
+    return Path(results) / "records" / f"{benchmark}.jsonl"
+
+
+def append(path: Path, record: Record) -> None:
+    """Add one record and return once it is on the disk. A line left unfinished by a killed process is removed first."""
+    line = _encode(path, record)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with open(path, "a+b") as file, _locked(file):
+            _mend_tail(file)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(path, "", f"the record cannot be written: {error.strerror or error}") from error
+
+
+def load(paths: Iterable[Path]) -> list[Record]:
+    """All records of these files, in file order. An unfinished last line is skipped; any other damage is a RecordError."""
+    return [record for path in paths for record in _load_file(Path(path))]
+
+
+def load_results(results: Path) -> list[Record]:
+    """All records below a results folder; none is not an error, the tables then say so."""
+    return load(sorted((Path(results) / "records").glob("*.jsonl")))
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """The newest record per (benchmark, backbone, arm, seed, metric); of equally old ones the later in the list."""
+    newest: dict[tuple[str, str, str, int, str], Record] = {}
+    for record in records:
+        held = newest.get(record.key)
+        if held is None or record.created >= held.created:
+            newest[record.key] = record
+    return list(newest.values())
+
+
+def has(
+    records: Iterable[Record],
+    *,
+    benchmark: str,
+    backbone: str,
+    arm: str,
+    seed: int,
+    metric: str,
+    recipe_hash: str | None = None,
+    weights_hash: str | None = None,
+    prompt_set_hash: str | None = None,
+) -> bool:
+    """Whether the newest record of this key exists, made from these hashes where they are given. For resuming an evaluation."""
+    wanted = {"recipe_hash": recipe_hash, "weights_hash": weights_hash, "prompt_set_hash": prompt_set_hash}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    held = latest(record for record in records if record.key == (benchmark, backbone, arm, seed, metric))
+    return any(all(getattr(record, name) == value for name, value in given.items()) for record in held)
+
+
+def _encode(path: Path, record: Record) -> bytes:
+    try:
+        return json.dumps(record.model_dump(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        bad = [i for i, score in enumerate(record.scores) if score is not None and not abs(score) < float("inf")]
+        key = f"scores[{bad[0]}]" if bad else "protocol"
+        what = f"{record.metric} of {record.arm}, seed {record.seed}, cannot be stored: {error}"
+        raise RecordError(path, key, what, hint="use null where a metric does not apply to a sample" if bad else "") from error
+
+
+def _load_file(path: Path) -> Iterator[Record]:
+    try:
+        lines = path.read_bytes().rstrip().splitlines()
+    except OSError as error:
+        raise RecordError(path, "", f"cannot be read: {error.strerror or error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = _parse(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            hint = "remove the line, or restore the file from a copy; the other lines stay usable"
+            raise RecordError(path, f"line {number}", f"damaged record: {error}", hint=hint) from error
+        yield _checked(path, number, fields)
+
+
+def _parse(line: bytes) -> Any:
+    """The line's JSON; ValueError (JSON and text decoding errors are such) where it is not complete."""
+    return json.loads(line.decode(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"found {name}, scores are finite numbers or null")
+
+
+def _checked(path: Path, number: int, fields: Any) -> Record:
+    try:
+        return Record.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "record"
+        found = repr(first["input"])[:FOUND_SHOWN]
+        raise RecordError(path, f"line {number}", f"{key}: {first['msg']}, found {found}") from error
+
+
+def _mend_tail(file: BinaryIO) -> None:
+    """Make the file end after a complete line, so that the next record does not continue a torn one."""
+    file.seek(0)
+    text = file.read()
+    body = text.rstrip()
+    if not body:
+        return
+    start = body.rfind(b"\n") + 1
+    try:
+        _parse(body[start:])
+    except ValueError:
+        file.truncate(start)
+        return
+    if not text.endswith(b"\n"):
+        file.write(b"\n")
+
+
+@contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Hold the file's lock, so that two evaluations may write to one store. Closing the file gives it back."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a new file's name on the disk too."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
