@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, groupby
 
 from astro_cli.config.errors import RecordError, did_you_mean
-from eval.table import Difference, Measured, TableView, ViewColumn, ViewRow
+from eval.table import EQUAL_WITHIN, MIN_PAIRS, Difference, Measured, TableView, ViewColumn, ViewRow
 
 NOT_RUN = "not run"
 NO_COUNTERPART = "—"
@@ -119,7 +119,8 @@ def _notes(view: TableView) -> list[str]:
 DIFFERENCE_HEADS = ("Row", "Base", "Column", "Published difference", "Measured difference [95 %]", "Verdict")
 DIFFERENCE_NOTE = (
     "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; `disagrees`: on the "
-    "other side; `undecided`: it contains 0, or too few pairs. A published 0 agrees within 2 % of the base."
+    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs. "
+    f"A published 0 agrees within {EQUAL_WITHIN:.0%} of the base."
 )
 
 

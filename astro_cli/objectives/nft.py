@@ -4,7 +4,8 @@
     v+ = (1 - beta) v_old + beta v_theta,   v- = (1 + beta) v_old - beta v_theta          (Eq. 1)
     L  = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
 
-t is drawn from the student's warped steps, per block; every block is conditioned on the clean blocks before it, which is what the cache C_n holds.
+t is drawn from the student's warped steps, per block; every block is conditioned on the clean blocks before it, through keys and values that theta_old
+computed once and both policies share: the cache C_n, frozen.
 Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithm 1; DiffusionNFT (arXiv 2509.16117); reference, section 7.
 
 Deviations from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the released code: velocities, not x0 (which
@@ -17,12 +18,12 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from astro_cli.cache.context import FrozenContext
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.core.flow import add_noise, sigma_of, velocity_target, x0_from_velocity
 from astro_cli.core.stats import per_sample_mse
 from astro_cli.models import lora
-from astro_cli.objectives.ar_diffusion import forced_velocity
-from astro_cli.objectives.base import Batch, LossOutput, Setting
+from astro_cli.objectives.base import Batch, LossOutput
 from astro_cli.objectives.base import Objective as BaseObjective
 
 
@@ -55,24 +56,23 @@ class Objective(BaseObjective):
     consumes = "experience"
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(config, setting)
-        assert not setting.cache.relative or setting.cache.window is None or setting.frames <= setting.cache.window
-
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0, credit = batch.latents_BFCHW, batch.credit_B
-        assert x0 is not None and credit is not None
+        assert x0 is not None and credit is not None and batch.text_BMD is not None
         setting = self.setting
         timestep_BF = self._timesteps(batch, x0.shape[1]).to(x0.device)
         sigma_BF = sigma_of(timestep_BF)
         noise = batch.noise_like(x0, "noise")
         x_t = add_noise(x0, noise, sigma_BF)
-        with torch.no_grad():
-            v_old = self._velocity("old", x_t, timestep_BF, batch)
-        v_theta = self._velocity(role, x_t, timestep_BF, batch)
+        with torch.no_grad(), setting.roles.use("old") as old:
+            text = old.encode_text(batch.text_BMD)
+            context = FrozenContext(old, text, x0, setting.block, setting.cache.window, setting.cache.sink)
+            v_old = context.velocity(old, x_t, timestep_BF, text)
+        with setting.roles.use(role) as network:
+            v_theta = context.velocity(network, x_t, timestep_BF, network.encode_text(batch.text_BMD))
         r = optimality(credit, self.config.advantage_max)
         loss = policy_loss(v_theta, v_old, velocity_target(x0, noise), r, self.config.beta).mean()
-        return LossOutput(loss, self._metrics(setting, v_theta.detach(), v_old, x_t, sigma_BF, r))
+        return LossOutput(loss, self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, r))
 
     def _timesteps(self, batch: Batch, frames: int) -> torch.Tensor:
         """(B, F) warped distillation steps, one draw per block."""
@@ -80,15 +80,9 @@ class Objective(BaseObjective):
         index = (batch.uniform(frames // self.setting.block, "timestep") * len(steps)).long()
         return steps[index].float().repeat_interleave(self.setting.block, 1)
 
-    def _velocity(self, role: str, x_t: torch.Tensor, timestep_BF: torch.Tensor, batch: Batch) -> torch.Tensor:
-        assert batch.text_BMD is not None and batch.latents_BFCHW is not None
-        with self.setting.roles.use(role) as network:
-            text = network.encode_text(batch.text_BMD)
-            return forced_velocity(network, x_t, timestep_BF, text, batch.latents_BFCHW, self.setting.block, self.setting.cache)
-
     @torch.no_grad()
     def _metrics(
-        self, setting: Setting, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor
+        self, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor
     ) -> dict[str, float]:
         x0 = x0_from_velocity(x_t, v_theta, sigma_BF)
         return {

@@ -53,7 +53,7 @@ SIZE_WIDTH = 0.25  # of log radius; small and large are 0.51 apart
 SPEED_WIDTH = 0.35  # of log speed; slowly and fast are 0.92 apart
 STILL_WIDTH = 0.5  # world units per frame
 AREA_FACTOR = {"circle": math.pi, "square": 3.10, "triangle": 1.66, "cross": 2.42, None: 2.5}  # area over radius^2; None: their mean
-SHAPE_SOFTNESS = 0.03  # correlation
+SHAPE_SOFTNESS = 0.02  # correlation; a small circle and a small square are 0.02 to 0.03 apart
 PLAIN_LEVEL = 0.35  # of the nominal texture amplitude: what a plain background must stay below
 DRIFT_FLOOR = 0.3  # world units per frame; keeps the direction of no motion at 1/2
 
@@ -97,16 +97,19 @@ def _acutance(images_BTHW: Tensor) -> Tensor:
 
 
 def _gradient_energy(images_BTHW: Tensor) -> Tensor:
-    return sum((images_BTHW - images_BTHW.roll(1, dim)).square().sum((-2, -1)) for dim in (-1, -2))
+    across_BT, down_BT = ((images_BTHW - images_BTHW.roll(1, dim)).square().sum((-2, -1)) for dim in (-1, -2))
+    return across_BT + down_BT
 
 
 def _mean_colors(frames_BTCHW: Tensor, seg: Segment) -> tuple[Tensor, Tensor]:
     """Mean colour (B, T, 3) of the object's core and of the background."""
-    core = seg.alpha_BTHW.clamp(0, 1).pow(4)
-    return tuple(
-        torch.einsum("btchw,bthw->btc", frames_BTCHW, weight) / weight.sum((-2, -1)).clamp(min=1.0)[..., None]
-        for weight in (core, background_weight(seg))
-    )
+    core_BTHW = seg.alpha_BTHW.clamp(0, 1).pow(4)
+    return _weighted_mean(frames_BTCHW, core_BTHW), _weighted_mean(frames_BTCHW, background_weight(seg))
+
+
+def _weighted_mean(frames_BTCHW: Tensor, weight_BTHW: Tensor) -> Tensor:
+    total_BT = weight_BTHW.sum((-2, -1)).clamp(min=1.0)
+    return torch.einsum("btchw,bthw->btc", frames_BTCHW, weight_BTHW) / total_BT[..., None]
 
 
 class MotionQuality:
@@ -179,7 +182,7 @@ class _Evidence:
 
 def _shape_odds(seg: Segment) -> Tensor:
     """(B, 4): softmax of the best correlation per shape of the centred mean matte."""
-    matte_BHW = shift_to_origin(seg.alpha_BTHW, seg.center_BT2).mean(1)
+    matte_BHW = shift_to_origin(seg.alpha_BTHW, seg.center_BT2).mean(1).cpu()  # the bank lives there
     templates = bank(matte_BHW.shape[-1])
     score_BK = correlate(matte_BHW, templates)
     best = torch.stack([score_BK[:, templates.shape_K == index].amax(1) for index in range(len(SHAPES))], 1)

@@ -91,8 +91,8 @@ def measure(frames_BTCHW: torch.Tensor) -> Measurement:
     Args:
         frames_BTCHW: float (B, T, 3, S, S) in [0, 1], S >= 32 (below, textures alias); a single frame is a still clip.
     """
-    batch, _, channels, height, width = frames_BTCHW.shape
-    assert channels == 3 and height == width and batch > 0, f"expected (B, T, 3, S, S), found {tuple(frames_BTCHW.shape)}"
+    size = frames_BTCHW.shape[-1]
+    assert frames_BTCHW.shape[2:] == (3, size, size), f"expected (B, T, 3, S, S), found {tuple(frames_BTCHW.shape)}"
     parts = [_measure_chunk(chunk.float().cpu()) for chunk in frames_BTCHW.split(CHUNK)]
     names = [field.name for field in dataclasses.fields(Measurement)]
     return Measurement(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

@@ -64,7 +64,7 @@ class Attention(nn.Module):
         k, v = self.keys_values(x_BLC)
         if cache is None:
             return self.attend(q, rotate(k, table), v, mask)
-        return self.attend(q, *cache.exchange(k, v, table))
+        return self.attend(q, *cache.exchange(k, v, table), mask)
 
     def cross_attention(self, x_BLC: torch.Tensor, text_kv: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Attend to all text positions, padding included: Wan has no mask here, and the padding's constant vector matters."""

@@ -178,8 +178,8 @@ class CausalWan(nn.Module):
             timestep_BF: per frame, in [0, 1000].
             text: from `encode_text`, for the same batch.
             positions: temporal position of each frame; default 0 .. F-1.
-            mask: (L, L) bool, True = visible; None = every token sees every other. Not together with `cache`.
-            cache: one layer cache per layer; queries then see what each cache returns.
+            mask: (L, keys) bool, True = visible; None = every query sees every key.
+            cache: one layer cache per layer; the keys are then what each cache returns, else those of this pass.
             context_only: fill the cache and return None; skips the head and all of the last layer but its keys and values.
 
         Returns:

@@ -1,0 +1,60 @@
+"""Keys and values of a whole clean video, recorded in one pass and then read by another: teacher forcing with a frozen context.
+
+Where `kv.KVCache` rolls, this holds one clip: the recording pass runs block-causally over the clean latents; the reading pass denoises all blocks at
+once, each attending to the clean blocks before it (`masks.teacher_forcing_mask`). Nothing recorded carries gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from astro_cli.models.wan.masks import teacher_forcing_mask
+from astro_cli.models.wan.rope import RopeTable, rotate
+from astro_cli.models.wan.transformer import CausalWan, TextStates
+
+
+class ContextCache(list):
+    """One entry per layer; a first pass fills it, later passes read it."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__(_LayerContext() for _ in range(layers))
+
+
+class _LayerContext:
+    def __init__(self) -> None:
+        self.recorded: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
+        k = rotate(k, table)
+        if self.recorded is None:
+            self.recorded = (k.detach(), v.detach())
+            return k, v
+        return torch.cat((self.recorded[0], k), 2), torch.cat((self.recorded[1], v), 2)
+
+
+class FrozenContext:
+    """The clean clip as one policy sees it, shared by all policies that denoise it (Astrolabe's C_n).
+
+    Args:
+        network: the policy whose keys and values are recorded.
+        clean_BFCHW: clean latents.
+        block, window, sink: of the student, in latent frames.
+    """
+
+    def __init__(
+        self, network: CausalWan, text: TextStates, clean_BFCHW: torch.Tensor, block: int, window: int | None = None, sink: int = 0
+    ) -> None:
+        frames = clean_BFCHW.shape[1]
+        length = frames * network.tokens_per_frame(*clean_BFCHW.shape[-2:])
+        mask = teacher_forcing_mask(frames, length // frames, block, window, sink).to(clean_BFCHW.device)
+        self.reading = mask[length:]
+        self.cache = ContextCache(network.config.num_layers)
+        with torch.no_grad():
+            timestep = torch.zeros(clean_BFCHW.shape[:2], device=clean_BFCHW.device)
+            network(clean_BFCHW, timestep, text, mask=mask[:length, :length], cache=self.cache, context_only=True)
+
+    def velocity(self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates) -> torch.Tensor:
+        """Velocity (B, F, C, H, W) of every block given the frozen clean blocks before it."""
+        v = network(x_t, timestep_BF, text, mask=self.reading, cache=self.cache)
+        assert v is not None
+        return v

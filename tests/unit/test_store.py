@@ -1,0 +1,177 @@
+"""The record store: what comes back, what a killed process may leave behind, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from astro_cli.config.errors import OutputError, RecordError
+from eval.store import Record, append, has, latest, load, load_results, record_path
+
+
+def make(**changes: object) -> Record:
+    fields = {
+        "benchmark": "shapes",
+        "backbone": "shapes",
+        "arm": "causal_forcing_shapes",
+        "seed": 0,
+        "metric": "vq",
+        "direction": "up",
+        "scores": [0.5, None, 0.25],
+        "recipe_hash": "r",
+        "weights_hash": "w",
+        "prompt_set_hash": "p",
+        "protocol": {"num_frames": 12, "fps": 8, "resolution": [32, 32], "prompts": 3, "versions": {"astro": "0.1"}, "device": "cpu"},
+        "commit": "abc",
+        "dirty": False,
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return Record.model_validate(fields | changes)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return record_path(tmp_path, "shapes")
+
+
+def test_what_is_appended_is_loaded(tmp_path: Path, path: Path) -> None:
+    records = [make(seed=seed) for seed in range(3)]
+    for record in records:
+        append(path, record)
+    assert path == tmp_path / "records" / "shapes.jsonl"
+    assert load([path]) == records == load_results(tmp_path)
+    assert load([path])[0].scores == [0.5, None, 0.25]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_no_records_is_no_error(tmp_path: Path) -> None:
+    assert load_results(tmp_path / "nothing") == []
+
+
+def test_missing_file_named_by_the_caller_is_an_error(path: Path) -> None:
+    with pytest.raises(RecordError, match="cannot be read"):
+        load([path])
+
+
+@pytest.mark.parametrize("cut", [1, 20, 200])
+def test_torn_last_line_is_ignored_and_then_replaced(path: Path, cut: int) -> None:
+    append(path, make(seed=0))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:cut])
+    assert [record.seed for record in load([path])] == [0]
+    append(path, make(seed=1))
+    assert [record.seed for record in load([path])] == [0, 1]
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+def test_line_torn_inside_a_character(path: Path) -> None:
+    append(path, make(commit="é"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: whole.index("é".encode()) + 1])
+    assert len(load([path])) == 1
+
+
+def test_line_torn_before_its_newline_is_kept(path: Path) -> None:
+    append(path, make(seed=0))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert len(load([path])) == 1
+    append(path, make(seed=1))
+    assert [record.seed for record in load([path])] == [0, 1]
+
+
+def test_damaged_earlier_line_names_file_and_line(path: Path) -> None:
+    append(path, make(seed=0))
+    good = path.read_text()
+    path.write_text(good + good[:30] + "\n" + good)
+    with pytest.raises(RecordError) as caught:
+        load([path])
+    assert str(path) in str(caught.value)
+    assert "line 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"backbone": "vqgan"}, "backbone"),
+        ({"schema_version": 2}, "schema_version"),
+        ({"surprise": 1}, "surprise"),
+        ({"scores": []}, "scores"),
+    ],
+)
+def test_complete_line_with_wrong_content_is_an_error_even_at_the_end(path: Path, change: dict, key: str) -> None:
+    append(path, make())
+    path.write_text(json.dumps(make().model_dump() | change) + "\n")
+    with pytest.raises(RecordError, match=f"line 1: {key}"):
+        load([path])
+
+
+def test_line_that_is_no_object_is_an_error(path: Path) -> None:
+    append(path, make())
+    path.write_text("[1]\n" + path.read_text())
+    with pytest.raises(RecordError, match="line 1: record"):
+        load([path])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_scores_are_refused_on_write(path: Path, value: float) -> None:
+    with pytest.raises(RecordError, match=r"scores\[1\]"):
+        append(path, make(scores=[0.0, value]))
+    with pytest.raises(RecordError, match="protocol"):
+        append(path, make(protocol={"fps": value}))
+    assert not path.exists()
+
+
+def test_non_finite_scores_are_refused_on_read(path: Path) -> None:
+    append(path, make())
+    good = path.read_text()
+    path.write_text(good.replace("0.25", "NaN") + good)
+    with pytest.raises(RecordError, match="line 1: damaged record: found NaN"):
+        load([path])
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "records").write_text("a file where the folder should be")
+    with pytest.raises(OutputError):
+        append(record_path(tmp_path, "shapes"), make())
+
+
+def test_times_are_kept_in_utc_and_need_a_zone() -> None:
+    assert make(created="2026-01-01T02:00:00+02:00").created == "2026-01-01T00:00:00.000000+00:00"
+    with pytest.raises(ValidationError):
+        make(created="2026-01-01T02:00:00")
+
+
+def test_latest_compares_moments_not_texts() -> None:
+    old = make(created="2026-01-01T01:30:00+02:00", weights_hash="old")  # 23:30 UTC the day before, though its text is larger
+    new = make(created="2026-01-01T00:00:00+00:00", weights_hash="new")
+    other = make(seed=1)
+    assert latest([new, old, other]) == [new, other]
+    assert latest([old, new.model_copy(update={"created": old.created})])[0].weights_hash == "new"  # equally old: the later line
+
+
+def test_has_looks_at_the_newest_record() -> None:
+    records = [make(weights_hash="first"), make(weights_hash="second", created="2026-02-01T00:00:00+00:00")]
+    key = {"benchmark": "shapes", "backbone": "shapes", "arm": "causal_forcing_shapes", "seed": 0, "metric": "vq"}
+    assert has(records, **key)
+    assert has(records, **key, weights_hash="second")
+    assert not has(records, **key, weights_hash="first")
+    assert not has(records, **key, weights_hash="second", prompt_set_hash="other")
+    assert not has(records, **(key | {"seed": 1}))
+
+
+def test_conditions_count_the_device_only_where_it_matters() -> None:
+    on_gpu = make().protocol | {"device": "cuda"}
+    assert make().conditions == make(protocol=on_gpu).conditions
+    assert make(metric="throughput").conditions != make(metric="throughput", protocol=on_gpu).conditions
+    assert make().conditions != make(protocol=make().protocol | {"num_frames": 24}).conditions
+
+
+def test_reading_needs_no_torch() -> None:
+    code = "import eval.store, eval.stats, eval.table, eval.render, astro_cli.commands.table, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0
