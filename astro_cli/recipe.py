@@ -10,17 +10,23 @@ import hashlib
 import importlib
 import json
 import pkgutil
-from typing import Any, Literal
+import re
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from astro_cli.config import toml
 from astro_cli.config.base import Config
-from astro_cli.config.errors import AstroError, RecipeError, did_you_mean
+from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.models.wan.config import WanConfig
 
 Command = Literal["pretrain", "distill", "rl"]
 Role = Literal["codec", "student", "critic"]
+C = TypeVar("C", bound=Config)
+
+BAD_KEY = "[key]"  # pydantic's mark, in an error's location, of a key that is no allowed value
+EXPECTED = {"model_type": "a table", "dict_type": "a table", "tuple_type": "an array", "int_type": "an integer", "float_type": "a number",
+            "string_type": "a string", "bool_type": "true or false", "int_from_float": "an integer", "too_short": "at least one value"}  # fmt: skip
 
 
 class VideoSpec(Config):
@@ -36,7 +42,7 @@ class VideoSpec(Config):
 class SamplerSpec(Config):
     """The distilled student's schedule: steps in [0, 1000] before warping by the flow shift."""
 
-    steps: tuple[float, ...] = (1000, 750, 500, 250)
+    steps: tuple[float, ...] = Field(default=(1000, 750, 500, 250), min_length=1)
     shift: float = Field(gt=0)
 
 
@@ -103,7 +109,7 @@ class ExperienceSpec(Config):
     group: int = Field(gt=1)
     updates: int = Field(default=1, gt=0)  # optimiser steps the collected clips are split into
     rewards: dict[str, float]
-    advantage: dict[str, Any] = {"kind": "group"}
+    advantage: dict[str, Any] = Field(default={"kind": "group"})
 
 
 class StageSpec(Config):
@@ -147,7 +153,7 @@ class Recipe(Config):
     base: BaseSpec = BaseSpec()
     lora: LoraSpec | None = None
     runtime: RuntimeSpec = RuntimeSpec()
-    order: tuple[str, ...]  # the stages to run, in this order
+    order: tuple[str, ...] = Field(min_length=1)  # the stages to run, in this order
     stages: dict[str, StageSpec]
     release: str | None = None  # the arm's name in evaluation records; absent: the recipe's name
 
@@ -196,10 +202,10 @@ def resolve_kind(package: str, table: dict[str, Any], key: str) -> Config:
         raise ValueError(f"{key}.kind: found {kind!r}, {did_you_mean(str(kind), kinds(package))}")
     config_class = importlib.import_module(f"astro_cli.{package}.{kind}").Config
     try:
-        return config_class(**{name: value for name, value in table.items() if name != "kind"})
+        return _validate(config_class, {name: value for name, value in table.items() if name != "kind"})
     except ValidationError as error:
-        inner, what, _ = _first_problem(error, config_class)
-        raise ValueError(f"{key}.{inner}: {what}") from error
+        inner, what, hint = _first_problem(error, config_class)
+        raise ValueError(f"{key}.{inner}: {what}" + (f", {hint}" if hint else "")) from error
 
 
 def load_recipe(name: str, overrides: list[str] | None = None, command: str | None = None) -> Recipe:
@@ -217,18 +223,23 @@ def load_recipe(name: str, overrides: list[str] | None = None, command: str | No
         what = f"found {found!r}, this is `astro {command}`"
         raise RecipeError(document.origin("command"), "command", what, hint=f"run it with `astro {found} --recipe {name}`" if found else "")
     try:
-        return Recipe(**document.data)
+        return _validate(Recipe, document.data)
     except ValidationError as error:
         key, what, hint = _first_problem(error, Recipe)
         raise RecipeError(document.origin(key), key, what, hint=hint) from error
-    except TypeError as error:
-        raise AstroError(document.path, "", str(error)) from error
+
+
+def _validate(model: type[C], table: dict[str, Any]) -> C:
+    """Check a table without silent conversions ("1" and true are no numbers). By way of JSON, whose arrays may become tuples."""
+    return model.model_validate_json(json.dumps(table, default=str), strict=True)
 
 
 def _first_problem(error: ValidationError, model: type[Config]) -> tuple[str, str, str]:
     """(dotted key, what, hint) of a validation error, in the user's words. Unknown keys first: they explain missing ones."""
     problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"] if part != BAD_KEY)
+    if BAD_KEY in problem["loc"]:
+        return key, "unknown key", did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["msg"]))
     if problem["type"] == "extra_forbidden":
         allowed = _fields_at(model, [str(part) for part in problem["loc"][:-1]])
         return key, "unknown key", did_you_mean(str(problem["loc"][-1]), allowed)
@@ -237,7 +248,8 @@ def _first_problem(error: ValidationError, model: type[Config]) -> tuple[str, st
     if problem["type"] == "value_error":
         inner, _, what = str(problem["ctx"]["error"]).partition(": ")
         return (f"{key}.{inner}" if key else inner), what, ""
-    return key, f"found {problem['input']!r}, {problem['msg'][0].lower()}{problem['msg'][1:]}", ""
+    expected = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Input should be ").split(", unable")[0]
+    return key, f"found {problem['input']!r}, expected {expected}", ""
 
 
 def _fields_at(model: Any, path: list[str]) -> list[str]:

@@ -49,7 +49,7 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     for candidate in ([beside / wanted] if beside else []) + [wanted, root / wanted]:
         if candidate.is_file():
             return candidate
-    matches = [path for path in sorted(root.rglob(wanted.name)) if path.as_posix().endswith(wanted.as_posix())]
+    matches = [path for path in sorted(root.rglob("*.toml")) if path.parts[-len(wanted.parts) :] == wanted.parts]
     if matches:
         return matches[0]
     names = [path.name for path in list_recipes()]
@@ -80,10 +80,17 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Document:
     elif not isinstance(parent, str):
         raise RecipeError(path, "extends", f"found {parent!r}, expected the name of one recipe")
     else:
-        document = _load_file(find_recipe(parent, beside=path.parent), (*seen, path.resolve()))
+        document = _load_file(_find_parent(path, parent), (*seen, path.resolve()))
         document.path = str(path)
     _merge(document.data, data, document.origins, str(path), "")
     return document
+
+
+def _find_parent(path: Path, parent: str) -> Path:
+    try:
+        return find_recipe(parent, beside=path.parent)
+    except RecipeError as error:
+        raise RecipeError(path, "extends", f"found {parent!r}, no such recipe", hint=error.hint) from error
 
 
 def _merge(target: Table, source: Table, origins: dict[str, str], origin: str, prefix: str) -> None:
@@ -108,7 +115,7 @@ def _nest(key: str, value: Any) -> Table:
 def _parse_override(text: str) -> tuple[str, Any]:
     """`a.b=value`; the value is TOML, or a bare string when it is none."""
     key, sep, value = text.partition("=")
-    if not sep or not key.strip():
+    if not sep or not all(part.strip() for part in key.split(".")):
         raise RecipeError("--set", text, "expected KEY=VALUE", hint="for example: --set seed=1 --set stages.dmd.steps=20")
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]

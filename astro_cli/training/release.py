@@ -24,7 +24,7 @@ def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
             "recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "backbone": recipe.backbone, "role": role, **git_state(),
             "weights_hash": weights.digest(run.final / f"{role}.safetensors"), "model": recipe.model.model_dump(),
             "video": recipe.video.model_dump(), "sampler": recipe.sampler.model_dump(), "cache": recipe.cache.model_dump(),
-            "teacher": recipe.teacher.model_dump(),
+            "teacher": recipe.teacher.model_dump(), "sampling": "ode" if recipe.command == "pretrain" else "few_step",
         }  # fmt: skip
         weights.write_json(run.final / f"{role}.json", card)
     weights.write_json(run.final / "card.json", {"recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed})

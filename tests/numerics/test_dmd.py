@@ -1,0 +1,79 @@
+"""Distribution matching distillation: gradient and loss by hand, and what carries gradients in a self-rollout."""
+
+import pytest
+import torch
+
+from astro_cli.cache.kv import CacheSpec
+from astro_cli.core.flow import warp_timesteps
+from astro_cli.models.roles import Roles
+from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.objectives import dmd
+from astro_cli.objectives.base import Batch, Setting
+
+TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
+
+
+@pytest.fixture
+def setting() -> Setting:
+    torch.manual_seed(0)
+    roles = Roles()
+    for role in ("student", "critic", "teacher"):
+        roles.add(role, CausalWan(TINY), trained=role != "teacher")
+    return Setting(
+        roles=roles, steps=warp_timesteps((1000, 750, 500, 250), 4.0), shift=4.0, frames=4, block=2, latent_shape=(2, 4, 4),
+        cache=CacheSpec(), teacher_steps=4, guidance=2.0, encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
+    )  # fmt: skip
+
+
+def batch(size: int = 2) -> Batch:
+    text = torch.randn(size, 4, 5, generator=torch.Generator().manual_seed(3))
+    return Batch(seeds=list(range(size)), prompts=[""] * size, text_BMD=text)
+
+
+def test_gradient_by_hand():
+    # x 1, real 3, fake 2: g = (2 - 3) / |1 - 3| = -1/2, so descent moves x up, towards the teacher
+    one = torch.ones(1, 1, 1, 1, 1)
+    assert dmd.dmd_gradient(one, 3 * one, 2 * one).item() == -0.5
+
+
+def test_loss_gradient_is_g_over_numel():
+    x = torch.zeros(1, 2, 1, 1, 2, requires_grad=True)
+    g = torch.tensor([1.0, -2.0, 0.5, 0.0]).view(1, 2, 1, 1, 2)
+    dmd.dmd_loss(x, g).sum().backward()
+    assert torch.allclose(x.grad, g / 4)
+
+
+def test_equal_critic_and_teacher_give_no_gradient(setting):
+    roles = setting.roles
+    roles.modules["critic"].load_state_dict(roles.modules["teacher"].state_dict())
+    objective = dmd.Objective(dmd.Config(guidance=1.0), setting)
+    x = torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert objective.score_difference(batch(), x).abs().max() < 1e-5
+
+
+def test_each_role_gets_gradients_alone(setting):
+    objective = dmd.Objective(dmd.Config(), setting)
+    for role, other in (("student", "critic"), ("critic", "student")):
+        objective.loss(role, batch()).loss.backward()
+        touched = {r: any(p.grad is not None and p.grad.abs().sum() > 0 for p in setting.roles.modules[r].parameters()) for r in (role, other)}
+        assert touched == {role: True, other: False}
+        for module in setting.roles.modules.values():
+            module.zero_grad(set_to_none=True)
+
+
+def test_rollout_detaches_history(setting):
+    """The last block's output depends on the parameters only through its own exit step: no gradient reaches the first block's x0."""
+    objective = dmd.Objective(dmd.Config(), setting)
+    x = objective.rollout(batch(), gradient=True)
+    assert x.requires_grad
+    first = x[:, :2]
+    grads = torch.autograd.grad(x[:, 2:].sum(), first, allow_unused=True)
+    assert grads[0] is None
+
+
+def test_rollout_with_and_without_gradient_is_the_same(setting):
+    objective = dmd.Objective(dmd.Config(), setting)
+    with_gradient = objective.rollout(batch(), gradient=True).detach()
+    without = objective.rollout(batch(), gradient=False)
+    assert torch.allclose(with_gradient, without, atol=1e-6)

@@ -1,0 +1,72 @@
+"""Forward-process RL (Astrolabe Eq. 1, 2, 4): hand-worked values and limit cases."""
+
+import torch
+
+from astro_cli.advantages.group import Advantage, Config
+from astro_cli.objectives.nft import implicit_velocities, optimality, policy_loss
+
+
+def test_interpolation_by_hand():
+    # beta .5, v_theta 3, v_old 1: v+ = .5 * 1 + .5 * 3 = 2; v- = 1.5 * 1 - .5 * 3 = 0
+    positive, negative = implicit_velocities(torch.tensor(3.0), torch.tensor(1.0), 0.5)
+    assert (positive.item(), negative.item()) == (2.0, 0.0)
+
+
+def test_beta_one_puts_theta_on_the_positive_side():
+    # beta 1: v+ = v_theta, v- = 2 v_old - v_theta
+    positive, negative = implicit_velocities(torch.tensor(3.0), torch.tensor(1.0), 1.0)
+    assert (positive.item(), negative.item()) == (3.0, -1.0)
+
+
+def test_optimality_by_hand():
+    # A_max 5: 0 -> 1/2, 2.5 -> .75, -5 -> 0, 50 -> 1 (clipped)
+    assert optimality(torch.tensor([0.0, 2.5, -5.0, 50.0]), 5.0).tolist() == [0.5, 0.75, 0.0, 1.0]
+
+
+def test_loss_by_hand():
+    # v_theta 3, v_old 1, target 2, beta 1, r = .75: .75 (3 - 2)^2 + .25 (-1 - 2)^2 = .75 + 2.25 = 3
+    one = torch.ones(1, 1)
+    assert policy_loss(3 * one, one, 2 * one, torch.tensor([0.75]), 1.0).item() == 3.0
+
+
+def gradient(r: float, beta: float = 1.0) -> tuple[float, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    v_old, target = torch.randn(1, 6, generator=rng), torch.randn(1, 6, generator=rng)
+    v_theta = v_old.clone().requires_grad_()
+    loss = policy_loss(v_theta, v_old, target, torch.tensor([r]), beta).sum()
+    loss.backward()
+    assert v_theta.grad is not None
+    return loss.item(), v_theta.grad
+
+
+def test_at_theta_old_the_loss_does_not_depend_on_r():
+    assert len({round(gradient(r)[0], 6) for r in (0.0, 0.3, 0.5, 1.0)}) == 1
+
+
+def test_at_theta_old_the_gradient_is_proportional_to_two_r_minus_one():
+    full = gradient(1.0)[1]
+    for r in (0.0, 0.25, 0.5, 0.9):
+        assert torch.allclose(gradient(r)[1], (2 * r - 1) * full, atol=1e-6)
+    assert gradient(0.5)[1].abs().max() == 0
+
+
+def test_gradient_scales_with_beta_at_theta_old():
+    assert torch.allclose(gradient(1.0, beta=0.1)[1], 0.1 * gradient(1.0, beta=1.0)[1], atol=1e-7)
+
+
+def test_group_advantage_by_hand():
+    # group (1, 3): mean 2 -> (-1, 1); group (5, 5) -> zeros. Deviation of all four rewards 1, 3, 5, 5 (unbiased): sqrt(11 / 3)
+    rewards = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
+    assert Advantage(Config(scale="none")).credit(rewards, {}).tolist() == [[-1.0, 1.0], [0.0, 0.0]]
+    scaled = Advantage(Config(scale="global")).credit(rewards, {})
+    assert torch.allclose(scaled[0], torch.tensor([-1.0, 1.0]) / ((11 / 3) ** 0.5 + 1e-4))
+    per_group = Advantage(Config(scale="group")).credit(rewards, {})
+    assert torch.allclose(per_group[0], torch.tensor([-1.0, 1.0]) / (2**0.5 + 1e-4))
+    assert per_group[1].tolist() == [0.0, 0.0]
+
+
+def test_credit_ignores_shift_and_scale_of_rewards():
+    rewards = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    for scale in ("global", "group"):
+        rule = Advantage(Config(scale=scale))
+        assert torch.allclose(rule.credit(rewards, {}), rule.credit(rewards * 4 + 7, {}), atol=1e-3)
