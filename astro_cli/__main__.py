@@ -8,16 +8,22 @@ import sys
 import typer
 
 from astro_cli.commands.distill import distill
+from astro_cli.commands.evaluate import evaluate
 from astro_cli.commands.pretrain import pretrain
+from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.rl import rl
+from astro_cli.commands.sample import sample
+from astro_cli.commands.table import table
 from astro_cli.config.errors import EXIT_RUN, AstroError
 
 app = typer.Typer(
     name="astro", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.",
 )  # fmt: skip
-for command in (pretrain, distill, rl):
-    app.command()(command)
+for name, command in {
+    "pretrain": pretrain, "distill": distill, "rl": rl, "sample": sample, "eval": evaluate, "table": table, "reproduce": reproduce,
+}.items():  # fmt: skip
+    app.command(name)(command)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import importlib
 import json
 import pkgutil
 import re
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -219,9 +219,9 @@ def load_recipe(name: str, overrides: list[str] | None = None, command: str | No
     """
     document = toml.load(name, overrides)
     found = document.data.get("command")
-    if command is not None and found != command:
+    if command is not None and found in get_args(Command) and found != command:
         what = f"found {found!r}, this is `astro {command}`"
-        raise RecipeError(document.origin("command"), "command", what, hint=f"run it with `astro {found} --recipe {name}`" if found else "")
+        raise RecipeError(document.origin("command"), "command", what, hint=f"run it with `astro {found} --recipe {name}`")
     try:
         return _validate(Recipe, document.data)
     except ValidationError as error:
@@ -246,7 +246,7 @@ def _first_problem(error: ValidationError, model: type[Config]) -> tuple[str, st
     if problem["type"] == "missing":
         return key, "missing", "add it, or extend a base recipe that has it"
     if problem["type"] == "value_error":
-        inner, _, what = str(problem["ctx"]["error"]).partition(": ")
+        inner, _, what = str(problem.get("ctx", {})["error"]).partition(": ")
         return (f"{key}.{inner}" if key else inner), what, ""
     expected = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Input should be ").split(", unable")[0]
     return key, f"found {problem['input']!r}, expected {expected}", ""

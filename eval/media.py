@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
 from PIL import Image, ImageDraw, ImageFont
 
 from astro_cli.config.errors import OutputError
@@ -39,7 +40,8 @@ MAX_GIF_FPS = 50  # players slow a frame of under 2 hundredths down to 10
 GIF_COLORS = 256
 # What browsers play inside MP4, the widest first. yuv420p for the same reason.
 MP4_ENCODERS = ("libx264", "libvpx-vp9")
-MP4_OPTIONS = {"libx264": {"crf": "16", "preset": "medium"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
+# x264's assembly lets memory beyond a picture's edge sway its choices, so that bytes differ from run to run; its C code does not (half as fast).
+MP4_OPTIONS = {"libx264": {"crf": "16", "preset": "medium", "x264-params": "no-asm=1"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
 BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers; untagged, players disagree on which matrix turns YUV into RGB
 
 
@@ -59,7 +61,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(path, "", f"cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # mostly it is gone already; the error that matters is on its way
+            temporary.unlink()
 
 
 def to_uint8(frames: Clip) -> np.ndarray:
@@ -218,9 +221,7 @@ def write_gif(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
         raise ValueError(f"a GIF plays at up to {MAX_GIF_FPS} fps, found {fps}")
     images = [_palette_image(frame, scale) for frame in _frames(frames)]
     with written_whole(path) as temporary:
-        images[0].save(
-            temporary, format="GIF", save_all=True, append_images=images[1:], duration=_gif_delays(len(images), fps), loop=0, disposal=1
-        )
+        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=_gif_delays(len(images), fps), loop=0, disposal=1)
 
 
 def _palette_image(frame: np.ndarray, scale: int) -> Image.Image:
@@ -260,7 +261,7 @@ def mp4_encoder() -> str:
     for name in MP4_ENCODERS:
         try:
             return av.Codec(name, "w").name
-        except av.codec.codec.UnknownCodecError:
+        except UnknownCodecError:
             continue
     raise OutputError("mp4", "", f"PyAV has no encoder {' or '.join(MP4_ENCODERS)}", hint="install PyAV from PyPI, or write a GIF")
 

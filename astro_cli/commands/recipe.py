@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from astro_cli.config import toml
 from astro_cli.config.errors import EXIT_USAGE, AstroError, RecipeError
@@ -19,7 +16,7 @@ from astro_cli.recipe import load_recipe
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 DEFAULT_ORIGIN = "default"  # no file sets the key
 ABSENT = "-"
-COLUMNS = ("name", "command", "backbone", "paper")  # the description follows, on the same line however long
+COLUMNS = ("name", "command", "backbone", "paper", "description")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Recipe file, or its bare name in recipes/.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a value; repeatable.")]
@@ -38,9 +35,14 @@ def list_(json_: JsonOption = False) -> None:
     if json_:
         typer.echo(json.dumps(rows, indent=2))
         return
-    widths = {column: max(len(row[column]) for row in rows) for column in COLUMNS}
+    echo_aligned([[row[column] for column in COLUMNS] for row in rows])
+
+
+def echo_aligned(rows: list[list[str]]) -> None:
+    """Rows in columns; never cut or wrapped, so that each row stays one line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        typer.echo("  ".join([*(row[column].ljust(widths[column]) for column in COLUMNS), row["description"]]))
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def summary(path: Path) -> dict[str, str]:
@@ -159,12 +161,10 @@ def diff(a: Annotated[str, typer.Argument(metavar="A")], b: Annotated[str, typer
         typer.echo(json.dumps(changes, indent=2))
         return
     if not changes:
-        print("no differences", file=sys.stderr)
+        typer.echo("no differences", err=True)
         return
-    table = Table("key", a, b, box=None, pad_edge=False)
-    for change in changes:
-        table.add_row(change["key"], *(toml_value(change[side]) if side in change else ABSENT for side in ("a", "b")))
-    Console(highlight=False, markup=False).print(table)
+    rows = [[change["key"], *(toml_value(change[side]) if side in change else ABSENT for side in ("a", "b"))] for change in changes]
+    echo_aligned([["key", a, b], *rows])
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:

@@ -63,7 +63,8 @@ def load_into(module: nn.Module, path: Path) -> None:
              for key in expected if key in state and state[key].shape != expected[key].shape]  # fmt: skip
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if wrong:
-        raise CheckpointError(path, wrong[0].split(" ")[0], f"another size: {wrong[0]} ({len(wrong)} tensors differ)", hint="does the recipe's [model] match?")
+        what = f"another size: {wrong[0]} ({len(wrong)} tensors differ)"
+        raise CheckpointError(path, wrong[0].split(" ")[0], what, hint="does the recipe's [model] match?")
     if missing or extra:
         what = "; ".join(f"{len(keys)} {word} (first: {keys[0]})" for word, keys in (("missing", missing), ("unexpected", extra)) if keys)
         raise CheckpointError(path, "", f"keys of another model: {what}", hint="does the recipe's [model] match?")

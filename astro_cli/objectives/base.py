@@ -75,7 +75,7 @@ class Setting:
     teacher_steps: int
     guidance: float
     encode_text: Callable[[list[str]], torch.Tensor]
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
 
 

@@ -44,7 +44,8 @@ class Objective(BaseObjective):
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0, text_BMD = batch.latents_BFCHW, batch.text_BMD
-        assert x0 is not None and text_BMD is not None
+        assert x0 is not None
+        assert text_BMD is not None
         index = (batch.uniform(1, "interval") * self.config.grid).long()
         sigma, sigma_next = (self.sigmas[i].to(x0.device).expand(-1, x0.shape[1]) for i in (index, index + 1))
         x_t = add_noise(x0, batch.noise_like(x0, "noise"), sigma)

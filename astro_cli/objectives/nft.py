@@ -4,12 +4,12 @@
     v+ = (1 - beta) v_old + beta v_theta,   v- = (1 + beta) v_old - beta v_theta          (Eq. 1)
     L  = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
 
-t is drawn from the student's warped steps, per block; every block is conditioned on the clean blocks before it, through keys and values that theta_old
-computed once and both policies share: the cache C_n, frozen.
+t is drawn from the student's warped steps, per block; every block is conditioned on the clean blocks before it, through keys and values that
+theta_old computed once and both policies share: the cache C_n, frozen.
 Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithm 1; DiffusionNFT (arXiv 2509.16117); reference, section 7.
 
-Deviations from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the released code: velocities, not x0 (which
-weights by sigma^2); warped timesteps; the student's own block size (released: masked per single frame); clean context (released: none);
+Deviations from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the released code: velocities, not x0
+(which weights by sigma^2); warped timesteps; the student's own block size (released: masked per single frame); clean context (released: none);
 theta_old by moving average with a fixed rate (released: a ramp). No adaptive weighting, as the paper argues.
 """
 
@@ -58,7 +58,9 @@ class Objective(BaseObjective):
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0, credit = batch.latents_BFCHW, batch.credit_B
-        assert x0 is not None and credit is not None and batch.text_BMD is not None
+        assert x0 is not None
+        assert credit is not None
+        assert batch.text_BMD is not None
         setting = self.setting
         timestep_BF = self._timesteps(batch, x0.shape[1]).to(x0.device)
         sigma_BF = sigma_of(timestep_BF)

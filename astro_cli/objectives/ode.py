@@ -4,8 +4,8 @@
 
 Source: Self-Forcing (arXiv 2506.08009), appendix; CausVid (arXiv 2412.07772); reference, section 3.1.
 
-Deviations: trajectories are integrated at the student's own shift and stored at its exact warped steps; the released script stores shift-8 states that
-its trainer labels with shift-5 steps.
+Deviations: trajectories are integrated at the student's own shift and stored at its exact warped steps; the released script stores shift-8 states
+that its trainer labels with shift-5 steps.
 """
 
 from __future__ import annotations

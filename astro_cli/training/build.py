@@ -95,7 +95,8 @@ def _network(recipe: Recipe, role: str) -> CausalWan:
     source = getattr(recipe.base, role)
     if source is None:
         if role != "student":
-            raise RecipeError(recipe.name, f"base.{role}", "missing: an objective needs this role", hint='for example base.teacher = "shapes/teacher"')
+            hint = 'for example base.teacher = "shapes/teacher"'
+            raise RecipeError(recipe.name, f"base.{role}", "missing: an objective needs this role", hint=hint)
         _initialise(network, recipe.seed)
     else:
         weights.load_into(network, weights.find(source, role))

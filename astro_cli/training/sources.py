@@ -1,4 +1,7 @@
-"""Where batches come from: rendered frames, encoded clips, bare prompts. Every draw is a function of (seed, stage, step), never of a loader's state."""
+"""Where batches come from: rendered frames, encoded clips, bare prompts.
+
+Every draw is a function of (seed, stage, step, role, row), never of a loader's state.
+"""
 
 from __future__ import annotations
 

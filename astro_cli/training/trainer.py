@@ -58,6 +58,7 @@ class Trainer:
         self.timer = SectionTimer()
         setting.section = self.timer
         self.rows = 0  # rows in metrics.jsonl
+        self.samples = 0  # samples that went through a loss in this step
         self.trained: set[str] = set()
 
     def fit(self, *, resume: bool) -> None:
@@ -106,7 +107,8 @@ class Trainer:
             raise AstroError(self.recipe.name, f"stages.{name}.experience", f"missing: {spec.kind} learns from scored rollouts")
         share = self.accelerator.num_processes * spec.accumulate
         if spec.batch % share:
-            raise AstroError(self.recipe.name, f"stages.{name}.batch", f"found {spec.batch}, expected a multiple of processes x accumulate ({share})")
+            what = f"found {spec.batch}, expected a multiple of processes x accumulate ({share})"
+            raise AstroError(self.recipe.name, f"stages.{name}.batch", what)
 
     def _source(self, name: str, spec: StageSpec, objective: Objective) -> Source:
         seed, data = self.recipe.seed, spec.data
@@ -148,19 +150,27 @@ class Trainer:
         row |= stage.objective.after_step(step)
         if isinstance(stage.source, ExperienceSource):
             row |= stage.source.metrics
-        row["seconds"] = time.perf_counter() - began
-        row |= {f"seconds/{name}": value for name, value in self.timer.take().items()}
+        row |= self._speed(time.perf_counter() - began)
         self.rows += 1
         if self.accelerator.is_main_process:
             self.run.log(row)
             self.accelerator.log({key: value for key, value in row.items() if isinstance(value, float)}, step=self.rows)
         self.watcher.step(row)
 
+    def _speed(self, seconds: float) -> dict[str, float]:
+        """Seconds, latent tokens trained per second, and the share of time of each section of the step."""
+        shares = {f"share/{name}": value / seconds for name, value in self.timer.take().items()}
+        frames_and_cells = self.setting.frames * math.prod(self.setting.latent_shape[1:]) / math.prod(self.recipe.model.patch)
+        speed = {"seconds": seconds, "tokens_per_second": self.samples * frames_and_cells / seconds}
+        self.samples = 0
+        return speed | shares
+
     def _update_role(self, stage: _Stage, step: int, role: str, optimizer: torch.optim.AdamW, clip: float) -> dict[str, float]:
         """All optimiser steps of a role in one training step; mean metrics."""
         sums: dict[str, float] = {}
         batches = self._batches(stage, step, role)
         for batch in batches:
+            self.samples += len(batch)
             parts = stage.spec.accumulate
             size = len(batch) // parts
             total: dict[str, float] = {}
@@ -174,8 +184,8 @@ class Trainer:
             with self.timer("train"):
                 total["grad_norm"] = self._optimizer_step(role, optimizer, clip)
             if not math.isfinite(total["loss"]) or not math.isfinite(total["grad_norm"]):
-                hint = "the last checkpoint is intact; lower the learning rate, then `--resume` in a new --out"
-                raise RunError(self.run.path, f"stage {stage.name}, step {step}, {role}", f"loss {total['loss']}, gradient norm {total['grad_norm']}", hint=hint)
+                where, what = f"stage {stage.name}, step {step}, {role}", f"loss {total['loss']}, gradient norm {total['grad_norm']}"
+                raise RunError(self.run.path, where, what, hint="the last checkpoint is intact; lower the learning rate in a new --out")
             for key, value in total.items():
                 sums[key] = sums.get(key, 0.0) + value / len(batches)
         return {f"{role}/{key}": value for key, value in sums.items()}

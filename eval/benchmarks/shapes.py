@@ -1,7 +1,7 @@
 """The benchmark of the embedded world: held-out prompts, the oracle's attributes, and its VQ, MQ and TA. Owns the protocol, not the store.
 
-VQ, MQ and TA are the oracle's, over all frames; the training rewards of the same names are other formulas (best 30 % of frames, no oracle), so what RL
-gains by exploiting a reward does not count here.
+VQ, MQ and TA are the oracle's, over all frames; the training rewards of the same names are other formulas (best 30 % of frames, no oracle), so
+what RL gains by exploiting a reward does not count here.
 Dimensions: B clip, T frame.
 """
 

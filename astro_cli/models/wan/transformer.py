@@ -185,7 +185,7 @@ class CausalWan(nn.Module):
         Returns:
             Velocity (B, F, C, H, W) in x's dtype.
         """
-        batch, frames, _, height, width = x_BFCHW.shape
+        frames, height, width = x_BFCHW.shape[1], *x_BFCHW.shape[-2:]
         rows, columns = height // self.config.patch[0], width // self.config.patch[1]
         table = self._table(positions if positions is not None else range(frames), rows, columns)
         x = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # B F P C
@@ -198,10 +198,8 @@ class CausalWan(nn.Module):
                 block.keys_values_only(x, modulation, table, layer_cache)
                 return None
             arguments = (x, modulation, text.layers[index], table, mask, layer_cache)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                x = block(*arguments)
+            recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
         return self._head(x, time, rows, columns).to(x_BFCHW.dtype)
 
     def _time(self, timestep_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,58 @@
+"""`astro reproduce`: a paper's study from end to end, base -> RL -> evaluation -> table, figures and page. Owns the order, not the parts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from astro_cli.commands.evaluate import evaluate_arms, parse_seeds
+from astro_cli.commands.training_run import train
+from astro_cli.config.errors import RecipeError, did_you_mean
+from astro_cli.recipe import load_recipe
+
+# Per paper: (base, RL recipe) pairs on the embedded world; the first is what --quick runs.
+STUDIES = {
+    "astrolabe": (
+        ("shapes/causal_forcing", "astrolabe_causal_shapes"),
+        ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
+    ),
+}
+QUICK_PROMPTS = 96
+FULL_PROMPTS = 256
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="Paper: astrolabe.")],
+    quick: Annotated[bool, typer.Option("--quick", help="One base, one seed, fewer prompts: minutes instead of an hour.")] = False,
+    seeds: Annotated[str, typer.Option(help="Comma-separated training seeds of the full study.")] = "0,1,2",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: results/<paper>.")] = None,
+) -> None:
+    """Train, evaluate and render a paper's study on the embedded world; what is finished already is kept, so it resumes.
+
+    Example: astro reproduce astrolabe --quick
+    """
+    if paper not in STUDIES:
+        raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
+    from astro_cli.training.rundir import RunDir
+    from eval.study import write_study
+
+    console = Console(stderr=True, highlight=False)
+    folder, began = out or Path("results") / paper, time.monotonic()
+    pairs = STUDIES[paper][:1] if quick else STUDIES[paper]
+    chosen, prompts = ([0], QUICK_PROMPTS) if quick else (parse_seeds(seeds), FULL_PROMPTS)
+    runs: dict[str, list[Path]] = {}
+    for base, recipe_name in pairs:
+        for seed in chosen:
+            recipe = load_recipe(recipe_name, [f"seed={seed}"], "rl")
+            run = folder / "runs" / f"{recipe.name}-seed{seed}"
+            console.print(f"[bold]{recipe.name}[/bold], seed {seed}: reinforcement learning on {base}")
+            train(recipe, recipe_name, [f"seed={seed}"], run, resume=(run / "resolved.json").is_file())
+            runs.setdefault(base, []).append(RunDir(run).path)
+        console.print(f"evaluating {base} and its tuned students on {prompts} held-out prompts")
+        evaluate_arms([base, *map(str, runs[base])], chosen, prompts, folder)
+    page = write_study(paper, runs, folder)
+    console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True)

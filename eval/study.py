@@ -1,0 +1,89 @@
+"""What a finished study leaves to look at: tables, reward curves, contact sheets, side-by-side clips, one page. Trains and scores nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from eval import figures, media, render, store, table
+from eval.arms import Arm, load_arm
+from eval.benchmarks import shapes
+from eval.report import Image, Section, write_report
+
+CLIPS = 6  # prompts shown per base
+CLIP_SCALE = 6  # pixels per world pixel
+CLIP_REPEATS = 3  # a nine-frame clip is over in a second
+
+
+def write_study(paper: str, runs: dict[str, list[Path]], folder: Path) -> Path:
+    """Write tables/, figures/, clips/ and index.html under `folder` from its records and runs; returns the page."""
+    records = store.load_results(folder)
+    tables = [name for name in table.list_tables() if name.rpartition("-")[0] == paper]
+    rendered = []
+    for name in tables:
+        loaded = table.load_table(name)
+        view, differences = table.build(loaded, records), table.differences(loaded, records)
+        for fmt, ending in (("markdown", "md"), ("json", "json"), ("csv", "csv")):
+            _write(folder / "tables" / f"{name}.{ending}", render.render(view, differences, fmt))
+        rendered.append(render.render(view, differences, "html"))
+    curves = folder / "figures" / "reward_curves.png"
+    figures.reward_curves({_name(base): [figures.read_metrics(run / "metrics.jsonl") for run in paths] for base, paths in runs.items()}, curves)
+    sections = [
+        Section("Published and measured", html=rendered),
+        Section("Reward during training", images=[Image(curves, "Mean reward per epoch, total and by reward; thin lines are seeds.")]),
+    ]
+    sections += [_clips(base, paths[0], folder) for base, paths in runs.items()]
+    page = folder / "index.html"
+    intro = (
+        "A streaming four-step student of the embedded world before and after forward-process reinforcement learning. Absolute values are not "
+        "comparable with the paper's: the direction of the change is. Intervals are 95 % bootstrap intervals over prompts and seeds."
+    )
+    write_report(page, f"{paper.title()} on the embedded world", intro, sections, protocol=_protocol(records))
+    return page
+
+
+def _clips(base: str, run: Path, folder: Path) -> Section:
+    """Contact sheet and side-by-side clips, base and tuned from the same noise."""
+    before, after = load_arm(base), load_arm(str(run))
+    prompts = shapes.held_out_prompts(CLIPS)
+    pair = [_frames(arm, prompts) for arm in (before, after)]
+    rows = [(f"{name}: {prompt}", clip[index]) for index, prompt in enumerate(prompts) for name, clip in zip(("base", "tuned"), pair, strict=True)]
+    stem = _name(base)
+    sheet = folder / "figures" / f"sheet_{stem}.png"
+    media.contact_sheet(rows, sheet, CLIP_SCALE)
+    columns = [media.side_by_side(np.concatenate([left] * CLIP_REPEATS), np.concatenate([right] * CLIP_REPEATS)) for left, right in zip(*pair, strict=True)]
+    images = [Image(sheet, "Frames from left to right; base above, tuned below, same prompt and noise.")]
+    videos = []
+    for index, (prompt, frames) in enumerate(zip(prompts, columns, strict=True)):
+        gif, mp4 = (folder / "clips" / f"{stem}_{index}.{ending}" for ending in ("gif", "mp4"))
+        media.write_gif(frames, gif, before.backbone.fps, 1)
+        media.write_mp4(iter(frames), mp4, before.backbone.fps, 1)
+        images.append(Image(gif, f"base | tuned: {prompt}"))
+    return Section(f"Clips: {stem}", images=images, videos=videos)
+
+
+def _frames(arm: Arm, prompts: list[str]) -> np.ndarray:
+    """(prompts, T, H, W, 3) decoded clips at the benchmark's first noise seed."""
+    latents = arm.generate(prompts, shapes.noise_seeds(0, len(prompts)), arm.card["video"]["frames"])
+    return arm.backbone.decode(latents).permute(0, 1, 3, 4, 2).numpy()
+
+
+def _name(base: str) -> str:
+    return base.rpartition("/")[2]
+
+
+def _protocol(records: list[store.Record]) -> dict[str, str]:
+    newest = max(records, key=lambda record: record.created)
+    protocol = {key: str(value) for key, value in newest.protocol.items() if key != "versions"}
+    versions = ", ".join(f"{name} {version}" for name, version in newest.protocol["versions"].items() if version)
+    return {**protocol, "commit": newest.commit, "versions": versions}
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+

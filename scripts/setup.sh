@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Create the virtual environment and install astro under constraints.txt. Usage: setup.sh PYTHON VENV
+set -euo pipefail
+python=$1
+venv=$2
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "error: $python: Python 3.11 or newer is needed" >&2
+  echo "hint: make setup PYTHON=python3.11" >&2
+  exit 2
+fi
+if command -v uv >/dev/null 2>&1; then
+  [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
+  # uv does not look into pip's local wheel folders; where torch comes from one of them, pip is asked instead
+  if uv pip install --quiet --python "$venv/bin/python" -c constraints.txt -e '.[dev]'; then
+    exit 0
+  fi
+  echo "uv could not install; trying pip" >&2
+fi
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/python" -m ensurepip --upgrade >/dev/null 2>&1 || true
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2> >(grep -v '^WARNING: Location' >&2)

@@ -1,0 +1,327 @@
+"""The command line: what it prints, what it refuses and how. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from astro_cli.__main__ import main
+from astro_cli.commands.doctor import OPTIONAL, doctor
+from astro_cli.commands.recipe import recipe_app
+from astro_cli.config import toml
+from astro_cli.recipe import load_recipe
+
+RL = ("rl", "--recipe", "astrolabe_causal_shapes")
+HEAVY = ("torch", "numpy", "pandas", "diffusers", "peft", "accelerate", "transformers", "matplotlib")
+
+
+@pytest.fixture
+def astro(monkeypatch, capsys, tmp_path):
+    """Runs `astro ...` in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["astro", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(astro, tmp_path):
+    """Runs `astro ...`, which must be refused as usage, cleanly and leaving nothing; returns the message."""
+
+    def run(*arguments: str) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        code, out, err = astro(*arguments)
+        assert code == 2, err
+        assert err.startswith("error: ")
+        assert "Traceback" not in out + err
+        assert out == ""
+        assert sorted(tmp_path.rglob("*")) == before
+        return err
+
+    return run
+
+
+def recipe(*arguments: str):
+    return CliRunner().invoke(recipe_app, list(arguments))
+
+
+# --- starting up
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import sys; sys.argv = ['astro', '--help']; from astro_cli.__main__ import main as run",
+        "from astro_cli.commands.recipe import recipe_app; run = lambda: recipe_app(['list'])",
+    ],
+    ids=["help", "recipe list"],
+)
+def test_nothing_heavy_is_imported(start):
+    code = f"{start}\nimport sys\ntry:\n    run()\nexcept SystemExit as end:\n    assert not end.code\n"
+    code += f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parents[2])
+    assert done.stderr.strip() == "heavy: []"
+    assert done.stdout
+
+
+def test_help_names_the_commands(astro):
+    code, out, _ = astro("--help")
+    assert code == 0
+    for command in ("pretrain", "distill", "rl"):
+        assert command in out
+        assert f"Example: astro {command} --recipe" in astro(command, "--help")[1]
+
+
+# --- bad input
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest(refused):
+    message = refused("rl", "--recipe", "astrolabe_casual_shapes")
+    assert "astrolabe_casual_shapes: no such recipe" in message
+    assert "did you mean 'astrolabe_causal_shapes.toml'?" in message
+
+
+def test_an_unknown_key_names_the_file_that_set_it(refused, tmp_path):
+    (tmp_path / "middle.toml").write_text('extends = "astrolabe_causal_shapes"\n[stages.nft.optim.student]\nwarm_up = 3\n')
+    (tmp_path / "mine.toml").write_text('extends = "middle.toml"\nname = "mine"\n')
+    message = refused("rl", "--recipe", "mine.toml")
+    assert message == "error: middle.toml: stages.nft.optim.student.warm_up: unknown key\nhint: did you mean 'warmup'?\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "what"),
+    [
+        ("modl.dim=3", "modl", "did you mean 'model'?"),
+        ("stages.nft.stps=3", "stages.nft.stps", "did you mean 'steps'?"),
+        ("stages.nft.optim.studnt.lr=1", "stages.nft.optim.studnt", "did you mean 'student'?"),
+        ("stages.nft.objective.kind=nfft", "stages.nft.objective.kind", "found 'nfft', did you mean 'nft'?"),
+        ("stages.nft.objective.betta=1", "stages.nft.objective.betta", "unknown key, did you mean 'beta'?"),
+        ("stages.nft.objective.beta=-1", "stages.nft.objective.beta", "found -1, expected greater than 0"),
+        ("stages.nft.experience.advantage.kind=goup", "stages.nft.experience.advantage.kind", "found 'goup', did you mean 'group'?"),
+        ("stages.nft.experience.advantage.scal=1", "stages.nft.experience.advantage.scal", "unknown key, did you mean 'scale'?"),
+        ("stages.nft.experience.advantage.scale=std", "stages.nft.experience.advantage.scale", "expected 'none', 'global' or 'group'"),
+        ("order=['nftt']", "order", "no stage 'nftt', did you mean 'nft'?"),
+        ("order=[]", "order", "found [], expected at least one value"),
+        ("stages.nft.steps=many", "stages.nft.steps", "found 'many', expected an integer"),
+        ("stages.nft.steps=2.5", "stages.nft.steps", "found 2.5, expected an integer"),
+        ("seed='1'", "seed", "found '1', expected an integer"),
+        ("seed=true", "seed", "found True, expected an integer"),
+        ("stages.nft.objective.beta=true", "stages.nft.objective.beta", "found True, expected a number"),
+        ("stages.nft.optim.student.lr=nan", "stages.nft.optim.student.lr", "found nan, expected"),
+        ("sampler.steps=[1000, 'x']", "sampler.steps.1", "found 'x', expected a number"),
+        ("sampler.steps=4", "sampler.steps", "found 4, expected an array"),
+        ("lora=32", "lora", "found 32, expected a table"),
+        ("backbone=wann", "backbone", "found 'wann', expected 'shapes' or 'wan'"),
+        ("video.frames=10", "video.frames", "found 10, expected a multiple of video.block (3)"),
+        ("cache.window=2", "cache.window", "found 2, expected at least 3 (sink 0 + block 3)"),
+    ],
+)
+def test_a_bad_override_is_refused_with_key_and_reason(refused, override, key, what):
+    message = refused(*RL, "--set", override)
+    assert message.startswith(f"error: --set {override}: {key}: ")
+    assert what in message
+
+
+def test_a_window_must_hold_sink_and_block(refused):
+    message = refused("rl", "--recipe", "astrolabe_longlive_shapes", "--set", "cache.window=5")
+    assert "cache.window: found 5, expected at least 6 (sink 3 + block 3)" in message
+
+
+def test_a_wrong_value_in_a_file_names_the_file(refused, tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "astrolabe_causal_shapes"\n[lora]\nrank = "big"\n')
+    assert refused("rl", "--recipe", "mine.toml") == "error: mine.toml: lora.rank: found 'big', expected an integer\n"
+
+
+def test_a_missing_key_says_what_to_do(refused, tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "base/shapes.toml"\ncommand = "rl"\nname = "mine"\norder = ["a"]\n')
+    message = refused("rl", "--recipe", "mine.toml")
+    assert message.startswith("error: mine.toml: stages: missing\nhint: ")
+
+
+def test_a_recipe_for_another_command_says_which(refused):
+    message = refused("pretrain", "--recipe", "astrolabe_causal_shapes")
+    assert "command: found 'rl', this is `astro pretrain`" in message
+    assert "hint: run it with `astro rl --recipe astrolabe_causal_shapes`" in message
+
+
+@pytest.mark.parametrize("found", ["rll", "3"])
+def test_a_command_that_is_none_is_not_suggested(refused, found):
+    message = refused(*RL, "--set", f"command={found}")
+    assert "command: found" in message
+    assert "hint" not in message
+
+
+def test_a_base_is_no_recipe(refused):
+    message = refused("rl", "--recipe", "base/shapes")
+    assert "missing\nhint: add it" in message
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "a..b=1"])
+def test_a_malformed_set_is_refused(refused, override):
+    assert refused(*RL, "--set", override).startswith(f"error: --set: {override}: expected KEY=VALUE\nhint: ")
+
+
+# --- dry run
+
+
+def test_a_dry_run_prints_recipe_counts_and_memory_and_stops(astro, tmp_path):
+    code, out, err = astro(*RL, "--dry-run", "--seed", "5", "--steps", "2", "--set", "lora.rank=8")
+    assert code == 0
+    resolved = json.loads(out)
+    assert resolved == load_recipe("astrolabe_causal_shapes", ["seed=5", "stages.nft.steps=2", "lora.rank=8"]).model_dump(mode="json")
+    assert "student" in err
+    assert "trainable" in err
+    assert "expected memory" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_counts_the_adapters(astro):
+    def student(rank: int) -> tuple[int, int]:
+        err = astro(*RL, "--dry-run", "--set", f"lora.rank={rank}")[2]
+        row = next(line for line in err.splitlines() if "student" in line)
+        trainable, total = (int(cell.replace(",", "")) for cell in row.strip("│ ").split("│")[1:])
+        return trainable, total
+
+    (small, small_total), (large, large_total) = student(8), student(16)
+    assert large == 2 * small > 0
+    assert large_total - small_total == 3 * (large - small)  # default, old and ref
+
+
+# --- recipe
+
+
+def test_recipe_list_names_every_shipped_recipe():
+    rows = json.loads(recipe("list", "--json").stdout)
+    assert [row["name"] for row in rows] == [path.stem for path in toml.list_recipes()]
+    row = next(row for row in rows if row["name"] == "astrolabe_longlive")
+    assert row == {
+        "name": "astrolabe_longlive", "command": "rl", "backbone": "wan", "paper": "arXiv:2603.17051",
+        "description": "Astrolabe on LongLive, Wan 2.1 1.3B.", "file": "recipes/astrolabe/astrolabe_longlive.toml",
+    }  # fmt: skip
+    assert len(recipe("list").stdout.splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize("path", toml.list_recipes(), ids=lambda path: path.stem)
+def test_recipe_show_prints_the_same_recipe(path, tmp_path):
+    for flags in ([], ["--origins"]):
+        shown = tmp_path / "shown.toml"
+        shown.write_text(recipe("show", str(path), *flags).stdout)
+        assert load_recipe(str(shown)) == load_recipe(str(path))
+
+
+def test_recipe_show_gives_origins():
+    shown = recipe("show", "astrolabe_longlive", "--origins", "--set", "lora.rank=4").stdout.splitlines()
+    assert "rank = 4  # --set lora.rank=4" in shown
+    assert "alpha = 256.0  # recipes/base/astrolabe.toml" in shown
+    assert "window = 15  # recipes/astrolabe/astrolabe_longlive.toml" in shown
+    assert "relative = false  # default" in shown
+    asked = json.loads(recipe("show", "astrolabe_longlive", "--origins", "--json").stdout)
+    assert asked["origins"]["model.dim"] == "recipes/base/wan_1.3b.toml"
+
+
+def test_recipe_show_quotes_what_needs_it(tmp_path):
+    text = tmp_path / "odd.toml"
+    prompts = 'a "b"\\c\n\x7fé'
+    quoted = json.dumps(prompts).replace("\x7f", "\\u007f")
+    rewards = '[stages.nft.experience.rewards]\n"odd key.x" = 1\n'
+    text.write_text(f'extends = "astrolabe_causal_shapes"\n[stages.nft.data]\nprompts = {quoted}\n{rewards}')
+    shown = tomllib.loads(recipe("show", str(text)).stdout)
+    assert shown["stages"]["nft"]["data"]["prompts"] == prompts
+    assert shown["stages"]["nft"]["experience"]["rewards"]["odd key.x"] == 1
+
+
+def test_recipe_check_passes_and_fails():
+    good = recipe("check", "--all")
+    assert good.exit_code == 0
+    assert len(good.stdout.splitlines()) == len(toml.list_recipes())
+    mixed = recipe("check", "astrolabe_causal", "nowhere", "teacher_shapes")
+    assert mixed.exit_code == 2
+    assert mixed.stdout.splitlines() == ["ok  astrolabe_causal", "ok  teacher_shapes"]
+    assert mixed.stderr.startswith("error: nowhere: no such recipe")
+
+
+def test_recipe_check_wants_a_name():
+    assert "--all" in str(recipe("check").exception)
+
+
+def test_recipe_diff_shows_what_differs_and_not_the_name():
+    changes = json.loads(recipe("diff", "astrolabe_causal", "astrolabe_longlive", "--json").stdout)
+    assert {change["key"]: (change.get("a"), change.get("b")) for change in changes} == {
+        "base.student": ("chunkwise/causal_forcing.safetensors", "models/longlive_base.safetensors"),
+        "cache.window": (None, 15),
+        "cache.sink": (0, 3),
+    }
+    lines = recipe("diff", "astrolabe_causal", "astrolabe_longlive").stdout.splitlines()
+    assert lines[0].split() == ["key", "astrolabe_causal", "astrolabe_longlive"]
+    assert ["cache.window", "-", "15"] in [line.split() for line in lines]
+
+
+def test_recipe_diff_of_equals_is_empty():
+    same = recipe("diff", "astrolabe_causal", "astrolabe_causal")
+    assert (same.exit_code, same.stdout) == (0, "")
+
+
+# --- doctor
+
+
+@pytest.fixture
+def doctor_json(monkeypatch, tmp_path):
+    monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
+    app = typer.Typer()
+    app.command()(doctor)
+
+    def run() -> dict:
+        result = CliRunner().invoke(app, ["--json"])
+        assert result.exit_code == 0
+        return json.loads(result.stdout)
+
+    return run
+
+
+def test_doctor_reports_this_machine(doctor_json):
+    report = doctor_json()
+    assert sorted(report) == ["bases", "checkpoints", "devices", "machine", "note", "optional", "versions"]
+    assert report["versions"]["torch"]
+    assert report["devices"][0]["kind"] == "cpu"
+    assert all(report["machine"][key] > 0 for key in ("cores", "threads", "ram_total_gib", "ram_available_gib", "disk_free_gib"))
+    assert [part["key"] for part in report["optional"]] == [part.key for part in OPTIONAL]
+    assert all(part["enables"] for part in report["optional"])
+
+
+def test_doctor_prints_tables(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    doctor()
+    out = capsys.readouterr().out
+    for word in ("torch", "cores / threads", "packaged bases", "Self-Forcing student", "recipe astrolabe_self_forcing"):
+        assert word in out
+
+
+def test_doctor_finds_checkpoints_and_says_what_is_missing(doctor_json, tmp_path):
+    def parts() -> dict:
+        return {part["key"]: part for part in doctor_json()["optional"]}
+
+    assert not any(part["found"] for part in parts().values() if part["key"] != "vbench")
+    (tmp_path / "a" / "chunkwise").mkdir(parents=True)
+    (tmp_path / "a" / "chunkwise" / "causal_forcing.pt").touch()
+    (tmp_path / "longlive_base.safetensors").touch()
+    found = parts()
+    assert found["longlive"]["found"]
+    assert found["longlive"]["missing"] == ""
+    assert not found["causal_forcing"]["found"]
+    assert "pickles are not read" in found["causal_forcing"]["missing"]
+    assert found["self_forcing"]["missing"] == "self_forcing_dmd.safetensors"

@@ -1,0 +1,93 @@
+"""The shipped recipes: each is valid, and Astrolabe's carry the paper's values (arXiv 2603.17051, Table S1 and section 4.1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from astro_cli.config import toml
+from astro_cli.recipe import load_recipe
+
+SHIPPED = toml.list_recipes()
+WAN = ("astrolabe_causal", "astrolabe_self_forcing", "astrolabe_longlive")
+PIXELS_PER_CELL = 8  # Wan 2.1's VAE
+
+
+def by_stem(paths):
+    return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
+
+
+def test_there_are_recipes():
+    assert {*WAN, *(f"{name}_shapes" for name in WAN)} <= {path.stem for path in SHIPPED}
+
+
+@by_stem(SHIPPED)
+def test_every_shipped_recipe_is_valid(path):
+    recipe = load_recipe(str(path))
+    assert recipe.name == path.stem  # `--recipe NAME` and runs/NAME are the same word
+
+
+@by_stem(SHIPPED)
+def test_every_shipped_recipe_opens_with_a_sentence(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert first.endswith(".")
+
+
+@pytest.mark.parametrize("name", WAN)
+def test_wan_recipes_carry_table_s1(name):
+    recipe = load_recipe(name)
+    assert (recipe.command, recipe.backbone, recipe.order) == ("rl", "wan", ("nft",))
+    assert (recipe.video.height * PIXELS_PER_CELL, recipe.video.width * PIXELS_PER_CELL) == (480, 832)
+    assert (recipe.video.height, recipe.video.width) == (60, 104)
+    assert recipe.lora is not None
+    assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout) == (256, 256, 0.0)
+    assert (recipe.runtime.precision, recipe.runtime.gradient_checkpointing) == ("bf16", True)
+    assert (recipe.sampler.steps, recipe.sampler.shift) == ((1000, 750, 500, 250), 5.0)
+
+
+@pytest.mark.parametrize("name", WAN)
+def test_wan_recipes_optimise_as_table_s1(name):
+    stage = load_recipe(name).stages["nft"]
+    optim = stage.optim["student"]
+    assert (optim.lr, optim.betas, optim.weight_decay, optim.eps, optim.clip) == (1e-5, (0.9, 0.999), 1e-4, 1e-8, 1.0)
+    assert (optim.warmup, optim.decay, optim.every) == (0, "constant", 1)
+    assert stage.objective == {"kind": "nft", "beta": 1.0, "advantage_max": 5.0, "old_decay": 0.9}
+
+
+@pytest.mark.parametrize("name", WAN)
+def test_wan_recipes_collect_as_section_4_1(name):
+    stage = load_recipe(name).stages["nft"]
+    assert stage.experience is not None
+    assert (stage.experience.prompts, stage.experience.group) == (48, 24)
+    assert stage.batch == 48 * 24
+    assert stage.experience.advantage == {"kind": "group", "scale": "global"}  # "Global Std with Per-Prompt Tracking"
+    assert stage.experience.rewards == {"vq": 1.0, "mq": 1.0, "ta": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "sink"), [("astrolabe_self_forcing", 21, 3), ("astrolabe_longlive", 15, 3), ("astrolabe_causal", None, 0)]
+)
+def test_wan_recipes_stream_as_table_s1(name, window, sink):
+    cache = load_recipe(name).cache
+    assert (cache.window, cache.sink) == (window, sink)  # Table S1 gives no window for Causal-Forcing: it sees all it has made
+
+
+@pytest.mark.parametrize("name", WAN)
+def test_shapes_counterparts_keep_the_method(name):
+    wan, shapes = load_recipe(name), load_recipe(f"{name}_shapes")
+    assert (shapes.command, shapes.backbone, shapes.paper, shapes.order) == ("rl", "shapes", wan.paper, wan.order)
+    stage = shapes.stages["nft"]
+    assert (stage.kind, stage.objective["beta"]) == ("nft", 1.0)
+    assert stage.experience is not None
+    assert stage.experience.advantage["kind"] == "group"
+    assert stage.experience.rewards == {"vq": 1.0, "mq": 1.0, "ta": 1.0}
+    assert stage.batch == stage.experience.prompts * stage.experience.group
+    assert shapes.sampler.steps == wan.sampler.steps
+    assert shapes.video.block == wan.video.block
+    assert shapes.lora is not None
+
+
+def test_the_hash_names_what_is_computed_not_how_or_its_name():
+    plain = load_recipe("astrolabe_causal_shapes").hash()
+    assert load_recipe("astrolabe_causal_shapes", ["name=other", "runtime.save_every=1"]).hash() == plain
+    assert load_recipe("astrolabe_causal_shapes", ["seed=1"]).hash() != plain
