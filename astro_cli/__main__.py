@@ -8,8 +8,10 @@ import sys
 import typer
 
 from astro_cli.commands.distill import distill
+from astro_cli.commands.doctor import doctor
 from astro_cli.commands.evaluate import evaluate
 from astro_cli.commands.pretrain import pretrain
+from astro_cli.commands.recipe import recipe_app
 from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.rl import rl
 from astro_cli.commands.sample import sample
@@ -22,8 +24,10 @@ app = typer.Typer(
 )  # fmt: skip
 for name, command in {
     "pretrain": pretrain, "distill": distill, "rl": rl, "sample": sample, "eval": evaluate, "table": table, "reproduce": reproduce,
+    "doctor": doctor,
 }.items():  # fmt: skip
     app.command(name)(command)
+app.add_typer(recipe_app)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from astro_cli.models.wan.config import WanConfig
 
 Command = Literal["pretrain", "distill", "rl"]
 Role = Literal["codec", "student", "critic"]
+ADAPTER_ROLES = ("old", "ref")  # the student through another adapter
 C = TypeVar("C", bound=Config)
 
 BAD_KEY = "[key]"  # pydantic's mark, in an error's location, of a key that is no allowed value
@@ -77,9 +78,13 @@ class LoraSpec(Config):
 
 
 class OptimSpec(Config):
-    """AdamW; `every` is the cadence: the role is updated in steps divisible by it."""
+    """AdamW, or Muon on the blocks' matrices (rate `matrix_lr`) and AdamW on the rest.
+
+    `every` is the cadence: the role is updated in steps divisible by it.
+    """
 
     lr: float = Field(gt=0)
+    matrix_lr: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)
     eps: float = Field(default=1e-8, gt=0)
@@ -99,6 +104,7 @@ class DataSpec(Config):
 
     drop: float = Field(default=0.0, ge=0, lt=1)
     pool: int = Field(default=8192, gt=0)
+    frames: int | None = Field(default=None, gt=0)  # latent frames of a clip; absent: video.frames
     prompts: str | None = None  # a text file, one prompt a line; absent: the world's own grammar
 
 
@@ -108,6 +114,7 @@ class ExperienceSpec(Config):
     prompts: int = Field(gt=0)
     group: int = Field(gt=1)
     updates: int = Field(default=1, gt=0)  # optimiser steps the collected clips are split into
+    parallel: int | None = Field(default=None, gt=0)  # clips a process generates at once; absent: all of its own
     rewards: dict[str, float]
     advantage: dict[str, Any] = Field(default={"kind": "group"})
 
@@ -128,19 +135,22 @@ class StageSpec(Config):
     def kind(self) -> str:
         return self.objective["kind"]
 
+    def optimizer(self, role: str) -> OptimSpec:
+        return dict[str, OptimSpec](self.optim)[role]  # type: ignore[arg-type]
+
 
 class RuntimeSpec(Config):
     """How a run executes. Nothing here changes what is computed, but for the precision."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     save_every: int = Field(default=100, gt=0)
     tracker: Literal["none", "tensorboard"] = "none"
 
 
 class Recipe(Config):
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")  # also the run folder's name
     command: Command
     paper: str = ""
     backbone: Literal["shapes", "wan"]
@@ -155,7 +165,6 @@ class Recipe(Config):
     runtime: RuntimeSpec = RuntimeSpec()
     order: tuple[str, ...] = Field(min_length=1)  # the stages to run, in this order
     stages: dict[str, StageSpec]
-    release: str | None = None  # the arm's name in evaluation records; absent: the recipe's name
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -167,21 +176,50 @@ class Recipe(Config):
         for name in self.order:
             if name not in self.stages:
                 raise ValueError(f"order: no stage {name!r}, {did_you_mean(name, self.stages)}")
-            stage = self.stages[name]
-            resolve_kind("objectives", stage.objective, f"stages.{name}.objective")
-            if stage.experience is not None:
-                resolve_kind("advantages", stage.experience.advantage, f"stages.{name}.experience.advantage")
-            if stage.batch % stage.accumulate:
-                raise ValueError(f"stages.{name}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
+            self._check_stage(f"stages.{name}", self.stages[name])
+        rows, columns = self.model.patch
+        for key, cells, patch in (("height", self.video.height, rows), ("width", self.video.width, columns)):
+            if cells % patch:
+                raise ValueError(f"video.{key}: found {cells}, expected a multiple of the patch ({patch})")
         return self
 
-    @property
-    def arm(self) -> str:
-        return self.release or self.name
+    def _check_stage(self, key: str, stage: StageSpec) -> None:
+        resolve_kind("objectives", stage.objective, f"{key}.objective")
+        objective = importlib.import_module(f"astro_cli.objectives.{stage.kind}").Objective
+        for role in objective.trains:
+            if role not in stage.optim:
+                raise ValueError(f"{key}.optim.{role}: missing, {stage.kind} trains this role")
+        for role in objective.needs:
+            if role in ADAPTER_ROLES and self.lora is None:
+                raise ValueError(f"lora: missing, {stage.kind} needs the role {role!r}, an adapter beside the trained one")
+            if role not in ADAPTER_ROLES and getattr(self.base, role) is None:
+                raise ValueError(f"base.{role}: missing, {stage.kind} needs this role's weights")
+        if stage.batch % stage.accumulate:
+            raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
+        if objective.consumes == "experience":
+            self._check_experience(key, stage)
+
+    def _check_experience(self, key: str, stage: StageSpec) -> None:
+        spec = stage.experience
+        if spec is None:
+            raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
+        if stage.batch != spec.prompts * spec.group:
+            raise ValueError(f"{key}.batch: found {stage.batch}, expected prompts x group ({spec.prompts * spec.group})")
+        if stage.batch % (spec.updates * stage.accumulate):
+            raise ValueError(f"{key}.experience.updates: found {spec.updates}, expected updates x accumulate to divide the batch ({stage.batch})")
+        resolve_kind("advantages", spec.advantage, f"{key}.experience.advantage")
+        known = importlib.import_module("astro_cli.rewards.base").KEYS
+        for reward in spec.rewards:
+            if reward not in known:
+                raise ValueError(f"{key}.experience.rewards.{reward}: unknown reward, {did_you_mean(reward, known)}")
+        if not any(spec.rewards.values()):
+            raise ValueError(f"{key}.experience.rewards: all weights are zero, give one of {', '.join(known)} a weight")
 
     def hash(self) -> str:
-        """Short hash of everything that decides what is computed (runtime and name left out)."""
-        data = self.model_dump(mode="json", exclude={"runtime", "name", "release"})
+        """Short hash of everything that decides what is computed: not the name, and of the runtime only a precision other than float32."""
+        data = self.model_dump(mode="json", exclude={"runtime", "name"})
+        if self.runtime.precision != "no":
+            data["precision"] = self.runtime.precision
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 

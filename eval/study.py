@@ -9,7 +9,7 @@ import numpy as np
 from eval import figures, media, render, store, table
 from eval.arms import Arm, load_arm
 from eval.benchmarks import shapes
-from eval.report import Image, Section, write_report
+from eval.report import Fragment, Picture, Section, write_report
 
 CLIPS = 6  # prompts shown per base
 CLIP_SCALE = 6  # pixels per world pixel
@@ -30,8 +30,8 @@ def write_study(paper: str, runs: dict[str, list[Path]], folder: Path) -> Path:
     curves = folder / "figures" / "reward_curves.png"
     figures.reward_curves({_name(base): [figures.read_metrics(run / "metrics.jsonl") for run in paths] for base, paths in runs.items()}, curves)
     sections = [
-        Section("Published and measured", html=rendered),
-        Section("Reward during training", images=[Image(curves, "Mean reward per epoch, total and by reward; thin lines are seeds.")]),
+        Section("Published and measured", [Fragment(html) for html in rendered]),
+        Section("Reward during training", [Picture(curves, "reward curves", "Mean reward per epoch, total and by reward; thin lines are seeds.")]),
     ]
     sections += [_clips(base, paths[0], folder) for base, paths in runs.items()]
     page = folder / "index.html"
@@ -52,15 +52,16 @@ def _clips(base: str, run: Path, folder: Path) -> Section:
     stem = _name(base)
     sheet = folder / "figures" / f"sheet_{stem}.png"
     media.contact_sheet(rows, sheet, CLIP_SCALE)
-    columns = [media.side_by_side(np.concatenate([left] * CLIP_REPEATS), np.concatenate([right] * CLIP_REPEATS)) for left, right in zip(*pair, strict=True)]
-    images = [Image(sheet, "Frames from left to right; base above, tuned below, same prompt and noise.")]
-    videos = []
-    for index, (prompt, frames) in enumerate(zip(prompts, columns, strict=True)):
+    parts: list[Picture] = [
+        Picture(sheet, f"contact sheet of {stem}", "Frames from left to right; base above, tuned below, same prompt and noise.", wide=True)
+    ]
+    for index, (prompt, left, right) in enumerate(zip(prompts, *pair, strict=True)):
+        frames = media.side_by_side(np.concatenate([left] * CLIP_REPEATS), np.concatenate([right] * CLIP_REPEATS), scale=CLIP_SCALE)
         gif, mp4 = (folder / "clips" / f"{stem}_{index}.{ending}" for ending in ("gif", "mp4"))
-        media.write_gif(frames, gif, before.backbone.fps, 1)
-        media.write_mp4(iter(frames), mp4, before.backbone.fps, 1)
-        images.append(Image(gif, f"base | tuned: {prompt}"))
-    return Section(f"Clips: {stem}", images=images, videos=videos)
+        media.write_gif(frames, gif, before.backbone.fps)
+        media.write_mp4(frames, mp4, before.backbone.fps)
+        parts.append(Picture(gif, f"base beside tuned: {prompt}", prompt))
+    return Section(f"Clips: {stem}", parts)
 
 
 def _frames(arm: Arm, prompts: list[str]) -> np.ndarray:

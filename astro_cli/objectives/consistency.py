@@ -64,7 +64,8 @@ class Objective(BaseObjective):
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, float]:
         student = self.setting.roles.modules["student"]
-        torch._foreach_lerp_(list(self.target.parameters()), list(student.parameters()), 1 - self.config.decay)
+        for target, new in zip(self.target.parameters(), student.parameters(), strict=True):
+            target.lerp_(new, 1 - self.config.decay)
         return {}
 
     def state(self) -> dict[str, torch.Tensor]:

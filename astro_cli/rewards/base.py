@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+KEYS = ("vq", "mq", "ta")  # what a recipe may name: visual quality, motion quality, text alignment; every backbone has its own scorers
+
 
 class Reward(Protocol):
     """Scores clips against prompts; higher is better. A reward must not depend on what else is in the batch.

@@ -248,4 +248,4 @@ def _bell(distance: float, width: float) -> float:
     return math.exp(-0.5 * (distance / width) ** 2)
 
 
-SHAPES_REWARDS: dict[str, type] = {reward.key: reward for reward in (VisualQuality, MotionQuality, TextAlignment)}
+REWARDS: dict[str, type] = {reward.key: reward for reward in (VisualQuality, MotionQuality, TextAlignment)}

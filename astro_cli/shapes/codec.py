@@ -20,6 +20,9 @@ def _conv(inner: int, outer: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d
 class ShapesCodec(nn.Module):
     """Autoencoder of single frames; `mean` and `std` are the latents' statistics, set once after training."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, width: int = 40) -> None:
         super().__init__()
         wide = width + width // 2

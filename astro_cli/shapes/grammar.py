@@ -223,7 +223,10 @@ def complete_scene(scene: Scene, rng: torch.Generator) -> Scene:
 
 
 def random_scene(rng: torch.Generator, drop: float = 0.0) -> Scene:
-    """A one-object scene with uniformly drawn attributes, each then left out with probability `drop`."""
+    """A one-object scene, each attribute then left out with probability `drop`.
+
+    Attributes are uniform, but for the motion (one in five still, one in five bouncing) and the texture (half plain).
+    """
 
     def keep(value):
         return None if drop and float(torch.rand((), generator=rng)) < drop else value
@@ -233,4 +236,4 @@ def random_scene(rng: torch.Generator, drop: float = 0.0) -> Scene:
     if motion.kind != "still":
         motion = dataclasses.replace(motion, way=keep(motion.way), speed=keep(motion.speed))
     spec = ObjectSpec(keep(_pick(SIZES, rng)), keep(_pick(COLORS, rng)), keep(_pick(SHAPES, rng)), keep(motion))
-    return Scene((spec,), keep(_pick(BACKGROUNDS, rng)), keep(_pick(TEXTURES, rng)))
+    return Scene((spec,), keep(_pick(BACKGROUNDS, rng)), keep(_pick(TEXTURES, rng, head=0.5)))

@@ -158,9 +158,8 @@ def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[s
     config, video = recipe.model, recipe.video
     tokens = (video.height // config.patch[0]) * (video.width // config.patch[1])
     frames = min(recipe.cache.window or video.frames, video.frames)
-    batch = max(
-        (stage.experience.group * stage.experience.prompts if stage.experience else stage.batch) for stage in recipe.stages.values()
-    )
+    stages = [recipe.stages[name] for name in recipe.order]
+    batch = max((stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages)
     cache = 2 * config.num_layers * frames * tokens * config.dim * width
     return {"frozen weights": frozen, "trained weights and optimiser": trained, f"cache of {batch} videos": cache * batch}
 

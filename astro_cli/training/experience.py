@@ -7,33 +7,19 @@ import importlib
 import torch
 from accelerate import Accelerator
 
-from astro_cli.config.errors import RecipeError, RunError, did_you_mean
+from astro_cli.config.errors import RunError
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Setting
 from astro_cli.recipe import ExperienceSpec, resolve_kind
 from astro_cli.rewards.base import Reward
-from astro_cli.rewards.shapes import SHAPES_REWARDS
+from astro_cli.rewards.shapes import REWARDS
 from astro_cli.rollout.streaming import StreamSpec, generate
 from astro_cli.training.distributed import own_rows
 from astro_cli.training.sources import PromptSource
 
 QUANTILES = (0.1, 0.5, 0.9)
 ZERO_VARIANCE = 1e-6  # a group whose rewards differ by less teaches nothing
-
-
-def make_rewards(weights: dict[str, float]) -> list[tuple[Reward, float]]:
-    """Scorers by key with their weights.
-
-    Raises:
-        RecipeError: unknown key, or no reward at all.
-    """
-    for key in weights:
-        if key not in SHAPES_REWARDS:
-            raise RecipeError("rewards", key, "unknown reward", hint=did_you_mean(key, SHAPES_REWARDS))
-    if not any(weights.values()):
-        raise RecipeError("rewards", "", "all weights are zero", hint=f"give one of {', '.join(SHAPES_REWARDS)} a weight")
-    return [(SHAPES_REWARDS[key](), weight) for key, weight in weights.items() if weight]
 
 
 class ExperienceSource:
@@ -44,7 +30,7 @@ class ExperienceSource:
     ) -> None:
         self.spec, self.prompts, self.setting, self.backbone = spec, prompts, setting, backbone
         self.accelerator, self.stage = accelerator, stage
-        self.rewards = make_rewards(spec.rewards)
+        self.rewards: list[tuple[Reward, float]] = [(REWARDS[key](), weight) for key, weight in spec.rewards.items() if weight]
         advantage = importlib.import_module(f"astro_cli.advantages.{spec.advantage['kind']}")
         self.advantage = advantage.Advantage(resolve_kind("advantages", spec.advantage, "advantage"))
         self.stream = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
@@ -61,11 +47,8 @@ class ExperienceSource:
         prompts = [prompt for prompt in asked.prompts[mine] for _ in range(group)]
         seeds = [stream_seed(seed, "member", member) for seed in asked.seeds[mine] for member in range(group)]
         text = self.backbone.encode_text(prompts).to(self.setting.device)
-        with self.setting.section("rollout"), self.setting.roles.use("old") as policy:
-            latents = generate(policy, text, seeds, self.stream, self.setting.frames)
-        with self.setting.section("reward"):
-            scores = self._score(latents, prompts)
-        total_PG = sum(scores[reward.key] * weight for reward, weight in self.rewards).reshape(-1, group)
+        latents, scores = self._roll_out(prompts, seeds, text)
+        total_PG = torch.stack([scores[reward.key] * weight for reward, weight in self.rewards]).sum(0).reshape(-1, group)
         credit = self.advantage.credit(self._gather(total_PG), {})[mine].flatten()
         self.metrics = self._describe(scores, total_PG, credit)
         order = torch.randperm(len(seeds), generator=stream(asked.seeds[0], "shuffle"))
@@ -74,6 +57,19 @@ class ExperienceSource:
         )
         size = len(whole) // self.spec.updates
         return [whole.rows(k * size, (k + 1) * size) for k in range(self.spec.updates)]
+
+    def _roll_out(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Clips of the old policy and their scores, `parallel` clips at a time."""
+        size = self.spec.parallel or len(seeds)
+        latents: list[torch.Tensor] = []
+        scores: list[dict[str, torch.Tensor]] = []
+        for start in range(0, len(seeds), size):
+            rows = slice(start, start + size)
+            with self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                latents.append(generate(policy, text[rows], seeds[rows], self.stream, self.setting.frames))
+            with self.setting.section("reward"):
+                scores.append(self._score(latents[-1], prompts[rows]))
+        return torch.cat(latents), {key: torch.cat([part[key] for part in scores]) for key in scores[0]}
 
     def _score(self, latents: torch.Tensor, prompts: list[str]) -> dict[str, torch.Tensor]:
         frames = self.backbone.decode(latents).float()

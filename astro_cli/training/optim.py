@@ -22,26 +22,54 @@ def learning_rate(spec: OptimSpec, step: int, steps: int) -> float:
     return spec.lr * (FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def make_optimizer(spec: OptimSpec, named: list[tuple[str, nn.Parameter]]) -> torch.optim.AdamW:
-    """AdamW; vectors (norms, biases, tables) are not decayed."""
-    matrices = [p for _, p in named if p.ndim >= 2]
-    vectors = [p for _, p in named if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=spec.betas, eps=spec.eps, foreach=True)
+class RoleOptimizer:
+    """The optimiser of one role: AdamW, or with `matrix_lr` Muon on the blocks' matrices and AdamW on the rest.
 
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. On the embedded world it needs about half of AdamW's steps; nothing a paper
+    reports is trained with it.
+    """
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Optimiser state as named tensors, "<parameter index>.<key>"."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+    def __init__(self, spec: OptimSpec, named: list[tuple[str, nn.Parameter]]) -> None:
+        self.spec = spec
+        self.parameters = [p for _, p in named]
+        muon = [p for name, p in named if spec.matrix_lr and p.ndim == 2 and name.startswith("blocks.")]
+        rest = [p for p in self.parameters if not any(p is m for m in muon)]
+        decayed, free = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]  # norms, biases and tables are not decayed
+        groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=spec.betas, eps=spec.eps, foreach=True)
+        ]
+        if muon:
+            self.parts.append(torch.optim.Muon(muon, lr=spec.matrix_lr or 0.0, weight_decay=spec.weight_decay))
+        self.peaks = [spec.lr, spec.matrix_lr or 0.0]
 
+    def step(self, rate: float) -> float:
+        """Clip, update with the schedule's rate (a share of it for Muon), clear gradients; returns the gradient norm."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.clip)
+        for part, peak in zip(self.parts, self.peaks, strict=False):
+            for group in part.param_groups:
+                group["lr"] = rate * peak / self.spec.lr
+            part.step()
+            part.zero_grad(set_to_none=True)
+        return float(norm)
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """State as named tensors, "<part>.<parameter index>.<key>"."""
+        return {
+            f"{number}.{index}.{key}": value
+            for number, part in enumerate(self.parts)
+            for index, entry in part.state_dict()["state"].items()
+            for key, value in entry.items()
+        }
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        for number, part in enumerate(self.parts):
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for name, value in tensors.items():
+                owner, index, key = name.split(".", 2)
+                if int(owner) == number:
+                    state.setdefault(int(index), {})[key] = value
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 
 
 class Ema:
@@ -54,7 +82,8 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         keep = self.spec.decay if step >= self.spec.start else 0.0
-        torch._foreach_lerp_(list(self.shadow.values()), [p.detach().float() for _, p in self.named], 1.0 - keep)
+        for name, p in self.named:
+            self.shadow[name].lerp_(p.float(), 1.0 - keep)
 
     @torch.no_grad()
     def copy_to_parameters(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from astro_cli.models import lora, weights
 from astro_cli.objectives.base import Setting
 from astro_cli.recipe import Recipe
@@ -20,11 +22,16 @@ def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
         else:
             state = module.state_dict()
         weights.write(run.final / f"{role}.safetensors", state)
-        card = {
-            "recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "backbone": recipe.backbone, "role": role, **git_state(),
-            "weights_hash": weights.digest(run.final / f"{role}.safetensors"), "model": recipe.model.model_dump(),
-            "video": recipe.video.model_dump(), "sampler": recipe.sampler.model_dump(), "cache": recipe.cache.model_dump(),
-            "teacher": recipe.teacher.model_dump(), "sampling": "ode" if recipe.command == "pretrain" else "few_step",
-        }  # fmt: skip
-        weights.write_json(run.final / f"{role}.json", card)
+        write_card(recipe, role, run.final)
     weights.write_json(run.final / "card.json", {"recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed})
+
+
+def write_card(recipe: Recipe, role: str, folder: Path) -> None:
+    """The JSON card of `folder/<role>.safetensors`: where the weights come from and how to sample them."""
+    card = {
+        "recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "backbone": recipe.backbone, "role": role, **git_state(),
+        "weights_hash": weights.digest(folder / f"{role}.safetensors"), "model": recipe.model.model_dump(),
+        "video": recipe.video.model_dump(), "sampler": recipe.sampler.model_dump(), "cache": recipe.cache.model_dump(),
+        "teacher": recipe.teacher.model_dump(), "sampling": "ode" if recipe.command == "pretrain" else "few_step",
+    }  # fmt: skip
+    weights.write_json(folder / f"{role}.json", card)

@@ -21,7 +21,7 @@ from astro_cli.objectives.base import Batch, Objective, Setting
 from astro_cli.recipe import Recipe, StageSpec, resolve_kind
 from astro_cli.training.distributed import average_gradients, own_rows
 from astro_cli.training.experience import ExperienceSource
-from astro_cli.training.optim import Ema, learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.sources import ClipSource, FrameSource, PromptSource, Source
 from astro_cli.training.timing import SectionTimer
@@ -43,7 +43,7 @@ class _Stage:
     spec: StageSpec
     objective: Objective
     source: Source
-    optimizers: dict[str, torch.optim.AdamW]
+    optimizers: dict[str, RoleOptimizer]
     ema: Ema | None
 
 
@@ -58,7 +58,7 @@ class Trainer:
         self.timer = SectionTimer()
         setting.section = self.timer
         self.rows = 0  # rows in metrics.jsonl
-        self.samples = 0  # samples that went through a loss in this step
+        self.frames = 0  # latent frames that went through a loss in this step
         self.trained: set[str] = set()
 
     def fit(self, *, resume: bool) -> None:
@@ -86,25 +86,20 @@ class Trainer:
     def _enter(self, name: str) -> _Stage:
         spec = self.recipe.stages[name]
         objective = self._objective_class(name)(resolve_kind("objectives", spec.objective, name), self.setting)
-        self._check(name, spec, objective)
+        self._check(name, spec)
         source = self._source(name, spec, objective)
         roles = self.setting.roles
-        optimizers = {role: make_optimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}
+        optimizers = {role: RoleOptimizer(spec.optimizer(role), roles.trainable(role)) for role in objective.trains}
         ema = Ema(spec.ema, roles.trainable(objective.trains[-1])) if spec.ema else None
         self.trained.update(objective.trains)
         objective.prepare(lambda use, size: source.batch(f"{name}:{use}", 0, "prepare", size))
         return _Stage(name, spec, objective, source, optimizers, ema)
 
-    def _check(self, name: str, spec: StageSpec, objective: Objective) -> None:
-        for role in objective.trains:
-            if role not in spec.optim:
-                raise AstroError(self.recipe.name, f"stages.{name}.optim.{role}", f"missing: {spec.kind} trains this role")
-        for role in (*objective.trains, *objective.needs):
-            if role not in self.setting.roles:
-                hint = "adapters need a [lora] table" if role in ("old", "ref") else f"name its weights in base.{role}"
-                raise AstroError(self.recipe.name, role, f"{spec.kind} needs this role, and the recipe gives it no weights", hint=hint)
-        if objective.consumes == "experience" and spec.experience is None:
-            raise AstroError(self.recipe.name, f"stages.{name}.experience", f"missing: {spec.kind} learns from scored rollouts")
+    def _check(self, name: str, spec: StageSpec) -> None:
+        """What only the number of processes can make wrong."""
+        if spec.experience is not None and spec.experience.prompts % self.accelerator.num_processes:
+            what = f"found {spec.experience.prompts}, expected a multiple of the processes ({self.accelerator.num_processes})"
+            raise AstroError(self.recipe.name, f"stages.{name}.experience.prompts", what)
         share = self.accelerator.num_processes * spec.accumulate
         if spec.batch % share:
             what = f"found {spec.batch}, expected a multiple of processes x accumulate ({share})"
@@ -116,7 +111,7 @@ class Trainer:
         if objective.consumes == "frames":
             return FrameSource(seed)
         if objective.consumes == "latents":
-            return ClipSource(seed, self.backbone, self.recipe.video.frames, data.pool, data.drop, self.watcher.work)
+            return ClipSource(seed, self.backbone, data.frames or self.recipe.video.frames, data.pool, data.drop, self.watcher.work)
         if objective.consumes == "prompts":
             return prompts
         assert spec.experience is not None
@@ -136,14 +131,12 @@ class Trainer:
     def _step(self, stage: _Stage, step: int) -> None:
         began = time.perf_counter()
         row: dict[str, Any] = {"stage": stage.name, "step": step}
-        for role, optimizer in stage.optimizers.items():
-            spec = stage.spec.optim[role]
+        for role in stage.optimizers:
+            spec = stage.spec.optimizer(role)
             if step % spec.every:
                 continue
             rate = learning_rate(spec, step, stage.spec.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            row |= self._update_role(stage, step, role, optimizer, spec.clip)
+            row |= self._update_role(stage, step, role, rate)
             row[f"{role}/lr"] = rate
         if stage.ema is not None:
             stage.ema.update(step)
@@ -160,17 +153,17 @@ class Trainer:
     def _speed(self, seconds: float) -> dict[str, float]:
         """Seconds, latent tokens trained per second, and the share of time of each section of the step."""
         shares = {f"share/{name}": value / seconds for name, value in self.timer.take().items()}
-        frames_and_cells = self.setting.frames * math.prod(self.setting.latent_shape[1:]) / math.prod(self.recipe.model.patch)
-        speed = {"seconds": seconds, "tokens_per_second": self.samples * frames_and_cells / seconds}
-        self.samples = 0
+        tokens_per_frame = math.prod(self.setting.latent_shape[1:]) / math.prod(self.recipe.model.patch)
+        speed = {"seconds": seconds, "tokens_per_second": self.frames * tokens_per_frame / seconds}
+        self.frames = 0
         return speed | shares
 
-    def _update_role(self, stage: _Stage, step: int, role: str, optimizer: torch.optim.AdamW, clip: float) -> dict[str, float]:
+    def _update_role(self, stage: _Stage, step: int, role: str, rate: float) -> dict[str, float]:
         """All optimiser steps of a role in one training step; mean metrics."""
         sums: dict[str, float] = {}
         batches = self._batches(stage, step, role)
         for batch in batches:
-            self.samples += len(batch)
+            self.frames += len(batch) * (self.setting.frames if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1])
             parts = stage.spec.accumulate
             size = len(batch) // parts
             total: dict[str, float] = {}
@@ -182,7 +175,8 @@ class Trainer:
                 for key, value in {"loss": out.loss.item(), **out.metrics}.items():
                     total[key] = total.get(key, 0.0) + value / parts
             with self.timer("train"):
-                total["grad_norm"] = self._optimizer_step(role, optimizer, clip)
+                average_gradients(self.accelerator, stage.optimizers[role].parameters)
+                total["grad_norm"] = stage.optimizers[role].step(rate)
             if not math.isfinite(total["loss"]) or not math.isfinite(total["grad_norm"]):
                 where, what = f"stage {stage.name}, step {step}, {role}", f"loss {total['loss']}, gradient norm {total['grad_norm']}"
                 raise RunError(self.run.path, where, what, hint="the last checkpoint is intact; lower the learning rate in a new --out")
@@ -198,21 +192,13 @@ class Trainer:
         rows = own_rows(self.accelerator, stage.spec.batch)
         return [batch.rows(rows.start, rows.stop)]
 
-    def _optimizer_step(self, role: str, optimizer: torch.optim.AdamW, clip: float) -> float:
-        parameters = [p for _, p in self.setting.roles.trainable(role)]
-        average_gradients(self.accelerator, parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(norm)
-
     def _save(self, index: int, step: int, stage: _Stage | None) -> None:
         """Checkpoint: networks trained so far, and in the middle of a stage its optimisers, average and objective."""
         if not self.accelerator.is_main_process:
             return
         groups = {f"network-{role}": self._network_state(role) for role in sorted(self.trained)}
         if stage is not None:
-            groups |= {f"optimizer-{role}": optimizer_tensors(o) for role, o in stage.optimizers.items()}
+            groups |= {f"optimizer-{role}": o.tensors() for role, o in stage.optimizers.items()}
             if stage.ema is not None:
                 groups["ema"] = stage.ema.shadow
             if extra := stage.objective.state():
@@ -234,7 +220,7 @@ class Trainer:
 
     def _load_stage(self, stage: _Stage, groups: dict[str, dict[str, torch.Tensor]]) -> None:
         for role, optimizer in stage.optimizers.items():
-            load_optimizer_tensors(optimizer, groups[f"optimizer-{role}"])
+            optimizer.load(groups[f"optimizer-{role}"])
         if stage.ema is not None:
             stage.ema.shadow = {name: groups["ema"][name] for name in stage.ema.shadow}
         stage.objective.load_state(groups.get("objective", {}))

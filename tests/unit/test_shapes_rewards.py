@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from astro_cli.core.rng import stream
-from astro_cli.rewards.shapes import SHAPES_REWARDS, MotionQuality, TextAlignment, VisualQuality, top_fraction_mean
+from astro_cli.rewards.shapes import REWARDS, MotionQuality, TextAlignment, VisualQuality, top_fraction_mean
 from astro_cli.shapes.grammar import Motion, ObjectSpec, Scene, caption, complete_scene, parse, random_scene
 from astro_cli.shapes.render import Layout, random_layout, render
 from astro_cli.shapes.segment import LUMA, lowpass
@@ -64,13 +64,13 @@ def test_top_fraction_mean_by_hand() -> None:
 
 
 def test_rewards_are_listed_by_key() -> None:
-    assert list(SHAPES_REWARDS.items()) == [("vq", VisualQuality), ("mq", MotionQuality), ("ta", TextAlignment)]
-    assert all(reward.key == key for key, reward in SHAPES_REWARDS.items())
+    assert list(REWARDS.items()) == [("vq", VisualQuality), ("mq", MotionQuality), ("ta", TextAlignment)]
+    assert all(reward.key == key for key, reward in REWARDS.items())
 
 
-@pytest.mark.parametrize("key", SHAPES_REWARDS)
+@pytest.mark.parametrize("key", REWARDS)
 def test_range_type_and_independence_of_the_batch(clips: torch.Tensor, prompts: list[str], key: str) -> None:
-    reward = SHAPES_REWARDS[key]()
+    reward = REWARDS[key]()
     scores = reward.score(clips, prompts)
     assert scores.shape == (NUM_CLIPS,)
     assert scores.dtype == torch.float32
@@ -83,9 +83,9 @@ def test_range_type_and_independence_of_the_batch(clips: torch.Tensor, prompts: 
     assert blank < scores.mean()
 
 
-@pytest.mark.parametrize("key", SHAPES_REWARDS)
+@pytest.mark.parametrize("key", REWARDS)
 def test_cheap(clips: torch.Tensor, prompts: list[str], key: str) -> None:
-    reward, best = SHAPES_REWARDS[key](), math.inf
+    reward, best = REWARDS[key](), math.inf
     for _ in range(3):
         start = time.process_time()
         reward.score(clips[:64], prompts[:64])

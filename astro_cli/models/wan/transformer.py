@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -152,13 +153,17 @@ class CausalWan(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.scale_shift_table.dtype
 
+    @property
+    def _layers(self) -> list[WanBlock]:
+        return cast(list[WanBlock], list(self.blocks))
+
     def tokens_per_frame(self, height: int, width: int) -> int:
         return (height // self.config.patch[0]) * (width // self.config.patch[1])
 
     def encode_text(self, text_BMD: torch.Tensor) -> TextStates:
         """Text encoder states (B, M, text_dim), zero past the prompt's end -> keys and values of every layer."""
         states = self.condition_embedder.text_embedder(text_BMD.to(self.dtype))
-        return TextStates([block.attn2.keys_values(states) for block in self.blocks])
+        return TextStates([block.attn2.keys_values(states) for block in self._layers])
 
     def forward(
         self,
@@ -191,7 +196,7 @@ class CausalWan(nn.Module):
         x = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # B F P C
         time, modulation = self._time(timestep_BF)
         last = len(self.blocks) - 1
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self._layers):
             layer_cache = None if cache is None else cache[index]
             if context_only and index == last:
                 assert layer_cache is not None

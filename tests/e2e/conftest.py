@@ -1,0 +1,39 @@
+"""A world small enough to train in seconds: the packaged recipes with tiny networks, written next to the test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from astro_cli.models import weights
+from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.recipe import load_recipe
+from astro_cli.training.build import _initialise
+from astro_cli.training.release import write_card
+
+TINY = ["model.dim=24", "model.ffn_dim=32", "model.num_heads=2", "model.num_layers=2", "model.freq_dim=8"]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tiny student with its card, as a weights file."""
+    folder = tmp_path_factory.mktemp("base")
+    recipe = load_recipe("self_forcing_shapes", TINY, "distill")
+    network = CausalWan(recipe.model)
+    _initialise(network, 0)
+    with torch.no_grad():
+        network.proj_out.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+    weights.write(folder / "student.safetensors", network.state_dict())
+    write_card(recipe, "student", folder)
+    assert json.loads((folder / "student.json").read_text())["role"] == "student"
+    return folder / "student.safetensors"
+
+
+@pytest.fixture
+def tiny(tiny_base: Path) -> list[str]:
+    """Arguments that make any student recipe tiny and start it from the tiny base."""
+    sets = [*TINY, *(f"base.{role}={tiny_base}" for role in ("student", "teacher", "critic"))]
+    return [argument for item in sets for argument in ("--set", item)]
