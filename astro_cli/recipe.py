@@ -205,8 +205,10 @@ class Recipe(Config):
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
         if stage.batch != spec.prompts * spec.group:
             raise ValueError(f"{key}.batch: found {stage.batch}, expected prompts x group ({spec.prompts * spec.group})")
+        if spec.group % spec.updates:
+            raise ValueError(f"{key}.experience.updates: found {spec.updates}, expected a divisor of the group ({spec.group})")
         if stage.batch % (spec.updates * stage.accumulate):
-            raise ValueError(f"{key}.experience.updates: found {spec.updates}, expected updates x accumulate to divide the batch ({stage.batch})")
+            raise ValueError(f"{key}.accumulate: found {stage.accumulate}, expected updates x accumulate to divide the batch ({stage.batch})")
         resolve_kind("advantages", spec.advantage, f"{key}.experience.advantage")
         known = importlib.import_module("astro_cli.rewards.base").KEYS
         for reward in spec.rewards:
@@ -217,7 +219,7 @@ class Recipe(Config):
 
     def hash(self) -> str:
         """Short hash of everything that decides what is computed: not the name, and of the runtime only a precision other than float32."""
-        data = self.model_dump(mode="json", exclude={"runtime", "name"})
+        data = self.model_dump(mode="json", exclude={"runtime", "name"}, exclude_defaults=True)
         if self.runtime.precision != "no":
             data["precision"] = self.runtime.precision
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -84,5 +84,5 @@ def load_arm(name: str) -> Arm:
     network = CausalWan(WanConfig(**card["model"]))
     weights.load_into(network, path)
     is_base = path.is_relative_to(weights.PACKAGED)
-    backbone = load_backbone(card["backbone"])
+    backbone = load_backbone(card["backbone"], card.get("codec"))
     return Arm(card["recipe"], None if is_base else card["seed"], network.requires_grad_(False), backbone, card, path)

@@ -36,7 +36,7 @@ class _Silent:
 
 
 def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
-    """Medians of s/step, tokens/s and time shares of a training loop, its first step left out."""
+    """Means of s/step, tokens/s and time shares of a training loop, its first step left out."""
     recipe = load_recipe(recipe_name, overrides)
     setting, backbone = build(recipe, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:

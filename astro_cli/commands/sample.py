@@ -42,7 +42,10 @@ def sample(
     arm.backbone.encode_text(texts)  # refuse a wrong word before the first frame
     block = arm.card["video"]["block"]
     wanted = frames or round((seconds or arm.card["video"]["frames"] / arm.backbone.fps) * arm.backbone.fps)
+    clip = arm.card["video"]["frames"]
     count = -(-wanted // block) * block
+    if arm.card["sampling"] != "few_step" and count != clip:
+        raise PromptError("--seconds", str(wanted), f"{arm.name} is a multi-step teacher and makes clips of {clip} frames", hint="sample a student")
     console = Console(stderr=True, highlight=False)
     for index, text in enumerate(texts):
         with Progress(console=console, disable=not console.is_terminal) as progress:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,12 +74,19 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
         with RunProgress() as progress:
             Trainer(recipe, setting, backbone, run, accelerator, progress).fit(resume=resume)
     except KeyboardInterrupt:
-        console.print(f"interrupted; continue with: astro {recipe.command} --recipe {recipe_name} --out {out} --resume", soft_wrap=True)
+        console.print(f"interrupted; continue with: {_again(recipe.command)}", soft_wrap=True)
         raise typer.Exit(EXIT_RUN) from None
     if accelerator.is_main_process:
         write_final(recipe, setting, run)
         console.print(f"done: {out} (final weights in {run.final})", soft_wrap=True)
     return out
+
+
+def _again(command: str) -> str:
+    """The command line that continues this one; studies resume by themselves."""
+    arguments = sys.argv[1:]
+    resumes = arguments[:1] != [command] or "--resume" in arguments
+    return shlex.join(["astro", *arguments, *([] if resumes else ["--resume"])])
 
 
 def given(recipe_name: str, overrides: list[str]) -> str:

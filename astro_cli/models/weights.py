@@ -31,7 +31,9 @@ def find(name: str, role: str) -> Path:
         CheckpointError: nothing there, with the nearest packaged name.
     """
     path = Path(name)
-    candidates = (PACKAGED / f"{name}.safetensors", path / "final" / f"{role}.safetensors", path / f"{role}.safetensors", path)
+    stems = (role,) if role in ("student", "codec") else (role, "student")  # a teacher or critic is what some run trained as its student
+    in_folder = [folder / f"{stem}.safetensors" for stem in stems for folder in (path / "final", path)]
+    candidates = (PACKAGED / f"{name}.safetensors", *in_folder, path)
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -28,6 +28,7 @@ class Batch:
     latents_BFCHW: torch.Tensor | None = None
     frames_BTCHW: torch.Tensor | None = None
     credit_B: torch.Tensor | None = None  # advantages of RL samples
+    shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -83,7 +84,7 @@ class Objective:
     """One loss per trained role. Subclasses are modules' `Objective` classes beside their `Config`.
 
     Class attributes:
-        trains: roles whose parameters it updates, in the order of a step.
+        trains: roles whose parameters it updates, in the order of a step; the recipe's moving average is of the first.
         needs: further roles it reads.
         consumes: what a batch holds: rendered "frames", encoded "latents", bare "prompts", or scored "experience".
     """

@@ -8,7 +8,7 @@ Source: Self-Forcing (arXiv 2506.08009), section 3.3 and Algorithm 1; DMD (arXiv
 Dimensions: B sample, F latent frame, C channel, H, W.
 
 Deviations: cached keys and values are detached, as the paper says; the released code's in-place cache lets the loss of a block reach earlier
-blocks' exit steps. One exit step is drawn per sample group of a batch (the whole batch), shared by all blocks, as released. sigma = t / 1000 exactly
+blocks' exit steps. One exit step is drawn per global batch and shared by all blocks, as released. sigma = t / 1000 exactly
 for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale u + g (c - u): the released value 3.0 is 4 here.
 """
 
@@ -60,7 +60,7 @@ class Objective(BaseObjective):
         """Videos (B, F, C, H, W) on the student's own history, every block stopped at one random exit step."""
         setting = self.setting
         spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
-        exit_step = int(torch.randint(len(setting.steps), (), generator=rng_stream(batch.seeds[0], "exit")))
+        exit_step = int(torch.randint(len(setting.steps), (), generator=rng_stream(batch.shared, "exit")))
         assert batch.text_BMD is not None
         with setting.section("rollout"), setting.roles.use("student") as student, torch.set_grad_enabled(gradient):
             text = student.encode_text(batch.text_BMD)

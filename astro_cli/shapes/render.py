@@ -21,6 +21,8 @@ SPEED = {"slowly": 1.0, "fast": 2.5}
 SPEED_JITTER = 0.1  # relative
 BOUNCE_PERIOD = 8.0  # frames of a full there-and-back
 PAN_SPEED = 1.0
+INSIDE_FRAMES = 9  # the length of a training clip
+SEAM_SHARE = 0.25
 SHUTTER = 0.5  # fraction of the frame time the shutter is open
 SUB_FRAMES = 3
 RGB = {
@@ -45,16 +47,32 @@ class Layout:
     texture_B2: torch.Tensor  # offset of the background pattern
 
 
-def random_layout(rngs: list[torch.Generator], slots: int = 1) -> Layout:
-    """Layouts of B clips, one generator per clip (a clip does not depend on its batch)."""
-    u = torch.stack([torch.rand(slots * 5 + 2, generator=rng) for rng in rngs])
-    per_slot = u[:, : slots * 5].reshape(len(rngs), slots, 5)
+def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int = 1) -> Layout:
+    """Layouts of B clips, one generator per clip (a clip does not depend on its batch).
+
+    Most objects start where they stay inside the picture for INSIDE_FRAMES frames, as far as their path is short enough; the share SEAM_SHARE
+    starts anywhere, so that objects which leave on one side and come in on the other are part of the world.
+    """
+    u = torch.stack([torch.rand(slots * 6 + 2, generator=rng) for rng in rngs])
+    per_slot = u[:, : slots * 6].reshape(len(rngs), slots, 6)
+    speed_BK = 1 + (per_slot[..., 4] * 2 - 1) * SPEED_JITTER
+    radius_BK = (per_slot[..., 3] * 2 - 1) * RADIUS_JITTER
+    motion = _motion_rows(scenes, slots) * speed_BK[..., None]
+    nominal = torch.tensor([[RADIUS[str(s.objects[min(k, len(s.objects) - 1)].size)] for k in range(slots)] for s in scenes])
+    travel = motion[..., :2] * (INSIDE_FRAMES - 1)
+    margin = (nominal + radius_BK)[..., None] + motion[..., 2:].abs() * BOUNCE_PERIOD / 4
+    low = margin - travel.clamp(max=0)
+    high = WORLD - margin - travel.clamp(min=0)
+    middle = (low + high) / 2
+    low, high = torch.minimum(low, middle), torch.maximum(high, middle)
+    inside = low + per_slot[..., :2] * (high - low)
+    anywhere = per_slot[..., 5:] < SEAM_SHARE
     return Layout(
-        start_BK2=per_slot[..., :2] * WORLD,
+        start_BK2=torch.where(anywhere, per_slot[..., :2] * WORLD, inside),
         phase_BK=per_slot[..., 2],
-        radius_BK=(per_slot[..., 3] * 2 - 1) * RADIUS_JITTER,
-        speed_BK=1 + (per_slot[..., 4] * 2 - 1) * SPEED_JITTER,
-        texture_B2=u[:, slots * 5 :] * TEXTURE_PERIOD,
+        radius_BK=radius_BK,
+        speed_BK=speed_BK,
+        texture_B2=u[:, slots * 6 :] * TEXTURE_PERIOD,
     )
 
 
@@ -67,12 +85,15 @@ def _motion_row(motion: Motion) -> tuple[float, float, float, float]:
     return (x * speed, y * speed, 0.0, 0.0) if motion.kind == "move" else (0.0, 0.0, x * speed, y * speed)
 
 
+def _motion_rows(scenes: list[Scene], slots: int) -> torch.Tensor:
+    """(B, K, 4) `_motion_row` of every object, zeros in empty slots."""
+    still = Motion("still")
+    return torch.tensor([[_motion_row(s.objects[k].motion or still) if k < len(s.objects) else (0.0,) * 4 for k in range(slots)] for s in scenes])
+
+
 def centers(scenes: list[Scene], layout: Layout, times: torch.Tensor) -> torch.Tensor:
     """Object centres (B, K, N, 2) in world units (not wrapped) at `times` (N,), measured in frames."""
-    slots = layout.start_BK2.shape[1]
-    still = Motion("still")
-    rows = [[_motion_row(s.objects[k].motion or still) if k < len(s.objects) else (0.0,) * 4 for k in range(slots)] for s in scenes]
-    motion = torch.tensor(rows) * layout.speed_BK[..., None]
+    motion = _motion_rows(scenes, layout.start_BK2.shape[1]) * layout.speed_BK[..., None]
     cycle = torch.remainder(times / BOUNCE_PERIOD + layout.phase_BK[..., None], 1.0)
     there_and_back = BOUNCE_PERIOD / 4 * (1 - (cycle * 4 - 2).abs())  # triangle wave, slope +-1 per frame
     return layout.start_BK2[:, :, None] + motion[:, :, None, :2] * times[:, None] + motion[:, :, None, 2:] * there_and_back[..., None]

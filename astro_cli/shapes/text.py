@@ -11,7 +11,7 @@ import torch
 from astro_cli.config.errors import PromptError
 from astro_cli.shapes.grammar import WORDS, check_words
 
-TEXT_LEN = 32  # tokens; the longest one-object prompt has 17, two objects with a panning camera 30
+TEXT_LEN = 32  # tokens; the longest one-object prompt has 12, two objects with a panning camera 25
 POSITION_WIDTH = 16
 TEXT_DIM = len(WORDS) + POSITION_WIDTH
 _INDEX = {word: index for index, word in enumerate(WORDS)}

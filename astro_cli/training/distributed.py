@@ -17,6 +17,16 @@ def own_rows(accelerator: Accelerator, size: int) -> slice:
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
+def average_metrics(accelerator: Accelerator, metrics: dict[str, float]) -> dict[str, float]:
+    """Mean over processes of metrics that every process has."""
+    if accelerator.num_processes == 1:
+        return metrics
+    values = torch.tensor(list(metrics.values()), dtype=torch.float32, device=accelerator.device)
+    mean = accelerator.reduce(values, reduction="mean")
+    assert isinstance(mean, torch.Tensor)
+    return dict(zip(metrics, mean.tolist(), strict=True))
+
+
 def average_gradients(accelerator: Accelerator, parameters: list[nn.Parameter]) -> None:
     if accelerator.num_processes == 1:
         return

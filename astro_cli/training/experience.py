@@ -7,7 +7,7 @@ import importlib
 import torch
 from accelerate import Accelerator
 
-from astro_cli.config.errors import RunError
+from astro_cli.config.errors import RecipeError, RunError
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Setting
@@ -31,6 +31,10 @@ class ExperienceSource:
         self.spec, self.prompts, self.setting, self.backbone = spec, prompts, setting, backbone
         self.accelerator, self.stage = accelerator, stage
         self.rewards: list[tuple[Reward, float]] = [(REWARDS[key](), weight) for key, weight in spec.rewards.items() if weight]
+        for reward, _ in self.rewards:
+            if setting.frames < reward.num_frames_min:
+                what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {setting.frames}"
+                raise RecipeError("video.frames", reward.key, what)
         advantage = importlib.import_module(f"astro_cli.advantages.{spec.advantage['kind']}")
         self.advantage = advantage.Advantage(resolve_kind("advantages", spec.advantage, "advantage"))
         self.stream = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
@@ -40,7 +44,7 @@ class ExperienceSource:
         return self.prompts.batch(use, step, role, size)
 
     def collect(self, step: int) -> list[Batch]:
-        """This process's batches of the step: rolled out, scored, shuffled, split into the step's updates."""
+        """This process's batches of the step: rolled out, scored, each group's members dealt out over the step's updates."""
         group = self.spec.group
         asked = self.prompts.batch(self.stage, step, "prompts", self.spec.prompts)
         mine = own_rows(self.accelerator, self.spec.prompts)
@@ -51,12 +55,16 @@ class ExperienceSource:
         total_PG = torch.stack([scores[reward.key] * weight for reward, weight in self.rewards]).sum(0).reshape(-1, group)
         credit = self.advantage.credit(self._gather(total_PG), {})[mine].flatten()
         self.metrics = self._describe(scores, total_PG, credit)
-        order = torch.randperm(len(seeds), generator=stream(asked.seeds[0], "shuffle"))
-        whole = Batch(
-            [seeds[i] for i in order], [prompts[i] for i in order], text_BMD=text[order], latents_BFCHW=latents[order], credit_B=credit[order]
-        )
-        size = len(whole) // self.spec.updates
-        return [whole.rows(k * size, (k + 1) * size) for k in range(self.spec.updates)]
+        orders = [torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(asked.seeds[mine])]
+        batches = []
+        for part in torch.stack(orders).chunk(self.spec.updates, dim=1):  # every update sees every prompt, whichever process holds it
+            rows = part.flatten()
+            batches.append(
+                Batch(
+                    [seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=latents[rows], credit_B=credit[rows]
+                )
+            )
+        return batches
 
     def _roll_out(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Clips of the old policy and their scores, `parallel` clips at a time."""

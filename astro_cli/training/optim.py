@@ -25,7 +25,7 @@ def learning_rate(spec: OptimSpec, step: int, steps: int) -> float:
 class RoleOptimizer:
     """The optimiser of one role: AdamW, or with `matrix_lr` Muon on the blocks' matrices and AdamW on the rest.
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. On the embedded world it needs about half of AdamW's steps; nothing a paper
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. Only the embedded world's teacher uses it (docs/log.md); nothing a paper
     reports is trained with it.
     """
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from astro_cli.models import lora, weights
 from astro_cli.objectives.base import Setting
 from astro_cli.recipe import Recipe
-from astro_cli.training.rundir import RunDir, git_state
+from astro_cli.training.rundir import RunDir
 
 
 def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
@@ -22,16 +24,21 @@ def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
         else:
             state = module.state_dict()
         weights.write(run.final / f"{role}.safetensors", state)
-        write_card(recipe, role, run.final)
+        write_card(recipe, role, run.final, json.loads((run.path / "environment.json").read_text(encoding="utf-8")))
     weights.write_json(run.final / "card.json", {"recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed})
 
 
-def write_card(recipe: Recipe, role: str, folder: Path) -> None:
-    """The JSON card of `folder/<role>.safetensors`: where the weights come from and how to sample them."""
+def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, Any]) -> None:
+    """The JSON card of `folder/<role>.safetensors`: where the weights come from and how to sample them.
+
+    `environment` is that of the run's start: its commit made the weights.
+    """
     card = {
-        "recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "backbone": recipe.backbone, "role": role, **git_state(),
+        "recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "backbone": recipe.backbone, "role": role,
+        "commit": environment["commit"], "dirty": environment["dirty"],
         "weights_hash": weights.digest(folder / f"{role}.safetensors"), "model": recipe.model.model_dump(),
         "video": recipe.video.model_dump(), "sampler": recipe.sampler.model_dump(), "cache": recipe.cache.model_dump(),
         "teacher": recipe.teacher.model_dump(), "sampling": "ode" if recipe.command == "pretrain" else "few_step",
+        "codec": recipe.base.codec,
     }  # fmt: skip
     weights.write_json(folder / f"{role}.json", card)

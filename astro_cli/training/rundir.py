@@ -82,7 +82,7 @@ class RunDir:
             if not resume:
                 raise OutputError(self.path, "--out", "holds this recipe's run already", hint="`--resume` continues it; or choose another --out")
             return
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {"recipe.toml", "environment.json"}:
             raise OutputError(self.path, "--out", "is not empty and holds no run", hint="choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "recipe.toml").write_text(given, encoding="utf-8")

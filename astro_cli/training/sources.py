@@ -40,7 +40,7 @@ def draw_scene(seed: int, drop: float) -> tuple[Scene, str]:
 
 
 def render_scenes(scenes: list[Scene], seeds: list[int], frames: int) -> torch.Tensor:
-    return render(scenes, random_layout([stream(seed, "layout") for seed in seeds]), frames)
+    return render(scenes, random_layout(scenes, [stream(seed, "layout") for seed in seeds]), frames)
 
 
 @dataclass
@@ -52,11 +52,11 @@ class FrameSource:
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
         scenes = [draw_scene(seed, 0.0)[0] for seed in seeds]
-        return Batch(seeds, [""] * size, frames_BTCHW=render_scenes(scenes, seeds, 1))
+        return Batch(seeds, [""] * size, frames_BTCHW=render_scenes(scenes, seeds, 1), shared=stream_seed(self.seed, use, step, role))
 
 
 class ClipSource:
-    """Encoded clips with captions from a pool rendered once; each draw is shifted by whole latent cells (exact, the world is a torus)."""
+    """Encoded clips with captions from a pool rendered once."""
 
     def __init__(self, seed: int, backbone: ShapesBackbone, frames: int, pool: int, drop: float, progress: Callable[[str, int, int], None]) -> None:
         self.seed, self.backbone = seed, backbone
@@ -72,15 +72,10 @@ class ClipSource:
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
-        rows, latents = [], []
-        for seed in seeds:
-            rng = stream(seed, "draw")
-            row = int(torch.randint(len(self.captions), (), generator=rng))
-            shift = torch.randint(self.latents.shape[-1], (2,), generator=rng).tolist()
-            rows.append(row)
-            latents.append(self.latents[row].roll(shift, (-2, -1)))
+        rows = [seed % len(self.captions) for seed in seeds]
         prompts = [self.captions[row] for row in rows]
-        return Batch(seeds, prompts, text_BMD=self.backbone.encode_text(prompts), latents_BFCHW=torch.stack(latents))
+        text, shared = self.backbone.encode_text(prompts), stream_seed(self.seed, use, step, role)
+        return Batch(seeds, prompts, text_BMD=text, latents_BFCHW=self.latents[rows], shared=shared)
 
 
 class PromptSource:
@@ -98,7 +93,7 @@ class PromptSource:
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
         prompts = [self.prompt(seed) for seed in seeds]
-        return Batch(seeds, prompts, text_BMD=self.encode_text(prompts))
+        return Batch(seeds, prompts, text_BMD=self.encode_text(prompts), shared=stream_seed(self.seed, use, step, role))
 
 
 def read_prompts(path: Path) -> list[str]:

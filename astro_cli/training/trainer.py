@@ -19,7 +19,7 @@ from astro_cli.config.errors import AstroError, RunError
 from astro_cli.models.backbone import ShapesBackbone
 from astro_cli.objectives.base import Batch, Objective, Setting
 from astro_cli.recipe import Recipe, StageSpec, resolve_kind
-from astro_cli.training.distributed import average_gradients, own_rows
+from astro_cli.training.distributed import average_gradients, average_metrics, own_rows
 from astro_cli.training.experience import ExperienceSource
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
@@ -90,7 +90,7 @@ class Trainer:
         source = self._source(name, spec, objective)
         roles = self.setting.roles
         optimizers = {role: RoleOptimizer(spec.optimizer(role), roles.trainable(role)) for role in objective.trains}
-        ema = Ema(spec.ema, roles.trainable(objective.trains[-1])) if spec.ema else None
+        ema = Ema(spec.ema, roles.trainable(objective.trains[0])) if spec.ema else None
         self.trained.update(objective.trains)
         objective.prepare(lambda use, size: source.batch(f"{name}:{use}", 0, "prepare", size))
         return _Stage(name, spec, objective, source, optimizers, ema)
@@ -182,7 +182,7 @@ class Trainer:
                 raise RunError(self.run.path, where, what, hint="the last checkpoint is intact; lower the learning rate in a new --out")
             for key, value in total.items():
                 sums[key] = sums.get(key, 0.0) + value / len(batches)
-        return {f"{role}/{key}": value for key, value in sums.items()}
+        return {f"{role}/{key}": value for key, value in average_metrics(self.accelerator, sums).items()}
 
     def _batches(self, stage: _Stage, step: int, role: str) -> list[Batch]:
         """This process's share of the batches of a role's update in a step."""

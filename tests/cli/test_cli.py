@@ -238,11 +238,11 @@ def test_recipe_show_quotes_what_needs_it(tmp_path):
     text = tmp_path / "odd.toml"
     prompts = 'a "b"\\c\n\x7fé'
     quoted = json.dumps(prompts).replace("\x7f", "\\u007f")
-    rewards = '[stages.nft.experience.rewards]\n"odd key.x" = 1\n'
-    text.write_text(f'extends = "astrolabe_causal_shapes"\n[stages.nft.data]\nprompts = {quoted}\n{rewards}')
+    stage = '[stages."odd key.x"]\nsteps = 1\nbatch = 1\nobjective = { kind = "flow_matching" }\noptim.student = { lr = 1.0 }\n'
+    text.write_text(f'extends = "astrolabe_causal_shapes"\n[stages.nft.data]\nprompts = {quoted}\n{stage}')
     shown = tomllib.loads(recipe("show", str(text)).stdout)
     assert shown["stages"]["nft"]["data"]["prompts"] == prompts
-    assert shown["stages"]["nft"]["experience"]["rewards"]["odd key.x"] == 1
+    assert shown["stages"]["odd key.x"]["steps"] == 1
 
 
 def test_recipe_check_passes_and_fails():

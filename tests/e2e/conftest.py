@@ -27,7 +27,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.proj_out.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
     weights.write(folder / "student.safetensors", network.state_dict())
-    write_card(recipe, "student", folder)
+    write_card(recipe, "student", folder, {"commit": None, "dirty": None})
     assert json.loads((folder / "student.json").read_text())["role"] == "student"
     return folder / "student.safetensors"
 

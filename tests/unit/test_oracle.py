@@ -24,7 +24,7 @@ CLEAR, CROSS = 0.15, 0.08
 def _world(count: int) -> tuple[list[Scene], Layout]:
     rng = stream(0, "oracle-scenes")
     scenes = [complete_scene(random_scene(rng), rng) for _ in range(count)]
-    return scenes, random_layout([stream(0, "oracle-layout", clip) for clip in range(count)])
+    return scenes, random_layout(scenes, [stream(0, "oracle-layout", clip) for clip in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_identity_falls_with_each_of_size_shape_and_color(before: str, after: st
     text = "a large red circle moves right slowly over a gray plain background"
     if before == "small":
         text = text.replace("large", "small")
-    layout = random_layout([stream(0, "identity")])
+    layout = random_layout([parse(text)], [stream(0, "identity")])
     first, second = (render([parse(t)], layout, NUM_FRAMES) for t in (text, text.replace(before, after)))
     changed = torch.cat([first[:, :5], second[:, 5:]], 1)
     assert measure(changed).identity < measure(first).identity - CLEAR
@@ -204,7 +204,7 @@ def test_shift_to_origin_moves_whole_pixels_exactly() -> None:
 
 def test_matte_is_exact_on_a_still_object() -> None:
     scene = parse("a large blue square stays still over a white striped background")
-    layout = random_layout([stream(0, "matte")])
+    layout = random_layout([scene], [stream(0, "matte")])
     seg = segment(render([scene], layout, 2))
     side = 2 * 0.88 * (7.5 + float(layout.radius_BK))  # render.signed_distance of the square
     assert float(seg.area_BT[0, 0]) == pytest.approx(side**2, rel=0.03)
@@ -213,16 +213,16 @@ def test_matte_is_exact_on_a_still_object() -> None:
 def test_noise_sigma_sees_noise_but_neither_bars_nor_checks() -> None:
     scenes = [parse(f"a red circle stays still over a gray {t} background") for t in ("plain", "striped", "checkered")]
     rng = stream(0, "sigma")
-    layout = random_layout([stream(0, "sigma", clip) for clip in range(3)])
-    gray = render([complete_scene(s, rng) for s in scenes], layout, 1).mean(2)
+    scenes = [complete_scene(s, rng) for s in scenes]
+    gray = render(scenes, random_layout(scenes, [stream(0, "sigma", clip) for clip in range(3)]), 1).mean(2)
     assert noise_sigma(gray).amax() < 1e-3
     assert float(noise_sigma(0.05 * torch.randn(64, 32, 32, generator=rng)).mean()) == pytest.approx(0.05, rel=0.05)
 
 
 def test_pattern_fit_is_exact_and_fills_in_under_the_object() -> None:
     text = "a large red circle moves right fast over a gray {} background"
-    layout = random_layout([stream(0, "pattern", clip) for clip in range(2)])
-    frames = render([parse(text.format(t)) for t in ("striped", "checkered")], layout, 3)
+    scenes = [parse(text.format(t)) for t in ("striped", "checkered")]
+    frames = render(scenes, random_layout(scenes, [stream(0, "pattern", clip) for clip in range(2)]), 3)
     fit = fit_pattern(frames, segment(frames))
     outside = (fit.image_BTCHW - frames).abs() * (fit.weight_BTHW == 1)[:, :, None]
     assert outside.amax() < 5e-3

@@ -21,7 +21,7 @@ NUM_CLIPS, NUM_FRAMES = 256, 9
 def _world() -> tuple[list[Scene], Layout]:
     rng = stream(0, "reward-scenes")
     scenes = [complete_scene(random_scene(rng), rng) for _ in range(NUM_CLIPS)]
-    return scenes, random_layout([stream(0, "reward-layout", clip) for clip in range(NUM_CLIPS)])
+    return scenes, random_layout(scenes, [stream(0, "reward-layout", clip) for clip in range(NUM_CLIPS)])
 
 
 def _with_motion(scene: Scene, motion: Motion) -> Scene:
@@ -154,7 +154,7 @@ def test_ta_tells_prompts_apart(clips: torch.Tensor, prompts: list[str]) -> None
 )  # fmt: skip
 def test_ta_answers_to_every_attribute(true: str, false: str) -> None:
     text = "a small red circle moves right fast over a gray striped background"
-    layout = random_layout([stream(0, "ta", clip) for clip in range(8)])
+    layout = random_layout([parse(text)] * 8, [stream(0, "ta", clip) for clip in range(8)])
     clips = render([parse(text)] * 8, layout, NUM_FRAMES)
     ta = TextAlignment()
     # one of seven stated attributes is wrong: with soft scores the mean falls by most of 1/7 = 0.14, by half of it for a right angle
@@ -164,7 +164,7 @@ def test_ta_answers_to_every_attribute(true: str, false: str) -> None:
 def test_ta_counts_only_what_is_stated() -> None:
     ta = TextAlignment()
     scene = complete_scene(Scene((ObjectSpec(color="blue"),)), stream(0, "stated"))
-    blue = render([scene], random_layout([stream(0, "stated", 1)]), NUM_FRAMES)
+    blue = render([scene], random_layout([scene], [stream(0, "stated", 1)]), NUM_FRAMES)
     assert ta.score(blue, ["a blue thing"]).item() > 0.95
     assert ta.score(blue, ["a yellow thing"]).item() < 0.05
     assert ta.score(blue, ["a thing"]).item() == 0.0  # nothing stated, nothing to agree with: a constant

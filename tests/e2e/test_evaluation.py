@@ -1,0 +1,93 @@
+"""From weights to records, tables, videos and the study's page, on a tiny student."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import TINY
+from test_training import run
+
+from astro_cli.commands import reproduce
+from eval import store, table
+
+
+@pytest.fixture
+def evaluated(tiny_base, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(results)], monkeypatch) == 0
+    return results
+
+
+def test_eval_writes_records_once(evaluated, tiny_base, monkeypatch):
+    records = store.load_results(evaluated)
+    assert {"vq", "mq", "ta", "color", "motion", "throughput", "sharpness"} <= {record.metric for record in records}
+    assert all(len(record.scores) == 8 for record in records if record.metric != "throughput")
+    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(evaluated)], monkeypatch) == 0
+    assert len(store.load_results(evaluated)) == len(records)
+
+
+def test_still_prompts_have_no_speed_score(evaluated):
+    from eval.benchmarks.shapes import held_out_prompts
+
+    speed = next(record for record in store.load_results(evaluated) if record.metric == "speed")
+    for prompt, score in zip(held_out_prompts(8), speed.scores, strict=True):
+        assert (score is None) == ("still" in prompt)
+
+
+def test_held_out_prompts_are_not_training_prompts():
+    from astro_cli.core.rng import stream_seed
+    from astro_cli.training.sources import draw_scene
+    from eval.benchmarks.shapes import held_out_prompts, prompt_set_hash
+
+    assert held_out_prompts(4) == held_out_prompts(8)[:4]
+    assert prompt_set_hash(held_out_prompts(4)) != prompt_set_hash(held_out_prompts(5))
+    trained = [draw_scene(stream_seed(0, "pool", row), 0.0)[1] for row in range(8)]
+    assert trained != held_out_prompts(8)
+
+
+def test_a_long_video_streams_with_flat_memory_and_a_sidecar(tiny_base, tmp_path, monkeypatch):
+    prompt = "a large red circle moves right slowly over a gray plain background"
+    assert run(["sample", prompt, "--weights", str(tiny_base), "--frames", "60", "--out", str(tmp_path)], monkeypatch) == 0
+    sidecar = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert sidecar["frames"] == 60
+    assert sidecar["prompt"] == prompt
+    assert next(tmp_path.glob("*.mp4")).stat().st_size > 0
+    assert next(tmp_path.glob("*.png")).stat().st_size > 0
+
+
+def test_a_video_does_not_depend_on_its_length(tiny_base):
+    """Nine frames of a longer video are the nine-frame video as long as the window does not roll."""
+    import torch
+
+    from eval.arms import load_arm
+
+    arm = load_arm(str(tiny_base))
+    prompts = ["a red circle moves right fast"]
+    short, longer = arm.generate(prompts, [3], 9), arm.generate(prompts, [3], 12)
+    torch.testing.assert_close(short, longer[:, :9], atol=1e-4, rtol=1e-4)
+
+
+def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
+    lines = ['extends = "astrolabe_causal_shapes.toml"', 'name = "tiny_study"', f'base.student = "{tiny_base}"', "lora.rank = 4"]
+    lines += [f"stages.nft.{key}" for key in ("steps = 2", "batch = 4", "experience.prompts = 1", "experience.group = 4", "experience.updates = 1")]
+    recipe = tmp_path / "tiny_study.toml"
+    recipe.write_text("\n".join([*lines, *(item.replace("=", " = ") for item in TINY)]))
+    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", ((str(tiny_base), str(recipe)),))
+    monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 8)
+    out = tmp_path / "out"
+    for _ in range(2):  # the second call finds everything done
+        assert run(["reproduce", "astrolabe", "--quick", "--out", str(out)], monkeypatch) == 0
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"index.html", "tables/astrolabe-1.md", "tables/astrolabe-1.json", "figures/reward_curves.png"} <= names
+    assert any(name.endswith(".gif") for name in names)
+    assert any(name.endswith(".mp4") for name in names)
+    page = (out / "index.html").read_text()
+    assert "data:image/png;base64," in page
+    assert len((out / "runs" / "tiny_study-seed0" / "metrics.jsonl").read_text().splitlines()) == 2
+    arms = {record.arm for record in store.load_results(out)}
+    assert arms == {"self_forcing_shapes", "tiny_study"}
+    view = table.build(table.load_table("astrolabe-1"), store.load_results(out))
+    measured = {row.label: row.measured["hpsv3"] for row in view.rows}
+    assert measured["Self-Forcing"] is not None
+    assert measured["LongLive"] is None

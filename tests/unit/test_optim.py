@@ -1,0 +1,75 @@
+"""Learning-rate schedule, moving average and optimiser state, by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from astro_cli.recipe import EmaSpec, OptimSpec
+from astro_cli.training.optim import FINAL_LR, Ema, RoleOptimizer, learning_rate
+
+
+def test_schedule_by_hand():
+    spec = OptimSpec(lr=1.0, warmup=4, decay="cosine")
+    # warm-up 1/4 .. 4/4; half-way through the remaining 10 steps the cosine is at the middle of 1 and FINAL_LR
+    assert [learning_rate(spec, step, 14) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate(spec, 9, 14) == pytest.approx((1 + FINAL_LR) / 2)
+    assert learning_rate(spec, 14, 14) == pytest.approx(FINAL_LR)
+    assert learning_rate(OptimSpec(lr=0.3), 1000, 10) == 0.3
+
+
+def test_moving_average_by_hand():
+    # start 1, parameter then 3: .9 * 1 + .1 * 3 = 1.2; before `start` the average is the parameter itself
+    p = nn.Parameter(torch.tensor([1.0]))
+    ema = Ema(EmaSpec(decay=0.9, start=1), [("p", p)])
+    p.data.fill_(2.0)
+    ema.update(0)
+    assert ema.shadow["p"].item() == 2.0
+    p.data.fill_(3.0)
+    ema.update(1)
+    assert ema.shadow["p"].item() == pytest.approx(0.9 * 2 + 0.1 * 3)
+    ema.copy_to_parameters()
+    assert p.item() == pytest.approx(2.1)
+
+
+def named() -> list[tuple[str, nn.Parameter]]:
+    rng = torch.Generator().manual_seed(0)
+    return [(name, nn.Parameter(torch.randn(shape, generator=rng))) for name, shape in (("blocks.0.w", (4, 6)), ("head.w", (3, 4)), ("norm", (4,)))]
+
+
+@pytest.mark.parametrize("matrix_lr", [None, 0.02])
+def test_a_saved_optimiser_continues_with_the_same_bits(matrix_lr):
+    spec = OptimSpec(lr=0.01, matrix_lr=matrix_lr, weight_decay=0.1)
+
+    def advance(optimizer: RoleOptimizer, step: int) -> None:
+        for index, p in enumerate(optimizer.parameters):
+            p.grad = torch.full_like(p, 0.1 * (step + 1) * (index + 1)) + p.detach()
+        optimizer.step(spec.lr)
+
+    whole = RoleOptimizer(spec, named())
+    for step in range(4):
+        advance(whole, step)
+    first = RoleOptimizer(spec, named())
+    for step in range(2):
+        advance(first, step)
+    second_parameters = [(name, nn.Parameter(p.detach().clone())) for (name, _), p in zip(named(), first.parameters, strict=True)]
+    second = RoleOptimizer(spec, second_parameters)
+    second.load(first.tensors())
+    for step in range(2, 4):
+        advance(second, step)
+    for a, b in zip(whole.parameters, second.parameters, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_vectors_are_not_decayed_and_muon_takes_only_block_matrices():
+    optimizer = RoleOptimizer(OptimSpec(lr=0.01, matrix_lr=0.02, weight_decay=0.5), named())
+    adamw, muon = optimizer.parts
+    assert [[tuple(p.shape) for p in group["params"]] for group in adamw.param_groups] == [[(3, 4)], [(4,)]]
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.5, 0.0]
+    assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(4, 6)]
+
+
+def test_gradients_are_clipped_to_the_norm():
+    p = nn.Parameter(torch.zeros(4, 4))
+    optimizer = RoleOptimizer(OptimSpec(lr=0.1, clip=1.0), [("head", p)])
+    p.grad = torch.full((4, 4), 10.0)
+    assert optimizer.step(0.1) == pytest.approx(40.0)  # the norm before clipping, sqrt(16) * 10
