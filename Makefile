@@ -28,7 +28,7 @@ smoke: setup  ## every training command for a few steps
 
 lint: setup  ## ruff
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check astro_cli eval tests
+	$(BIN)/ruff format --check .
 
 types: setup  ## pyright
 	$(BIN)/pyright

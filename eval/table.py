@@ -155,9 +155,7 @@ def build(table: Table, records: Iterable[Record], backbone: str = "shapes") -> 
     cells = _Cells(table, records, check_backbone(backbone))
     columns = [ViewColumn(key=c.key, label=c.label, direction=c.direction, metric=c.metric(cells.backbone)) for c in table.columns]
     rows = [_view_row(table, row, cells) for row in table.rows]
-    return TableView(
-        id=table.id, title=table.title, source=table.source, columns=columns, rows=rows, backbone=cells.backbone, note=table.note
-    )
+    return TableView(id=table.id, title=table.title, source=table.source, columns=columns, rows=rows, backbone=cells.backbone, note=table.note)
 
 
 def differences(table: Table, records: Iterable[Record], backbone: str = "shapes") -> list[Difference]:

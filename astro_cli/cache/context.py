@@ -41,9 +41,7 @@ class FrozenContext:
         block, window, sink: of the student, in latent frames.
     """
 
-    def __init__(
-        self, network: CausalWan, text: TextStates, clean_BFCHW: torch.Tensor, block: int, window: int | None = None, sink: int = 0
-    ) -> None:
+    def __init__(self, network: CausalWan, text: TextStates, clean_BFCHW: torch.Tensor, block: int, window: int | None = None, sink: int = 0) -> None:
         frames = clean_BFCHW.shape[1]
         length = frames * network.tokens_per_frame(*clean_BFCHW.shape[-2:])
         mask = teacher_forcing_mask(frames, length // frames, block, window, sink).to(clean_BFCHW.device)

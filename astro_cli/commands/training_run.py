@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from astro_cli.config.errors import EXIT_RUN, OutputError
+from astro_cli.config.errors import EXIT_RUN, OutputError, RunError
 from astro_cli.recipe import Recipe, load_recipe
 
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Recipe file, or its bare name in recipes/.")]
@@ -76,6 +76,9 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: {_again(recipe.command)}", soft_wrap=True)
         raise typer.Exit(EXIT_RUN) from None
+    except OSError as error:
+        hint = f"the run's checkpoints are whole; with space again: {_again(recipe.command)}"
+        raise RunError(out, "", f"cannot be written: {error.strerror}", hint=hint) from error
     if accelerator.is_main_process:
         write_final(recipe, setting, run)
         console.print(f"done: {out} (final weights in {run.final})", soft_wrap=True)

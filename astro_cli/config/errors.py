@@ -1,7 +1,7 @@
 """The errors a user can cause or meet, and how they read. Everything else is a bug and may travel as a traceback.
 
-    error: <where>: <key>: <what>
-    hint: <what to do>
+error: <where>: <key>: <what>
+hint: <what to do>
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,10 @@ def add_adapters(network: nn.Module, rank: int, alpha: float, dropout: float, na
     All adapters get the same start: A uniform as peft draws it (Kaiming, bound 1 / sqrt(fan-in)) but from `generator`, B zero. Adapters are
     float32 whatever the base's dtype.
     """
-    for name in names:
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS), network, name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are what is wanted
+        for name in names:
+            inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS), network, name)
     for layer in layers(network):
         a = layer.lora_A[names[0]].weight
         start = (torch.rand(a.shape, generator=generator) * 2 - 1) * a.shape[1] ** -0.5
@@ -88,9 +91,7 @@ def save_peft(folder: Path, state: dict[str, torch.Tensor], rank: int, alpha: fl
 @torch.no_grad()
 def merged_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
     """The network's weights with one adapter folded in, W + scale B A, under the base's parameter names."""
-    deltas = {
-        f"{key}.weight": layer.get_delta_weight(name) for key, layer in network.named_modules() if isinstance(layer, LoraLayer)
-    }
+    deltas = {f"{key}.weight": layer.get_delta_weight(name) for key, layer in network.named_modules() if isinstance(layer, LoraLayer)}
     state = {}
     for key, value in network.state_dict().items():
         if ".lora_" in key:

@@ -83,9 +83,7 @@ class Objective(BaseObjective):
         return steps[index].float().repeat_interleave(self.setting.block, 1)
 
     @torch.no_grad()
-    def _metrics(
-        self, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor
-    ) -> dict[str, float]:
+    def _metrics(self, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor) -> dict[str, float]:
         x0 = x0_from_velocity(x_t, v_theta, sigma_BF)
         return {
             "old_deviation": per_sample_mse(v_theta, v_old).mean().item(),

@@ -162,4 +162,3 @@ def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[s
     batch = max((stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages)
     cache = 2 * config.num_layers * frames * tokens * config.dim * width
     return {"frozen weights": frozen, "trained weights and optimiser": trained, f"cache of {batch} videos": cache * batch}
-

@@ -60,9 +60,7 @@ class ExperienceSource:
         for part in torch.stack(orders).chunk(self.spec.updates, dim=1):  # every update sees every prompt, whichever process holds it
             rows = part.flatten()
             batches.append(
-                Batch(
-                    [seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=latents[rows], credit_B=credit[rows]
-                )
+                Batch([seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=latents[rows], credit_B=credit[rows])
             )
         return batches
 
@@ -101,5 +99,3 @@ class ExperienceSource:
         metrics["reward/zero_variance_groups"] = (total_PG.std(1) < ZERO_VARIANCE).float().mean().item()
         metrics["advantage/std"] = credit.std().item()
         return metrics
-
-

@@ -50,9 +50,7 @@ class _Stage:
 class Trainer:
     """Args: recipe; setting with the networks in place; backbone; run folder; accelerator; watcher."""
 
-    def __init__(
-        self, recipe: Recipe, setting: Setting, backbone: ShapesBackbone, run: RunDir, accelerator: Accelerator, watcher: Watcher
-    ) -> None:
+    def __init__(self, recipe: Recipe, setting: Setting, backbone: ShapesBackbone, run: RunDir, accelerator: Accelerator, watcher: Watcher) -> None:
         self.recipe, self.setting, self.backbone = recipe, setting, backbone
         self.run, self.accelerator, self.watcher = run, accelerator, watcher
         self.timer = SectionTimer()

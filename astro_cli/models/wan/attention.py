@@ -57,9 +57,7 @@ class Attention(nn.Module):
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.to_out[0](out.transpose(1, 2).flatten(-2))
 
-    def self_attention(
-        self, x_BLC: torch.Tensor, table: RopeTable, mask: torch.Tensor | None, cache: LayerCache | None
-    ) -> torch.Tensor:
+    def self_attention(self, x_BLC: torch.Tensor, table: RopeTable, mask: torch.Tensor | None, cache: LayerCache | None) -> torch.Tensor:
         q = rotate(self.heads(self.norm_q(self.to_q(x_BLC))), table)
         k, v = self.keys_values(x_BLC)
         if cache is None:

@@ -16,9 +16,7 @@ def block_ends(num_frames: int, block: int, first_frame_alone: bool = False) -> 
     return [min((frame // block + 1) * block, num_frames) for frame in range(num_frames)]
 
 
-def block_causal_mask(
-    num_frames: int, tokens_per_frame: int, block: int, window: int | None = None, first_frame_alone: bool = False
-) -> torch.Tensor:
+def block_causal_mask(num_frames: int, tokens_per_frame: int, block: int, window: int | None = None, first_frame_alone: bool = False) -> torch.Tensor:
     """(L, L) mask of block-causal self-attention.
 
     Args:
