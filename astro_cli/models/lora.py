@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import save_file
 from torch import nn
 
@@ -32,14 +34,23 @@ def add_adapters(network: nn.Module, rank: int, alpha: float, dropout: float, na
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are what is wanted
         for name in names:
-            inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS), network, name)
+            inject_adapter_in_model(_config(rank, alpha, dropout), network, name)
     for layer in layers(network):
-        a = layer.lora_A[names[0]].weight
-        start = (torch.rand(a.shape, generator=generator) * 2 - 1) * a.shape[1] ** -0.5
+        a, _ = _matrices(layer, names[0])
+        start = (torch.rand(tuple(a.shape), generator=generator) * 2 - 1) * a.shape[1] ** -0.5
         for name in names:
-            layer.lora_A[name].weight.data = start.clone().to(a.device)
-            layer.lora_B[name].weight.data = torch.zeros_like(layer.lora_B[name].weight, dtype=torch.float32)
+            a, b = _matrices(layer, name)
+            a.data, b.data = start.clone().to(a.device), torch.zeros_like(b, dtype=torch.float32)
     activate(network, names[0])
+
+
+def _config(rank: int, alpha: float, dropout: float) -> LoraConfig:
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)  # type: ignore[arg-type]
+
+
+def _matrices(layer: LoraLayer, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A (rank, in) and B (out, rank) of one adapter."""
+    return cast(torch.Tensor, layer.lora_A[name].weight), cast(torch.Tensor, layer.lora_B[name].weight)
 
 
 def layers(network: nn.Module) -> list[LoraLayer]:
@@ -91,7 +102,7 @@ def save_peft(folder: Path, state: dict[str, torch.Tensor], rank: int, alpha: fl
 @torch.no_grad()
 def merged_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
     """The network's weights with one adapter folded in, W + scale B A, under the base's parameter names."""
-    deltas = {f"{key}.weight": layer.get_delta_weight(name) for key, layer in network.named_modules() if isinstance(layer, LoraLayer)}
+    deltas = {f"{key}.weight": layer.get_delta_weight(name) for key, layer in network.named_modules() if isinstance(layer, LoraLinear)}
     state = {}
     for key, value in network.state_dict().items():
         if ".lora_" in key:

@@ -97,7 +97,7 @@ def test_pretraining_the_codec_sets_unit_variance(tmp_path, monkeypatch):
 
 def test_the_teacher_recipe_trains_frames_then_clips(tiny, tmp_path, monkeypatch):
     out = tmp_path / "teacher"
-    small = ["stages.images.steps=2", "stages.clips.steps=2", "stages.images.batch=4", "stages.clips.batch=4",
+    small = ['order=["images", "clips"]', "stages.images.steps=2", "stages.clips.steps=2", "stages.images.batch=4", "stages.clips.batch=4",
              "stages.images.data.pool=16", "stages.clips.data.pool=16", "model.dim=24", "model.ffn_dim=32", "model.num_heads=2",
              "model.num_layers=2", "model.freq_dim=8"]  # fmt: skip
     assert run(["pretrain", "--recipe", "teacher_shapes", "--out", str(out), *(f for s in small for f in ("--set", s))], monkeypatch) == 0
