@@ -1,4 +1,4 @@
-"""Ship a finished run's weights with the package: half precision, a card with measured scores. Trains nothing.
+"""Ship a finished run's weights with the package: networks in half precision, the codec as it is, a card with measured scores. Trains nothing.
 
 Usage: python scripts/publish_base.py RUN NAME     for example: python scripts/publish_base.py runs/teacher shapes/teacher
 """
@@ -27,8 +27,9 @@ def publish(run: Path, name: str) -> dict[str, float]:
     role = "codec" if (run / "final" / "codec.safetensors").is_file() else "student"
     source = run / "final" / f"{role}.safetensors"
     target = weights.PACKAGED / f"{name}.safetensors"
-    weights.write(target, {key: value.to(HALF) if value.is_floating_point() else value for key, value in weights.read(source).items()})
-    card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8")) | {"weights_hash": weights.digest(target), "stored_as": "float16"}
+    stored = HALF if role == "student" else torch.float32
+    weights.write(target, {key: value.to(stored) for key, value in weights.read(source).items()})
+    card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8")) | {"weights_hash": weights.digest(target), "stored_as": str(stored).removeprefix("torch.")}
     weights.write_json(target.with_suffix(".json"), card)
     scores = codec_scores() if role == "codec" else student_scores(name)
     weights.write_json(target.with_suffix(".json"), card | {"scores": scores})
