@@ -29,7 +29,8 @@ def publish(run: Path, name: str) -> dict[str, float]:
     target = weights.PACKAGED / f"{name}.safetensors"
     stored = HALF if role == "student" else torch.float32
     weights.write(target, {key: value.to(stored) for key, value in weights.read(source).items()})
-    card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8")) | {"weights_hash": weights.digest(target), "stored_as": str(stored).removeprefix("torch.")}
+    card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
+    card |= {"weights_hash": weights.digest(target), "stored_as": str(stored).removeprefix("torch.")}
     weights.write_json(target.with_suffix(".json"), card)
     scores = codec_scores() if role == "codec" else student_scores(name)
     weights.write_json(target.with_suffix(".json"), card | {"scores": scores})
