@@ -41,7 +41,7 @@ CLEAN_SIGMA = 0.06  # noise at which the clean term is 1/e
 VQ_WEIGHTS = {"sharp": 0.4, "saturated": 0.15, "contrast": 0.15, "clean": 0.3}  # ours
 
 # --- motion quality
-COARSE_SIGMA = 2.0  # world units; makes fast motion (2.5 per frame) differentiable
+COARSE_SIGMA = 2.0  # world units; makes fast motion (3 per frame) differentiable
 GRADIENT_FLOOR = 0.02  # gray per world unit; what is paler than this does not count as moving
 SLOW = 0.6  # speed at which the amount of motion has gone 1 - 1/e of the way
 STEADY_FLOOR = 1e-6  # gray^2
@@ -49,8 +49,8 @@ STEADY_FLOOR = 1e-6  # gray^2
 # --- text alignment: widths of the Gaussian falls
 COLOR_WIDTH = 0.25  # RGB distance
 GRAY_WIDTH = 0.15
-SIZE_WIDTH = 0.25  # of log radius; small and large are 0.51 apart
-SPEED_WIDTH = 0.35  # of log speed; slowly and fast are 0.92 apart
+SIZE_WIDTH = 0.25  # of log radius; small and large are 0.53 apart
+SPEED_WIDTH = 0.35  # of log speed; slowly and fast are 0.69 apart
 STILL_WIDTH = 0.5  # world units per frame
 AREA_FACTOR = {"circle": math.pi, "square": 3.10, "triangle": 1.66, "cross": 2.42, None: 2.5}  # area over radius^2; None: their mean
 SHAPE_SOFTNESS = 0.02  # correlation; a small circle and a small square are 0.02 to 0.03 apart

@@ -33,8 +33,8 @@ ATTRIBUTES = ("color", "size", "shape", "motion", "speed", "background", "textur
 CHUNK = 128  # clips measured at once; bounds memory at about 0.3 GiB for 9 frames of 32 x 32
 
 # --- decision levels: midpoints between what the renderer can produce, its jitter included
-STILL_SPEED = 0.45  # the slowest motion is 0.9 per frame; tracking under noise of sigma 0.08 wanders by 0.2
-FAST_SPEED = 1.6  # between the fastest "slowly" (1.1) and the slowest "fast" (2.25)
+STILL_SPEED = 0.65  # the slowest motion is 1.35 per frame; tracking under noise of sigma 0.08 wanders by 0.2
+FAST_SPEED = 2.2  # between the fastest "slowly" (1.65) and the slowest "fast" (2.7)
 BOUNCE_NET = 0.6  # |net| / path: 1 for a straight motion, 0 for a full bounce
 TEXTURE_LEVEL = 0.3  # of the nominal amplitude; a blur of sigma 1.2 leaves 0.41 of the checks
 SOFTNESS_SHAPE = 0.01  # correlation; between shapes of one size it differs by about 0.03
@@ -45,12 +45,12 @@ NOISE_SCALE = 0.08  # sigma of noise
 FLICKER_SCALE = 0.04  # RMS change per frame of a colour that should stay
 COLOR_SCALE = 0.15  # RMS departure from the clip's own colour
 FIT_SCALE = 0.08  # loss of template correlation when a frame shows another shape or size than the clip
-GRAY_SIGMA = 2.0  # world units; low-passed until a fast object (2.5 per frame) moves by about one blur radius, so motion is differentiable
+GRAY_SIGMA = 2.0  # world units; low-passed until a fast object (3 per frame) moves by about one blur radius, so motion is differentiable
 TURNS, TURN_FRAMES = 2, 9  # a bounce turns twice in 9 frames; that many triples are forgiven a reversal
 SMOOTH_RATIO = 0.25  # jerk over change of the renderer's own motion: fast thin objects and bounces that turn between two frames
 STEADY_FLOOR = 1e-6  # gray^2; what changes less than 0.001 gray is no motion
 NOISE_SLACK = 0.5  # of the noise power: how uncertain its subtraction is, over the few independent patches of a low-passed frame
-DYNAMICS_SCALE = 2.0  # world units of mean distance between two visited places (slow bounce 1.5, slow move 3.3, fast move 8)
+DYNAMICS_SCALE = 2.0  # world units of mean distance between two visited places (slow bounce 2.2, slow move 5, fast move 9)
 DYNAMICS_WINDOW = 9  # frames; keeps the score from growing with a clip's length
 FULL_CHROMA, FULL_AREA, FULL_FIT = 0.35, 25.0, 0.85  # presence is full at about 3/4 of the palest, half the smallest, a rough shape
 

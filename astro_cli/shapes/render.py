@@ -15,14 +15,14 @@ from astro_cli.shapes.grammar import BACKGROUNDS, SHAPES, Motion, Scene
 
 WORLD = 32.0  # pixels; other resolutions are the same world sampled finer
 FPS = 8
-RADIUS = {"small": 4.5, "large": 7.5}
+RADIUS = {"small": 5.0, "large": 8.5}
 RADIUS_JITTER = 0.4
-SPEED = {"slowly": 1.0, "fast": 2.5}
+SPEED = {"slowly": 1.5, "fast": 3.0}
 SPEED_JITTER = 0.1  # relative
 BOUNCE_PERIOD = 8.0  # frames of a full there-and-back
 PAN_SPEED = 1.0
 INSIDE_FRAMES = 9  # the length of a training clip
-SEAM_SHARE = 0.25
+SEAM_SHARE = 0.1
 SHUTTER = 0.5  # fraction of the frame time the shutter is open
 SUB_FRAMES = 3
 RGB = {

@@ -206,7 +206,7 @@ def test_matte_is_exact_on_a_still_object() -> None:
     scene = parse("a large blue square stays still over a white striped background")
     layout = random_layout([scene], [stream(0, "matte")])
     seg = segment(render([scene], layout, 2))
-    side = 2 * 0.88 * (7.5 + float(layout.radius_BK))  # render.signed_distance of the square
+    side = 2 * 0.88 * (8.5 + float(layout.radius_BK))  # render.signed_distance of the square
     assert float(seg.area_BT[0, 0]) == pytest.approx(side**2, rel=0.03)
 
 
