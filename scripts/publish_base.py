@@ -40,7 +40,7 @@ def publish(run: Path, name: str) -> dict[str, float]:
 def student_scores(name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         means = evaluate_arm(load_arm(name), 0, PROMPTS, Path(folder), lambda done, total: None)
-    return {"prompts": PROMPTS, **{key: round(value, 4) for key, value in means.items() if key != "throughput"}}
+    return {"prompts": PROMPTS, **{key: round(value, 4) for key, value in means.items()}}
 
 
 def codec_scores() -> dict[str, float]:

@@ -47,15 +47,20 @@ def parse_seeds(text: str) -> list[int]:
 def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path) -> None:
     """Score each base at every seed and each tuned run at its own; print the means."""
     from eval.arms import load_arm
-    from eval.runner import evaluate_arm
+    from eval.runner import evaluate_arm, time_arms
 
     console = Console(stderr=True, highlight=False)
     loaded = [load_arm(name) for name in arms]
+    pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
     table = Table("arm", "seed", *SHOWN)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        for arm in loaded:
-            for seed in seeds if arm.seed is None else [arm.seed]:
-                bar = progress.add_task(f"{arm.name} seed {seed}", total=prompts)
-                means = evaluate_arm(arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done))
-                table.add_row(arm.name, str(seed), *(f"{means[key]:.3f}" for key in SHOWN))
+        means = []
+        for arm, seed in pairs:
+            bar = progress.add_task(f"{arm.name} seed {seed}", total=prompts)
+            means.append(evaluate_arm(arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done)))
+        progress.add_task("frames per second", total=None)
+        speeds = time_arms(pairs, prompts, results)
+    for (arm, seed), found, speed in zip(pairs, means, speeds, strict=True):
+        row = found | {"throughput": speed}
+        table.add_row(arm.name, str(seed), *(f"{row[key]:.3f}" for key in SHOWN))
     Console(width=None if console.is_terminal else 160).print(table)

@@ -78,11 +78,15 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
     return {key: [None if value != value else float(value) for value in torch.cat(values).tolist()] for key, values in parts.items()}
 
 
-def throughput(arm: Arm) -> list[float]:
-    """Frames per second of single-video generation, codec included, one value per run after a warm-up run."""
-    frames, rates = arm.card["video"]["frames"], []
+def throughput(arms: list[Arm]) -> list[list[float]]:
+    """Frames per second of single-video generation, codec included: per arm one value per run, after a warm-up run.
+
+    The arms take turns, so that what the machine does besides slows all of them alike.
+    """
+    rates: list[list[float]] = [[] for _ in arms]
     for run in range(THROUGHPUT_RUNS + 1):
-        began = time.perf_counter()
-        arm.backbone.decode(arm.generate(held_out_prompts(1), [run], frames))
-        rates.append(frames / (time.perf_counter() - began))
-    return rates[1:]
+        for arm, found in zip(arms, rates, strict=True):
+            frames, began = arm.card["video"]["frames"], time.perf_counter()
+            arm.backbone.decode(arm.generate(held_out_prompts(1), [run], frames))
+            found.append(frames / (time.perf_counter() - began))
+    return [found[1:] for found in rates]
