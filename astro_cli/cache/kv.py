@@ -1,46 +1,31 @@
 """The rolling key/value cache of streaming generation: a container that knows indices. Sink policies decide what the sink holds.
 
 All indices are python ints, so a pass needs no host synchronisation; frames live in fixed slots (the sink, then a ring), so nothing is moved or
-cloned. Window and sink are counted in latent frames, and the window includes the sink and the current block.
-Dimensions: B sample, H head, L token, D head width; P tokens per frame. Reference, sections 1.5, 5 and 6.
+cloned. Keys are stored rotated by their absolute frame number. Relative positions then only concern the sink: inside the window the distance of two
+frames is the difference of their numbers anyway, so when the window moves on, the sink alone is rotated anew, once per block, from its un-rotated
+keys. `passes` plans a forward pass. Window and sink are counted in latent frames, and the window includes the sink and the current block.
+Source: reference, sections 1.5, 5 and 6. Dimensions: B sample, H head, L token, D head width; P tokens per frame.
 
-Deviations: the released caches shift memory on eviction and keep their pointers on the device; contents, order and counts are the same.
-In a pass with gradients the cache is read only and everything in it is detached (Self-Forcing's and Astrolabe's papers; Self-Forcing's code lets
-gradients through the overwritten cache, reference section 4).
+Deviations: the released caches shift memory on eviction, keep their pointers on the device, and with relative positions rotate the whole window in
+every layer and pass; contents, order, counts and attention are the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
+from astro_cli.cache.passes import Pass, runs
 from astro_cli.cache.sinks.base import SinkPolicy
+from astro_cli.cache.sinks.ema import EmaSink
 from astro_cli.cache.sinks.fixed import FixedSink
-from astro_cli.config.errors import RecipeError
+from astro_cli.cache.spec import CacheSpec
 from astro_cli.models.wan.rope import RopeTable, rope_table, rotate
 
+__all__ = ["CacheSpec", "KVCache", "make_policy"]
 
-@dataclass(frozen=True)
-class CacheSpec:
-    """How much of the past is visible, and how keys are positioned.
 
-    Args:
-        window: visible latent frames, sink and current block included; None = everything.
-        sink: first frames that are never evicted.
-        relative: keys are stored un-rotated and get positions 0 .. n-1 by their place in the window (Infinity-RoPE), so length is unbounded; else
-            keys carry their absolute frame position.
-    """
-
-    window: int | None = None
-    sink: int = 0
-    relative: bool = False
-
-    def check(self, block: int) -> None:
-        """Refuse a window that cannot hold the sink and one block."""
-        if self.window is not None and self.window - self.sink < block:
-            what = f"a window of {self.window} frames cannot hold the sink ({self.sink}) and a block of {block}"
-            raise RecipeError("cache", "window", what, hint=f"use at least {self.sink + block}, or no window")
+def make_policy(spec: CacheSpec) -> SinkPolicy:
+    return EmaSink(spec.alpha) if spec.policy == "ema" else FixedSink()
 
 
 class KVCache:
@@ -49,8 +34,9 @@ class KVCache:
     Args:
         layers, batch, heads, head_dim: shape of the model's attention.
         grid: (rows, columns) of tokens of a frame.
-        spec: window, sink and position rule.
+        spec: window, sink, position rule and sink policy.
         max_frames: length of the video; only needed without a window.
+        policy: instead of the spec's.
     """
 
     def __init__(
@@ -72,125 +58,123 @@ class KVCache:
         if max_frames is not None:
             slots = min(slots, max(max_frames, spec.sink + 1))
         self.spec, self.grid, self.slots = spec, grid, slots
-        self.policy = policy or FixedSink()
+        self.policy = policy or make_policy(spec)
         self.tokens = grid[0] * grid[1]
-        shape = (batch, heads, slots * self.tokens, head_dim)
-        self.k = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.v = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.end = 0  # frames written so far
-        self._tables: dict[tuple[int, ...], RopeTable] = {}
+        self.rolls = spec.window is not None and (max_frames is None or max_frames > slots)  # frames get evicted
+        self.end = 0  # frames seen so far
+        self.first = 0  # the sink's first frame; later than 0 once a prompt switch renewed the sink
+        self.rewrites = 0  # how often finished frames were given other keys
+
+        def buffers(count: int, frames: int, kind: torch.dtype) -> list[torch.Tensor]:
+            return [torch.zeros(batch, heads, frames * self.tokens, head_dim, device=device, dtype=kind) for _ in range(count)]
+
+        self.k, self.v = buffers(layers, slots, dtype), buffers(layers, slots, dtype)
+        blends = self.policy.blends and spec.sink > 0
+        kept = torch.float32 if blends else dtype
+        self.sink_k = buffers(layers if blends or (spec.relative and spec.sink) else 0, spec.sink, kept)  # un-rotated
+        self.sink_v = buffers(layers if blends else 0, spec.sink, kept)
+        self._sink_at: int | None = 0  # the position the sink's keys are rotated to; None: what it holds has changed
 
     @property
     def bytes(self) -> int:
+        """Of keys and values: slots x frame bytes."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.k, *self.v))
 
+    @property
+    def sink_bytes(self) -> int:
+        """Of the sink's own copy: un-rotated keys with relative positions; keys and values in float32 where the policy blends."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.sink_k, *self.sink_v))
+
+    @property
+    def ring(self) -> int:
+        return self.slots - self.spec.sink
+
+    def is_sink(self, frame: int) -> bool:
+        return self.first <= frame < self.first + self.spec.sink
+
     def slot(self, frame: int) -> int:
-        """Where a frame lives: its own number until the slots are full, then the ring behind the sink."""
-        ring = self.slots - self.spec.sink
-        return frame if frame < self.spec.sink else self.spec.sink + (frame - self.spec.sink) % ring
+        """Where a frame lives: the sink's frames first, then the ring."""
+        return frame - self.first if self.is_sink(frame) else self.spec.sink + (frame - self.spec.sink) % self.ring
+
+    def oldest(self, end: int) -> int:
+        """First frame behind the sink that may be seen when the newest frame is `end` - 1."""
+        return max(self.first + self.spec.sink, end - self.ring)
 
     def visible(self, end: int) -> list[int]:
         """Frames that may be seen when the newest frame is `end` - 1, oldest first."""
-        oldest = max(self.spec.sink, end - (self.slots - self.spec.sink))
-        return [*range(min(self.spec.sink, end)), *range(oldest, end)]
+        return [*range(self.first, min(self.first + self.spec.sink, end)), *range(self.oldest(end), end)]
+
+    def sink_position(self, end: int) -> int:
+        """Temporal position of the sink's first frame: its own number, or with relative positions just before the window."""
+        return self.oldest(end) - self.spec.sink if self.spec.relative else self.first
 
     def begin(self, start: int, frames: int, *, write: bool) -> Pass:
-        """Plan one forward pass over frames [start, start + frames).
+        """Plan one forward pass over frames [start, start + frames); a new block evicts what it pushes out.
 
         Args:
-            write: store this pass's keys and values (again, if the block was seen before); else only read, for passes with gradients.
+            write: store this pass's keys and values (again, if the frames were seen before); else only read, for passes with gradients.
         """
         assert start <= self.end, "blocks come in order"
         end = start + frames
-        if write and end > self.end:
-            self._evict(start, end)
+        assert end >= self.end or write, "frames before the newest are only rewritten"
+        if end > self.end:
+            if self.policy.blends and self.spec.sink:
+                self._blend(self.oldest(self.end), self.oldest(end))
             self.end = end
+        self._place_sink()
         return Pass(self, start, end, write)
 
-    def _evict(self, start: int, end: int) -> None:
-        """Show the sink policy the frames about to be overwritten."""
-        gone = [frame for frame in self.visible(self.end) if frame not in set(self.visible(end)) and frame >= self.spec.sink]
-        if gone and self.spec.sink:
-            sink, evicted = self.token_slice(range(self.spec.sink)), self._index(gone)
-            for buffers in (self.k, self.v):
-                for layer, buffer in enumerate(buffers):
-                    key = (layer, buffers is self.k)
-                    buffer[:, :, sink] = self.policy.update(key, buffer[:, :, sink], buffer[:, :, evicted])
+    def renew_sink(self) -> None:
+        """Let the first of the last `slots` frames be the sink from now on; their keys and values are to be rewritten by the next pass."""
+        self.first = self._sink_at = max(0, self.end - self.slots)
+
+    @torch.no_grad()
+    def _blend(self, oldest: int, kept: int) -> None:
+        """Give frames [oldest, kept), which leave the window, to the sink policy: at most one per sink frame at a time."""
+        size = self.spec.sink
+        for begin in range(oldest, kept, size):
+            gone = list(range(begin, min(begin + size, kept)))
+            rows = self._index([(frame - self.first) % size for frame in gone])
+            evicted = self._index([self.slot(frame) for frame in gone])
+            back = self.table(gone).inverse()
+            for layer, (k, v) in enumerate(zip(self.sink_k, self.sink_v, strict=True)):
+                k[:, :, rows] = self.policy.update(k[:, :, rows], rotate(self.k[layer][:, :, evicted].float(), back))
+                v[:, :, rows] = self.policy.update(v[:, :, rows], self.v[layer][:, :, evicted])
+            self._sink_at = None
+
+    @torch.no_grad()
+    def _place_sink(self) -> None:
+        """Bring the stored sink to what it holds now, at its position now. Once per block: nothing to do in later passes."""
+        position = self.sink_position(self.end)
+        if not self.sink_k or position == self._sink_at:
+            return
+        rows = self.token_slice(range(self.spec.sink))
+        table = self.table([position + place for place in range(self.spec.sink)])
+        for layer, k in enumerate(self.sink_k):
+            self.k[layer][:, :, rows] = rotate(k, table)
+            if self.sink_v:
+                self.v[layer][:, :, rows] = self.sink_v[layer]
+        self._sink_at = position
 
     def token_slice(self, slots: range) -> slice:
         return slice(slots.start * self.tokens, slots.stop * self.tokens)
 
-    def _index(self, frames: list[int]) -> torch.Tensor:
-        slots = torch.tensor([self.slot(frame) for frame in frames])
-        return (slots[:, None] * self.tokens + torch.arange(self.tokens)).flatten().to(self.k[0].device)
+    def table(self, positions: list[int]) -> RopeTable:
+        """Rotation of whole frames at temporal positions."""
+        return rope_table(positions, *self.grid, self.k[0].shape[-1], self.k[0].device)
+
+    def _index(self, slots: list[int]) -> torch.Tensor:
+        return (torch.tensor(slots)[:, None] * self.tokens + torch.arange(self.tokens)).flatten().to(self.k[0].device)
 
     def chronological(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of a layer's keys and values (B, H, L, D), oldest frame first; for inspection and export."""
-        index = self._index(self.visible(self.end))
-        return self.k[layer][:, :, index], self.v[layer][:, :, index]
+        """Copies of a layer's keys and values (B, H, L, D), oldest frame first; for inspection and export.
 
-    def table(self, frames: list[int], positions: dict[int, int]) -> RopeTable:
-        key = tuple(positions[frame] for frame in frames)
-        if key not in self._tables:
-            if len(self._tables) > 64:
-                self._tables.clear()
-            self._tables[key] = rope_table(list(key), *self.grid, self.k[0].shape[-1], self.k[0].device)
-        return self._tables[key]
-
-
-class Pass(list):
-    """One forward pass over a block: a list of layer caches, and the positions to call the model with."""
-
-    def __init__(self, cache: KVCache, start: int, end: int, write: bool) -> None:
-        super().__init__(_LayerPass(self, layer) for layer in range(len(cache.k)))
-        self.cache, self.write = cache, write
-        visible = cache.visible(end)
-        place = {frame: index for index, frame in enumerate(visible)} if cache.spec.relative else {frame: frame for frame in visible}
-        block = list(range(start, end))
-        self.positions = [place[frame] for frame in block]
-        self.own = _runs([cache.slot(frame) for frame in block])
-        history = [frame for frame in visible if frame < start]
-        self.history = _runs(sorted(cache.slot(frame) for frame in history))
-        by_slot = sorted(visible, key=cache.slot)
-        self.filled = len(visible)
-        self.key_table = cache.table(by_slot, place) if cache.spec.relative else None
-        past = [frame for frame in by_slot if frame < start]
-        self.past_table = cache.table(past, place) if cache.spec.relative and past else None
-
-
-class _LayerPass:
-    """One layer's view of a pass (the transformer's `LayerCache`)."""
-
-    def __init__(self, plan: Pass, layer: int) -> None:
-        self.plan, self.layer = plan, layer
-
-    def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take this pass's un-rotated keys and values; return all visible keys (rotated) and values."""
-        plan, cache = self.plan, self.plan.cache
-        k_buffer, v_buffer = cache.k[self.layer], cache.v[self.layer]
-        stored = k if plan.key_table is not None else rotate(k, table)
-        if plan.write:
-            done = 0
-            for run in plan.own:
-                target, source = cache.token_slice(run), slice(done, done + len(run) * cache.tokens)
-                k_buffer[:, :, target], v_buffer[:, :, target] = stored[:, :, source].detach(), v[:, :, source].detach()
-                done = source.stop
-            k_all, v_all = k_buffer[:, :, : plan.filled * cache.tokens], v_buffer[:, :, : plan.filled * cache.tokens]
-            return (k_all if plan.key_table is None else rotate(k_all, plan.key_table)), v_all
-        past_k = [k_buffer[:, :, cache.token_slice(run)].expand(k.shape[0], -1, -1, -1) for run in plan.history]
-        past_v = [v_buffer[:, :, cache.token_slice(run)].expand(v.shape[0], -1, -1, -1) for run in plan.history]
-        if plan.past_table is not None:
-            past_k = [rotate(torch.cat(past_k, 2), plan.past_table)]
-        own_k = rotate(k, table) if plan.key_table is not None else stored
-        return torch.cat((*past_k, own_k), 2), torch.cat((*past_v, v), 2)
-
-
-def _runs(slots: list[int]) -> list[range]:
-    """Consecutive slots as ranges, keeping the order: [3, 4, 5, 0] -> [3..6), [0..1)."""
-    runs: list[range] = []
-    for slot in slots:
-        if runs and runs[-1].stop == slot:
-            runs[-1] = range(runs[-1].start, slot + 1)
-        else:
-            runs.append(range(slot, slot + 1))
-    return runs
+        Keys are as the released caches hold them: rotated by absolute position, un-rotated with relative positions.
+        """
+        visible = self.visible(self.end)
+        index = torch.cat([torch.arange(run.start * self.tokens, run.stop * self.tokens) for run in runs([self.slot(f) for f in visible])])
+        k, v = self.k[layer][:, :, index.to(self.k[layer].device)], self.v[layer][:, :, index.to(self.k[layer].device)]
+        if self.spec.relative:
+            shift = self.sink_position(self.end) - self.first
+            k = rotate(k, self.table([frame + shift if self.is_sink(frame) else frame for frame in visible]).inverse())
+        return k, v

@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-CHECKPOINTS_VARIABLE = "ASTRO_CHECKPOINTS"
-DEFAULT_CHECKPOINTS = Path("~/.cache/astro")
+from astro_cli.commands.parity import parity
+from astro_cli.models.zoo.places import checkpoints_folder
+
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's memory limit, which the machine's total does not show
 GIB = 2**30
 PACKAGES = (
@@ -58,13 +59,25 @@ OPTIONAL = (
 )  # fmt: skip
 
 
-def doctor(json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False) -> None:
-    """Report versions, device, memory, packaged bases, and which optional parts are here.
+doctor_app = typer.Typer(name="doctor", invoke_without_command=True)
+doctor_app.command("parity")(parity)
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+@doctor_app.callback()
+def doctor_group(context: typer.Context, json_: JsonOption = False) -> None:
+    """Report versions, device, memory, packaged bases, and which optional parts are here; `parity` replays recordings of the released models.
 
     Optional checkpoints are looked for below the folder ASTRO_CHECKPOINTS names, by default ~/.cache/astro.
 
     Example: astro doctor --json
     """
+    if context.invoked_subcommand is None:
+        doctor(json_)
+
+
+def doctor(json_: JsonOption = False) -> None:
+    """Print the report, as tables or as JSON."""
     report = examine()
     if json_:
         typer.echo(json.dumps(report, indent=2))
@@ -156,10 +169,6 @@ def bases() -> list[dict[str, Any]]:
     return found
 
 
-def checkpoints_folder() -> Path:
-    return Path(os.environ.get(CHECKPOINTS_VARIABLE) or DEFAULT_CHECKPOINTS).expanduser()
-
-
 def look_for(part: Part, folder: Path) -> dict[str, Any]:
     """Whether a part is here; `missing` says what to add."""
     path = next((path for pattern in part.files for path in sorted(folder.glob(f"**/{pattern}"))), None)
@@ -168,8 +177,8 @@ def look_for(part: Part, folder: Path) -> dict[str, Any]:
         missing = f"the package {part.module}"
     elif part.files and path is None:
         missing = part.files[0]
-    elif path is not None and path.suffix in PICKLES:
-        missing = f"{path.name} as safetensors: pickles are not read"
+    elif path is not None and path.suffix in PICKLES and part.kind == "scorer":
+        missing = f"{path.name} as safetensors: a scorer's pickle is not read"
     return {
         "key": part.key, "kind": part.kind, "label": part.label, "found": not missing, "path": str(path) if path else None,
         "missing": missing, "enables": part.enables,

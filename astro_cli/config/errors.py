@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 EXIT_RUN = 1  # the run failed
 EXIT_USAGE = 2  # the command, the recipe or an input is wrong
+EXIT_INTEGRITY = 4  # numbers that do not add up
 
 
 class AstroError(Exception):
@@ -44,6 +45,14 @@ class PromptError(AstroError):
 
 class CheckpointError(AstroError):
     """A weights file that is missing, damaged or of another model."""
+
+
+class StreamError(AstroError):
+    """A stream that cannot run as asked: its length, its given frames or a prompt switch."""
+
+
+class RecordingError(AstroError):
+    """Recordings of a model that are missing, damaged or of another format."""
 
 
 class OutputError(AstroError):

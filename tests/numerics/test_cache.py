@@ -14,6 +14,7 @@ from astro_cli.rollout.streaming import StreamSpec, generate
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 SHAPE = (2, 4, 4)
+STEPS = warp_timesteps((1000, 500), 4.0)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def text(size: int) -> torch.Tensor:
 
 
 def spec(window: int | None = None, sink: int = 0, relative: bool = False, block: int = 2) -> StreamSpec:
-    return StreamSpec(warp_timesteps((1000, 500), 4.0), block, SHAPE, CacheSpec(window, sink, relative))
+    return StreamSpec(STEPS, block, SHAPE, CacheSpec(window, sink, relative))
 
 
 @pytest.mark.parametrize(("window", "sink"), [(None, 0), (4, 0), (6, 2)])
@@ -74,15 +75,17 @@ def test_a_batch_equals_its_samples(model):
         assert torch.allclose(together[row : row + 1], alone, atol=1e-5)
 
 
-def test_memory_does_not_grow_and_positions_stay_in_the_window(model):
+def test_memory_does_not_grow_over_ten_thousand_frames():
     cache = KVCache(layers=2, batch=1, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(6, 2, relative=True))
-    # bytes = 2 (k, v) x 2 layers x 2 heads x 6 frames x 4 tokens x 12 wide x 4 bytes
-    assert cache.bytes == 2 * 2 * 2 * 6 * 4 * 12 * 4
-    for start in range(0, 400, 2):
-        plan = cache.begin(start, 2, write=True)
-        assert max(plan.positions) <= 5
-    assert cache.bytes == 2 * 2 * 2 * 6 * 4 * 12 * 4
-    assert cache.visible(400) == [0, 1, 396, 397, 398, 399]
+    # bytes = 2 (k, v) x 2 layers x 2 heads x 6 frames x 4 tokens x 12 wide x 4 bytes; the sink's un-rotated keys: 1 x 2 x 2 x 2 x 4 x 12 x 4
+    sizes = {(cache.bytes, cache.sink_bytes)}
+    for start in range(0, 10_000, 2):
+        cache.begin(start, 2, write=True)
+        sizes.add((cache.bytes, cache.sink_bytes))
+    assert sizes == {(2 * 2 * 2 * 6 * 4 * 12 * 4, 2 * 2 * 2 * 4 * 12 * 4)}
+    assert cache.visible(10_000) == [0, 1, 9996, 9997, 9998, 9999]
+    # the window's keys keep their frame numbers 9996 .. 9999, so the sink goes to 9994, 9995: distances are those of places 0 .. 5
+    assert cache.sink_position(10_000) == 9994
 
 
 def test_ring_slots_by_hand():
@@ -91,24 +94,64 @@ def test_ring_slots_by_hand():
     assert [cache.slot(frame) for frame in range(10)] == [0, 1, 2, 3, 4, 5, 2, 3, 4, 5]
 
 
-def test_ema_alpha_one_is_a_fixed_sink_and_half_by_hand():
+def test_ema_values_by_hand():
     sink, evicted = torch.full((1, 1, 2, 1), 4.0), torch.full((1, 1, 2, 1), 2.0)
-    assert torch.equal(EmaSink(1.0).update("k", sink, evicted), sink)
+    assert torch.equal(EmaSink(1.0).update(sink, evicted), sink)
     # .5 * 4 + .5 * 2 = 3, then .5 * 3 + .5 * 2 = 2.5
-    policy = EmaSink(0.5)
-    assert policy.update("k", sink, evicted)[0, 0, 0, 0] == 3.0
-    assert policy.update("k", sink, evicted)[0, 0, 0, 0] == 2.5
+    once = EmaSink(0.5).update(sink, evicted)
+    assert once[0, 0, 0, 0] == 3.0
+    assert EmaSink(0.5).update(once, evicted)[0, 0, 0, 0] == 2.5
 
 
-def test_ema_keeps_float32_under_bfloat16():
-    """alpha .999 in bfloat16 alone would not move; the running sink does (reference, section 6.1)."""
-    policy = EmaSink(0.999)
-    sink, evicted = torch.ones(1, 1, 1, 1, dtype=torch.bfloat16), torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16)
-    for _ in range(40):
-        last = policy.update("k", sink, evicted)
-    assert abs(last.item() - 0.999**40) < 4e-3
+def test_ema_alpha_one_streams_as_a_fixed_sink(model):
+    for relative in (False, True):
+        fixed, ema = (StreamSpec(STEPS, 2, SHAPE, CacheSpec(6, 2, relative, policy, 1.0)) for policy in ("fixed", "ema"))
+        assert torch.allclose(generate(model, text(2), [1, 2], fixed, 16), generate(model, text(2), [1, 2], ema, 16), atol=1e-6)
 
 
-def test_a_window_too_small_for_sink_and_block_is_refused():
-    with pytest.raises(RecipeError, match="cannot hold the sink"):
-        CacheSpec(4, 2).check(3)
+def fill(cache: KVCache, start: int, value: float) -> None:
+    """Write a frame whose values are all `value`; its keys too, before rotation."""
+    plan = cache.begin(start, 1, write=True)
+    block = torch.full((1, 1, 1, 6), value, dtype=cache.k[0].dtype)
+    for layer in plan:
+        layer.exchange(block, block, cache.table([start]))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+def test_ema_blends_keys_before_rotation_and_keeps_float32(dtype, tolerance):
+    """alpha .999 in bfloat16 alone would stay at 1 (reference, section 6.1); the sink kept in float32 moves."""
+    spec = CacheSpec(3, 1, relative=True, policy="ema", alpha=0.999)
+    cache = KVCache(layers=1, batch=1, heads=1, head_dim=6, grid=(1, 1), spec=spec, dtype=dtype)
+    fill(cache, 0, 1.0)
+    for frame in range(1, 43):
+        fill(cache, frame, 0.0)
+    # frames 1 .. 40 have left the window of sink, frame 41 and frame 42: 40 updates by zeros
+    k, v = cache.chronological(0)
+    assert cache.sink_v[0].dtype == torch.float32
+    for found in (k, v):
+        assert abs(found[0, 0, 0].float() - 0.999**40).max() < tolerance
+
+
+def test_ema_folds_other_lengths_frame_by_frame():
+    """Sink of 2, single frames leave: frame 2 goes into sink frame 0, frame 3 into 1, frame 4 into 0."""
+    cache = KVCache(layers=1, batch=1, heads=1, head_dim=6, grid=(1, 1), spec=CacheSpec(3, 2, relative=True, policy="ema", alpha=0.5))
+    for frame, value in enumerate((8.0, 4.0, 2.0, 6.0, 1.0, 0.0)):
+        fill(cache, frame, value)
+    # sink 0: 8 -> (8 + 2)/2 = 5 -> (5 + 1)/2 = 3; sink 1: 4 -> (4 + 6)/2 = 5
+    assert torch.allclose(cache.chronological(0)[1][0, 0, :, 0], torch.tensor([3.0, 5.0, 0.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("window", "sink", "block", "key", "word"), [
+    (4, 2, 3, "window", "cannot hold the sink"), (6, 6, 3, "sink", "fewer frames than the window"), (6, 9, 3, "sink", "fewer frames"),
+    (8, 2, 3, "window", "a multiple of the block"), (None, -1, 3, "sink", "0 or more"),
+])  # fmt: skip
+def test_caches_that_cannot_stream_are_refused(window, sink, block, key, word):
+    with pytest.raises(RecipeError, match=word) as caught:
+        CacheSpec(window, sink).check(block)
+    assert caught.value.key == key
+
+
+def test_windows_that_can_stream_pass():
+    for window, sink, block in ((9, 3, 3), (6, 3, 3), (12, 3, 3), (15, 3, 3), (8, 2, 4), (5, 2, 1), (None, 3, 3)):
+        CacheSpec(window, sink).check(block)
+    CacheSpec(9, 1).check(4, first_frame_alone=True)  # one frame and two blocks

@@ -1,14 +1,17 @@
-"""The contract of a sink policy: what the sink holds after frames were evicted. Knows no indices."""
+"""The contract of a sink policy: what the sink holds after frames were evicted. Knows no indices and keeps no state."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
 
 class SinkPolicy(Protocol):
-    def update(self, key: Hashable, sink: torch.Tensor, evicted: torch.Tensor) -> torch.Tensor:
-        """New sink (B, H, sink tokens, D) of the buffer named `key`, given the tokens that leave the window, oldest first."""
+    """Keys arrive before rotation, so that what is blended has no position."""
+
+    blends: ClassVar[bool]  # whether evicted frames change the sink; if so the cache keeps the sink in float32 beside its own dtype
+
+    def update(self, sink_BHLD: torch.Tensor, evicted_BHLD: torch.Tensor) -> torch.Tensor:
+        """New sink tokens, float32, given as many tokens that leave the window; only called where `blends`."""
         ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from typing import ClassVar
 
 import torch
 
 
 class FixedSink:
-    def update(self, key: Hashable, sink: torch.Tensor, evicted: torch.Tensor) -> torch.Tensor:
-        return sink
+    blends: ClassVar[bool] = False
+
+    def update(self, sink_BHLD: torch.Tensor, evicted_BHLD: torch.Tensor) -> torch.Tensor:
+        return sink_BHLD

@@ -62,8 +62,15 @@ class Attention(nn.Module):
         k, v = self.keys_values(x_BLC)
         if cache is None:
             return self.attend(q, rotate(k, table), v, mask)
-        return self.attend(q, *cache.exchange(k, v, table), mask)
+        return self.attend(q, *self.exchange(cache, k, v, table), mask)
 
-    def cross_attention(self, x_BLC: torch.Tensor, text_kv: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Attend to all text positions, padding included: Wan has no mask here, and the padding's constant vector matters."""
+    def exchange(self, cache: LayerCache, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
+        """This pass's keys and values into the cache, all visible ones out of it; a method, so that `compiled` can leave it uncompiled."""
+        return cache.exchange(k, v, table)
+
+    def cross_attention(self, x_BLC: torch.Tensor, text_kv: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Attend to all text positions, padding included: Wan has no mask here, and the padding's constant vector matters.
+
+        text_kv: keys, values, and where padding is folded what is added to the scores.
+        """
         return self.attend(self.heads(self.norm_q(self.to_q(x_BLC))), *text_kv)

@@ -1,12 +1,18 @@
-"""Key map between the original Wan 2.1 checkpoints and diffusers' names (which are ours). Reference, section 9."""
+"""Names of a Wan transformer's parameters: markers and prefixes off, original Wan 2.1 names -> diffusers' (which are ours). Reads no file.
+
+Source: reference, section 9.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
+# What FSDP, activation checkpointing and torch.compile put into names when they wrap a module.
+MARKERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+PREFIXES = ("model.", "diffusion_model.")
 _BLOCK = {"self_attn": "attn1", "cross_attn": "attn2", "norm3": "norm2", "modulation": "scale_shift_table"}
 _LEAF = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 _OUTSIDE = (
@@ -22,8 +28,17 @@ _OUTSIDE = (
 )
 
 
+def plain(key: str, prefixes: Iterable[str] = PREFIXES) -> str:
+    """A name without wrappers' markers, wherever they stand, and without leading prefixes."""
+    for marker in MARKERS:
+        key = key.replace(marker, "")
+    while prefix := next((prefix for prefix in prefixes if key.startswith(prefix)), None):
+        key = key.removeprefix(prefix)
+    return key
+
+
 def to_diffusers(key: str) -> str:
-    """Name in diffusers' layout of a parameter named as in the original Wan 2.1 code."""
+    """Name in diffusers' layout of a parameter named as in the original Wan 2.1 code; other names stay."""
     match = re.match(r"^blocks\.(\d+)\.(self_attn|cross_attn|norm3|modulation)(.*)$", key)
     if match:
         index, part, rest = match.groups()

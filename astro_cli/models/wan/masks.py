@@ -16,19 +16,28 @@ def block_ends(num_frames: int, block: int, first_frame_alone: bool = False) -> 
     return [min((frame // block + 1) * block, num_frames) for frame in range(num_frames)]
 
 
-def block_causal_mask(num_frames: int, tokens_per_frame: int, block: int, window: int | None = None, first_frame_alone: bool = False) -> torch.Tensor:
+def block_causal_mask(
+    num_frames: int, tokens_per_frame: int, block: int, window: int | None = None, sink: int = 0, *, first_frame_alone: bool = False
+) -> torch.Tensor:
     """(L, L) mask of block-causal self-attention.
 
     Args:
         window: latent frames visible, counted back from the end of the query's block (so it includes that block); None = all.
+        sink: first frames that stay visible; the window includes them.
     """
     frame = torch.arange(num_frames)
     end = torch.tensor(block_ends(num_frames, block, first_frame_alone))
-    visible = frame[None, :] < end[:, None]
-    if window is not None:
-        visible &= frame[None, :] >= end[:, None] - window
+    visible = (frame[None, :] < end[:, None]) & _in_reach(end, window, sink)
     visible |= torch.eye(num_frames, dtype=torch.bool)
     return _to_tokens(visible, tokens_per_frame)
+
+
+def _in_reach(end_F: torch.Tensor, window: int | None, sink: int) -> torch.Tensor:
+    """(F, F): key frames a rolling cache still holds when the query's block, which ends at `end_F`, is the newest."""
+    frame = torch.arange(len(end_F))
+    if window is None:
+        return torch.ones(len(end_F), len(end_F), dtype=torch.bool)
+    return (frame[None, :] >= end_F[:, None] - (window - sink)) | (frame[None, :] < sink)
 
 
 def teacher_forcing_mask(
@@ -42,9 +51,7 @@ def teacher_forcing_mask(
     frame = torch.arange(num_frames)
     end = torch.tensor(block_ends(num_frames, block, first_frame_alone))
     start = torch.tensor([end.tolist().index(block_end) for block_end in end.tolist()])  # first frame of the frame's block
-    in_reach = torch.ones(num_frames, num_frames, dtype=torch.bool)
-    if window is not None:
-        in_reach = (frame[None, :] >= end[:, None] - (window - sink)) | (frame[None, :] < sink)
+    in_reach = _in_reach(end, window, sink)
     clean = (frame[None, :] < end[:, None]) & in_reach
     context = (frame[None, :] < start[:, None]) & in_reach
     own = (frame[None, :] >= start[:, None]) & (frame[None, :] < end[:, None])

@@ -28,6 +28,9 @@ class RopeTable:
     def tokens(self, start: int, stop: int) -> RopeTable:
         return RopeTable(self.cos[start:stop], self.sin[start:stop])
 
+    def inverse(self) -> RopeTable:
+        return RopeTable(self.cos, -self.sin)
+
 
 def axis_widths(head_dim: int) -> tuple[int, int, int]:
     """Channels given to (time, height, width)."""

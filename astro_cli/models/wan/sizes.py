@@ -1,0 +1,131 @@
+"""Sizes of a Wan transformer from its tensors' shapes and from the config.json of either layout, compared. Reads no tensor's values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.weights import Shaped
+
+HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths (reference, section 1.1)
+NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
+PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
+TEXT, TIME = "condition_embedder.text_embedder.linear_1.weight", "condition_embedder.time_embedder.linear_1.weight"
+BY_SHAPE = ("dim", "ffn_dim", "num_layers", "in_channels", "patch", "freq_dim", "text_dim")
+COMPARED = (*BY_SHAPE, "num_heads", "eps")  # text_len is no property of the weights
+ORIGINAL = {"dim": "dim", "ffn_dim": "ffn_dim", "num_heads": "num_heads", "num_layers": "num_layers", "in_dim": "in_channels",
+            "freq_dim": "freq_dim", "text_dim": "text_dim", "text_len": "text_len", "eps": "eps"}  # fmt: skip
+DIFFUSERS = {"ffn_dim": "ffn_dim", "num_attention_heads": "num_heads", "num_layers": "num_layers", "in_channels": "in_channels",
+             "freq_dim": "freq_dim", "text_dim": "text_dim", "eps": "eps"}  # fmt: skip
+
+
+def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:
+    """The fields of `WanConfig` that shapes tell: all but num_heads, eps and text_len. Names are diffusers'.
+
+    Raises:
+        CheckpointError: no Wan transformer, or one without the tensors that tell its sizes.
+    """
+    layers = [int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key))]
+    lost = [key for key in (PATCH, FEED, TEXT, TIME) if key not in tensors]
+    if len(lost) == 4 or not layers:
+        tops = ", ".join(sorted({key.split(".")[0] for key in tensors})[:8]) or "nothing"
+        raise CheckpointError(where, "", f"no Wan transformer: found {tops}; expected patch_embedding, condition_embedder, blocks, proj_out")
+    if lost:
+        raise CheckpointError(where, lost[0], f"missing: {len(lost)} of the tensors that tell the model's sizes")
+    odd = [key for key, rank in ((PATCH, 5), (FEED, 2), (TEXT, 2), (TIME, 2)) if len(tensors[key].shape) != rank]
+    if odd:
+        raise CheckpointError(where, odd[0], f"is {tuple(tensors[odd[0]].shape)}, which no Wan transformer has")
+    patch, feed = tensors[PATCH].shape, tensors[FEED].shape
+    return {
+        "dim": patch[0], "in_channels": patch[1], "patch": tuple(patch[3:]), "ffn_dim": feed[0], "num_layers": max(layers) + 1,
+        "text_dim": tensors[TEXT].shape[1], "freq_dim": tensors[TIME].shape[1],
+    }  # fmt: skip
+
+
+def declared(path: Path) -> dict[str, Any]:
+    """The fields of `WanConfig` that a config.json gives: diffusers' or the original layout, or a run's card with its `model` table.
+
+    Raises:
+        CheckpointError: unreadable, or of another kind of model.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, "", f"no readable config: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(path, "", "no readable config: expected a table")
+    if data.get("image_dim") or data.get("model_type") in ("i2v", "flf2v", "vace"):
+        raise CheckpointError(path, "", "an image-to-video model, expected text-to-video", hint="use the T2V weights")
+    if isinstance(data.get("model"), dict):
+        return dict(data["model"])
+    if all(isinstance(data.get(key), int) for key in ("num_attention_heads", "attention_head_dim")):
+        fields = {ours: data[theirs] for theirs, ours in DIFFUSERS.items() if theirs in data}
+        return fields | {"dim": data["num_attention_heads"] * data["attention_head_dim"], "patch": data.get("patch_size", (1, 2, 2))[1:]}
+    if "dim" in data and "num_heads" in data:
+        return {ours: data[theirs] for theirs, ours in ORIGINAL.items() if theirs in data}
+    raise CheckpointError(path, "_class_name", f"found {data.get('_class_name') or 'no class'}, expected WanTransformer3DModel or WanModel")
+
+
+def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | None, where: Path) -> WanConfig:
+    """One config from what the shapes say, what config.json says and what is wanted (whose text_len counts).
+
+    Raises:
+        CheckpointError: they disagree, or nothing gives the number of heads.
+    """
+    table = table | ({"patch": tuple(table["patch"])} if "patch" in table else {})
+    for field in BY_SHAPE:
+        if field in table and table[field] != shapes[field]:
+            raise CheckpointError(where, field, f"config.json says {table[field]}, the tensors are of {shapes[field]}")
+    source = table if wanted is None else wanted.model_dump() | table
+    fields = shapes | {field: source[field] for field in ("eps", "text_len") if field in source}
+    fields["num_heads"] = heads = _heads(shapes["dim"], table, wanted)
+    if wanted is not None and any(fields[field] != getattr(wanted, field) for field in COMPARED):
+        raise _another_size(fields, wanted, where)
+    if heads is None:
+        raise CheckpointError(where, "num_heads", f"width {shapes['dim']} does not give it", hint="add the model's config.json beside it")
+    try:
+        config = WanConfig(**fields)
+    except ValidationError as error:
+        raise CheckpointError(where, "config.json", f"impossible sizes: {error.errors()[0]['msg']}") from error
+    return config if wanted is None else wanted
+
+
+def _heads(width: int, table: Mapping[str, Any], wanted: WanConfig | None) -> int | None:
+    """From config.json, else what is wanted at that width, else what a released width has, else what is wanted."""
+    if "num_heads" in table:
+        return table["num_heads"]
+    if width in HEAD_WIDTH and not (wanted is not None and wanted.dim == width):
+        return width // HEAD_WIDTH[width]
+    return None if wanted is None else wanted.num_heads
+
+
+def _another_size(fields: dict[str, Any], wanted: WanConfig, where: Path) -> CheckpointError:
+    expected = wanted.model_dump()
+    differ = [field for field in COMPARED if fields[field] != expected[field]]
+    found, allowed = (", ".join(f"{field} {side[field]}" for field in differ) for side in (fields, expected))
+    what = f"found {name(fields)} weights ({found}), expected {name(expected)} ({allowed})"
+    return CheckpointError(where, "model", what, hint="choose weights of that size, or set the recipe's [model]")
+
+
+def name(fields: Mapping[str, Any]) -> str:
+    """ "1.3B", "14B", or width and layers of another size."""
+    size = fields["dim"], fields["num_layers"]
+    return NAMES.get(size, f"{size[0]}-wide {size[1]}-layer")
+
+
+def to_diffusers(config: WanConfig, version: str) -> dict[str, Any]:
+    """config.json of diffusers' `WanTransformer3DModel`."""
+    return {
+        "_class_name": "WanTransformer3DModel", "_diffusers_version": version, "patch_size": [1, *config.patch],
+        "num_attention_heads": config.num_heads, "attention_head_dim": config.head_dim, "in_channels": config.in_channels,
+        "out_channels": config.in_channels, "text_dim": config.text_dim, "freq_dim": config.freq_dim, "ffn_dim": config.ffn_dim,
+        "num_layers": config.num_layers, "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads", "eps": config.eps,
+        "added_kv_proj_dim": None, "image_dim": None, "rope_max_seq_len": 1024,
+    }  # fmt: skip
