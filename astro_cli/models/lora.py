@@ -1,23 +1,21 @@
-"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying. Owns no training logic.
+"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying. Owns no training logic, no file.
 
+Files are read and written in `lora_files`.
 Astrolabe keeps three: `default` (trained), `old` (the behaviour policy), `ref` (the KL reference). All start equal to the base.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as LoraLinear
-from safetensors.torch import save_file
 from torch import nn
 
 # Every Linear inside the attention blocks: q, k, v, o of self- and cross-attention and both of the feed-forward, ten per block.
@@ -88,15 +86,6 @@ def blend(network: nn.Module, target: str, source: str, keep: float) -> None:
     new = adapter_state(network, source)
     for key, value in adapter_state(network, target).items():
         value.lerp_(new[key], 1.0 - keep)
-
-
-def save_peft(folder: Path, state: dict[str, torch.Tensor], rank: int, alpha: float) -> None:
-    """Write an adapter in peft's layout: adapter_model.safetensors and adapter_config.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"base_model.model.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "target_modules": TARGETS, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 @torch.no_grad()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,15 @@ from torch import nn
 from astro_cli.config.errors import CheckpointError, did_you_mean
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
+MODEL_HINT = "does the recipe's [model] match?"
+PIECE = 2**24  # bytes hashed between two reports of progress
+
+
+class Shaped(Protocol):
+    """A tensor, or what will be read as one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 def packaged() -> list[str]:
@@ -49,37 +59,69 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: truncated, or not safetensors.
     """
     if path.suffix != ".safetensors":
-        raise CheckpointError(path, "", f"found a {path.suffix or 'file without ending'}, expected .safetensors", hint="pickles are not read")
+        raise CheckpointError(path, "", f"found a {path.suffix or 'file without ending'}, expected .safetensors", hint="`astro zoo import` reads .pt")
     try:
         return load_file(path)
     except SafetensorError as error:
-        size = path.stat().st_size
-        hint = "copy the file again; it must be complete safetensors"
-        raise CheckpointError(path, "", f"damaged or not safetensors ({size} bytes): {error}", hint=hint) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: SafetensorError) -> CheckpointError:
+    """The error that says a file is truncated or no safetensors."""
+    what = f"damaged or not safetensors ({path.stat().st_size} bytes): {error}"
+    return CheckpointError(path, "", what, hint="copy the file again; it must be complete safetensors")
 
 
 def load_into(module: nn.Module, path: Path) -> None:
     """Load a file into a module, every key and shape checked; values are cast to the module's dtype."""
-    state, expected = read(path), module.state_dict()
-    wrong = [f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
-             for key in expected if key in state and state[key].shape != expected[key].shape]  # fmt: skip
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if wrong:
-        what = f"another size: {wrong[0]} ({len(wrong)} tensors differ)"
-        raise CheckpointError(path, wrong[0].split(" ")[0], what, hint="does the recipe's [model] match?")
-    if missing or extra:
-        what = "; ".join(f"{len(keys)} {word} (first: {keys[0]})" for word, keys in (("missing", missing), ("unexpected", extra)) if keys)
-        raise CheckpointError(path, "", f"keys of another model: {what}", hint="does the recipe's [model] match?")
+    state = read(path)
+    check_state(state, module.state_dict(), path)
     module.load_state_dict(state)
 
 
-def write(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Write tensors atomically: a reader sees the whole file or none."""
+def differences(state: Mapping[str, Shaped], expected: Mapping[str, Shaped]) -> dict[str, list[str]]:
+    """Names that are "missing", "unexpected" or of another size ("resized"), each in `expected`'s or alphabetic order; empty ones left out."""
+    lists = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "resized": [key for key in expected if key in state and tuple(state[key].shape) != tuple(expected[key].shape)],
+    }
+    return {word: keys for word, keys in lists.items() if keys}
+
+
+def check_state(state: Mapping[str, Shaped], expected: Mapping[str, Shaped], path: Path, hint: str = MODEL_HINT) -> None:
+    """Compare keys and shapes of tensors read from `path` with those of a module.
+
+    Raises:
+        CheckpointError: the first tensor of another size, or how many keys are missing or unexpected.
+    """
+    wrong = differences(state, expected)
+    if "resized" in wrong:
+        key, count = wrong["resized"][0], len(wrong["resized"])
+        what = f"another size: {key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)} ({count} tensors differ)"
+        raise CheckpointError(path, key, what, hint=hint)
+    if wrong:
+        what = "; ".join(f"{len(keys)} {word} (first: {keys[0]})" for word, keys in wrong.items())
+        raise CheckpointError(path, "", f"keys of another model: {what}", hint=hint)
+
+
+def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors atomically: a reader sees the whole file or none. `metadata` goes into the file's header.
+
+    Raises:
+        OSError: the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary, metadata={"format": "pt"})
+        save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
+        temporary.chmod(path.parent.stat().st_mode & 0o666)  # the library gives its files to their owner only
         os.replace(temporary, path)
+    except SafetensorError as error:  # the library hides the system's error number in its text
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,4 +138,15 @@ def write_json(path: Path, data: Any) -> None:
 
 def digest(path: Path) -> str:
     """Short sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return sha256(path)[:16]
+
+
+def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
+    """sha256 of a file's bytes, read piece by piece; `report` hears how many bytes each piece had."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            total.update(piece)
+            if report is not None:
+                report(len(piece))
+    return total.hexdigest()

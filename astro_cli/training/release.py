@@ -6,21 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from astro_cli.models import lora, weights
+from astro_cli.models import lora, lora_files, weights
 from astro_cli.objectives.base import Setting
 from astro_cli.recipe import Recipe
 from astro_cli.training.rundir import RunDir
 
 
 def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
-    """Write the trained student (adapters merged; the adapter also on its own in peft's layout) or codec, then the card."""
+    """Write the trained student (adapters merged; the adapter also on its own in peft's and diffusers' layouts) or codec, then the card."""
     for role in ("student", "codec"):
         module = setting.roles.modules.get(role)
         if module is None:
             continue
         if recipe.lora is not None and role == "student":
             state = lora.merged_state(module, lora.TRAINED)
-            lora.save_peft(run.final / "lora", lora.adapter_state(module, lora.TRAINED), recipe.lora.rank, recipe.lora.alpha)
+            adapter = lora.adapter_state(module, lora.TRAINED)
+            for save in (lora_files.save_peft, lora_files.save_diffusers):
+                save(run.final / "lora", adapter, recipe.lora.rank, recipe.lora.alpha, lora.TARGETS)
         else:
             state = module.state_dict()
         weights.write(run.final / f"{role}.safetensors", state)
@@ -33,12 +35,15 @@ def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, A
 
     `environment` is that of the run's start: its commit made the weights.
     """
-    card = {
+    made = {"commit": environment["commit"], "dirty": environment["dirty"], "weights_hash": weights.digest(folder / f"{role}.safetensors")}
+    weights.write_json(folder / f"{role}.json", describe(recipe, role) | made)
+
+
+def describe(recipe: Recipe, role: str) -> dict[str, Any]:
+    """What a card says of the recipe: its identity, sizes and how its weights are sampled."""
+    return {
         "recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "backbone": recipe.backbone, "role": role,
-        "commit": environment["commit"], "dirty": environment["dirty"],
-        "weights_hash": weights.digest(folder / f"{role}.safetensors"), "model": recipe.model.model_dump(),
-        "video": recipe.video.model_dump(), "sampler": recipe.sampler.model_dump(), "cache": recipe.cache.model_dump(),
-        "teacher": recipe.teacher.model_dump(), "sampling": "ode" if recipe.command == "pretrain" else "few_step",
-        "codec": recipe.base.codec,
+        "model": recipe.model.model_dump(), "video": recipe.video.model_dump(), "sampler": recipe.sampler.model_dump(),
+        "cache": recipe.cache.model_dump(), "teacher": recipe.teacher.model_dump(),
+        "sampling": "ode" if recipe.command == "pretrain" else "few_step", "codec": recipe.base.codec,
     }  # fmt: skip
-    weights.write_json(folder / f"{role}.json", card)

@@ -80,20 +80,3 @@ def test_merged_weights_give_the_adapted_network(adapted):
     plain = CausalWan(TINY).eval()
     plain.load_state_dict(lora.merged_state(network, "default"))
     torch.testing.assert_close(forward(plain), forward(network), atol=1e-5, rtol=1e-5)
-
-
-def test_the_written_adapter_loads_into_peft(adapted, tmp_path):
-    from peft import LoraConfig, set_peft_model_state_dict
-    from peft.mapping import inject_adapter_in_model
-    from safetensors.torch import load_file
-
-    network, _ = adapted
-    train(network)
-    lora.save_peft(tmp_path, lora.adapter_state(network, "default"), 4, 8)
-    fresh = CausalWan(TINY).eval()
-    fresh.load_state_dict({k.replace(".base_layer", ""): v for k, v in network.state_dict().items() if ".lora_" not in k})
-    config = LoraConfig.from_pretrained(str(tmp_path))
-    inject_adapter_in_model(config, fresh)
-    result = set_peft_model_state_dict(fresh, load_file(tmp_path / "adapter_model.safetensors"))
-    assert not result.unexpected_keys
-    torch.testing.assert_close(forward(fresh), forward(network), atol=1e-5, rtol=1e-5)

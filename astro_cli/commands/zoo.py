@@ -1,0 +1,101 @@
+"""`astro zoo`: lists, imports and verifies released checkpoints. Downloads nothing; `list` needs no torch."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from astro_cli.commands.recipe import JsonOption, echo_aligned
+from astro_cli.config.errors import EXIT_RUN
+from astro_cli.models.zoo.entries import ENTRIES, Entry
+from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_folder, imported, locate, released, target
+
+IMPORTED, HERE, MISSING = "imported", "here", "missing"
+
+zoo_app = typer.Typer(name="zoo", no_args_is_help=True, help="List, import and verify released checkpoints.")
+SourceArgument = Annotated[str, typer.Argument(metavar="NAME|PATH", help="A name of `astro zoo list`, or a file or folder.")]
+
+
+class Dtype(StrEnum):
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+@zoo_app.command("list")
+def list_(json_: JsonOption = False) -> None:
+    """List the released checkpoints astro knows, which are here, and where a missing one belongs.
+
+    Example: astro zoo list
+    """
+    rows = [row(entry) for entry in ENTRIES]
+    if json_:
+        typer.echo(json.dumps({"checkpoints": str(checkpoints_folder()), "entries": rows}, indent=2))
+        return
+    columns = ("name", "state", "what", "format", "nesting", "licence", "repo", "file")
+    echo_aligned([list(columns), *([str(each[column]) for column in columns] for each in rows)])
+    folder = f"{checkpoints_folder()} ({CHECKPOINTS_VARIABLE})"
+    typer.echo(f"a missing FILE of OWNER/REPO belongs at REPO/FILE below {folder}; `astro zoo import NAME` converts what is here", err=True)
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    """What `list` says of an entry; `path` is where it is, or where its file belongs."""
+    done, raw = imported(entry), released(entry)
+    return {
+        "name": entry.name, "state": IMPORTED if done else HERE if raw else MISSING, "kind": entry.kind, "what": entry.what,
+        "repo": entry.repo, "file": entry.file, "format": entry.format, "nesting": entry.nesting, "licence": entry.licence,
+        "path": str(done or raw or target(entry)),
+    }  # fmt: skip
+
+
+@zoo_app.command("import")
+def import_(
+    source: SourceArgument,
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder to write; default: NAME in the checkpoints folder.")] = None,
+    lora: Annotated[str | None, typer.Option("--lora", metavar="FILE", help="LoRA to merge: file, folder or name.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Cast to; default as stored.")] = None,
+    ema: Annotated[bool | None, typer.Option("--ema/--no-ema", help="Only, or never, the moving average; default as the release does.")] = None,
+) -> None:
+    """Convert a checkpoint into one folder: safetensors in diffusers' names, config.json, manifest.json. Whole or not at all.
+
+    Example: astro zoo import self_forcing --dtype bf16
+    """
+    from astro_cli.commands.progress import RunProgress
+    from astro_cli.models.zoo.importing import import_checkpoint
+
+    with RunProgress() as progress:
+        folder, new = import_checkpoint(source, to, lora=lora, dtype=dtype.value if dtype else None, ema=ema, report=progress.work)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    typer.echo(folder)
+    typer.echo(
+        f"{'imported' if new else 'there already'}: {manifest['nesting']}, {manifest['names']}, {manifest['parameters']:,} parameters", err=True
+    )
+    typer.echo(f"licence: {manifest['licence']}", err=True)
+
+
+@zoo_app.command()
+def verify(source: SourceArgument, json_: JsonOption = False) -> None:
+    """Check names, shapes, dtype and sha256 of an import, or names and shapes of a release; exit code 1 if something is wrong.
+
+    Example: astro zoo verify self_forcing
+    """
+    from astro_cli.commands.progress import RunProgress
+    from astro_cli.models.zoo.verify import problems
+
+    path = locate(source)
+    with RunProgress() as progress:
+        found = problems(path, progress.work)
+    whole = (path / MANIFEST).is_file()
+    if json_:
+        typer.echo(json.dumps({"path": str(path), "ok": not found, "manifest": whole, "problems": found}, indent=2))
+    elif found:
+        for line in found:
+            typer.echo(f"wrong  {line}")
+    else:
+        typer.echo(f"ok  {path}" + ("" if whole else "  (no manifest: bytes not checked)"))
+    if found:
+        raise typer.Exit(EXIT_RUN)

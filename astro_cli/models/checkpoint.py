@@ -1,0 +1,170 @@
+"""Wan transformer checkpoints of every release, as one state dict in diffusers' names with its sizes. Trains nothing, writes nothing.
+
+Reads diffusers folders, original Wan files and folders, and the releases of the reference, section 9. Tensors stay on disk until asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models import nesting
+from astro_cli.models.tensor_files import INDEX, PICKLES, LazyState, LazyTensor, open_file, shard_names, some
+from astro_cli.models.wan import keys, sizes
+from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.models.weights import check_state
+from astro_cli.models.zoo.entries import of_path
+from astro_cli.models.zoo.places import locate
+
+STEM = "diffusion_pytorch_model"  # diffusers' and Wan's own name of a transformer's weights
+STUDENT = "student.safetensors"  # a finished run's, with its card beside it
+# Files that may hold a folder's transformer, the surest first; a folder is searched with `transformer/` before and `final/` after it.
+PATTERNS = (f"{STEM}{INDEX}", f"{STEM}.safetensors", STUDENT, f"*{INDEX}", "*.safetensors", *(f"*{end}" for end in PICKLES))
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A transformer's weights.
+
+    Attributes:
+        state: tensors by diffusers' names, read when asked for.
+        config: sizes, from the shapes and, where there is one, config.json.
+        source: the file, or the folder's index or file, they come from.
+        format: container and names, for example "pickle, original names".
+        nesting: the part of a torch.save file that was taken (generator_ema, generator, model, state_dict) or "flat".
+        files: everything that was read, in the order of their names: shards, index, config.json.
+    """
+
+    state: LazyState
+    config: WanConfig
+    source: Path
+    format: str
+    nesting: str
+    files: tuple[Path, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.numel for tensor in self.state.tensors.values())
+
+
+def load_transformer(source: str | Path, *, config: WanConfig | None = None, dtype: torch.dtype | None = None, ema: bool | None = None) -> Checkpoint:
+    """A checkpoint, every name and shape checked; no tensor is read yet.
+
+    Args:
+        source: file or folder, one below the checkpoints folder, or a known release's name (`astro zoo list`).
+        config: the sizes wanted; weights of another size are refused. Without it sizes come from the checkpoint alone.
+        dtype: cast to on reading; default as stored (moving averages are stored in float32).
+        ema: True takes the moving average only, False never; None takes it where there is one, but for releases that run without
+            (Causal-Forcing's chunk-wise student).
+
+    Raises:
+        CheckpointError: missing, truncated, unsafe, of unknown nesting, of another model or size.
+
+    Source: reference, section 9. Deviations: None.
+    """
+    file, table = _pick(locate(source))
+    entry = of_path(file)
+    order = nesting.order(ema, plain_first=entry is not None and entry.plain_first)
+    hint = "leave --ema/--no-ema out" if ema is not None else "is it a transformer of this family?"
+    wrapped, nested = nesting.unwrap(open_file(file), order, file, hint)
+    tensors, original = _renamed(wrapped, file)
+    found = sizes.settle(sizes.from_shapes(tensors, file), sizes.declared(table) if table else {}, config, file)
+    check_state(tensors, expected(found), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")
+    container = "pickle" if file.suffix in PICKLES else "shards" if file.name.endswith(INDEX) else "safetensors"
+    names = "original" if original else "diffusers"
+    return Checkpoint(LazyState(tensors, dtype), found, file, f"{container}, {names} names", nested, _files(file, table))
+
+
+def find(source: str | Path) -> Path:
+    """The file or index `load_transformer` reads. Raises: CheckpointError: there is none."""
+    return _pick(locate(source))[0]
+
+
+def expected(config: WanConfig) -> dict[str, torch.Tensor]:
+    """Names and shapes a checkpoint of these sizes has, on the meta device."""
+    with torch.device("meta"):
+        return CausalWan(config).state_dict()
+
+
+@torch.no_grad()
+def into(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Fill a module, one tensor at a time. A module on the meta device takes the tensors themselves, any other casts them to its own dtype.
+
+    Raises:
+        CheckpointError: names or shapes differ; the module is unchanged then.
+    """
+    fill(module, checkpoint.state, checkpoint.source)
+
+
+@torch.no_grad()
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
+    """As `into`, from any state dict, for example one with a LoRA merged into it; `where` is what an error names."""
+    own = module.state_dict()
+    shapes = state.tensors if isinstance(state, LazyState) else state
+    check_state(shapes, own, where)
+    for name in own:
+        owner, _, leaf = name.rpartition(".")
+        holder = module.get_submodule(owner)
+        if own[name].is_meta:
+            setattr(holder, leaf, nn.Parameter(state[name], requires_grad=holder.get_parameter(leaf).requires_grad))
+        else:
+            holder.get_parameter(leaf).copy_(state[name])
+
+
+def _pick(path: Path) -> tuple[Path, Path | None]:
+    """The file or index that holds the transformer, and the config.json or card that belongs to it."""
+    file = path if path.is_file() else _in_folder(path)
+    card = file.with_suffix(".json")
+    if file.name == STUDENT and card.is_file():
+        return file, card
+    table = file.parent / "config.json"
+    whole = path.is_dir() or file.name.startswith(STEM)  # a lone file of another name may have a neighbour's config.json beside it
+    return file, table if whole and table.is_file() else None
+
+
+def _in_folder(folder: Path) -> Path:
+    for place in (folder / "transformer", folder, folder / "final"):
+        for pattern in PATTERNS:
+            found = sorted(path for path in place.glob(pattern) if not path.name.startswith("."))
+            if found and all(SHARD.search(path.name) for path in found):
+                raise CheckpointError(place, f"{STEM}{INDEX}", f"missing: {len(found)} shards without their index", hint="copy the index too")
+            if len(found) > 1:
+                names = some([path.name for path in found])
+                raise CheckpointError(place, "", f"found {len(found)} files that may be the transformer: {names}", hint="name one of them")
+            if found:
+                return found[0]
+    what = "not a checkpoint: no safetensors and no torch.save file in it or its transformer/"
+    raise CheckpointError(folder, "", what, hint="name a diffusers or Wan 2.1 folder, or a file")
+
+
+def _renamed(wrapped: Mapping[str, LazyTensor], where: Path) -> tuple[dict[str, LazyTensor], bool]:
+    """Tensors by diffusers' names, and whether they came under original ones.
+
+    Raises:
+        CheckpointError: two names mean one parameter, or a tensor is not floating-point.
+    """
+    tensors: dict[str, LazyTensor] = {}
+    original = False
+    for key, tensor in wrapped.items():
+        plain = keys.plain(key)
+        name = keys.to_diffusers(plain)
+        if name in tensors:
+            raise CheckpointError(where, key, f"a second tensor for {name}", hint="the file mixes two copies of the weights")
+        if tensor.dtype not in FLOATS:
+            raise CheckpointError(where, key, f"stored as {tensor.dtype}, expected float32, float16 or bfloat16")
+        tensors[name], original = tensor, original or name != plain
+    return tensors, original
+
+
+def _files(file: Path, table: Path | None) -> tuple[Path, ...]:
+    shards = {file.parent / name for name in shard_names(file).values()} if file.name.endswith(INDEX) else set()
+    return tuple(sorted({file, *shards, *([table] if table else [])}))

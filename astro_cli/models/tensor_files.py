@@ -1,0 +1,166 @@
+"""Files of tensors, read lazily: safetensors, sharded safetensors, torch.save. Knows no model and no names; runs no code of a file."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models.weights import damaged
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", *PICKLES)
+INDEX = ".safetensors.index.json"
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+# What torch raises for a torch.save file that is cut off or overwritten, in either of its two formats.
+BROKEN = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+FOREIGN = re.compile(r"(?:GLOBAL |<class ')([\w.]+)")  # the name torch's weights_only reader refuses
+SHOWN = 3  # names an error lists
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor of a file: shape and dtype are known, `read` gives the values."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], torch.Tensor]
+
+    @property
+    def numel(self) -> int:
+        return torch.Size(self.shape).numel()
+
+
+class LazyState(Mapping[str, torch.Tensor]):
+    """A state dict that reads a tensor when it is asked for, in `dtype` (None: as stored). Holds none of them."""
+
+    def __init__(self, tensors: Mapping[str, LazyTensor], dtype: torch.dtype | None = None) -> None:
+        self.tensors, self.dtype = tensors, dtype
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        value = self.tensors[key].read()
+        return value if self.dtype is None else value.to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def of_tensor(value: torch.Tensor) -> LazyTensor:
+    return LazyTensor(tuple(value.shape), value.dtype, lambda: value)
+
+
+def open_file(path: Path) -> dict[str, Any]:
+    """Contents of a tensor file or of a shard index; tensors lazy, a torch.save file's nesting kept.
+
+    Raises:
+        CheckpointError: not such a file, truncated, a shard missing, or a pickle with more than tensors in it.
+    """
+    if path.name.endswith(INDEX):
+        return dict(open_shards(path))
+    if path.suffix == ".safetensors":
+        return dict(open_safetensors(path))
+    if path.suffix in PICKLES:
+        return open_pickle(path)
+    found = path.suffix or "no ending"
+    raise CheckpointError(path, "", f"not a checkpoint: found {found}, expected {', '.join(SUFFIXES)} or *{INDEX}")
+
+
+def open_safetensors(path: Path) -> dict[str, LazyTensor]:
+    """Raises: CheckpointError: truncated, not safetensors, or quantised weights."""
+    try:
+        handle = safe_open(path, "pt")
+    except SafetensorError as error:
+        raise damaged(path, error) from error
+    return {name: _slice(handle, name, path) for name in handle.keys()}  # noqa: SIM118 - a handle is no mapping
+
+
+def header(path: Path) -> dict[str, str]:
+    """Text metadata of a safetensors file; empty where there is none."""
+    try:
+        return safe_open(path, "pt").metadata() or {}
+    except SafetensorError as error:
+        raise damaged(path, error) from error
+
+
+def _slice(handle: Any, name: str, path: Path) -> LazyTensor:
+    view = handle.get_slice(name)
+    stored = view.get_dtype()
+    if stored not in DTYPES:
+        raise CheckpointError(path, name, f"stored as {stored}, expected one of {', '.join(DTYPES)}", hint="quantised weights are not read")
+    return LazyTensor(tuple(view.get_shape()), DTYPES[stored], lambda: handle.get_tensor(name))
+
+
+def shard_names(index: Path) -> dict[str, str]:
+    """Tensor name -> shard's file name of a safetensors index.
+
+    Raises:
+        CheckpointError: unreadable, no weight map, or it names files that are not there.
+    """
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(index, "weight_map", "not a shard index: expected JSON with this table") from error
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(index, "weight_map", "expected tensor names with their shards")
+    outside = sorted({name for name in places.values() if Path(name).name != name})
+    missing = sorted({name for name in places.values() if not (index.parent / name).is_file()})
+    if outside or missing:
+        wrong, total = outside or missing, len(set(places.values()))
+        what = f"names {len(wrong)} of {total} shards that are not in its folder: {some(wrong)}"
+        raise CheckpointError(index, "weight_map", what, hint="copy all shards beside the index")
+    return places
+
+
+def open_shards(index: Path) -> dict[str, LazyTensor]:
+    places = shard_names(index)
+    shards = {name: open_safetensors(index.parent / name) for name in sorted(set(places.values()))}
+    lost = [key for key, name in places.items() if key not in shards[name]]
+    if lost:
+        raise CheckpointError(index.parent / places[lost[0]], "", f"lacks {len(lost)} tensors its index promises: {some(lost)}")
+    return {key: shards[name][key] for key, name in places.items()}
+
+
+def open_pickle(path: Path) -> dict[str, Any]:
+    """A torch.save file through `weights_only`: tensors, numbers and containers, nothing else; memory-mapped where it is a zip archive."""
+    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not zipped and start == b"PK":
+        raise CheckpointError(path, "", f"truncated ({path.stat().st_size} bytes): its end is missing", hint="copy the file again")
+    if not zipped and start[:1] != b"\x80":  # every pickle protocol torch writes starts so
+        raise CheckpointError(path, "", f"not a checkpoint ({path.stat().st_size} bytes): neither safetensors nor a torch.save file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from error
+    except BROKEN as error:
+        raise CheckpointError(path, "", f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(path, "", f"holds a {type(content).__name__}, expected a dict of tensors")
+    return {str(key): value for key, value in content.items()}
+
+
+def _refused(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
+    name = FOREIGN.search(str(error))
+    held = f"holds {name[1]}: code or foreign objects, not plain tensors" if name else "is not a pickle of plain tensors, or damaged"
+    return CheckpointError(path, "", f"refused, nothing of it ran: it {held}", hint="ask its author for safetensors")
+
+
+def some(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

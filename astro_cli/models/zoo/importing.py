@@ -1,0 +1,204 @@
+"""A checkpoint of any known format -> one folder: safetensors in diffusers' names, config.json, manifest. Downloads nothing.
+
+diffusers' `WanTransformer3DModel.from_pretrained` reads the folder, and so does `checkpoint.load_transformer`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+
+from astro_cli.config.errors import CheckpointError, OutputError
+from astro_cli.models import weights
+from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
+from astro_cli.models.lora_files import Lora, merge_lora, read_lora
+from astro_cli.models.tensor_files import INDEX, some
+from astro_cli.models.wan import sizes
+from astro_cli.models.zoo.entries import BY_NAME, Entry, of_path
+from astro_cli.models.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
+from astro_cli.models.zoo.verify import problems
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+SHARD_SIZE = 5 * 10**9  # bytes; a larger model is written in shards
+MANIFEST_FORMAT = 1
+MB = 10**6
+OWN_KEYS = ("format", "source", "lora", "nesting", "names", "dtype")  # what makes two imports the same
+
+Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+
+
+def import_checkpoint(
+    source: str, folder: Path | None, *, lora: str | None, dtype: str | None, ema: bool | None, report: Report, shard_size: int = SHARD_SIZE
+) -> tuple[Path, bool]:
+    """Write the import folder, whole or not at all.
+
+    Args:
+        source: a known release's name or a path.
+        folder: where to; default below the checkpoints folder, under the release's or the file's name ("-merged" behind it with a LoRA).
+        lora: an adapter to merge, name or path.
+        dtype: "bf16", "fp16" or "fp32"; default as stored.
+        ema: as in `load_transformer`.
+        shard_size: bytes a file may have.
+
+    Returns:
+        The folder, and whether it was written now (False: this import was there already, whole).
+
+    Raises:
+        CheckpointError: the source cannot be read.
+        OutputError: the folder holds something else.
+    """
+    entry = _entry(source)
+    if entry is not None and entry.kind == "lora":
+        hint = f"astro zoo import {entry.name.removesuffix('_lora')} --lora {entry.name}"
+        raise CheckpointError(source, "", "a LoRA alone is no model", hint=f"merge it into its base: {hint}")
+    checkpoint = load_transformer(_outside(source), dtype=DTYPES[dtype] if dtype else None, ema=ema)
+    adapter = read_lora(lora) if lora else None
+    state = merge_lora(checkpoint.state, adapter) if adapter else checkpoint.state
+    folder = folder or checkpoints_folder() / (_name(source, checkpoint, entry) + ("-merged" if adapter else ""))
+    _refuse_other(folder, [*checkpoint.files, *([adapter.source] if adapter else [])])
+    manifest = _manifest(checkpoint, adapter, entry, dtype, report)
+    if _same(folder, manifest) and not problems(folder):
+        return folder, False
+    _write(folder, state, checkpoint, manifest, shard_size, report)
+    return folder, True
+
+
+def _entry(source: str) -> Entry | None:
+    return BY_NAME.get(source) or of_path(source)
+
+
+def _outside(source: str) -> str | Path:
+    """The release itself where a name has been imported already: an import is made from it, not from an import."""
+    entry = BY_NAME.get(source)
+    if entry is None or Path(source).exists() or imported(entry) is None:
+        return source
+    path = released(entry)
+    if path is None:
+        what = f"imported already to {imported(entry)}, and the release itself is not here any more"
+        raise CheckpointError(
+            source, "", what, hint=f"`astro zoo verify {source}` checks the import; to repeat it put the release at {target(entry)}"
+        )
+    return path
+
+
+def _name(source: str, checkpoint: Checkpoint, entry: Entry | None) -> str:
+    if entry is not None:
+        return entry.name
+    path = locate(source)
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _refuse_other(folder: Path, sources: list[Path]) -> None:
+    if folder.is_file():
+        raise OutputError(folder, "--to", "is a file, expected a folder")
+    if any(folder.resolve() in path.resolve().parents for path in sources):
+        raise OutputError(folder, "--to", "holds the source itself", hint="choose another --to")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise OutputError(folder, "--to", "is not empty and holds no import", hint="choose another --to")
+
+
+def _same(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether the folder holds this very import.
+
+    Raises:
+        OutputError: it holds another one.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differ = [key for key in OWN_KEYS if found.get(key) != manifest[key]]
+        written = {row["name"] for row in found["written"]}
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise OutputError(folder, MANIFEST, f"not readable: {error}", hint="delete the folder or choose another --to") from error
+    if differ:
+        what = f"holds another import ({differ[0]} is {_short(found.get(differ[0]))}, this is {_short(manifest[differ[0]])})"
+        raise OutputError(folder, "--to", what, hint="choose another --to, or delete the folder")
+    extra = sorted({file.name for file in folder.iterdir()} - written - {MANIFEST})
+    if extra:
+        raise OutputError(folder, "--to", f"holds files that are not of the import: {some(extra)}", hint="move them, or choose another --to")
+    return True
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and value.get("files"):
+        return ", ".join(f"{file['name']} {file['sha256'][:8]}" for file in value["files"])
+    return repr(value)
+
+
+def _manifest(checkpoint: Checkpoint, adapter: Lora | None, entry: Entry | None, dtype: str | None, report: Report) -> dict[str, Any]:
+    """Everything about the import but what is written."""
+    stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.tensors.values()})
+    merged = None if adapter is None else {"files": _hashes((adapter.source,), report), "nesting": adapter.nesting, "pairs": len(adapter.pairs)}
+    return {
+        "format": MANIFEST_FORMAT, "entry": entry.name if entry else None, "repo": entry.repo if entry else None,
+        "licence": entry.licence if entry else "unknown to astro",
+        "source_name": f"{checkpoint.source.parent.name}/{checkpoint.source.name}",
+        "source": {"files": _hashes(checkpoint.files, report)}, "lora": merged,
+        "names": checkpoint.format, "nesting": checkpoint.nesting, "dtype": str(DTYPES[dtype]).removeprefix("torch.") if dtype else stored,
+        "config": checkpoint.config.model_dump(mode="json"), "tensors": len(checkpoint.state), "parameters": checkpoint.parameters,
+    }  # fmt: skip
+
+
+def _hashes(files: tuple[Path, ...], report: Report) -> list[dict[str, Any]]:
+    """Name, bytes and sha256 of files."""
+    rows = []
+    for path in files:
+        size, done = path.stat().st_size, 0
+
+        def advance(count: int, path: Path = path, size: int = size) -> None:
+            nonlocal done
+            done += count
+            report(f"sha256 of {path.name}, MB", done // MB, size // MB)
+
+        rows.append({"name": path.name, "bytes": size, "sha256": weights.sha256(path, advance)})
+    return rows
+
+
+def _write(
+    folder: Path, state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, manifest: dict[str, Any], shard_size: int, report: Report
+) -> None:
+    """All files into a hidden folder beside the target, which then takes its place."""
+    folder = folder.resolve()
+    temporary, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write_tensors(temporary, state, checkpoint, shard_size, report)
+        weights.write_json(temporary / "config.json", sizes.to_diffusers(checkpoint.config, metadata.version("diffusers")))
+        written = _hashes(tuple(sorted(temporary.iterdir())), report)
+        weights.write_json(temporary / MANIFEST, manifest | {"written": written})
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_tensors(folder: Path, state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, shard_size: int, report: Report) -> None:
+    """One file, or shards with their index; one file's tensors are in memory at a time."""
+    tensors, cast = checkpoint.state.tensors, checkpoint.state.dtype
+    plan = split_state_dict_into_shards_factory(
+        {name: tensors[name] for name in sorted(tensors)}, filename_pattern=f"{STEM}{{suffix}}.safetensors", max_shard_size=shard_size,
+        get_storage_size=lambda tensor: tensor.numel * (cast or tensor.dtype).itemsize,
+    )  # fmt: skip
+    done = 0
+    for file, names in plan.filename_to_tensors.items():
+        shard = {}
+        for name in names:
+            shard[name] = state[name]
+            done += 1
+            report("tensors", done, len(tensors))
+        weights.write(folder / file, shard)
+    if plan.is_sharded:
+        weights.write_json(folder / f"{STEM}{INDEX}", {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})

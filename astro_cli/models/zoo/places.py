@@ -1,0 +1,75 @@
+"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Opens none. Free of torch."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from astro_cli.config.errors import CheckpointError, did_you_mean
+from astro_cli.models.zoo.entries import BY_NAME, SUFFIXES, Entry, of_path
+
+CHECKPOINTS_VARIABLE = "ASTRO_CHECKPOINTS"
+DEFAULT_CHECKPOINTS = Path("~/.cache/astro")
+MANIFEST = "manifest.json"
+
+
+def checkpoints_folder() -> Path:
+    """The folder checkpoints are looked for in and imported to."""
+    return Path(os.environ.get(CHECKPOINTS_VARIABLE) or DEFAULT_CHECKPOINTS).expanduser()
+
+
+def imported(entry: Entry) -> Path | None:
+    """The folder an entry was imported to under its own name."""
+    folder = checkpoints_folder() / entry.name
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def released(entry: Entry) -> Path | None:
+    """The entry's file or folder as released, anywhere below the checkpoints folder."""
+    folder = checkpoints_folder()
+    for suffix in ("", *SUFFIXES):
+        found = sorted(path for path in folder.glob(f"**/{glob.escape(entry.tail)}{suffix}") if suffix or path.is_dir())
+        if found:
+            return found[0]
+    return None
+
+
+def target(entry: Entry) -> Path:
+    """Where to put an entry's file, as the hub's own client names it."""
+    return checkpoints_folder() / entry.folder / entry.file
+
+
+def locate(source: str | Path) -> Path:
+    """A checkpoint's file or folder.
+
+    In this order: a path that exists; a known release by name, imported or as released; a path below the checkpoints folder; a known release
+    by its file's name, whatever the ending.
+
+    Raises:
+        CheckpointError: nothing there, with the nearest known name and where its file belongs.
+    """
+    text = str(source)
+    path = Path(text).expanduser()
+    if text and path.exists():
+        return path
+    entry = BY_NAME.get(text) or of_path(text)
+    found = (entry and text in BY_NAME and (imported(entry) or released(entry))) or _below(path) or (entry and (imported(entry) or released(entry)))
+    if found:
+        return found
+    if entry is not None:
+        hint = f"put {entry.file} of {entry.repo} at {target(entry)}, or name its path"
+        raise CheckpointError(text, "", f"not here: neither imported nor below {checkpoints_folder()}", hint=hint)
+    hint = f"{did_you_mean(text, BY_NAME)}; or a file or folder, also below {checkpoints_folder()} ({CHECKPOINTS_VARIABLE})"
+    raise CheckpointError(text or "checkpoint", "", "no such checkpoint", hint=hint)
+
+
+def _below(path: Path) -> Path | None:
+    """A relative path directly or anywhere below the checkpoints folder."""
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        return None
+    folder = checkpoints_folder()
+    direct = folder / path
+    if direct.exists():
+        return direct
+    return next(iter(sorted(folder.glob(f"**/{glob.escape(path.as_posix())}"))), None)

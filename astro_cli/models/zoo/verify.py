@@ -1,0 +1,93 @@
+"""Whether a checkpoint is whole: names, shapes, dtype, and sha256 against an import's manifest. Repairs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models import weights
+from astro_cli.models.checkpoint import expected, load_transformer
+from astro_cli.models.tensor_files import LazyTensor, open_safetensors, some
+from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.zoo.places import MANIFEST
+
+REQUIRED = ("config", "dtype", "tensors", "written")
+
+
+def _quiet(*_: object) -> None:
+    pass
+
+
+def problems(path: Path, report: Callable[[str, int, int], None] = _quiet) -> list[str]:
+    """What is wrong with an import folder or with a release as downloaded, one line each; none if it is whole.
+
+    A release has no manifest: its names and shapes are checked, its bytes cannot be.
+
+    Raises:
+        CheckpointError: the manifest is not readable.
+    """
+    if not (path / MANIFEST).is_file():
+        try:
+            load_transformer(path)
+        except CheckpointError as error:
+            return [": ".join(part for part in (error.where, error.key, error.what) if part)]
+        return []
+    manifest = read_manifest(path)
+    rows = {row["name"]: row for row in manifest["written"]}
+    found, tensors = _files(path, rows, report)
+    return found + _tensors(manifest, tensors)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Raises: CheckpointError: not JSON, or without what an import writes into it."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        lost = [key for key in REQUIRED if key not in manifest]
+        WanConfig.model_validate(manifest.get("config"))
+        complete = all({"name", "bytes", "sha256"} <= row.keys() for row in manifest.get("written", []))
+    except (OSError, ValueError, TypeError, AttributeError, ValidationError) as error:
+        raise CheckpointError(path, "", f"not a readable manifest: {error}", hint="import the checkpoint again") from error
+    if lost or not complete:
+        raise CheckpointError(path, ", ".join(lost) or "written", "missing or incomplete", hint="import the checkpoint again")
+    return manifest
+
+
+def _files(folder: Path, rows: dict[str, dict[str, Any]], report: Callable[[str, int, int], None]) -> tuple[list[str], dict[str, LazyTensor]]:
+    """Problems of the files, and all tensors that can be read."""
+    here = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {MANIFEST}
+    wrong = [f"{name}: missing file" for name in sorted(rows.keys() - here)]
+    wrong += [f"{name}: extra file, not in the manifest" for name in sorted(here - rows.keys())]
+    tensors: dict[str, LazyTensor] = {}
+    present = sorted(rows.keys() & here)
+    for index, name in enumerate(present, 1):
+        path = folder / name
+        if path.stat().st_size != rows[name]["bytes"]:
+            wrong.append(f"{name}: {path.stat().st_size} bytes, expected {rows[name]['bytes']}")
+        elif weights.sha256(path) != rows[name]["sha256"]:
+            wrong.append(f"{name}: sha256 differs from the manifest's")
+        if name.endswith(".safetensors"):
+            try:
+                tensors |= open_safetensors(path)
+            except CheckpointError as error:
+                wrong.append(f"{name}: {error.what}")
+        report("files", index, len(present))
+    return wrong, tensors
+
+
+def _tensors(manifest: dict[str, Any], tensors: dict[str, LazyTensor]) -> list[str]:
+    """Problems of names, shapes, dtypes and their number."""
+    wanted = expected(WanConfig.model_validate(manifest["config"]))
+    wrong = [f"{len(names)} tensors {word}: {some(names)}" for word, names in weights.differences(tensors, wanted).items()]
+    allowed = manifest["dtype"] if isinstance(manifest["dtype"], list) else [manifest["dtype"]]
+    odd = sorted(name for name, tensor in tensors.items() if str(tensor.dtype).removeprefix("torch.") not in allowed)
+    if odd:
+        wrong.append(f"{len(odd)} tensors are not {' or '.join(allowed)}: {some(odd)}")
+    if len(tensors) != manifest["tensors"]:
+        wrong.append(f"{len(tensors)} tensors, the manifest says {manifest['tensors']}")
+    return wrong
