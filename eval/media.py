@@ -42,6 +42,8 @@ GIF_COLORS = 256
 MP4_ENCODERS = ("libx264", "libvpx-vp9")
 # x264's assembly lets memory beyond a picture's edge sway its choices, so that bytes differ from run to run; its C code does not (half as fast).
 MP4_OPTIONS = {"libx264": {"crf": "16", "preset": "medium", "x264-params": "no-asm=1"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
+FASTSTART = {"movflags": "+faststart"}
+FRAGMENTED = {"movflags": "+empty_moov+default_base_moof", "frag_duration": "1000000", "flush_packets": "1"}  # microseconds
 BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers; untagged, players disagree on which matrix turns YUV into RGB
 
 
@@ -93,8 +95,11 @@ def upscale(frames: np.ndarray, scale: int) -> np.ndarray:
 # --- contact sheet
 
 
-def contact_sheet(rows: Sequence[tuple[str, Clip]], path: str | Path, scale: int = 4, every: int = 1) -> None:
-    """A PNG with one row per clip: its label above its frames, every `every`-th of them, numbered at the top."""
+def contact_sheet(rows: Sequence[tuple[str, Clip]], path: str | Path, scale: int = 4, every: int = 1, apart: int = 1) -> None:
+    """A PNG with one row per clip: its label above its frames, every `every`-th of them, numbered at the top.
+
+    `apart` is how many frames of the video lie between two of a clip, for the numbers.
+    """
     if not rows or every < 1:
         raise ValueError(f"a contact sheet needs rows and every >= 1, found {len(rows)} rows, every {every}")
     clips = [upscale(_clip(clip)[::every], scale) for _, clip in rows]
@@ -104,7 +109,7 @@ def contact_sheet(rows: Sequence[tuple[str, Clip]], path: str | Path, scale: int
     heights = [len(text) * line + clip.shape[1] + ROW_GAP_PX for text, clip in zip(labels, clips, strict=True)]
     sheet = Image.new("RGB", (width + 2 * MARGIN_PX, MARGIN_PX + numbers + sum(heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _draw_numbers(draw, max(clips, key=len), every)
+    _draw_numbers(draw, max(clips, key=len), every * apart)
     top = MARGIN_PX + numbers
     for text, clip, height in zip(labels, clips, heights, strict=True):
         for index, words in enumerate(text):
@@ -273,7 +278,7 @@ def write_mp4(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
     encoder = mp4_encoder()
     images = (_even(upscale(frame, scale)) for frame in _frames(frames))
     first = next(images)
-    with written_whole(path) as temporary, _mp4_container(temporary) as container:
+    with written_whole(path) as temporary, _mp4_container(temporary, FASTSTART) as container:
         stream = _mp4_stream(container, encoder, fps, first)
         container.mux(_encoded(stream, first))
         for image in images:
@@ -281,8 +286,80 @@ def write_mp4(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
         container.mux(stream.encode())
 
 
-def _mp4_container(path: Path) -> Any:
-    return av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
+class Mp4Stream:
+    """An MP4 that grows while its frames are made. Up to `finish` it is `<name>.partial.mp4`, in fragments of a second that players take at any
+    moment, even after the process was killed; then it becomes an ordinary MP4 under its own name.
+
+    As a context manager it finishes where the block ends well, and else keeps the partial file.
+    """
+
+    def __init__(self, path: str | Path, fps: float, scale: int = 1) -> None:
+        if fps <= 0:
+            raise ValueError(f"fps must be positive, found {fps}")
+        self.path, self.fps, self.scale = Path(path), fps, scale
+        self.partial = self.path.with_suffix(".partial.mp4")
+        self.frames = 0
+        self._encoder = mp4_encoder()
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> Mp4Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.finish() if kind is None else self.close()
+
+    def write(self, frame: Frame) -> None:
+        """Add a frame, of the first one's size.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        image = _even(upscale(to_uint8(frame), self.scale))
+        with _as_output_error(self.partial):
+            if self._container is None:
+                self.partial.parent.mkdir(parents=True, exist_ok=True)
+                self._container = _mp4_container(self.partial, FRAGMENTED)
+                self._stream = _mp4_stream(self._container, self._encoder, self.fps, image)
+            self._container.mux(_encoded(self._stream, image))
+        self.frames += 1
+
+    def close(self) -> None:
+        """Write what the encoder still holds; the partial file is complete as far as it goes."""
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            with _as_output_error(self.partial), self._container:
+                self._container.mux(stream.encode())
+
+    def finish(self) -> None:
+        """Turn the partial file into the finished one.
+
+        Raises:
+            ValueError: no frame was written.
+            OutputError: the file cannot be written; the partial one stays.
+        """
+        if not self.frames:
+            raise ValueError("no frames")
+        self.close()
+        with written_whole(self.path) as temporary, av.open(str(self.partial)) as source, _mp4_container(temporary, FASTSTART) as target:
+            stream, begin = target.add_stream_from_template(source.streams.video[0]), source.streams.video[0].start_time or 0
+            for packet in source.demux(video=0):
+                if packet.pts is not None and packet.dts is not None:  # the last, empty one only ends the stream
+                    packet.pts, packet.dts, packet.stream = packet.pts - begin, packet.dts - begin, stream
+                    target.mux(packet)
+        self.partial.unlink()
+
+
+@contextmanager
+def _as_output_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(path, "", f"cannot be written: {error.strerror or error}") from error
+
+
+def _mp4_container(path: Path, movflags: dict[str, str]) -> Any:
+    return av.open(str(path), "w", format="mp4", options={**movflags, "fflags": "+bitexact"})
 
 
 def _mp4_stream(container: Any, encoder: str, fps: float, image: np.ndarray) -> Any:

@@ -1,100 +1,169 @@
-"""`astro sample`: stream videos from a student to MP4, with a contact sheet and a JSON sidecar."""
+"""`astro sample`: stream videos from a student to disk. Owns the options and their checks; `sample_stream` makes the videos."""
 
 from __future__ import annotations
 
 import re
-import resource
+import signal
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from astro_cli.config.errors import PromptError
+from astro_cli.commands import sample_input
+from astro_cli.config.errors import StreamError
 
-SHEET_FRAMES = 12
-PIXEL_SCALE = 6  # a 32-pixel world is hard to see unscaled
+if TYPE_CHECKING:
+    from eval.arms import Arm
+
+DEFAULT_WEIGHTS = "shapes/causal_forcing"
+SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+class Recache(StrEnum):
+    none = "none"
+    bidirectional = "bidirectional"
+    block_causal = "block_causal"
+
+
+class Dtype(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 def sample(
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; '-' or none reads them from standard input.")] = None,
-    weights: Annotated[str, typer.Option("--weights", "-w", help="Packaged base, run folder or weights file.")] = "shapes/causal_forcing",
+    file: Annotated[Path | None, typer.Option("--prompts", help="File with a prompt a line, or JSON lines with lists of prompts in turn.")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", "-w", help=f"Packaged base, run, checkpoint or release. Default: {DEFAULT_WEIGHTS}.")
+    ] = None,
+    lora: Annotated[str | None, typer.Option(help="LoRA to merge into the weights.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="Take sizes, sampler and cache from this recipe.")] = None,
+    wan: Annotated[str | None, typer.Option(help="Wan 2.1 folder with text encoder and VAE.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Length of each video.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Length in frames, instead of seconds.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed; prompt i uses seed + i.")] = 0,
+    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels. Default: as trained.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Prompt i uses seed + i. Default: 0.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Make every prompt with each of these seeds.")] = None,
+    switch: Annotated[list[str] | None, typer.Option(metavar="TIME:PROMPT", help="New prompt from a frame (80:) or second (5s:) on.")] = None,
+    recache: Annotated[Recache, typer.Option(help="How a switch recomputes the cached past.")] = Recache.bidirectional,
+    renew_sink: Annotated[bool, typer.Option("--renew-sink", help="Let a switch recompute the sink too.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Type the next prompt while frames stream; /quit ends.")] = False,
+    window: Annotated[int | None, typer.Option(min=0, help="Visible latent frames, sink and block included; 0: all.")] = None,
+    sink: Annotated[int | None, typer.Option(min=0, help="Latent frames that are never evicted.")] = None,
+    relative: Annotated[bool | None, typer.Option("--relative/--absolute", help="Positions in the window, or frame numbers.")] = None,
+    ema: Annotated[float | None, typer.Option(min=0, max=1, metavar="ALPHA", help="Blend evicted frames into the sink.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Of the transformer and of Wan's other parts.")] = Dtype.fp32,
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the transformer's blocks first.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Videos made at once; what they show does not depend on it.")] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
 ) -> None:
-    """Stream videos: MP4, PNG contact sheet and JSON sidecar per prompt. Time and memory per frame do not grow with length.
+    """Stream videos: MP4, PNG contact sheet and JSON sidecar per video. Time and memory per frame do not grow with length.
 
     Example: astro sample "a large red circle moves right slowly over a gray plain background" --seconds 4
     """
+    asked = None if interactive and prompts in (None, [], ["-"]) and file is None else sample_input.stories(prompts, file, sys.stdin)
+    switches, numbers = sample_input.parse_switches(switch), sample_input.parse_seeds(seeds, seed)
+    if renew_sink and recache is Recache.none:
+        raise StreamError("--renew-sink", "", "a sink is renewed by recomputing it, found --recache none", hint="use bidirectional or block_causal")
+    if interactive and (switches or (asked and (len(asked) > 1 or len(asked[0]) > 1)) or (numbers and len(numbers) > 1)):
+        raise StreamError("--interactive", "", "streams one video whose prompts are typed", hint="give at most one prompt, one seed and no --switch")
+    if seconds is not None and frames is not None:
+        raise StreamError("--seconds", f"{seconds:g}", "found --frames too", hint="give one of them")
+    cache = _cache(window, sink, relative, ema)
+    arm = _load(weights, recipe, lora, wan, dtype, device, cache)
+    _resize(arm, size)
+    length = _length(arm, seconds, frames)
+    if compile_:
+        from astro_cli.models.wan.compiled import compile_blocks
+
+        compile_blocks(arm.network)
+    from astro_cli.commands.sample_run import Studio
+    from astro_cli.rollout.switching import SwitchRule
+
+    facts = {"lora": lora, "dtype": dtype.value, "device": str(arm.network.device), "recache": recache.value, "renew_sink": renew_sink}
+    studio = Studio(
+        arm, length, SwitchRule(recache=recache.value, renew_sink=renew_sink), out, facts, endless=interactive and seconds is None and frames is None
+    )
+    with _interruptible():
+        if asked is None or interactive:
+            studio.interactive(asked[0][0] if asked else None, numbers[0] if numbers else seed or 0, sys.stdin)
+        else:
+            studio.make(sample_input.plan(asked, numbers, seed or 0, switches, length), batch)
+
+
+def _cache(window: int | None, sink: int | None, relative: bool | None, ema: float | None) -> dict[str, Any]:
+    """The cache's fields that are asked for."""
+    given = {"sink": sink, "relative": relative, "alpha": ema, "policy": None if ema is None else "ema"}
+    fields = {key: value for key, value in given.items() if value is not None}
+    return fields if window is None else fields | {"window": window or None}
+
+
+def _load(
+    weights: str | None, recipe: str | None, lora: str | None, wan: str | None, dtype: Dtype, device: Device, cache: dict[str, Any]
+) -> Arm:  # fmt: skip
+    import torch
+
+    from astro_cli.training.build import pick_device
     from eval.arms import load_arm
 
-    texts = list(prompts or [])
-    if not texts or texts == ["-"]:
-        texts = [line.strip() for line in sys.stdin if line.strip()]
-    if not texts or not all(text.strip() for text in texts):
-        raise PromptError("prompt", "", "empty", hint='for example: astro sample "a large red circle moves right slowly"')
-    arm = load_arm(weights)
-    arm.backbone.encode_text(texts)  # refuse a wrong word before the first frame
-    block = arm.card["video"]["block"]
-    wanted = frames or round((seconds or arm.card["video"]["frames"] / arm.backbone.fps) * arm.backbone.fps)
-    clip = arm.card["video"]["frames"]
-    count = -(-wanted // block) * block
-    if arm.card["sampling"] != "few_step" and count != clip:
-        raise PromptError("--seconds", str(wanted), f"{arm.name} is a multi-step teacher and makes clips of {clip} frames", hint="sample a student")
-    console = Console(stderr=True, highlight=False)
-    for index, text in enumerate(texts):
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            bar = progress.add_task(text[:60], total=count)
-            sidecar = _one(arm, text, seed + index, count, out, lambda done, bar=bar, progress=progress: progress.update(bar, completed=done))
-        console.print(f"{sidecar['video']}: {sidecar['frames']} frames, {sidecar['frames_per_second']:.1f} frames/s", soft_wrap=True)
+    where = pick_device(device.value)
+    name = weights or (DEFAULT_WEIGHTS if recipe is None and wan is None else None)
+    kind = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16}[dtype]
+    return load_arm(name, recipe=recipe, lora=lora, wan=wan, dtype=kind, device=where, cache=cache)
 
 
-def _one(arm: Any, text: str, seed: int, count: int, out: Path, progress: Any) -> dict[str, Any]:
-    """Stream one video to disk; returns its sidecar."""
-    import numpy as np
+def _resize(arm: Arm, size: str | None) -> None:
+    """Replace the card's height and width.
 
-    from astro_cli.models.weights import digest, write_json
-    from eval.media import contact_sheet, write_mp4
-
-    stem = f"{re.sub(r'[^a-z0-9]+', '-', text.lower())[:60].strip('-')}-seed{seed}"
-    out.mkdir(parents=True, exist_ok=True)
-    kept, times = [], []
-    every = max(1, count // SHEET_FRAMES)
-
-    def pictures():
-        began, done = time.perf_counter(), 0
-        for block in _blocks(arm, text, seed, count):
-            clip = arm.backbone.decode(block)[0].permute(0, 2, 3, 1).numpy()
-            times.append(time.perf_counter() - began)
-            for frame in clip:
-                if done % every == 0 and len(kept) < SHEET_FRAMES:
-                    kept.append(frame)
-                done += 1
-                yield frame
-            progress(done)
-            began = time.perf_counter()
-
-    video = out / f"{stem}.mp4"
-    write_mp4(pictures(), video, arm.backbone.fps, PIXEL_SCALE)
-    contact_sheet([(text, np.stack(kept))], out / f"{stem}.png", PIXEL_SCALE)
-    tenth = max(1, len(times) // 10)
-    sidecar = {
-        "video": str(video), "prompt": text, "seed": seed, "frames": count, "fps": arm.backbone.fps, "weights": arm.name,
-        "weights_hash": digest(arm.path), "recipe_hash": arm.card["recipe_hash"], "frames_per_second": count / sum(times),
-        "first_block_seconds": times[0], "last_to_first_tenth": sum(times[-tenth:]) / sum(times[:tenth]),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }  # fmt: skip
-    write_json(out / f"{stem}.json", sidecar)
-    return sidecar
+    Raises:
+        StreamError: not HEIGHTxWIDTH, or no whole number of tokens.
+    """
+    if size is None:
+        return
+    match, cell = SIZE.fullmatch(size), arm.backbone.cell
+    rows, columns = (cell * patch for patch in arm.network.config.patch)
+    if match is None or int(match[1]) % rows or int(match[2]) % columns or "0" in match.groups():
+        raise StreamError("--size", size, f"expected HEIGHTxWIDTH in multiples of {rows} and {columns} pixels", hint="for example --size 480x832")
+    arm.card["video"] |= {"height": int(match[1]) // cell, "width": int(match[2]) // cell}
 
 
-def _blocks(arm: Any, text: str, seed: int, count: int) -> Any:
-    """Latent blocks as they are made; a multi-step teacher gives one block, its whole clip."""
-    if arm.card["sampling"] == "few_step":
-        return arm.stream([text], [seed], count)
-    return iter([arm.generate([text], [seed], arm.card["video"]["frames"])])
+def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input.Length:
+    """Whole blocks that show at least what is asked for; default a clip as long as those trained on.
+
+    Raises:
+        StreamError: another length than its own from a multi-step teacher; an EMA without a sink.
+        RecipeError: a cache that cannot stream.
+    """
+    video, backbone = arm.card["video"], arm.backbone
+    wanted = frames if frames is not None else None if seconds is None else max(1, round(seconds * backbone.fps))
+    latents = video["frames"] if wanted is None else -(-backbone.num_latents(wanted) // video["block"]) * video["block"]
+    if not arm.streams and latents != video["frames"]:
+        made = backbone.num_frames(video["frames"])
+        raise StreamError("--frames", str(wanted), f"{arm.name} is a multi-step teacher and makes clips of {made} frames", hint="sample a student")
+    if arm.streams:
+        spec = arm.stream_spec(latents)
+        spec.check(1, latents)
+        if spec.cache.policy == "ema" and not spec.cache.sink:
+            raise StreamError("--ema", f"{spec.cache.alpha:g}", "there is no sink to blend evicted frames into", hint="for example --sink 3")
+    return sample_input.Length(latents, video["block"], backbone)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a termination signal end the stream as Ctrl-C does: with its files closed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,63 +1,91 @@
-"""A backbone: what stands around the transformer, prompts -> text states and latents <-> frames. Owns no transformer."""
+"""A backbone: what stands around the transformer, prompts -> text states and latents <-> frames. Names the contract, finds the one asked for."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models import weights
-from astro_cli.shapes import render, text
-from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone
+
+
+class FrameDecoder(Protocol):
+    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        """The next latents of a batch of videos -> their frames (B, T, 3, H, W) in [0, 1], float32."""
+        ...
 
 
 class Backbone(Protocol):
-    """fps is that of decoded videos."""
+    """What a video model stands in. Frames are pixel frames, latents latent frames.
+
+    Attributes:
+        fps: of decoded videos.
+        cell: pixels along each side of a latent cell.
+    """
 
     name: str
     fps: float
+    cell: int
 
-    def encode_text(self, prompts: list[str]) -> torch.Tensor:
-        """(B, M, text_dim) states, zero past each prompt's end."""
+    @property
+    def text_dim(self) -> int:
+        """Width of the text states."""
         ...
 
-    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        """Latents -> frames (B, T, 3, H, W) in [0, 1]."""
+    @property
+    def channels(self) -> int:
+        """Latent channels, C."""
         ...
 
-
-class ShapesBackbone:
-    """The embedded world: closed-vocabulary text without weights and a small convolutional codec."""
-
-    name = "shapes"
-    fps = float(render.FPS)
-
-    def __init__(self, codec: ShapesCodec) -> None:
-        self.codec = codec
+    def to(self, device: torch.device) -> Backbone: ...
 
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
-        return text.encode(prompts)
+        """(B, M, text_dim) float32 states, zero past each prompt's end.
 
-    @torch.no_grad()
+        Raises:
+            PromptError: a prompt the text side cannot take.
+        """
+        ...
+
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
-        return self.codec.encode(frames_BTCHW)
+        """Frames in [0, 1] -> latents (B, F, C, H, W)."""
+        ...
 
-    @torch.no_grad()
     def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        return self.codec.decode(latents_BFCHW)
+        """Latents of whole videos -> frames (B, T, 3, H, W) in [0, 1]."""
+        ...
+
+    def decoder(self) -> FrameDecoder:
+        """A decoder at the start of a batch of videos; block after block it gives the frames of `decode`."""
+        ...
+
+    def num_frames(self, num_latents: int) -> int:
+        """Frames of a video of so many latents."""
+        ...
+
+    def num_latents(self, num_frames: int) -> int:
+        """Fewest latents whose video has at least so many frames."""
+        ...
 
 
-def load_backbone(name: str, codec: str | None = None, *, empty: bool = False) -> ShapesBackbone:
-    """Backbone by name; `codec` names other codec weights than the packaged ones; `empty` leaves them random (to be trained).
+def load_backbone(name: str, source: str | Path | None = None, *, empty: bool = False, dtype: torch.dtype | None = None) -> Backbone:
+    """Backbone by name.
+
+    Args:
+        name: "shapes" or "wan".
+        source: shapes: codec weights other than the packaged ones; wan: a Wan 2.1 folder, default one below ASTRO_CHECKPOINTS.
+        empty: leave the weights random, to be trained; shapes only.
+        dtype: of Wan's VAE and text encoder; default that of their files.
 
     Raises:
-        CheckpointError: weights that are not here, or of another model.
+        CheckpointError: weights that are not here, damaged, or of another model.
     """
-    if name != "shapes":
-        what = "the text encoder and VAE of Wan 2.1 cannot be loaded by this version"
-        raise CheckpointError(name, "backbone", what, hint="`--dry-run` checks a Wan recipe; run its `_shapes` counterpart here")
-    module = ShapesCodec()
-    if not empty:
-        weights.load_into(module, weights.find(codec or "shapes/codec", "codec"))
-    return ShapesBackbone(module.requires_grad_(False))
+    if name == ShapesBackbone.name:
+        return load_shapes_backbone(None if source is None else str(source), empty=empty)
+    if empty:
+        raise CheckpointError(name, "backbone", "Wan's VAE comes with its weights and is not trained here", hint="the codec of 'shapes' is")
+    from astro_cli.models.wan_backbone import load_wan_backbone  # with transformers and diffusers: seconds that the embedded world does without
+
+    return load_wan_backbone(source, dtype)

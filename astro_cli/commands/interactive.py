@@ -1,0 +1,72 @@
+"""Prompts typed while a video streams: the reading thread and what a typed line does. Streams nothing; `preview` shows the frames."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+
+from astro_cli.config.errors import AstroError
+
+QUIT = "/quit"
+
+
+class TypedPrompts:
+    """A `Script` whose prompts are typed: each line takes over at the next block, in the order they come.
+
+    Empty lines are ignored. "/quit" ends the video at once; the end of input lets it run to its length, and ends it at once where it has none.
+
+    Args:
+        lines: where they come from; read by a thread of its own, so that frames do not wait.
+        latents: length in latent frames, None for none.
+        check: raises an `AstroError` for a prompt that cannot be taken; it is shown and the stream goes on.
+        show: prints a line to the user.
+    """
+
+    def __init__(self, lines: Iterable[str], latents: int | None, check: Callable[[str], object], show: Callable[[str], None]) -> None:
+        self.latents, self.check, self.show = latents, check, show
+        self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: the input has ended
+        self._over = False
+        threading.Thread(target=self._read, args=(lines,), name="prompts", daemon=True).start()
+
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def first(self) -> str | None:
+        """Wait for the first prompt that can be taken; None where the input ends or is quit before one."""
+        while not self._over:
+            line = self.lines.get()
+            if line is None:
+                return None
+            if (prompt := self._taken(line)) is not None:
+                return prompt
+        return None
+
+    def due(self, frame: int) -> list[str] | None:
+        """The next typed prompt, if one waits."""
+        while not self._over and not self.lines.empty():
+            line = self.lines.get()
+            if line is None:
+                self._over = self.latents is None
+            elif (prompt := self._taken(line)) is not None:
+                return [prompt]
+        return None
+
+    def ended(self, frame: int) -> bool:
+        return self._over or (self.latents is not None and frame >= self.latents)
+
+    def _taken(self, line: str) -> str | None:
+        """A line as a prompt; None where it is empty, wrong, or ends the video."""
+        prompt = " ".join(line.split())
+        if prompt == QUIT:
+            self._over = True
+        if not prompt or prompt == QUIT:
+            return None
+        try:
+            self.check(prompt)
+        except AstroError as error:
+            self.show(str(error))
+            return None
+        return prompt

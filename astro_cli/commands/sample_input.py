@@ -1,0 +1,208 @@
+"""What `astro sample` is asked to make: prompts from arguments, files or standard input, seeds, prompt switches -> one `Video` each. Makes none.
+
+Frames are pixel frames unless they are called latents.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from astro_cli.config.errors import PromptError, StreamError
+
+if TYPE_CHECKING:
+    from astro_cli.models.backbone import Backbone
+
+SLUG = 60  # characters of the prompt in a file's name
+SWITCH = re.compile(r"^\s*(\d+(?:\.\d+)?)(s?)\s*:(.*)$", re.DOTALL)
+EXAMPLE = 'for example: astro sample "a large red circle moves right slowly"'
+SWITCH_EXAMPLE = 'for example --switch "5s:a small blue square moves left fast"; a number without s counts frames'
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video to make: its prompt, its seed, the prompts that take over at later latent frames (block starts), and its files' name."""
+
+    prompt: str
+    seed: int
+    switches: tuple[tuple[int, str], ...]
+    stem: str
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A prompt that takes over at a time, in frames or seconds; `given` is how the user wrote the time."""
+
+    time: float
+    seconds: bool
+    prompt: str
+    given: str
+
+    def frame(self, fps: float) -> int:
+        return round(self.time * fps) if self.seconds else int(self.time)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long the videos are: latents, in blocks of so many."""
+
+    latents: int
+    block: int
+    backbone: Backbone
+
+    @property
+    def frames(self) -> int:
+        return self.backbone.num_frames(self.latents)
+
+    def starts_at(self, frame: int) -> int:
+        """First latent of the block with which a prompt asked for at a frame takes over: the first block that shows no frame before it."""
+        return -(-self.backbone.num_latents(frame) // self.block) * self.block
+
+
+def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[str]) -> list[list[str]]:
+    """The prompts of each video, one after the other.
+
+    Args:
+        arguments: prompts on the command line; none, or a single '-', stands for `lines`.
+        file: one prompt a line, or JSON lines with "prompt" or a list "prompts" (prompts of one video, in turn).
+        lines: standard input, read only where it is asked for.
+
+    Raises:
+        PromptError: no prompt, an empty one, or a file that is no such file.
+    """
+    given = list(arguments or [])
+    if file is not None and given:
+        raise PromptError("--prompts", str(file), "found prompts on the command line too", hint="give one or the other")
+    typed = [line for line in lines if line.strip()] if file is None and given in ([], ["-"]) else given
+    found = [[line] for line in typed] if file is None else _of_file(file)
+    if not found or not all(story and all(prompt.strip() for prompt in story) for story in found):
+        raise PromptError("prompt", "", "empty", hint=EXAMPLE)
+    return [[" ".join(prompt.split()) for prompt in story] for story in found]
+
+
+def _of_file(file: Path) -> list[list[str]]:
+    try:
+        lines = [(number, line) for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(file, "--prompts", f"cannot be read: {error}") from error
+    if not lines:
+        raise PromptError(file, "--prompts", "no prompt in this file", hint="one prompt a line, or JSON lines")
+    return [_of_json(file, number, line) for number, line in lines] if file.suffix in (".jsonl", ".json") else [[line] for _, line in lines]
+
+
+def _of_json(file: Path, number: int, line: str) -> list[str]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise PromptError(file, f"line {number}", f"not JSON: {error}", hint='expected {"prompts": ["...", "..."]}') from error
+    found = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
+    if not isinstance(found, list) or not found or not all(isinstance(prompt, str) and prompt.strip() for prompt in found):
+        raise PromptError(file, f"line {number}", "no prompts", hint='expected {"prompts": ["...", "..."]} or {"prompt": "..."}')
+    return found
+
+
+def parse_switches(options: Sequence[str] | None) -> list[Switch]:
+    """`--switch` values, "5s:prompt" or "80:prompt".
+
+    Raises:
+        StreamError: not of that form, or without a prompt.
+    """
+    switches = []
+    for option in options or []:
+        match = SWITCH.match(option)
+        if match is None or not match[3].strip() or (not match[2] and "." in match[1]):
+            raise StreamError("--switch", option, "expected FRAME_OR_SECONDS:PROMPT", hint=SWITCH_EXAMPLE)
+        switches.append(Switch(float(match[1]), bool(match[2]), " ".join(match[3].split()), match[1] + match[2]))
+    return switches
+
+
+def parse_seeds(seeds: str | None, seed: int | None) -> list[int] | None:
+    """The seeds every prompt is made with, or None where prompt i has seed + i.
+
+    Raises:
+        StreamError: no whole numbers, or both options.
+    """
+    if seeds is None:
+        return None
+    if seed is not None:
+        raise StreamError(
+            "--seeds", seeds, "found --seed too", hint="--seeds makes every prompt with each seed; --seed gives prompt i the seed plus i"
+        )
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", seeds):
+        raise StreamError("--seeds", seeds, "expected whole numbers, as in 0,1,2")
+    return [int(number) for number in seeds.split(",")]
+
+
+def plan(asked: list[list[str]], seeds: list[int] | None, seed: int, switches: list[Switch], length: Length) -> list[Video]:
+    """Every video: prompts times seeds, switches at block starts.
+
+    Raises:
+        StreamError: a switch that is out of order or past the end.
+    """
+    many = next((story for story in asked if len(story) > 1), None)
+    if many and switches:
+        raise StreamError("--switch", switches[0].given, "the prompt file has switches of its own", hint="leave --switch out")
+    fixed = place(switches, length)
+    videos: list[Video] = []
+    names: set[str] = set()
+    for index, story in enumerate(asked):
+        spread = [Switch(length.frames * part // len(story), False, prompt, f"prompt {part + 1}") for part, prompt in enumerate(story) if part]
+        turns = place(spread, length) if spread else fixed
+        for number in seeds if seeds is not None else [seed + index]:
+            videos.append(Video(story[0], number, turns, _unique(name_of(story[0], number), names)))
+    return videos
+
+
+def place(switches: list[Switch], length: Length) -> tuple[tuple[int, str], ...]:
+    """(latent, prompt) of each switch: the start of the first block that shows no frame before it.
+
+    Raises:
+        StreamError: at frame 0, not after the one before it, or past the start of the last block.
+    """
+    placed: list[tuple[int, str]] = []
+    fps, last = length.backbone.fps, length.latents - length.block
+    for switch in switches:
+        start = length.starts_at(switch.frame(fps))
+        if start == 0:
+            raise StreamError(
+                "--switch", switch.given, "expected a time after the beginning", hint="the first prompt is the one the video starts with"
+            )
+        if placed and start <= placed[-1][0]:
+            what = f"takes over at frame {length.backbone.num_frames(start)}, not after the switch before it"
+            raise StreamError("--switch", switch.given, what, hint=f"switches are at least a block of {length.block} latent frames apart, in order")
+        if start > last:
+            frame = length.backbone.num_frames(last) if last else 0
+            what = f"past the end: the last block begins at frame {frame} ({frame / fps:.1f} s) of {length.frames}"
+            raise StreamError("--switch", switch.given, what, hint="switch earlier, or make the video longer")
+        placed.append((start, switch.prompt))
+    return tuple(placed)
+
+
+def name_of(prompt: str, seed: int) -> str:
+    """Name of a video's files, without ending."""
+    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:SLUG].strip("-") or "video"
+    return f"{slug}-seed{seed}"
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, numbered where an earlier video of this call has it."""
+    found = next(new for number in itertools.count(1) if (new := name if number == 1 else f"{name}-{number}") not in taken)
+    taken.add(found)
+    return found
+
+
+def batches(videos: list[Video], size: int) -> list[list[Video]]:
+    """Videos that run together: in order, at most `size`, all switching at the same latents."""
+    groups: list[list[Video]] = []
+    for video in videos:
+        times = [latent for latent, _ in video.switches]
+        if groups and len(groups[-1]) < size and times == [latent for latent, _ in groups[-1][0].switches]:
+            groups[-1].append(video)
+        else:
+            groups.append([video])
+    return groups

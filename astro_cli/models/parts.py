@@ -1,0 +1,90 @@
+"""Parts of a Wan 2.1 folder (text encoder, VAE) from disk into a library's module, every key and shape checked. Knows neither part.
+
+A part is a folder as diffusers and transformers write it (`config.json`, one safetensors file or shards with an index) or one original file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models import tensor_files, weights
+
+M = TypeVar("M", bound=nn.Module)
+STEMS = ("model", "diffusion_pytorch_model")  # transformers' and diffusers' names of a part's weights
+FOLDER_HINT = "do the weights belong to the config.json beside them?"
+
+
+def original_file(folder: Path, stem: str, other: str) -> Path:
+    """`stem` with a known ending, in a folder of original Wan files.
+
+    Raises:
+        CheckpointError: neither it nor, as the caller saw, the folder `other` is there.
+    """
+    found = next((path for ending in tensor_files.SUFFIXES if (path := folder / f"{stem}{ending}").is_file()), None)
+    if found is None:
+        what = f"neither {other} (diffusers' layout) nor {stem}.pth (original) is in this folder"
+        raise CheckpointError(folder, "", what, hint="name a folder of Wan 2.1, for example Wan2.1-T2V-1.3B-Diffusers")
+    return found
+
+
+def config(folder: Path, model: str) -> dict[str, Any]:
+    """A part's config.json.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a model that does not have `model` in its name.
+    """
+    path = folder / "config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = str(data.get("_class_name") or data.get("model_type"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(path, "", f"no readable config: {error}", hint="copy the part's whole folder") from error
+    if model.lower() not in found.lower():
+        raise CheckpointError(path, "", f"found a {found}, expected {model}")
+    return {key: value for key, value in data.items() if not key.startswith("_")}
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a part: a folder with its shards, or one file. They are mapped, not read, where the format allows.
+
+    Raises:
+        CheckpointError: files that are missing or damaged, or a pickle that holds anything but tensors.
+    """
+    tensors = tensor_files.open_file(_weights_file(path) if path.is_dir() else path)
+    foreign = [key for key, value in tensors.items() if not isinstance(value, tensor_files.LazyTensor | torch.Tensor)]
+    if foreign:
+        raise CheckpointError(path, foreign[0], "not a tensor: expected a flat table of tensors")
+    return {key: value.read() if isinstance(value, tensor_files.LazyTensor) else value for key, value in tensors.items()}
+
+
+def _weights_file(folder: Path) -> Path:
+    names = [f"{stem}{ending}" for stem in STEMS for ending in (".safetensors", tensor_files.INDEX)]
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise CheckpointError(folder, names[0], "no weights in this folder", hint="copy the part's whole folder")
+    return found
+
+
+def assemble(build: Callable[[], M], tensors: Mapping[str, torch.Tensor], where: Path, dtype: torch.dtype | None, tied: tuple[str, ...] = ()) -> M:
+    """A module around tensors that are there already: nothing is initialised or copied before the cast.
+
+    Args:
+        build: makes the module; called on the meta device.
+        dtype: to cast to; default the tensors' own.
+        tied: keys that share another's tensor and are not stored; the caller ties them.
+
+    Raises:
+        CheckpointError: missing, unexpected or wrongly shaped tensors.
+    """
+    with torch.device("meta"):
+        module = build()
+    weights.check_state(tensors, {key: value for key, value in module.state_dict().items() if key not in tied}, where, FOLDER_HINT)
+    module.load_state_dict(tensors if dtype is None else {key: value.to(dtype) for key, value in tensors.items()}, strict=False, assign=True)
+    return module

@@ -1,0 +1,110 @@
+"""Wan's VAE as a stream: latents -> frames block after block, frames -> latents. Owns normalisation and the feature cache, no network.
+
+The first latent frame is one picture, each later one four. Decoding is causal: a decoder keeps the last two features of every convolution, so
+blocks of any size give the frames of the whole-video decode, in memory that does not grow with length.
+Source: Wan 2.1 (arXiv 2503.20314), section 4.1; reference, section 1.7. The network is diffusers' `AutoencoderKLWan`.
+Dimensions: B sample, F latent frame, T picture, C channel, H, W rows and columns.
+
+**Deviations**: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models import parts
+
+FOLDER, ORIGINAL_FILE = "vae", "Wan2.1_VAE"
+PICTURES = 4  # of every latent frame but the first
+CELL = 8  # pixels along each side of a latent cell
+
+
+class WanVAE:
+    """Encoder and decoder between frames in [0, 1] and normalised latents, z' = (z - mean) / std per channel."""
+
+    def __init__(self, model: AutoencoderKLWan) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.mean_C11, self.std_C11 = (torch.tensor(model.config[key]).view(-1, 1, 1) for key in ("latents_mean", "latents_std"))
+
+    def to(self, device: torch.device | str) -> WanVAE:
+        self.model.to(device)  # type: ignore[arg-type]
+        return self
+
+    def decoder(self) -> StreamDecoder:
+        """A decoder at the start of a video; several may run beside each other."""
+        return StreamDecoder(self)
+
+    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        """Whole videos: normalised latents -> frames (B, 4F - 3, 3, H, W) in [0, 1], float32."""
+        return self.decoder().decode(latents_BFCHW)
+
+    @torch.no_grad()
+    def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Frames in [0, 1] -> normalised latents (B, F, C, H, W), the posterior's mode, float32.
+
+        Raises:
+            ValueError: T is not 4F - 3.
+        """
+        if (frames_BTCHW.shape[1] - 1) % PICTURES:
+            raise ValueError(f"the VAE encodes 4F - 3 frames, found {frames_BTCHW.shape[1]}")
+        pictures = frames_BTCHW.transpose(1, 2).to(self.model.device, self.model.dtype) * 2 - 1
+        latents = self.model.encode(pictures, return_dict=False)[0].mode().float().transpose(1, 2)
+        return (latents - self.mean_C11.to(latents)) / self.std_C11.to(latents)
+
+
+class StreamDecoder:
+    """Decodes one batch of videos, block after block."""
+
+    def __init__(self, vae: WanVAE) -> None:
+        self.vae = vae
+        self._features: list[Any] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.model.decoder.modules())
+        self._started = False
+
+    @torch.no_grad()
+    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        """The next normalised latents -> their frames (B, T, 3, H, W) in [0, 1], float32; T is 4F, or 4F - 3 where the video begins."""
+        model = self.vae.model
+        latents = latents_BFCHW.to(model.device, torch.float32)
+        latents = latents * self.vae.std_C11.to(latents) + self.vae.mean_C11.to(latents)
+        hidden_BCFHW = model.post_quant_conv(latents.transpose(1, 2).to(model.dtype))
+        pictures = []
+        for frame_BC1HW in hidden_BCFHW.split(1, dim=2):
+            pictures.append(model.decoder(frame_BC1HW, feat_cache=self._features, feat_idx=[0], first_chunk=not self._started))
+            self._started = True
+        return torch.cat(pictures, 2).transpose(1, 2).float().clamp(-1, 1) / 2 + 0.5
+
+
+def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:
+    """The VAE of a Wan 2.1 folder, in diffusers' layout (`vae/`) or the original one (`Wan2.1_VAE.pth`).
+
+    Args:
+        dtype: to run in; default that of the file.
+
+    Raises:
+        CheckpointError: files that are missing, damaged or of another model.
+    """
+    folder = Path(folder)
+    if (folder / FOLDER).is_dir():
+        where = folder / FOLDER
+        config, state = parts.config(where, "AutoencoderKLWan"), parts.state(where)
+        if config.get("patch_size") is not None:
+            raise CheckpointError(where, "patch_size", f"found {config['patch_size']}, this is the VAE of Wan 2.2", hint="use that of Wan 2.1")
+    else:
+        where = parts.original_file(folder, ORIGINAL_FILE, f"{FOLDER}/")
+        state = convert_wan_vae_to_diffusers(parts.state(where))
+        config = {"base_dim": _base_dim(state, where)}
+    return WanVAE(parts.assemble(lambda: AutoencoderKLWan.from_config(config), state, where, dtype))  # type: ignore[arg-type]
+
+
+def _base_dim(state: Mapping[str, torch.Tensor], where: Path) -> int:
+    """Width of the first convolution, the one size in which original files may differ."""
+    if "encoder.conv_in.weight" not in state:
+        raise CheckpointError(where, "encoder.conv1.weight", "missing: not Wan's VAE")
+    return state["encoder.conv_in.weight"].shape[0]

@@ -1,0 +1,87 @@
+"""Wan 2.1 as a backbone: UMT5 text states and the streaming VAE, from one folder. Owns no transformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models.umt5 import TextEncoder, load_text_encoder
+from astro_cli.models.vae import CELL, PICTURES, StreamDecoder, WanVAE, load_vae
+from astro_cli.models.zoo.entries import BY_NAME
+from astro_cli.models.zoo.places import checkpoints_folder, locate, released
+
+FPS = 16.0
+RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # all have the same text encoder and VAE
+HINT = "give --wan a folder such as Wan2.1-T2V-1.3B-Diffusers, or put one below the checkpoints folder (ASTRO_CHECKPOINTS)"
+
+
+class WanBackbone:
+    """The first latent frame is one frame, each later one four: N latents are 4N - 3 frames."""
+
+    name = "wan"
+    fps = FPS
+    cell = CELL
+
+    def __init__(self, text_encoder: TextEncoder, vae: WanVAE) -> None:
+        self.text_encoder, self.vae = text_encoder, vae
+
+    @property
+    def text_dim(self) -> int:
+        return self.text_encoder.model.config.d_model
+
+    @property
+    def channels(self) -> int:
+        return self.vae.model.z_dim
+
+    def to(self, device: torch.device) -> WanBackbone:
+        self.text_encoder.to(device)
+        self.vae.to(device)
+        return self
+
+    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        return self.text_encoder.encode(prompts)
+
+    def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(frames_BTCHW)
+
+    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(latents_BFCHW)
+
+    def decoder(self) -> StreamDecoder:
+        return self.vae.decoder()
+
+    def num_frames(self, num_latents: int) -> int:
+        return PICTURES * (num_latents - 1) + 1
+
+    def num_latents(self, num_frames: int) -> int:
+        return 1 + -(-(num_frames - 1) // PICTURES) if num_frames else 0
+
+
+def load_wan_backbone(source: str | Path | None = None, dtype: torch.dtype | None = None) -> WanBackbone:
+    """Text encoder and VAE of a Wan 2.1 folder in either layout.
+
+    Args:
+        source: the folder, or a release's name; default the first release found below the checkpoints folder.
+        dtype: to run in; default that of the files.
+
+    Raises:
+        CheckpointError: no such folder, or parts that are missing, damaged or of another model.
+    """
+    folder = wan_folder(source)
+    return WanBackbone(load_text_encoder(folder, dtype), load_vae(folder, dtype))
+
+
+def wan_folder(source: str | Path | None) -> Path:
+    """Where the text encoder and VAE are: the folder `source` names, else a release below the checkpoints folder."""
+    if source is not None:
+        entry = BY_NAME.get(str(source))
+        found = (entry and released(entry)) or locate(source)
+        if not found.is_dir():
+            raise CheckpointError(source, "", "not a folder", hint=HINT)
+        return found
+    found = next((path for name in RELEASES if (path := released(BY_NAME[name])) is not None), None)
+    if found is None:
+        raise CheckpointError("wan", "", f"no Wan 2.1 folder below {checkpoints_folder()}: its text encoder and VAE are needed", hint=HINT)
+    return found

@@ -1,0 +1,107 @@
+"""What weights need to be sampled (sizes, video, sampler, cache): from their JSON card, a recipe, or Wan 2.1's own values. Loads no weights.
+
+A card is the table `training.release` writes beside a finished run's weights. Released Wan students have none.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from astro_cli.config import toml
+from astro_cli.config.errors import CheckpointError, RecipeError
+from astro_cli.models.checkpoint import Checkpoint
+from astro_cli.models.zoo.entries import BY_NAME, Entry, of_path
+from astro_cli.recipe import SamplerSpec, TeacherSampler, VideoSpec, load_recipe
+from astro_cli.training.release import describe
+
+Card = dict[str, Any]
+NEEDED = frozenset({"recipe", "backbone", "model", "video", "sampler", "cache", "teacher", "sampling", "role"})
+STUDENT = "student.safetensors"  # what a run calls its final weights
+WAN_BASE = "base/wan_1.3b.toml"
+SPECS = {"video": VideoSpec, "sampler": SamplerSpec, "teacher": TeacherSampler}
+TEACHERS = "Wan-AI/"  # hub account of the undistilled models
+FRAME_WISE: Card = {"video": {"block": 1}}
+# What a release runs with where it differs from Wan's recipes (reference, sections 3.5, 5, 6 and 8). Deviations: the one- and two-step students take
+# four steps for their first block as released, here as many as for the others; MemFlow's memory bank is not there.
+RELEASED: dict[str, Card] = {
+    "longlive": {"cache": {"window": 12, "sink": 3}},
+    "memflow": {"cache": {"window": 12, "sink": 3}},
+    "reward_forcing": {"cache": {"window": 9, "sink": 3, "relative": True, "policy": "ema", "alpha": 0.999}},
+    "causal_forcing_framewise": FRAME_WISE,
+    "causal_forcing_framewise_ar": FRAME_WISE,
+    "causal_forcing_framewise_ode": FRAME_WISE,
+    "causal_forcing_framewise_cd": FRAME_WISE,
+    "causal_forcing_1step": {**FRAME_WISE, "sampler": {"steps": (1000,)}},
+    "causal_forcing_2step": {**FRAME_WISE, "sampler": {"steps": (1000, 500)}},
+}
+
+
+def of_weights(path: Path) -> Card:
+    """The card beside a weights file.
+
+    Raises:
+        CheckpointError: missing, unreadable, or not that of a student or teacher.
+    """
+    card_path = path.with_suffix(".json")
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        hint = "copy the .json of the same name too, or name a recipe with --recipe"
+        raise CheckpointError(card_path, "", "missing: weights come with a card beside them", hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(card_path, "", f"not a readable card: {error}") from error
+    missing = NEEDED - card.keys() if isinstance(card, dict) else NEEDED
+    if missing or card["role"] != "student":
+        what = f"no {', '.join(sorted(missing))}" if missing else f"role is {card['role']!r}, expected 'student'"
+        raise CheckpointError(card_path, "", f"not the card of a student or teacher: {what}")
+    return card
+
+
+def of_recipe(name: str) -> Card:
+    """The card weights trained by a recipe would have."""
+    return describe(load_recipe(name), "student")
+
+
+def base_of_recipe(name: str) -> str:
+    """The student a recipe starts from.
+
+    Raises:
+        RecipeError: it names none.
+    """
+    student = load_recipe(name).base.student
+    if student is None:
+        raise RecipeError(name, "base.student", "missing: the recipe names no student", hint="name the weights with --weights")
+    return student
+
+
+def of_wan(checkpoint: Checkpoint) -> Card:
+    """The card of released Wan weights: their sizes, the values Wan recipes share, and what the release runs with.
+
+    Wan 2.1 itself is a multi-step teacher, all else a few-step student.
+    """
+    table = toml.load(WAN_BASE).data
+    entry = _entry(checkpoint.source)
+    name = _plain_name(checkpoint.source) if entry is None else entry.name
+    card: Card = {
+        "recipe": name, "recipe_hash": None, "seed": None, "backbone": "wan", "role": "student", "codec": None,
+        "model": checkpoint.config.model_dump(), "cache": {"window": None, "sink": 0, "relative": False},
+        "sampling": "ode" if entry is not None and entry.repo.startswith(TEACHERS) else "few_step",
+        **{key: spec(**table[key]).model_dump() for key, spec in SPECS.items()},
+    }  # fmt: skip
+    for key, values in RELEASED.get(name.removesuffix("_lora"), {}).items():
+        card[key] |= values
+    return card
+
+
+def _plain_name(source: Path) -> str:
+    """A file's name, or that of the folder around a transformer whose file has the name all have."""
+    folder = source.parent.parent if source.parent.name == "transformer" else source.parent
+    return folder.resolve().name if source.name.startswith("diffusion_pytorch_model") else source.stem
+
+
+def _entry(source: Path) -> Entry | None:
+    """The release a file belongs to: by its own path, that of the folder it lies in, or the name it was imported under."""
+    near = (source, *source.resolve().parents[:2])
+    return next((entry for path in near if (entry := of_path(path) or BY_NAME.get(path.name)) is not None), None)

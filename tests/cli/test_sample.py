@@ -1,0 +1,296 @@
+"""`astro sample` on the embedded world: prompts, seeds, switches, batches, interruption, typing; and what it refuses, leaving nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from astro_cli.__main__ import main
+from astro_cli.commands import interactive
+from astro_cli.commands.preview import HALF_BLOCK, half_blocks
+from astro_cli.commands.sample_input import Length, Switch, Video, batches, parse_switches, place, plan
+from astro_cli.config.errors import StreamError
+from astro_cli.models.wan_backbone import WanBackbone
+from eval.media import Mp4Stream, to_uint8
+
+RED, BLUE = "a large red circle moves right slowly over a gray plain background", "a small blue square moves left fast"
+GREEN = "a small green cross stays still"
+ROUNDING = 1  # of 255: matrix products of another batch size round differently
+
+
+@pytest.fixture
+def astro(monkeypatch, capsys, tmp_path):
+    """Runs `astro sample ...` in an empty folder: (exit code, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["astro", "sample", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def sidecars(folder: Path = Path("samples")) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+@pytest.fixture
+def written(monkeypatch) -> dict[str, list[np.ndarray]]:
+    """Every frame as it goes into a video file, by the file's path: what was made, before H.264 loses some of it."""
+    frames: dict[str, list[np.ndarray]] = {}
+    write = Mp4Stream.write
+
+    def record(self, frame):
+        frames.setdefault(str(self.path), []).append(to_uint8(frame).astype(int))
+        write(self, frame)
+
+    monkeypatch.setattr(Mp4Stream, "write", record)
+    return frames
+
+
+def decode(path: Path | str) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+# --- what is made
+
+
+def test_prompts_times_seeds_in_any_batch_are_the_same_videos(astro, written):
+    arguments = (RED, BLUE, "--seeds", "0,3", "--frames", "12", "--switch", f"6:{GREEN}")
+    assert astro(*arguments, "--out", "one")[0] == 0
+    assert astro(*arguments, "--out", "many", "--batch", "3")[0] == 0
+    one, many = sidecars(Path("one")), sidecars(Path("many"))
+    assert [(card["prompt"], card["seed"]) for card in one] == [(RED, 0), (RED, 3), (BLUE, 0), (BLUE, 3)]
+    assert [card["batch"] for card in many] == [3, 3, 3, 1]
+    clips = [np.stack(written[card["video"]]) for card in one]
+    for clip, card in zip(clips, many, strict=True):
+        assert np.abs(np.stack(written[card["video"]]) - clip).max() <= ROUNDING
+        assert decode(card["video"]).shape == (12, 192, 192, 3)  # 32 pixels, enlarged
+    assert np.abs(clips[0] - clips[1]).mean() > 5  # another seed is another video
+
+
+def test_a_sidecar_says_how_its_video_was_made(astro):
+    assert astro(RED, "--frames", "12", "--switch", f"0.7s:{BLUE}", "--window", "9", "--sink", "3", "--relative", "--ema", "0.9")[0] == 0
+    (card,) = sidecars()
+    # 0.7 s is frame 5.6, asked for at 6, a block's start; blocks have 3 frames
+    assert card["switches"] == [{"frame": 6, "seconds": 0.75, "prompt": BLUE}]
+    assert (card["frames"], card["fps"], card["seed"], card["weights"]) == (12, 8.0, 0, "causal_forcing_shapes")
+    assert card["cache"] == {"window": 9, "sink": 3, "relative": True, "policy": "ema", "alpha": 0.9}
+    assert len(card["weights_hash"]) == len(card["recipe_hash"]) == 16
+    for key in ("frames_per_second", "first_block_seconds", "peak_memory_bytes"):
+        assert card[key] > 0
+    stem = Path(card["video"]).with_suffix("")
+    assert sorted(path.name for path in Path("samples").iterdir()) == [f"{stem.name}{end}" for end in (".json", ".mp4", ".png")]
+
+
+def test_a_switch_changes_what_comes_after_it_and_nothing_before(astro, written):
+    for name, extra in (("plain", ()), ("switched", ("--switch", f"6:{BLUE}")), ("kept", ("--switch", f"6:{BLUE}", "--recache", "none"))):
+        assert astro(RED, "--frames", "12", *extra, "--out", name)[0] == 0
+    plain, switched, kept = (np.stack(frames) for frames in written.values())
+    assert (switched[:6] == plain[:6]).all()
+    assert np.abs(switched[6:] - plain[6:]).mean() > 2
+    assert np.abs(switched[6:] - kept[6:]).mean() > 0.1
+
+
+def test_prompts_come_from_files_and_standard_input(astro):
+    Path("lines.txt").write_text(f"{RED}\n\n  {BLUE}  \n")
+    assert astro("--prompts", "lines.txt", "--frames", "3", "--seed", "5", "--out", "a")[0] == 0
+    assert astro("--frames", "3", "--seed", "5", "--out", "b", stdin=f"{RED}\n{BLUE}\n")[0] == 0
+    for folder in ("a", "b"):
+        assert [(card["prompt"], card["seed"]) for card in sidecars(Path(folder))] == [(RED, 5), (BLUE, 6)]
+    Path("turns.jsonl").write_text(json.dumps({"prompts": [RED, BLUE, GREEN]}) + "\n" + json.dumps({"prompt": GREEN}) + "\n")
+    assert astro("--prompts", "turns.jsonl", "--frames", "18", "--out", "c")[0] == 0
+    turns, single = sidecars(Path("c"))
+    assert [(turn["frame"], turn["prompt"]) for turn in turns["switches"]] == [(6, BLUE), (12, GREEN)]
+    assert (single["prompt"], single["switches"]) == (GREEN, [])
+
+
+def test_a_recipe_gives_the_cache(astro, tmp_path):
+    recipe = tmp_path / "wide.toml"
+    recipe.write_text('extends = "self_forcing_shapes"\nname = "wide"\n[cache]\nwindow = 6\nsink = 3\nrelative = true\n')
+    assert astro(RED, "--recipe", str(recipe), "--weights", "shapes/causal_forcing", "--frames", "6")[0] == 0
+    (card,) = sidecars()
+    assert (card["weights"], card["cache"]["window"], card["cache"]["sink"]) == ("wide", 6, 3)
+
+
+# --- interruption and typing
+
+
+@pytest.mark.parametrize("how", ["keyboard", "terminated"])
+def test_an_interrupted_run_keeps_a_playable_file(astro, monkeypatch, how):
+    from astro_cli.rollout.engine import Streamer
+
+    next_block, made = Streamer.next_block, []
+
+    def interrupted(self):
+        made.append(1)
+        if len(made) == 4:
+            if how == "keyboard":
+                raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
+        return next_block(self)
+
+    monkeypatch.setattr(Streamer, "next_block", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    code, err = astro(RED, "--frames", "30")
+    assert code == 1
+    (kept,) = Path("samples").iterdir()
+    assert kept.name.endswith(".partial.mp4")
+    assert f"what was made is in samples/{kept.name}" in err
+    assert decode(kept).shape[0] == 9  # three blocks
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_typed_prompts_take_over_and_mistakes_are_shown(astro, monkeypatch):
+    class Now:  # the lines are there before the first block
+        def __init__(self, target, args, **_):
+            self.run = lambda: target(*args)
+
+        def start(self):
+            self.run()
+
+    monkeypatch.setattr(interactive.threading, "Thread", Now)
+    typed = f"a large red cirle\n{RED}\n\n  {BLUE} \na purpel thing\n{GREEN}\n/quit\n{RED}\n"
+    code, err = astro("--interactive", stdin=typed)
+    assert code == 0
+    assert "unknown word 'cirle'" in err
+    assert "unknown word 'purpel'" in err
+    (card,) = sidecars()
+    assert (card["prompt"], card["frames"]) == (RED, 6)
+    assert [(turn["frame"], turn["prompt"]) for turn in card["switches"]] == [(0, BLUE), (3, GREEN)]
+    assert next(Path("samples").glob("*.preview.png")).stat().st_size > 0
+    code, _ = astro(RED, "--interactive", "--frames", "9", "--out", "timed", stdin=f"{BLUE}\n")
+    assert code == 0
+    assert sidecars(Path("timed"))[0]["frames"] == 9
+    code, err = astro(RED, "--interactive", "--out", "quit", stdin="/quit\n")
+    assert code == 2
+    assert "before its first block" in err
+    assert not Path("quit").exists()
+
+
+def test_half_blocks_show_two_pixels_a_cell():
+    frame = np.zeros((4, 2, 3), dtype=np.uint8)
+    frame[0], frame[1] = (255, 0, 0), (0, 0, 255)
+    lines = half_blocks(frame, columns=2, rows=2)
+    assert len(lines) == 2
+    assert lines[0].startswith(f"\x1b[38;2;255;0;0m\x1b[48;2;0;0;255m{HALF_BLOCK}")
+    assert [line.count(HALF_BLOCK) for line in lines] == [2, 2]
+
+
+# --- planning
+
+
+class Wan(WanBackbone):
+    def __init__(self) -> None:  # counts frames only
+        pass
+
+
+def test_switches_on_wan_begin_with_the_first_block_without_an_earlier_frame():
+    length = Length(21, 3, Wan())
+    assert length.frames == 81
+    # latent n > 0 shows frames 4n - 3 .. 4n; frame 80 at 5 s is in latent 20, so latent 21 would be the first without an earlier one
+    assert [length.starts_at(frame) for frame in (0, 1, 9, 10, 21, 69)] == [0, 3, 3, 6, 6, 18]
+    assert place([Switch(2.0, True, "b", "2s"), Switch(69, False, "c", "69")], length) == ((9, "b"), (18, "c"))
+    with pytest.raises(StreamError, match="past the end"):
+        place([Switch(70, False, "b", "70")], length)
+
+
+def test_names_are_unique_and_batches_switch_together():
+    length = Length(9, 3, Wan())
+    same = "x" * 70
+    videos = plan([[same + "1"], [same + "2"]], [4], 0, [], length)
+    assert [video.stem for video in videos] == ["x" * 60 + "-seed4", "x" * 60 + "-seed4-2"]
+    group = [Video("a", 0, ((3, "b"),), "1"), Video("a", 1, ((3, "c"),), "2"), Video("a", 2, ((6, "b"),), "3"), Video("a", 3, ((6, "b"),), "4")]
+    assert [[video.seed for video in part] for part in batches(group, 8)] == [[0, 1], [2, 3]]
+    assert [[video.seed for video in part] for part in batches(group, 1)] == [[0], [1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [("5s:a b", (5.0, True, "a b")), ("80: a  b ", (80.0, False, "a b")), ("2.5s:a: b", (2.5, True, "a: b"))]
+)
+def test_switch_options_are_parsed(given, wanted):
+    (found,) = parse_switches([given])
+    assert (found.time, found.seconds, found.prompt) == wanted
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "prompt: empty"),
+        (("",), "prompt: empty"),
+        (("a red cirle",), "unknown word 'cirle'"),
+        ((RED, "--switch", "3s:a red cirle", "--seconds", "6"), "unknown word 'cirle'"),
+        ((RED, "--switch", "soon:a red circle"), "--switch: soon:a red circle: expected FRAME_OR_SECONDS:PROMPT"),
+        ((RED, "--switch", "3:"), "expected FRAME_OR_SECONDS:PROMPT"),
+        ((RED, "--switch", "2.5:a red circle"), "expected FRAME_OR_SECONDS:PROMPT"),
+        ((RED, "--switch", f"0:{BLUE}"), "--switch: 0: expected a time after the beginning"),
+        ((RED, "--switch", f"90s:{BLUE}"), "--switch: 90s: past the end: the last block begins at frame 6 (0.8 s) of 9"),
+        ((RED, "--switch", f"6:{BLUE}", "--switch", f"3:{GREEN}"), "--switch: 3: takes over at frame 3, not after the switch before it"),
+        ((RED, "--recache", "none", "--renew-sink"), "--renew-sink"),
+        ((RED, "--seeds", "0,x"), "--seeds: 0,x: expected whole numbers"),
+        ((RED, "--seeds", "0", "--seed", "1"), "--seeds: 0: found --seed too"),
+        ((RED, "--seconds", "1", "--frames", "9"), "--seconds: 1: found --frames too"),
+        ((RED, "--window", "7", "--sink", "3"), "cache: window: found 7, expected a multiple of the block (3)"),
+        ((RED, "--window", "3", "--sink", "3"), "cache: sink: found 3, expected fewer frames than the window (3)"),
+        ((RED, "--ema", "0.9", "--window", "6", "--sink", "0"), "--ema: 0.9: there is no sink"),
+        ((RED, "--size", "30x32"), "--size: 30x32: expected HEIGHTxWIDTH in multiples of 8 and 8 pixels"),
+        ((RED, "--weights", "shapes/causal_forcig"), "did you mean 'shapes/causal_forcing'?"),
+        ((RED, "--weights", "nowhere.safetensors"), "no such checkpoint"),
+        ((RED, "--wan", "."), "not a checkpoint"),
+        ((RED, "--weights", "shapes/teacher", "--frames", "90"), "multi-step teacher and makes clips of 9 frames"),
+        ((RED, "--weights", "shapes/teacher", "--switch", f"3:{BLUE}"), "multi-step teacher and takes no switches"),
+        ((RED, "--weights", "shapes/teacher", "--interactive"), "multi-step teacher and does not stream"),
+        ((RED, "--lora", "nowhere"), "nowhere"),
+        ((RED, BLUE, "--interactive"), "--interactive: streams one video"),
+        (("--interactive",), "--interactive: the input ended before a prompt"),
+        ((RED, "--prompts", "x.txt"), "--prompts: x.txt: found prompts on the command line too"),
+        (("--prompts", "x.txt"), "x.txt: --prompts: cannot be read"),
+        (("--recipe", "astrolabe_casual_shapes", RED), "did you mean 'astrolabe_causal_shapes.toml'?"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(astro, tmp_path, arguments, says):
+    code, err = astro(*arguments)
+    assert code == 2
+    assert says in err
+    assert "error: " in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("{", "line 1: not JSON"), ("[]", "line 1: no prompts"), ('{"prompts": ["a", ""]}', "line 1: no prompts"), ("\n", "no prompt in this file"),
+])  # fmt: skip
+def test_a_bad_prompt_file_is_refused(astro, tmp_path, content, says):
+    (tmp_path / "bad.jsonl").write_text(content)
+    code, err = astro("--prompts", "bad.jsonl")
+    assert code == 2
+    assert says in err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+def test_shapes_weights_take_no_wan_folder(astro):
+    assert "leave --wan out" in astro(RED, "--weights", "shapes/causal_forcing", "--wan", ".")[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_is_refused_where_there_is_none(astro):
+    assert "no CUDA device is available" in astro(RED, "--device", "cuda")[1]
