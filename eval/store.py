@@ -25,7 +25,8 @@ Backbone = Literal["shapes", "wan"]
 Direction = Literal["up", "down"]
 BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 # What makes two records of one metric comparable. Package versions stay out: they differ between the seeds of a long study.
-CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts")
+# The last four are a learned scorer's: normalisation, gray frames, position ids, and which weights.
+CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts", "norm", "grayscale", "positions", "scorer")
 # Numbers of these metrics depend on the machine, so the device is one of their conditions.
 HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
 FOUND_SHOWN = 80  # characters of a wrong value in an error: enough to recognise it

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from eval import figures, media, render, store, table
+from eval import figures, media, render, store
 from eval.arms import Arm, load_arm
 from eval.benchmarks import shapes
+from eval.joined import join
 from eval.report import Fragment, Picture, Section, write_report
 
 CLIPS = 6  # prompts shown per base
@@ -16,17 +18,15 @@ CLIP_SCALE = 6  # pixels per world pixel
 CLIP_REPEATS = 3  # a nine-frame clip is over in a second
 
 
-def write_study(paper: str, runs: dict[str, list[Path]], folder: Path) -> Path:
-    """Write tables/, figures/, clips/ and index.html under `folder` from its records and runs; returns the page."""
-    records = store.load_results(folder)
-    tables = [name for name in table.list_tables() if name.rpartition("-")[0] == paper]
+def write_study(paper: str, tables: Sequence[str], runs: dict[str, list[Path]], prompts: int, folder: Path) -> Path:
+    """Write tables/, figures/, clips/ and index.html under `folder` from its runs and its records on `prompts` held-out prompts; returns the page."""
+    prompt_hash = shapes.prompt_set_hash(shapes.held_out_prompts(prompts))  # a quick study and a full one may share the folder
+    records = [record for record in store.load_results(folder) if record.prompt_set_hash == prompt_hash]
     rendered = []
-    for name in tables:
-        loaded = table.load_table(name)
-        view, differences = table.build(loaded, records), table.differences(loaded, records)
+    for name, item in zip(tables, join(tables, records), strict=True):
         for fmt, ending in (("markdown", "md"), ("json", "json"), ("csv", "csv")):
-            _write(folder / "tables" / f"{name}.{ending}", render.render(view, differences, fmt))
-        rendered.append(render.render(view, differences, "html"))
+            _write(folder / "tables" / f"{name}.{ending}", render.render(item.view, item.differences, fmt, item.claims))
+        rendered.append(render.render(item.view, item.differences, "html", item.claims))
     curves = folder / "figures" / "reward_curves.png"
     figures.reward_curves({_name(base): [figures.read_metrics(run / "metrics.jsonl") for run in paths] for base, paths in runs.items()}, curves)
     sections = [

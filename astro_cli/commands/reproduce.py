@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -14,11 +14,22 @@ from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.recipe import load_recipe
 
-# Per paper: (base, RL recipe) pairs on the embedded world; the first is what --quick runs.
+
+class Study(NamedTuple):
+    """Tables a study fills, and the (base, RL recipe) pairs on the embedded world that fill them; --quick runs the first pair."""
+
+    tables: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+
+
 STUDIES = {
-    "astrolabe": (
-        ("shapes/causal_forcing", "astrolabe_causal_shapes"),
-        ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
+    "astrolabe": Study(
+        tables=("astrolabe-1",),
+        pairs=(
+            ("shapes/causal_forcing", "astrolabe_causal_shapes"),
+            ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
+            ("shapes/longlive", "astrolabe_longlive_shapes"),
+        ),
     ),
 }
 QUICK_PROMPTS = 96
@@ -42,7 +53,8 @@ def reproduce(
 
     console = Console(stderr=True, highlight=False)
     folder, began = out or Path("results") / paper, time.monotonic()
-    pairs = STUDIES[paper][:1] if quick else STUDIES[paper]
+    study = STUDIES[paper]
+    pairs = study.pairs[:1] if quick else study.pairs
     chosen, prompts = ([0], QUICK_PROMPTS) if quick else (parse_seeds(seeds), FULL_PROMPTS)
     runs: dict[str, list[Path]] = {}
     for base, recipe_name in pairs:
@@ -54,5 +66,5 @@ def reproduce(
             runs.setdefault(base, []).append(RunDir(run).path)
         console.print(f"evaluating {base} and its tuned students on {prompts} held-out prompts")
         evaluate_arms([base, *map(str, runs[base])], chosen, prompts, folder)
-    page = write_study(paper, runs, folder)
+    page = write_study(paper, study.tables, runs, prompts, folder)
     console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True)

@@ -12,9 +12,10 @@ import pytest
 
 from astro_cli.commands.table import table as table_command
 from astro_cli.config.errors import RecordError
-from eval.render import render, render_many
+from eval.published import Table, list_tables, load_table, parse_table
+from eval.render import Item, render, render_many
 from eval.store import Record, append, record_path
-from eval.table import Difference, Table, build, differences, list_tables, load_table, parse_table
+from eval.table import Difference, build, differences
 
 KEYS = ["total", "quality", "semantic", "hpsv3", "mq", "throughput"]
 PRINTED = """
@@ -124,7 +125,7 @@ def test_stable_json_has_exactly_these_keys(table: Table) -> None:
 
 
 def test_json_of_several_is_a_list(table: Table) -> None:
-    assert [each["id"] for each in json.loads(render_many([(build(table, []), [])], "json"))] == ["astrolabe-1"]
+    assert [each["id"] for each in json.loads(render_many([Item(build(table, []), [])], "json"))] == ["astrolabe-1"]
 
 
 # --- records
@@ -211,6 +212,23 @@ def test_differences_need_the_same_prompts(table: Table) -> None:
     assert (found.measured, found.verdict) == (None, "not comparable")
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"prompt_set_hash": "q"}, ["prompt set p", "prompt set q"]),
+        ({"protocol": {"num_frames": 24, "prompts": PROMPTS, "device": "cpu"}}, ["num_frames 12", "num_frames 24"]),
+        ({"protocol": {"num_frames": 12, "prompts": PROMPTS, "device": "cpu", "norm": "raw"}}, ["norm None", "norm raw"]),
+    ],
+)
+def test_a_column_does_not_mix_protocols(table: Table, change: dict[str, object], named: list[str]) -> None:
+    records = [r.model_copy(update=change) if r.arm == TUNED else r for r in pair("vq", 1.0)]
+    with pytest.raises(RecordError, match="mixes protocols") as caught:
+        build(table, records)
+    text = str(caught.value)
+    assert all(part in text for part in ["astrolabe-1: hpsv3", "Causal Forcing", TUNED_ROW, *named])
+    assert "hint: " in text
+
+
 def test_too_few_pairs_decide_nothing(table: Table) -> None:
     records = [record(arm, "vq", [value] * 5) for arm, value in ((BASE, 0.0), (TUNED, 1.0))]
     assert difference(table, records, "hpsv3").verdict == "undecided"
@@ -232,7 +250,7 @@ def test_markdown(table: Table) -> None:
     row = next(line for line in lines if line.startswith("| Causal Forcing |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1] == "84.04 / —"
-    assert cells[3] == "81.84 / not run"
+    assert cells[3] == "**81.84** / not run"  # the best Semantic of the distilled models
     assert cells[4].startswith("9.48 / 3.5 ± ")
     assert cells[4].endswith("(3 seeds)")
     assert "HPSv3 ↑" in text
@@ -288,7 +306,7 @@ def test_html(table: Table) -> None:
 
 
 def test_unknown_format(table: Table) -> None:
-    with pytest.raises(RecordError, match="allowed: markdown, html, csv, json") as caught:
+    with pytest.raises(RecordError, match="allowed: markdown, html, latex, csv, json") as caught:
         render(build(table, []), [], "markdwn")
     assert "did you mean 'markdown'?" in str(caught.value)
 
@@ -336,14 +354,14 @@ def test_wrong_toml_is_a_user_error(old: str, new: str, message: str) -> None:
 def test_command_prints_records_of_the_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for each in pair("vq", 1.0):
         append(record_path(tmp_path, "shapes"), each)
-    table_command("astrolabe-1", "json", "shapes", tmp_path)
+    table_command(["astrolabe-1"], "json", "shapes", tmp_path)
     data = json.loads(capsys.readouterr().out)
     assert data["rows"][12]["measured"]["hpsv3"]["mean"] == 3.5
 
 
 @pytest.mark.parametrize("name", ["astrolabe", "all"])
 def test_command_takes_papers(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    table_command(name, "json", "shapes", tmp_path)
+    table_command([name], "json", "shapes", tmp_path)
     assert "astrolabe-1" in [each["id"] for each in json.loads(capsys.readouterr().out)]
 
 
@@ -351,16 +369,16 @@ def test_command_takes_papers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ("arguments", "message"),
     [
         (("astrolab", "json", "shapes"), "did you mean 'astrolabe'?"),
-        (("astrolabe-1", "yaml", "shapes"), "allowed: markdown, html, csv, json"),
+        (("astrolabe-1", "yaml", "shapes"), "allowed: markdown, html, latex, csv, json"),
         (("astrolabe-1", "json", "wann"), "allowed: shapes, wan"),
     ],
 )
 def test_command_refuses_wrong_names(tmp_path: Path, arguments: tuple[str, str, str], message: str) -> None:
     with pytest.raises(RecordError) as caught:
-        table_command(*arguments, tmp_path)
+        table_command([arguments[0]], *arguments[1:], tmp_path)
     assert message in str(caught.value)
 
 
 def test_command_refuses_a_missing_results_folder(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no such folder"):
-        table_command("astrolabe-1", "json", "shapes", tmp_path / "typo")
+        table_command(["astrolabe-1"], "json", "shapes", tmp_path / "typo")

@@ -1,0 +1,35 @@
+"""`astro claims`: what the papers say happens, judged by the records here. Reads records, runs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from astro_cli.commands.table import DEFAULT_RESULTS, read_records
+from astro_cli.config.errors import RecordError, did_you_mean
+
+
+def claims(
+    paper: Annotated[str | None, typer.Argument(metavar="[PAPER]", help="A paper's name, e.g. astrolabe; all where none is named.")] = None,
+    format: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
+    backbone: Annotated[str, typer.Option("--backbone", help="Whose records to judge by: shapes or wan. They never mix.")] = "shapes",
+    results: Annotated[Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")] = DEFAULT_RESULTS,
+) -> None:
+    """Say which of the papers' claims hold, fail or are undecided by the records, or were not run.
+
+    A claim holds where the 95 % interval of the paired difference lies within it, and fails where it lies outside. A claim of several parts holds
+    where all do and fails where any does.
+
+    Example: astro claims astrolabe --results results/astrolabe
+    """
+    from eval.claims import list_papers, load_claims
+    from eval.renderers.claims import RENDERERS
+    from eval.verdicts import evaluate
+
+    if format not in RENDERERS:
+        raise RecordError("--format", format, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(format, RENDERERS))
+    loaded = [load_claims(name) for name in ([paper] if paper else list_papers())]
+    records = read_records(results)
+    typer.echo(RENDERERS[format]([verdict for each in loaded for verdict in evaluate(each, records, backbone)]))

@@ -1,0 +1,87 @@
+"""Grids of ablation runs: a published ablation's rows as recipes, crossed with seeds, and what of them is done already. Runs nothing."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from astro_cli.config.base import Config
+from astro_cli.config.errors import RecipeError, did_you_mean
+from astro_cli.recipe import Recipe, load_recipe
+from astro_cli.training.rundir import RunDir
+
+GRIDS = Path(__file__).resolve().parent / "ablations"
+
+
+class Row(Config):
+    """A row of the published table: a recipe that is trained, or an arm that is only evaluated."""
+
+    label: str
+    recipe: str | None = None
+    arm: str | None = None
+
+
+class Grid(Config):
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row at one seed. `state` is "finished", "started" or "new"; without a recipe `arm` is evaluated as it is."""
+
+    label: str
+    seed: int
+    recipe: Recipe | None
+    arm: str
+    state: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe.name if self.recipe else self.arm} seed {self.seed}"
+
+
+def list_grids() -> list[str]:
+    return sorted(path.stem for path in GRIDS.glob("*.toml"))
+
+
+def load_grid(name: str) -> Grid:
+    """A grid by its id.
+
+    Raises:
+        RecipeError: no such grid, with the nearest name.
+    """
+    if name not in list_grids():
+        raise RecipeError("ablate", name, "no such ablation", hint=did_you_mean(name, list_grids()))
+    return Grid(**tomllib.loads((GRIDS / f"{name}.toml").read_text(encoding="utf-8")))
+
+
+def plan(grid: Grid, seeds: list[int], runs: Path, overrides: list[str], steps: int | None) -> list[Job]:
+    """Every row at every seed, seed by seed, so that an interrupted study has whole pairs.
+
+    Raises:
+        RecipeError: a recipe or an override that is wrong.
+    """
+    jobs = []
+    for seed in seeds:
+        for row in grid.rows:
+            if row.recipe is None:
+                assert row.arm is not None
+                jobs.append(Job(row.label, seed, None, row.arm, "finished"))
+                continue
+            recipe = load_recipe(row.recipe, [*overrides, f"seed={seed}"])
+            if steps is not None:
+                recipe = load_recipe(row.recipe, [*overrides, f"seed={seed}", f"stages.{recipe.order[-1]}.steps={steps}"])
+            folder = runs / f"{recipe.name}-seed{seed}"
+            jobs.append(Job(row.label, seed, recipe, str(folder), _state(folder, recipe)))
+    return jobs
+
+
+def _state(folder: Path, recipe: Recipe) -> str:
+    """A folder with another recipe's run counts as new: training then refuses it and says so."""
+    resolved = folder / "resolved.json"
+    if not resolved.is_file() or json.loads(resolved.read_text(encoding="utf-8"))["hash"] != recipe.hash():
+        return "new"
+    return "finished" if RunDir(folder).finished else "started"

@@ -1,0 +1,104 @@
+"""A joined table as a grid of marked cells: what is best, second or an erratum, transposed where the paper prints it so. Knows no markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+from eval.published import Table, numbers
+from eval.renderers.words import NO_COUNTERPART, heading, measured_text
+from eval.table import TableView, ViewColumn, ViewRow
+
+Mark = Literal["best", "second", ""]
+# Of two numbers the second is also the last.
+MIN_FOR_SECOND = 3
+
+
+class GridCell(NamedTuple):
+    """Published and measured text of a cell. `measured` is None where the whole table has no counterpart."""
+
+    published: str
+    delta: str
+    erratum: bool
+    mark: Mark
+    measured: str | None
+    measured_mark: Mark
+
+
+class Head(NamedTuple):
+    label: str
+    group: str
+
+
+class Line(NamedTuple):
+    label: str
+    group: str
+    cells: list[GridCell]
+
+
+class Grid(NamedTuple):
+    """Heads and lines as they are printed; `corner` names what the labels of the lines are."""
+
+    corner: str
+    heads: list[Head]
+    lines: list[Line]
+
+
+def grid(view: TableView) -> Grid:
+    """The grid of a table, every cell marked within its column and group."""
+    marks = {column.key: _column_marks(view, column) for column in view.columns}
+    heads = [Head(heading(column), column.group) for column in view.columns]
+    lines = [Line(row.label, row.group, [_cell(view, row, c, *marks[c.key]) for c in view.columns]) for row in view.rows]
+    if not view.table.transposed:
+        return Grid(view.table.row_label, heads, lines)
+    flipped = [Line(head.label, head.group, [line.cells[index] for line in lines]) for index, head in enumerate(heads)]
+    return Grid(view.table.row_label, [Head(line.label, line.group) for line in lines], flipped)
+
+
+def rank(values: Mapping[str, float | Decimal], direction: str) -> dict[str, Mark]:
+    """Best and second of one column and group; ties share a mark. No mark where there is nothing to compare."""
+    if direction == "none" or len(set(values.values())) < 2:
+        return {}
+    ordered = sorted(set(values.values()), reverse=direction == "up")
+    second = ordered[1] if len(values) >= MIN_FOR_SECOND else None
+    return {label: "best" if value == ordered[0] else "second" for label, value in values.items() if value in (ordered[0], second)}
+
+
+def _column_marks(view: TableView, column: ViewColumn) -> tuple[dict[str, Mark], dict[str, Mark]]:
+    """Marks by row of the published and of the measured numbers."""
+    printed, measured = {}, {}
+    if view.table.comparable:
+        for group in {row.group for row in view.rows}:
+            printed |= rank(_printed(view.table, column.key, group), column.direction)
+            found = {row.label: row.measured[column.key] for row in view.rows if row.group == group}
+            measured |= rank({label: cell.mean for label, cell in found.items() if cell is not None}, column.direction)
+    return printed, measured
+
+
+def _printed(table: Table, key: str, group: str) -> dict[str, Decimal]:
+    return {row.label: value for row, value in numbers(table, key) if row.group == group}
+
+
+def _cell(view: TableView, row: ViewRow, column: ViewColumn, printed: dict[str, Mark], measured: dict[str, Mark]) -> GridCell:
+    has_counterpart = any(other.metric is not None for other in view.columns)
+    return GridCell(
+        published=row.printed.get(column.key, NO_COUNTERPART),
+        delta=f"{row.delta[column.key]:+}" if column.key in row.delta else "",
+        erratum=any(erratum.columns and erratum.covers(row.label, column.key) for erratum in view.table.errata),
+        mark=printed.get(row.label, ""),
+        measured=measured_text(row.measured[column.key], column) if has_counterpart else None,
+        measured_mark=measured.get(row.label, ""),
+    )
+
+
+def by_group(lines: list[Line]) -> list[tuple[str, list[Line]]]:
+    """Runs of lines under one group heading."""
+    return [(group, list(found)) for group, found in groupby(lines, key=lambda line: line.group)]
+
+
+def head_groups(heads: list[Head]) -> list[tuple[str, int]]:
+    """Headings above the heads with the number of columns each spans; empty where no head has one."""
+    spans = [(group, len(list(found))) for group, found in groupby(heads, key=lambda head: head.group)]
+    return spans if any(group for group, _ in spans) else []

@@ -1,0 +1,104 @@
+"""The words of cells, heads, differences and notes, shared by all formats. Knows no markup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from eval.published import Erratum
+from eval.table import EQUAL_WITHIN, MIN_PAIRS, Difference, Measured, TableView, ViewColumn
+
+NOT_RUN = "not run"
+NO_COUNTERPART = "—"
+ERRATUM_MARK = "‡"
+ARROWS = {"up": "↑", "down": "↓", "none": ""}
+DECIMALS_EXACT = 3  # of a mean whose interval has no width
+MAX_DECIMALS = 4  # finer than any seed repeats
+DIFFERENCE_HEADS = ("Row", "Base", "Column", "Published difference", "Measured difference [95 %]", "Verdict")
+DIFFERENCE_NOTE = (
+    "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; `disagrees`: on the "
+    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs. "
+    f"A published 0 agrees within {EQUAL_WITHIN:.0%} of the base."
+)
+
+
+def decimals(half_width: float) -> int:
+    """Two significant digits of the half-width."""
+    if half_width <= 0:
+        return DECIMALS_EXACT
+    return min(max(1 - math.floor(math.log10(half_width)), 0), MAX_DECIMALS)
+
+
+def seeds(count: int) -> str:
+    return f"{count} seed" if count == 1 else f"{count} seeds"
+
+
+def measured_text(measured: Measured | None, column: ViewColumn) -> str:
+    if column.metric is None:
+        return NO_COUNTERPART
+    if measured is None:
+        return NOT_RUN
+    half_width = (measured.high - measured.low) / 2
+    digits = decimals(half_width)
+    return f"{measured.mean:.{digits}f} ± {half_width:.{digits}f} ({seeds(measured.n)})"
+
+
+def heading(column: ViewColumn) -> str:
+    unit = f" ({column.unit})" if column.unit else ""
+    return f"{column.label}{unit} {ARROWS[column.direction]}".rstrip()
+
+
+def interval_text(mean: float, low: float, high: float) -> str:
+    """A signed effect with the ends of its interval."""
+    digits = decimals((high - low) / 2)
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def difference_cells(difference: Difference, column: ViewColumn) -> list[str]:
+    """One line under DIFFERENCE_HEADS."""
+    published, measured = difference.published, difference.measured
+    return [
+        difference.row,
+        difference.base,
+        heading(column),
+        NO_COUNTERPART if published is None else "0" if published == 0 else f"{published:+.6g}",
+        (difference.verdict or NO_COUNTERPART)
+        if measured is None
+        else f"{interval_text(measured.mean, measured.low, measured.high)} ({seeds(measured.n)})",
+        difference.verdict or NO_COUNTERPART,
+    ]
+
+
+def difference_lines(view: TableView, differences: Sequence[Difference]) -> list[list[str]]:
+    """The differences worth a line: in columns that exist on the backbone."""
+    columns = {column.key: column for column in view.columns if column.metric is not None}
+    return [difference_cells(difference, columns[difference.key]) for difference in differences if difference.key in columns]
+
+
+def notes(view: TableView, has_differences: bool) -> list[str]:
+    """What a reader must know before comparing two numbers, the paper's errata included."""
+    found = [*_measured_notes(view), *([view.table.note] if view.table.note else []), *map(_erratum, view.table.errata)]
+    return [*found, DIFFERENCE_NOTE] if has_differences else found
+
+
+def _measured_notes(view: TableView) -> list[str]:
+    played = [f"{column.label} is `{column.metric}`" for column in view.columns if column.metric is not None]
+    if not played:
+        return [f"As published; nothing here has a counterpart on `{view.backbone}`."]
+    missing = [column.label for column in view.columns if column.metric is None]
+    absent = f"; no counterpart ({NO_COUNTERPART}): {', '.join(missing)}" if missing else ""
+    comparable = (
+        "absolute values are not comparable with the published ones, the signs of the differences are"
+        if view.backbone == "shapes"
+        else "absolute values are comparable only where the protocol is the published one"
+    )
+    return [
+        f"Cells: published / measured mean ± half-width of the 95 % bootstrap interval (seeds). `{NOT_RUN}`: no record exists.",
+        f"Measured on `{view.backbone}`: {comparable}. On `{view.backbone}` {', '.join(played)}{absent}.",
+    ]
+
+
+def _erratum(erratum: Erratum) -> str:
+    where = "; ".join(part for part in (", ".join(erratum.rows), ", ".join(erratum.columns)) if part)
+    mark = f"{ERRATUM_MARK} " if erratum.columns else ""
+    return f"{mark}Erratum ({where}): {erratum.note}" if where else f"Erratum: {erratum.note}"

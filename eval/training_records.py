@@ -1,0 +1,49 @@
+"""Records of what a finished training run measured itself: peak memory, growth of the x0 norm, change of the reward. Evaluates no clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from astro_cli.models.weights import digest
+from eval import store
+from eval.figures import read_metrics
+
+BENCHMARK = "shapes"  # where Table 4a looks for them
+PROMPTS = "training"  # a run draws its own: comparable are runs of one study
+EDGE = 5  # epochs averaged at either end of a run
+DIRECTIONS: dict[str, store.Direction] = {"peak_memory": "down", "x0_norm_growth": "down", "reward_change": "up"}
+
+
+def measures(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """From the rows of an RL run's metrics.jsonl: bytes at the peak (the allocator's on CUDA, else those saved for backward), x0 norm of the last
+    epochs over the first, and reward of the last epochs minus the first; epochs at the two ends do not overlap.
+    """
+    edge = min(EDGE, max(1, len(rows) // 2))
+    first, last = rows[:edge], rows[-edge:]
+    peak = "memory/peak_bytes" if "memory/peak_bytes" in rows[0] else "memory/saved_bytes"
+    return {
+        "peak_memory": max(row[peak] for row in rows),
+        "x0_norm_growth": mean(row["student/x0_norm"] for row in last) / mean(row["student/x0_norm"] for row in first),
+        "reward_change": mean(row["reward/total"] for row in last) - mean(row["reward/total"] for row in first),
+    }
+
+
+def record_training(run: Path, results: Path) -> None:
+    """Append the measures of a finished run to the records, unless they are there for these weights."""
+    weights, path = run / "final" / "student.safetensors", store.record_path(results, BENCHMARK)
+    card, weights_hash = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8")), digest(weights)
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    known = {record.metric for record in store.load([path] if path.is_file() else []) if record.weights_hash == weights_hash}
+    rows = read_metrics(run / "metrics.jsonl")
+    for metric, value in measures(rows).items():
+        if metric in known:
+            continue
+        protocol = {"prompts": PROMPTS, "device": environment["device"], "versions": environment["versions"], "epochs": len(rows)}
+        store.append(path, store.Record(
+            benchmark=BENCHMARK, backbone=card["backbone"], arm=card["recipe"], seed=card["seed"], metric=metric, direction=DIRECTIONS[metric],
+            scores=[value], recipe_hash=card["recipe_hash"], weights_hash=weights_hash, prompt_set_hash=PROMPTS, protocol=protocol,
+            commit=environment["commit"] or "unknown", dirty=bool(environment["dirty"]),
+        ))  # fmt: skip

@@ -1,0 +1,174 @@
+"""Every published table as data: how many rows and columns it has, and cells copied by hand from the papers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from astro_cli.config.errors import RecordError
+from astro_cli.config.toml import list_recipes
+from eval.published import list_tables, load_table, parse_table, select
+
+# Rows and columns of numbers (or settings) as printed; a transposed table has the paper's columns as rows.
+SHAPES = {
+    "aapt-1": (2, 11),
+    "astrolabe-1": (14, 6),
+    "astrolabe-2": (8, 5),
+    "astrolabe-3": (8, 9),
+    "astrolabe-4a": (4, 3),
+    "astrolabe-4b": (4, 3),
+    "astrolabe-4c": (8, 4),
+    "astrolabe-s1": (25, 1),
+    "delta-forcing-1": (6, 12),
+    "delta-forcing-2": (6, 7),
+    "delta-forcing-3": (4, 4),
+    "reward-forcing-1": (11, 5),
+    "reward-forcing-2": (5, 11),
+    "reward-forcing-3": (11, 5),
+    "reward-forcing-4": (4, 3),
+    "reward-forcing-5": (3, 16),
+    "reward-forcing-6": (4, 9),
+    "reward-forcing-7": (4, 11),
+    "teleboost-1": (5, 3),
+    "teleboost-2": (2, 4),
+    "teleboost-3": (6, 4),
+    "teleboost-4": (4, 9),
+    "teleboost-5": (2, 3),
+    "teleboost-6": (3, 9),
+    "teleboost-7": (3, 5),
+    "teleboost-8": (6, 19),
+    "teleboost-9": (3, 7),
+}
+CELLS = [
+    ("aapt-1", "Ours, 1280×720", "dynamic_degree", "63.29"),  # supplement H, Table 1, second line
+    ("astrolabe-2", "+ Ours (LongLive)", "quality", "86.12"),  # Table 2, second "+ Ours"
+    ("astrolabe-3", "LongLive", "clip_30_40", "23.99"),  # Table 3, fourth segment
+    ("astrolabe-4a", "Seq + Full BP", "memory", ">140"),  # Table 4a, first row
+    ("astrolabe-4a", "Clip+Detach", "memory", "54.3"),  # Table 4a, last row
+    ("astrolabe-4b", "No KL", "ta", "-0.068"),  # Table 4b, first row
+    ("astrolabe-4c", "MQ + TA", "vb", "84.08"),  # Table 4c, right half, third row
+    ("astrolabe-s1", "Advantage Clip Max", "value", "5.0"),  # Table S1
+    ("delta-forcing-1", "SkyReels-V2", "ta", "-0.20"),  # Table 1, first row: the zero is printed
+    ("delta-forcing-1", "Delta Forcing (Ours)", "videoalign", "7.55"),  # Table 1, last cell
+    ("delta-forcing-2", "MemFlow", "dynamic_degree", "91.71"),  # Table 2, last column
+    ("delta-forcing-3", "Delta Forcing (Ours)", "naturalness", "1.78"),  # Table 3, last row
+    ("reward-forcing-1", "Pyramid Flow", "throughput", "6.7"),  # Table 1; Astrolabe prints 6.70
+    ("reward-forcing-2", "LongLive", "drift", "2.531"),  # Table 2, drift
+    ("reward-forcing-2", "Ours", "judge_text", "4.04"),  # Table 2, last cell
+    ("reward-forcing-3", "β = 1/5", "dynamic_degree", "94.53"),  # Table 3, last row
+    ("reward-forcing-4", "LongLive", "dynamics", "2.38310"),  # Table 4: five decimals
+    ("reward-forcing-5", "max", "motion_smoothness", "0.9975"),  # Table 5, upper block
+    ("reward-forcing-6", "Reward Forcing", "temporal_flickering", "98.97"),  # Table 6, last row
+    ("reward-forcing-7", "CausVid", "human_action", "96.20"),  # Table 7, first row
+    ("teleboost-1", "Overall", "margin", "32.71"),  # Table 1, last cell
+    ("teleboost-2", "Simulation fluid effects", "f1_all", "10.040"),  # Table 2, last cell
+    ("teleboost-3", "GRPO† (I2V)", "overall", "-1.8932"),  # Table 3, fifth row
+    ("teleboost-4", "BPGO (only CRT)", "multiple_objects", "0.2485"),  # Table 4, third row, underlined
+    ("teleboost-5", "Text Alignment", "same", "56"),  # Table 5, "Tied"
+    ("teleboost-6", "VIPO", "spatial_relationship", "81.44"),  # Table 6, fifth row, last column
+    ("teleboost-7", "ViPO", "mq", "1.1515"),  # Table 7; the text says 1.1505
+    ("teleboost-8", "Self-paced Qwen2.5VL-72B (14B)", "aesthetic_quality", "60.68"),  # Table 8, first row, last column: a misprint, kept
+    ("teleboost-9", "Self-paced GRPO", "ta", "-0.7114"),  # Table 9, last row
+]
+# A base whose recipe is still to come; Table 1 names it already.
+EXPECTED_RECIPES = {"longlive_shapes"}
+
+
+def test_every_table_is_there_and_complete() -> None:
+    found = {table_id: load_table(table_id) for table_id in list_tables()}
+    assert {table_id: (len(table.rows), len(table.columns)) for table_id, table in found.items()} == SHAPES
+    for table in found.values():
+        for row in table.rows:
+            assert list(row.published) == [column.key for column in table.columns], f"{table.id}: {row.label}"
+
+
+@pytest.mark.parametrize(("table_id", "row", "column", "printed"), CELLS)
+def test_cells_as_printed(table_id: str, row: str, column: str, printed: str) -> None:
+    assert str(load_table(table_id).row(row).published[column]) == printed
+
+
+def test_reading_order() -> None:
+    assert list_tables() == list(SHAPES)
+
+
+def test_sources_name_paper_and_number() -> None:
+    for table_id in list_tables():
+        table = load_table(table_id)
+        assert "arXiv 2" in table.source, table_id
+        assert f"Table {table_id.rpartition('-')[2][0].upper()}" in table.source, table_id
+
+
+def test_arms_are_recipes() -> None:
+    known = {path.stem for path in list_recipes()} | EXPECTED_RECIPES
+    arms = {arm for table_id in list_tables() for row in load_table(table_id).rows for arm in row.arm.values()}
+    assert "self_forcing_shapes" in arms
+    assert arms <= known
+
+
+def test_directions_of_costs() -> None:
+    down = {(table_id, c.key) for table_id in list_tables() for c in load_table(table_id).columns if c.direction == "down"}
+    assert down == {
+        ("astrolabe-4a", "memory"), ("reward-forcing-2", "drift"), ("reward-forcing-3", "drift"),
+        *(("teleboost-2", key) for key in ("epe", "over_1px", "over_3px", "f1_all")),
+        *(("delta-forcing-3", key) for key in ("aesthetic", "dynamic", "naturalness", "average")),
+    }  # fmt: skip
+
+
+def test_printed_judge_scores() -> None:
+    samples = load_table("reward-forcing-2").samples
+    assert len(samples) == 15
+    assert {len(each.scores) for each in samples} == {128}
+    assert {score for each in samples for score in each.scores} == {1, 2, 3, 4, 5}
+    text = next(each for each in samples if (each.row, each.column) == ("Ours", "judge_text"))
+    assert text.scores[:10] == [5, 2, 4, 2, 5, 5, 5, 5, 3, 1]  # supplement S3, "Reward Forcing Full Results"
+
+
+def test_printed_deltas() -> None:
+    # Table 1, superscripts of the LongLive row
+    assert load_table("astrolabe-1").row("+ Ours (LongLive)").delta["semantic"] == Decimal("-0.01")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("aapt-1", ["aapt-1"]),
+        ("delta-forcing", ["delta-forcing-1", "delta-forcing-2", "delta-forcing-3"]),
+        ("ablations", ["astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "reward-forcing-3", "teleboost-4", "teleboost-9"]),
+        ("all", list(SHAPES)),
+    ],
+)
+def test_select(name: str, expected: list[str]) -> None:
+    assert select(name) == expected
+
+
+def test_unknown_name_has_the_nearest() -> None:
+    with pytest.raises(RecordError, match="did you mean 'teleboost-8'"):
+        select("telebost-8")
+
+
+MINIMAL = """
+id = "x-1"
+title = "t"
+source = "s"
+columns = [{ key = "a", label = "A", direction = "up" }]
+rows = [{ label = "r", published = { a = "OOM" } }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ('errata = [{ rows = ["q"], note = "n" }]', "no row 'q'"),
+        ('errata = [{ columns = ["b"], note = "n" }]', "no column 'b'"),
+        ('samples = [{ row = "r", column = "b", scores = "123" }]', "no column 'b'"),
+        ('samples = [{ row = "r", column = "a", scores = "12x" }]', "scores"),
+        ('checks = [{ formula = "guess", tolerance = 0 }]', "checks"),
+        ('checks = [{ formula = "delta", tolerance = -1 }]', "tolerance"),
+    ],
+)
+def test_wrong_toml_is_a_user_error(extra: str, message: str) -> None:
+    assert parse_table(MINIMAL, "x-1.toml").row("r").published == {"a": "OOM"}
+    with pytest.raises(RecordError) as caught:
+        parse_table(MINIMAL + extra, "x-1.toml")
+    assert message in str(caught.value)

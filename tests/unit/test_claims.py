@@ -1,0 +1,285 @@
+"""Claims: the TOMLs are complete, and every verdict comes from records made by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from astro_cli.config.errors import RecordError
+from eval.claims import PaperClaims, Verdict, list_papers, load_claims, parse_claims
+from eval.renderers.claims import claims_html, claims_json, claims_markdown, claims_text
+from eval.stats import Interval
+from eval.store import Record
+from eval.verdicts import conjunction, evaluate, judge
+
+# All of the papers' claims, by id.
+IDS = {
+    "astrolabe": [
+        "as-gain-sf", "as-gain-ll", "as-gain-cf", "as-throughput", "as-long", "as-multi", "as-mem-clip", "as-quality-clip", "as-kl", "as-hack-vq",
+        "as-hack-mq", "as-hack-ta", "as-all", "as-beta", "as-adaptive", "as-const-mem",
+    ],
+    "reward-forcing": [
+        "rf-window-speed", "rf-dynamic", "rf-wo-redmd", "rf-wo-ema", "rf-wo-sink", "rf-alpha", "rf-beta", "rf-const", "rf-totals",
+    ],
+    "delta-forcing": ["df-consistency", "df-follow", "df-wo-cont", "df-wo-trust", "df-bias", "df-trajectory"],
+    "teleboost": [
+        "tb-bpgo", "tb-vipo", "tb-selfpaced", "tb-joint", "tb-dpo", "tb-dgb", "tb-makespan", "tb-sft-geo", "tb-sft-flow",
+    ],
+    "aapt": ["aa-student", "aa-recycle", "aa-long", "aa-onestep"],
+}  # fmt: skip
+PROMPTS = 8
+BASE, TUNED = "base_shapes", "tuned_shapes"
+
+
+def record(arm: str, metric: str, scores: list[float], seed: int = 0, **changes: object) -> Record:
+    fields = {
+        "benchmark": "shapes", "backbone": "shapes", "direction": "up", "recipe_hash": "r", "weights_hash": "w", "prompt_set_hash": "p",
+        "protocol": {"num_frames": 12, "prompts": len(scores), "device": "cpu"}, "commit": "abc", "dirty": False,
+        "created": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    return Record.model_validate(fields | {"arm": arm, "metric": metric, "scores": scores, "seed": seed} | changes)
+
+
+def pair(metric: str, gain: float, spread: float = 0.0, seeds: int = 3, **changes: object) -> list[Record]:
+    """Base and tuned records whose differences are gain +- spread, alternating over prompts; the base's mean is 3.5."""
+    base = [float(prompt) for prompt in range(PROMPTS)]
+    tuned = [value + gain + (spread if prompt % 2 else -spread) for prompt, value in enumerate(base)]
+    return [record(arm, metric, scores, seed, **changes) for seed in range(seeds) for arm, scores in ((BASE, base), (TUNED, tuned))]
+
+
+def claims(parts: str, extra: str = "") -> PaperClaims:
+    return parse_claims(f'title = "P"\n{extra}\n[[claims]]\nid = "c"\nsource = "P T1"\ntext = "t"\nparts = [{parts}]\n', "p.toml")
+
+
+def verdict(parts: str, records: list[Record], backbone: str = "shapes", extra: str = "") -> Verdict:
+    (found,) = evaluate(claims(parts, extra), records, backbone)
+    return found
+
+
+def compare(relation: str, more: str = "", metrics: str = '"vq"') -> str:
+    return f'{{ metrics = [{metrics}], a = "tuned", relation = "{relation}", b = ["base"]{more} }}'
+
+
+# --- the files
+
+
+def test_every_claim_is_there() -> None:
+    assert {paper: [claim.id for claim in load_claims(paper).claims] for paper in list_papers()} == IDS
+    assert sum(map(len, IDS.values())) == 44
+
+
+def test_without_records_all_are_not_run_but_the_published_one() -> None:
+    words = {each.id: each.verdict for paper in list_papers() for each in evaluate(load_claims(paper), [])}
+    assert words.pop("rf-totals") == "holds"
+    assert set(words.values()) == {"not run"}
+
+
+def test_published_totals() -> None:
+    found = next(each for each in evaluate(load_claims("reward-forcing"), []) if each.id == "rf-totals")
+    assert found.backbone is None
+    assert found.n == 0
+    assert found.low is not None
+    assert found.high is not None
+    assert -0.01 < found.low <= 0 <= found.high < 0.01  # the printed totals deviate by at most 0.009
+
+
+def test_metrics_have_their_wan_names() -> None:
+    base, tuned = ([record(arm, "hpsv3", [value] * PROMPTS, backbone="wan")] for arm, value in (("causal_forcing", 9.0), ("astrolabe_causal", 10.0)))
+    found = next(each for each in evaluate(load_claims("astrolabe"), base + tuned, "wan") if each.id == "as-hack-mq")
+    assert found.verdict == "not run"
+    gain = next(each for each in evaluate(load_claims("astrolabe"), base + tuned, "wan") if each.id == "as-gain-cf")
+    assert (gain.verdict, gain.effect, gain.backbone) == ("undecided", 1.0, "wan")  # VQ rises, MQ was not run
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('relation = ">"', 'relation = "!"', "relation"),
+        ('text = "t"', 'text = "t"\ntables = ["astrolabe-9"]', "no table 'astrolabe-9'"),
+        ('metrics = ["vq"]', "metrics = []", "metrics"),
+        ('a = "tuned"', 'A = "tuned"', "compare.a: Field required"),
+        ('title = "P"', "title =", "not valid TOML"),
+    ],
+)
+def test_wrong_toml_is_a_user_error(old: str, new: str, message: str) -> None:
+    text = f'title = "P"\n[[claims]]\nid = "c"\nsource = "P T1"\ntext = "t"\nparts = [{compare(">")}]\n'
+    assert parse_claims(text, "p.toml").title == "P"
+    with pytest.raises(RecordError) as caught:
+        parse_claims(text.replace(old, new, 1), "p.toml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("error: p.toml: ")
+
+
+def test_unknown_paper() -> None:
+    with pytest.raises(RecordError, match="did you mean 'teleboost'"):
+        load_claims("telebost")
+
+
+# --- the rule
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "relation", "margin", "expected"),
+    [
+        (0.1, 0.3, ">", 0.0, "holds"),
+        (-0.1, 0.3, ">", 0.0, "undecided"),
+        (-0.3, -0.1, ">", 0.0, "fails"),
+        (0.0, 0.0, ">", 0.0, "fails"),  # exactly no difference is no rise
+        (0.1, 0.3, ">", 0.2, "undecided"),
+        (0.0, 0.0, ">=", 0.0, "holds"),
+        (-0.1, 0.3, ">=", 0.2, "holds"),
+        (-0.3, -0.25, ">=", 0.2, "fails"),
+        (-0.3, 0.1, ">=", 0.2, "undecided"),
+        (-0.3, -0.1, "<", 0.0, "holds"),
+        (0.1, 0.3, "<", 0.0, "fails"),
+        (0.1, 0.3, "<=", 0.3, "holds"),
+        (0.4, 0.5, "<=", 0.3, "fails"),
+        (-0.1, 0.1, "=", 0.1, "holds"),
+        (-0.1, 0.2, "=", 0.1, "undecided"),
+        (0.2, 0.3, "=", 0.1, "fails"),
+        (-0.3, -0.2, "=", 0.1, "fails"),
+    ],
+)
+def test_judge(low: float, high: float, relation: str, margin: float, expected: str) -> None:
+    assert judge(Interval((low + high) / 2, low, high, 3), relation, margin) == expected  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["holds", "holds"], "holds"),
+        (["holds", "fails", "not run"], "fails"),
+        (["holds", "undecided"], "undecided"),
+        (["holds", "not run"], "undecided"),
+        (["not run", "not run"], "not run"),
+    ],
+)
+def test_conjunction(parts: list, expected: str) -> None:
+    assert conjunction(parts) == expected
+
+
+# --- over records
+
+
+@pytest.mark.parametrize(("gain", "spread", "expected"), [(1.0, 0.5, "holds"), (-1.0, 0.5, "fails"), (0.0, 0.5, "undecided")])
+def test_paired_comparison(gain: float, spread: float, expected: str) -> None:
+    found = verdict(compare(">"), pair("vq", gain, spread))
+    assert (found.verdict, found.n, found.backbone) == (expected, 3, "shapes")
+    assert found.effect == pytest.approx(gain)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= gain <= found.high
+
+
+def test_nothing_measured() -> None:
+    found = verdict(compare(">"), [])
+    assert (found.verdict, found.effect, found.low, found.high, found.n) == ("not run", None, None, None, 0)
+    only_base = [r for r in pair("vq", 1.0) if r.arm == BASE]
+    assert verdict(compare(">"), only_base).verdict == "not run"
+    assert verdict(compare(">"), pair("vq", 1.0), "wan").verdict == "not run"
+
+
+def test_conjunction_over_metrics_shows_the_part_that_decides() -> None:
+    records = pair("vq", 1.0, 0.5) + pair("mq", -2.0, 0.5)
+    found = verdict(compare(">", metrics='"vq", "mq"'), records)
+    assert found.verdict == "fails"
+    assert found.effect == pytest.approx(-2.0)
+    assert found.parts == [("vq: tuned > base", "holds"), ("mq: tuned > base", "fails")]
+
+
+def test_margins() -> None:
+    records = pair("vq", -0.05)  # 2 % of the base's 3.5 is 0.07
+    assert verdict(compare(">="), records).verdict == "fails"
+    assert verdict(compare(">=", ", margin_share = 0.02"), records).verdict == "holds"
+    assert verdict(compare("=", ", margin_share = 0.02"), records).verdict == "holds"
+    assert verdict(compare("=", ", margin = 0.01"), records).verdict == "fails"
+
+
+def test_factor_compares_with_a_share_of_the_other() -> None:
+    records = [record(BASE, "peak_memory", [100.0]), record(TUNED, "peak_memory", [55.0])]
+    found = verdict(compare("<=", ", factor = 0.6, exact = true", '"peak_memory"'), records)
+    assert (found.verdict, found.effect) == ("holds", -5.0)  # 55 - 0.6 x 100
+    assert verdict(compare("<=", ", factor = 0.5, exact = true", '"peak_memory"'), records).verdict == "fails"
+
+
+def test_too_few_pairs_decide_nothing_unless_exact() -> None:
+    records = [record(arm, "vq", [value] * 5) for arm, value in ((BASE, 0.0), (TUNED, 1.0))]
+    assert verdict(compare(">"), records).verdict == "undecided"
+    assert verdict(compare(">", ", exact = true"), records).verdict == "holds"
+
+
+@pytest.mark.parametrize(("values", "expected"), [((1.0, 2.0, 3.0), "holds"), ((1.0, 3.0, 2.0), "fails"), ((3.0, 2.0, 1.0), "fails")])
+def test_trend(values: tuple[float, ...], expected: str) -> None:
+    arms = ["low", "mid", "top"]
+    records = [record(f"{arm}_shapes", "drift", [value + i for i in range(PROMPTS)]) for arm, value in zip(arms, values, strict=True)]
+    rises = '{ kind = "trend", metrics = ["drift"], order = ["low", "mid", "top"], direction = "rises" }'
+    assert verdict(rises, records).verdict == expected
+    falls = rises.replace("rises", "falls")
+    assert (verdict(falls, records).verdict == "holds") == (values == (3.0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize(("relation", "expected"), [("<=", "holds"), (">", "fails"), ("=", "fails")])
+def test_bound(relation: str, expected: str) -> None:
+    part = f'{{ kind = "bound", metrics = ["quota"], a = "tuned", relation = "{relation}", value = 1.0 }}'
+    found = verdict(part, [record(TUNED, "quota", [0.8, 0.9] * 4)])
+    assert found.verdict == expected
+    assert found.effect == pytest.approx(0.85)  # the mean itself, not its distance from the bound
+    assert verdict(part, []).verdict == "not run"
+
+
+def test_claim_of_published_numbers_that_fails() -> None:
+    found = verdict('{ kind = "published", verify = ["reward-forcing-2"] }', [])
+    assert (found.verdict, found.backbone) == ("fails", None)
+
+
+def test_mixed_protocols_are_refused_naming_both() -> None:
+    records = [r.model_copy(update={"prompt_set_hash": "q"}) if r.arm == TUNED else r for r in pair("vq", 1.0)]
+    with pytest.raises(RecordError, match="claim c: vq: mixes protocols") as caught:
+        verdict(compare(">"), records)
+    assert all(part in str(caught.value) for part in ("tuned has prompt set q", "base has prompt set p", "hint: "))
+
+
+def test_records_of_several_benchmarks_are_refused_unless_one_is_named() -> None:
+    records = pair("vq", 1.0) + pair("vq", -1.0, benchmark="shapes-long")
+    with pytest.raises(RecordError, match="records of several benchmarks: shapes, shapes-long"):
+        verdict(compare(">"), records)
+    text = f'title = "P"\n[[claims]]\nid = "c"\nsource = "s"\ntext = "t"\nbenchmark = {{ shapes = "shapes-long" }}\nparts = [{compare(">")}]\n'
+    (found,) = evaluate(parse_claims(text, "p.toml"), records)
+    assert found.effect == -1.0
+
+
+def test_no_common_seed_decides_nothing() -> None:
+    records = [r.model_copy(update={"seed": 9}) if r.arm == TUNED else r for r in pair("vq", 1.0, seeds=1)]
+    found = verdict(compare(">"), records)
+    assert (found.verdict, found.effect) == ("undecided", None)
+
+
+# --- printing
+
+
+def test_stable_json() -> None:
+    found = evaluate(claims(compare(">")), pair("vq", 1.0, 0.5))
+    data = json.loads(claims_json(found))
+    assert [list(each) for each in data] == [["id", "source", "verdict", "effect", "low", "high", "n", "backbone"]]
+    assert data[0] | {"low": 0, "high": 0} == {
+        "id": "c", "source": "P T1", "verdict": "holds", "effect": 1.0, "low": 0, "high": 0, "n": 3, "backbone": "shapes",
+    }  # fmt: skip
+
+
+def test_text_and_markdown() -> None:
+    found = evaluate(claims(compare(">", metrics='"vq", "mq"')), pair("vq", 1.0))
+    text = claims_text(found)
+    assert text.startswith("undecided  c ")
+    assert "- holds: vq: tuned > base" in text
+    assert "- not run: mq: tuned > base" in text
+    assert "| `c` | P T1 | t | undecided | +1.000 [+1.000, +1.000] | 3 | shapes |" in claims_markdown(found)
+
+
+def test_html_is_escaped() -> None:
+    text = claims_html(evaluate(claims(compare(">")), []))
+    assert "<code>c</code>" in text
+    hostile = evaluate(claims(compare(">")), [])[0].model_copy(update={"text": "<b>x</b>"})
+    assert "&lt;b&gt;x" in claims_html([hostile])
+    assert re.search(r"<td>not run</td>", text)
