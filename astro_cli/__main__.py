@@ -7,15 +7,19 @@ import sys
 
 import typer
 
+from astro_cli.commands.ablate import ablate
+from astro_cli.commands.claims import claims
 from astro_cli.commands.distill import distill
-from astro_cli.commands.doctor import doctor
+from astro_cli.commands.doctor import doctor_app
 from astro_cli.commands.evaluate import evaluate
+from astro_cli.commands.long_tune import long_tune
 from astro_cli.commands.pretrain import pretrain
 from astro_cli.commands.recipe import recipe_app
 from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.rl import rl
 from astro_cli.commands.sample import sample
 from astro_cli.commands.table import table
+from astro_cli.commands.zoo import zoo_app
 from astro_cli.config.errors import EXIT_RUN, AstroError
 
 app = typer.Typer(
@@ -23,11 +27,13 @@ app = typer.Typer(
     help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.",
 )  # fmt: skip
 for name, command in {
-    "pretrain": pretrain, "distill": distill, "rl": rl, "sample": sample, "eval": evaluate, "table": table, "reproduce": reproduce,
-    "doctor": doctor,
+    "pretrain": pretrain, "distill": distill, "rl": rl, "long-tune": long_tune, "sample": sample, "eval": evaluate, "ablate": ablate, "table": table,
+    "claims": claims, "reproduce": reproduce,
 }.items():  # fmt: skip
     app.command(name)(command)
 app.add_typer(recipe_app)
+app.add_typer(zoo_app)
+app.add_typer(doctor_app)
 
 
 def main() -> None:

@@ -15,12 +15,13 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from astro_cli.cache.spec import cache_problem
 from astro_cli.config import toml
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.models.wan.config import WanConfig
 
-Command = Literal["pretrain", "distill", "rl"]
+Command = Literal["pretrain", "distill", "rl", "long-tune"]
 Role = Literal["codec", "student", "critic"]
 ADAPTER_ROLES = ("old", "ref")  # the student through another adapter
 C = TypeVar("C", bound=Config)
@@ -60,6 +61,8 @@ class CacheConfig(Config):
     window: int | None = Field(default=None, gt=0)
     sink: int = Field(default=0, ge=0)
     relative: bool = False
+    policy: Literal["fixed", "ema"] = "fixed"  # ema: evicted frames are blended into the sink (Reward Forcing)
+    alpha: float = Field(default=0.999, ge=0, le=1)  # share of the old sink that ema keeps
 
 
 class BaseSpec(Config):
@@ -108,8 +111,20 @@ class DataSpec(Config):
     prompts: str | None = None  # a text file, one prompt a line; absent: the world's own grammar
 
 
+class CollapseSpec(Config):
+    """When an RL run is said to have collapsed, and whether it then stops."""
+
+    falling: int = Field(default=10, gt=0)  # epochs in a row in which the mean reward fell
+    static: float = Field(default=0.1, ge=0, lt=1)  # motion of the clips, as a share of the first epoch's
+    stop: bool = False
+
+
 class ExperienceSpec(Config):
-    """What an RL step collects: groups of clips per prompt, their rewards, and the credit each clip gets."""
+    """What an RL step collects: groups of clips per prompt, their rewards, and the credit each clip gets.
+
+    A group is `group` whole videos from their own noise (`rollout = "sequence"`), or `group` candidates of one clip that continue one shared history
+    (`rollout = "clip"`). Frames are latent frames. A reward of weight 0 is scored where `primary` is given: it helps to judge the primary one.
+    """
 
     prompts: int = Field(gt=0)
     group: int = Field(gt=1)
@@ -117,6 +132,13 @@ class ExperienceSpec(Config):
     parallel: int | None = Field(default=None, gt=0)  # clips a process generates at once; absent: all of its own
     rewards: dict[str, float]
     advantage: dict[str, Any] = Field(default={"kind": "group"})
+    rollout: Literal["sequence", "clip"] = "sequence"
+    frames: int | None = Field(default=None, gt=0)  # of the rolled-out video; absent: video.frames
+    clip: int | None = Field(default=None, gt=0)  # of a candidate clip: the window W
+    window: Literal["random", "last"] = "random"  # where the clip is: at a random block, the same for all processes, or at the end
+    primary: str | None = None  # reward whose over-scored samples are at risk; the others judge it
+    collapse: CollapseSpec = CollapseSpec()
+    samples_every: int = Field(default=0, ge=0)  # epochs between clips written into the run's folder; 0: none
 
 
 class StageSpec(Config):
@@ -170,9 +192,8 @@ class Recipe(Config):
     def _check(self) -> Recipe:
         if self.video.frames % self.video.block:
             raise ValueError(f"video.frames: found {self.video.frames}, expected a multiple of video.block ({self.video.block})")
-        window, sink, block = self.cache.window, self.cache.sink, self.video.block
-        if window is not None and window - sink < block:
-            raise ValueError(f"cache.window: found {window}, expected at least {sink + block} (sink {sink} + block {block})")
+        if problem := cache_problem(self.cache.window, self.cache.sink, self.video.block):
+            raise ValueError(f"cache.{problem[0]}: {problem[1]}")
         for name in self.order:
             if name not in self.stages:
                 raise ValueError(f"order: no stage {name!r}, {did_you_mean(name, self.stages)}")
@@ -184,7 +205,7 @@ class Recipe(Config):
         return self
 
     def _check_stage(self, key: str, stage: StageSpec) -> None:
-        resolve_kind("objectives", stage.objective, f"{key}.objective")
+        config = resolve_kind("objectives", stage.objective, f"{key}.objective")
         objective = importlib.import_module(f"astro_cli.objectives.{stage.kind}").Objective
         for role in objective.trains:
             if role not in stage.optim:
@@ -198,6 +219,8 @@ class Recipe(Config):
             raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
         if objective.consumes == "experience":
             self._check_experience(key, stage)
+            self._check_rewards(f"{key}.experience", stage, objective.wants_risk(config))
+            self._check_rollout(f"{key}.experience", stage)
 
     def _check_experience(self, key: str, stage: StageSpec) -> None:
         spec = stage.experience
@@ -210,12 +233,38 @@ class Recipe(Config):
         if stage.batch % (spec.updates * stage.accumulate):
             raise ValueError(f"{key}.accumulate: found {stage.accumulate}, expected updates x accumulate to divide the batch ({stage.batch})")
         resolve_kind("advantages", spec.advantage, f"{key}.experience.advantage")
+
+    def _check_rewards(self, key: str, stage: StageSpec, wants_risk: bool) -> None:
+        assert stage.experience is not None
+        rewards, primary = stage.experience.rewards, stage.experience.primary
         known = importlib.import_module("astro_cli.rewards.base").KEYS
-        for reward in spec.rewards:
+        for reward in rewards:
             if reward not in known:
-                raise ValueError(f"{key}.experience.rewards.{reward}: unknown reward, {did_you_mean(reward, known)}")
-        if not any(spec.rewards.values()):
-            raise ValueError(f"{key}.experience.rewards: all weights are zero, give one of {', '.join(known)} a weight")
+                raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, known)}")
+        if not any(rewards.values()):
+            raise ValueError(f"{key}.rewards: all weights are zero, give one of {', '.join(known)} a weight")
+        if primary is None and wants_risk:
+            raise ValueError(f"{key}.primary: missing, a selective penalty needs the reward that is optimised, {did_you_mean('', rewards)}")
+        if primary is not None and primary not in rewards:
+            raise ValueError(f"{key}.primary: found {primary!r}, {did_you_mean(primary, rewards)}")
+        if primary is not None and len(rewards) < 2:
+            others = ", ".join(sorted({*known} - {primary}))
+            raise ValueError(f"{key}.rewards: no auxiliary reward beside {primary!r} to judge it, add one of {others} (weight 0 will do)")
+
+    def _check_rollout(self, key: str, stage: StageSpec) -> None:
+        spec, block, window = stage.experience, self.video.block, self.cache.window
+        assert spec is not None
+        frames = spec.frames or self.video.frames
+        if frames % block:
+            raise ValueError(f"{key}.frames: found {frames}, expected a multiple of video.block ({block})")
+        if window is not None and window > frames:
+            raise ValueError(f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, expected at most that")
+        if spec.rollout == "sequence" and (spec.clip is not None or self.command == "long-tune"):
+            raise ValueError(f"{key}.rollout: found 'sequence', expected 'clip' for candidates of one clip")
+        if spec.rollout == "clip" and (spec.clip is None or spec.clip % block or spec.clip > frames):
+            raise ValueError(f"{key}.clip: found {spec.clip}, expected a multiple of video.block ({block}) up to the video's {frames} frames")
+        if self.command == "long-tune" and window is None:
+            raise ValueError("cache.window: missing, long tuning needs a window so that memory does not grow with the video")
 
     def hash(self) -> str:
         """Short hash of everything that decides what is computed: not the name, and of the runtime only a precision other than float32."""

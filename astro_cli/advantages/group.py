@@ -5,8 +5,8 @@
 Source: Astrolabe (arXiv 2603.17051) Eq. 4 (centring) and Table S1 ("Global Std with Per-Prompt Tracking"); reference, section 7.4.
 Dimensions: P prompts, G samples per prompt.
 
-Deviations: `scale = "global"` divides by the deviation of all rewards of the step as the released code does; the paper's Eq. 4 alone is "none".
-"group" (GRPO) divides by each group's own deviation.
+Deviations: `scale = "global"` divides by the deviation of all rewards of the step as Table S1 and the released code do, here the unbiased one;
+"released" is the released code's population deviation. The paper's Eq. 4 alone is "none". "group" (GRPO) divides by each group's own deviation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EPSILON = 1e-4  # as released; keeps a group of equal rewards at zero credit
 
 
 class Config(BaseConfig):
-    scale: Literal["none", "global", "group"] = "global"
+    scale: Literal["none", "global", "released", "group"] = "global"
 
 
 class Advantage:
@@ -32,6 +32,6 @@ class Advantage:
         centred = rewards_PG - rewards_PG.mean(1, keepdim=True)
         if self.config.scale == "none":
             return centred
-        if self.config.scale == "global":
-            return centred / (rewards_PG.std() + EPSILON)
+        if self.config.scale in ("global", "released"):
+            return centred / (rewards_PG.std(correction=int(self.config.scale == "global")) + EPSILON)
         return centred / (rewards_PG.std(1, keepdim=True) + EPSILON)

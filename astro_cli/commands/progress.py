@@ -40,6 +40,8 @@ class RunProgress:
     def step(self, row: dict[str, Any]) -> None:
         note = "  ".join(f"{key} {row[key]:.4g}" for key in SHOWN if key in row) + f"  {row['seconds']:.2f} s/step"
         done = row["step"] + 1
+        if "warning" in row:
+            self.console.print(f"warning: {self.name} step {row['step']}: {row['warning']}")
         self.progress.update(self.bar, completed=done, note=note)
         now = time.monotonic()
         if not self.live and (now - self.said > QUIET_INTERVAL or done == self.steps):

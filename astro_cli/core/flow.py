@@ -28,6 +28,11 @@ def shift_sigma(u: torch.Tensor, shift: float) -> torch.Tensor:
     return shift * u / (1.0 + (shift - 1.0) * u)
 
 
+def unshift_sigma(sigma: torch.Tensor, shift: float) -> torch.Tensor:
+    """The level before the flow shift, u = sigma / (shift - (shift - 1) sigma); inverse of `shift_sigma`."""
+    return sigma / (shift - (shift - 1.0) * sigma)
+
+
 def warp_timesteps(steps: tuple[float, ...], shift: float) -> torch.Tensor:
     """Distillation steps such as (1000, 750, 500, 250) warped by the flow shift: 1000, 937.5, 833.33, 625 for shift 5.
 

@@ -17,6 +17,8 @@ from astro_cli.config.base import Config
 from astro_cli.core.rng import sample_noise, stream
 from astro_cli.models.roles import Roles
 
+TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B", "risk_B", "history_BFCHW", "group_B")  # what a batch cuts and moves
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -28,6 +30,9 @@ class Batch:
     latents_BFCHW: torch.Tensor | None = None
     frames_BTCHW: torch.Tensor | None = None
     credit_B: torch.Tensor | None = None  # advantages of RL samples
+    risk_B: torch.Tensor | None = None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk
+    history_BFCHW: torch.Tensor | None = None  # clean latents before each clip; absent where clips open the video
+    group_B: torch.Tensor | None = None  # samples of one group share history and prompt
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
 
     def __len__(self) -> int:
@@ -35,13 +40,11 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> Batch:
         """Samples [start, stop)."""
-        tensors = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B")
-        cut = {name: getattr(self, name)[start:stop] for name in tensors if getattr(self, name) is not None}
+        cut = {name: getattr(self, name)[start:stop] for name in TENSORS if getattr(self, name) is not None}
         return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], **cut)
 
     def to(self, device: torch.device) -> Batch:
-        tensors = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B")
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors if getattr(self, name) is not None})
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS if getattr(self, name) is not None})
 
     def noise_like(self, x: torch.Tensor, use: str) -> torch.Tensor:
         """Standard normal noise of x's shape (B, ...), from the samples' own streams."""
@@ -62,6 +65,10 @@ def _no_timer(_: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def _alone(value: float) -> float:
+    return value
+
+
 @dataclass
 class Setting:
     """The run's facts an objective may need. Frames and block in latent frames, steps warped, in [0, 1000]."""
@@ -78,6 +85,7 @@ class Setting:
     encode_text: Callable[[list[str]], torch.Tensor]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
+    mean: Callable[[float], float] = _alone  # over processes
 
 
 class Objective:
@@ -95,6 +103,11 @@ class Objective:
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
+
+    @classmethod
+    def wants_risk(cls, config: Any) -> bool:
+        """Whether its batches must say which samples the rewards disagree on (`Batch.risk_B`); the recipe's experience then needs a primary."""
+        return False
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         """Work before the first step, e.g. pairs from the teacher; `batches(use, size)` draws prompts for it."""

@@ -1,38 +1,79 @@
-"""Forward-process RL: negative-aware fine-tuning on scored clips. Astrolabe's policy loss; needs no likelihood and no trajectory.
+"""Forward-process RL: negative-aware fine-tuning on scored clips. Astrolabe's loss; needs no likelihood and no trajectory.
 
     r = clip(A / A_max, -1, 1) / 2 + 1/2
     v+ = (1 - beta) v_old + beta v_theta,   v- = (1 + beta) v_old - beta v_theta          (Eq. 1)
-    L  = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
+    L_policy = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
+    L = L_policy + lambda_KL 1/|M| sum_{i in M} || v_theta - v_ref ||^2                    (section 3.4; M: all samples, or those at risk)
 
-t is drawn from the student's warped steps, per block; every block is conditioned on the clean blocks before it, through keys and values that
-theta_old computed once and both policies share: the cache C_n, frozen.
-Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithm 1; DiffusionNFT (arXiv 2509.16117); reference, section 7.
+t is drawn from the student's warped steps, per block. Every block is conditioned on the clean blocks before it (and on the history a clip continues),
+through keys and values that theta_old computed once and all policies share: the cache C_n, detached. With `context = "full"` theta computes its own,
+with gradients ("full back-propagation" of Table 4a).
+Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithms 1 and 2, Table S1; DiffusionNFT (arXiv 2509.16117); reference, section 7.
 
-Deviations from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the released code: velocities, not x0
-(which weights by sigma^2); warped timesteps; the student's own block size (released: masked per single frame); clean context (released: none);
-theta_old by moving average with a fixed rate (released: a ramp). No adaptive weighting, as the paper argues.
+**Deviations** from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the released code: velocities
+(`space = "x0"` is the released one, which weights by sigma^2); warped timesteps (`warped = false`); the student's own block size (released: masked
+per single frame); clean context (released: none); theta_old by moving average with a fixed rate (released: a ramp). `adaptive` is DiffusionNFT's
+weighting without its constant factors 1 / beta and A_max, only for Figure 8b: the paper argues against it.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from astro_cli.cache.context import FrozenContext
 from astro_cli.config.base import Config as BaseConfig
-from astro_cli.core.flow import add_noise, sigma_of, velocity_target, x0_from_velocity
+from astro_cli.core.flow import add_noise, per_frame, sigma_of, timestep_of, unshift_sigma, velocity_target, x0_from_velocity
+from astro_cli.core.reset import ResetRule
 from astro_cli.core.stats import per_sample_mse
 from astro_cli.models import lora
-from astro_cli.objectives.base import Batch, LossOutput
+from astro_cli.models.wan.transformer import CausalWan, TextStates
+from astro_cli.objectives.base import Batch, LossOutput, Setting
 from astro_cli.objectives.base import Objective as BaseObjective
+from astro_cli.rollout.branches import check_sink
+from astro_cli.rollout.grouped import ClipContext
+from astro_cli.rollout.streaming import StreamSpec
+
+ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
 
 
 class Config(BaseConfig):
-    """Interpolation strength beta, advantage bound A_max, share of theta_old kept per step (gamma)."""
+    """Interpolation strength beta, advantage bound A_max, share of theta_old kept per step (gamma), and the options of the ablations.
+
+    Attributes:
+        space: what the squared errors are of; "x0" is the released one.
+        adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
+        warped: draw t from the flow-shifted steps the student samples at; false is released.
+        context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a.
+        kl: no penalty, on all samples, or on those the rewards disagree on.
+        kl_weight: lambda_KL.
+        reference: theta_ref stays, is reset by Algorithm 1's rule, or by the released rule with its moving threshold.
+        kl_threshold: tau_KL; the released rule's first threshold.
+        kl_patience: K_max, epochs.
+    """
 
     beta: float = Field(default=1.0, gt=0)
     advantage_max: float = Field(default=5.0, gt=0)
     old_decay: float = Field(default=0.9, ge=0, le=1)
+    space: Literal["velocity", "x0"] = "velocity"
+    adaptive: bool = False
+    warped: bool = True
+    context: Literal["detach", "full"] = "detach"
+    kl: Literal["none", "uniform", "selective"] = "none"
+    kl_weight: float = Field(default=1e-4, gt=0)  # Table S1
+    reference: Literal["fixed", "reset", "released"] = "fixed"
+    kl_threshold: float = Field(default=0.15, gt=0)  # released start; the paper gives none
+    kl_patience: int = Field(default=15, gt=0)  # released
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.adaptive and self.space != "x0":
+            raise ValueError(f"adaptive: found true with space {self.space!r}, it weights errors of x0: expected space = 'x0'")
+        if self.reference != "fixed" and self.kl == "none":
+            raise ValueError(f"reference: found {self.reference!r} with kl = 'none', nothing reads the reference: expected 'fixed'")
+        return self
 
 
 def optimality(credit_B: torch.Tensor, advantage_max: float) -> torch.Tensor:
@@ -45,10 +86,27 @@ def implicit_velocities(v_theta: torch.Tensor, v_old: torch.Tensor, beta: float)
     return (1 - beta) * v_old + beta * v_theta, (1 + beta) * v_old - beta * v_theta
 
 
-def policy_loss(v_theta: torch.Tensor, v_old: torch.Tensor, v_target: torch.Tensor, r_B: torch.Tensor, beta: float) -> torch.Tensor:
+def branch_error(v: torch.Tensor, v_target: torch.Tensor, sigma_BF: torch.Tensor | None = None, adaptive: bool = False) -> torch.Tensor:
+    """(B,) mean squared error of one branch: of velocities, or with `sigma_BF` of x0, whose error is sigma (v - v_target).
+
+    `adaptive` divides it by the detached mean absolute error of the sample (DiffusionNFT).
+    """
+    if sigma_BF is None:
+        return per_sample_mse(v, v_target)
+    error = per_frame(sigma_BF) * (v - v_target)
+    squared = per_sample_mse(error, torch.zeros_like(error))
+    if not adaptive:
+        return squared
+    return squared / error.detach().double().abs().flatten(1).mean(1).clamp_min(ERROR_FLOOR).to(squared.dtype)
+
+
+def policy_loss(
+    v_theta: torch.Tensor, v_old: torch.Tensor, v_target: torch.Tensor, r_B: torch.Tensor, beta: float,
+    sigma_BF: torch.Tensor | None = None, adaptive: bool = False,
+) -> torch.Tensor:  # fmt: skip
     """(B,) loss of Eq. 2; squared norms are means over a sample's entries."""
     positive, negative = implicit_velocities(v_theta, v_old, beta)
-    return r_B * per_sample_mse(positive, v_target) + (1 - r_B) * per_sample_mse(negative, v_target)
+    return r_B * branch_error(positive, v_target, sigma_BF, adaptive) + (1 - r_B) * branch_error(negative, v_target, sigma_BF, adaptive)
 
 
 class Objective(BaseObjective):
@@ -56,31 +114,81 @@ class Objective(BaseObjective):
     consumes = "experience"
     config: Config
 
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
+        plain = timestep_of(unshift_sigma(sigma_of(setting.steps), setting.shift))
+        self.steps = setting.steps if config.warped else plain
+        self.reset = ResetRule(config.kl_threshold, config.kl_patience, released=config.reference == "released")
+        self.penalties: list[float] = []  # of this step's passes
+        if config.context == "full":
+            check_sink(setting.cache)
+
+    @classmethod
+    def wants_risk(cls, config: Config) -> bool:
+        return config.kl == "selective"
+
     def loss(self, role: str, batch: Batch) -> LossOutput:
-        x0, credit = batch.latents_BFCHW, batch.credit_B
+        x0, credit, config = batch.latents_BFCHW, batch.credit_B, self.config
         assert x0 is not None
         assert credit is not None
-        assert batch.text_BMD is not None
-        setting = self.setting
         timestep_BF = self._timesteps(batch, x0.shape[1]).to(x0.device)
         sigma_BF = sigma_of(timestep_BF)
         noise = batch.noise_like(x0, "noise")
         x_t = add_noise(x0, noise, sigma_BF)
-        with torch.no_grad(), setting.roles.use("old") as old:
-            text = old.encode_text(batch.text_BMD)
-            context = FrozenContext(old, text, x0, setting.block, setting.cache.window, setting.cache.sink)
+        v_theta, v_old, v_ref = self._velocities(role, batch, x0, x_t, timestep_BF)
+        r = optimality(credit, config.advantage_max)
+        errors_of = None if config.space == "velocity" else sigma_BF
+        loss = policy_loss(v_theta, v_old, velocity_target(x0, noise), r, config.beta, errors_of, config.adaptive).mean()
+        metrics = self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, r)
+        if v_ref is not None:
+            penalty = self._penalty(v_theta, v_ref, batch)
+            loss = loss + config.kl_weight * penalty
+            metrics["kl"] = penalty.item()
+            self.penalties.append(metrics["kl"])
+        return LossOutput(loss, metrics)
+
+    def _velocities(
+        self, role: str, batch: Batch, x0: torch.Tensor, x_t: torch.Tensor, timestep_BF: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """v_theta, v_old and, where a penalty needs it, v_ref, all given C_n; gradients reach v_theta only."""
+        roles, text_BMD = self.setting.roles, batch.text_BMD
+        assert text_BMD is not None
+        v_ref = None
+        with torch.no_grad(), roles.use("old") as old:
+            text = old.encode_text(text_BMD)
+            context = self._context(old, text, batch, x0)
             v_old = context.velocity(old, x_t, timestep_BF, text)
-        with setting.roles.use(role) as network:
-            v_theta = context.velocity(network, x_t, timestep_BF, network.encode_text(batch.text_BMD))
-        r = optimality(credit, self.config.advantage_max)
-        loss = policy_loss(v_theta, v_old, velocity_target(x0, noise), r, self.config.beta).mean()
-        return LossOutput(loss, self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, r))
+        if self.config.kl != "none":
+            with torch.no_grad(), roles.use("ref") as reference:
+                v_ref = context.velocity(reference, x_t, timestep_BF, reference.encode_text(text_BMD))
+        with roles.use(role) as network:
+            text = network.encode_text(text_BMD)
+            if self.config.context == "full":
+                context = self._context(network, text, batch, x0, gradient=True)
+            return context.velocity(network, x_t, timestep_BF, text), v_old, v_ref
+
+    def _context(self, network: CausalWan, text: TextStates, batch: Batch, x0: torch.Tensor, gradient: bool = False) -> FrozenContext | ClipContext:
+        """The clean frames before every block as `network` sees them: a whole clip in one pass where that is enough, else block by block."""
+        cache = self.setting.cache
+        if batch.history_BFCHW is None and not gradient and not cache.relative:
+            return FrozenContext(network, text, x0, self.setting.block, cache.window, cache.sink)
+        history = x0[:, :0] if batch.history_BFCHW is None else batch.history_BFCHW
+        groups = torch.arange(len(batch), device=x0.device) if batch.group_B is None else batch.group_B
+        return ClipContext(network, text, history, x0, groups, self.spec, gradient=gradient)
 
     def _timesteps(self, batch: Batch, frames: int) -> torch.Tensor:
-        """(B, F) warped distillation steps, one draw per block."""
-        steps = self.setting.steps
-        index = (batch.uniform(frames // self.setting.block, "timestep") * len(steps)).long()
-        return steps[index].float().repeat_interleave(self.setting.block, 1)
+        """(B, F) distillation steps, one draw per block."""
+        index = (batch.uniform(frames // self.setting.block, "timestep") * len(self.steps)).long()
+        return self.steps[index].float().repeat_interleave(self.setting.block, 1)
+
+    def _penalty(self, v_theta: torch.Tensor, v_ref: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """1/|M| sum over M of || v_theta - v_ref ||^2; the batch's weights hold 1/|M| of the whole update, so parts and processes add up to it."""
+        divergence_B = per_sample_mse(v_theta, v_ref)
+        if self.config.kl == "uniform":
+            return divergence_B.mean()
+        assert batch.risk_B is not None
+        return (batch.risk_B * divergence_B).mean()
 
     @torch.no_grad()
     def _metrics(self, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor) -> dict[str, float]:
@@ -92,6 +200,22 @@ class Objective(BaseObjective):
         }
 
     def after_step(self, step: int) -> dict[str, float]:
-        """theta_old <- gamma theta_old + (1 - gamma) theta (Alg. 1, line 38)."""
-        lora.blend(self.setting.roles.modules["student"], "old", lora.TRAINED, self.config.old_decay)
-        return {}
+        """theta_ref <- theta where it is due (Alg. 1, lines 34-37); theta_old <- gamma theta_old + (1 - gamma) theta (line 38)."""
+        student, metrics = self.setting.roles.modules["student"], dict[str, float]()
+        if self.config.kl != "none":
+            kl = self.setting.mean(sum(self.penalties) / len(self.penalties))
+            self.penalties.clear()
+            reset = self.config.reference != "fixed" and self.reset.due(step, kl)
+            if reset:
+                lora.blend(student, "ref", lora.TRAINED, 0.0)
+            metrics = {"kl/reset": float(reset), "kl/reset_threshold": self.reset.threshold}
+        lora.blend(student, "old", lora.TRAINED, self.config.old_decay)
+        return metrics
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """When the reference was last reset, and its threshold."""
+        return {} if self.config.reference == "fixed" else {"reset": self.reset.state()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        if self.config.reference != "fixed":
+            self.reset.load(state["reset"])

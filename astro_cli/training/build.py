@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 
 import torch
@@ -10,16 +11,18 @@ from accelerate import Accelerator
 from torch import nn
 
 from astro_cli.cache.kv import CacheSpec
-from astro_cli.config.errors import RecipeError
+from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
-from astro_cli.models import lora, weights
-from astro_cli.models.backbone import ShapesBackbone, load_backbone
+from astro_cli.models import checkpoint, lora, weights
+from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.roles import Roles
+from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, Setting
 from astro_cli.recipe import Recipe
 from astro_cli.rollout.streaming import StreamSpec
+from astro_cli.shapes.codec import ShapesCodec
 
 ADAPTERS = (lora.TRAINED, "old", "ref")
 BYTES_PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
@@ -46,7 +49,7 @@ def objectives(recipe: Recipe) -> list[type[Objective]]:
 
 
 def stream_spec(recipe: Recipe) -> StreamSpec:
-    cache = CacheSpec(recipe.cache.window, recipe.cache.sink, recipe.cache.relative)
+    cache = CacheSpec(**recipe.cache.model_dump())
     steps = warp_timesteps(recipe.sampler.steps, recipe.sampler.shift)
     return StreamSpec(steps, recipe.video.block, (recipe.model.in_channels, recipe.video.height, recipe.video.width), cache)
 
@@ -57,18 +60,20 @@ def wanted_roles(recipe: Recipe) -> list[str]:
     return sorted(set(names), key=lambda role: (role not in ("codec", "student"), role))
 
 
-def build(recipe: Recipe, device: torch.device) -> tuple[Setting, ShapesBackbone]:
+def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
     """Networks in place, weights loaded, adapters added.
 
     Raises:
         CheckpointError: weights that are missing, damaged or of another size.
+        RecipeError: a student to be aligned that streams in blocks of another size.
     """
     wanted = wanted_roles(recipe)
-    backbone = load_backbone(recipe.backbone, recipe.base.codec, empty="codec" in wanted)
-    backbone.codec.to(device)
+    _check_block(recipe)
+    backbone = load_backbone(recipe.backbone, recipe.base.codec, empty="codec" in wanted).to(device)
     roles = Roles()
     for role in wanted:
         if role == "codec":
+            assert isinstance(backbone, ShapesBackbone), "no other backbone is left empty"
             _initialise(backbone.codec, recipe.seed)
             roles.add("codec", backbone.codec, trained=True)
         elif role in ("student", "critic", "teacher"):
@@ -89,6 +94,23 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, ShapesBackbone
     return setting, backbone
 
 
+def _check_block(recipe: Recipe) -> None:
+    """A student that is aligned keeps its block size; the card beside its weights says which it is. Weights without a card are taken as they come."""
+    if recipe.command not in ("rl", "long-tune") or recipe.base.student is None:
+        return
+    find = checkpoint.find if recipe.backbone == "wan" else lambda source: weights.find(source, "student")
+    card = find(recipe.base.student).with_suffix(".json")
+    if not card.is_file():
+        return
+    try:
+        block = json.loads(card.read_text(encoding="utf-8"))["video"]["block"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(card, "video.block", "no readable card, or not in it", hint="copy the .json that came with the weights") from error
+    if block != recipe.video.block:
+        what = f"found {recipe.video.block}, {recipe.base.student} streams in blocks of {block}"
+        raise RecipeError(recipe.name, "video.block", what, hint=f"set video.block = {block}")
+
+
 def _network(recipe: Recipe, role: str) -> CausalWan:
     network = CausalWan(recipe.model)
     network.gradient_checkpointing = recipe.runtime.gradient_checkpointing
@@ -98,6 +120,8 @@ def _network(recipe: Recipe, role: str) -> CausalWan:
             hint = 'for example base.teacher = "shapes/teacher"'
             raise RecipeError(recipe.name, f"base.{role}", "missing: an objective needs this role", hint=hint)
         _initialise(network, recipe.seed)
+    elif recipe.backbone == "wan":
+        checkpoint.into(network, checkpoint.load_transformer(source, config=recipe.model))
     else:
         weights.load_into(network, weights.find(source, role))
     return network
@@ -134,7 +158,7 @@ def dry_run_counts(recipe: Recipe) -> dict[str, tuple[int, int]]:
         if role in ("old", "ref"):
             continue
         with torch.device("meta"):
-            module = load_backbone("shapes", empty=True).codec if role == "codec" else CausalWan(recipe.model)
+            module = ShapesCodec() if role == "codec" else CausalWan(recipe.model)
         total = sum(p.numel() for p in module.parameters())
         trainable = 0 if role == "teacher" else total
         if role == "student" and recipe.lora is not None:

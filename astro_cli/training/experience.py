@@ -1,25 +1,27 @@
-"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit each clip gets. Knows no loss."""
+"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip. Knows no loss."""
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from astro_cli.config.errors import RecipeError, RunError
+from astro_cli.core.disagreement import RiskRatio, rank_disagreement, threshold
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Setting
 from astro_cli.recipe import ExperienceSpec, resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
-from astro_cli.rollout.streaming import StreamSpec, generate
+from astro_cli.training.clips import Clips, Roller, window_start
+from astro_cli.training.collapse import CollapseWatch
+from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import own_rows
+from astro_cli.training.samples import Sample
 from astro_cli.training.sources import PromptSource
-
-QUANTILES = (0.1, 0.5, 0.9)
-ZERO_VARIANCE = 1e-6  # a group whose rewards differ by less teaches nothing
 
 
 class ExperienceSource:
@@ -30,72 +32,119 @@ class ExperienceSource:
     ) -> None:
         self.spec, self.prompts, self.setting, self.backbone = spec, prompts, setting, backbone
         self.accelerator, self.stage = accelerator, stage
-        self.rewards: list[tuple[Reward, float]] = [(REWARDS[key](), weight) for key, weight in spec.rewards.items() if weight]
-        for reward, _ in self.rewards:
-            if setting.frames < reward.num_frames_min:
-                what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {setting.frames}"
-                raise RecipeError("video.frames", reward.key, what)
+        self.weights = {key: weight for key, weight in spec.rewards.items() if weight or spec.primary is not None}
+        self.primary = spec.primary or next(iter(self.weights))
+        rewards: list[Reward] = [REWARDS[key]() for key in self.weights]
+        self.roller = Roller(spec, setting, backbone, rewards)
+        for reward in rewards:
+            frames = spec.clip or self.roller.frames
+            if frames < reward.num_frames_min:
+                what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
+                raise RecipeError("video.frames" if spec.clip is None else f"stages.{stage}.experience.clip", reward.key, what)
         advantage = importlib.import_module(f"astro_cli.advantages.{spec.advantage['kind']}")
         self.advantage = advantage.Advantage(resolve_kind("advantages", spec.advantage, "advantage"))
-        self.stream = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
-        self.metrics: dict[str, float] = {}
+        self.risk, self.watch = RiskRatio(), CollapseWatch(spec.collapse)
+        self.metrics: dict[str, Any] = {}
+        self.samples: list[Sample] = []
+        self.warning = ""
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         return self.prompts.batch(use, step, role, size)
 
     def collect(self, step: int) -> list[Batch]:
         """This process's batches of the step: rolled out, scored, each group's members dealt out over the step's updates."""
-        group = self.spec.group
+        group, self.metrics = self.spec.group, {}
         asked = self.prompts.batch(self.stage, step, "prompts", self.spec.prompts)
         mine = own_rows(self.accelerator, self.spec.prompts)
+        owners = asked.seeds[mine]
         prompts = [prompt for prompt in asked.prompts[mine] for _ in range(group)]
-        seeds = [stream_seed(seed, "member", member) for seed in asked.seeds[mine] for member in range(group)]
+        seeds = [stream_seed(seed, "member", member) for seed in owners for member in range(group)]
         text = self.backbone.encode_text(prompts).to(self.setting.device)
-        latents, scores = self._roll_out(prompts, seeds, text)
-        total_PG = torch.stack([scores[reward.key] * weight for reward, weight in self.rewards]).sum(0).reshape(-1, group)
-        credit = self.advantage.credit(self._gather(total_PG), {})[mine].flatten()
-        self.metrics = self._describe(scores, total_PG, credit)
-        orders = [torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(asked.seeds[mine])]
+        clips = self._roll_out(prompts, seeds, text, owners, asked.shared)
+        credit, at_risk = self._judge(step, clips, prompts, mine)
+        orders = [torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(owners)]
         batches = []
         for part in torch.stack(orders).chunk(self.spec.updates, dim=1):  # every update sees every prompt, whichever process holds it
             rows = part.flatten()
             batches.append(
-                Batch([seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=latents[rows], credit_B=credit[rows])
-            )
+                Batch(
+                    [seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=clips.latents[rows],
+                    credit_B=credit[rows], risk_B=self._risk_weights(at_risk, mine, rows),
+                    history_BFCHW=None if clips.history is None else clips.history[rows], group_B=rows // group,
+                )
+            )  # fmt: skip
         return batches
 
-    def _roll_out(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Clips of the old policy and their scores, `parallel` clips at a time."""
-        size = self.spec.parallel or len(seeds)
-        latents: list[torch.Tensor] = []
-        scores: list[dict[str, torch.Tensor]] = []
-        for start in range(0, len(seeds), size):
-            rows = slice(start, start + size)
-            with self.setting.section("rollout"), self.setting.roles.use("old") as policy:
-                latents.append(generate(policy, text[rows], seeds[rows], self.stream, self.setting.frames))
-            with self.setting.section("reward"):
-                scores.append(self._score(latents[-1], prompts[rows]))
-        return torch.cat(latents), {key: torch.cat([part[key] for part in scores]) for key in scores[0]}
+    def _roll_out(self, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int) -> Clips:
+        if self.spec.rollout == "sequence":
+            return self.roller.sequences(prompts, seeds, text)
+        start = window_start(self.spec, self.roller.frames, self.setting.block, shared)
+        self.metrics["window/start"] = float(start)
+        return self.roller.candidates(prompts, seeds, text, owners, start)
 
-    def _score(self, latents: torch.Tensor, prompts: list[str]) -> dict[str, torch.Tensor]:
-        frames = self.backbone.decode(latents).float()
-        scores = {reward.key: reward.score(frames, prompts).float() for reward, _ in self.rewards}
-        for key, value in scores.items():
-            if value.shape != (len(prompts),) or not bool(value.isfinite().all()):
-                bad = f"shape {tuple(value.shape)}" if value.shape != (len(prompts),) else f"{int((~value.isfinite()).sum())} non-finite scores"
-                raise RunError("reward", key, f"{bad} for {len(prompts)} clips", hint="the run can be resumed from its last checkpoint")
-        return scores
+    def _judge(self, step: int, clips: Clips, prompts: list[str], mine: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the samples."""
+        total_PG = torch.stack([clips.scores[key] * weight for key, weight in self.weights.items()]).sum(0).reshape(-1, self.spec.group)
+        everyone_PG = self._gather(total_PG)
+        scores_N = {key: self._gather(value) for key, value in clips.scores.items()}
+        self._refuse_constant(scores_N, step)
+        credit_PG = self.advantage.credit(everyone_PG, {})
+        credit = credit_PG[mine].flatten()
+        self.metrics |= describe_rewards(scores_N, everyone_PG.flatten(), total_PG, credit) | describe_credit(credit_PG)
+        self.metrics |= describe_disagreement(scores_N, self.primary)
+        self._watch(everyone_PG, clips)
+        self._pick_samples(step, clips, prompts, total_PG.flatten())
+        return credit, self._at_risk(scores_N)
+
+    def _at_risk(self, scores_N: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """(N,) which samples of the epoch the primary reward over-scores (Alg. 1, lines 9-17); None without a primary."""
+        if self.spec.primary is None:
+            return None
+        others = [value for key, value in scores_N.items() if key != self.primary]
+        delta_N = rank_disagreement(torch.stack([scores_N[self.primary], *others]))
+        ratio = self.risk.update(delta_N)
+        tau = threshold(delta_N, ratio)
+        mask = delta_N > tau
+        self.metrics |= {"kl/risk_ratio": ratio, "kl/rank_threshold": tau, "kl/masked_share": mask.float().mean().item()}
+        return mask
+
+    def _risk_weights(self, at_risk: torch.Tensor | None, mine: slice, rows: torch.Tensor) -> torch.Tensor | None:
+        """Per sample of an update N / |M| where it is at risk, so that means over the update, in parts and processes, are 1 / |M| sums over M."""
+        if at_risk is None:
+            return None
+        own = at_risk.reshape(-1, self.spec.group)[mine].flatten()[rows].float()
+        count = self._gather(own.sum()[None]).sum()
+        return own * (len(rows) * self.accelerator.num_processes / count.clamp_min(1))
+
+    def _refuse_constant(self, scores_N: dict[str, torch.Tensor], step: int) -> None:
+        for key, value in scores_N.items():
+            if bool((value == value[0]).all()):
+                what = f"the same score, {value[0].item():.4g}, for all {len(value)} clips of epoch {step}: nothing can be learnt from it"
+                raise RunError("reward", key, what, hint="the run can be resumed from its last checkpoint")
+
+    def _watch(self, everyone_PG: torch.Tensor, clips: Clips) -> None:
+        motion = self._gather(clips.motion).mean().item()
+        self.metrics["reward/motion"] = motion
+        self.warning = self.watch.see(everyone_PG.mean().item(), motion)
+
+    def _pick_samples(self, step: int, clips: Clips, prompts: list[str], total: torch.Tensor) -> None:
+        """This process's best and worst clip, every `samples_every` epochs."""
+        self.samples = []
+        if not self.spec.samples_every or step % self.spec.samples_every:
+            return
+        for name, row in (("best", int(total.argmax())), ("worst", int(total.argmin()))):
+            frames = self.backbone.decode(clips.latents[row : row + 1])[0]
+            self.samples.append(Sample(name, frames, prompts[row], total[row].item()))
 
     def _gather(self, value: torch.Tensor) -> torch.Tensor:
         gathered = self.accelerator.gather(value.to(self.accelerator.device))
         assert isinstance(gathered, torch.Tensor)
         return gathered.to(value.device)
 
-    def _describe(self, scores: dict[str, torch.Tensor], total_PG: torch.Tensor, credit: torch.Tensor) -> dict[str, float]:
-        everyone = self._gather(total_PG).flatten()
-        metrics = {f"reward/{key}": self._gather(value).mean().item() for key, value in scores.items()}
-        metrics["reward/total"] = everyone.mean().item()
-        metrics |= {f"reward/q{int(q * 100)}": everyone.quantile(q).item() for q in QUANTILES}
-        metrics["reward/zero_variance_groups"] = (total_PG.std(1) < ZERO_VARIANCE).float().mean().item()
-        metrics["advantage/std"] = credit.std().item()
-        return metrics
+    def state(self) -> dict[str, torch.Tensor]:
+        """What the next epoch needs of the ones before: risk ratio with its buffer, and what the collapse watch has seen."""
+        return {"risk": self.risk.state(), "collapse": self.watch.state()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        self.risk.load(state["risk"])
+        self.watch.load(state["collapse"])

@@ -14,7 +14,7 @@ import torch
 
 from astro_cli.config.errors import RecipeError
 from astro_cli.core.rng import stream, stream_seed
-from astro_cli.models.backbone import ShapesBackbone
+from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import random_layout, render
@@ -58,7 +58,7 @@ class FrameSource:
 class ClipSource:
     """Encoded clips with captions from a pool rendered once."""
 
-    def __init__(self, seed: int, backbone: ShapesBackbone, frames: int, pool: int, drop: float, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(self, seed: int, backbone: Backbone, frames: int, pool: int, drop: float, progress: Callable[[str, int, int], None]) -> None:
         self.seed, self.backbone = seed, backbone
         seeds = [stream_seed(seed, "pool", row) for row in range(pool)]
         drawn = [draw_scene(sample, drop) for sample in seeds]

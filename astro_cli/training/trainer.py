@@ -15,14 +15,16 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 
-from astro_cli.config.errors import AstroError, RunError
-from astro_cli.models.backbone import ShapesBackbone
+from astro_cli.config.errors import AstroError, CheckpointError, RunError
+from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Objective, Setting
 from astro_cli.recipe import Recipe, StageSpec, resolve_kind
 from astro_cli.training.distributed import average_gradients, average_metrics, own_rows
 from astro_cli.training.experience import ExperienceSource
+from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
+from astro_cli.training.samples import write_samples
 from astro_cli.training.sources import ClipSource, FrameSource, PromptSource, Source
 from astro_cli.training.timing import SectionTimer
 
@@ -50,11 +52,12 @@ class _Stage:
 class Trainer:
     """Args: recipe; setting with the networks in place; backbone; run folder; accelerator; watcher."""
 
-    def __init__(self, recipe: Recipe, setting: Setting, backbone: ShapesBackbone, run: RunDir, accelerator: Accelerator, watcher: Watcher) -> None:
+    def __init__(self, recipe: Recipe, setting: Setting, backbone: Backbone, run: RunDir, accelerator: Accelerator, watcher: Watcher) -> None:
         self.recipe, self.setting, self.backbone = recipe, setting, backbone
         self.run, self.accelerator, self.watcher = run, accelerator, watcher
-        self.timer = SectionTimer()
+        self.timer, self.saved = SectionTimer(), SavedTensors()
         setting.section = self.timer
+        setting.mean = lambda value: average_metrics(accelerator, {"": value})[""]
         self.rows = 0  # rows in metrics.jsonl
         self.frames = 0  # latent frames that went through a loss in this step
         self.trained: set[str] = set()
@@ -141,12 +144,19 @@ class Trainer:
         row |= stage.objective.after_step(step)
         if isinstance(stage.source, ExperienceSource):
             row |= stage.source.metrics
+            row |= {"warning": stage.source.warning} if stage.source.warning else {}
+        row |= self.saved.take(self.setting.device)
         row |= self._speed(time.perf_counter() - began)
         self.rows += 1
         if self.accelerator.is_main_process:
             self.run.log(row)
             self.accelerator.log({key: value for key, value in row.items() if isinstance(value, float)}, step=self.rows)
+            if isinstance(stage.source, ExperienceSource) and stage.source.samples:
+                write_samples(self.run.path / "samples", step, stage.source.samples, self.backbone.fps)
         self.watcher.step(row)
+        if isinstance(stage.source, ExperienceSource) and stage.source.warning and stage.source.spec.collapse.stop:
+            hint = "the last checkpoint is intact; set experience.collapse.stop = false to go on in a new --out"
+            raise RunError(self.run.path, f"stage {stage.name}, step {step}", f"collapsed: {stage.source.warning}", hint=hint)
 
     def _speed(self, seconds: float) -> dict[str, float]:
         """Seconds, latent tokens trained per second, and the share of time of each section of the step."""
@@ -168,7 +178,8 @@ class Trainer:
             for part in range(parts):
                 micro = batch.rows(part * size, (part + 1) * size).to(self.setting.device)
                 with self.timer("train"), self.accelerator.autocast():
-                    out = stage.objective.loss(role, micro)
+                    with self.saved.counting(self.setting.roles.modules[role].parameters()):
+                        out = stage.objective.loss(role, micro)
                     self.accelerator.backward(out.loss / parts)
                 for key, value in {"loss": out.loss.item(), **out.metrics}.items():
                     total[key] = total.get(key, 0.0) + value / parts
@@ -201,6 +212,8 @@ class Trainer:
                 groups["ema"] = stage.ema.shadow
             if extra := stage.objective.state():
                 groups["objective"] = extra
+            if isinstance(stage.source, ExperienceSource):
+                groups["experience"] = stage.source.state()
         index_key = sum(self.recipe.stages[name].steps for name in self.recipe.order[:index]) + index + step
         self.run.save_checkpoint(index_key, {"stage": index, "step": step, "rows": self.rows}, groups)
 
@@ -213,8 +226,17 @@ class Trainer:
     def _load_networks(self, groups: dict[str, dict[str, torch.Tensor]]) -> None:
         for name, tensors in groups.items():
             if name.startswith("network-"):
-                _, unexpected = self.setting.roles.modules[name.removeprefix("network-")].load_state_dict(tensors, strict=False)
-                assert not unexpected
+                module = self.setting.roles.modules[name.removeprefix("network-")]
+                self._check_shapes(name, module.state_dict(), tensors)
+                module.load_state_dict(tensors, strict=False)
+
+    def _check_shapes(self, name: str, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+        """Refuse a checkpoint of another network, for example adapters of another rank."""
+        for key, tensor in found.items():
+            if key not in expected or tensor.shape != expected[key].shape:
+                wanted = tuple(expected[key].shape) if key in expected else "no such tensor"
+                what = f"{name} has {tuple(tensor.shape)}, expected {wanted}"
+                raise CheckpointError(self.run.checkpoints()[-1], key, what, hint="another rank or size; resume with the settings the run began with")
 
     def _load_stage(self, stage: _Stage, groups: dict[str, dict[str, torch.Tensor]]) -> None:
         for role, optimizer in stage.optimizers.items():
@@ -222,3 +244,5 @@ class Trainer:
         if stage.ema is not None:
             stage.ema.shadow = {name: groups["ema"][name] for name in stage.ema.shadow}
         stage.objective.load_state(groups.get("objective", {}))
+        if isinstance(stage.source, ExperienceSource):
+            stage.source.load_state(groups["experience"])

@@ -322,6 +322,8 @@ def test_doctor_finds_checkpoints_and_says_what_is_missing(doctor_json, tmp_path
     found = parts()
     assert found["longlive"]["found"]
     assert found["longlive"]["missing"] == ""
-    assert not found["causal_forcing"]["found"]
-    assert "pickles are not read" in found["causal_forcing"]["missing"]
+    assert found["causal_forcing"]["found"]
+    (tmp_path / "VideoReward").mkdir()
+    (tmp_path / "VideoReward" / "model.pth").touch()
+    assert "a scorer's pickle is not read" in parts()["videoalign"]["missing"]
     assert found["self_forcing"]["missing"] == "self_forcing_dmd.safetensors"

@@ -9,7 +9,7 @@ from conftest import TINY
 from test_training import run
 
 from astro_cli.commands import reproduce
-from eval import store, table
+from eval import published, store, table
 
 
 @pytest.fixture
@@ -73,7 +73,8 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
     lines += [f"stages.nft.{key}" for key in ("steps = 2", "batch = 4", "experience.prompts = 1", "experience.group = 4", "experience.updates = 1")]
     recipe = tmp_path / "tiny_study.toml"
     recipe.write_text("\n".join([*lines, *(item.replace("=", " = ") for item in TINY)]))
-    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", ((str(tiny_base), str(recipe)),))
+    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(recipe)),))
+    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
     monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 8)
     out = tmp_path / "out"
     for _ in range(2):  # the second call finds everything done
@@ -87,7 +88,7 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
     assert len((out / "runs" / "tiny_study-seed0" / "metrics.jsonl").read_text().splitlines()) == 2
     arms = {record.arm for record in store.load_results(out)}
     assert arms == {"self_forcing_shapes", "tiny_study"}
-    view = table.build(table.load_table("astrolabe-1"), store.load_results(out))
+    view = table.build(published.load_table("astrolabe-1"), store.load_results(out))
     measured = {row.label: row.measured["hpsv3"] for row in view.rows}
     assert measured["Self-Forcing"] is not None
     assert measured["LongLive"] is None

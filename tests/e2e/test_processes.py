@@ -15,7 +15,13 @@ RL = ["rl", "--recipe", "astrolabe_self_forcing_shapes", "--set", "stages.nft.st
       "--set", "stages.nft.experience.prompts=2", "--set", "stages.nft.experience.group=4", "--set", "stages.nft.experience.updates=1"]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [RL], ids=["rl"])
+# Candidate clips on shared histories, windows drawn for all processes, and the penalty on the samples at risk.
+LONG = ["long-tune", "--recipe", "astrolabe_long_shapes", *RL[3:], "--set", "stages.nft.experience.frames=18",
+        "--set", 'stages.nft.experience.primary="vq"', "--set", 'stages.nft.objective.kl="selective"',
+        "--set", "stages.nft.objective.kl_weight=0.1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [RL, LONG], ids=["rl", "long-tune"])
 def test_two_processes_equal_one(arguments, tiny, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "29533"}
     outs = []
@@ -28,7 +34,7 @@ def test_two_processes_equal_one(arguments, tiny, tmp_path):
         outs.append(out)
     one, two = (without_times(out / "metrics.jsonl") for out in outs)
     for a, b in zip(one, two, strict=True):
-        for key in ("student/loss", "reward/total", "student/grad_norm"):
+        for key in {"student/loss", "reward/total", "student/grad_norm", "student/kl", "window/start", "kl/rank_threshold"} & a.keys():
             assert abs(a[key] - b[key]) <= 1e-5 * max(1.0, abs(a[key])), key
     left, right = (load_file(out / "final" / "student.safetensors") for out in outs)
     for key in left:

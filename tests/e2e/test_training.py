@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from astro_cli import __main__ as cli
+from astro_cli.models.lora_files import merge_lora, read_lora
 
 RL = [
     "rl", "--recipe", "astrolabe_self_forcing_shapes", "--set", "stages.nft.steps=4", "--set", "stages.nft.batch=8",
@@ -84,6 +85,10 @@ def test_rl_leaves_a_complete_folder_and_moves_only_the_adapters(tiny, tiny_base
     adapter = load_file(out / "final" / "lora" / "adapter_model.safetensors")
     assert len(adapter) == 2 * 10 * 2  # A and B of ten Linears in two blocks
     assert all(key.startswith("base_model.model.blocks.") for key in adapter)
+    for_diffusers = load_file(out / "final" / "lora" / "pytorch_lora_weights.safetensors")
+    assert for_diffusers.keys() == {key.replace("base_model.model.", "transformer.") for key in adapter}
+    merged = merge_lora(base, read_lora(out / "final" / "lora"))
+    assert all(torch.allclose(merged[key], tuned[key], atol=1e-6) for key in base)
 
 
 def test_pretraining_the_codec_sets_unit_variance(tmp_path, monkeypatch):

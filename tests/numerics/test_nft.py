@@ -1,9 +1,13 @@
 """Forward-process RL (Astrolabe Eq. 1, 2, 4): hand-worked values and limit cases."""
 
+import pytest
 import torch
+from pydantic import ValidationError
 
 from astro_cli.advantages.group import Advantage, Config
-from astro_cli.objectives.nft import implicit_velocities, optimality, policy_loss
+from astro_cli.core.flow import add_noise, unshift_sigma, warp_timesteps, x0_from_velocity
+from astro_cli.objectives.nft import Config as LossConfig
+from astro_cli.objectives.nft import branch_error, implicit_velocities, optimality, policy_loss
 
 
 def test_interpolation_by_hand():
@@ -70,3 +74,50 @@ def test_credit_ignores_shift_and_scale_of_rewards():
     for scale in ("global", "group"):
         rule = Advantage(Config(scale=scale))
         assert torch.allclose(rule.credit(rewards, {}), rule.credit(rewards * 4 + 7, {}), atol=1e-3)
+
+
+def test_released_deviation_by_hand():
+    # rewards 1, 3, 5, 5: population variance 11 / 4
+    scaled = Advantage(Config(scale="released")).credit(torch.tensor([[1.0, 3.0], [5.0, 5.0]]), {})
+    assert torch.allclose(scaled[0], torch.tensor([-1.0, 1.0]) / ((11 / 4) ** 0.5 + 1e-4))
+
+
+def test_x0_error_by_hand():
+    # v 3 and 1, target 1: velocity errors 2 and 0; at sigma .5 and 1 those of x0 are 1 and 0, mean square .5
+    v, target = torch.tensor([3.0, 1.0]).view(1, 2, 1, 1, 1), torch.ones(1, 2, 1, 1, 1)
+    sigma = torch.tensor([[0.5, 1.0]])
+    assert branch_error(v, target).item() == 2.0
+    assert branch_error(v, target, sigma).item() == 0.5
+    # adaptive: .5 / mean |error| = .5 / .5
+    assert branch_error(v, target, sigma, adaptive=True).item() == 1.0
+
+
+def test_x0_loss_is_the_loss_on_x0_predictions():
+    rng = torch.Generator().manual_seed(4)
+    x0, noise, v_theta, v_old = (torch.randn(2, 3, 1, 2, 2, generator=rng) for _ in range(4))
+    sigma, r = torch.tensor([[1.0, 0.8, 0.6], [0.9, 0.9, 0.5]]), torch.tensor([0.2, 0.9])
+    x_t = add_noise(x0, noise, sigma)
+    predicted, old = x0_from_velocity(x_t, v_theta, sigma), x0_from_velocity(x_t, v_old, sigma)
+    released = policy_loss(predicted, old, x0, r, 0.1)  # x0+- mixed as velocities are
+    assert torch.allclose(policy_loss(v_theta, v_old, noise - x0, r, 0.1, sigma), released, atol=1e-5)
+
+
+def test_the_adaptive_weight_carries_no_gradient_and_has_a_floor():
+    # d/dv of e^2 / stopgrad|e| with e = v - 1: 2 e / |e| = 2 at v = 3 (with the gradient through |e| it would be 1)
+    v, one = torch.full((1, 1, 1, 1, 1), 3.0, requires_grad=True), torch.ones(1, 1, 1, 1, 1)
+    branch_error(v, one, torch.ones(1, 1), adaptive=True).sum().backward()
+    assert v.grad is not None
+    assert v.grad.item() == 2.0
+    assert branch_error(one, one, torch.ones(1, 1), adaptive=True).item() == 0.0
+
+
+def test_unshift_inverts_the_flow_shift():
+    steps = torch.tensor([1000, 750, 500, 250], dtype=torch.float64)
+    for shift in (1.0, 4.0, 5.0):
+        assert torch.allclose(1000 * unshift_sigma(warp_timesteps(tuple(steps.tolist()), shift) / 1000, shift), steps)
+
+
+@pytest.mark.parametrize(("options", "key"), [({"adaptive": True}, "adaptive"), ({"reference": "reset"}, "reference")])
+def test_options_that_do_not_go_together_are_refused(options, key):
+    with pytest.raises(ValidationError, match=f"{key}: found"):
+        LossConfig(**options)

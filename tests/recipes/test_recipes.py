@@ -9,6 +9,7 @@ from astro_cli.recipe import load_recipe
 
 SHIPPED = toml.list_recipes()
 WAN = ("astrolabe_causal", "astrolabe_self_forcing", "astrolabe_longlive")
+KREA = "astrolabe_krea"
 PIXELS_PER_CELL = 8  # Wan 2.1's VAE
 
 
@@ -33,7 +34,7 @@ def test_every_shipped_recipe_opens_with_a_sentence(path):
     assert first.endswith(".")
 
 
-@pytest.mark.parametrize("name", WAN)
+@pytest.mark.parametrize("name", [*WAN, KREA])
 def test_wan_recipes_carry_table_s1(name):
     recipe = load_recipe(name)
     assert (recipe.command, recipe.backbone, recipe.order) == ("rl", "wan", ("nft",))
@@ -45,16 +46,19 @@ def test_wan_recipes_carry_table_s1(name):
     assert (recipe.sampler.steps, recipe.sampler.shift) == ((1000, 750, 500, 250), 5.0)
 
 
-@pytest.mark.parametrize("name", WAN)
+@pytest.mark.parametrize("name", [*WAN, KREA])
 def test_wan_recipes_optimise_as_table_s1(name):
     stage = load_recipe(name).stages["nft"]
     optim = stage.optim["student"]
     assert (optim.lr, optim.betas, optim.weight_decay, optim.eps, optim.clip) == (1e-5, (0.9, 0.999), 1e-4, 1e-8, 1.0)
     assert (optim.warmup, optim.decay, optim.every) == (0, "constant", 1)
-    assert stage.objective == {"kind": "nft", "beta": 1.0, "advantage_max": 5.0, "old_decay": 0.9}
+    assert stage.objective == {
+        "kind": "nft", "beta": 1.0, "advantage_max": 5.0, "old_decay": 0.9, "kl": "selective", "kl_weight": 1e-4,
+        "reference": "reset", "kl_threshold": 0.15, "kl_patience": 15,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WAN)
+@pytest.mark.parametrize("name", [*WAN, KREA])
 def test_wan_recipes_collect_as_section_4_1(name):
     stage = load_recipe(name).stages["nft"]
     assert stage.experience is not None
@@ -70,6 +74,27 @@ def test_wan_recipes_collect_as_section_4_1(name):
 def test_wan_recipes_stream_as_table_s1(name, window, sink):
     cache = load_recipe(name).cache
     assert (cache.window, cache.sink) == (window, sink)  # Table S1 gives no window for Causal-Forcing: it sees all it has made
+
+
+def test_krea_has_the_sizes_of_wan_14b():
+    model = load_recipe(KREA).model
+    assert (model.dim, model.ffn_dim, model.num_heads, model.num_layers) == (5120, 13824, 40, 40)
+
+
+@pytest.mark.parametrize(("name", "frames"), [("astrolabe_long", 240), ("astrolabe_long_shapes", 60)])
+def test_long_tuning_trains_windows_of_one_clip(name, frames):
+    recipe = load_recipe(name, command="long-tune")
+    experience = recipe.stages["nft"].experience
+    assert experience is not None
+    assert (experience.rollout, experience.window, experience.frames) == ("clip", "random", frames)
+    assert experience.clip == recipe.video.frames
+    assert recipe.cache.window is not None
+
+
+def test_the_present_studies_keep_their_hash():
+    """Options that came later are off by default: runs of these recipes stay resumable."""
+    assert load_recipe("astrolabe_causal_shapes").hash() == "ec09e64a0e49bbf2"
+    assert load_recipe("astrolabe_self_forcing_shapes").hash() == "3100e62fa44bfc34"
 
 
 @pytest.mark.parametrize("name", WAN)

@@ -1,0 +1,100 @@
+"""Rolls out what an RL step is scored on: whole videos, or candidate clips that continue a shared history. Gives no credit.
+
+Dimensions: P prompt, G candidate of a prompt, B clip (prompts in order, each with its candidates).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from astro_cli.config.errors import RunError
+from astro_cli.core.rng import stream, stream_seed
+from astro_cli.models.backbone import Backbone
+from astro_cli.objectives.base import Setting
+from astro_cli.recipe import ExperienceSpec
+from astro_cli.rewards.base import Reward
+from astro_cli.rollout.branches import check_sink
+from astro_cli.rollout.grouped import decode_candidates, sample_history
+from astro_cli.rollout.streaming import StreamSpec, generate
+
+
+@dataclass
+class Clips:
+    """Latents (B, F, C, H, W), scores per reward and mean motion (B,), and the latents before each clip, if clips continue a history."""
+
+    latents: torch.Tensor
+    scores: dict[str, torch.Tensor]
+    motion: torch.Tensor
+    history: torch.Tensor | None = None
+
+    @staticmethod
+    def join(parts: list[Clips]) -> Clips:
+        first = parts[0]
+        scores = {key: torch.cat([part.scores[key] for part in parts]) for key in first.scores}
+        history = None if first.history is None else torch.cat([part.history for part in parts if part.history is not None])
+        return Clips(torch.cat([part.latents for part in parts]), scores, torch.cat([part.motion for part in parts]), history)
+
+
+def window_start(spec: ExperienceSpec, frames: int, block: int, shared: int) -> int:
+    """First frame s of the clip in a video of `frames`: SELECTWINDOW of Algorithm 2, the same on every process, since `shared` is.
+
+    "random" is Table S1's "Random Choice", uniform over the blocks at which a whole clip fits.
+    """
+    assert spec.clip is not None
+    last = (frames - spec.clip) // block
+    if spec.window == "last":
+        return last * block
+    return block * int(torch.randint(last + 1, (), generator=stream(shared, "window")))
+
+
+class Roller:
+    """The old policy at work, `parallel` clips at a time."""
+
+    def __init__(self, spec: ExperienceSpec, setting: Setting, backbone: Backbone, rewards: list[Reward]) -> None:
+        self.spec, self.setting, self.backbone, self.rewards = spec, setting, backbone, rewards
+        self.stream = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
+        self.frames = spec.frames or setting.frames
+        if spec.rollout == "clip":
+            check_sink(setting.cache)
+
+    def sequences(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> Clips:
+        """Whole videos, each from its own noise."""
+        size, parts = self.spec.parallel or len(seeds), []
+        for start in range(0, len(seeds), size):
+            rows = slice(start, start + size)
+            with self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                latents = generate(policy, text[rows], seeds[rows], self.stream, self.frames)
+            parts.append(self._scored(latents, prompts[rows]))
+        return Clips.join(parts)
+
+    def candidates(self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int) -> Clips:
+        """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run together are streamed together."""
+        group, clip = self.spec.group, self.spec.clip
+        assert clip is not None
+        at_once = max(1, (self.spec.parallel or len(seeds)) // group)
+        parts = []
+        for first in range(0, len(prompt_seeds), at_once):
+            owners = prompt_seeds[first : first + at_once]
+            rows = slice(first * group, (first + len(owners)) * group)
+            owner = torch.arange(len(owners)).repeat_interleave(group).to(self.setting.device)
+            with torch.no_grad(), self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                told = policy.encode_text(text[rows].to(policy.device))
+                one_each = told.select(torch.arange(0, len(owner), group))
+                history, shared = sample_history(policy, one_each, [stream_seed(seed, "history") for seed in owners], self.stream, start)
+                latents = decode_candidates(policy, told, seeds[rows], self.stream, shared, owner, start, clip)
+            parts.append(self._scored(latents, prompts[rows]))
+            parts[-1].history = history[owner]
+        return Clips.join(parts)
+
+    def _scored(self, latents: torch.Tensor, prompts: list[str]) -> Clips:
+        with self.setting.section("reward"):
+            frames = self.backbone.decode(latents).float()
+            scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
+            motion = (frames[:, 1:] - frames[:, :-1]).abs().flatten(1).sum(1) / max(1, frames.shape[1] - 1) / frames[0, 0].numel()
+        for key, value in scores.items():
+            if value.shape != (len(prompts),) or not bool(value.isfinite().all()):
+                bad = f"shape {tuple(value.shape)}" if value.shape != (len(prompts),) else f"{int((~value.isfinite()).sum())} non-finite scores"
+                raise RunError("reward", key, f"{bad} for {len(prompts)} clips", hint="the run can be resumed from its last checkpoint")
+        return Clips(latents, scores, motion)

@@ -1,0 +1,39 @@
+"""Clips of a running training, written into its folder as GIF with a line of text beside them. Chooses nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from astro_cli.models.weights import write_json
+
+SHORT_SIDE = 128  # smaller clips are enlarged to at least half of this
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip worth looking at: its name ("best"), frames (T, 3, H, W) in [0, 1], prompt and weighted reward."""
+
+    name: str
+    frames_TCHW: torch.Tensor
+    prompt: str
+    reward: float
+
+
+def write_samples(folder: Path, step: int, samples: list[Sample], fps: float) -> None:
+    """Write `<step>-<name>.gif` for each, and `<step>.json` with prompts and rewards; whole files or none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for sample in samples:
+        path = folder / f"{step:06d}-{sample.name}.gif"
+        pixels = (sample.frames_TCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        scale = max(1, SHORT_SIDE // min(pixels.shape[1:3]))
+        size = (pixels.shape[2] * scale, pixels.shape[1] * scale)
+        first, *rest = [Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in pixels]
+        temporary = path.with_name(f".{path.name}.part")
+        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+        os.replace(temporary, path)
+    write_json(folder / f"{step:06d}.json", {sample.name: {"prompt": sample.prompt, "reward": sample.reward} for sample in samples})

@@ -1,0 +1,201 @@
+"""Astrolabe's schemes for a few steps: rollouts, KL, long tuning, ablation grids; resumed to the same bits, refused where they cannot run."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from safetensors.torch import load_file, save_file
+from test_bad_input import message
+from test_training import RL, run, same_bits, without_times
+
+SMALL = ["--set", "stages.nft.steps=3", "--set", "stages.nft.batch=8", "--set", "stages.nft.accumulate=1", "--set", "stages.nft.experience.prompts=2",
+         "--set", "stages.nft.experience.group=4", "--set", "stages.nft.experience.updates=2", "--set", "runtime.save_every=1",
+         "--set", "lora.rank=4"]  # fmt: skip
+LONE = """extends = "base/shapes.toml"
+name = "lone"
+command = "rl"
+order = ["nft"]
+[lora]
+rank = 4
+alpha = 4
+[stages.nft]
+steps = 1
+batch = 4
+objective = { kind = "nft", kl = "selective" }
+optim.student = { lr = 1e-3 }
+experience = { prompts = 1, group = 4, rewards = { vq = 1.0 }, primary = "vq" }
+"""
+SHORT = ["--set", "stages.nft.experience.frames=18"]
+SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
+
+
+def rows(out):
+    return without_times(out / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("recipe", [f"astrolabe_{name}_shapes" for name in (*SCHEMES, "adaptive", "released", "vq_mq")])
+def test_a_scheme_trains(recipe, tiny, tmp_path, monkeypatch):
+    frames = SHORT if "_full" in recipe or "_detach" in recipe else []
+    one = ["--set", "stages.nft.steps=1"]
+    assert run(["rl", "--recipe", recipe, *SMALL, *frames, *one, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    row = rows(tmp_path / "run")[-1]
+    assert math.isfinite(row["student/loss"])
+    assert row["student/grad_norm"] > 0
+    assert row["memory/saved_bytes"] > 0
+    assert sum(row["advantage/histogram"]) == pytest.approx(1.0)
+    assert ("window/start" in row) == ("_clip_" in recipe)
+
+
+def test_selective_kl_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = ["rl", "--recipe", "astrolabe_selective_shapes", *SMALL, "--set", "stages.nft.steps=4", *tiny]
+    assert run([*arguments, "--out", str(whole)], monkeypatch) == 0
+    stop_after(3, monkeypatch, [*arguments, "--out", str(cut)])
+    assert run([*arguments, "--out", str(cut), "--resume"], monkeypatch) == 0
+    assert same_bits(whole / "final" / "student.safetensors", cut / "final" / "student.safetensors")
+    assert rows(whole) == rows(cut)
+    row = rows(whole)[-1]
+    assert {"kl/risk_ratio", "kl/rank_threshold", "kl/masked_share", "kl/reset", "student/kl", "reward/disagreement"} <= row.keys()
+    assert 0 < row["kl/masked_share"] <= 0.5
+
+
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """Run, and be interrupted in the given step."""
+    from astro_cli.objectives import nft
+
+    original, calls = nft.Objective.after_step, []
+
+    def interrupt(self, step):
+        calls.append(step)
+        if len(calls) == steps:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nft.Objective, "after_step", interrupt)
+        assert run(arguments, patch) == 1
+
+
+def test_long_tuning_runs_and_resumes(tiny, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = ["long-tune", "--recipe", "astrolabe_long_shapes", *SMALL, *SHORT, *tiny]
+    assert run([*arguments, "--out", str(whole)], monkeypatch) == 0
+    stop_after(2, monkeypatch, [*arguments, "--out", str(cut)])
+    assert run([*arguments, "--out", str(cut), "--resume"], monkeypatch) == 0
+    assert same_bits(whole / "final" / "student.safetensors", cut / "final" / "student.safetensors")
+    assert rows(whole) == rows(cut)
+    assert all(row["window/start"] in (0, 3, 6, 9) for row in rows(whole))
+
+
+def test_the_memory_of_long_tuning_is_flat_in_the_videos_length(tiny, tmp_path, monkeypatch):
+    peaks = []
+    for frames in (18, 36):
+        sets = ["--set", f"stages.nft.experience.frames={frames}", "--set", "stages.nft.experience.window=last", "--set", "stages.nft.steps=1"]
+        assert run(["long-tune", "--recipe", "astrolabe_long_shapes", *SMALL, *sets, *tiny, "--out", str(tmp_path / str(frames))], monkeypatch) == 0
+        peaks.append(rows(tmp_path / str(frames))[0]["memory/saved_bytes"])
+    assert peaks[0] == peaks[1]
+
+
+@pytest.mark.parametrize(("recipe", "sets", "key"), [
+    ("astrolabe_causal_shapes", ["stages.nft.experience.group=1"], "stages.nft.experience.group"),
+    ("astrolabe_selective_shapes", ['stages.nft.experience.primary="mqq"'], "stages.nft.experience.primary"),
+    ("astrolabe_causal_shapes", ['stages.nft.objective.kl="selective"'], "stages.nft.experience.primary: missing"),
+    ("astrolabe_causal_shapes", ["video.block=1"], "video.block"),
+    ("astrolabe_causal_shapes", ["cache.window=12"], "cache.window"),
+    ("astrolabe_clip_detach_shapes", ["stages.nft.experience.clip=33"], "stages.nft.experience.clip"),
+    ("astrolabe_clip_detach_shapes", ["stages.nft.experience.clip=4"], "stages.nft.experience.clip"),
+    ("astrolabe_seq_detach_shapes", ["stages.nft.experience.clip=9"], "stages.nft.experience.rollout"),
+    ("astrolabe_causal_shapes", ["stages.nft.objective.adaptive=true"], "stages.nft.objective.adaptive"),
+])  # fmt: skip
+def test_what_cannot_run_is_refused_before_training(recipe, sets, key, tiny, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    assert run(["rl", "--recipe", recipe, *tiny, *(f for s in sets for f in ("--set", s)), "--out", str(out)], monkeypatch) == 2
+    assert f"{key}" in message(capsys)
+    assert not out.exists()
+
+
+def test_a_primary_without_a_reward_to_judge_it_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "lone.toml").write_text(LONE)
+    assert run(["rl", "--recipe", str(tmp_path / "lone.toml"), "--out", str(tmp_path / "run")], monkeypatch) == 2
+    assert "no auxiliary reward beside 'vq'" in message(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reward_that_is_constant_for_an_epoch_stops_the_run_resumable(tiny, tmp_path, monkeypatch, capsys):
+    from astro_cli.rewards import shapes
+
+    out, original, scored = tmp_path / "run", shapes.MotionQuality.score, []
+
+    def constant(self, frames, prompts):
+        scored.append(1)
+        value = original(self, frames, prompts)
+        return value if len(scored) < 3 else value * 0 + 0.5
+
+    monkeypatch.setattr(shapes.MotionQuality, "score", constant)
+    assert run([*RL, *tiny, "--out", str(out)], monkeypatch) == 1
+    assert "reward: mq: the same score, 0.5, for all 8 clips" in message(capsys)
+    monkeypatch.setattr(shapes.MotionQuality, "score", original)
+    assert run([*RL, *tiny, "--out", str(out), "--resume"], monkeypatch) == 0
+
+
+def test_adapters_of_another_rank_are_refused_on_resume(tiny, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    stop_after(3, monkeypatch, [*RL, *tiny, "--out", str(out)])
+    capsys.readouterr()
+    assert run([*RL, *tiny, "--set", "lora.rank=8", "--out", str(out), "--resume"], monkeypatch) == 2
+    assert "other settings" in message(capsys)
+    path = sorted((out / "checkpoints").glob("0*"))[-1] / "network-student.safetensors"
+    state = load_file(path)
+    key = next(key for key in state if "lora_A" in key)
+    save_file(state | {key: state[key][:2].clone()}, path)
+    assert run([*RL, *tiny, "--out", str(out), "--resume"], monkeypatch) == 2
+    assert "expected (4, 24)" in message(capsys)
+
+
+def test_a_collapse_is_said_and_stops_when_told_to(tiny, tmp_path, monkeypatch, capsys):
+    from astro_cli.rewards import shapes
+
+    original, calls = shapes.VisualQuality.score, []
+
+    def falling(self, frames, prompts):
+        calls.append(1)
+        return original(self, frames, prompts) - len(calls)
+
+    monkeypatch.setattr(shapes.VisualQuality, "score", falling)
+    watched = [*RL, *tiny, "--set", "stages.nft.experience.collapse.falling=2", "--set", "stages.nft.experience.samples_every=2"]
+    assert run([*watched, "--out", str(tmp_path / "on")], monkeypatch) == 0
+    assert ["warning" in row for row in rows(tmp_path / "on")] == [False, False, True, True]
+    assert sorted(path.name for path in (tmp_path / "on" / "samples").iterdir()) == [
+        f"{step:06d}{name}" for step in (0, 2) for name in ("-best.gif", "-worst.gif", ".json")
+    ]
+    assert "fell 2 epochs in a row" in capsys.readouterr().err
+    out = tmp_path / "off"
+    assert run([*watched, "--set", "stages.nft.experience.collapse.stop=true", "--out", str(out)], monkeypatch) == 1
+    assert "collapsed: the mean reward fell 2 epochs in a row" in message(capsys)
+    assert len(rows(out)) == 3
+    assert list((out / "checkpoints").glob("0*"))
+
+
+def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    small = [*SMALL, "--set", "stages.nft.steps=1", *tiny]
+    base = ["ablate", "astrolabe-beta", *small, "--prompts", "2", "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    broken = tmp_path / "runs" / "astrolabe_beta_low_shapes-seed0"
+    broken.mkdir(parents=True)
+    (broken / "notes.txt").write_text("mine")
+    assert run(base, monkeypatch) == 1
+    err = capsys.readouterr().err
+    assert "1 of 2 done" in err
+    assert "failed: astrolabe_beta_low_shapes seed 0: exit code 2" in err
+    (broken / "notes.txt").unlink()
+    first = (tmp_path / "runs" / "astrolabe_causal_shapes-seed0" / "metrics.jsonl").stat().st_mtime_ns
+    assert run(base, monkeypatch) == 0
+    assert (tmp_path / "runs" / "astrolabe_causal_shapes-seed0" / "metrics.jsonl").stat().st_mtime_ns == first
+    lines = (tmp_path / "results" / "astrolabe-beta" / "records" / "shapes.jsonl").read_text().splitlines()
+    assert {json.loads(line)["arm"] for line in lines} == {"astrolabe_causal_shapes", "astrolabe_beta_low_shapes"}
+    own = [(record["arm"], record["metric"]) for record in map(json.loads, lines) if record["prompt_set_hash"] == "training"]
+    assert len(own) == len(set(own)) == 2 * 3  # peak memory, x0 norm and reward of both rows, once
+    assert run([*base, "--dry-run"], monkeypatch) == 0
+    assert capsys.readouterr().out.count("finished") == 2
