@@ -26,9 +26,9 @@ STUDIES = {
     "astrolabe": Study(
         tables=("astrolabe-1",),
         pairs=(
-            ("shapes/causal_forcing", "astrolabe_causal_shapes"),
             ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
             ("shapes/longlive", "astrolabe_longlive_shapes"),
+            ("shapes/causal_forcing", "astrolabe_causal_shapes"),
         ),
     ),
 }

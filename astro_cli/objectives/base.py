@@ -33,6 +33,7 @@ class Batch:
     risk_B: torch.Tensor | None = None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk
     history_BFCHW: torch.Tensor | None = None  # clean latents before each clip; absent where clips open the video
     group_B: torch.Tensor | None = None  # samples of one group share history and prompt
+    group_seeds: list[int] | None = None  # per sample, the seed of draws its group shares
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
 
     def __len__(self) -> int:
@@ -41,7 +42,8 @@ class Batch:
     def rows(self, start: int, stop: int) -> Batch:
         """Samples [start, stop)."""
         cut = {name: getattr(self, name)[start:stop] for name in TENSORS if getattr(self, name) is not None}
-        return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], **cut)
+        shared = None if self.group_seeds is None else self.group_seeds[start:stop]
+        return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], group_seeds=shared, **cut)
 
     def to(self, device: torch.device) -> Batch:
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS if getattr(self, name) is not None})
@@ -87,6 +89,10 @@ class Setting:
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
     mean: Callable[[float], float] = _alone  # over processes
 
+    def empty_text(self, text_BMD: torch.Tensor) -> torch.Tensor:
+        """States (B, M, D) of the empty prompt, one row for each of `text_BMD`: guidance's unconditional branch. Zeros on `shapes`, not on Wan."""
+        return self.encode_text([""] * len(text_BMD)).to(text_BMD)
+
 
 class Objective:
     """One loss per trained role. Subclasses are modules' `Objective` classes beside their `Config`.
@@ -95,11 +101,13 @@ class Objective:
         trains: roles whose parameters it updates, in the order of a step; the recipe's moving average is of the first.
         needs: further roles it reads.
         consumes: what a batch holds: rendered "frames", encoded "latents", bare "prompts", or scored "experience".
+        excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the window.
     """
 
     trains: ClassVar[tuple[str, ...]] = ("student",)
     needs: ClassVar[tuple[str, ...]] = ()
     consumes: ClassVar[Literal["frames", "latents", "prompts", "experience"]] = "latents"
+    excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting

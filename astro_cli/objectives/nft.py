@@ -18,6 +18,7 @@ weighting without its constant factors 1 / beta and A_max, only for Figure 8b: t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -46,6 +47,8 @@ class Config(BaseConfig):
         space: what the squared errors are of; "x0" is the released one.
         adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
         warped: draw t from the flow-shifted steps the student samples at; false is released.
+        draws: t and eps of each sample's own, or common to the samples of a group in an update. The gradient's mean is the same. Credits of a group
+            sum to about zero, so what a common eps puts into each sample's gradient cancels (ours; the paper does not say).
         context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a.
         kl: no penalty, on all samples, or on those the rewards disagree on.
         kl_weight: lambda_KL.
@@ -60,6 +63,7 @@ class Config(BaseConfig):
     space: Literal["velocity", "x0"] = "velocity"
     adaptive: bool = False
     warped: bool = True
+    draws: Literal["sample", "group"] = "sample"
     context: Literal["detach", "full"] = "detach"
     kl: Literal["none", "uniform", "selective"] = "none"
     kl_weight: float = Field(default=1e-4, gt=0)  # Table S1
@@ -112,6 +116,7 @@ def policy_loss(
 class Objective(BaseObjective):
     needs = ("old",)
     consumes = "experience"
+    excludes = ("ema",)
     config: Config
 
     def __init__(self, config: Config, setting: Setting) -> None:
@@ -132,9 +137,10 @@ class Objective(BaseObjective):
         x0, credit, config = batch.latents_BFCHW, batch.credit_B, self.config
         assert x0 is not None
         assert credit is not None
-        timestep_BF = self._timesteps(batch, x0.shape[1]).to(x0.device)
+        drawn = self._drawn(batch)
+        timestep_BF = self._timesteps(drawn, x0.shape[1]).to(x0.device)
         sigma_BF = sigma_of(timestep_BF)
-        noise = batch.noise_like(x0, "noise")
+        noise = drawn.noise_like(x0, "noise")
         x_t = add_noise(x0, noise, sigma_BF)
         v_theta, v_old, v_ref = self._velocities(role, batch, x0, x_t, timestep_BF)
         r = optimality(credit, config.advantage_max)
@@ -176,6 +182,13 @@ class Objective(BaseObjective):
         history = x0[:, :0] if batch.history_BFCHW is None else batch.history_BFCHW
         groups = torch.arange(len(batch), device=x0.device) if batch.group_B is None else batch.group_B
         return ClipContext(network, text, history, x0, groups, self.spec, gradient=gradient)
+
+    def _drawn(self, batch: Batch) -> Batch:
+        """The batch as t and eps are drawn for it: from each sample's own stream, or from its group's."""
+        if self.config.draws == "sample":
+            return batch
+        assert batch.group_seeds is not None
+        return replace(batch, seeds=batch.group_seeds)
 
     def _timesteps(self, batch: Batch, frames: int) -> torch.Tensor:
         """(B, F) distillation steps, one draw per block."""

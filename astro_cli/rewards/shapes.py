@@ -43,7 +43,7 @@ VQ_WEIGHTS = {"sharp": 0.4, "saturated": 0.15, "contrast": 0.15, "clean": 0.3}  
 # --- motion quality
 COARSE_SIGMA = 2.0  # world units; makes fast motion (3 per frame) differentiable
 GRADIENT_FLOOR = 0.02  # gray per world unit; what is paler than this does not count as moving
-SLOW = 0.6  # speed at which the amount of motion has gone 1 - 1/e of the way
+SLOW = 0.25  # speed at which the amount of motion has gone 1 - 1/e of the way: any motion will do, how coherent it is decides
 STEADY_FLOOR = 1e-6  # gray^2
 
 # --- text alignment: widths of the Gaussian falls

@@ -64,13 +64,14 @@ class ExperienceSource:
         credit, at_risk = self._judge(step, clips, prompts, mine)
         orders = [torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(owners)]
         batches = []
-        for part in torch.stack(orders).chunk(self.spec.updates, dim=1):  # every update sees every prompt, whichever process holds it
+        for update, part in enumerate(torch.stack(orders).chunk(self.spec.updates, dim=1)):  # each sees every prompt, whichever process holds it
             rows = part.flatten()
             batches.append(
                 Batch(
                     [seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=clips.latents[rows],
                     credit_B=credit[rows], risk_B=self._risk_weights(at_risk, mine, rows),
                     history_BFCHW=None if clips.history is None else clips.history[rows], group_B=rows // group,
+                    group_seeds=[stream_seed(owners[row // group], "group", update) for row in rows.tolist()],
                 )
             )  # fmt: skip
         return batches

@@ -114,7 +114,7 @@ def test_an_unknown_key_names_the_file_that_set_it(refused, tmp_path):
         ("stages.nft.objective.beta=-1", "stages.nft.objective.beta", "found -1, expected greater than 0"),
         ("stages.nft.experience.advantage.kind=goup", "stages.nft.experience.advantage.kind", "found 'goup', did you mean 'group'?"),
         ("stages.nft.experience.advantage.scal=1", "stages.nft.experience.advantage.scal", "unknown key, did you mean 'scale'?"),
-        ("stages.nft.experience.advantage.scale=std", "stages.nft.experience.advantage.scale", "expected 'none', 'global' or 'group'"),
+        ("stages.nft.experience.advantage.scale=std", "stages.nft.experience.advantage.scale", "expected 'none', 'global', 'released' or 'group'"),
         ("order=['nftt']", "order", "no stage 'nftt', did you mean 'nft'?"),
         ("order=[]", "order", "found [], expected at least one value"),
         ("stages.nft.steps=many", "stages.nft.steps", "found 'many', expected an integer"),

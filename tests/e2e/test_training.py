@@ -93,7 +93,19 @@ def test_rl_leaves_a_complete_folder_and_moves_only_the_adapters(tiny, tiny_base
 
 def test_pretraining_the_codec_sets_unit_variance(tmp_path, monkeypatch):
     out = tmp_path / "codec"
-    arguments = ["pretrain", "--recipe", "codec_shapes", "--set", "stages.codec.steps=3", "--set", "stages.codec.batch=4", "--out", str(out)]
+    arguments = [
+        "pretrain",
+        "--recipe",
+        "codec_shapes",
+        "--set",
+        'order=["codec"]',
+        "--set",
+        "stages.codec.steps=3",
+        "--set",
+        "stages.codec.batch=4",
+        "--out",
+        str(out),
+    ]
     assert run(arguments, monkeypatch) == 0
     state = load_file(out / "final" / "codec.safetensors")
     assert not torch.equal(state["std"], torch.ones_like(state["std"]))

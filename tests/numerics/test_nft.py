@@ -6,8 +6,9 @@ from pydantic import ValidationError
 
 from astro_cli.advantages.group import Advantage, Config
 from astro_cli.core.flow import add_noise, unshift_sigma, warp_timesteps, x0_from_velocity
+from astro_cli.objectives.base import Batch
 from astro_cli.objectives.nft import Config as LossConfig
-from astro_cli.objectives.nft import branch_error, implicit_velocities, optimality, policy_loss
+from astro_cli.objectives.nft import Objective, branch_error, implicit_velocities, optimality, policy_loss
 
 
 def test_interpolation_by_hand():
@@ -121,3 +122,25 @@ def test_unshift_inverts_the_flow_shift():
 def test_options_that_do_not_go_together_are_refused(options, key):
     with pytest.raises(ValidationError, match=f"{key}: found"):
         LossConfig(**options)
+
+
+def test_common_noise_cancels_in_the_gradient_of_a_group_with_centred_credit():
+    # sigma 1, two samples, r = 1 and 0, v_theta = v_old = v: dL/dv = (2 r - 1) 2 (v - (eps - x0)) per sample; with one eps the sum is
+    # 2 (v - eps + x0_1) - 2 (v - eps + x0_2) = 2 (x0_1 - x0_2): no eps left
+    rng = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 6, generator=rng), torch.randn(1, 6, generator=rng).expand(2, 6)
+    v = torch.zeros(6, requires_grad=True)
+    policy_loss(v.expand(2, 6), v.detach().expand(2, 6), eps - x0, torch.tensor([1.0, 0.0]), 1.0).sum().backward()
+    assert v.grad is not None
+    assert torch.allclose(v.grad, 2 * (x0[0] - x0[1]) / 6, atol=1e-6)  # / 6: the squared norm is a mean over entries
+
+
+def test_group_draws_are_common_within_and_differ_between_groups():
+    batch = Batch(seeds=[1, 2, 3], prompts=["", "", ""], group_seeds=[7, 7, 8])
+    x = torch.zeros(3, 6, 1, 2, 2)
+    for draws, common in (("group", True), ("sample", False)):
+        objective = Objective.__new__(Objective)  # only what draws need of it
+        objective.config = LossConfig(draws=draws)
+        noise = objective._drawn(batch).noise_like(x, "noise")
+        assert torch.equal(noise[0], noise[1]) is common
+        assert not torch.equal(noise[1], noise[2])

