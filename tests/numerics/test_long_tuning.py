@@ -124,7 +124,7 @@ def scheme_bytes(name: str) -> int:
     one = Batch(
         seeds=list(range(4)), prompts=prompts, text_BMD=backbone.encode_text(prompts), credit_B=torch.zeros(4),
         latents_BFCHW=torch.randn(4, clip, *here.latent_shape, generator=rng),
-        history_BFCHW=history if experience.clip else None, group_B=torch.zeros(4, dtype=torch.long),
+        history_BFCHW=history if experience.clip else None, group_B=torch.zeros(4, dtype=torch.long), group_seeds=[0] * 4,
     )  # fmt: skip
     with meter.counting(here.roles.modules["student"].parameters()):
         objective.loss("student", one)
