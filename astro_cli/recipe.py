@@ -217,10 +217,23 @@ class Recipe(Config):
                 raise ValueError(f"base.{role}: missing, {stage.kind} needs this role's weights")
         if stage.batch % stage.accumulate:
             raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
+        self._check_excluded(stage, objective)
         if objective.consumes == "experience":
             self._check_experience(key, stage)
             self._check_rewards(f"{key}.experience", stage, objective.wants_risk(config))
             self._check_rollout(f"{key}.experience", stage)
+
+    def _check_excluded(self, stage: StageSpec, objective: Any) -> None:
+        """Refuse a cache that this stage's passes over whole clips would silently take for a plain one; only a sink that outlives frames differs."""
+        cache, spec = self.cache, stage.experience
+        frames = (spec.frames if spec is not None else stage.data.frames if objective.consumes == "latents" else None) or self.video.frames
+        if cache.window is None or cache.window >= frames or cache.sink == 0:
+            return
+        way = f"where frames leave the window ({cache.window} of {frames}), {stage.kind} sees a sink of unchanged frames at their own places"
+        if cache.policy == "ema" and "ema" in objective.excludes:
+            raise ValueError(f"cache.policy: found 'ema', expected 'fixed': {way}")
+        if cache.relative and "relative" in objective.excludes:
+            raise ValueError(f"cache.relative: found true, expected false: {way}")
 
     def _check_experience(self, key: str, stage: StageSpec) -> None:
         spec = stage.experience

@@ -25,7 +25,7 @@ PACKAGES = (
     "open-clip-torch", "decord", "vbench", "tensorboard",
 )  # fmt: skip
 PICKLES = (".pt", ".pth", ".bin")
-NOTE = "This version runs the embedded world, which needs none of the optional parts; Wan 2.1 recipes it checks with --dry-run."
+NOTE = "The embedded world needs none of the optional parts. Wan 2.1 videos need its transformer, VAE and text encoder; its rewards are not there yet."
 
 
 @dataclass(frozen=True)

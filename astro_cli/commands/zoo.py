@@ -16,7 +16,7 @@ from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoi
 
 IMPORTED, HERE, MISSING = "imported", "here", "missing"
 
-zoo_app = typer.Typer(name="zoo", no_args_is_help=True, help="List, import and verify released checkpoints.")
+zoo_app = typer.Typer(name="zoo", no_args_is_help=True, help="List, import and verify released checkpoints.\n\nExample: astro zoo list")
 SourceArgument = Annotated[str, typer.Argument(metavar="NAME|PATH", help="A name of `astro zoo list`, or a file or folder.")]
 
 

@@ -49,6 +49,7 @@ def block_sigma(batch: Batch, frames: int, block: int, shift: float) -> torch.Te
 
 
 class Objective(BaseObjective):
+    excludes = ("ema", "relative")
     config: Config
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
@@ -58,6 +59,6 @@ class Objective(BaseObjective):
         sigma_BF = block_sigma(batch, x0.shape[1], setting.block, setting.shift).to(x0.device)
         noise = batch.noise_like(x0, "noise")
         with setting.roles.use(role) as network:
-            text = network.encode_text(masked_text(batch, self.config.drop_text))
+            text = network.encode_text(masked_text(batch, self.config.drop_text, setting))
             v = forced_velocity(network, add_noise(x0, noise, sigma_BF), timestep_of(sigma_BF), text, x0, setting.block, setting.cache)
         return LossOutput((v - velocity_target(x0, noise)).float().pow(2).mean())

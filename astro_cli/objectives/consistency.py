@@ -33,6 +33,7 @@ class Config(BaseConfig):
 
 
 class Objective(BaseObjective):
+    excludes = ("ema", "relative")
     config: Config
 
     def __init__(self, config: Config, setting: Setting) -> None:
@@ -54,7 +55,7 @@ class Objective(BaseObjective):
             return forced_velocity(network, x, timestep_of(s), network.encode_text(text), x0, self.setting.block, self.setting.cache)
 
         with torch.no_grad():
-            c, u = velocity(self.teacher, x_t, sigma, text_BMD), velocity(self.teacher, x_t, sigma, torch.zeros_like(text_BMD))
+            c, u = (velocity(self.teacher, x_t, sigma, states) for states in (text_BMD, self.setting.empty_text(text_BMD)))
             x_next = x_t + (sigma_next - sigma)[..., None, None, None] * guide(c, u, self.config.guidance)
             target = x0_from_velocity(x_next, velocity(self.target, x_next, sigma_next, text_BMD), sigma_next)
         with self.setting.roles.use(role) as network:

@@ -9,7 +9,8 @@ Dimensions: B sample, F latent frame, C channel, H, W.
 
 Deviations: cached keys and values are detached, as the paper says; the released code's in-place cache lets the loss of a block reach earlier
 blocks' exit steps. One exit step is drawn per global batch and shared by all blocks, as released. sigma = t / 1000 exactly
-for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale u + g (c - u): the released value 3.0 is 4 here.
+for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale u + g (c - u): the released value 3.0 is 4 here; u is of
+the empty prompt, not of a negative one.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Objective(BaseObjective):
                 fake = critic(x_t, timestep, critic.encode_text(text_BMD))
             with self.setting.roles.use("teacher") as teacher:
                 conditional = teacher(x_t, timestep, teacher.encode_text(text_BMD))
-                unconditional = teacher(x_t, timestep, teacher.encode_text(torch.zeros_like(text_BMD)))
+                unconditional = teacher(x_t, timestep, teacher.encode_text(self.setting.empty_text(text_BMD)))
             real = guide(conditional, unconditional, self.config.guidance)
         return dmd_gradient(x, x0_from_velocity(x_t, real, sigma_BF), x0_from_velocity(x_t, fake, sigma_BF))
 

@@ -1,6 +1,6 @@
 """Regression on the bidirectional teacher's ODE trajectories: the student's first causal step. Self-Forcing's initialisation (CausVid).
 
-    L = mean_{t > 0} || x0_theta(x_t, t) - x_end ||^2,   each block at its own step of the student's schedule, plain block-causal mask
+    L = mean_{t > 0} || x0_theta(x_t, t) - x_end ||^2,   each block at its own step of the student's schedule, block-causal mask
 
 Source: Self-Forcing (arXiv 2506.08009), appendix; CausVid (arXiv 2412.07772); reference, section 3.1.
 
@@ -42,6 +42,7 @@ def grid_through(steps: torch.Tensor, total: int, shift: float) -> tuple[torch.T
 class Objective(BaseObjective):
     needs = ("teacher",)
     consumes = "prompts"
+    excludes = ("ema", "relative")
     config: Config
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
@@ -53,13 +54,15 @@ class Objective(BaseObjective):
         for start in range(0, len(pairs), PAIR_BATCH):
             part = pairs.rows(start, start + PAIR_BATCH).to(setting.device)
             assert part.text_BMD is not None
+            empty_BMD = setting.empty_text(part.text_BMD)
             noise = part.noise_like(torch.empty(len(part), setting.frames, *setting.latent_shape, device=setting.device), "x_T")
             with setting.section("teacher"), torch.no_grad(), setting.roles.use("teacher") as teacher:
-                end, states = euler(guided(teacher, part.text_BMD, setting.guidance), noise, sigmas, kept)
+                end, states = euler(guided(teacher, part.text_BMD, setting.guidance, empty_BMD), noise, sigmas, kept)
             parts.append(torch.stack((*states, end), 1))
         self.states, self.text = torch.cat(parts), pairs.text_BMD
         tokens = setting.roles.modules["student"].tokens_per_frame(*setting.latent_shape[1:])  # type: ignore[operator]
-        self.mask = block_causal_mask(setting.frames, tokens, setting.block, setting.cache.window).to(setting.device)
+        cache = setting.cache
+        self.mask = block_causal_mask(setting.frames, tokens, setting.block, cache.window, cache.sink).to(setting.device)
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         setting = self.setting

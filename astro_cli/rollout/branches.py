@@ -47,7 +47,7 @@ def check_sink(spec: CacheSpec) -> None:
     """
     if spec.policy != "fixed":
         what = f"found {spec.policy!r}, clips that share a history need 'fixed'"
-        raise RecipeError("cache", "policy", what, hint='a sink that blends frames would differ from clip to clip; or use rollout = "sequence"')
+        raise RecipeError("cache", "policy", what, hint="a sink that blends frames would differ from clip to clip")
 
 
 class Branches:

@@ -41,16 +41,16 @@ def euler(velocity: Velocity, x: torch.Tensor, sigmas: torch.Tensor, keep: tuple
     return x, kept
 
 
-def guided(network: CausalWan, text_BMD: torch.Tensor, scale: float, empty_BMD: torch.Tensor | None = None, **attention) -> Velocity:
+def guided(network: CausalWan, text_BMD: torch.Tensor, scale: float, empty_BMD: torch.Tensor, **attention) -> Velocity:
     """Velocity with classifier-free guidance against the empty prompt; both branches run as one batch.
 
     Args:
-        empty_BMD: text states of the empty prompt; default zeros, which is what the embedded world's are.
+        empty_BMD: text states of the empty prompt, one row per sample.
     """
     if scale == 1.0:
         plain = network.encode_text(text_BMD)
         return lambda x, t: network(x, t, plain, **attention)
-    text = network.encode_text(torch.cat((text_BMD, torch.zeros_like(text_BMD) if empty_BMD is None else empty_BMD)))
+    text = network.encode_text(torch.cat((text_BMD, empty_BMD)))
 
     def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         conditional, unconditional = network(torch.cat((x, x)), torch.cat((t, t)), text, **attention).chunk(2)

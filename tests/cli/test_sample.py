@@ -123,7 +123,7 @@ def test_prompts_come_from_files_and_standard_input(astro):
 
 def test_a_recipe_gives_the_cache(astro, tmp_path):
     recipe = tmp_path / "wide.toml"
-    recipe.write_text('extends = "self_forcing_shapes"\nname = "wide"\n[cache]\nwindow = 6\nsink = 3\nrelative = true\n')
+    recipe.write_text('extends = "self_forcing_shapes"\nname = "wide"\n[cache]\nwindow = 6\nsink = 3\n')
     assert astro(RED, "--recipe", str(recipe), "--weights", "shapes/causal_forcing", "--frames", "6")[0] == 0
     (card,) = sidecars()
     assert (card["weights"], card["cache"]["window"], card["cache"]["sink"]) == ("wide", 6, 3)

@@ -1,5 +1,7 @@
 """Distillation stages in their limit cases: a network that predicts nothing, and schedules that hold the student's steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from astro_cli.core.flow import sigma_of, warp_timesteps
 from astro_cli.models.roles import Roles
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
-from astro_cli.objectives import ar_diffusion, consistency, flow_matching, ode
+from astro_cli.objectives import ar_diffusion, consistency, dmd, flow_matching, ode
 from astro_cli.objectives.base import Batch, Setting
 from astro_cli.sampling.ode import guided
 
@@ -89,7 +91,58 @@ def test_guidance_runs_both_branches_against_the_empty_prompt(setting):
     with torch.no_grad():
         network.proj_out.weight.normal_(generator=torch.Generator().manual_seed(1))
     text, x, t = batch().text_BMD, batch().latents_BFCHW, torch.full((2, 4), 500.0)
+    empty = torch.randn(text.shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        c, u = (network(x, t, network.encode_text(states)) for states in (text, torch.zeros_like(text)))
-        torch.testing.assert_close(guided(network, text, 3.0)(x, t), u + 3.0 * (c - u), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(guided(network, text, 1.0)(x, t), c, atol=1e-6, rtol=1e-5)
+        c, u = (network(x, t, network.encode_text(states)) for states in (text, empty))
+        torch.testing.assert_close(guided(network, text, 3.0, empty)(x, t), u + 3.0 * (c - u), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(guided(network, text, 1.0, empty)(x, t), c, atol=1e-6, rtol=1e-5)
+
+
+def speaking(setting: Setting, empty: torch.Tensor) -> Setting:
+    """The setting with networks that predict something, and these states for the empty prompt."""
+    for network in setting.roles.modules.values():
+        torch.nn.init.normal_(network.proj_out.weight, generator=torch.Generator().manual_seed(1))
+    return replace(setting, encode_text=lambda prompts: empty.expand(len(prompts), -1, -1) if prompts[0] == "" else torch.zeros(len(prompts), 4, 5))
+
+
+def told(text: torch.Tensor) -> Batch:
+    return replace(batch(), text_BMD=text)
+
+
+@pytest.mark.parametrize("stage", ["ode", "consistency", "dmd"])
+def test_the_unconditional_branch_is_the_empty_prompt(setting, stage):
+    """A batch of empty prompts: c = u, so guidance of any strength is none; against another empty prompt it is not."""
+    empty, other = (torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3))
+
+    def result(states: torch.Tensor, scale: float) -> torch.Tensor:
+        here = replace(speaking(setting, states), guidance=scale)
+        sample = told(empty.expand(2, -1, -1))
+        if stage == "ode":
+            objective = ode.Objective(ode.Config(pairs=2), here)
+            objective.prepare(lambda use, size: sample)
+            return objective.states
+        if stage == "consistency":
+            return consistency.Objective(consistency.Config(grid=8, guidance=scale), here).loss("student", sample).loss
+        here.roles.modules["critic"] = here.roles.modules["student"]
+        assert sample.latents_BFCHW is not None
+        return dmd.Objective(dmd.Config(guidance=scale), here).score_difference(sample, sample.latents_BFCHW)
+
+    with torch.no_grad():
+        plain = result(empty, 1.0)
+        torch.testing.assert_close(result(empty, 6.0), plain, atol=2e-4, rtol=2e-4)
+        assert (result(other, 6.0) - plain).abs().max() > 1e-3
+
+
+def test_a_dropped_caption_is_the_empty_prompt(setting):
+    empty = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(2))
+    sample, here = batch(), speaking(setting, empty)
+    assert torch.equal(flow_matching.masked_text(sample, 1.0, here), empty.expand(2, -1, -1))
+    assert torch.equal(flow_matching.masked_text(sample, 0.0, here), sample.text_BMD)
+
+
+def test_the_ode_stage_sees_what_a_rolling_cache_with_a_sink_holds(setting):
+    objective = ode.Objective(ode.Config(pairs=2), replace(setting, frames=8, cache=CacheSpec(4, 2)))
+    objective.prepare(lambda use, size: Batch(list(range(size)), [""] * size, text_BMD=torch.zeros(size, 4, 5)))
+    tokens = 4  # a frame of 4 x 4 cells in patches of 2 x 2
+    seen = objective.mask[::tokens, ::tokens]
+    assert seen[6].tolist() == [True, True, False, False, False, False, True, True]  # window 4: the sink and the block itself

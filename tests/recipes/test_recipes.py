@@ -108,7 +108,7 @@ def test_shapes_counterparts_keep_the_method(name):
     assert (stage.kind, stage.objective["beta"]) == ("nft", 1.0)
     assert stage.experience is not None
     assert stage.experience.advantage["kind"] == "group"
-    assert stage.experience.rewards == {"vq": 1.0, "mq": 1.0, "ta": 1.0}
+    assert stage.experience.rewards == {"vq": 3.0, "mq": 1.0, "ta": 1.5}  # ours: equal spread within a group
     assert stage.batch == stage.experience.prompts * stage.experience.group
     assert shapes.sampler.steps == wan.sampler.steps
     assert shapes.video.block == wan.video.block
