@@ -25,7 +25,7 @@ PACKAGES = (
     "open-clip-torch", "decord", "vbench", "tensorboard",
 )  # fmt: skip
 PICKLES = (".pt", ".pth", ".bin")
-NOTE = "The embedded world needs none of the optional parts. Wan 2.1 videos need its transformer, VAE and text encoder; its rewards are not there yet."
+NOTE = "The embedded world needs none of the optional parts. Wan 2.1 needs its transformer, VAE and text encoder; its rewards are not there yet."
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ Dimensions: B sample, F latent frame, C channel, H, W.
 
 Deviations: cached keys and values are detached, as the paper says; the released code's in-place cache lets the loss of a block reach earlier
 blocks' exit steps. One exit step is drawn per global batch and shared by all blocks, as released. sigma = t / 1000 exactly
-for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale u + g (c - u): the released value 3.0 is 4 here; u is of
-the empty prompt, not of a negative one.
+for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale u + g (c - u): the released value 3.0 is 4 here; u is
+of the empty prompt, not of a negative one.
 """
 
 from __future__ import annotations
