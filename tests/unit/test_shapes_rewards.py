@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -168,3 +169,17 @@ def test_ta_counts_only_what_is_stated() -> None:
     assert ta.score(blue, ["a blue thing"]).item() > 0.95
     assert ta.score(blue, ["a yellow thing"]).item() < 0.05
     assert ta.score(blue, ["a thing"]).item() == 0.0  # nothing stated, nothing to agree with: a constant
+
+
+def test_a_backbone_without_scorers_is_not_scored_by_the_embedded_worlds():
+    from astro_cli.config.errors import RecipeError
+    from astro_cli.models.wan_backbone import WanBackbone
+    from astro_cli.recipe import load_recipe
+    from astro_cli.training.experience import ExperienceSource
+
+    spec = load_recipe("astrolabe_causal").stages["nft"].experience
+    wan: Any = WanBackbone.__new__(WanBackbone)  # refused by its name, before any part of it is asked
+    unused: Any = None
+    assert spec is not None
+    with pytest.raises(RecipeError, match="rewards: found vq, mq, ta, the backbone 'wan' has no scorers yet"):
+        ExperienceSource(spec, unused, unused, wan, unused, "nft")
