@@ -65,7 +65,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
 
     Raises:
         CheckpointError: weights that are missing, damaged or of another size.
-        RecipeError: a student to be aligned that streams in blocks of another size.
+        RecipeError: a student to be aligned that streams in blocks of another size, or whose backbone has no scorers.
     """
     wanted = wanted_roles(recipe)
     _check_block(recipe)
@@ -78,6 +78,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
             roles.add("codec", backbone.codec, trained=True)
         elif role in ("student", "critic", "teacher"):
             roles.add(role, _network(recipe, role).to(device), trained=role != "teacher")
+    _check_scorers(recipe)
     if recipe.lora is not None:
         names = ADAPTERS if "old" in wanted else ADAPTERS[:1]
         student = roles.modules["student"]
@@ -92,6 +93,15 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
         encode_text=backbone.encode_text, device=device,
     )  # fmt: skip
     return setting, backbone
+
+
+def _check_scorers(recipe: Recipe) -> None:
+    """Rewards are scored by the backbone's own scorers; only the embedded world has some."""
+    for name in recipe.order:
+        experience = recipe.stages[name].experience
+        if recipe.backbone != "shapes" and experience is not None:
+            what = f"found {', '.join(experience.rewards)}, the backbone {recipe.backbone!r} has no scorers yet"
+            raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint="its recipes can be checked with --dry-run")
 
 
 def _check_block(recipe: Recipe) -> None:

@@ -34,9 +34,6 @@ class ExperienceSource:
         self.accelerator, self.stage = accelerator, stage
         self.weights = {key: weight for key, weight in spec.rewards.items() if weight or spec.primary is not None}
         self.primary = spec.primary or next(iter(self.weights))
-        if backbone.name != "shapes":
-            what = f"found {', '.join(self.weights)}, the backbone {backbone.name!r} has no scorers yet"
-            raise RecipeError(f"stages.{stage}.experience", "rewards", what, hint="its recipes can be checked with --dry-run")
         rewards: list[Reward] = [REWARDS[key]() for key in self.weights]
         self.roller = Roller(spec, setting, backbone, rewards)
         for reward in rewards:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import Any
 
 import pytest
 import torch
@@ -173,13 +172,9 @@ def test_ta_counts_only_what_is_stated() -> None:
 
 def test_a_backbone_without_scorers_is_not_scored_by_the_embedded_worlds():
     from astro_cli.config.errors import RecipeError
-    from astro_cli.models.wan_backbone import WanBackbone
     from astro_cli.recipe import load_recipe
-    from astro_cli.training.experience import ExperienceSource
+    from astro_cli.training.build import _check_scorers
 
-    spec = load_recipe("astrolabe_causal").stages["nft"].experience
-    wan: Any = WanBackbone.__new__(WanBackbone)  # refused by its name, before any part of it is asked
-    unused: Any = None
-    assert spec is not None
+    _check_scorers(load_recipe("astrolabe_causal_shapes"))
     with pytest.raises(RecipeError, match="rewards: found vq, mq, ta, the backbone 'wan' has no scorers yet"):
-        ExperienceSource(spec, unused, unused, wan, unused, "nft")
+        _check_scorers(load_recipe("astrolabe_causal"))
