@@ -29,7 +29,7 @@ def ablate(
     seeds: Annotated[str, typer.Option(help="Comma-separated training seeds; the rows share them, so they are paired.")] = "0",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, each on one thread.")] = 1,
     prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts of the evaluation.")] = 256,
-    results: Annotated[Path, typer.Option(help="Folder; records and logs go to <results>/<table>.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Folder of the records, which `astro table` reads; logs go to <results>/logs.")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Folder of the training runs; tables share the rows they have in common.")] = Path("runs"),
     set_: SetOption = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Epochs per run, instead of the recipes'.")] = None,
@@ -46,9 +46,9 @@ def ablate(
     if dry_run:
         show_plan(table, grid.title, planned)
         return
-    runner = _Runner(results / table, prompts, set_ or [], steps)
+    runner = _Runner(results, table, prompts, set_ or [], steps)
     failed = runner.run(planned, jobs, console)
-    console.print(f"{len(planned) - len(failed)} of {len(planned)} done; records in {results / table}/records", soft_wrap=True)
+    console.print(f"{len(planned) - len(failed)} of {len(planned)} done; records in {results / 'records'}", soft_wrap=True)
     for job, why in failed:
         console.print(f"failed: {job.name}: {why}", soft_wrap=True)
     if failed:
@@ -68,8 +68,9 @@ def show_plan(table: str, title: str, planned: list[Job]) -> None:
 class _Runner:
     """Runs jobs in threads, each of which waits for one process at a time."""
 
-    def __init__(self, folder: Path, prompts: int, overrides: list[str], steps: int | None) -> None:
-        self.folder, self.prompts, self.overrides, self.steps = folder, prompts, overrides, steps
+    def __init__(self, results: Path, table: str, prompts: int, overrides: list[str], steps: int | None) -> None:
+        self.results, self.logs = results, results / "logs" / table
+        self.prompts, self.overrides, self.steps = prompts, overrides, steps
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
 
@@ -100,10 +101,10 @@ class _Runner:
         """Train if need be, evaluate, record what training measured; returns what went wrong, or nothing."""
         from eval.training_records import record_training
 
-        log = self.folder / "logs" / f"{job.name.replace('/', '-').replace(' ', '-')}.log"
+        log = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         commands = [] if job.recipe is None or job.state == "finished" else [self._training(job)]
-        evaluation = ["eval", "shapes", "--arm", job.arm, "--seeds", str(job.seed), "--prompts", str(self.prompts), "--results", str(self.folder)]
+        evaluation = ["eval", "shapes", "--arm", job.arm, "--seeds", str(job.seed), "--prompts", str(self.prompts), "--results", str(self.results)]
         with log.open("wb") as file:
             for arguments in [*commands, evaluation]:
                 if self.stopped:
@@ -112,7 +113,7 @@ class _Runner:
                     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                     return f"exit code {code}, see {log}: " + " | ".join(lines[-TAIL:])
         if job.recipe is not None:
-            record_training(Path(job.arm), self.folder)
+            record_training(Path(job.arm), self.results)
         return ""
 
     def _training(self, job: Job) -> list[str]:
