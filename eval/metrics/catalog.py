@@ -1,0 +1,48 @@
+"""Finds the scorers: every module of this folder that holds `SCORER` is one, under its own name. Builds none, and imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from pathlib import Path
+
+from astro_cli.config.errors import RecordError, did_you_mean
+from eval.metrics.base import Declaration
+
+NOT_SCORERS = {"__init__", "base", "catalog", "watching"}
+
+
+@cache
+def declarations() -> dict[str, Declaration]:
+    """All scorers by name, sorted."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_SCORERS)
+    return {name: importlib.import_module(f"eval.metrics.{name}").SCORER for name in names}
+
+
+def find(name: str) -> Declaration:
+    """A scorer's declaration.
+
+    Raises:
+        RecordError: no such scorer, with the nearest name.
+    """
+    known = declarations()
+    if name not in known:
+        raise RecordError("eval", name, "no such scorer", hint=did_you_mean(name, known))
+    return known[name]
+
+
+def missing(name: str) -> list[str]:
+    """What the scorer lacks, a line each for the user; empty: ready."""
+    return [text for need in find(name).needs if (text := need.missing())]
+
+
+def metric_owner(metric: str) -> str:
+    """The scorer that gives a metric id.
+
+    Raises:
+        RecordError: no scorer gives it.
+    """
+    owners = {info.id: name for name, declaration in declarations().items() for info in declaration.metrics}
+    if metric not in owners:
+        raise RecordError("eval", metric, "no such metric", hint=did_you_mean(metric, owners))
+    return owners[metric]
