@@ -73,7 +73,10 @@ class KVCache:
         kept = torch.float32 if blends else dtype
         self.sink_k = buffers(layers if blends or (spec.relative and spec.sink) else 0, spec.sink, kept)  # un-rotated
         self.sink_v = buffers(layers if blends else 0, spec.sink, kept)
-        self._sink_at: int | None = 0  # the position the sink's keys are rotated to; None: what it holds has changed
+        self._settled = [0] * layers  # frames each layer's sink has followed
+        self._sink_at: list[int | None] = [0] * layers  # the position a layer's sink keys are rotated to; None: what it holds has changed
+        self._moves: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor, RopeTable]]] = {}  # of the newest eviction, for all layers
+        self._placed: tuple[int, RopeTable] | None = None  # the newest position of the sink and its table
 
     @property
     def bytes(self) -> int:
@@ -109,7 +112,7 @@ class KVCache:
         return self.oldest(end) - self.spec.sink if self.spec.relative else self.first
 
     def begin(self, start: int, frames: int, *, write: bool) -> Pass:
-        """Plan one forward pass over frames [start, start + frames); a new block evicts what it pushes out.
+        """Plan one forward pass over frames [start, start + frames); a new block evicts what it pushes out, layer by layer as the pass gets there.
 
         Args:
             write: store this pass's keys and values (again, if the frames were seen before); else only read, for passes with gradients.
@@ -117,44 +120,59 @@ class KVCache:
         assert start <= self.end, "blocks come in order"
         end = start + frames
         assert end >= self.end or write, "frames before the newest are only rewritten"
-        if end > self.end:
-            if self.policy.blends and self.spec.sink:
-                self._blend(self.oldest(self.end), self.oldest(end))
-            self.end = end
-        self._place_sink()
+        self.end = max(self.end, end)
         return Pass(self, start, end, write)
 
     def renew_sink(self) -> None:
         """Let the first of the last `slots` frames be the sink from now on; their keys and values are to be rewritten by the next pass."""
-        self.first = self._sink_at = max(0, self.end - self.slots)
+        self.first = max(0, self.end - self.slots)
+        self._sink_at = [self.first] * len(self.k)
 
     @torch.no_grad()
-    def _blend(self, oldest: int, kept: int) -> None:
-        """Give frames [oldest, kept), which leave the window, to the sink policy: at most one per sink frame at a time."""
-        size = self.spec.sink
-        for begin in range(oldest, kept, size):
-            gone = list(range(begin, min(begin + size, kept)))
-            rows = self._index([(frame - self.first) % size for frame in gone])
-            evicted = self._index([self.slot(frame) for frame in gone])
-            back = self.table(gone).inverse()
-            for layer, (k, v) in enumerate(zip(self.sink_k, self.sink_v, strict=True)):
-                k[:, :, rows] = self.policy.update(k[:, :, rows], rotate(self.k[layer][:, :, evicted].float(), back))
-                v[:, :, rows] = self.policy.update(v[:, :, rows], self.v[layer][:, :, evicted])
-            self._sink_at = None
+    def settle(self, layer: int, end: int) -> None:
+        """Let a layer's sink follow the stream to frame `end`: blend what has left the window since, and move to its position now.
 
-    @torch.no_grad()
-    def _place_sink(self) -> None:
-        """Bring the stored sink to what it holds now, at its position now. Once per block: nothing to do in later passes."""
-        position = self.sink_position(self.end)
-        if not self.sink_k or position == self._sink_at:
+        Before the layer stores anything of the block that ends there; once per block, so there is nothing to do in its later passes.
+        """
+        if not self.sink_k:
             return
-        rows = self.token_slice(range(self.spec.sink))
-        table = self.table([position + place for place in range(self.spec.sink)])
-        for layer, k in enumerate(self.sink_k):
-            self.k[layer][:, :, rows] = rotate(k, table)
+        before = self._settled[layer]
+        if end > before:
             if self.sink_v:
-                self.v[layer][:, :, rows] = self.sink_v[layer]
-        self._sink_at = position
+                self._blend(layer, self.oldest(before), self.oldest(end))
+            self._settled[layer] = end
+        self._place_sink(layer, self.sink_position(self._settled[layer]))
+
+    def _blend(self, layer: int, oldest: int, kept: int) -> None:
+        """Give frames [oldest, kept), which leave the window, to the sink policy: at most one per sink frame at a time."""
+        k, v = self.sink_k[layer], self.sink_v[layer]
+        for rows, evicted, back in self._leaving(oldest, kept):
+            k[:, :, rows] = self.policy.update(k[:, :, rows], rotate(self.k[layer][:, :, evicted].float(), back))
+            v[:, :, rows] = self.policy.update(v[:, :, rows], self.v[layer][:, :, evicted])
+            self._sink_at[layer] = None
+
+    def _leaving(self, oldest: int, kept: int) -> list[tuple[torch.Tensor, torch.Tensor, RopeTable]]:
+        """Of frames [oldest, kept) in turns: sink tokens they go to, their tokens in the buffers, and the inverse of their rotation."""
+        if (oldest, kept) not in self._moves:
+            size = self.spec.sink
+            turns = [list(range(begin, min(begin + size, kept))) for begin in range(oldest, kept, size)]
+            self._moves = {(oldest, kept): [
+                (self._index([(frame - self.first) % size for frame in gone]), self._index([self.slot(frame) for frame in gone]),
+                 self.table(gone).inverse()) for gone in turns
+            ]}  # fmt: skip
+        return self._moves[oldest, kept]
+
+    def _place_sink(self, layer: int, position: int) -> None:
+        """Bring a layer's stored sink to what it holds now, rotated to `position`."""
+        if position == self._sink_at[layer]:
+            return
+        if self._placed is None or self._placed[0] != position:
+            self._placed = position, self.table([position + place for place in range(self.spec.sink)])
+        rows = self.token_slice(range(self.spec.sink))
+        self.k[layer][:, :, rows] = rotate(self.sink_k[layer], self._placed[1])
+        if self.sink_v:
+            self.v[layer][:, :, rows] = self.sink_v[layer]
+        self._sink_at[layer] = position
 
     def token_slice(self, slots: range) -> slice:
         return slice(slots.start * self.tokens, slots.stop * self.tokens)

@@ -27,6 +27,7 @@ class Pass(list):
     def __init__(self, cache: KVCache, start: int, end: int, write: bool) -> None:
         super().__init__(_LayerPass(self, layer) for layer in range(len(cache.k)))
         self.cache, self.write, self.rewrites = cache, write, cache.rewrites
+        self.newest = cache.end
         self.positions = list(range(start, end))
         self.own = runs([cache.slot(frame) for frame in self.positions])
         visible = [frame for frame in cache.visible(cache.end) if frame < end]
@@ -50,6 +51,7 @@ class _LayerPass:
     def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> KeysValues:
         """Take this pass's un-rotated keys and values; return all visible keys (rotated) and values."""
         rotated = rotate(k, table)
+        self.plan.cache.settle(self.layer, self.plan.newest)
         if not self.plan.write:
             return self._read(rotated, v)
         self._store(k, rotated, v)

@@ -1,6 +1,8 @@
 """The streaming engine: `Streamer` makes one batch of videos block by block and takes new prompts while it runs. Decodes and writes nothing.
 
-    per block   x_T -> few steps through the cache -> x0;   before the next block, x0 at t = 0 overwrites the block's cache entries
+    per block   x_T -> few steps through the cache -> x0;   with the next block's first step, x0 at t = 0 overwrites the block's cache entries
+
+That step and the context pass before it share their matrix products (`Context`), which is the same computation in fewer, larger pieces.
 
 Noise belongs to (sample, frame, step), so a video depends neither on the batch it is in nor on how frames are grouped in calls.
 Source: Self-Forcing (arXiv 2506.08009), Algorithm 1; LongLive (arXiv 2509.22622), KV-recache; reference, sections 1.6 and 5.
@@ -21,7 +23,7 @@ from astro_cli.cache.kv import CacheSpec, KVCache
 from astro_cli.cache.sinks.base import SinkPolicy
 from astro_cli.config.errors import StreamError
 from astro_cli.core.rng import sample_noise
-from astro_cli.models.wan.transformer import CausalWan, TextStates
+from astro_cli.models.wan.transformer import CausalWan, Context, TextStates
 from astro_cli.rollout.switching import SwitchRule, block_starts
 from astro_cli.sampling.few_step import few_step
 
@@ -112,6 +114,8 @@ class Streamer:
         exit_step: stop every block after this step (Self-Forcing's random exit); default the last.
         gradient: let gradients through the exit step of every block; earlier steps and the cache carry none.
         cache: an empty cache to use, instead of a new one.
+        join: let a block's context pass and the next block's first step share their matrix products; else they are two passes, whose keys and values
+            are bit for bit those of `write_context` alone.
 
     Attributes:
         frame: latent frames finished, given ones included.
@@ -123,10 +127,11 @@ class Streamer:
     def __init__(
         self, network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, max_frames: int | None = None,
         policy: SinkPolicy | None = None, *, exit_step: int | None = None, gradient: bool = False, cache: KVCache | None = None,
+        join: bool = True,
     ) -> None:  # fmt: skip
         spec.check(len(seeds), max_frames)
         self.network, self.seeds, self.spec, self.max_frames = network, seeds, spec, max_frames
-        self.exit_step, self.gradient = exit_step, gradient
+        self.exit_step, self.gradient, self.join = exit_step, gradient, join
         self.cache = cache if cache is not None else new_cache(network, len(seeds), spec, max_frames, policy)
         self.frame = 0
         self._written = 0  # frames whose cache entries are those of their finished latents
@@ -147,7 +152,6 @@ class Streamer:
         """
         if self.max_frames is not None and self.frame >= self.max_frames:
             raise StreamError("stream", str(self.frame), f"the video is complete: {self.max_frames} latent frames")
-        self.write_finished()
         start, frames = self.frame, range(self.frame, self.frame + self.spec.block_at(self.frame))
         x0 = few_step(
             lambda x, timestep, last: self.predict(x, timestep, start, last),
@@ -159,9 +163,12 @@ class Streamer:
     def predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, start: int, last: bool) -> torch.Tensor:
         """Velocity of the block at `start`; `last` marks the exit step."""
         gradient = self.gradient and last
+        if gradient or not self.join:
+            self.write_finished()
         with torch.set_grad_enabled(gradient):
+            before = self._unwritten()
             plan = self.cache.begin(start, x_BFCHW.shape[1], write=not gradient)
-            v = self.network(x_BFCHW, timestep_BF, self.text, positions=plan.positions, cache=plan)
+            v = self.network(x_BFCHW, timestep_BF, self.text, positions=plan.positions, cache=plan, before=before)
         assert v is not None
         return v
 
@@ -213,6 +220,14 @@ class Streamer:
         recent = torch.cat(list(self._recent), 1)
         first = self.frame - recent.shape[1]
         return recent[:, begin - first : end - first]
+
+    def _unwritten(self) -> Context | None:
+        """The newest block, where its cache entries are still those of its last step; they count as written then."""
+        if self._written == self.frame:
+            return None
+        plan = self.cache.begin(self._written, self.frame - self._written, write=True)
+        self._written = self.frame
+        return Context(self._recent[-1], plan.positions, plan)
 
     def write_finished(self) -> None:
         """Give the newest block's cache entries its finished latents, once."""

@@ -30,7 +30,7 @@ def sample_history(network: CausalWan, text: TextStates, seeds: list[int], spec:
     if frames == 0:
         return torch.empty(len(seeds), 0, *spec.latent_shape, device=network.device), []
     cache = new_cache(network, len(seeds), spec, frames)
-    blocks = list(stream(network, text, seeds, spec, frames, cache=cache))
+    blocks = list(stream(network, text, seeds, spec, frames, cache=cache, join=False))
     write_context(network, text, blocks[-1], cache, frames - spec.block)
     return torch.cat(blocks, 1), [snapshot(cache)]
 

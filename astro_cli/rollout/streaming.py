@@ -19,7 +19,7 @@ __all__ = ["StreamSpec", "frame_noise", "generate", "new_cache", "stream", "writ
 
 def stream(
     network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, frames: int, *,
-    exit_step: int | None = None, gradient: bool = False, cache: KVCache | None = None,
+    exit_step: int | None = None, gradient: bool = False, cache: KVCache | None = None, join: bool = True,
     schedule: SwitchSchedule[TextStates] | None = None, rule: SwitchRule | None = None,
 ) -> Iterator[torch.Tensor]:  # fmt: skip
     """Generate block after block.
@@ -35,7 +35,7 @@ def stream(
     Raises:
         RecipeError, StreamError: a spec, length or switch that cannot stream.
     """
-    streamer = Streamer(network, text, seeds, spec, frames, exit_step=exit_step, gradient=gradient, cache=cache)
+    streamer = Streamer(network, text, seeds, spec, frames, exit_step=exit_step, gradient=gradient, cache=cache, join=join)
     if spec.given is not None:
         yield spec.given
     while streamer.frame < frames:

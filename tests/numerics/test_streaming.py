@@ -121,6 +121,38 @@ def test_relative_positions_equal_rotating_the_whole_window_by_place(model, poli
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("window", "sink", "relative", "policy", "first_alone"), [
+    (None, 0, False, "fixed", False), (6, 0, False, "fixed", False), (6, 2, True, "fixed", False), (6, 2, True, "ema", False),
+    (4, 2, True, "ema", False), (4, 2, False, "ema", False), (2, 0, False, "fixed", False), (5, 1, True, "ema", True),
+])  # fmt: skip
+def test_context_written_with_the_next_block_is_the_context_written_alone(model, window, sink, relative, policy, first_alone):
+    """Also where the next block evicts the very block whose context is written (window = sink + block), and where the first block is one frame."""
+    streamed = replace(spec(6, 2), cache=CacheSpec(window, sink, relative, policy, 0.5), first_frame_alone=first_alone)
+    frames = 13 if first_alone else 12
+    states = model.encode_text(text(2))
+    joined, alone = (Streamer(model, states, [3, 4], streamed, frames, join=join) for join in (True, False))
+    while joined.frame < frames:
+        assert torch.allclose(joined.next_block(), alone.next_block(), atol=2e-5)
+    for streamer in (joined, alone):
+        streamer.write_finished()
+    for layer in range(2):
+        for one, other in zip(joined.cache.chronological(layer), alone.cache.chronological(layer), strict=True):
+            assert torch.allclose(one, other, atol=2e-5)
+
+
+@torch.no_grad()
+def test_a_joined_pass_calls_the_network_once_per_step(model, monkeypatch):
+    """2 steps a block; the context of the last block only when asked for."""
+    calls = []
+    real = CausalWan.forward
+    monkeypatch.setattr(CausalWan, "forward", lambda self, *args, **kw: (calls.append(kw.get("before") is not None), real(self, *args, **kw))[1])
+    streamer = Streamer(model, model.encode_text(text(1)), [3], spec(6, 2), 6)
+    for _ in range(3):
+        streamer.next_block()
+    assert calls == [False, False, True, False, True, False]
+
+
+@torch.no_grad()
 def test_relative_positions_have_no_end():
     """Frame 6,004 sees what frame 6 sees, given the same past: only places count. One layer, so a key depends on its own frame only."""
     torch.manual_seed(0)

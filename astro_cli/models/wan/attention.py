@@ -6,6 +6,7 @@ Dimensions: B sample, L query token, M text token, H head, D head width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,6 +20,18 @@ class LayerCache(Protocol):
     """What attention asks of one layer's key/value cache: take this pass's keys and values, return all those visible, rotated."""
 
     def exchange(self, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One layer's caches for two consecutive blocks in one pass: the first `tokens` tokens are the earlier block's.
+
+    The earlier block exchanges and attends first, so it sees what it would in a pass of its own, before the later one evicts anything.
+    """
+
+    tokens: int
+    earlier: LayerCache
+    later: LayerCache
 
 
 class RMSNorm(nn.Module):
@@ -54,15 +67,26 @@ class Attention(nn.Module):
         return self.heads(self.norm_k(self.to_k(x_BLC))), self.heads(self.to_v(x_BLC))
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.to_out[0](out.transpose(1, 2).flatten(-2))
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
-    def self_attention(self, x_BLC: torch.Tensor, table: RopeTable, mask: torch.Tensor | None, cache: LayerCache | None) -> torch.Tensor:
+    def merge(self, *parts_BHLD: torch.Tensor) -> torch.Tensor:
+        """Heads side by side, parts one after the other, then the output projection (B, L, C)."""
+        merged = [part.transpose(1, 2).flatten(-2) for part in parts_BHLD]  # attention returns it in that order: no copy
+        return self.to_out[0](merged[0] if len(merged) == 1 else torch.cat(merged, 1))
+
+    def self_attention(self, x_BLC: torch.Tensor, table: RopeTable, mask: torch.Tensor | None, cache: LayerCache | Joined | None) -> torch.Tensor:
         q = rotate(self.heads(self.norm_q(self.to_q(x_BLC))), table)
         k, v = self.keys_values(x_BLC)
         if cache is None:
-            return self.attend(q, rotate(k, table), v, mask)
-        return self.attend(q, *self.exchange(cache, k, v, table), mask)
+            return self.merge(self.attend(q, rotate(k, table), v, mask))
+        if not isinstance(cache, Joined):
+            return self.merge(self.attend(q, *self.exchange(cache, k, v, table), mask))
+        assert mask is None, "the blocks of a joined pass see what their caches return"
+        parts = []
+        for part, own in ((slice(0, cache.tokens), cache.earlier), (slice(cache.tokens, x_BLC.shape[1]), cache.later)):
+            seen = self.exchange(own, k[:, :, part], v[:, :, part], table.tokens(part.start, part.stop))
+            parts.append(self.attend(q[:, :, part], *seen))
+        return self.merge(*parts)
 
     def exchange(self, cache: LayerCache, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
         """This pass's keys and values into the cache, all visible ones out of it; a method, so that `compiled` can leave it uncompiled."""
@@ -73,4 +97,4 @@ class Attention(nn.Module):
 
         text_kv: keys, values, and where padding is folded what is added to the scores.
         """
-        return self.attend(self.heads(self.norm_q(self.to_q(x_BLC))), *text_kv)
+        return self.merge(self.attend(self.heads(self.norm_q(self.to_q(x_BLC))), *text_kv))

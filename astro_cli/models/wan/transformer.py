@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from astro_cli.models.wan.attention import Attention, LayerCache
+from astro_cli.models.wan.attention import Attention, Joined, LayerCache
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.rope import RopeTable, rope_table
 
@@ -42,6 +42,20 @@ class TextStates:
 
     def select(self, rows: torch.Tensor | list[int]) -> TextStates:
         return TextStates([tuple(part[rows] for part in layer) for layer in self.layers])
+
+
+@dataclass(frozen=True)
+class Context:
+    """A finished block whose keys and values a pass over the next block writes on its way.
+
+    Attributes:
+        x0_BFCHW: its clean latents, seen at t = 0.
+        positions, cache: as `CausalWan.forward` takes them, for this block.
+    """
+
+    x0_BFCHW: torch.Tensor
+    positions: list[int]
+    cache: Sequence[LayerCache]
 
 
 def fold(text_BMD: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -126,7 +140,7 @@ class WanBlock(nn.Module):
         text_kv: tuple[torch.Tensor, ...],
         table: RopeTable,
         mask: torch.Tensor | None,
-        cache: LayerCache | None,
+        cache: LayerCache | Joined | None,
     ) -> torch.Tensor:
         shape = x_BFPC.shape
         m = (self.scale_shift_table.float() + modulation_BF6C).unsqueeze(3).unbind(2)  # six of (B, F, 1, C)
@@ -213,6 +227,7 @@ class CausalWan(nn.Module):
         mask: torch.Tensor | None = None,
         cache: Sequence[LayerCache] | None = None,
         context_only: bool = False,
+        before: Context | None = None,
     ) -> torch.Tensor | None:
         """Predict the velocity.
 
@@ -224,26 +239,42 @@ class CausalWan(nn.Module):
             mask: (L, keys) bool, True = visible; None = every query sees every key.
             cache: one layer cache per layer; the keys are then what each cache returns, else those of this pass.
             context_only: fill the cache and return None; skips the head and all of the last layer but its keys and values.
+            before: the block before this one, of which only keys and values are wanted: what a `context_only` pass over it would do, in the same
+                matrix products. Needs `cache`, and no gradients.
 
         Returns:
             Velocity (B, F, C, H, W) in x's dtype.
         """
-        frames, height, width = x_BFCHW.shape[1], *x_BFCHW.shape[-2:]
+        places, dtype = positions if positions is not None else range(x_BFCHW.shape[1]), x_BFCHW.dtype
+        joined, earlier = cache, 0  # frames of `before` go first
+        if before is not None:
+            assert cache is not None
+            assert not (torch.is_grad_enabled() and self.gradient_checkpointing), "a joined pass is for streaming"
+            earlier = before.x0_BFCHW.shape[1]
+            x_BFCHW, places = torch.cat((before.x0_BFCHW.to(dtype), x_BFCHW), 1), [*before.positions, *places]
+            timestep_BF = functional.pad(timestep_BF, (earlier, 0))
+            tokens = earlier * self.tokens_per_frame(*x_BFCHW.shape[-2:])
+            joined = [Joined(tokens, *pair) for pair in zip(before.cache, cache, strict=True)]
+        height, width = x_BFCHW.shape[-2:]
         rows, columns = height // self.config.patch[0], width // self.config.patch[1]
-        table = self._table(positions if positions is not None else range(frames), rows, columns)
+        table = self._table(places, rows, columns)
         x = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # B F P C
         time, modulation = self._time(timestep_BF)
         last = len(self.blocks) - 1
         for index, block in enumerate(self._layers):
-            layer_cache = None if cache is None else cache[index]
+            layer_cache = None if joined is None else joined[index]
             if context_only and index == last:
-                assert layer_cache is not None
-                block.keys_values_only(x, modulation, table, layer_cache)
+                assert cache is not None
+                block.keys_values_only(x, modulation, table, cache[index])
                 return None
+            if isinstance(layer_cache, Joined) and index == last:
+                tokens, layer_cache, first = layer_cache.tokens, layer_cache.later, layer_cache.earlier
+                block.keys_values_only(x[:, :earlier], modulation[:, :earlier], table.tokens(0, tokens), first)
+                x, time, modulation, table = x[:, earlier:], time[:, earlier:], modulation[:, earlier:], table.tokens(tokens, len(table.cos))
             arguments = (x, modulation, text.layers[index], table, mask, layer_cache)
             recompute = self.gradient_checkpointing and torch.is_grad_enabled()
             x = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
-        return self._head(x, time, rows, columns).to(x_BFCHW.dtype)
+        return self._head(x, time, rows, columns).to(dtype)
 
     def _time(self, timestep_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Time embedding (B, F, dim) and its six-fold projection (B, F, 6, dim), float32."""
