@@ -190,11 +190,11 @@ def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path,
     assert "1 of 2 done" in err
     assert "failed: astrolabe_beta_low_shapes seed 0: exit code 2" in err
     (broken / "notes.txt").unlink()
-    first = (tmp_path / "runs" / "astrolabe_self_forcing_shapes-seed0" / "metrics.jsonl").stat().st_mtime_ns
+    first = (tmp_path / "runs" / "astrolabe_all_shapes-seed0" / "metrics.jsonl").stat().st_mtime_ns
     assert run(base, monkeypatch) == 0
-    assert (tmp_path / "runs" / "astrolabe_self_forcing_shapes-seed0" / "metrics.jsonl").stat().st_mtime_ns == first
+    assert (tmp_path / "runs" / "astrolabe_all_shapes-seed0" / "metrics.jsonl").stat().st_mtime_ns == first
     lines = (tmp_path / "results" / "records" / "shapes.jsonl").read_text().splitlines()
-    assert {json.loads(line)["arm"] for line in lines} == {"astrolabe_self_forcing_shapes", "astrolabe_beta_low_shapes"}
+    assert {json.loads(line)["arm"] for line in lines} == {"astrolabe_all_shapes", "astrolabe_beta_low_shapes"}
     own = [(record["arm"], record["metric"]) for record in map(json.loads, lines) if record["prompt_set_hash"] == "training"]
     assert len(own) == len(set(own)) == 2 * 3  # peak memory, x0 norm and reward of both rows, once
     assert run([*base, "--dry-run"], monkeypatch) == 0
