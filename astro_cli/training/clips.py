@@ -1,5 +1,7 @@
 """Rolls out what an RL step is scored on: whole videos, or candidate clips that continue a shared history. Gives no credit.
 
+Clips that are finished are scored while the next ones are rolled out (Astrolabe's reward workers), where not all are rolled out at once.
+
 Dimensions: P prompt, G candidate of a prompt, B clip (prompts in order, each with its candidates).
 """
 
@@ -18,6 +20,7 @@ from astro_cli.rewards.base import Reward
 from astro_cli.rollout.branches import check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import StreamSpec, generate
+from astro_cli.training.background import Background
 
 
 @dataclass
@@ -62,12 +65,13 @@ class Roller:
     def sequences(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> Clips:
         """Whole videos, each from its own noise."""
         size, parts = self.spec.parallel or len(seeds), []
-        for start in range(0, len(seeds), size):
-            rows = slice(start, start + size)
-            with self.setting.section("rollout"), self.setting.roles.use("old") as policy:
-                latents = generate(policy, text[rows], seeds[rows], self.stream, self.frames)
-            parts.append(self._scored(latents, prompts[rows]))
-        return Clips.join(parts)
+        with Background(self.setting.device) as background:
+            for start in range(0, len(seeds), size):
+                rows = slice(start, start + size)
+                with self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                    latents = generate(policy, text[rows], seeds[rows], self.stream, self.frames)
+                parts.append(background.submit(self._scored, latents, prompts[rows]))
+            return Clips.join([part.result() for part in parts])
 
     def candidates(self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int) -> Clips:
         """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run together are streamed together."""
@@ -75,20 +79,20 @@ class Roller:
         assert clip is not None
         at_once = max(1, (self.spec.parallel or len(seeds)) // group)
         parts = []
-        for first in range(0, len(prompt_seeds), at_once):
-            owners = prompt_seeds[first : first + at_once]
-            rows = slice(first * group, (first + len(owners)) * group)
-            owner = torch.arange(len(owners)).repeat_interleave(group).to(self.setting.device)
-            with torch.no_grad(), self.setting.section("rollout"), self.setting.roles.use("old") as policy:
-                told = policy.encode_text(text[rows].to(policy.device))
-                one_each = told.select(torch.arange(0, len(owner), group))
-                history, shared = sample_history(policy, one_each, [stream_seed(seed, "history") for seed in owners], self.stream, start)
-                latents = decode_candidates(policy, told, seeds[rows], self.stream, shared, owner, start, clip)
-            parts.append(self._scored(latents, prompts[rows]))
-            parts[-1].history = history[owner]
-        return Clips.join(parts)
+        with Background(self.setting.device) as background:
+            for first in range(0, len(prompt_seeds), at_once):
+                owners = prompt_seeds[first : first + at_once]
+                rows = slice(first * group, (first + len(owners)) * group)
+                owner = torch.arange(len(owners)).repeat_interleave(group).to(self.setting.device)
+                with torch.no_grad(), self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                    told = policy.encode_text(text[rows].to(policy.device))
+                    one_each = told.select(torch.arange(0, len(owner), group))
+                    history, shared = sample_history(policy, one_each, [stream_seed(seed, "history") for seed in owners], self.stream, start)
+                    latents = decode_candidates(policy, told, seeds[rows], self.stream, shared, owner, start, clip)
+                parts.append(background.submit(self._scored, latents, prompts[rows], history[owner]))
+            return Clips.join([part.result() for part in parts])
 
-    def _scored(self, latents: torch.Tensor, prompts: list[str]) -> Clips:
+    def _scored(self, latents: torch.Tensor, prompts: list[str], history: torch.Tensor | None = None) -> Clips:
         with self.setting.section("reward"):
             frames = self.backbone.decode(latents).float()
             scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
@@ -97,4 +101,4 @@ class Roller:
             if value.shape != (len(prompts),) or not bool(value.isfinite().all()):
                 bad = f"shape {tuple(value.shape)}" if value.shape != (len(prompts),) else f"{int((~value.isfinite()).sum())} non-finite scores"
                 raise RunError("reward", key, f"{bad} for {len(prompts)} clips", hint="the run can be resumed from its last checkpoint")
-        return Clips(latents, scores, motion)
+        return Clips(latents, scores, motion, history)
