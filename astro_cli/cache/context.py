@@ -29,7 +29,15 @@ class _LayerContext:
         if self.recorded is None:
             self.recorded = (k.detach(), v.detach())
             return k, v
-        return torch.cat((self.recorded[0], k), 2), torch.cat((self.recorded[1], v), 2)
+        past_k, past_v = (for_rows(part, len(k)) for part in self.recorded)
+        return torch.cat((past_k, k), 2), torch.cat((past_v, v), 2)
+
+
+def for_rows(recorded_BHLD: torch.Tensor, rows: int) -> torch.Tensor:
+    """What was recorded for B samples, for a batch that holds them several times over: policies side by side."""
+    times, rest = divmod(rows, len(recorded_BHLD))
+    assert not rest, "a whole number of copies"
+    return recorded_BHLD if times == 1 else recorded_BHLD.repeat(times, 1, 1, 1)
 
 
 class FrozenContext:

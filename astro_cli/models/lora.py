@@ -75,6 +75,24 @@ def using(network: nn.Module, name: str | None) -> Iterator[None]:
         activate(network, TRAINED)
 
 
+@contextmanager
+def side_by_side(network: nn.Module, names: list[str]) -> Iterator[None]:
+    """Let equal parts of a batch, in order, go through one adapter each for a while, without gradients; the trained one acts on all afterwards."""
+
+    def deal(layer: nn.Module, inputs: tuple[torch.Tensor, ...], options: dict[str, object]) -> tuple[tuple[torch.Tensor, ...], dict[str, object]]:
+        rows, rest = divmod(len(inputs[0]), len(names))
+        assert not rest, "a batch of equal parts, one per adapter"
+        return inputs, {**options, "adapter_names": [name for name in names for _ in range(rows)]}
+
+    hooks = [layer.register_forward_pre_hook(deal, with_kwargs=True) for layer in layers(network) if isinstance(layer, nn.Module)]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def adapter_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
     """Parameters of one adapter, by name without the adapter's."""
     return {key.replace(f".{name}.", "."): value for key, value in network.named_parameters() if re.search(rf"\.lora_[AB]\.{name}\.", key)}

@@ -157,17 +157,22 @@ class Objective(BaseObjective):
     def _velocities(
         self, role: str, batch: Batch, x0: torch.Tensor, x_t: torch.Tensor, timestep_BF: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """v_theta, v_old and, where a penalty needs it, v_ref, all given C_n; gradients reach v_theta only."""
+        """v_theta, v_old and, where a penalty needs it, v_ref, all given C_n; gradients reach v_theta only.
+
+        The two without gradients share one pass; v_theta has its own, or backward would run through rows that need none.
+        """
         roles, text_BMD = self.setting.roles, batch.text_BMD
         assert text_BMD is not None
         v_ref = None
         with torch.no_grad(), roles.use("old") as old:
             text = old.encode_text(text_BMD)
             context = self._context(old, text, batch, x0)
-            v_old = context.velocity(old, x_t, timestep_BF, text)
+            if self.config.kl == "none":
+                v_old = context.velocity(old, x_t, timestep_BF, text)
         if self.config.kl != "none":
-            with torch.no_grad(), roles.use("ref") as reference:
-                v_ref = context.velocity(reference, x_t, timestep_BF, reference.encode_text(text_BMD))
+            with roles.together("old", "ref") as both:
+                twice, times = x_t.repeat(2, 1, 1, 1, 1), timestep_BF.repeat(2, 1)
+                v_old, v_ref = context.velocity(both, twice, times, both.encode_text(text_BMD.repeat(2, 1, 1))).chunk(2)
         with roles.use(role) as network:
             text = network.encode_text(text_BMD)
             if self.config.context == "full":

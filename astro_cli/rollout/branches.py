@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from astro_cli.cache.context import for_rows
 from astro_cli.cache.kv import CacheSpec, KVCache
 from astro_cli.config.errors import RecipeError
 from astro_cli.models.wan.rope import RopeTable, rope_table, rotate
@@ -121,10 +122,10 @@ class _Part:
         if self.table is not None:
             k = rotate(k, self.table)
         if not self.shared or rows is None:
-            return k, v
+            return for_rows(k, batch), for_rows(v, batch)
         if len(k) == 1:  # one history: a view, not a copy per clip
             return k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)
-        return k[rows], v[rows]
+        return for_rows(k[rows], batch), for_rows(v[rows], batch)
 
 
 def _part(segment: Segment, kept: list[int], place: dict[int, int], branches: Branches, shared: bool) -> _Part | None:
