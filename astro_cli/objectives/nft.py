@@ -166,7 +166,7 @@ class Objective(BaseObjective):
         v_ref = None
         with torch.no_grad(), roles.use("old") as old:
             text = old.encode_text(text_BMD)
-            context = self._context(old, text, batch, x0)
+            context = self.context(old, text, batch, x0)
             if self.config.kl == "none":
                 v_old = context.velocity(old, x_t, timestep_BF, text)
         if self.config.kl != "none":
@@ -176,10 +176,10 @@ class Objective(BaseObjective):
         with roles.use(role) as network:
             text = network.encode_text(text_BMD)
             if self.config.context == "full":
-                context = self._context(network, text, batch, x0, gradient=True)
+                context = self.context(network, text, batch, x0, gradient=True)
             return context.velocity(network, x_t, timestep_BF, text), v_old, v_ref
 
-    def _context(self, network: CausalWan, text: TextStates, batch: Batch, x0: torch.Tensor, gradient: bool = False) -> FrozenContext | ClipContext:
+    def context(self, network: CausalWan, text: TextStates, batch: Batch, x0: torch.Tensor, gradient: bool = False) -> FrozenContext | ClipContext:
         """The clean frames before every block as `network` sees them: a whole clip in one pass where that is enough, else block by block."""
         cache = self.setting.cache
         if batch.history_BFCHW is None and not gradient and not cache.relative:

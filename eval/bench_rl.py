@@ -1,0 +1,141 @@
+"""What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached clips, policies side by side.
+
+Asserts nothing. Seconds are CPU seconds, the two sides of a ratio take turns, medians of the repeats.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from astro_cli.cache.kv import CacheSpec
+from astro_cli.core.rng import stream_seed
+from astro_cli.models.backbone import Backbone
+from astro_cli.objectives import nft
+from astro_cli.objectives.base import Batch, Objective, Setting
+from astro_cli.recipe import load_recipe, resolve_kind
+from astro_cli.rollout.grouped import decode_candidates, sample_history
+from astro_cli.rollout.streaming import StreamSpec, stream
+from astro_cli.training.build import build, objectives
+from astro_cli.training.memory import SavedTensors
+
+GROUP, CHUNKS, REPEATS = 8, 9, 3  # candidates of a prompt; blocks of history
+PROMPT = "a large red circle moves right slowly over a gray plain background"
+CPU = torch.device("cpu")
+SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
+
+
+def _medians(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """CPU seconds of each side, in turns, after one turn that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn, (name, run) in itertools.product(range(repeats + 1), sides.items()):
+        began = time.process_time()
+        run()
+        if turn:
+            seconds[name].append(time.process_time() - began)
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+@torch.no_grad()
+def shared_history(blocks: int) -> dict[str, float]:
+    """Seconds for GROUP clips of `blocks` blocks after CHUNKS blocks: one history for all, and GROUP whole rollouts in one batch."""
+    setting, backbone = build(load_recipe("astrolabe_clip_detach_shapes"), CPU)
+    spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, CacheSpec())
+    text, rows = backbone.encode_text([PROMPT]), torch.zeros(GROUP, dtype=torch.long)
+    start, clip, seeds = CHUNKS * setting.block, blocks * setting.block, list(range(GROUP))
+    with setting.roles.use("old") as policy:
+        states = policy.encode_text(text)
+
+        def shared() -> object:
+            _, history = sample_history(policy, states, [1], spec, start)
+            return decode_candidates(policy, states.select(rows), seeds, spec, history, rows, start, clip)
+
+        return _medians({
+            "shared": shared,
+            "apart": lambda: list(stream(policy, states.select(rows), seeds, spec, start + clip)),
+        }, REPEATS)  # fmt: skip
+
+
+def _objective(recipe_name: str) -> tuple[Objective, Setting, Backbone]:
+    recipe = load_recipe(recipe_name)
+    setting, backbone = build(recipe, CPU)
+    return objectives(recipe)[0](resolve_kind("objectives", recipe.stages["nft"].objective, "nft"), setting), setting, backbone
+
+
+def _batch(setting: Setting, backbone: Backbone, history: int, frames: int, size: int) -> Batch:
+    """Random clean clips of one prompt, on a random history of `history` frames."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(size, history + frames, *setting.latent_shape, generator=generator)
+    seeds = [stream_seed("bench", row) for row in range(size)]
+    return Batch(
+        seeds, [PROMPT] * size, text_BMD=backbone.encode_text([PROMPT] * size), latents_BFCHW=latents[:, history:],
+        credit_B=torch.linspace(-1, 1, size), history_BFCHW=latents[:, :history] if history else None,
+        group_B=torch.zeros(size, dtype=torch.long), group_seeds=[seeds[0]] * size, risk_B=torch.ones(size),
+    )  # fmt: skip
+
+
+def saved_bytes(scheme: str, frames: int, clip: int = 9, size: int = 4) -> int:
+    """Bytes of tensors saved for backward in one pass of a training scheme over a video of `frames`."""
+    objective, setting, backbone = _objective(f"astrolabe_{scheme}_shapes")
+    batch = _batch(setting, backbone, frames - clip, clip, size) if scheme.startswith("clip") else _batch(setting, backbone, 0, frames, size)
+    saved = SavedTensors()
+    with saved.counting(setting.roles.modules["student"].parameters()):
+        objective.loss("student", batch)
+    return saved.peak
+
+
+@torch.no_grad()
+def side_by_side(size: int = 16) -> dict[str, float]:
+    """Seconds of the predictions without gradients of a penalised update: theta_old and theta_ref in one pass, and in two."""
+    objective, setting, backbone = _objective("astrolabe_selective_shapes")
+    assert isinstance(objective, nft.Objective)
+    batch = _batch(setting, backbone, 0, setting.frames, size)
+    text, x0 = batch.text_BMD, batch.latents_BFCHW
+    assert text is not None
+    assert x0 is not None
+    timestep = torch.full(x0.shape[:2], 500.0)
+    with setting.roles.use("old") as old:
+        states = old.encode_text(text)
+        context = objective.context(old, states, replace(batch, history_BFCHW=None), x0)
+
+    def together() -> object:
+        with setting.roles.together("old", "ref") as both:
+            twice = both.encode_text(text.repeat(2, 1, 1))
+            return context.velocity(both, x0.repeat(2, 1, 1, 1, 1), timestep.repeat(2, 1), twice)
+
+    def apart() -> object:
+        found = []
+        for role in ("old", "ref"):
+            with setting.roles.use(role) as policy:
+                found.append(context.velocity(policy, x0, timestep, policy.encode_text(text)))
+        return found
+
+    return _medians({"together": together, "apart": apart}, 2 * REPEATS)
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """(measure, value, what is divided by what) of everything here."""
+    histories = {blocks: shared_history(blocks) for blocks in (1, 3)}
+    held = {scheme: saved_bytes(scheme, 30) for scheme in SCHEMES}
+    longer = saved_bytes("clip_detach", 60)
+    policies = side_by_side()
+    mib = {scheme: f"{value / 2**20:.0f} MiB" for scheme, value in held.items()}
+    found = [
+        (f"{GROUP} candidates of {blocks} block{'s' * (blocks > 1)} on a history of {CHUNKS}", f"{seconds['apart'] / seconds['shared']:.2f}",
+         f"{GROUP} whole rollouts in one batch {seconds['apart']:.2f} s / one shared history {seconds['shared']:.2f} s")
+        for blocks, seconds in histories.items()
+    ]  # fmt: skip
+    return found + [
+        ("memory: clip + detach over clip + full", f"{held['clip_detach'] / held['clip_full']:.2f}",
+         f"saved for backward, 30 frames: {mib['clip_detach']} / {mib['clip_full']}"),
+        ("memory: clip + detach over sequence + full", f"{held['clip_detach'] / held['seq_full']:.2f}",
+         f"the same: {mib['clip_detach']} / {mib['seq_full']} (sequence + detach {mib['seq_detach']})"),
+        ("memory: twice the video's length", f"{longer / held['clip_detach']:.3f}", "clip + detach, 60 frames / 30 frames"),
+        ("old and reference policy in one pass", f"{policies['apart'] / policies['together']:.2f}",
+         f"two passes {policies['apart']:.3f} s / one {policies['together']:.3f} s"),
+    ]  # fmt: skip
