@@ -130,7 +130,8 @@ def rows() -> list[tuple[str, str, str]]:
          f"{GROUP} whole rollouts in one batch {seconds['apart']:.2f} s / one shared history {seconds['shared']:.2f} s")
         for blocks, seconds in histories.items()
     ]  # fmt: skip
-    return found + [
+    return [
+        *found,
         ("memory: clip + detach over clip + full", f"{held['clip_detach'] / held['clip_full']:.2f}",
          f"saved for backward, 30 frames: {mib['clip_detach']} / {mib['clip_full']}"),
         ("memory: clip + detach over sequence + full", f"{held['clip_detach'] / held['seq_full']:.2f}",

@@ -79,6 +79,8 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     except OSError as error:
         hint = f"the run's checkpoints are whole; with space again: {_again(recipe.command)}"
         raise RunError(out, "", f"cannot be written: {error.strerror}", hint=hint) from error
+    finally:
+        run.release()
     if accelerator.is_main_process:
         write_final(recipe, setting, run)
         console.print(f"done: {out} (final weights in {run.final})", soft_wrap=True)

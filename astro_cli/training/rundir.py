@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -17,6 +17,12 @@ from astro_cli.config.errors import OutputError
 from astro_cli.models import weights
 from astro_cli.recipe import Recipe
 
+try:
+    import fcntl
+except ImportError:  # no POSIX locks on this platform: one trainer per folder is then the user's business
+    fcntl = None
+
+LOCK = ".lock"
 KEEP_CHECKPOINTS = 2  # the newest may be the one being written when the machine dies
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "safetensors", "pydantic", "numpy", "pandas")
 
@@ -54,6 +60,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: BinaryIO | None = None
 
     @property
     def metrics(self) -> Path:
@@ -70,8 +77,11 @@ class RunDir:
     def open(self, recipe: Recipe, given: str, *, resume: bool, device: str) -> None:
         """Create the folder, or check that it holds this very recipe's run.
 
+        The folder is this process's until `release`, or until the process ends, however it ends.
+
         Raises:
-            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked for.
+            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked for; or another process
+                trains in it.
         """
         resolved = self.path / "resolved.json"
         if resolved.is_file():
@@ -81,13 +91,32 @@ class RunDir:
                 raise OutputError(self.path, "--out", what, hint="choose another --out, or delete the folder")
             if not resume:
                 raise OutputError(self.path, "--out", "holds this recipe's run already", hint="`--resume` continues it; or choose another --out")
+            self._hold()
             return
-        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {"recipe.toml", "environment.json"}:
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {"recipe.toml", "environment.json", LOCK}:
             raise OutputError(self.path, "--out", "is not empty and holds no run", hint="choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
+        self._hold()
         (self.path / "recipe.toml").write_text(given, encoding="utf-8")
         weights.write_json(self.path / "environment.json", environment(device, recipe.seed))
         weights.write_json(resolved, {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")})
+
+    def _hold(self) -> None:
+        """Keep others from training here: a lock that the system drops with the process."""
+        if fcntl is None:
+            return
+        self._lock = (self.path / LOCK).open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            hint = "wait for it to end, or choose another --out"
+            raise OutputError(self.path, "--out", "another process is training in this folder", hint=hint) from error
+
+    def release(self) -> None:
+        """Let others train here."""
+        if self._lock is not None:
+            self._lock.close()
 
     def log(self, row: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
