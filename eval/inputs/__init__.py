@@ -1,0 +1,7 @@
+"""Folders of videos as samples to score, and what is wrong with them. Decodes through `eval.video`; scores nothing."""
+
+from eval.inputs.entries import InputError
+from eval.inputs.manifest import write_manifest
+from eval.inputs.samples import load
+
+__all__ = ["InputError", "load", "write_manifest"]

@@ -1,0 +1,80 @@
+"""The pre-flight check: everything that is wrong with a folder of videos, before any is scored. Scores and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.inputs.coverage import coverage, same_bytes
+from eval.inputs.entries import Entry, Finding, Listing
+from eval.inputs.requirements import Requirements
+from eval.inputs.samples import Progress, broken, list_folder, open_all
+from eval.inputs.uniform import cut_short, late_segments, lengths, uniform
+from eval.metrics.base import Sample
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A folder's findings, errors first, and how much was looked at.
+
+    Attributes:
+        videos: files that were opened.
+        prompts: different prompts among them.
+    """
+
+    kind: str
+    videos: int
+    prompts: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self.findings)
+
+
+def check(
+    source: Path | Sequence[Sample], needs: Requirements, *, quick: bool = False, jobs: int = 1, progress: Progress | None = None
+) -> list[Finding]:
+    """What is wrong, errors first; see `examine`."""
+    return list(examine(source, needs, quick=quick, jobs=jobs, progress=progress).findings)
+
+
+def examine(source: Path | Sequence[Sample], needs: Requirements, *, quick: bool = False, jobs: int = 1, progress: Progress | None = None) -> Checked:
+    """Look at names, counts, hashes and every frame of a folder's videos, or of samples at hand. No frame is kept.
+
+    Args:
+        quick: read containers and count packets, which finds unfinished files, but decode no frame of the others.
+        jobs: files opened at once.
+
+    Raises:
+        InputError: no such folder, no video in it, or a dimension nobody has.
+    """
+    listing = list_folder(source, needs.prompts) if isinstance(source, Path) else _listing(source)
+    folder, entries = listing.folder, listing.entries
+    opened = list(open_all([entry.path for entry in entries], decode=not quick, jobs=jobs, progress=progress))
+    infos = {found.path: found.info for found in opened if found.info is not None}
+    findings = [
+        *listing.findings,
+        *broken(folder, opened),
+        *coverage(folder, entries, needs),
+        *same_bytes(folder, opened),
+        *uniform(folder, infos, needs),
+        *lengths(folder, infos, needs),
+        *late_segments(entries, infos),
+        *cut_short(folder, entries, infos),
+    ]
+    findings.sort(key=lambda finding: finding.severity != "error")
+    return Checked(listing.kind, len(opened), len({entry.prompt_id for entry in entries}), tuple(findings))
+
+
+def _listing(samples: Sequence[Sample]) -> Listing:
+    """Samples at hand as a listing of the first one's folder."""
+    entries = tuple(_entry(sample) for sample in samples)
+    return Listing(entries[0].path.parent if entries else Path(), "manifest", entries, ())
+
+
+def _entry(sample: Sample) -> Entry:
+    index = sample.labels.get("index")
+    number = index if isinstance(index, int) else None
+    return Entry(sample.path, sample.prompt_id, sample.prompt, sample.seed, number, sample.segments, labels=sample.labels)

@@ -1,0 +1,94 @@
+"""Whether each prompt has its videos: missing, extra and double ones. Opens no file."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from astro_cli.config.errors import did_you_mean
+from eval.inputs.entries import Entry, Finding, InputError, about
+from eval.inputs.requirements import Requirements
+from eval.inputs.samples import Opened
+from eval.prompt_sets import Prompt, PromptSet
+
+NAME_BYTES = 255  # of a file's name, on the usual file systems
+CASE_HINT = "some of these prompts differ from others in case only: on macOS and Windows one overwrote the other"
+
+
+def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> list[Finding]:
+    """Videos that the suite asks for and that are not there, and those it does not ask for. Nothing where it asks for no prompts.
+
+    Raises:
+        InputError: a dimension that no prompt of the set has.
+    """
+    if needs.prompts is None:
+        return []
+    asked = _asked(needs.prompts, needs.dimensions)
+    by_prompt: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_prompt[entry.prompt_id].append(entry)
+    missing = dict.fromkeys(name for prompt in asked for name in _missing(prompt, by_prompt[prompt.id], needs.samples))
+    extra = dict.fromkeys(name for prompt in asked for name in _extra(prompt, by_prompt[prompt.id], needs))
+    alike = Counter(text.casefold() for text in {prompt.text for prompt in needs.prompts.prompts})
+    lost = any(alike[prompt.text.casefold()] > 1 and _missing(prompt, by_prompt[prompt.id], needs.samples) for prompt in asked)
+    total = len(dict.fromkeys(name for prompt in asked for name in _missing(prompt, [], needs.samples)))
+    what = f"not there, of the {total} videos the suite asks for"
+    hint = CASE_HINT if lost else "the suite is partial without them, and has no total"
+    return [
+        *about("error", folder, "missing", what, list(missing), hint=hint),
+        *about("warning", folder, "extra", f"more than the {needs.samples} videos of its prompt", list(extra), hint="only the first ones count"),
+        *_same_index(folder, entries),
+    ]
+
+
+def _asked(prompts: PromptSet, dimensions: tuple[str, ...]) -> tuple[Prompt, ...]:
+    known = {name for prompt in prompts.prompts for name in prompt.labels.get("dimension", ())}
+    wrong = next((name for name in dimensions if name not in known), None)
+    if wrong is not None:
+        raise InputError("--dimension", wrong, f"no prompt of {prompts.name} has it", hint=did_you_mean(wrong, known) if known else "")
+    return prompts.of_dimensions(dimensions)
+
+
+def _missing(prompt: Prompt, entries: Sequence[Entry], samples: int) -> list[str]:
+    """Names of videos a prompt lacks; where an entry says no index, the last ones are taken to be those that lack."""
+    indices = {entry.index for entry in entries if entry.index is not None}
+    unnumbered = len({entry.path for entry in entries if entry.index is None})
+    absent = [index for index in range(samples) if index not in indices]
+    return [_name(prompt, index) for index in absent[unnumbered:]]
+
+
+def _extra(prompt: Prompt, entries: Sequence[Entry], needs: Requirements) -> list[str]:
+    if not needs.samples:
+        return []
+    most = max([needs.samples, *(needs.extra.get(name, 0) for name in prompt.labels.get("dimension", ()))])
+    numbered = [entry.path.name for entry in entries if entry.index is not None and entry.index >= most]
+    unnumbered = [entry.path.name for entry in entries if entry.index is None][most:]
+    return numbered + unnumbered
+
+
+def _name(prompt: Prompt, index: int) -> str:
+    """The official name of a video, or one by id where the prompt cannot be a name."""
+    name = f"{prompt.text}-{index}.mp4"
+    return f"{prompt.id}-{index}.mp4" if prompt.segments or "/" in name or len(name.encode()) > NAME_BYTES else name
+
+
+def _same_index(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
+    """Files that claim one index of one prompt: two endings, or two Unicode forms of one name."""
+    claims: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.index is not None:
+            claims[entry.prompt_id, entry.index].append(entry.path.name)
+    double = [name for names in claims.values() if len(names) > 1 for name in names]
+    return about("error", folder, "index", "several files claim one index of one prompt", list(dict.fromkeys(double)), hint="keep one of each")
+
+
+def same_bytes(folder: Path, opened: Iterable[Opened]) -> list[Finding]:
+    """Files with one hash: two samples of a prompt are different videos, or the seed was not changed."""
+    by_hash: dict[str, list[str]] = defaultdict(list)
+    for found in (found for found in opened if found.video_hash):
+        by_hash[found.video_hash].append(found.path.name)
+    hint = "the same video under two names: was it made with one seed, or copied?"
+    return [
+        finding for names in by_hash.values() if len(names) > 1 for finding in about("error", folder, "duplicate", "equal files", names, hint=hint)
+    ]

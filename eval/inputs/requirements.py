@@ -1,0 +1,81 @@
+"""What a suite asks of the videos it is given. Checks none of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from eval.prompt_sets import PromptSet, prompt_set
+from eval.suites import Protocol, load_suite
+
+# VBench's README asks for 25 videos of these prompts, of which its static filter keeps five; its code reads the first five names.
+FILTERED = {"temporal_flickering": 25}
+VBENCH_SECONDS = 5.0  # VBench's FAQ: VBench below, VBench-Long from there on
+DRIFT_SECONDS = 4.0  # a standard deviation needs two clips of two seconds
+
+
+@dataclass(frozen=True)
+class Length:
+    """Seconds a suite is for: `at_least`, and less than `below`; other videos are scored too, with a warning that says `reason`.
+    Below `frames` its scorers cannot score.
+    """
+
+    at_least: float = 0.0
+    below: float = math.inf
+    reason: str = ""
+    frames: int = 1
+
+
+ANY_LENGTH = Length()
+LENGTHS = {
+    "vbench": Length(
+        below=VBENCH_SECONDS, reason="from 5 s on it is VBench-Long's; papers on Wan 2.1 take VBench for 81 frames at 16 fps, 5.06 s", frames=2
+    ),
+    "vbench-i2v": Length(frames=2),
+    "vbench-long": Length(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
+    "vbench-long-custom": Length(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
+    "flow": Length(frames=2),
+    "temporal-flickering": Length(frames=2),
+    "videoclip-xl": Length(frames=8),
+    "drift": Length(DRIFT_SECONDS, reason="drift compares clips of 2 s"),
+}
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What the videos of a suite are like. None or 0: anything.
+
+    Attributes:
+        samples: videos per prompt, indices 0 to samples - 1.
+        dimensions: only the prompts of these VBench dimensions are asked for; none: all.
+        extra: VBench dimension -> how many videos its prompts may have.
+        protocol: fps, frames, resolution and seconds that every video must have.
+    """
+
+    suite: str = ""
+    prompts: PromptSet | None = None
+    samples: int = 0
+    dimensions: tuple[str, ...] = ()
+    extra: Mapping[str, int] = field(default_factory=dict)
+    protocol: Protocol = field(default_factory=Protocol)
+    length: Length = ANY_LENGTH
+
+
+def requirements(suite: str, prompts: str = "", dimensions: tuple[str, ...] = ()) -> Requirements:
+    """A suite's requirements.
+
+    Args:
+        suite: its name; "": only what holds for every folder.
+        prompts: a prompt set or file instead of the suite's own.
+
+    Raises:
+        RecordError: no such suite.
+        PromptSetError: its prompt list is not here.
+    """
+    if not suite:
+        return Requirements(prompts=prompt_set(prompts) if prompts else None, dimensions=dimensions)
+    found = load_suite(suite)
+    name = prompts or found.prompts
+    own = prompt_set(name) if name else None
+    return Requirements(suite, own, found.samples, dimensions, FILTERED, found.protocol, LENGTHS.get(suite, ANY_LENGTH))

@@ -1,0 +1,85 @@
+"""Output folders of `astro sample`: videos with a JSON sidecar each. Reads sidecars only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from eval.inputs.entries import Entry, Finding, InputError, Listing, Turn, about, entry_of, loose_entry
+from eval.prompt_sets import PromptSet
+
+SAMPLE_KEYS = frozenset({"prompt", "seed", "switches"})
+
+
+class _Switch(BaseModel):
+    frame: int = Field(ge=1)
+    prompt: str = Field(min_length=1)
+
+
+class _Sidecar(BaseModel):
+    """What is read of a sidecar; it says much more."""
+
+    prompt: str = Field(min_length=1)
+    seed: int
+    switches: list[_Switch]
+
+
+def has_sidecars(videos: list[Path]) -> bool:
+    """Whether a video has a sidecar of `astro sample` beside it."""
+    return any((sidecar := path.with_suffix(".json")).is_file() and _is_sidecar(sidecar) for path in videos)
+
+
+def _is_sidecar(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() >= SAMPLE_KEYS
+
+
+def list_sidecars(folder: Path, videos: list[Path], prompts: PromptSet | None) -> Listing:
+    """Entries of the videos that have a sidecar, their prompts looked up in the set. The file is the sidecar's neighbour, wherever it was made."""
+    entries: list[Entry] = []
+    findings: list[Finding] = []
+    lone: list[str] = []
+    unmatched: list[str] = []
+    for path in videos:
+        sidecar = path.with_suffix(".json")
+        if not sidecar.is_file():
+            lone.append(path.name)
+            continue
+        try:
+            found = _read(sidecar)
+        except InputError as error:
+            findings.append(Finding("error", sidecar.name, error.key, error.what, error.hint, (sidecar.name,)))
+            continue
+        made = _entries(path, found, prompts)
+        entries += made
+        unmatched += [] if made else [path.name]
+    hint = "finish it with the same call of `astro sample`, or remove it"
+    findings += about("warning", folder, "sidecar", "no JSON sidecar beside it; it is left out", lone, hint=hint)
+    if prompts is not None:
+        findings += about("error", folder, "prompt", f"its prompt is not one of {prompts.name}", unmatched, hint="sample the set's prompts")
+    return Listing(folder, "sample", tuple(entries), tuple(findings))
+
+
+def _entries(path: Path, sidecar: _Sidecar, prompts: PromptSet | None) -> list[Entry]:
+    turns = tuple(Turn(switch.frame, "frames", switch.prompt) for switch in sidecar.switches)
+    if prompts is None:
+        return [loose_entry(path, sidecar.prompt, seed=sidecar.seed, turns=turns)]
+    return [entry_of(path, prompt, seed=sidecar.seed, turns=turns) for prompt in prompts.find(sidecar.prompt)]
+
+
+def _read(path: Path) -> _Sidecar:
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return _Sidecar.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(path, key, f"{first['msg']}", hint="expected a sidecar as `astro sample` writes it") from error
+    except (OSError, ValueError) as error:
+        raise InputError(path, "", f"not a JSON file: {error}", hint="expected a sidecar as `astro sample` writes it") from error

@@ -1,0 +1,81 @@
+"""Whether videos are alike, and as the suite's protocol has them: fps, frames, size, length. Opens no file."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from eval.inputs.entries import Entry, Finding, about
+from eval.inputs.requirements import Requirements
+from eval.metrics.base import VideoInfo
+
+FPS_DIGITS = 3  # 30000/1001 as written by two programs
+SECONDS_TOLERANCE = 0.25  # 957 frames at 16 fps, 59.8 s, are a published 60 s video
+
+Infos = Mapping[Path, VideoInfo]
+
+
+def uniform(folder: Path, infos: Infos, needs: Requirements) -> list[Finding]:
+    """Videos that differ from the protocol, or where that says nothing from most of the others."""
+    protocol = needs.protocol
+    width_height = None if protocol.resolution is None else f"{protocol.resolution[0]}x{protocol.resolution[1]}"
+    fps = None if protocol.fps is None else f"{round(protocol.fps, FPS_DIGITS):g}"
+    return [
+        *_differing(folder, "fps", infos, lambda info: f"{round(info.fps, FPS_DIGITS):g}", fps, needs.suite),
+        *_differing(folder, "frames", infos, lambda info: str(info.frames), None if protocol.frames is None else str(protocol.frames), needs.suite),
+        *_differing(folder, "resolution", infos, lambda info: f"{info.width}x{info.height}", width_height, needs.suite),
+    ]
+
+
+def _differing(folder: Path, key: str, infos: Infos, value: Callable[[VideoInfo], str], wanted: str | None, suite: str) -> list[Finding]:
+    """A finding per value found that is not the wanted one."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path, info in infos.items():
+        found[value(info)].append(path.name)
+    if wanted is not None:
+        hint = f"the suite's published numbers are of videos with {wanted}"
+        return [
+            f
+            for text, names in found.items()
+            if text != wanted
+            for f in about("error", folder, key, f"{text}, {suite} has {wanted}", names, hint=hint)
+        ]
+    most = Counter({text: len(names) for text, names in found.items()}).most_common(1)
+    hint = "scores of videos that differ in this do not average"
+    others = ((text, names) for text, names in found.items() if text != most[0][0])
+    return [f for text, names in others for f in about("warning", folder, key, f"{text}, most videos have {most[0][0]}", names, hint=hint)]
+
+
+def lengths(folder: Path, infos: Infos, needs: Requirements) -> list[Finding]:
+    """Videos of another length than the suite is for."""
+    asked, wanted = needs.length, needs.protocol.seconds
+    longer = [path.name for path, info in infos.items() if info.seconds >= asked.below]
+    shorter = [path.name for path, info in infos.items() if info.seconds < asked.at_least]
+    other = [path.name for path, info in infos.items() if wanted is not None and abs(info.seconds - wanted) > SECONDS_TOLERANCE]
+    few = [path.name for path, info in infos.items() if info.frames < asked.frames]
+    return [
+        *about("error", folder, "frames", f"fewer than the {asked.frames} frames that {needs.suite} needs", few, hint="make longer videos"),
+        *about("warning", folder, "seconds", f"{asked.below:g} s or longer", longer, hint=asked.reason),
+        *about("warning", folder, "seconds", f"shorter than {asked.at_least:g} s", shorter, hint=asked.reason),
+        *about("error", folder, "seconds", f"not the {wanted or 0:g} s of {needs.suite}", other, hint="make videos of the suite's length"),
+    ]
+
+
+def cut_short(folder: Path, entries: Iterable[Entry], infos: Infos) -> list[Finding]:
+    """Videos that end before their last segment does."""
+    short = [
+        entry.path.name
+        for entry in entries
+        if entry.segments and entry.path in infos and infos[entry.path].seconds < entry.segments[-1].end - SECONDS_TOLERANCE
+    ]
+    return about("warning", folder, "segments", "ends before its last segment does", short, hint="that segment is scored on what is there")
+
+
+def late_segments(entries: Sequence[Entry], infos: Infos) -> list[Finding]:
+    """Segments that no frame shows."""
+    findings = []
+    for entry in entries:
+        if entry.path in infos and (problem := entry.problem(infos[entry.path])) is not None:
+            findings.append(Finding("error", entry.path.name, problem.key, problem.what, problem.hint, (entry.path.name,)))
+    return findings
