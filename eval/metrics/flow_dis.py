@@ -1,0 +1,52 @@
+"""Optical flow by OpenCV's DIS: `flow`'s numbers without weights. Holds no arithmetic.
+
+Dimensions: 2 x and y displacement in pixels, H, W pixel rows and columns.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from astro_cli.config.base import Config
+from eval.flow_watch import FlowScorer, flow_metrics
+from eval.metrics.base import Declaration, Frame, Towers, package
+
+NAME = "flow_dis"
+
+
+class DisConfig(Config):
+    """OpenCV's preset, and how many frames lie between two that are compared."""
+
+    preset: Literal["ultrafast", "fast", "medium"] = "medium"
+    interval: int = Field(1, ge=1)
+
+
+def _flow(dis: Any, first_HWC: Frame, second_HWC: Frame) -> np.ndarray:
+    """(2, H, W) float32, x then y, in pixels."""
+    import cv2
+
+    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first_HWC, second_HWC)]
+    return np.moveaxis(dis.calc(*gray, None), -1, 0)
+
+
+def _build(config: DisConfig, towers: Towers) -> FlowScorer:
+    """Source: dense inverse search, Kroeger et al. 1603.03590, OpenCV's implementation. No paper of this suite uses it.
+
+    **Deviations:** another estimator than TeleBoost's RAFT; numbers of the two are not comparable.
+    """
+    import cv2  # its type stubs lack DIS
+
+    preset = {"ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST}
+    dis = cv2.DISOpticalFlow.create(preset.get(config.preset, cv2.DISOPTICAL_FLOW_PRESET_MEDIUM))
+    return FlowScorer(NAME, partial(_flow, dis), config.interval)
+
+
+OPENCV = package("OpenCV", "cv2", "pip install opencv-python-headless, or the extra `astro-cli[vbench]`")
+SCORER = Declaration(
+    metrics=flow_metrics(NAME, "DIS, no weights"),
+    config=DisConfig, version=1, build=_build, needs=(OPENCV,),
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""How a video moves through a feature space at its prompt switches: compact events, and even bridges between them. Weight-free by default.
+
+Dimensions: N, T frame, D feature, K component, H, W pixel rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from astro_cli.config.base import Config
+from eval.encoding import Encoded
+from eval.metrics.base import Declaration, MetricInfo, Sample, Score, ScoreError, Segment, Towers
+from eval.segments import parts
+from eval.towers.clip_names import file_names
+from eval.towers.places import require
+from eval.trajectories import measure, project
+from eval.video.sampling import between, every
+
+NAME = "trajectory"
+CLIP = "ViT-L-14"
+WHITE = 255.0
+DIGITS = 5  # of the points kept for figures
+UNIT = "distance (RMS pixel in 0..1, or of unit CLIP features)"
+Encode = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, D)
+
+
+class TrajectoryConfig(Config):
+    """Encoder, side of its pixel grid, every which frame is encoded, principal components, seconds of a bridge on each side of a switch.
+
+    On Wan 2.1, `stride = 4` is one point per latent frame.
+    """
+
+    encoder: Literal["pixels", "clip"] = "pixels"
+    grid: int = Field(16, ge=1)
+    stride: int = Field(1, ge=1)
+    components: int = Field(2, ge=1)
+    bridge_seconds: float = Field(1.0, gt=0)
+
+
+def pixel_features(frames_NHWC: np.ndarray, grid: int) -> np.ndarray:
+    """Mean colours of a grid of cells (N, 3 grid^2), in 0..1 over the root of D, so that a distance is a root mean square of pixel differences."""
+    from PIL import Image
+
+    small = [np.asarray(Image.fromarray(frame).resize((grid, grid), Image.Resampling.BOX)) for frame in frames_NHWC]
+    z_ND = np.stack(small).reshape(len(small), -1) / WHITE
+    return z_ND / np.sqrt(z_ND.shape[1])
+
+
+class _Scorer:
+    """Source: Delta Forcing 2605.14382v1, Appendix A; the measures are in `eval/trajectories.py`.
+
+    **Deviations:** the paper projects denoised latents before decoding; a scorer sees frames, and encodes those. An event is the frames shown
+    between two switches. A video with one prompt is one event: its spread is scored, the switches are not.
+    """
+
+    def __init__(self, config: TrajectoryConfig, encode: Encode) -> None:
+        self.config, self.encode = config, encode
+
+    def watch(self, sample: Sample) -> Encoded:
+        chosen = every(self.config.stride, sample.info.frames)
+        segments = parts(sample)
+        rows = {index: row for row, index in enumerate(chosen)}
+        events = [self._rows(part, rows, sample) for part in segments]
+        return Encoded(chosen, self.encode, partial(self._scores, events=events, segments=segments, fps=sample.info.fps))
+
+    def _rows(self, part: Segment, rows: dict[int, int], sample: Sample) -> list[int]:
+        shown = between(part.start, part.end, sample.info.frames, sample.info.fps)
+        event = [rows[index] for index in shown if index in rows]
+        if not event:
+            raise ScoreError(sample.path, "segments", f"no frame of {part.start:g}-{part.end:g} s at stride {self.config.stride}")
+        return event
+
+    def _scores(self, features: dict[int, np.ndarray], events: list[list[int]], segments: tuple[Segment, ...], fps: float) -> dict[str, Score]:
+        points_TK, explained = project(np.stack([features[index] for index in sorted(features)]), self.config.components)
+        bridge = max(1, round(self.config.bridge_seconds * fps / self.config.stride))
+        shape = measure(points_TK, events, bridge)
+        details = {
+            "encoder": self.config.encoder, "explained": explained, "stride": self.config.stride, "points": points_TK.round(DIGITS).tolist(),
+            "events": [[part.start, part.end] for part in segments],
+        }  # fmt: skip
+        return {
+            f"{NAME}.within_event_spread": Score(shape.spread, details),
+            f"{NAME}.cross_event_displacement": Score(shape.displacement),
+            f"{NAME}.cross_event_step": Score(shape.step),
+            f"{NAME}.cross_event_smoothness": Score(shape.smoothness, {"bridge": bridge}),
+        }
+
+
+def _build(config: TrajectoryConfig, towers: Towers) -> _Scorer:
+    if config.encoder == "pixels":
+        return _Scorer(config, partial(pixel_features, grid=config.grid))
+    from eval.towers.clip import shared
+
+    tower = shared(towers, CLIP)
+    return _Scorer(config, lambda frames_NHWC: tower.images(frames_NHWC).numpy())
+
+
+def _files(config: TrajectoryConfig) -> tuple[Path, ...]:
+    return () if config.encoder == "pixels" else (require(*file_names(CLIP)),)
+
+
+SCORER = Declaration(
+    metrics=(
+        MetricInfo(f"{NAME}.within_event_spread", "down", UNIT, "PCA: how far an event's frames lie from its mean point"),
+        MetricInfo(f"{NAME}.cross_event_displacement", "up", UNIT, "PCA: how far neighbouring events' mean points lie apart"),
+        MetricInfo(f"{NAME}.cross_event_step", "down", UNIT, "PCA: how far one frame moves at the switch"),
+        MetricInfo(f"{NAME}.cross_event_smoothness", "up", "0..1", "PCA: how evenly the way around a switch is spread over frames"),
+    ),
+    config=TrajectoryConfig, version=1, build=_build, files=_files,
+)  # fmt: skip
