@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from astro_cli.commands.parity import parity
 from astro_cli.models.zoo.places import checkpoints_folder
+from astro_cli.rewards import scorer_places
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's memory limit, which the machine's total does not show
 GIB = 2**30
@@ -24,13 +26,12 @@ PACKAGES = (
     "torch", "diffusers", "peft", "accelerate", "transformers", "safetensors", "pydantic", "numpy", "pandas", "av", "matplotlib",
     "open-clip-torch", "decord", "vbench", "tensorboard",
 )  # fmt: skip
-PICKLES = (".pt", ".pth", ".bin")
-NOTE = "The embedded world needs none of the optional parts. Wan 2.1 needs its transformer, VAE and text encoder; its rewards are not there yet."
+NOTE = "The embedded world needs none of the optional parts. Wan 2.1 needs its transformer, VAE and text encoder, its rewards HPSv3 and VideoAlign."
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part astro does without: found where `module` is installed and a file in the checkpoints folder matches one of `files`."""
+    """A part astro does without: found where `module` is installed, a file in the checkpoints folder matches one of `files`, and nothing `lacks`."""
 
     key: str
     label: str
@@ -38,12 +39,14 @@ class Part:
     enables: str
     files: tuple[str, ...] = ()  # glob patterns below the folder, safetensors first; none: the module is enough
     module: str | None = None
+    lacks: Callable[[], str] = lambda: ""  # what else it needs and where to put it
 
 
 OPTIONAL = (
-    Part("hpsv3", "HPSv3", "scorer", "HPSv3 columns; visual-quality reward of Wan recipes", ("HPSv3.safetensors",)),
+    Part("hpsv3", "HPSv3", "scorer", "HPSv3 columns; visual-quality reward of Wan recipes", ("HPSv3.safetensors",),
+         lacks=scorer_places.missing_hpsv3),
     Part("videoalign", "VideoAlign", "scorer", "MQ columns; motion and alignment rewards of Wan recipes",
-         ("VideoReward/**/adapter_model.safetensors", "VideoReward/**/model.pth")),
+         ("VideoReward/**/adapter_model.safetensors", "VideoReward/**/model.pth"), lacks=scorer_places.missing_videoalign),
     Part("vbench", "VBench", "scorer", "Total, Quality and Semantic columns on Wan 2.1 videos", module="vbench"),
     Part("wan_transformer", "Wan 2.1 T2V 1.3B transformer", "checkpoint", "the teacher and critic of Wan distillation",
          ("Wan2.1-T2V-1.3B*/transformer/*.safetensors", "Wan2.1-T2V-1.3B*/diffusion_pytorch_model*.safetensors")),
@@ -177,8 +180,8 @@ def look_for(part: Part, folder: Path) -> dict[str, Any]:
         missing = f"the package {part.module}"
     elif part.files and path is None:
         missing = part.files[0]
-    elif path is not None and path.suffix in PICKLES and part.kind == "scorer":
-        missing = f"{path.name} as safetensors: a scorer's pickle is not read"
+    else:
+        missing = part.lacks()
     return {
         "key": part.key, "kind": part.kind, "label": part.label, "found": not missing, "path": str(path) if path else None,
         "missing": missing, "enables": part.enables,

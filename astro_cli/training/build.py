@@ -20,7 +20,8 @@ from astro_cli.models.roles import Roles
 from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, Setting
-from astro_cli.recipe import Recipe
+from astro_cli.recipe import ExperienceSpec, Recipe
+from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.shapes.codec import ShapesCodec
 
@@ -65,7 +66,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
 
     Raises:
         CheckpointError: weights that are missing, damaged or of another size.
-        RecipeError: a student to be aligned that streams in blocks of another size, or whose backbone has no scorers.
+        RecipeError: a student to be aligned that streams in blocks of another size, or rewards whose scorers are missing.
     """
     wanted = wanted_roles(recipe)
     _check_block(recipe)
@@ -95,13 +96,18 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
     return setting, backbone
 
 
+def scored(experience: ExperienceSpec) -> dict[str, float]:
+    """Weights of the rewards that are scored; one of weight 0 only where a primary is to be judged by it."""
+    return {key: weight for key, weight in experience.rewards.items() if weight or experience.primary is not None}
+
+
 def _check_scorers(recipe: Recipe) -> None:
-    """Rewards are scored by the backbone's own scorers; only the embedded world has some."""
+    """The embedded world carries its scorers; those of Wan must be on this machine before anything is rolled out."""
     for name in recipe.order:
         experience = recipe.stages[name].experience
-        if recipe.backbone != "shapes" and experience is not None:
-            what = f"found {', '.join(experience.rewards)}, the backbone {recipe.backbone!r} has no scorers yet"
-            raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint="its recipes can be checked with --dry-run")
+        if recipe.backbone == "wan" and experience is not None and (lack := scorer_places.missing_rewards(scored(experience))):
+            what = f"found {', '.join(scored(experience))}, whose scorers are not here"
+            raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint=f"{lack}; --dry-run checks the recipe without them")
 
 
 def _check_block(recipe: Recipe) -> None:

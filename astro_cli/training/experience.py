@@ -16,12 +16,26 @@ from astro_cli.objectives.base import Batch, Setting
 from astro_cli.recipe import ExperienceSpec, resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
+from astro_cli.training.build import scored
 from astro_cli.training.clips import Clips, Roller, window_start
 from astro_cli.training.collapse import CollapseWatch
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import own_rows
 from astro_cli.training.samples import Sample
 from astro_cli.training.sources import PromptSource
+
+
+def _load(keys: list[str], backbone: Backbone, device: torch.device) -> list[Reward]:
+    """The backbone's own scorers; Wan's are networks, read from their files now.
+
+    Raises:
+        CheckpointError: a scorer's weights are missing, damaged or of another model.
+    """
+    if backbone.name == "shapes":
+        return [REWARDS[key]() for key in keys]
+    from astro_cli.rewards.wan import load_rewards  # with transformers: seconds that the embedded world does without
+
+    return load_rewards(keys, backbone.fps, device)
 
 
 class ExperienceSource:
@@ -32,12 +46,14 @@ class ExperienceSource:
     ) -> None:
         self.spec, self.prompts, self.setting, self.backbone = spec, prompts, setting, backbone
         self.accelerator, self.stage = accelerator, stage
-        self.weights = {key: weight for key, weight in spec.rewards.items() if weight or spec.primary is not None}
+        self.weights = scored(spec)
         self.primary = spec.primary or next(iter(self.weights))
-        rewards: list[Reward] = [REWARDS[key]() for key in self.weights]
-        self.roller = Roller(spec, setting, backbone, rewards)
+        rewards = _load(list(self.weights), backbone, setting.device)
+        frames = backbone.num_frames(spec.clip or spec.frames or setting.frames)
+        unweighted = [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []  # Wan's cost a network each
+        watched: list[Reward] = _load(unweighted, backbone, setting.device)  # weight 0: logged, not optimised
+        self.roller = Roller(spec, setting, backbone, rewards + [reward for reward in watched if frames >= reward.num_frames_min])
         for reward in rewards:
-            frames = spec.clip or self.roller.frames
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
                 raise RecipeError("video.frames" if spec.clip is None else f"stages.{stage}.experience.clip", reward.key, what)
@@ -87,11 +103,12 @@ class ExperienceSource:
         """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the samples."""
         total_PG = torch.stack([clips.scores[key] * weight for key, weight in self.weights.items()]).sum(0).reshape(-1, self.spec.group)
         everyone_PG = self._gather(total_PG)
-        scores_N = {key: self._gather(value) for key, value in clips.scores.items()}
+        logged_N = {key: self._gather(value) for key, value in clips.scores.items()}
+        scores_N = {key: logged_N[key] for key in self.weights}
         self._refuse_constant(scores_N, step)
         credit_PG = self.advantage.credit(everyone_PG, {})
         credit = credit_PG[mine].flatten()
-        self.metrics |= describe_rewards(scores_N, everyone_PG.flatten(), total_PG, credit) | describe_credit(credit_PG)
+        self.metrics |= describe_rewards(logged_N, everyone_PG.flatten(), total_PG, credit) | describe_credit(credit_PG)
         self.metrics |= describe_disagreement(scores_N, self.primary)
         self._watch(everyone_PG, clips)
         self._pick_samples(step, clips, prompts, total_PG.flatten())

@@ -325,5 +325,5 @@ def test_doctor_finds_checkpoints_and_says_what_is_missing(doctor_json, tmp_path
     assert found["causal_forcing"]["found"]
     (tmp_path / "VideoReward").mkdir()
     (tmp_path / "VideoReward" / "model.pth").touch()
-    assert "a scorer's pickle is not read" in parts()["videoalign"]["missing"]
+    assert "put model_config.json of KlingTeam/VideoReward into" in parts()["videoalign"]["missing"]
     assert found["self_forcing"]["missing"] == "self_forcing_dmd.safetensors"

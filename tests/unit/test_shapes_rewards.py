@@ -168,13 +168,3 @@ def test_ta_counts_only_what_is_stated() -> None:
     assert ta.score(blue, ["a blue thing"]).item() > 0.95
     assert ta.score(blue, ["a yellow thing"]).item() < 0.05
     assert ta.score(blue, ["a thing"]).item() == 0.0  # nothing stated, nothing to agree with: a constant
-
-
-def test_a_backbone_without_scorers_is_not_scored_by_the_embedded_worlds():
-    from astro_cli.config.errors import RecipeError
-    from astro_cli.recipe import load_recipe
-    from astro_cli.training.build import _check_scorers
-
-    _check_scorers(load_recipe("astrolabe_causal_shapes"))
-    with pytest.raises(RecipeError, match="rewards: found vq, mq, ta, the backbone 'wan' has no scorers yet"):
-        _check_scorers(load_recipe("astrolabe_causal"))

@@ -1,0 +1,91 @@
+"""A judge behind an OpenAI-compatible chat endpoint: frames and a question -> its text. Reads no rubric and keeps no key.
+
+Dimensions: T frame, H, W pixel rows and columns, C colour.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from astro_cli.config.errors import RecordError
+from eval.judges import places
+
+TRIES = 4
+PAUSE = 1.0  # seconds before the second try; doubled after each
+AGAIN = (408, 425, 429, 500, 502, 503, 504)  # answers that may be different later
+QUALITY = 95  # of the JPEGs that are sent
+QUOTED = 200  # characters of an error's body
+
+
+class EndpointError(RecordError):
+    """The endpoint refuses, cannot be reached, or does not speak the protocol."""
+
+
+class Endpoint:
+    """Asks greedily (temperature 0, seed 0).
+
+    Args:
+        url: up to and with the version, for example "http://127.0.0.1:8000/v1".
+        key: sent as bearer token where there is one.
+        seconds: an answer may take.
+    """
+
+    def __init__(self, url: str, model: str, key: str = "", seconds: float = 300.0, max_tokens: int = 512) -> None:
+        self.url, self.model, self.key, self.seconds, self.max_tokens = url, model, key, seconds, max_tokens
+
+    def ask(self, text: str, frames_THWC: np.ndarray, times: list[float]) -> str:
+        """The answer to a question about a video, given as pictures in order with their times in seconds.
+
+        Raises:
+            EndpointError: refused, unreachable after four tries, or an answer that is no chat completion.
+
+        **Deviations:** pictures with their times instead of one video, which the common protocol does not know.
+        """
+        content: list[dict[str, Any]] = []
+        for frame_HWC, seconds in zip(frames_THWC, times, strict=True):
+            content += [{"type": "text", "text": f"<{seconds:.1f} seconds>"}, {"type": "image_url", "image_url": {"url": _data_url(frame_HWC)}}]
+        content.append({"type": "text", "text": text})
+        messages = [{"role": "user", "content": content}]
+        body = {"model": self.model, "messages": messages, "temperature": 0, "seed": 0, "max_tokens": self.max_tokens}
+        reply = self._post(body)
+        try:
+            answer = json.loads(reply)["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise EndpointError(self.url, "choices[0].message.content", f"not in the answer: {reply[:QUOTED]!r}") from error
+        if not isinstance(answer, str):
+            raise EndpointError(self.url, "choices[0].message.content", f"found {type(answer).__name__}, expected text")
+        return answer
+
+    def _post(self, body: dict[str, Any]) -> str:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers)
+        what = ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(PAUSE * 2 ** (attempt - 1))
+            try:
+                with urllib.request.urlopen(request, timeout=self.seconds) as reply:
+                    return reply.read().decode("utf-8", "replace")
+            except urllib.error.HTTPError as error:
+                what = f"HTTP {error.code}: {error.read().decode('utf-8', 'replace')[:QUOTED]}"
+                if error.code not in AGAIN:
+                    hint = f"check {places.KEY_VARIABLE} and {places.MODEL_VARIABLE}" if error.code in (401, 403, 404) else ""
+                    raise EndpointError(self.url, self.model, what, hint=hint) from error
+            except (OSError, ValueError) as error:  # unreachable, timed out, cut off; a URL that is none
+                what = f"no answer: {error}"
+        raise EndpointError(self.url, self.model, f"{what} ({TRIES} tries)", hint=f"is the server at {places.URL_VARIABLE} running?")
+
+
+def _data_url(frame_HWC: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(frame_HWC).save(buffer, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,47 @@
+"""`astro rl` on Wan 2.1 from tiny random folders in the real layouts: transformer, VAE, text encoder, HPSv3 and VideoAlign, one epoch and its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import reward_folders
+from test_training import run
+from wan_folder import write_wan_folder
+
+SETS = (
+    "model.dim=24", "model.ffn_dim=32", "model.num_heads=2", "model.num_layers=2", "model.freq_dim=8", "model.text_dim=16", "video.frames=3",
+    "video.height=4", "video.width=6", "lora.rank=2", "lora.alpha=2", "stages.nft.steps=1", "stages.nft.batch=2", "stages.nft.accumulate=1",
+    "stages.nft.experience.prompts=1", "stages.nft.experience.group=2", "stages.nft.experience.parallel=2", "runtime.precision=no",
+    "runtime.gradient_checkpointing=false", "runtime.device=cpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    folder = write_wan_folder(tmp_path / "checkpoints" / "Wan2.1-T2V-1.3B-Diffusers")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a large red circle moves right\n")
+    sets = [*SETS, f"base.student={folder}", f"stages.nft.data.prompts={prompts}"]
+    return ["rl", "--recipe", "astrolabe_causal", "--out", str(tmp_path / "run"), *(part for item in sets for part in ("--set", item))]
+
+
+def test_rl_on_wan_scores_with_hpsv3_and_videoalign(arguments, tmp_path, monkeypatch):
+    reward_folders.write_hpsv3(tmp_path / "checkpoints")
+    reward_folders.write_videoalign(tmp_path / "checkpoints")
+    assert run(arguments, monkeypatch) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    for key in ("vq", "mq", "ta"):
+        assert any(key in name and isinstance(value, float) for name, value in metrics.items() if name.startswith("reward"))
+    assert (tmp_path / "run" / "final" / "lora").is_dir()
+
+
+def test_rl_on_wan_without_scorers_leaves_no_folder_and_says_where_they_belong(arguments, tmp_path, monkeypatch, capsys):
+    assert run(arguments, monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert "stages.nft.experience.rewards: found vq, mq, ta, whose scorers are not here" in error
+    assert str(tmp_path / "checkpoints" / "eval" / "HPSv3" / "HPSv3.safetensors") in error.replace("\n", "")
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
