@@ -123,7 +123,8 @@ class ExperienceSpec(Config):
     """What an RL step collects: groups of clips per prompt, their rewards, and the credit each clip gets.
 
     A group is `group` whole videos from their own noise (`rollout = "sequence"`), or `group` candidates of one clip that continue one shared history
-    (`rollout = "clip"`). Frames are latent frames. A reward of weight 0 is scored where `primary` is given: it helps to judge the primary one.
+    (`rollout = "clip"`). Frames are latent frames. A reward of weight 0 is not optimised: where `primary` is given, it
+    helps to judge the primary one; else it is scored for the log, in the embedded world only.
     """
 
     prompts: int = Field(gt=0)

@@ -23,6 +23,7 @@ LineStyle = Literal["-", "--", "-.", ":"]
 Bounds = tuple[float, float, float]  # mean, low, high
 
 NOT_RUN = "not run"
+MEANING = "thick: mean over seeds; thin: each seed; shaded: lowest to highest seed"
 # Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies; line styles tell the arms apart without colour.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":")
@@ -30,6 +31,7 @@ BASE_COLOR, TUNED_COLOR = "#9A9CA5", PALETTE[0]  # base recedes: gray
 STYLE = {"font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False}
 DPI = 144
 PANEL_IN = (4.8, 3.2)  # two beside each other fill a page, one a phone
+LEGEND_IN = 0.7  # height
 MAX_COLUMNS = 2
 LEGEND_COLUMNS = 2  # names of arms are long
 BAR_IN = 0.27  # height of a bar and its share of the gap
@@ -39,6 +41,11 @@ TITLES = {
     "reward/vq": "VQ: visual quality",
     "reward/mq": "MQ: motion quality",
     "reward/ta": "TA: text alignment",
+    "student/x0_norm": "Norm of the predicted x0",
+    "student/loss": "Student loss",
+    "critic/loss": "Critic loss",
+    "codec/loss": "Codec loss",
+    "codec/psnr": "Codec PSNR (dB)",
 }
 
 
@@ -71,25 +78,42 @@ def reward_curves(
     runs: Mapping[str, Sequence[Sequence[Row]]],
     path: str | Path,
     keys: Sequence[str] = ("reward/total", "reward/vq", "reward/mq", "reward/ta"),
+    window: int = 1,
+    base: Mapping[str, float] | None = None,
+    legend: bool = True,
 ) -> None:
-    """A PNG with a panel per key: each arm's seeds thin, their mean thick, the range from lowest to highest seed shaded."""
+    """A PNG with a panel per key: each arm's seeds thin, their mean thick, the range from lowest to highest seed shaded.
+
+    Args:
+        window: epochs of a centred moving average over every seed's curve; the legend says so. 1 draws the curves as they are.
+        base: what the untuned base scores, by key: a dashed gray line.
+        legend: which line is whose, in the figure; a page with a panel per picture says it once (`arm_style`).
+    """
     columns = min(MAX_COLUMNS, len(keys))
     lines = -(-len(keys) // columns)
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(PANEL_IN[0] * columns, PANEL_IN[1] * lines + 0.7), layout="constrained", dpi=DPI)
+        figure = Figure(figsize=(PANEL_IN[0] * columns, PANEL_IN[1] * lines + (LEGEND_IN if legend else 0)), layout="constrained", dpi=DPI)
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for panel, key in zip(panels, keys, strict=False):
-            _curve_panel(panel, key, runs)
+            _curve_panel(panel, key, runs, window, (base or {}).get(key))
         for panel in panels[len(keys) :]:
             panel.set_axis_off()
-        _curve_legend(figure, runs)
+        if legend:
+            _curve_legend(figure, runs, columns, window, base is not None)
         _save(figure, path)
 
 
-def _curve_panel(panel: Axes, key: str, runs: Mapping[str, Sequence[Sequence[Row]]]) -> None:
-    drawn = [_draw_arm(panel, index, [_series(rows, key) for rows in seeds]) for index, seeds in enumerate(runs.values())]
+def _curve_panel(panel: Axes, key: str, runs: Mapping[str, Sequence[Sequence[Row]]], window: int, base: float | None) -> None:
+    curves = [[series for rows in seeds if (series := _series(rows, key))] for seeds in runs.values()]
+    if base is not None and any(curves):
+        panel.axhline(base, color=BASE_COLOR, linestyle="--", linewidth=1.6)
+    drawn = [_draw_arm(panel, index, [_smooth(series, window) for series in seeds]) for index, seeds in enumerate(curves)]
     panel.set_title(TITLES.get(key, key), loc="left")
-    panel.set_xlabel("epoch")
+    silent = [arm for (arm, seeds), own in zip(runs.items(), drawn, strict=True) if seeds and not own]
+    if silent and any(drawn):
+        panel.set_title(f"not logged: {', '.join(silent)}", loc="right", fontsize=9, color="#666666")
+    is_rl = any("reward/total" in row for seeds in runs.values() for rows in seeds for row in rows[:1])
+    panel.set_xlabel("epoch" if is_rl or key.startswith("reward/") else "step")
     panel.set_ylabel("mean reward (no unit)" if key.startswith("reward/") else "value")
     if not any(drawn):
         _say_not_run(panel)
@@ -113,12 +137,17 @@ def _series(rows: Sequence[Row], key: str) -> dict[int, float]:
     return values
 
 
+def _smooth(series: dict[int, float], window: int) -> dict[int, float]:
+    """Means over `window` epochs around each, over fewer at the two ends."""
+    epochs, values, reach = list(series), list(series.values()), window // 2
+    return {epoch: float(np.mean(values[max(0, i - reach) : i + reach + 1])) for i, epoch in enumerate(epochs)}
+
+
 def _draw_arm(panel: Axes, index: int, seeds: list[dict[int, float]]) -> bool:
     """Draw an arm's curves; False if no seed has any."""
-    seeds = [series for series in seeds if series]
     if not seeds:
         return False
-    color, line = _arm_style(index)
+    color, line = arm_style(index)
     if len(seeds) > 1:
         for series in seeds:
             panel.plot(list(series), list(series.values()), color=color, linewidth=0.8, alpha=0.55)
@@ -129,16 +158,23 @@ def _draw_arm(panel: Axes, index: int, seeds: list[dict[int, float]]) -> bool:
     return True
 
 
-def _arm_style(index: int) -> tuple[str, LineStyle]:
+def arm_style(index: int) -> tuple[str, LineStyle]:
+    """Colour and line of the arm in this place."""
     return PALETTE[index % len(PALETTE)], LINES[index % len(LINES)]
 
 
-def _curve_legend(figure: Figure, runs: Mapping[str, Sequence[Sequence[Row]]]) -> None:
-    handles = [Line2D([], [], color=c, linestyle=s, linewidth=2.6) for c, s in map(_arm_style, range(len(runs)))]
+def _curve_legend(figure: Figure, runs: Mapping[str, Sequence[Sequence[Row]]], columns: int, window: int, has_base: bool) -> None:
+    """As wide as the panels: one name a line where there is one column."""
+    handles = [Line2D([], [], color=c, linestyle=s, linewidth=2.6) for c, s in map(arm_style, range(len(runs)))]
     labels = [f"{arm} ({_seeds(len(seeds))})" for arm, seeds in runs.items()]
-    title = "thick: mean over seeds; thin: each seed; shaded: lowest to highest seed" if any(len(s) > 1 for s in runs.values()) else None
+    said = [MEANING] if any(len(s) > 1 for s in runs.values()) else []
+    said += [f"every curve is a moving average over {window} epochs"] if window > 1 else []
+    said += ["dashed gray: the base, on held-out prompts"] if has_base else []
+    title = "\n".join(said) or None
+    if title is not None and columns == 1:
+        title = title.replace("; shaded", ";\nshaded")
     if handles:
-        columns = min(len(handles), LEGEND_COLUMNS)
+        columns = min(len(handles), columns, LEGEND_COLUMNS)
         figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, title=title, title_fontsize=11, handlelength=3)
 
 

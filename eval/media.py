@@ -95,10 +95,12 @@ def upscale(frames: np.ndarray, scale: int) -> np.ndarray:
 # --- contact sheet
 
 
-def contact_sheet(rows: Sequence[tuple[str, Clip]], path: str | Path, scale: int = 4, every: int = 1, apart: int = 1) -> None:
+def contact_sheet(
+    rows: Sequence[tuple[str, Clip]], path: str | Path, scale: int = 4, every: int = 1, apart: int = 1, fps: float | None = None
+) -> None:
     """A PNG with one row per clip: its label above its frames, every `every`-th of them, numbered at the top.
 
-    `apart` is how many frames of the video lie between two of a clip, for the numbers.
+    `apart` is how many frames of the video lie between two of a clip, for the numbers. With `fps` they are seconds.
     """
     if not rows or every < 1:
         raise ValueError(f"a contact sheet needs rows and every >= 1, found {len(rows)} rows, every {every}")
@@ -109,7 +111,7 @@ def contact_sheet(rows: Sequence[tuple[str, Clip]], path: str | Path, scale: int
     heights = [len(text) * line + clip.shape[1] + ROW_GAP_PX for text, clip in zip(labels, clips, strict=True)]
     sheet = Image.new("RGB", (width + 2 * MARGIN_PX, MARGIN_PX + numbers + sum(heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _draw_numbers(draw, max(clips, key=len), every * apart)
+    _draw_numbers(draw, max(clips, key=len), every * apart, fps)
     top = MARGIN_PX + numbers
     for text, clip, height in zip(labels, clips, heights, strict=True):
         for index, words in enumerate(text):
@@ -138,13 +140,14 @@ def _column(clip: np.ndarray, index: int) -> int:
     return MARGIN_PX + index * (clip.shape[2] + GUTTER_PX)
 
 
-def _draw_numbers(draw: ImageDraw.ImageDraw, clip: np.ndarray, every: int) -> None:
-    """Frame numbers over the columns of the longest clip, as many as have room."""
+def _draw_numbers(draw: ImageDraw.ImageDraw, clip: np.ndarray, every: int, fps: float | None) -> None:
+    """Frame numbers, or with `fps` seconds, over the columns of the longest clip, as many as have room."""
     font = _font(NUMBER_FONT_PX)
     wanted = font.getlength(f"frame {every * len(clip)} ")
     stride = max(1, int(np.ceil(wanted / (clip.shape[2] + GUTTER_PX))))
     for index in range(0, len(clip), stride):
-        text = f"frame {index * every}" if index == 0 else str(index * every)
+        number = str(index * every) if fps is None else f"{index * every / fps:.4g} s"
+        text = f"frame {number}" if index == 0 and fps is None else number
         draw.text((_column(clip, index), MARGIN_PX - 4), text, fill=QUIET, font=font)
 
 
@@ -188,27 +191,32 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def side_by_side(left: Clip, right: Clip, labels: tuple[str, str] = ("base", "tuned"), scale: int = 8) -> np.ndarray:
-    """Two clips of one size as one (T, H', W', 3) uint8 clip under a caption band.
+    """Two clips in a row, see `in_a_row`."""
+    return in_a_row((left, right), labels, scale)
+
+
+def in_a_row(clips: Sequence[Clip], labels: Sequence[str], scale: int = 8) -> np.ndarray:
+    """Clips of one size as one (T, H', W', 3) uint8 clip under a caption band.
 
     The clips are enlarged here, before the captions are drawn, so that the letters are sharp: write the result with `scale=1`.
     """
-    panes = [upscale(_clip(clip), scale) for clip in (left, right)]
-    if panes[0].shape != panes[1].shape:
-        raise ValueError(f"clips side by side must have one shape, found {np.shape(left)} and {np.shape(right)}")
+    panes = [upscale(_clip(clip), scale) for clip in clips]
+    if len({pane.shape for pane in panes}) != 1:
+        raise ValueError(f"clips side by side must have one shape, found {' and '.join(str(np.shape(clip)) for clip in clips)}")
     frames, height, width, _ = panes[0].shape
     gap = max(MIN_GAP_PX, scale // 2)
     band = _caption_band(labels, width, gap)
     divider = np.full((frames, height, gap, 3), BAND, dtype=np.uint8)
-    pair = np.concatenate([panes[0], divider, panes[1]], axis=2)
-    return np.concatenate([np.broadcast_to(band, (frames, *band.shape)), pair], axis=1)
+    row = np.concatenate([part for pane in panes for part in (divider, pane)][1:], axis=2)
+    return np.concatenate([np.broadcast_to(band, (frames, *band.shape)), row], axis=1)
 
 
-def _caption_band(labels: tuple[str, str], pane: int, gap: int) -> np.ndarray:
+def _caption_band(labels: Sequence[str], pane: int, gap: int) -> np.ndarray:
     size = max(MIN_FONT_PX, pane // BAND_FONT_SHARE)
     while size > MIN_FONT_PX and any(_font(size).getlength(label) > pane for label in labels):
         size -= 1
     height = _line_height(size) + size // 3
-    band = Image.new("RGB", (2 * pane + gap, height), BAND)
+    band = Image.new("RGB", (len(labels) * (pane + gap) - gap, height), BAND)
     draw = ImageDraw.Draw(band)
     for index, label in enumerate(labels):
         text = _shorten(label, _font(size), pane)

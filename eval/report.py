@@ -15,6 +15,8 @@ from pathlib import Path
 
 from astro_cli.config.errors import RecordError
 from eval.media import written_whole
+from eval.renderers.html import caption_of, scrolling
+from eval.report_style import STYLE
 
 PICTURE_TYPES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 VIDEO_TYPES = {".mp4": "video/mp4"}
@@ -35,9 +37,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Fragment:
-    """HTML from this package, e.g. `eval.render.render(..., "html")`."""
+    """HTML from this package, e.g. `eval.render.render(..., "html")`. `entry` (an id in it, a name) lists it in the contents."""
 
     html: str
+    entry: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,30 @@ class Picture:
 
 @dataclass(frozen=True)
 class Video:
-    """An MP4 with controls; it repeats, and starts when asked to."""
+    """An MP4 with controls; it repeats, and starts when asked to. Its contact sheet, if any, stands below it, and in its place in print."""
 
     path: Path
     alt: str
     caption: str = ""
+    sheet: Path | None = None
 
 
-Part = Text | Fragment | Grid | Picture | Video
+@dataclass(frozen=True)
+class Beside:
+    """Pictures beside each other where there is room for two, else below each other."""
+
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Parts behind one line that opens them. Print has them only where they are open."""
+
+    summary: str
+    parts: Sequence[Part]
+
+
+Part = Text | Fragment | Grid | Picture | Video | Beside | Folded
 
 
 @dataclass(frozen=True)
@@ -110,8 +129,18 @@ def _page(title: str, intro: str, sections: Sequence[Section], protocol: Mapping
 def _contents(sections: Sequence[Section]) -> str:
     if len(sections) < CONTENTS_FROM:
         return ""
-    entries = "".join(f'<li><a href="#s{index}">{html.escape(s.heading)}</a></li>' for index, s in enumerate(sections, start=1))
+    entries = "".join(f"<li>{_link(f's{index}', s.heading)}{_entries(s)}</li>" for index, s in enumerate(sections, start=1))
     return f'<nav aria-label="Contents"><ol>{entries}</ol></nav>'
+
+
+def _entries(section: Section) -> str:
+    listed = [part.entry for part in section.parts if isinstance(part, Fragment) and part.entry is not None]
+    items = "".join(f"<li>{_link(anchor, name)}</li>" for anchor, name in listed)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _link(anchor: str, name: str) -> str:
+    return f'<a href="#{html.escape(anchor)}">{html.escape(name)}</a>'
 
 
 def _section(index: int, section: Section) -> str:
@@ -123,7 +152,7 @@ def _footer(protocol: Mapping[str, object]) -> str:
     if not protocol:
         return ""
     rows = "".join(f'<tr><th scope="row">{html.escape(key)}</th><td>{html.escape(_value(value))}</td></tr>' for key, value in protocol.items())
-    return f"<footer>\n<h2>Protocol</h2>\n{_scrolling(f'<table><tbody>{rows}</tbody></table>', 'Protocol')}\n</footer>"
+    return f"<footer>\n<h2>Protocol</h2>\n{scrolling(f'<table><tbody>{rows}</tbody></table>', 'Protocol')}\n</footer>"
 
 
 def _value(value: object) -> str:
@@ -148,6 +177,10 @@ def _part(part: Part) -> str:
             return _picture(part)
         case Video():
             return _video(part)
+        case Beside():
+            return f'<div class="beside">{"".join(map(_picture, part.pictures))}</div>'
+        case Folded():
+            return "\n".join([f"<details><summary>{_inline(part.summary)}</summary>", *map(_part, part.parts), "</details>"])
 
 
 def _text(text: Text) -> str:
@@ -164,36 +197,51 @@ def _inline(text: str) -> str:
 def _grid(grid: Grid) -> str:
     if any(len(row) != len(grid.head) for row in grid.rows):
         raise ValueError(f"every row of a grid needs {len(grid.head)} cells")
-    caption = f"<caption>{html.escape(grid.caption)}</caption>" if grid.caption else ""
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in grid.head)
+    caption = caption_of(grid.caption) if grid.caption else ""
+    kinds = map(_kind, grid.rows[0] if grid.rows else [""] * len(grid.head))
+    head = "".join(f'<th scope="col"{kind}>{html.escape(cell)}</th>' for cell, kind in zip(grid.head, kinds, strict=True))
     rows = "".join(f"<tr>{_grid_cells(row)}</tr>" for row in grid.rows)
     table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return _scrolling(table, grid.caption or "Table")
+    return scrolling(table, grid.caption or "Table")
 
 
 def _grid_cells(row: Sequence[object]) -> str:
-    first, *others = (html.escape(_value(cell)) for cell in row)
-    return f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others)
+    first, *others = row
+    name = _inline(_value(first)).replace("_", "_<wbr>")  # names of arms and runs are long: a phone breaks them there
+    return f'<th scope="row">{name}</th>' + "".join(map(_grid_cell, others))
 
 
-def _scrolling(inner: str, name: str) -> str:
-    """A box that scrolls sideways; it takes the focus, so that the keyboard can scroll it too."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(name)}">{inner}</div>'
+def _grid_cell(cell: object) -> str:
+    return f"<td{_kind(cell)}>{_inline(_value(cell))}</td>"
+
+
+def _kind(cell: object) -> str:
+    """Words stand left and are wrapped, numbers right."""
+    return ' class="text"' if isinstance(cell, str) else ""
 
 
 def _picture(picture: Picture) -> str:
-    image = f'<img src="{_data_uri(picture.path, PICTURE_TYPES)}" alt="{html.escape(picture.alt)}">'
-    return _figure(_scrolling(image, picture.alt) if picture.wide else image, picture.caption)
+    image = _image(picture.path, picture.alt)
+    return _figure(scrolling(image, picture.alt) if picture.wide else image, picture.caption)
+
+
+def _image(path: Path, alt: str) -> str:
+    return f'<img src="{_data_uri(path, PICTURE_TYPES)}" alt="{html.escape(alt)}">'
 
 
 def _video(video: Video) -> str:
     source = _data_uri(video.path, VIDEO_TYPES)
     name = html.escape(video.alt)
-    return _figure(f'<video src="{source}" aria-label="{name}" controls loop muted playsinline preload="auto">{name}</video>', video.caption)
+    player = f'<video src="{source}" aria-label="{name}" controls loop muted playsinline preload="auto">{name}</video>'
+    if video.sheet is None:
+        return _figure(player, video.caption)
+    alt = f"contact sheet: {video.alt}"
+    return _figure(player + scrolling(_image(video.sheet, alt), alt), video.caption, "clip")
 
 
-def _figure(inner: str, caption: str) -> str:
-    return f"<figure>{inner}{f'<figcaption>{_inline(caption)}</figcaption>' if caption else ''}</figure>"
+def _figure(inner: str, caption: str, kind: str = "") -> str:
+    opening = f'<figure class="{kind}">' if kind else "<figure>"
+    return f"{opening}{inner}{f'<figcaption>{_inline(caption)}</figcaption>' if caption else ''}</figure>"
 
 
 def _data_uri(path: Path, types: Mapping[str, str]) -> str:
@@ -239,49 +287,3 @@ def _check_fragment(fragment: str) -> None:
     check.close()
     if check.open:
         raise ValueError(f"a fragment leaves <{check.open[-1]}> open")
-
-
-# --- look
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1b1d23; --quiet: #5c606b; --line: #d9dbe1; --band: #f4f4f6; --link: #0b5cad; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #15171c; --ink: #e8e9ed; --quiet: #a3a7b3; --line: #363a45; --band: #20232b; --link: #7db8f5; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main, footer { max-width: 62rem; margin: 0 auto; padding: 1rem 1.1rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 1rem 0 .6rem; overflow-wrap: break-word; }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.2rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
-p { max-width: 46rem; margin: .6rem 0; }
-a { color: var(--link); }
-nav ol { padding-left: 1.3rem; }
-code { font: .9em ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
-code { background: var(--band); padding: .1em .3em; border-radius: 3px; }
-.scroll { overflow-x: auto; max-width: 100%; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
-caption { text-align: left; color: var(--quiet); padding-bottom: .4rem; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; vertical-align: top; }
-th[scope=row], th[scope=rowgroup], th:first-child, td:first-child { text-align: left; font-weight: 600; }
-thead th { background: var(--band); border-bottom: 2px solid var(--line); }
-th[scope=rowgroup] { color: var(--quiet); padding-top: .8rem; }
-.published { color: var(--quiet); }
-figure { margin: 1rem 0; }
-img, video { display: block; max-width: 100%; height: auto; border-radius: 4px; background: #fff; }
-.scroll > img { max-width: none; }
-figcaption, small { color: var(--quiet); font-size: .88rem; }
-figcaption { margin-top: .4rem; max-width: 46rem; }
-footer { color: var(--quiet); }
-footer td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
-@media print {
-  :root { color-scheme: light; --paper: #fff; --ink: #000; --quiet: #444; --line: #bbb; --band: #f2f2f2; --link: #000; }
-  body { font-size: 10.5pt; }
-  main, footer { max-width: none; padding: 0; }
-  nav { display: none; }
-  .scroll, .astro-table { overflow: visible !important; }
-  .scroll > img { max-width: 100%; }
-  th, td { white-space: normal; padding: .2rem .4rem; }
-  figure, tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
-}
-"""

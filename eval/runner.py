@@ -8,59 +8,73 @@ from typing import Any
 
 import torch
 
+from astro_cli.config.errors import CheckpointError
 from astro_cli.models.weights import digest
 from astro_cli.training.rundir import environment
 from eval import store
+from eval.arm_suites import ARM_SUITES, ArmSuite, Benchmark
 from eval.arms import Arm
 from eval.benchmarks import shapes
+from eval.benchmarks.oracle_scores import prompt_set_hash
+
+SHAPES = ARM_SUITES[shapes.NAME]
+RESOLUTION = [32, 32]
 
 
-def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Callable[[int, int], None]) -> dict[str, float]:
-    """Score one arm at one paired seed; returns the mean of every metric. Recorded scores of the same weights and prompts are reused."""
-    known = _known(arm, seed, count, results)
-    if known.keys() >= {"vq", "mq", "ta"}:
+def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Callable[[int, int], None], suite: ArmSuite = SHAPES) -> dict[str, float]:
+    """Score one arm at one paired seed; returns the mean of every metric. Recorded scores of the same weights and prompts are reused.
+
+    Raises:
+        CheckpointError: an arm of another backbone, or one that cannot make the suite's videos.
+    """
+    if arm.card["backbone"] != "shapes":
+        raise CheckpointError(arm.path, "backbone", f"found {arm.card['backbone']!r}, {suite.name} scores arms of 'shapes'")
+    benchmark = suite.benchmark()
+    known = _known(benchmark, arm, seed, count, results)
+    if known.keys() >= set(benchmark.METRICS):
         return {metric: _mean(list(record.scores)) for metric, record in known.items()}
-    scores = shapes.evaluate(arm, seed, shapes.held_out_prompts(count), progress)
-    _record(arm, seed, count, results, scores)
+    scores = benchmark.evaluate(arm, seed, benchmark.prompt_set(count), progress)
+    _record(benchmark, arm, seed, count, results, scores)
     return {metric: _mean(values) for metric, values in scores.items()}
 
 
 def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path) -> list[float]:
     """Mean frames per second of every (arm, seed), timed in turns; where one has no record yet, all are timed again, to be comparable."""
-    known = [_known(arm, seed, count, results).get("throughput") for arm, seed in pairs]
+    benchmark = SHAPES.benchmark()
+    known = [_known(benchmark, arm, seed, count, results).get("throughput") for arm, seed in pairs]
     if all(known):
         return [_mean(list(record.scores)) for record in known if record]
     rates = shapes.throughput([arm for arm, _ in pairs])
     for (arm, seed), found in zip(pairs, rates, strict=True):
-        _record(arm, seed, count, results, {"throughput": list(found)})
+        _record(benchmark, arm, seed, count, results, {"throughput": list(found)})
     return [_mean(list(found)) for found in rates]
 
 
-def _known(arm: Arm, seed: int, count: int, results: Path) -> dict[str, store.Record]:
-    """What is recorded of these weights on these prompts, by metric."""
-    prompt_hash, weights_hash = shapes.prompt_set_hash(shapes.held_out_prompts(count)), digest(arm.path)
-    path = store.record_path(results, shapes.NAME)
+def _known(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path) -> dict[str, store.Record]:
+    """What is recorded of these weights on these prompts by this version of the benchmark, by metric."""
+    path = store.record_path(results, benchmark.NAME)
     records = store.latest(store.load([path]) if path.is_file() else [])
-    wanted = (arm.name, seed, weights_hash, prompt_hash)
-    return {r.metric: r for r in records if (r.arm, r.seed, r.weights_hash, r.prompt_set_hash) == wanted}
+    wanted = (arm.name, seed, digest(arm.path), prompt_set_hash(benchmark.prompt_set(count)))
+    known = [r for r in records if (r.arm, r.seed, r.weights_hash, r.prompt_set_hash) == wanted]
+    return {r.metric: r for r in known if r.protocol["benchmark_version"] == benchmark.VERSION}
 
 
-def _record(arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]) -> None:
-    here, prompt_hash = environment("cpu", seed), shapes.prompt_set_hash(shapes.held_out_prompts(count))
+def _record(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]) -> None:
+    here, prompt_hash = environment("cpu", seed), prompt_set_hash(benchmark.prompt_set(count))
     for metric, values in scores.items():
         record = store.Record(
-            benchmark=shapes.NAME, backbone="shapes", arm=arm.name, seed=seed, metric=metric, direction="up", scores=values,
+            benchmark=benchmark.NAME, backbone="shapes", arm=arm.name, seed=seed, metric=metric, direction="up", scores=values,
             recipe_hash=arm.card["recipe_hash"], weights_hash=digest(arm.path), prompt_set_hash=prompt_hash,
-            protocol=_protocol(arm, count, here), commit=here["commit"] or "unknown", dirty=bool(here["dirty"]),
+            protocol=_protocol(benchmark, arm, count, here), commit=here["commit"] or "unknown", dirty=bool(here["dirty"]),
         )  # fmt: skip
-        store.append(store.record_path(results, shapes.NAME), record)
+        store.append(store.record_path(results, benchmark.NAME), record)
 
 
-def _protocol(arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
-    video = arm.card["video"]
+def _protocol(benchmark: Benchmark, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
     return {
-        "benchmark_version": shapes.VERSION, "num_frames": video["frames"], "fps": video["fps"], "resolution": [32, 32], "prompts": prompts,
-        "sampling": arm.card["sampling"], "versions": here["versions"], "device": here["device"], "threads": torch.get_num_threads(),
+        "benchmark_version": benchmark.VERSION, "num_frames": benchmark.num_frames(arm), "fps": arm.card["video"]["fps"], "resolution": RESOLUTION,
+        "prompts": prompts, **benchmark.protocol(arm), "sampling": arm.card["sampling"], "versions": here["versions"], "device": here["device"],
+        "threads": torch.get_num_threads(),
     }  # fmt: skip
 
 

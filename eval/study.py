@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from eval import figures, media, render, store
-from eval.arms import Arm, load_arm
+from eval import figures, media, render, sheets, store
+from eval.arms import load_arm
 from eval.benchmarks import shapes
+from eval.benchmarks.oracle_scores import prompt_set_hash
 from eval.joined import join
 from eval.report import Fragment, Picture, Section, write_report
 
-CLIPS = 6  # prompts shown per base
 CLIP_SCALE = 6  # pixels per world pixel
 CLIP_REPEATS = 3  # a nine-frame clip is over in a second
 
 
 def write_study(paper: str, tables: Sequence[str], runs: dict[str, list[Path]], prompts: int, folder: Path) -> Path:
     """Write tables/, figures/, clips/ and index.html under `folder` from its runs and its records on `prompts` held-out prompts; returns the page."""
-    prompt_hash = shapes.prompt_set_hash(shapes.held_out_prompts(prompts))  # a quick study and a full one may share the folder
+    prompt_hash = prompt_set_hash(shapes.prompt_set(prompts))  # a quick study and a full one may share the folder
     records = [record for record in store.load_results(folder) if record.prompt_set_hash == prompt_hash]
     rendered = []
     for name, item in zip(tables, join(tables, records), strict=True):
@@ -46,12 +46,11 @@ def write_study(paper: str, tables: Sequence[str], runs: dict[str, list[Path]], 
 def _clips(base: str, run: Path, folder: Path) -> Section:
     """Contact sheet and side-by-side clips, base and tuned from the same noise."""
     before, after = load_arm(base), load_arm(str(run))
-    prompts = shapes.held_out_prompts(CLIPS)
-    pair = [_frames(arm, prompts) for arm in (before, after)]
-    rows = [(f"{name}: {prompt}", clip[index]) for index, prompt in enumerate(prompts) for name, clip in zip(("base", "tuned"), pair, strict=True)]
+    prompts = shapes.prompt_set(sheets.SHORT_PROMPTS)
+    pair = [sheets.short_clips(arm, prompts) for arm in (before, after)]
     stem = _name(base)
     sheet = folder / "figures" / f"sheet_{stem}.png"
-    media.contact_sheet(rows, sheet, CLIP_SCALE)
+    sheets.write_short_sheet(prompts, pair, sheet)
     parts: list[Picture] = [
         Picture(sheet, f"contact sheet of {stem}", "Frames from left to right; base above, tuned below, same prompt and noise.", wide=True)
     ]
@@ -62,12 +61,6 @@ def _clips(base: str, run: Path, folder: Path) -> Section:
         media.write_mp4(frames, mp4, before.backbone.fps)
         parts.append(Picture(gif, f"base beside tuned: {prompt}", prompt))
     return Section(f"Clips: {stem}", parts)
-
-
-def _frames(arm: Arm, prompts: list[str]) -> np.ndarray:
-    """(prompts, T, H, W, 3) decoded clips at the benchmark's first noise seed."""
-    latents = arm.generate(prompts, shapes.noise_seeds(0, len(prompts)), arm.card["video"]["frames"])
-    return arm.backbone.decode(latents).permute(0, 1, 3, 4, 2).numpy()
 
 
 def _name(base: str) -> str:

@@ -30,7 +30,7 @@ WAYS = (*DIRECTIONS, *AXES)
 UNDEFINED = -1  # index of `way` and `speed` where the clip is still
 QUALITIES = ("sharpness", "cleanliness", "smoothness", "flicker", "identity", "dynamics", "presence")
 ATTRIBUTES = ("color", "size", "shape", "motion", "speed", "background", "texture")
-CHUNK = 128  # clips measured at once; bounds memory at about 0.3 GiB for 9 frames of 32 x 32
+CHUNK_FRAMES = 1152  # measured at once, of 128 clips of 9 frames; bounds memory at about 0.3 GiB for frames of 32 x 32
 
 # --- decision levels: midpoints between what the renderer can produce, its jitter included
 STILL_SPEED = 0.65  # the slowest motion is 1.35 per frame; tracking under noise of sigma 0.08 wanders by 0.2
@@ -93,7 +93,8 @@ def measure(frames_BTCHW: torch.Tensor) -> Measurement:
     """
     size = frames_BTCHW.shape[-1]
     assert frames_BTCHW.shape[2:] == (3, size, size), f"expected (B, T, 3, S, S), found {tuple(frames_BTCHW.shape)}"
-    parts = [_measure_chunk(chunk.float().cpu()) for chunk in frames_BTCHW.split(CHUNK)]
+    clips = max(1, CHUNK_FRAMES // frames_BTCHW.shape[1])
+    parts = [_measure_chunk(chunk.float().cpu()) for chunk in frames_BTCHW.split(clips)]
     names = [field.name for field in dataclasses.fields(Measurement)]
     return Measurement(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from eval.claims import Verdict
 from eval.renderers.data import dumps
-from eval.renderers.html import plain_table
+from eval.renderers.html import plain_table, scrolling
 from eval.renderers.markdown import pipe_table
 from eval.renderers.words import NO_COUNTERPART, interval_text, seeds
 
 HEADS = ("Claim", "Source", "What it says", "Verdict", "Effect [95 %]", "Seeds", "Backbone")
+ALIGNED = "llllrrl"
 PUBLISHED = "published numbers"
 
 
@@ -20,12 +21,11 @@ def claims_text(verdicts: Sequence[Verdict]) -> str:
 
 
 def claims_markdown(verdicts: Sequence[Verdict]) -> str:
-    return "\n".join(["**Claims**", "", *pipe_table(HEADS, [_cells(verdict) for verdict in verdicts], "llllrrl")])
+    return "\n".join(["**Claims**", "", *pipe_table(HEADS, [_cells(verdict) for verdict in verdicts], ALIGNED)])
 
 
 def claims_html(verdicts: Sequence[Verdict]) -> str:
-    table = plain_table("Claims", HEADS, [_cells(verdict) for verdict in verdicts])
-    return f'<div class="astro-table" style="overflow-x:auto;max-width:100%">\n{table}\n</div>'
+    return scrolling(plain_table("Claims", HEADS, [_cells(verdict) for verdict in verdicts], ALIGNED), "Claims")
 
 
 def claims_json(verdicts: Sequence[Verdict]) -> str:
@@ -33,7 +33,7 @@ def claims_json(verdicts: Sequence[Verdict]) -> str:
 
 
 def _lines(verdict: Verdict) -> list[str]:
-    measured = "" if verdict.effect is None else f"  {_effect(verdict)}"
+    measured = "" if verdict.effect is None else f"  {effect_text(verdict)}"
     count = f" ({seeds(verdict.n)}, {verdict.backbone})" if verdict.n else f" ({PUBLISHED})" if verdict.backbone is None else ""
     lines = [f"{verdict.verdict:<9}  {verdict.id:<18} {verdict.text} [{verdict.source}]{measured}{count}"]
     return lines + ([f"{'':<9}    - {word}: {text}" for text, word in verdict.parts] if len(verdict.parts) > 1 else [])
@@ -41,10 +41,10 @@ def _lines(verdict: Verdict) -> list[str]:
 
 def _cells(verdict: Verdict) -> list[str]:
     count = str(verdict.n) if verdict.n else NO_COUNTERPART
-    return [f"`{verdict.id}`", verdict.source, verdict.text, verdict.verdict, _effect(verdict), count, verdict.backbone or PUBLISHED]
+    return [f"`{verdict.id}`", verdict.source, verdict.text, verdict.verdict, effect_text(verdict), count, verdict.backbone or PUBLISHED]
 
 
-def _effect(verdict: Verdict) -> str:
+def effect_text(verdict: Verdict) -> str:
     if verdict.effect is None or verdict.low is None or verdict.high is None:
         return NO_COUNTERPART
     return interval_text(verdict.effect, verdict.low, verdict.high)

@@ -10,26 +10,39 @@ from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_line
 from eval.table import Difference, TableView
 
 TAGS = {"best": "strong", "second": "u"}
+PORTRAIT_COLUMNS = 8  # more need a page on its side
 
 
 def html(view: TableView, differences: Sequence[Difference]) -> str:
-    """The wrapping element scrolls sideways on a phone."""
-    compared = difference_lines(view, differences)
+    """On a phone each table scrolls sideways in its own box, the notes stay."""
+    compared, table = difference_lines(view, differences), grid(view)
+    kind = "astro-table wide" if len(table.heads) > PORTRAIT_COLUMNS else "astro-table"
     parts = [
-        f'<div class="astro-table" id="{_text(view.id)}" style="overflow-x:auto;max-width:100%">',
-        _grid(grid(view), f"{view.title} ({view.source}; backbone {view.backbone})"),
-        plain_table("Differences", DIFFERENCE_HEADS, compared) if compared else "",
+        f'<div class="{kind}" id="{_text(view.id)}">',
+        scrolling(_grid(table, f"{view.title} ({view.source}; backbone {view.backbone})"), view.title),
+        scrolling(plain_table("Differences", DIFFERENCE_HEADS, compared, "lllrrl"), f"Differences, {view.title}") if compared else "",
         *(f"<p><small>{with_code(note)}</small></p>" for note in notes(view, bool(compared))),
         "</div>",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def plain_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of text."""
-    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in heads)
-    body = ["<tr>" + "".join(f"<td>{with_code(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    lines = [f"<table>\n<caption>{_text(caption)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *body, "</tbody>\n</table>"]
+def scrolling(inner: str, name: str) -> str:
+    """A box that scrolls sideways; it takes the focus, so that the keyboard can scroll it too."""
+    return f'<div class="scroll" style="overflow-x:auto;max-width:100%" tabindex="0" role="region" aria-label="{_text(name)}">{inner}</div>'
+
+
+def caption_of(text: str) -> str:
+    """Its inner element can stay in sight while a wide table scrolls below it."""
+    return f"<caption><span>{_text(text)}</span></caption>"
+
+
+def plain_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], aligned: str) -> str:
+    """A table of text; `aligned` has one letter per column, l or r."""
+    kinds = [' class="text"' if letter == "l" else "" for letter in aligned]
+    head = "".join(f'<th scope="col"{kind}>{_text(cell)}</th>' for cell, kind in zip(heads, kinds, strict=True))
+    body = ["<tr>" + "".join(f"<td{k}>{with_code(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>" for row in rows]
+    lines = [f"<table>\n{caption_of(caption)}", f"<thead><tr>{head}</tr></thead>", "<tbody>", *body, "</tbody>\n</table>"]
     return "\n".join(lines)
 
 
@@ -40,7 +53,7 @@ def with_code(text: str) -> str:
 
 
 def _grid(table: Grid, caption: str) -> str:
-    lines = [f"<table>\n<caption>{_text(caption)}</caption>", f"<thead>{_heads(table)}</thead>"]
+    lines = [f"<table>\n{caption_of(caption)}", f"<thead>{_heads(table)}</thead>"]
     for group, held in by_group(table.lines):
         lines.append("<tbody>")
         if group:
@@ -67,7 +80,7 @@ def _cell(cell: GridCell) -> str:
     published = f'<span class="published">{_marked(cell.published, cell.mark)}{delta}{f" {ERRATUM_MARK}" if cell.erratum else ""}</span>'
     if cell.measured is None:
         return f"<td>{published}</td>"
-    return f'<td>{published} / <span class="measured">{_marked(cell.measured, cell.measured_mark)}</span></td>'
+    return f'<td>{published}<span class="slash"> / </span><span class="measured">{_marked(cell.measured, cell.measured_mark)}</span></td>'
 
 
 def _marked(text: str, mark: Mark) -> str:

@@ -282,4 +282,4 @@ def test_html_is_escaped() -> None:
     assert "<code>c</code>" in text
     hostile = evaluate(claims(compare(">")), [])[0].model_copy(update={"text": "<b>x</b>"})
     assert "&lt;b&gt;x" in claims_html([hostile])
-    assert re.search(r"<td>not run</td>", text)
+    assert re.search(r'<td class="text">not run</td>', text)

@@ -104,6 +104,29 @@ def test_arms_differ_in_colour_and_line(tmp_path: Path, drawn: list[Figure]) -> 
     assert first.get_linestyle() != second.get_linestyle()
 
 
+def test_a_moving_average_is_centred_and_shorter_at_the_ends(tmp_path: Path, drawn: list[Figure]) -> None:
+    reward_curves({"rl": [rows([0.0, 3.0, 6.0, 0.0])]}, tmp_path / "curves.png", keys=("reward/vq",), window=3)
+    (line,) = drawn[0].axes[0].lines
+    assert list(line.get_ydata()) == [1.5, 3, 3, 3]  # (0+3)/2, (0+3+6)/3, (3+6+0)/3, (6+0)/2
+    assert "moving average over 3 epochs" in drawn[0].legends[0].get_title().get_text()
+
+
+def test_the_base_is_a_dashed_line_where_its_score_is_known(tmp_path: Path, drawn: list[Figure]) -> None:
+    keys = ("reward/vq", "student/x0_norm")
+    run = [{"stage": "rl", "step": step, "reward/vq": 0.5, "student/x0_norm": 1.0} for step in range(2)]
+    reward_curves({"rl": [run]}, tmp_path / "curves.png", keys=keys, base={"reward/vq": 0.25})
+    rewards, norms = drawn[0].axes
+    assert list(rewards.lines[0].get_ydata()) == [0.25, 0.25]
+    assert rewards.lines[0].get_linestyle() == "--"
+    assert len(norms.lines) == 1
+    assert "dashed gray: the base" in drawn[0].legends[0].get_title().get_text()
+
+
+def test_an_arm_that_does_not_log_a_key_is_named(tmp_path: Path, drawn: list[Figure]) -> None:
+    reward_curves({"VQ only": [rows([0.1, 0.2])], "MQ only": [rows([0.3, 0.4], "reward/mq")]}, tmp_path / "c.png", keys=("reward/vq", "reward/mq"))
+    assert [panel.get_title(loc="right") for panel in drawn[0].axes] == ["not logged: MQ only", "not logged: VQ only"]
+
+
 def test_rows_without_the_key_and_later_stages(tmp_path: Path, drawn: list[Figure]) -> None:
     """Other stages' rows are skipped; a second stage with rewards follows the first instead of folding back over it."""
     run = [*rows([9.0], key="codec/loss", stage="codec"), *rows([0.1, 0.2]), *rows([0.3, 0.4], stage="long")]

@@ -14,7 +14,7 @@ from astro_cli.config.errors import OutputError, RecordError
 from eval.media import write_gif
 from eval.published import list_tables, load_table
 from eval.render import render
-from eval.report import Fragment, Grid, Picture, Section, Text, Video, write_report
+from eval.report import Beside, Folded, Fragment, Grid, Picture, Section, Text, Video, write_report
 from eval.table import build, differences
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source", "col", "wbr"}
@@ -102,7 +102,7 @@ def test_phone_print_and_dark(tmp_path: Path, files: dict[str, Path]) -> None:
     assert page.all("html") == [{"lang": "en"}]
     assert "@media print" in source
     assert "prefers-color-scheme: dark" in source
-    assert source.count('<div class="scroll"') == 2  # the grid and the wide picture
+    assert source.count('<div class="scroll"') == source.count('tabindex="0" role="region"') == 2  # the grid and the wide picture
 
 
 def test_all_text_is_escaped(tmp_path: Path, files: dict[str, Path]) -> None:
@@ -138,6 +138,45 @@ def test_contents_link_to_their_sections(tmp_path: Path) -> None:
     page = Page(path.read_text(encoding="utf-8"))
     targets = [(attrs["href"] or "").removeprefix("#") for attrs in page.all("a")]
     assert targets == [attrs["id"] for attrs in page.all("section")] == ["s1", "s2", "s3"]
+
+
+def test_fragments_are_listed_under_their_section(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    parts = [Fragment('<p id="x">x</p>', ("x", "Table <x>")), Fragment("<p>y</p>")]
+    write_report(path, "t", "", [Section("One", parts), Section("Two", []), Section("Three", [])], {})
+    source = path.read_text(encoding="utf-8")
+    assert '<a href="#s1">One</a><ul><li><a href="#x">Table &lt;x&gt;</a></li></ul></li>' in source
+    Page(source)
+
+
+def test_a_folded_part_is_closed_and_whole(tmp_path: Path, files: dict[str, Path]) -> None:
+    source = write(tmp_path, Folded("3 of 4 `not run`", [Text("inside"), Grid(["a"], [["b"]])]))
+    assert "<details><summary>3 of 4 <code>not run</code></summary>\n<p>inside</p>" in source
+    assert Page(source).all("details") == [{}]
+    with pytest.raises(ValueError, match="a fragment"):
+        write(tmp_path, Folded("x", [Fragment("<script>1</script>")]))
+
+
+def test_pictures_beside_each_other(tmp_path: Path, files: dict[str, Path]) -> None:
+    source = write(tmp_path, Beside([Picture(files["png"], "one"), Picture(files["png"], "two")]))
+    assert [attrs["alt"] for attrs in Page(source).all("img")] == ["one", "two"]
+    assert '<div class="beside"><figure>' in source
+
+
+def test_a_clip_prints_as_its_sheet(tmp_path: Path, files: dict[str, Path]) -> None:
+    source = write(tmp_path, Video(files["mp4"], "a pair", "caption", files["png"]))
+    page = Page(source)
+    assert page.all("img")[0]["alt"] == "contact sheet: a pair"
+    figure = source[source.index('<figure class="clip">') :]
+    assert figure.index("<video") < figure.index("<img") < figure.index("<figcaption>")
+    printed = source[source.index("@media print") :]
+    assert "nav, .clip video { display: none; }" in printed
+
+
+def test_words_stand_left_and_long_names_can_break(tmp_path: Path) -> None:
+    source = write(tmp_path, Grid(["arm", "note", "n"], [["a_b", "`x`", 3]]))
+    assert '<th scope="row">a_<wbr>b</th><td class="text"><code>x</code></td><td>3</td>' in source
+    assert '<th scope="col" class="text">note</th><th scope="col">n</th>' in source
 
 
 def test_paragraphs_and_code(tmp_path: Path) -> None:

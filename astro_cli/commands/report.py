@@ -1,0 +1,67 @@
+"""`astro report`: one HTML page of all tables, claims, training curves and clips. Measures and trains nothing; owns options and the bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from astro_cli.commands.table import DEFAULT_RESULTS, read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eval.report_clips import Take
+    from eval.store import Backbone
+
+CLIPS = 6  # prompts shown
+MEGABYTE = 1e6
+
+
+def report(
+    results: Annotated[Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")] = DEFAULT_RESULTS,
+    runs: Annotated[list[Path] | None, typer.Option("--runs", help="Run folder whose training curves are shown; repeatable.")] = None,
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", "-a", help="Packaged base, run folder or weights file to show clips of; repeatable.")
+    ] = None,
+    backbone: Annotated[str, typer.Option("--backbone", help="Whose records to show: shapes or wan. They never mix.")] = "shapes",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+) -> None:
+    """Write one HTML page that holds all there is to show: tables, claims with verdicts, training curves, clips and the protocol.
+
+    The page is whole in itself: it loads nothing, runs no script, reads on a phone, in the dark and in print. Equal input gives equal bytes.
+
+    Example: astro report --out report.html
+
+    Example: astro report --results results/astrolabe --runs results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0 --arm shapes/self_forcing
+    --arm results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
+    """
+    from eval.cells import check_backbone
+    from eval.report_curves import read_run
+    from eval.report_page import check_out, shown_records, write_page
+
+    chosen = check_backbone(backbone)
+    check_out(out)
+    records = shown_records(read_records(results), chosen, results)
+    read = [read_run(folder, chosen) for folder in runs or []]
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("reading", total=2 + bool(read) + (1 + len(arms) if arms else 0))
+
+        def step(done: str) -> None:
+            progress.update(bar, advance=1, description=done)
+
+        takes = _takes(arms, chosen, step) if arms else []
+        write_page(out, records, chosen, read, takes, step)
+    console.print(f"{out}: {out.stat().st_size / MEGABYTE:.1f} MB", soft_wrap=True)
+
+
+def _takes(names: list[str], backbone: Backbone, progress: Callable[[str], None]) -> list[Take]:
+    """Clips of held-out prompts by every arm."""
+    from eval.report_generated import generate, load_arms
+
+    return generate(load_arms(names, backbone), CLIPS, progress)

@@ -1,0 +1,186 @@
+"""The figures of a paper from what was trained and recorded here: which curves, bars and contact sheets there are. Trains and scores nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from astro_cli.config.errors import RecordError, did_you_mean
+from astro_cli.recipe import load_recipe
+from astro_cli.training.rundir import RunDir
+from eval import figures, sheets
+from eval.arms import load_arm
+from eval.base_rewards import base_rewards
+from eval.cells import Cells, matrix
+from eval.stats import cluster_bootstrap
+from eval.store import Record
+
+WINDOW = 11  # epochs of the moving average: an epoch is four prompts, whose difficulty differs more than the policies do
+REWARDS = ("reward/vq", "reward/mq", "reward/ta", "reward/total")
+THIRDS = tuple(f"{metric}{part}" for metric in ("vq", "mq", "ta") for part in ("", "_first_third", "_last_third"))
+SEGMENTS = ("vq", "mq", "identity", "ta", *(f"ta_segment_{place}" for place in range(1, 7)))
+ATTRIBUTES = (
+    "vq",
+    "mq",
+    "ta",
+    "color",
+    "size",
+    "shape",
+    "motion",
+    "speed",
+    "background",
+    "texture",
+    "sharpness",
+    "smoothness",
+    "flicker",
+    "identity",
+)
+BARS = {"attributes": ("shapes", ATTRIBUTES), "long": ("shapes-long", THIRDS), "multi": ("shapes-multi", SEGMENTS)}
+SHEETS = {"short": sheets.short_sheet, "long": sheets.long_sheet, "multi": sheets.multi_sheet}
+
+
+class Curves(NamedTuple):
+    """A figure of training curves: a panel per key of metrics.jsonl, an arm per recipe (label -> recipe)."""
+
+    name: str
+    keys: tuple[str, ...]
+    arms: dict[str, str]
+    trained_by: str  # the command that trains what is missing
+    standard: str  # the recipe whose base and weights of the rewards the dashed line is of
+
+
+class Drawn(NamedTuple):
+    """Whether there was anything to show, and what is missing, in words."""
+
+    written: bool
+    missing: list[str]
+
+
+class Picture(NamedTuple):
+    """A picture to be made: `draw` writes it to a path, unless it has nothing to show."""
+
+    name: str
+    draw: Callable[[Path], Drawn]
+
+
+OURS = "astrolabe_self_forcing_shapes"
+FIGURES: dict[str, tuple[Curves, ...]] = {
+    "astrolabe": (
+        Curves(  # Fig. 7a
+            "figure_7a_rewards", ("reward/vq", "reward/mq"),
+            {"VQ only": "astrolabe_vq_shapes", "MQ only": "astrolabe_mq_shapes", "VQ + MQ + TA": OURS}, "astro ablate astrolabe-4c", OURS,
+        ),
+        Curves(  # Fig. 7b
+            "figure_7b_beta", ("reward/vq", "reward/mq"),
+            {"beta 1.0": OURS, "beta 0.1": "astrolabe_beta_low_shapes"}, "astro ablate astrolabe-beta", OURS,
+        ),
+        Curves(  # Fig. 8a
+            "figure_8a_kl", ("reward/vq", "reward/mq", "reward/ta", "reward/total"),
+            {"no KL": OURS, "uniform, lower": "astrolabe_uniform_low_shapes", "uniform, higher": "astrolabe_uniform_high_shapes",
+             "selective + EMA": "astrolabe_selective_shapes"}, "astro ablate astrolabe-4b", OURS,
+        ),
+        Curves(  # Fig. 8b
+            "figure_8b_adaptive", ("reward/total", "student/x0_norm"),
+            {"without, on velocities": OURS, "without, on x0": "astrolabe_x0_shapes", "adaptive, on x0": "astrolabe_adaptive_shapes"},
+            "astro ablate astrolabe-adaptive", OURS,
+        ),
+    ),
+}  # fmt: skip
+
+
+def pictures(paper: str, pairs: Sequence[tuple[str, str]], runs: Path, records: Sequence[Record], *, with_sheets: bool = True) -> list[Picture]:
+    """Every picture of a paper, in order; none is drawn yet.
+
+    Args:
+        pairs: (base, RL recipe) of the study.
+        runs: folder of the runs, named `<recipe>-seed<N>`.
+        records: for the bars; of the embedded world.
+
+    Raises:
+        RecordError: no figures of that paper.
+    """
+    if paper not in FIGURES:
+        raise RecordError("figures", paper, "no figures of this paper", hint=did_you_mean(paper, FIGURES))
+    return [
+        *(_curves(_figure_5(base, recipe), runs) for base, recipe in pairs),
+        *(_curves(figure, runs) for figure in FIGURES[paper]),
+        *(_bars(kind, base, recipe, records) for base, recipe in pairs for kind in BARS),
+        *(_sheet(kind, base, recipe, runs) for base, recipe in pairs for kind in SHEETS if with_sheets),
+    ]
+
+
+def find_runs(runs: Path, recipe: str) -> tuple[list[Path], list[Path]]:
+    """A recipe's finished and unfinished runs in a folder, each by seed."""
+    named = [(int(match[1]), path) for path in runs.glob(f"{recipe}-seed*") if (match := re.fullmatch(re.escape(recipe) + r"-seed(\d+)", path.name))]
+    ordered = [path for _, path in sorted(named)]
+    return [path for path in ordered if RunDir(path).finished], [path for path in ordered if not RunDir(path).finished]
+
+
+def _figure_5(base: str, recipe: str) -> Curves:
+    """Fig. 5 for one base."""
+    return Curves(f"figure_5_{_stem(base)}", REWARDS, {f"RL on {_stem(base)}": recipe}, f"astro rl --recipe {recipe}", recipe)
+
+
+@cache
+def _base_level(recipe_name: str) -> dict[str, float]:
+    """What the base of a recipe scores by the recipe's rewards."""
+    recipe = load_recipe(recipe_name)
+    experience = recipe.stages[recipe.order[-1]].experience
+    assert experience is not None, "figures are of RL recipes"
+    return base_rewards(load_arm(recipe.base.student), experience.rewards)
+
+
+def _curves(figure: Curves, runs: Path) -> Picture:
+    def draw(path: Path) -> Drawn:
+        missing, arms = [], {}
+        for label, recipe in figure.arms.items():
+            finished, started = find_runs(runs, recipe)
+            arms[label] = [figures.read_metrics(RunDir(run).metrics) for run in finished]
+            missing += [f"{run.name} is not finished" for run in started]
+            missing += [] if finished else [f"{recipe}-seed* ({figure.trained_by})"]
+            silent = [key for key in figure.keys for rows in arms[label][:1] if not any(key in row for row in rows)]
+            missing += [f"{finished[0].name} logs no {key}" for key in silent]
+        if any(arms.values()):
+            figures.reward_curves(arms, path, figure.keys, WINDOW, _base_level(figure.standard))
+        return Drawn(any(arms.values()), missing)
+
+    return Picture(f"{figure.name}.png", draw)
+
+
+def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> Picture:
+    benchmark, metrics = BARS[kind]
+
+    def draw(path: Path) -> Drawn:
+        cells, missing, arms = Cells(records, "shapes"), [], {}
+        for label, arm in (("base", f"{_stem(base)}_shapes"), ("tuned", recipe)):
+            found = {metric: cells.find(arm, metric, benchmark) for metric in metrics}
+            arms[label] = {metric: _bounds(matrix(by_seed.values())) if by_seed else None for metric, by_seed in found.items()}
+            missing += [] if any(found.values()) else [f"records of {arm} on {benchmark} (astro eval {benchmark} --arm ...)"]
+        has_any = any(value for values in arms.values() for value in values.values())
+        if has_any:
+            figures.attribute_bars(arms, path)
+        return Drawn(has_any, missing)
+
+    return Picture(f"bars_{kind}_{_stem(base)}.png", draw)
+
+
+def _bounds(scores_SP) -> figures.Bounds:
+    return cluster_bootstrap(scores_SP)[:3]
+
+
+def _sheet(kind: str, base: str, recipe: str, runs: Path) -> Picture:
+    def draw(path: Path) -> Drawn:
+        finished, _ = find_runs(runs, recipe)
+        if not finished:
+            return Drawn(False, [f"{recipe}-seed* (astro rl --recipe {recipe})"])
+        SHEETS[kind]((load_arm(base), load_arm(str(finished[0]))), path)
+        return Drawn(True, [])
+
+    return Picture(f"sheet_{kind}_{_stem(base)}.png", draw)
+
+
+def _stem(base: str) -> str:
+    return base.rpartition("/")[2]
