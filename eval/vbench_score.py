@@ -43,6 +43,13 @@ SEMANTIC_DIMENSIONS = {
     "overall_consistency": Range(0.0, 0.364),
 }
 DIMENSIONS = QUALITY_DIMENSIONS | SEMANTIC_DIMENSIONS
+# VBench++, arXiv 2411.13503: ranges as VBench's, camera motion at a tenth of the weight.
+I2V_DIMENSIONS = {
+    "i2v_subject": Range(0.1462, 1.0),
+    "i2v_background": Range(0.2615, 1.0),
+    "camera_motion": Range(0.0, 1.0, weight=0.1),
+}
+RANGES = DIMENSIONS | I2V_DIMENSIONS
 # Reward Forcing, section 4.1: its VBench-Long total leaves flicker and the semantic dimensions out.
 LONG_DIMENSIONS = tuple(name for name in QUALITY_DIMENSIONS if name != "temporal_flickering")
 
@@ -53,9 +60,9 @@ def normalise(dimension: str, score: float) -> float:
     Raises:
         RecordError: no such dimension.
     """
-    if dimension not in DIMENSIONS:
-        raise RecordError("vbench", dimension, f"no such dimension, allowed: {', '.join(DIMENSIONS)}")
-    span = DIMENSIONS[dimension]
+    if dimension not in RANGES:
+        raise RecordError("vbench", dimension, f"no such dimension, allowed: {', '.join(RANGES)}")
+    span = RANGES[dimension]
     return (score - span.low) / (span.high - span.low)
 
 
@@ -75,8 +82,8 @@ def weighted(scores: Mapping[str, float], dimensions: Iterable[str]) -> float:
     wanted = list(dimensions)
     if missing := [name for name in wanted if name not in scores]:
         raise RecordError("vbench", ", ".join(missing), f"no score, so no total: {len(wanted) - len(missing)} of {len(wanted)} dimensions")
-    terms = [DIMENSIONS[name].weight * normalise(name, scores[name]) for name in wanted]
-    return sum(terms) / sum(DIMENSIONS[name].weight for name in wanted)
+    terms = [RANGES[name].weight * normalise(name, scores[name]) for name in wanted]
+    return sum(terms) / sum(RANGES[name].weight for name in wanted)
 
 
 def quality(scores: Mapping[str, float]) -> float:
@@ -102,3 +109,18 @@ def total(scores: Mapping[str, float]) -> float:
 def long_total(scores: Mapping[str, float]) -> float:
     """Reward Forcing's VBench-Long total: six quality dimensions with the constants and weights of VBench."""
     return weighted(scores, LONG_DIMENSIONS)
+
+
+def i2v(scores: Mapping[str, float]) -> float:
+    """VBench-I2V's own part: subject and background likeness to the image, camera motion at weight 0.1."""
+    return weighted(scores, I2V_DIMENSIONS)
+
+
+def i2v_quality(scores: Mapping[str, float]) -> float:
+    """VBench-I2V's quality: six dimensions, no flicker, dynamic degree at half weight; the same as `long_total`."""
+    return weighted(scores, LONG_DIMENSIONS)
+
+
+def i2v_total(scores: Mapping[str, float]) -> float:
+    """VBench-I2V's total: the mean of both parts."""
+    return (i2v(scores) + i2v_quality(scores)) / 2

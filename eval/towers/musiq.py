@@ -36,7 +36,7 @@ class ImagingQuality:
     def __init__(self, path: Path, resize: Resize = "longer") -> None:
         from pyiqa.archs.musiq_arch import MUSIQ
 
-        self.resize = resize
+        self.resize: Resize = resize
         self.network = files.fill(MUSIQ(pretrained=False), files.read(path), path, WHAT)
         self.device = next(self.network.parameters()).device
 

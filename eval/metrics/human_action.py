@@ -1,0 +1,22 @@
+"""VBench's human action: whether a classifier of actions sees the one that the prompt asks for."""
+
+from __future__ import annotations
+
+from eval.metrics.base import Scorer, Towers
+from eval.vbench.dimension import DimensionConfig, declare
+from eval.vbench.places import PACKAGE, need
+
+NAME = "human_action"
+
+
+def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+    """See `eval.vbench.actions.ActionScorer`."""
+    from eval.vbench.actions import ActionScorer
+    from eval.vbench.networks import umt
+
+    return ActionScorer(NAME, umt(towers))
+
+
+SCORER = declare(
+    NAME, "VBench: 1 where UMT sees the prompt's action, else 0", _build, unit="0 or 1", needs=(PACKAGE, need("umt")), files=("umt",),
+)  # fmt: skip

@@ -1,0 +1,24 @@
+"""VBench-I2V's subject consistency: how alike DINO finds the video and the image it starts from."""
+
+from __future__ import annotations
+
+from eval.metrics.base import Scorer, Towers
+from eval.vbench.dimension import DimensionConfig, declare
+from eval.vbench.places import need
+
+NAME = "i2v_subject"
+
+
+def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+    """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n); f: class token of DINO ViT-B/16 of the centre.
+
+    Source: VBench++, arXiv 2411.13503; vbench 0.1.5, vbench2_beta_i2v/i2v_subject.py.
+    **Deviations:** our DINO reads the released file, vbench runs a checkout through torch.hub.
+    """
+    from eval.vbench.features import features_of, picture_features
+    from eval.vbench.scorers import ConformityScorer
+
+    return ConformityScorer(NAME, features_of(towers, "dino_centre"), picture_features(towers))
+
+
+SCORER = declare(NAME, "VBench-I2V: DINO similarity of the video and its image", _build, needs=(need("dino"),), files=("dino",))

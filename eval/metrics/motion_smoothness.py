@@ -1,0 +1,20 @@
+"""VBench's motion smoothness: how well a network that interpolates frames guesses every other frame from its neighbours."""
+
+from __future__ import annotations
+
+from eval.metrics.base import Scorer, Towers
+from eval.vbench.dimension import DimensionConfig, declare
+from eval.vbench.places import PACKAGE, need
+
+NAME = "motion_smoothness"
+
+
+def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+    """See `eval.vbench.smoothness.SmoothnessScorer`."""
+    from eval.vbench.networks import amt
+    from eval.vbench.smoothness import SmoothnessScorer
+
+    return SmoothnessScorer(NAME, amt(towers))
+
+
+SCORER = declare(NAME, "VBench: 1 - error of frames interpolated by AMT-S / 255", _build, needs=(PACKAGE, need("amt")), files=("amt",))

@@ -1,0 +1,23 @@
+"""The picture that an image-to-video prompt starts from. Opens it not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.metrics.base import Sample, ScoreError
+
+
+def image_of(sample: Sample) -> Path:
+    """The picture an image-to-video prompt starts from: `labels["image"]`, as it is or beside the video.
+
+    Raises:
+        ScoreError: the prompt names none, or it is not there.
+    """
+    name = sample.labels.get("image")
+    if not isinstance(name, str):
+        raise ScoreError(sample.path, "image", "the prompt names no image", hint="VBench-I2V scores videos made from an image")
+    places = [Path(name).expanduser(), sample.path.parent / name]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise ScoreError(sample.path, "image", f"no such file: {places[0]}", hint="a relative path is of this folder or the video's")
+    return found

@@ -1,0 +1,197 @@
+"""Scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names. Runs no shell, computes no score.
+
+The four dimensions of GRiT need detectron2, `scene` needs transformers 4, and VBench-I2V's background needs DreamSim: none installs beside current
+libraries. The interpreter is started once per scorer and asked for a video at a time, so that its network is loaded once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from astro_cli import torchvision_ops
+from astro_cli.config.base import Config
+from astro_cli.config.errors import RunError
+from eval.metrics.base import Declaration, Frame, MetricInfo, Need, Sample, Score, ScoreError, Scorer, Towers
+from eval.vbench import places
+from eval.vbench.dimension import auxiliary
+
+VARIABLE = "ASTRO_VBENCH_PYTHON"
+WORKER = Path(__file__).with_name("worker.py")
+TIMEOUT_S = 1800.0  # the first video also loads the network
+TAIL_CHARACTERS = 2000
+
+
+def interpreter() -> str | None:
+    """The interpreter that the variable names, if it is there."""
+    named = os.environ.get(VARIABLE)
+    return shutil.which(os.path.expanduser(named)) if named else None
+
+
+def need(what: str) -> Need:
+    """An interpreter with official VBench; `what` says what else it must have."""
+
+    def missing() -> str:
+        if interpreter() is not None:
+            return ""
+        found = f"it names {os.environ[VARIABLE]}, which cannot be run" if os.environ.get(VARIABLE) else "it is not set"
+        return f"not run: needs {VARIABLE}, the path of a Python with official vbench 0.1.5 and {what}; {found}"
+
+    return Need(f"official vbench with {what}", missing)
+
+
+class Worker:
+    """The other interpreter, started when first asked. Closing it, or letting it go, ends it.
+
+    Args:
+        timeout_s: how long an answer may take.
+    """
+
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self.timeout_s = timeout_s
+        self.process: subprocess.Popen[str] | None = None
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - lives as long as the process
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One answer for one request.
+
+        Raises:
+            RunError: no interpreter, it ended, took too long, or answered with something else than JSON.
+        """
+        process = self._running()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request, allow_nan=False) + "\n")
+            process.stdin.flush()
+        except OSError as error:
+            raise self._failed("ended") from error
+        answer = json_object(self._line(process))
+        if answer is None:
+            raise self._failed("answered with no JSON object")
+        return answer
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self.process = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self.process is None:
+            python = interpreter()
+            if python is None:
+                raise RunError("vbench", VARIABLE, "names no Python that can be run", hint="the path of a Python with official vbench 0.1.5")
+            command = [python, "-u", str(WORKER), str(torchvision_ops.__file__)]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, encoding="utf-8", bufsize=1
+            )
+        return self.process
+
+    def _line(self, process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            if not selector.select(self.timeout_s):
+                raise self._failed(f"gave no answer in {self.timeout_s:g} s")
+        line = process.stdout.readline()
+        if not line:
+            raise self._failed("ended")
+        return line
+
+    def _failed(self, what: str) -> RunError:
+        """The error, with the end of what the other side wrote; the process is over then."""
+        self.close()
+        self.errors.seek(0)
+        tail = self.errors.read()[-TAIL_CHARACTERS:].strip()
+        return RunError("vbench", VARIABLE, f"{interpreter()} {what}", hint=f"its last words:\n{tail}" if tail else "it wrote nothing")
+
+
+def json_object(line: str) -> dict[str, Any] | None:
+    """A line as a JSON object; None if it is none, or holds NaN."""
+    try:
+        content = json.loads(line, parse_constant=_refuse)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+class _Watcher:
+    """Sees nothing: the other side decodes the file itself."""
+
+    def __init__(self, worker: Worker, name: str, request: dict[str, Any]) -> None:
+        self.worker, self.name, self.request = worker, name, request
+
+    def see(self, index: int, frame_HWC: Frame) -> None:
+        """Not looked at."""
+
+    def scores(self) -> dict[str, Score]:
+        answer = self.worker.ask(self.request)
+        if "error" in answer:
+            raise ScoreError(self.request["video"], self.name, f"official vbench failed: {answer['error']}")
+        value = answer.get("value")
+        if value is not None and not isinstance(value, int | float):
+            raise ScoreError(self.request["video"], self.name, f"official vbench gave {value!r}, expected a number")
+        return {self.name: Score(None if value is None else float(value), answer.get("details", {}))}
+
+
+class IsolatedScorer:
+    """A dimension of official VBench, run elsewhere on the video's file.
+
+    Args:
+        weights: the file its network reads; None where its package finds its own.
+        extra: what else the other side must know of a sample.
+    """
+
+    def __init__(self, name: str, weights: Path | None, worker: Worker, extra: Callable[[Sample], dict[str, Any]]) -> None:
+        self.name, self.weights, self.worker, self.extra = name, weights, worker, extra
+
+    def watch(self, sample: Sample) -> _Watcher:
+        request = {
+            "dimension": self.name, "video": str(sample.path.resolve()), "prompt": sample.prompt, "weights": self.weights and str(self.weights),
+            "auxiliary": None, "image": None, **self.extra(sample),
+        }  # fmt: skip
+        return _Watcher(self.worker, self.name, request)
+
+
+class IsolatedConfig(Config):
+    """No choices: whole videos, the released code's own protocol."""
+
+
+def shared_worker(towers: Towers) -> Worker:
+    """One process for all scorers of a run, so that dimensions of one network load it once."""
+    return towers.get(("vbench worker", interpreter()), Worker)
+
+
+def declare_isolated(name: str, text: str, weights: str, what: str) -> Declaration:
+    """A dimension of VBench's own prompt set; the prompt set's `auxiliary_info` goes with the video.
+
+    Args:
+        weights: a name of `eval.vbench.places.FILES`.
+        what: the package that only the other interpreter can have.
+    """
+
+    def build(config: IsolatedConfig, towers: Towers) -> Scorer:
+        return IsolatedScorer(name, places.found(weights), shared_worker(towers), lambda sample: {"auxiliary": auxiliary(sample, name)})
+
+    info = MetricInfo(name, "up", "0..1", text)
+    needs = (need(what), places.need(weights))
+    return Declaration(
+        metrics=(info,), config=IsolatedConfig, version=1, build=build, needs=needs, files=lambda config: (places.path_of(weights),), sees=False,
+    )  # fmt: skip

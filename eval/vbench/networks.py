@@ -1,0 +1,100 @@
+"""The networks of VBench's dimensions, from their released files, built once per run. Scores nothing.
+
+Their code is the vbench package's own (AMT, RAFT, UMT, ViCLIP), pyiqa's, or ours (CLIP, DINO); the files are read here, tensors only.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from eval.metrics.base import Towers
+from eval.towers import clip, files
+from eval.towers.clip_names import FORMS
+from eval.towers.dino import Dino, load_dino
+from eval.vbench.adapter import module
+from eval.vbench.places import FILES, SHARED, found
+
+AMT_S = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}  # vbench 0.1.5, third_party/amt/cfgs/AMT-S.yaml
+UMT_CLASSES, UMT_FRAMES, UMT_HEAD_WIDTH = 400, 16, 64
+
+
+def clip_tower(towers: Towers, name: str) -> clip.ClipTower:
+    """CLIP "clip_b32" or "clip_l14"; shared with the other scorers where they read the same file."""
+    path = found(name)
+    return towers.get(("clip", path), lambda: clip.load(path, FORMS[SHARED[name]]))
+
+
+def dino(towers: Towers, name: str = "dino") -> Dino:
+    """DINO ViT-B/16 ("dino") or DINOv2 ViT-B/14 ("dinov2")."""
+    return _shared(towers, name, load_dino)
+
+
+def aesthetic_head(towers: Towers) -> nn.Linear:
+    """LAION's linear head on CLIP ViT-L/14: 768 features to one number in about 0..10."""
+    return _shared(towers, "aesthetic", lambda path: _filled(nn.Linear(clip_tower(towers, "clip_l14").width, 1), "aesthetic", path))
+
+
+def amt(towers: Towers) -> nn.Module:
+    """AMT-S, which interpolates a frame between two."""
+    return _shared(towers, "amt", lambda path: _filled(vars(module("third_party.amt.networks.AMT-S"))["Model"](**AMT_S), "amt", path))
+
+
+def raft(towers: Towers) -> nn.Module:
+    """RAFT trained on FlyingThings, optical flow between two frames."""
+    return _shared(towers, "raft", _raft)
+
+
+def umt(towers: Towers) -> nn.Module:
+    """UMT-L/16, Kinetics-400 actions of 16 frames."""
+    return _shared(towers, "umt", _umt)
+
+
+def viclip(towers: Towers) -> Any:
+    """ViCLIP-L with vbench's `encode_vision` and `encode_text`; text is cut at 32 tokens."""
+    return _shared(towers, "viclip", lambda path: _filled(module("third_party.ViCLIP.viclip").ViCLIP(pretrain=None), "viclip", path))
+
+
+def _raft(path: Path) -> nn.Module:
+    network = module("third_party.RAFT.core.raft").RAFT(Namespace(small=False, mixed_precision=False, alternate_corr=False))
+    state = {key.removeprefix("module."): value for key, value in files.read(path).items()}
+    return files.fill(network, state, path, FILES["raft"][1])
+
+
+def _umt(path: Path) -> nn.Module:
+    """The sizes are read from the file; positions are fixed sinusoids unless the file has its own.
+
+    **Deviations:** vbench loads with strict=False and says nothing of weights it did not find; here a missing one is an error.
+    """
+    state = files.read(path)
+    files.demand(state, ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"), path, FILES["umt"][1])
+    width = state["patch_embed.proj.weight"].shape[0]
+    network = module("third_party.umt.models.modeling_finetune").VisionTransformer(
+        patch_size=16, embed_dim=width, depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+        num_heads=width // UMT_HEAD_WIDTH, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), num_classes=UMT_CLASSES,
+        all_frames=UMT_FRAMES, tubelet_size=1, use_mean_pooling=True,
+    )  # fmt: skip
+    own = network.state_dict()
+    kept = {key: value for key, value in state.items() if key in own}
+    positions = {key: own[key] for key in ("pos_embed",) if key in own}
+    return files.fill(network, positions | kept, path, FILES["umt"][1])
+
+
+def _filled(network: nn.Module, name: str, path: Path) -> Any:
+    return files.fill(network, files.read(path), path, FILES[name][1])
+
+
+def _shared(towers: Towers, name: str, load: Callable[[Path], Any]) -> Any:
+    path = found(name)
+    return towers.get(("vbench", name, path), lambda: load(path))
+
+
+def on(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A tensor where the network is."""
+    return x.to(next(network.parameters()).device)

@@ -1,0 +1,86 @@
+"""Where VBench's weights and tables lie on disk. Opens none of them. Free of torch.
+
+The layout below the folder is the vbench package's own, so that one folder serves both.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from astro_cli.config.errors import CheckpointError, RecordError
+from eval.metrics.base import Need, package
+from eval.towers.clip_names import file_names
+from eval.towers.places import find
+
+CACHE_VARIABLE, TABLES_VARIABLE = "VBENCH_CACHE_DIR", "ASTRO_PROMPTS"
+DEFAULT_CACHE = Path("~/.cache/vbench")
+
+# Name -> (path below the folder, what it is). vbench 0.1.5, utils.py, init_submodules; the DINOv2 file as its release names it.
+FILES = {
+    "dino": ("dino_model/dino_vitbase16_pretrain.pth", "DINO ViT-B/16 (facebookresearch/dino)"),
+    "dinov2": ("dino_model/dinov2_vitb14_pretrain.pth", "DINOv2 ViT-B/14 (facebookresearch/dinov2)"),
+    "clip_b32": ("clip_model/ViT-B-32.pt", "OpenAI CLIP ViT-B/32"),
+    "clip_l14": ("clip_model/ViT-L-14.pt", "OpenAI CLIP ViT-L/14"),
+    "aesthetic": ("aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth", "LAION's aesthetic head (LAION-AI/aesthetic-predictor)"),
+    "amt": ("amt_model/amt-s.pth", "AMT-S (lalala125/AMT)"),
+    "raft": ("raft_model/models/raft-things.pth", "RAFT (models.zip of princeton-vl/RAFT)"),
+    "musiq": ("pyiqa_model/musiq_spaq_ckpt-358bb6af.pth", "MUSIQ-SPAQ (release v0.1-weights of chaofengc/IQA-PyTorch)"),
+    "umt": ("umt_model/l16_ptk710_ftk710_ftk400_f16_res224.pth", "UMT-L/16 (OpenGVLab/VBench_Used_Models)"),
+    "viclip": ("ViCLIP/ViClip-InternVid-10M-FLT.pth", "ViCLIP-L (OpenGVLab/VBench_Used_Models)"),
+    "grit": ("grit_model/grit_b_densecap_objectdet.pth", "GRiT-B (JialianW/GRiT)"),
+    "tag2text": ("caption_model/tag2text_swin_14m.pth", "Tag2Text Swin-B (xinyu1205/recognize-anything)"),
+}
+SHARED = {"clip_b32": "ViT-B-32", "clip_l14": "ViT-L-14"}  # also taken from where the other scorers have it
+PACKAGE = package("vbench", "vbench", "run `make setup`, or `pip install --no-deps vbench==0.1.5` and the extra `astro-cli[vbench]`")
+PYIQA = package("pyiqa", "pyiqa", "run `make setup`, or `pip install --no-deps pyiqa==0.1.16`")
+
+
+def cache_folder() -> Path:
+    """The folder of VBench's weights: the variable VBENCH_CACHE_DIR, else ~/.cache/vbench."""
+    return Path(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser()
+
+
+def path_of(name: str) -> Path:
+    """Where a file of FILES is, or belongs if it is nowhere."""
+    path = cache_folder() / FILES[name][0]
+    elsewhere = find(*file_names(SHARED[name])) if name in SHARED and not path.is_file() else None
+    return elsewhere or path
+
+
+def found(name: str) -> Path:
+    """A file of FILES.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    path = path_of(name)
+    if not path.is_file():
+        raise CheckpointError(path, "", "no such file", hint=_hint(name))
+    return path
+
+
+def need(name: str) -> Need:
+    """The weights of FILES[name]."""
+    what = FILES[name][1]
+    return Need(what, lambda: "" if path_of(name).is_file() else f"weights: {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    relative, what = FILES[name]
+    return f"put {what} at {relative} below {cache_folder()} ({CACHE_VARIABLE})"
+
+
+def table(name: str) -> Path:
+    """A table of VBench-Long, e.g. subject_mapping_table.yaml: below the folder ASTRO_PROMPTS names, or beside the weights.
+
+    Raises:
+        RecordError: it is in neither, with where to put it.
+    """
+    prompts = os.environ.get(TABLES_VARIABLE)
+    folders = [*([Path(prompts).expanduser()] if prompts else []), cache_folder()]
+    for candidate in (folder / part / name for folder in folders for part in ("vbench", ".")):
+        if candidate.is_file():
+            return candidate
+    hint = f"put it (vbench2_beta_long/configs of Vchitect/VBench, not in the package) below {cache_folder()} or the folder {TABLES_VARIABLE} names"
+    raise RecordError("vbench-long", name, "no such table", hint=hint)
