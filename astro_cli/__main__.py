@@ -11,10 +11,12 @@ from astro_cli.commands.ablate import ablate
 from astro_cli.commands.claims import claims
 from astro_cli.commands.distill import distill
 from astro_cli.commands.doctor import doctor_app
-from astro_cli.commands.evaluate import evaluate
+from astro_cli.commands.evaluate import eval_app
+from astro_cli.commands.figures import figures
 from astro_cli.commands.long_tune import long_tune
 from astro_cli.commands.pretrain import pretrain
 from astro_cli.commands.recipe import recipe_app
+from astro_cli.commands.report import report
 from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.rl import rl
 from astro_cli.commands.sample import sample
@@ -27,10 +29,11 @@ app = typer.Typer(
     help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.",
 )  # fmt: skip
 for name, command in {
-    "pretrain": pretrain, "distill": distill, "rl": rl, "long-tune": long_tune, "sample": sample, "eval": evaluate, "ablate": ablate, "table": table,
-    "claims": claims, "reproduce": reproduce,
+    "pretrain": pretrain, "distill": distill, "rl": rl, "long-tune": long_tune, "sample": sample, "ablate": ablate, "table": table,
+    "claims": claims, "figures": figures, "report": report, "reproduce": reproduce,
 }.items():  # fmt: skip
     app.command(name)(command)
+app.add_typer(eval_app)
 app.add_typer(recipe_app)
 app.add_typer(zoo_app)
 app.add_typer(doctor_app)

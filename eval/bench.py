@@ -16,7 +16,7 @@ from astro_cli.recipe import load_recipe
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.trainer import Trainer
-from eval import bench_stream
+from eval import bench_eval, bench_rl, bench_stream
 from eval.arms import load_arm
 
 LONG_FRAMES = 480  # 60 s of the embedded world
@@ -81,6 +81,14 @@ def main() -> None:
     for row in bench_stream.rows():
         engine.add_row(*row)
     console.print(engine)
+    saved = Table("measure", "value", "what it divides", title="reinforcement learning on the embedded world")
+    for row in bench_rl.rows():
+        saved.add_row(*row)
+    console.print(saved)
+    scoring = Table("measure", "value", "what it is", title="scoring videos")
+    for row in bench_eval.rows():
+        scoring.add_row(*row)
+    console.print(scoring)
 
 
 if __name__ == "__main__":

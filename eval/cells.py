@@ -24,12 +24,12 @@ def check_backbone(name: str) -> Backbone:
 
 
 class Cells:
-    """The newest records of one backbone, by arm and metric."""
+    """The newest records of one backbone, by arm and metric. Those of evaluations cut short with --limit are left out."""
 
     def __init__(self, records: Iterable[Record], backbone: Backbone) -> None:
         self.backbone: Backbone = backbone
         self._by_cell: dict[tuple[str, str], list[Record]] = {}
-        for record in latest(record for record in records if record.backbone == backbone):
+        for record in latest(record for record in records if record.backbone == backbone and record.limit is None):
             self._by_cell.setdefault((record.arm, record.metric), []).append(record)
 
     def find(self, arm: str, metric: str, benchmark: str | None) -> BySeed:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from astro_cli.config.base import Config
-from astro_cli.config.errors import OutputError, RecordError
-
-try:
-    import fcntl
-except ImportError:  # no POSIX locks on this platform: one writer per file is then the user's business
-    fcntl = None
+from astro_cli.config.errors import RecordError
+from eval import jsonl
 
 SCHEMA_VERSION = 1
 Backbone = Literal["shapes", "wan"]
@@ -72,6 +66,11 @@ class Record(Config):
         return (self.benchmark, self.backbone, self.arm, self.seed, self.metric)
 
     @property
+    def limit(self) -> int | None:
+        """How many prompts an evaluation was cut to; None for a whole one. Tables leave cut ones out."""
+        return self.protocol.get("limit")
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """Records may be averaged, or subtracted sample by sample, only where these agree."""
         keys = (*CONDITION_KEYS, "device") if self.metric in HARDWARE_METRICS else CONDITION_KEYS
@@ -85,20 +84,7 @@ def record_path(results: Path, benchmark: str) -> Path:
 
 def append(path: Path, record: Record) -> None:
     """Add one record and return once it is on the disk. A line left unfinished by a killed process is removed first."""
-    line = _encode(path, record)
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        with open(path, "a+b") as file, _locked(file):
-            _mend_tail(file)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        if is_new:
-            _sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(path, "", f"the record cannot be written: {error.strerror or error}") from error
+    jsonl.append(Path(path), [_encode(path, record)])
 
 
 def load(paths: Iterable[Path]) -> list[Record]:
@@ -142,7 +128,7 @@ def has(
 
 def _encode(path: Path, record: Record) -> bytes:
     try:
-        return json.dumps(record.model_dump(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        return jsonl.encode(record.model_dump())
     except (TypeError, ValueError) as error:
         bad = [i for i, score in enumerate(record.scores) if score is not None and not abs(score) < float("inf")]
         key = f"scores[{bad[0]}]" if bad else "protocol"
@@ -151,30 +137,8 @@ def _encode(path: Path, record: Record) -> bytes:
 
 
 def _load_file(path: Path) -> Iterator[Record]:
-    try:
-        lines = path.read_bytes().rstrip().splitlines()
-    except OSError as error:
-        raise RecordError(path, "", f"cannot be read: {error.strerror or error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            fields = _parse(line)
-        except ValueError as error:
-            if number == len(lines):
-                return
-            hint = "remove the line, or restore the file from a copy; the other lines stay usable"
-            raise RecordError(path, f"line {number}", f"damaged record: {error}", hint=hint) from error
+    for number, fields in jsonl.read(path):
         yield _checked(path, number, fields)
-
-
-def _parse(line: bytes) -> Any:
-    """The line's JSON; ValueError (JSON and text decoding errors are such) where it is not complete."""
-    return json.loads(line.decode(), parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"found {name}, scores are finite numbers or null")
 
 
 def _checked(path: Path, number: int, fields: Any) -> Record:
@@ -185,39 +149,3 @@ def _checked(path: Path, number: int, fields: Any) -> Record:
         key = ".".join(str(part) for part in first["loc"]) or "record"
         found = repr(first["input"])[:FOUND_SHOWN]
         raise RecordError(path, f"line {number}", f"{key}: {first['msg']}, found {found}") from error
-
-
-def _mend_tail(file: BinaryIO) -> None:
-    """Make the file end after a complete line, so that the next record does not continue a torn one."""
-    file.seek(0)
-    text = file.read()
-    body = text.rstrip()
-    if not body:
-        return
-    start = body.rfind(b"\n") + 1
-    try:
-        _parse(body[start:])
-    except ValueError:
-        file.truncate(start)
-        return
-    if not text.endswith(b"\n"):
-        file.write(b"\n")
-
-
-@contextmanager
-def _locked(file: BinaryIO) -> Iterator[None]:
-    """Hold the file's lock, so that two evaluations may write to one store. Closing the file gives it back."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a new file's name on the disk too."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,35 +1,86 @@
-"""`astro eval`: score arms on a benchmark and store records."""
+"""`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files. Scores nothing itself."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from typer.core import TyperGroup
 
+from astro_cli.commands.eval_annotations import gsb, likert
+from astro_cli.commands.eval_check import check
+from astro_cli.commands.eval_compare import compare
+from astro_cli.commands.eval_ingest import ingest
+from astro_cli.commands.eval_list import list_
+from astro_cli.commands.eval_suite import suite_command
 from astro_cli.config.errors import RecordError, did_you_mean
+from eval.arm_suites import ARM_SUITES, arm_suite
+from eval.suites import list_suites
 
-SUITES = ("shapes",)
-SHOWN = ("vq", "mq", "ta", "color", "shape", "size", "motion", "speed", "background", "texture", "throughput")
+DEFAULT_SUITE = "shapes"
+TABLE_WIDTH = 160  # columns where stdout is no terminal
 
 
-def evaluate(
-    suite: Annotated[str, typer.Argument(help="Benchmark: shapes.")],
-    arms: Annotated[list[str], typer.Option("--arm", "-a", help="Packaged base, run folder or weights file; repeatable.")],
-    seeds: Annotated[str, typer.Option(help="Comma-separated paired noise seeds; a tuned run is scored at its own training seed.")] = "0",
-    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = 256,
-    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
-) -> None:
-    """Score bases and tuned students on held-out prompts with paired noise; what is recorded already is not scored again.
+class SuiteGroup(TyperGroup):
+    """Its commands are those registered and one per suite, made when they are asked for."""
 
-    Example: astro eval shapes --arm shapes/causal_forcing --arm runs/astrolabe_causal_shapes-seed0 --seeds 0
-    """
-    if suite not in SUITES:
-        raise RecordError("eval", suite, "unknown benchmark", hint=did_you_mean(suite, SUITES))
-    evaluate_arms(arms, parse_seeds(seeds), prompts, results)
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *ARM_SUITES, *list_suites()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in ARM_SUITES:
+            return _single(cmd_name, _arm_command(cmd_name))
+        if cmd_name in list_suites():
+            return _single(cmd_name, suite_command(cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            raise RecordError("eval", args[0], "no such suite or command", hint=did_you_mean(args[0], known))
+        return super().resolve_command(ctx, args)
+
+
+eval_app = typer.Typer(
+    name="eval", cls=SuiteGroup, no_args_is_help=True,
+    help="Score arms of the embedded world, or folders of videos, under a suite; list, check and compare.\n\n"
+    "Example: astro eval temporal-flickering samples --name my_arm",
+)  # fmt: skip
+eval_app.command("list")(list_)
+eval_app.command("compare")(compare)
+eval_app.command("ingest")(ingest)
+eval_app.command("gsb")(gsb)
+eval_app.command("likert")(likert)
+eval_app.command("check")(check)
+
+
+def _single(name: str, function: Any) -> Any:
+    """A click command of its own."""
+    app = typer.Typer(add_completion=False)
+    app.command(name)(function)
+    return typer.main.get_command(app)
+
+
+def _arm_command(name: str) -> Any:
+    suite = arm_suite(name)
+
+    def command(
+        arms: Annotated[list[str], typer.Option("--arm", "-a", help="Packaged base, run folder or weights file; repeatable.")],
+        seeds: Annotated[str, typer.Option(help="Comma-separated paired noise seeds; a tuned run is scored at its own training seed.")] = "0",
+        prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = suite.prompts,
+        results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
+    ) -> None:
+        evaluate_arms(arms, parse_seeds(seeds), prompts, results, name)
+
+    command.__doc__ = (
+        f"{suite.title}: score bases and tuned students on held-out prompts with paired noise; what is recorded is not scored again.\n\n"
+        f"Example: astro eval {name} --arm shapes/causal_forcing --arm runs/astrolabe_causal_shapes-seed0 --seeds 0"
+    )
+    return command
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -44,23 +95,23 @@ def parse_seeds(text: str) -> list[int]:
         raise RecordError("--seeds", text, "expected whole numbers separated by commas", hint="for example: --seeds 0,1,2") from error
 
 
-def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path) -> None:
-    """Score each base at every seed and each tuned run at its own; print the means."""
+def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE) -> None:
+    """Score each base at every seed and each tuned run at its own, under a suite of arms; print the means."""
     from eval.arms import load_arm
     from eval.runner import evaluate_arm, time_arms
 
-    console = Console(stderr=True, highlight=False)
-    loaded = [load_arm(name) for name in arms]
+    suite, console = arm_suite(name), Console(stderr=True, highlight=False)
+    loaded = [load_arm(arm) for arm in arms]
     pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
-    table = Table("arm", "seed", *SHOWN)
+    table = Table("arm", "seed", *suite.shown)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         means = []
         for arm, seed in pairs:
             bar = progress.add_task(f"{arm.name} seed {seed}", total=prompts)
-            means.append(evaluate_arm(arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done)))
-        progress.add_task("frames per second", total=None)
-        speeds = time_arms(pairs, prompts, results)
-    for (arm, seed), found, speed in zip(pairs, means, speeds, strict=True):
-        row = found | {"throughput": speed}
-        table.add_row(arm.name, str(seed), *(f"{row[key]:.3f}" for key in SHOWN))
-    Console(width=None if console.is_terminal else 160).print(table)
+            means.append(evaluate_arm(arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done), suite))
+        if suite.timed:
+            progress.add_task("frames per second", total=None)
+            means = [found | {"throughput": speed} for found, speed in zip(means, time_arms(pairs, prompts, results), strict=True)]
+    for (arm, seed), found in zip(pairs, means, strict=True):
+        table.add_row(arm.name, str(seed), *(f"{found[key]:.3f}" for key in suite.shown))
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 EXIT_RUN = 1  # the run failed
 EXIT_USAGE = 2  # the command, the recipe or an input is wrong
+EXIT_PARTIAL = 3  # an evaluation that lacks videos or metrics
 EXIT_INTEGRITY = 4  # numbers that do not add up
 
 
@@ -61,6 +62,12 @@ class OutputError(AstroError):
 
 class RecordError(AstroError):
     """Evaluation records or tables that are missing, damaged or do not belong together."""
+
+
+class IntegrityError(AstroError):
+    """Numbers that do not belong together: records of one arm under two protocols."""
+
+    exit_code = EXIT_INTEGRITY
 
 
 class RunError(AstroError):

@@ -60,7 +60,7 @@ def load(name: str, overrides: list[str] | None = None) -> Document:
     """Read a recipe, merge it over what it extends, apply overrides."""
     document = _load_file(find_recipe(name), seen=())
     for override in overrides or []:
-        key, value = _parse_override(override)
+        key, value = parse_override(override)
         _merge(document.data, _nest(key, value), document.origins, f"--set {override}", "")
     return document
 
@@ -112,7 +112,7 @@ def _nest(key: str, value: Any) -> Table:
     return value
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str) -> tuple[str, Any]:
     """`a.b=value`; the value is TOML, or a bare string when it is none."""
     key, sep, value = text.partition("=")
     if not sep or not all(part.strip() for part in key.split(".")):

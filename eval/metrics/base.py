@@ -174,6 +174,7 @@ class Declaration:
         needs: all of it; the scorer is ready when none is missing.
         files: the weights it will read under this config, hashed into every record; empty for weight-free metrics.
         build: the scorer; imports what is heavy.
+        sees: whether it looks at frames; a video that no scorer needs to see is not decoded.
     """
 
     metrics: tuple[MetricInfo, ...]
@@ -182,6 +183,7 @@ class Declaration:
     build: Callable[[Any, Towers], Scorer]
     needs: tuple[Need, ...] = ()
     files: Callable[[Any], tuple[Path, ...]] = lambda config: ()
+    sees: bool = True
 
 
 def config_hash(declaration: Declaration, config: Config) -> str:

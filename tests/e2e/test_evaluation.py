@@ -28,22 +28,23 @@ def test_eval_writes_records_once(evaluated, tiny_base, monkeypatch):
 
 
 def test_still_prompts_have_no_speed_score(evaluated):
-    from eval.benchmarks.shapes import held_out_prompts
+    from eval.benchmarks.shapes import prompt_set
 
     speed = next(record for record in store.load_results(evaluated) if record.metric == "speed")
-    for prompt, score in zip(held_out_prompts(8), speed.scores, strict=True):
+    for prompt, score in zip(prompt_set(8), speed.scores, strict=True):
         assert (score is None) == ("still" in prompt)
 
 
 def test_held_out_prompts_are_not_training_prompts():
     from astro_cli.core.rng import stream_seed
     from astro_cli.training.sources import draw_scene
-    from eval.benchmarks.shapes import held_out_prompts, prompt_set_hash
+    from eval.benchmarks.oracle_scores import prompt_set_hash
+    from eval.benchmarks.shapes import prompt_set
 
-    assert held_out_prompts(4) == held_out_prompts(8)[:4]
-    assert prompt_set_hash(held_out_prompts(4)) != prompt_set_hash(held_out_prompts(5))
+    assert prompt_set(4) == prompt_set(8)[:4]
+    assert prompt_set_hash(prompt_set(4)) != prompt_set_hash(prompt_set(5))
     trained = [draw_scene(stream_seed(0, "pool", row), 0.0)[1] for row in range(8)]
-    assert trained != held_out_prompts(8)
+    assert trained != prompt_set(8)
 
 
 def test_a_long_video_streams_with_flat_memory_and_a_sidecar(tiny_base, tmp_path, monkeypatch):

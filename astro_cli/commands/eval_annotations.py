@@ -1,0 +1,82 @@
+"""`astro eval gsb` and `astro eval likert`: print what a CSV of human judgements says. Computes nothing itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from astro_cli.commands.eval_compare import TABLE_WIDTH, Format
+from astro_cli.config.errors import RecordError
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE.csv", help="A row per judgement; the first line names the columns.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
+
+
+def gsb(file: FileArgument, format: FormatOption = Format.table) -> None:
+    """Good / same / bad: win rate G/(G+B), preference (G+S/2)/n, margin (G-B)/n, Wilson intervals, sign test.
+
+    Columns: verdict (G, S, B), and optionally criterion.
+
+    Example: astro eval gsb judgements.csv
+    """
+    from eval.gsb import read
+
+    rows = read(file)
+    if format is Format.json:
+        typer.echo(json.dumps([{"n": row.n, **row.model_dump()} for row in rows], indent=2, allow_nan=False))
+        return
+    table = Table("criterion", "n", "G", "S", "B", "win rate", "95 %", "preference", "95 %", "margin", "sign test p")
+    for row in rows:
+        counts = [str(value) for value in (row.n, row.good, row.same, row.bad)]
+        won = _interval(row.win_rate, row.win_rate_low, row.win_rate_high)
+        preferred = _interval(row.preference, row.preference_low, row.preference_high)
+        table.add_row(row.criterion, *counts, *won, *preferred, f"{row.margin:+.1%}", f"{row.p:.3g}")
+    _print(table)
+
+
+def likert(
+    file: FileArgument, format: FormatOption = Format.table,
+    scale: Annotated[str, typer.Option("--scale", metavar="LOW-HIGH", help="Lowest and highest score.")] = "1-5",
+) -> None:  # fmt: skip
+    """Likert ratings: mean per arm and criterion, with n and a bootstrap interval over items.
+
+    Columns: criterion, score, and optionally arm and item (the video).
+
+    Example: astro eval likert ratings.csv --scale 1-4
+    """
+    from eval.likert import read
+
+    rows = read(file, parse_scale(scale))
+    if format is Format.json:
+        typer.echo(json.dumps([row.model_dump() for row in rows], indent=2, allow_nan=False))
+        return
+    table = Table("arm", "criterion", "mean", "95 %", "n", "items")
+    for row in rows:
+        table.add_row(row.arm, row.criterion, f"{row.mean:.3f}", f"{row.low:.3f} .. {row.high:.3f}", str(row.n), str(row.items))
+    _print(table)
+
+
+def parse_scale(text: str) -> tuple[int, int]:
+    """ "1-4" -> (1, 4).
+
+    Raises:
+        RecordError: not two whole numbers, the lower first.
+    """
+    low, _, high = text.partition("-")
+    if low.isdecimal() and high.isdecimal() and int(low) < int(high):
+        return int(low), int(high)
+    raise RecordError("--scale", text, "expected LOW-HIGH", hint="for example: --scale 1-4")
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+    return ("-", "") if value is None else (f"{value:.1%}", f"{low:.1%} .. {high:.1%}")
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)

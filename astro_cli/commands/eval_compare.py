@@ -1,0 +1,57 @@
+"""`astro eval compare`: prints how one arm differs from another. Reads records, runs nothing."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from eval.compare import Comparison
+
+TABLE_WIDTH = 160
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="Arm, or a results folder that holds one.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other; differences are B - A.")],
+    results: Annotated[Path, typer.Option("--results", help="Folder of the records of arms.")] = Path("results"),
+    format: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+) -> None:
+    """Compare two arms metric by metric: paired difference by prompt and seed, interval (cluster bootstrap over prompts), win rate.
+
+    Example: astro eval compare causal_forcing astrolabe_causal
+    """
+    from eval.compare import compare as compare_records
+    from eval.compare import side
+
+    (arm_a, found_a), (arm_b, found_b) = side(a, results), side(b, results)
+    rows = compare_records(arm_a, found_a, arm_b, found_b)
+    if format is Format.json:
+        typer.echo(json.dumps({"a": arm_a, "b": arm_b, "metrics": [row.model_dump() for row in rows]}, indent=2, allow_nan=False))
+        return
+    table = Table("benchmark", "metric", arm_a, arm_b, "difference", "95 %", "win rate", "pairs", "prompts", "seeds", "better")
+    for row in rows:
+        table.add_row(*_cells(row))
+    console = Console()
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+
+
+def _cells(row: Comparison) -> list[str]:
+    better = "higher" if row.direction == "up" else "lower"
+    if row.note:
+        return [row.benchmark, row.metric, "", "", f"not comparable: {row.note}", "", "", "", "", "", better]
+    numbers = [f"{value:.4f}" for value in (row.mean_a, row.mean_b)]
+    interval = f"{row.low:+.4f} .. {row.high:+.4f}"
+    counts = [str(value) for value in (row.n, row.prompts, row.seeds)]
+    return [row.benchmark, row.metric, *numbers, f"{row.difference:+.4f}", interval, f"{row.win_rate:.0%}", *counts, better]

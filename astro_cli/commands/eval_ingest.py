@@ -1,0 +1,44 @@
+"""`astro eval ingest`: takes over VBench's own result file as records. Reads the command line and prints; computes nothing itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from astro_cli.commands.eval_compare import TABLE_WIDTH
+from astro_cli.config.errors import EXIT_PARTIAL
+
+STRANGERS_SHOWN = 5
+
+
+def ingest(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="VBench's *_eval_results.json.")],
+    suite: Annotated[str, typer.Option("--suite", help="vbench, vbench-long or vbench-i2v.")],
+    arm: Annotated[str, typer.Option("--name", "-n", help="Name of the arm in records and tables.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the records.")] = 0,
+    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("results"),
+) -> None:
+    """Record the dimensions of an official VBench result file, and the totals where all dimensions are there. Exit 3: some are incomplete.
+
+    Example: astro eval ingest results_eval_results.json --suite vbench --name astrolabe_causal
+    """
+    from eval.ingest import ingest as take_over
+
+    found = take_over(file, suite, arm, seed, results)
+    table = Table("metric", "value", "official", "coverage", "recorded")
+    for outcome in (*found.outcomes, *found.totals):
+        value = f"{outcome.mean:.4f}" if outcome.complete else f"partial ({outcome.coverage})"
+        official = found.aggregates.get(outcome.key)
+        table.add_row(outcome.key, value, "" if official is None else f"{official:.4f}", f"{outcome.coverage} {outcome.parts}",
+                      "yes" if outcome.key in found.written else "no")  # fmt: skip
+    console = Console(stderr=True, highlight=False)
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    if found.unknown:
+        shown = ", ".join(found.unknown[:STRANGERS_SHOWN])
+        console.print(f"{len(found.unknown)} videos belong to no prompt of {suite}: {shown}", markup=False, soft_wrap=True)
+    if not found.complete:
+        raise typer.Exit(EXIT_PARTIAL)

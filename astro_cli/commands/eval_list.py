@@ -1,0 +1,102 @@
+"""`astro eval list`: every metric with its suites, unit, needs and state. Builds no scorer and imports no torch."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from astro_cli.commands.recipe import JsonOption
+from eval.arm_suites import ARM_SUITES
+from eval.suites import list_suites, load_suite
+
+if TYPE_CHECKING:
+    from eval.metrics.base import Declaration, MetricInfo
+
+READY = "ready"
+TABLE_WIDTH = 200
+
+
+def list_(json_: JsonOption = False) -> None:
+    """List every metric: suites, direction, unit, what it needs, and whether it is ready or what is missing.
+
+    Example: astro eval list
+    """
+    rows = metric_rows() + file_rows() + arm_rows()
+    if json_:
+        typer.echo(json.dumps({"suites": suite_rows(), "metrics": rows}, indent=2))
+        return
+    table = Table("metric", "suites", "better", "unit", "state", "what it is")
+    for row in rows:
+        state = READY if row["ready"] else f"needs {', '.join(row['needs'])}"
+        table.add_row(row["metric"], ", ".join(row["suites"]), row["direction"], row["unit"], state, row["text"])
+    console = Console()
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    for text, metrics in lacking(rows).items():
+        typer.echo(f"missing: {text}\n         for {', '.join(metrics)}")
+
+
+def lacking(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What is missing and where to put it -> the metrics that wait for it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for text in row["missing"]:
+            found.setdefault(text, []).append(row["metric"])
+    return found
+
+
+def metric_rows() -> list[dict[str, Any]]:
+    """A row per metric id of the scorers of videos."""
+    from eval.metrics import catalog
+
+    used: dict[str, list[str]] = {}
+    for name in list_suites():
+        for use in load_suite(name).scorers:
+            used.setdefault(use.scorer, []).append(name)
+    return [
+        _row(info, sorted(set(used.get(name, []))), declaration)
+        for name, declaration in catalog.declarations().items() for info in declaration.metrics
+    ]  # fmt: skip
+
+
+def _row(info: MetricInfo, suites: list[str], declaration: Declaration) -> dict[str, Any]:
+    missing = [text for need in declaration.needs if (text := need.missing())]
+    return {
+        "metric": info.id, "suites": suites, "direction": info.direction, "unit": info.unit, "text": info.text,
+        "needs": [need.name for need in declaration.needs], "ready": not missing, "missing": missing,
+    }  # fmt: skip
+
+
+def file_rows() -> list[dict[str, Any]]:
+    """Metrics that come from files of annotations."""
+    from eval.annotations import METRICS
+
+    return [
+        {"metric": info.id, "suites": [suite], "direction": info.direction, "unit": info.unit, "text": info.text, "needs": ["a CSV of annotations"],
+         "ready": True, "missing": []}
+        for suite, infos in METRICS.items() for info in infos
+    ]  # fmt: skip
+
+
+def arm_rows() -> list[dict[str, Any]]:
+    """Metrics of the embedded world, which score arms."""
+    names = dict.fromkeys(name for suite in ARM_SUITES.values() for name in suite.shown)
+    return [
+        {"metric": name, "suites": [suite.name for suite in ARM_SUITES.values() if name in suite.shown], "direction": "up",
+         "unit": "frames per second" if name == "throughput" else "0..1", "text": "of the embedded world's oracle", "needs": [], "ready": True,
+         "missing": []}
+        for name in names
+    ]  # fmt: skip
+
+
+def suite_rows() -> list[dict[str, Any]]:
+    """A row per suite of videos and of arms."""
+    videos = [
+        {"suite": name, "scores": "videos", "title": suite.title, "version": suite.version, "source": suite.source, "prompts": suite.prompts or None}
+        for name in list_suites() for suite in [load_suite(name)]
+    ]  # fmt: skip
+    arms = [{"suite": suite.name, "scores": "arms", "title": suite.title, "prompts": suite.prompts} for suite in ARM_SUITES.values()]
+    return videos + arms

@@ -1,0 +1,126 @@
+"""`astro eval SUITE DIR`: scores a folder of videos and prints what was found. Parses options and shows results; scores nothing itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from astro_cli.config.errors import EXIT_PARTIAL, RecordError
+from eval.suites import load_suite
+
+if TYPE_CHECKING:
+    from eval.outcomes import Outcome
+    from eval.suite_run import Report, Request
+
+FAILURES_SHOWN = 10
+TABLE_WIDTH = 160  # columns where stdout is no terminal
+ARROWS = {"up": "higher is better", "down": "lower is better"}
+
+
+class Decoder(StrEnum):
+    auto = "auto"
+    av = "av"
+    decord = "decord"
+
+
+class SeedFrom(StrEnum):
+    manifest = "manifest"
+
+
+def suite_command(name: str) -> Any:
+    """The command of one suite of videos."""
+    suite = load_suite(name)
+
+    def command(
+        folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of videos: with manifest.jsonl, VBench's names, or of astro sample.")],
+        arm: Annotated[str, typer.Option("--name", "-n", help="Name of the arm in records and tables.")],
+        seed: Annotated[int, typer.Option("--seed", help="Seed of the records, e.g. the training seed.")] = 0,
+        seed_from: Annotated[SeedFrom | None, typer.Option("--seed-from", help="A record per seed the folder states, instead of --seed.")] = None,
+        metrics: Annotated[str, typer.Option("--metrics", "-m", help="Only these, comma-separated; no totals then.")] = "",
+        prompts: Annotated[str, typer.Option("--prompts", help="Another prompt set, or a file with a prompt a line.")] = "",
+        limit: Annotated[int | None, typer.Option("--limit", min=1, help="First N prompts only; tables do not show the records.")] = None,
+        jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes, each with scorers of its own.")] = 1,
+        decoder: Annotated[Decoder, typer.Option("--decoder", help="Both give the same frames.")] = Decoder.auto,
+        set_: Annotated[list[str] | None, typer.Option("--set", "-s", metavar="SCORER.KEY=VALUE", help="Change a scorer; repeatable.")] = None,
+        results: Annotated[Path, typer.Option("--results", help="Folder of records and per-sample scores.")] = Path("results"),
+        allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Means of what is there, called partial; exit 0.")] = False,
+    ) -> None:
+        from eval.suite_run import Request
+
+        names = tuple(part.strip() for part in metrics.split(",") if part.strip())
+        chosen = None if seed_from else seed
+        run(Request(name, folder, arm, results, chosen, names, prompts, limit, jobs, decoder.value, tuple(set_ or ())), allow_partial=allow_partial)
+
+    command.__doc__ = (
+        f"{suite.title}.\n\nVideos scored before are not scored again. Exit 3: some videos or metrics are missing; `astro eval check` says which.\n\n"
+        f"Example: astro eval {name} samples --name my_arm"
+    )
+    return command
+
+
+def run(request: Request, *, allow_partial: bool) -> None:
+    """Evaluate with a progress bar, print the outcome, and exit 3 where it is partial."""
+    from eval import suite_run
+
+    if not request.arm.strip():
+        raise RecordError("--name", request.arm, "empty", hint="the arm's name in the tables' TOML, e.g. astrolabe_causal")
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(request.suite, total=None, rate="")
+
+        def step() -> None:
+            progress.update(bar, advance=1)
+            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+            progress.update(bar, rate=f"{speed:.2f} videos/s" if speed else "")
+
+        def read(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total, description="reading files")
+
+        def begin(total: int) -> None:
+            progress.reset(bar, total=total, description=request.suite, rate="")
+
+        report = suite_run.evaluate(request, suite_run.Progress(read, begin, step))
+    show(report, console, allow_partial=allow_partial)
+    if not report.complete and not allow_partial:
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def show(report: Report, console: Console, *, allow_partial: bool) -> None:
+    """The table of metrics on stdout; what failed or did not run on stderr."""
+    table = Table("seed", "metric", "value", "95 %", "coverage", "unit", "better")
+    for found in report.found:
+        for outcome in (*found.outcomes, *found.totals):
+            table.add_row(str(found.seed), *row(outcome, allow_partial=allow_partial))
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    for name, texts in report.not_run.items():
+        console.print(f"not run: {name}: needs {'; '.join(texts)}", markup=False, soft_wrap=True)
+    for failure in report.failures[:FAILURES_SHOWN]:
+        console.print(f"failed: {failure.video}: {failure.scorer}: {failure.what}", markup=False, soft_wrap=True)
+    if len(report.failures) > FAILURES_SHOWN:
+        console.print(f"and {len(report.failures) - FAILURES_SHOWN} more failures")
+    if report.order.limit is not None:
+        console.print(f"limited to {report.order.limit} prompts: tables and claims leave these records out")
+    written = sum(len(found.written) for found in report.found)
+    console.print(f"{report.scored} scores made, {report.reused} kept from before; records written: {written}")
+
+
+def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
+    """metric, value, interval, coverage, unit, direction."""
+    from eval.stats import cluster_bootstrap
+
+    tail = [outcome.coverage, outcome.info.unit + (f" x {outcome.scale:g}" if outcome.scale != 1 else ""), ARROWS[outcome.info.direction]]
+    if outcome.scores is None:
+        mean = f"{outcome.mean:.4f}" if allow_partial and outcome.mean is not None else ""
+        name, value = (f"{outcome.key} (partial)", mean) if mean else (outcome.key, f"partial ({outcome.coverage})")
+        return [name, value, "", f"{outcome.coverage} {outcome.parts}", *tail[1:]]
+    if outcome.mean is None:
+        return [outcome.key, "does not apply", "", *tail]
+    interval = cluster_bootstrap([float("nan") if score is None else score for score in outcome.scores])  # pyright: ignore[reportArgumentType]
+    return [outcome.key, f"{outcome.mean:.4f}", f"{interval.low:.4f} .. {interval.high:.4f}", *tail]

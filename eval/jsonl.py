@@ -1,0 +1,122 @@
+"""Append-only files of JSON lines that survive a killed process and two writers at once. Knows nothing of what the lines mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from astro_cli.config.errors import OutputError, RecordError
+
+try:
+    import fcntl
+except ImportError:  # no POSIX locks on this platform: one writer per file is then the user's business
+    fcntl = None
+
+TAIL = 2**16  # bytes read from the end at a time, until the last line is whole: a long file is not read for every line added
+
+
+def encode(data: Any) -> bytes:
+    """One line.
+
+    Raises:
+        TypeError: no JSON value.
+        ValueError: a number that is not finite.
+    """
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def append(path: Path, lines: Sequence[bytes], what: str = "record") -> None:
+    """Add encoded lines and return once they are on the disk. A line left unfinished by a killed process is removed first.
+
+    Raises:
+        OutputError: the disk is full, or the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with open(path, "a+b") as file, _locked(file):
+            _mend_tail(file)
+            file.write(b"".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(path, "", f"the {what} cannot be written: {error.strerror or error}") from error
+
+
+def read(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line number and JSON value of every line. An unfinished last line is skipped.
+
+    Raises:
+        RecordError: the file cannot be read, or another line is damaged.
+    """
+    try:
+        lines = path.read_bytes().rstrip().splitlines()
+    except OSError as error:
+        raise RecordError(path, "", f"cannot be read: {error.strerror or error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = parse(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            hint = "remove the line, or restore the file from a copy; the other lines stay usable"
+            raise RecordError(path, f"line {number}", f"damaged record: {error}", hint=hint) from error
+        yield number, fields
+
+
+def parse(text: bytes) -> Any:
+    """The JSON value; ValueError (JSON and text decoding errors are such) where it is not complete or holds a bare NaN."""
+    return json.loads(text.decode(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"found {name}, scores are finite numbers or null")
+
+
+def _mend_tail(file: BinaryIO) -> None:
+    """Make the file end after a complete line, so that the next record does not continue a torn one."""
+    size, last = file.seek(0, os.SEEK_END), b""
+    start = size
+    while start > 0 and not (last.strip() and b"\n" in last.rstrip()):
+        start = max(0, start - TAIL)
+        file.seek(start)
+        last = file.read(size - start)
+    body = last.rstrip()
+    if not body:
+        return
+    cut = body.rfind(b"\n") + 1
+    try:
+        parse(body[cut:])
+    except ValueError:
+        file.truncate(start + cut)
+        return
+    if not last.endswith(b"\n"):
+        file.write(b"\n")
+
+
+@contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Hold the file's lock, so that two evaluations may write to one store. Closing the file gives it back."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a new file's name on the disk too."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,161 @@
+"""Writes what a suite found as records, with the protocol they hold under; refuses to continue an arm under another protocol. Computes no score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from astro_cli.config.errors import IntegrityError
+from eval import store
+from eval.metrics.base import Sample
+from eval.outcomes import Order, Outcome
+from eval.sidecars import sidecar
+from eval.slots import Slot
+from eval.suites import Suite
+
+BACKBONE: store.Backbone = "wan"  # videos that are scored from files are natural ones, whoever made them
+PACKAGES = ("av", "decord", "opencv-python-headless", "open-clip-torch", "torchvision", "transformers", "vbench")
+CONFIG_CONDITIONS = ("norm", "grayscale", "positions")  # of a scorer's configuration, by themselves among a record's conditions
+UNKNOWN = "unknown"
+
+
+class Filing:
+    """Where and under which name the outcomes of one folder are kept.
+
+    Args:
+        common: the protocol all its records share.
+        made: recipe and weights hash of the arm, where they are known.
+        samples: those that count, of one seed where seeds are kept apart.
+    """
+
+    def __init__(
+        self, results: Path, name: str, arm: str, seed: int, order: Order, common: Mapping[str, Any], samples: Sequence[Sample] = (),
+    ) -> None:  # fmt: skip
+        self.path, self.benchmark, self.arm, self.seed = store.record_path(results, name), name, arm, seed
+        self.order, self.common, self.samples, self.made = order, common, samples, _provenance(samples)
+
+    @classmethod
+    def of_videos(cls, results: Path, name: str, suite: Suite, arm: str, seed: int, samples: Sequence[Sample], order: Order, decoder: str) -> Filing:
+        """With the protocol of these videos."""
+        return cls(results, name, arm, seed, order, _of_videos(suite, samples, order) | {"decoder": decoder}, samples)
+
+    def check(self, slots: Iterable[Slot]) -> None:
+        """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared with none.
+
+        Raises:
+            IntegrityError: naming what differs.
+        """
+        if self.order.limit is not None:
+            return
+        held = {record.metric: record for record in self._held() if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)}
+        for slot in slots:
+            for key in slot.metrics:
+                if key in held and (wrong := self._differences(held[key], slot)):
+                    what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
+                    raise IntegrityError(self.path, f"seed {self.seed}", what, hint="give these videos another --name, or use another --results")
+
+    def write(self, outcomes: Iterable[Outcome], totals: Iterable[Outcome]) -> list[str]:
+        """Append a record per complete metric that is not recorded already; returns their names."""
+        held = {record.key: record for record in self._held(limited=self.order.limit is not None)}
+        environment, found, written = _environment(self.seed), list(outcomes), list[str]()
+        parts = sorted({_slot_protocol(outcome.slot)["scorer"] for outcome in found if outcome.slot}) or self.common.get("scorer")
+        for outcome in (*found, *totals):
+            if outcome.scores is None or all(score is None for score in outcome.scores):
+                continue
+            scorer = _slot_protocol(outcome.slot) if outcome.slot else {"scorer": parts, "linearised": outcome.parts == "metrics"}
+            record = self._record(outcome, scorer, environment)
+            old = held.get(record.key)
+            if old is None or _content(old) != _content(record):
+                store.append(self.path, record)
+                written.append(outcome.key)
+        return written
+
+    def _held(self, *, limited: bool = False) -> list[store.Record]:
+        records = store.load([self.path]) if self.path.is_file() else []
+        return store.latest(record for record in records if (record.limit is not None) == limited)
+
+    def _differences(self, held: store.Record, slot: Slot) -> str:
+        ours = {**self.common, **_slot_protocol(slot)}
+        pairs = {key: (held.protocol.get(key), _json(ours.get(key))) for key in store.CONDITION_KEYS}
+        wrong = [f"{key} {old}, now {new}" for key, (old, new) in pairs.items() if old != new]
+        if held.prompt_set_hash != self.order.hash:
+            wrong.append(f"prompt set {held.prompt_set_hash}, now {self.order.hash}")
+        return "; ".join(wrong)
+
+    def _record(self, outcome: Outcome, scorer: Mapping[str, Any], environment: Mapping[str, Any]) -> store.Record:
+        protocol = {**self.common, **scorer, "unit": outcome.info.unit, "scale": outcome.scale, **environment["protocol"]}
+        assert outcome.scores is not None
+        return store.Record(
+            benchmark=self.benchmark, backbone=BACKBONE, arm=self.arm, seed=self.seed, metric=outcome.key, direction=outcome.info.direction,
+            scores=outcome.scores, recipe_hash=self.made["recipe_hash"], weights_hash=self.made["weights_hash"], prompt_set_hash=self.order.hash,
+            protocol=_json(protocol), commit=environment["commit"], dirty=environment["dirty"],
+        )  # fmt: skip
+
+
+def _of_videos(suite: Suite, samples: Sequence[Sample], order: Order) -> dict[str, Any]:
+    infos, hashes = [sample.info for sample in samples], sorted(sample.video_hash for sample in samples)
+    return {
+        "benchmark_version": suite.version, "prompt_set": order.name or None, "prompts": len(order.needed),
+        "samples_per_prompt": _one(order.needed.values()), "seeds": sorted({sample.seed for sample in samples if sample.seed is not None}),
+        "num_frames": _one(info.frames for info in infos), "fps": _one(round(info.fps, 3) for info in infos),
+        "resolution": _one((info.width, info.height) for info in infos),
+        "videos": hashlib.sha256("".join(hashes).encode()).hexdigest()[:16], "limit": order.limit,
+        "published_protocol": suite.protocol.model_dump(exclude_none=True),
+    }  # fmt: skip
+
+
+def _content(record: store.Record) -> tuple[Any, ...]:
+    """What makes a second record of one key worth writing."""
+    return record.scores, record.conditions, record.protocol.get("videos")
+
+
+def _slot_protocol(slot: Slot) -> dict[str, Any]:
+    config = slot.config.model_dump(mode="json")
+    conditions = {key: config[key] for key in CONFIG_CONDITIONS if key in config}
+    return {"scorer": f"{slot.use.scorer}-{slot.config_hash}-{slot.weights_hash}", "config": config, **conditions}
+
+
+def _one(values: Iterable[Any]) -> Any:
+    """The value all share, else all distinct ones, sorted."""
+    distinct = sorted(set(values))
+    return distinct[0] if len(distinct) == 1 else distinct
+
+
+def _json(value: Any) -> Any:
+    """As it comes back from a file: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+def _provenance(samples: Sequence[Sample]) -> dict[str, str]:
+    """Recipe and weights hash that all sidecars of `astro sample` agree on."""
+    found: dict[str, set[str]] = {"recipe_hash": set(), "weights_hash": set()}
+    for sample in samples:
+        facts = sidecar(sample)
+        for key, values in found.items():
+            values.add(str(facts.get(key) or UNKNOWN))
+    return {key: next(iter(values)) if len(values) == 1 else UNKNOWN for key, values in found.items()}
+
+
+def _environment(seed: int) -> dict[str, Any]:
+    """Commit, versions and device."""
+    from astro_cli.training.rundir import environment  # imports torch
+
+    torch = sys.modules["torch"]
+    here = environment("cuda" if torch.cuda.is_available() else "cpu", seed)
+    versions = {**here["versions"], **{package: _version(package) for package in PACKAGES}}
+    return {
+        "commit": here["commit"] or UNKNOWN, "dirty": bool(here["dirty"]),
+        "protocol": {"versions": versions, "device": here["device"], "threads": here["threads"], "python": here["python"]},
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,245 @@
+"""`astro eval SUITE DIR` below the command line: decoded once, resumed, complete or partial, recorded under a protocol."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astro_cli.config.errors import CheckpointError, IntegrityError, RecordError
+from eval import pool, store, suite_run
+from eval.samples import SampleStore
+from eval.suite_run import Progress, Request, evaluate
+
+BOTH = 'scorers = [{ scorer = "temporal_flickering", scale = 100 }, { scorer = "brightness" }]'
+PROMPTS = ("a cat", "a dog", "a bird", "a fish")
+
+
+def run(folder: Path, results: Path, **changes: object) -> suite_run.Report:
+    return evaluate(Request(**{"suite": "test", "folder": folder, "arm": "arm", "results": results} | changes), Progress())  # pyright: ignore[reportArgumentType]
+
+
+def records(results: Path) -> dict[str, store.Record]:
+    return {record.metric: record for record in store.latest(store.load_results(results))}
+
+
+def test_every_video_is_decoded_once_for_all_scorers(fake, suite_of, folder_of, tmp_path, monkeypatch):
+    suite_of(BOTH)
+    decoded = []
+    real = suite_run.frames
+    monkeypatch.setattr(suite_run, "frames", lambda path, backend: decoded.append(path.name) or real(path, backend))
+    report = run(folder_of("videos", PROMPTS), tmp_path / "r")
+    assert report.complete
+    assert sorted(decoded) == [f"{number:03d}-0.mp4" for number in range(4)]
+    assert fake.seen[:5] == [("000-0.mp4", index) for index in range(5)]
+    found = records(tmp_path / "r")
+    assert found.keys() == {"temporal_flickering", "brightness"}
+    assert 90 < np.mean(found["temporal_flickering"].scores) < 100  # the fraction x 100
+    assert found["brightness"].backbone == "wan"
+
+
+def test_a_second_run_scores_nothing_and_writes_nothing(fake, suite_of, folder_of, tmp_path):
+    suite_of(BOTH)
+    folder = folder_of("videos", PROMPTS)
+    assert run(folder, tmp_path / "r").scored == 8
+    seen = len(fake.seen)
+    again = run(folder, tmp_path / "r")
+    assert (again.scored, again.reused, again.found[0].written) == (0, 8, [])
+    assert len(fake.seen) == seen
+    assert len(store.load_results(tmp_path / "r")) == 2
+
+
+def test_another_config_or_prompt_or_video_is_scored_anew(fake, suite_of, folder_of, tmp_path):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    folder = folder_of("videos", PROMPTS)
+    base = records_mean(run(folder, tmp_path / "r"))
+    doubled = run(folder, tmp_path / "r", arm="other", overrides=("brightness.gain=2.0",))
+    assert doubled.scored == 4
+    assert records_mean(doubled) == pytest.approx(2 * base)
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace("a cat", "a lion"))
+    assert run(folder, tmp_path / "r", arm="third").scored == 1
+
+
+def records_mean(report: suite_run.Report) -> float:
+    mean = report.found[0].outcomes[0].mean
+    assert mean is not None
+    return mean
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(fake, suite_of, folder_of, tmp_path, monkeypatch):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    folder, results = folder_of("videos", PROMPTS), tmp_path / "r"
+    real = pool.run
+
+    def killed(*arguments):
+        for number, scored in enumerate(real(*arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield scored
+
+    monkeypatch.setattr(pool, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, results)
+    path = results / "samples" / "test" / "brightness.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"schema_version": 1, "video": "002')  # what a kill leaves behind
+    monkeypatch.setattr(pool, "run", real)
+    assert run(folder, results).scored == 2
+    assert len(path.read_text().splitlines()) == 4
+    assert records(results)["brightness"].scores == records_of_fresh(folder, tmp_path)
+
+
+def records_of_fresh(folder: Path, tmp_path: Path) -> list[float | None]:
+    run(folder, tmp_path / "fresh")
+    return records(tmp_path / "fresh")["brightness"].scores
+
+
+def test_kill_9_loses_no_finished_video(folder_of, tmp_path):
+    folder, results = folder_of("videos", [f"prompt {number}" for number in range(30)]), tmp_path / "r"
+    command = [sys.executable, "-m", "astro_cli", "eval", "temporal-flickering", str(folder), "--name", "a", "--results", str(results)]
+    lines = results / "samples" / "temporal-flickering" / "temporal_flickering.jsonl"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and not (lines.is_file() and lines.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL) if process.poll() is None else None
+    process.wait()
+    kept = SampleStore(results, "temporal-flickering")
+    kept.load(["temporal_flickering"])
+    before = lines.read_bytes().count(b"\n")
+    assert before >= 3
+    report = evaluate(Request("temporal-flickering", folder, "a", results), Progress())
+    assert (report.scored, report.reused) == (30 - before, before)
+    assert report.complete
+
+
+def test_nan_and_failures_make_a_metric_partial_and_leave_the_others(fake, suite_of, folder_of, tmp_path):
+    suite_of(BOTH)
+    fake.bad |= {"001-0.mp4": float("nan"), "002-0.mp4": "see"}
+    report = run(folder_of("videos", PROMPTS), tmp_path / "r")
+    flicker, brightness = report.found[0].outcomes
+    assert not report.complete
+    assert (flicker.coverage, brightness.coverage) == ("4/4", "2/4")
+    assert brightness.scores is None
+    assert {(failure.video, failure.what) for failure in report.failures} == {
+        ("001-0.mp4", "brightness: found nan, scores are finite"), ("002-0.mp4", "frames: cannot go on"),
+    }  # fmt: skip
+    assert records(tmp_path / "r").keys() == {"temporal_flickering"}
+    assert "nan" not in (tmp_path / "r" / "samples" / "test" / "brightness.jsonl").read_text().lower()
+    fake.bad.clear()
+    assert run(tmp_path / "videos", tmp_path / "r").scored == 2  # failures are tried again, nothing else
+
+
+def test_scores_are_means_over_samples_in_the_order_of_prompts(fake, suite_of, folder_of, tmp_path):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    fake.bad |= {"000-0.mp4": 1.0, "000-1.mp4": 3.0, "001-0.mp4": 10.0, "001-1.mp4": 20.0}
+    folder = folder_of("videos", PROMPTS[:2], seeds=(0, 1))
+    run(folder, tmp_path / "r")
+    assert records(tmp_path / "r")["brightness"].scores == [2.0, 15.0]  # (1 + 3) / 2, (10 + 20) / 2
+    run(folder, tmp_path / "by_seed", seed=None)
+    kept = {record.seed: record.scores for record in store.load_results(tmp_path / "by_seed")}
+    assert kept == {0: [1.0, 10.0], 1: [3.0, 20.0]}
+
+
+def test_missing_videos_of_a_prompt_set_are_counted(fake, suite_of, folder_of, tmp_path):
+    suite_of('samples = 2\nscorers = [{ scorer = "brightness" }]')
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\na bird\n")
+    folder = tmp_path / "named"
+    made = folder_of("videos", PROMPTS[:2], seeds=(0, 1))
+    made.rename(folder)
+    (folder / "manifest.jsonl").unlink()
+    for number, prompt in enumerate(PROMPTS[:2]):
+        for seed in (0, 1):
+            (folder / f"{number:03d}-{seed}.mp4").rename(folder / f"{prompt}-{seed}.mp4")
+    report = run(folder, tmp_path / "r", prompts=str(prompts))
+    assert report.found[0].outcomes[0].coverage == "4/6"
+    assert not store.load_results(tmp_path / "r")
+
+
+def test_a_limited_evaluation_is_stamped_and_no_table_sees_it(fake, suite_of, folder_of, tmp_path):
+    from eval.cells import Cells
+
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    folder, results = folder_of("videos", PROMPTS), tmp_path / "r"
+    run(folder, results)
+    whole = records(results)["brightness"]
+    report = run(folder, results, limit=2)
+    assert report.order.limit == 2
+    limited = store.load_results(results)[-1]
+    assert (limited.protocol["limit"], limited.limit, len(limited.scores)) == (2, 2, 2)
+    shown = Cells(store.load_results(results), "wan").find("arm", "brightness", "test")
+    assert shown == {0: whole}  # though the limited one is newer
+
+
+def test_an_arm_is_not_continued_under_another_protocol(fake, suite_of, folder_of, tmp_path):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    results = tmp_path / "r"
+    run(folder_of("videos", PROMPTS), results)
+    with pytest.raises(IntegrityError, match=r"prompts 4, now 3") as caught:
+        run(folder_of("others", PROMPTS[:3]), results)
+    assert caught.value.exit_code == 4
+    with pytest.raises(IntegrityError, match="scorer brightness-"):
+        run(tmp_path / "videos", results, overrides=("brightness.gain=3.0",))
+
+
+def test_two_processes_find_what_one_finds(folder_of, tmp_path):
+    folder = folder_of("videos", PROMPTS)
+    for name, jobs in (("one", 1), ("two", 2)):
+        report = evaluate(Request("temporal-flickering", folder, "a", tmp_path / name, jobs=jobs), Progress())
+        assert report.complete
+    one, two = (store.load_results(tmp_path / name)[0] for name in ("one", "two"))
+    assert one.scores == two.scores
+
+
+def test_both_decoders_find_the_same(folder_of, tmp_path):
+    pytest.importorskip("decord")
+    folder = folder_of("videos", PROMPTS[:2])
+    scores = []
+    for decoder in ("av", "decord"):
+        evaluate(Request("temporal-flickering", folder, "a", tmp_path / decoder, decoder=decoder), Progress())
+        found = store.load_results(tmp_path / decoder)[0]
+        assert found.protocol["decoder"].startswith(decoder)
+        scores.append(found.scores)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"metrics": ("brightnes",)}, "did you mean 'brightness'"), ({"overrides": ("brightness.gian=1",)}, "did you mean 'gain'"),
+    ({"overrides": ("brightness.gain=bright",)}, "brightness.gain"), ({"overrides": ("gain=1",)}, "SCORER.KEY=VALUE"),
+    ({"metrics": ("subject",)}, "not ready"), ({"seed": None, "folder": "named"}, "seed"),
+])  # fmt: skip
+def test_what_is_refused(changes, says, fake, suite_of, folder_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "nothing"))
+    suite_of('scorers = [{ scorer = "brightness" }, { scorer = "subject_consistency", name = "subject" }]')
+    folder = folder_of("videos", PROMPTS[:1])
+    if "folder" in changes:
+        (folder / "manifest.jsonl").unlink()
+        changes = changes | {"folder": folder}
+    with pytest.raises(RecordError) as caught:
+        run(changes.pop("folder", folder), tmp_path / "r", **changes)
+    assert says in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_wrong_checkpoint_is_named_before_anything_is_scored(jobs, suite_of, folder_of, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("pyiqa")
+    suite_of('scorers = [{ scorer = "imaging_quality" }]')
+    path = tmp_path / "pyiqa_model" / "musiq_spaq_ckpt-358bb6af.pth"
+    path.parent.mkdir()
+    torch.save({"weight": torch.zeros(2, 3)}, path)
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+    with pytest.raises(CheckpointError) as caught:
+        run(folder_of("videos", PROMPTS[:2]), tmp_path / "r", jobs=jobs)
+    assert path.name in str(caught.value)
+    assert caught.value.hint  # survives the way from another process
+    assert not (tmp_path / "r").exists()
