@@ -37,11 +37,16 @@ def test_an_error_of_the_worker_reaches_the_caller_and_drops_what_waits():
         raise RunError("reward", "vq", "non-finite")
 
     blocker = threading.Event()
-    with pytest.raises(RunError, match="vq"), Background(CPU) as background:
-        failing = background.submit(fail)
-        background.submit(blocker.wait, 0.2)
-        background.submit(done.append, 1)
-        failing.result()
+
+    def overlap() -> None:
+        with Background(CPU) as background:
+            failing = background.submit(fail)
+            background.submit(blocker.wait, 0.2)
+            background.submit(done.append, 1)
+            failing.result()
+
+    with pytest.raises(RunError, match="vq"):
+        overlap()
     assert done == []
 
 
