@@ -5,6 +5,7 @@ CPU seconds where two things are divided, so that what the machine does besides 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE
 from eval import pool
 from eval.media import write_mp4
 from eval.metrics import catalog
@@ -29,6 +31,7 @@ from eval.video.decode import frames, probe
 LARGE = (81, 480, 832)  # frames, height, width: a clip of Wan 2.1
 SMALL = (9, 64, 96)
 WEIGHT_FREE = ("temporal_flickering", "trajectory", "flow_dis")
+TINY = {"clip": 4, "long_clip": 12, "hpsv3": 1, "videoalign": 4}  # scorer -> clips; HPSv3 takes every frame as a picture of 588 x 336
 CLIPS, REPEATS, SPEED_CLIPS = 1000, 5, 12
 MIB = 2**20
 
@@ -74,17 +77,46 @@ def flicker_over_decoding(folder: Path) -> tuple[float, float]:
     return decoding, fastest(lambda: desk.score(Work(sample, ("temporal_flickering",))))
 
 
-def videos_per_second(folder: Path, scorer: str, jobs: int = 1) -> float:
+def videos_per_second(folder: Path, scorer: str, jobs: int = 1, clips: int = SPEED_CLIPS) -> float:
     """Wall time of some clips of 81 frames at 208 x 120, decoding and the start of processes included."""
     path = folder / "middle.mp4"
     if not path.is_file():
         write_mp4(moving((81, 120, 208)), path, 16)
     (slot,), sample = slot_of(scorer), sample_of(path)
-    works = [Work(replace(sample, video_hash=str(index)), (slot.name,)) for index in range(SPEED_CLIPS)]
+    works = [Work(replace(sample, video_hash=str(index)), (slot.name,)) for index in range(clips)]
     began = time.perf_counter()
     for _ in pool.run(works, [slot], show, "bench", jobs):
         pass
-    return SPEED_CLIPS / (time.perf_counter() - began)
+    return clips / (time.perf_counter() - began)
+
+
+def write_tiny(checkpoints: Path) -> bool:
+    """Tiny random weights in the released layouts of some scorers, by the writers of the test suite; False where this is no checkout."""
+    if importlib.util.find_spec("tests") is None:
+        return False
+    from tests import reward_folders, tiny_towers
+
+    tiny_towers.put(tiny_towers.clip_state(), checkpoints / "eval" / "clip" / "ViT-L-14.pt")
+    tiny_towers.put(tiny_towers.long_clip_state(), checkpoints / "eval" / "longclip" / "longclip-L.pt")
+    reward_folders.write_hpsv3(checkpoints)
+    reward_folders.write_videoalign(checkpoints)
+    return True
+
+
+def tiny_forms(folder: Path) -> list[tuple[str, str, str]]:
+    """Videos per second of scorers with tiny weights: what frames, tokens and towers cost beside the networks."""
+    before = os.environ.get(CHECKPOINTS_VARIABLE)
+    os.environ[CHECKPOINTS_VARIABLE] = str(folder)
+    try:
+        if not write_tiny(folder):
+            return []
+        what = "tiny random weights in the released layout, the same clips, one process"
+        return [(f"{scorer}: videos per second", f"{videos_per_second(folder, scorer, clips=clips):.2f}", what) for scorer, clips in TINY.items()]
+    finally:
+        if before is None:
+            del os.environ[CHECKPOINTS_VARIABLE]
+        else:
+            os.environ[CHECKPOINTS_VARIABLE] = before
 
 
 def memory(folder: Path) -> tuple[float, float]:
@@ -113,6 +145,7 @@ def rows() -> list[tuple[str, str, str]]:
             if not [need for need in catalog.find(scorer).needs if need.missing()]:
                 found.append((f"{scorer}: videos per second", f"{speed(scorer):.1f}", "81 frames of 208 x 120, one process"))
         found.append(("temporal_flickering, two processes", f"{speed('temporal_flickering', 2):.1f}", "the same, with their start"))
+        found += tiny_forms(folder)
         early, late = memory(folder)
         found.append(
             (f"memory over {CLIPS} clips", f"{late - early:+.1f} MiB", f"resident {late:.0f} MiB at the end - {early:.0f} MiB after {CLIPS // 10}")

@@ -40,6 +40,11 @@ TOTALS = {
     "semantic": Total(tuple(vbench_score.SEMANTIC_DIMENSIONS), vbench_score.semantic, "VBench: mean of the nine semantic dimensions"),
     "total": Total(tuple(vbench_score.DIMENSIONS), vbench_score.total, "VBench: (4 Quality + Semantic) / 5"),
     "long_total": Total(vbench_score.LONG_DIMENSIONS, vbench_score.long_total, "Reward Forcing: weighted mean of six quality dimensions"),
+    "i2v": Total(tuple(vbench_score.I2V_DIMENSIONS), vbench_score.i2v, "VBench-I2V: likeness to the image, and camera motion at weight 0.1"),
+    "i2v_quality": Total(vbench_score.LONG_DIMENSIONS, vbench_score.i2v_quality, "VBench-I2V: weighted mean of six quality dimensions"),
+    "i2v_total": Total(
+        (*vbench_score.I2V_DIMENSIONS, *vbench_score.LONG_DIMENSIONS), vbench_score.i2v_total, "VBench-I2V: mean of its own part and its quality"
+    ),
     "consistency": Total(("subject_consistency", "background_consistency"), consistency, "mean of subject and background consistency"),
 }
 

@@ -65,3 +65,19 @@ def test_no_total_before_all_are_complete(quality):
     (absent,) = totals({"total": "total"}, quality)
     assert absent.coverage == "7/16"
     assert not absent.complete
+
+
+def test_i2v_totals_by_hand():
+    # camera motion alone at 1, weight .1 of 2.1; subject and background at their lowest: 0
+    low = {"i2v_subject": 0.1462, "i2v_background": 0.2615, "camera_motion": 1.0}
+    names = {"i2v": "i2v", "quality": "i2v_quality", "total": "i2v_total"}
+    own = [outcome(name, [100 * value]) for name, value in low.items()]
+    found = {each.key: each for each in totals(names, own)}
+    assert found["i2v"].mean == pytest.approx(100 * 0.1 / 2.1)
+    assert found["total"].mean is None
+    assert found["total"].coverage == "3/9"
+    # six quality dimensions at their highest: 1; the total is the mean of both parts
+    high = {name: 0.9975 if name == "motion_smoothness" else 1.0 for name in vbench_score.LONG_DIMENSIONS}
+    found = {each.key: each for each in totals(names, own + [outcome(name, [100 * value]) for name, value in high.items()])}
+    assert found["quality"].mean == pytest.approx(100.0)
+    assert found["total"].mean == pytest.approx(50 * (0.1 / 2.1 + 1))
