@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from astro_cli.config.errors import AstroError, did_you_mean
+from astro_cli.config.errors import AstroError
 from eval.metrics.base import MetricInfo
 
 Z95 = 1.959963984540054  # the normal's 97.5 % quantile
@@ -39,7 +40,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
     header = [name.strip() for name in reader.fieldnames or []]
     for column in columns:
         if column not in header:
-            hint = did_you_mean(column, header) if header else f"the first line names the columns: {','.join(columns)}"
+            near = difflib.get_close_matches(column, header, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the first line names the columns: {','.join(columns)}"
             raise AnnotationError(path, "line 1", f"no column {column!r}, found {', '.join(header) or 'nothing'}", hint=hint)
     rows = []
     for row in reader:

@@ -19,6 +19,7 @@ from eval.benchmarks.oracle_scores import prompt_set_hash
 
 SHAPES = ARM_SUITES[shapes.NAME]
 RESOLUTION = [32, 32]
+FALLS = frozenset({"kv_memory_growth"})  # the lower the better; of all others the higher
 
 
 def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Callable[[int, int], None], suite: ArmSuite = SHAPES) -> dict[str, float]:
@@ -63,7 +64,7 @@ def _record(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path
     here, prompt_hash = environment("cpu", seed), prompt_set_hash(benchmark.prompt_set(count))
     for metric, values in scores.items():
         record = store.Record(
-            benchmark=benchmark.NAME, backbone="shapes", arm=arm.name, seed=seed, metric=metric, direction="up", scores=values,
+            benchmark=benchmark.NAME, backbone="shapes", arm=arm.name, seed=seed, metric=metric, direction="down" if metric in FALLS else "up", scores=values,
             recipe_hash=arm.card["recipe_hash"], weights_hash=digest(arm.path), prompt_set_hash=prompt_hash,
             protocol=_protocol(benchmark, arm, count, here), commit=here["commit"] or "unknown", dirty=bool(here["dirty"]),
         )  # fmt: skip

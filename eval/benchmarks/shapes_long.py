@@ -22,13 +22,14 @@ from eval.arm_suites import Progress, Scores
 from eval.arms import Arm
 from eval.benchmarks import oracle_scores, shapes
 from eval.benchmarks.oracle_scores import HEADLINE, join_batches, noise_seeds, score_clips
-from eval.benchmarks.streams import cache_protocol, decoded_blocks, done_of, frames_of
+from eval.benchmarks.streams import cache_protocol, decoded_blocks, done_of, frames_of, kv_memory_growth
 
 NAME = "shapes-long"
 VERSION = 1
 SECONDS = 30
 BATCH = 32  # videos generated at once
-METRICS = (*oracle_scores.METRICS, *(f"{metric}_{third}_third" for metric in HEADLINE for third in ("first", "last")))
+KV_GROWTH = "kv_memory_growth"
+METRICS = (*oracle_scores.METRICS, *(f"{metric}_{third}_third" for metric in HEADLINE for third in ("first", "last")), KV_GROWTH)
 
 prompt_set = shapes.prompt_set
 
@@ -42,7 +43,7 @@ def protocol(arm: Arm) -> dict[str, Any]:
 
 
 def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Scores:
-    """Stream every prompt once and score it. Returns per metric one score per prompt (None: does not apply).
+    """Stream every prompt once and score it. Returns per metric one score per prompt (None: does not apply), and one growth of the KV memory.
 
     Raises:
         CheckpointError: a multi-step teacher.
@@ -56,11 +57,11 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
             progress(done_of(rows, len(blocks) * block_BTCHW.shape[1], frames), len(prompts))
         parts.append(score_videos(torch.cat(blocks, 1), [parse(prompt) for prompt in prompts[start : rows.stop]]))
         progress(rows.stop, len(prompts))
-    return join_batches(parts)
+    return join_batches(parts) | {KV_GROWTH: [kv_memory_growth(arm, prompts[0], frames)]}
 
 
 def score_videos(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """All of `METRICS` per video, (B,) each, NaN where one does not apply."""
+    """All of `METRICS` that videos have, (B,) each, NaN where one does not apply."""
     third = frames_BTCHW.shape[1] // 3
     scores = score_clips(frames_BTCHW, scenes)
     first, last = score_clips(frames_BTCHW[:, :third], scenes), score_clips(frames_BTCHW[:, -third:], scenes)

@@ -64,6 +64,21 @@ def decoded_blocks(
         yield decoder.decode(streamer.next_block()).cpu()
 
 
+@torch.no_grad()
+def kv_memory_growth(arm: Arm, prompt: str, frames: int) -> float:
+    """Bytes of keys and values that a video of that many frames holds at its end, over those of a video of three blocks more than the window."""
+    block = arm.card["video"]["block"]
+    window = arm.stream_spec(frames).cache.window
+    shortest = frames if window is None else min(frames, (window // block + 3) * block)
+    held = []
+    for length in (shortest, frames):
+        streamer = arm.streamer([prompt], [0], length)
+        while streamer.frame < length:
+            streamer.next_block()
+        held.append(streamer.cache.bytes + streamer.cache.sink_bytes)
+    return held[1] / held[0]
+
+
 def done_of(rows: range, frame: int, frames: int) -> int:
     """Prompts that count as done, for a progress bar, when the videos of these rows have `frame` of their `frames` frames."""
     return rows.start + int(MAX_SHARE * len(rows) * frame / frames)

@@ -130,7 +130,7 @@ def test_an_unexpected_mismatch_is_exit_4(astro, monkeypatch: pytest.MonkeyPatch
 
 
 def test_claims_json(astro, tmp_path: Path) -> None:
-    put(tmp_path / "r", "causal_forcing_shapes", 1.0)
+    put(tmp_path / "r", "self_forcing_shapes", 1.0)
     put(tmp_path / "r", "astrolabe_mq_shapes", 0.5)
     code, out, err = astro("claims", "astrolabe", "--results", "r", "--format", "json")
     assert (code, err) == (0, "")

@@ -13,8 +13,7 @@ from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.recipe import load_recipe
 from astro_cli.training.build import _initialise
 from astro_cli.training.release import write_card
-
-TINY = ["model.dim=24", "model.ffn_dim=32", "model.num_heads=2", "model.num_layers=2", "model.freq_dim=8"]
+from tests.tiny_world import TINY
 
 
 @pytest.fixture(scope="session")

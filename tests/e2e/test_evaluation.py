@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import TINY
 from test_training import run
 
 from astro_cli.commands import reproduce
 from eval import published, store, table
+from tests.tiny_world import TINY
 
 
 @pytest.fixture

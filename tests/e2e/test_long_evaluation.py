@@ -41,7 +41,11 @@ def test_a_suite_records_all_its_metrics_once(suite, frames, tiny_base, tmp_path
         assert record.benchmark == suite
         assert record.protocol["num_frames"] == frames
         assert record.protocol["cache"] == {"window": 9, "sink": 3, "relative": True, "policy": "fixed", "alpha": 0.999}
-        assert len(record.scores) == PROMPTS
+        growth = record.metric == "kv_memory_growth"
+        assert len(record.scores) == (1 if growth else PROMPTS)
+        assert record.direction == ("down" if growth else "up")
+        if growth:  # 24 frames against 18 through a window of 9
+            assert record.scores == [1.0]
     assert len({record.prompt_set_hash for record in records}) == 1
     if suite == "shapes-multi":
         assert records[0].protocol["switch"] == {"recache": "bidirectional", "renew_sink": False}

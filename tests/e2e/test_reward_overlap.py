@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import TINY
 
 from astro_cli.recipe import load_recipe
 from astro_cli.rewards.shapes import REWARDS
@@ -10,6 +9,7 @@ from astro_cli.training import clips
 from astro_cli.training.background import Background
 from astro_cli.training.build import build
 from astro_cli.training.clips import Roller
+from tests.tiny_world import TINY
 
 
 @pytest.mark.parametrize("rollout", ["sequence", "clip"])
