@@ -65,8 +65,9 @@ def _record(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path
     for metric, values in scores.items():
         record = store.Record(
             benchmark=benchmark.NAME, backbone="shapes", arm=arm.name, seed=seed, metric=metric, scores=values,
-            direction="down" if metric in FALLS else "up", recipe_hash=arm.card["recipe_hash"], weights_hash=digest(arm.path), prompt_set_hash=prompt_hash,
-            protocol=_protocol(benchmark, arm, count, here), commit=here["commit"] or "unknown", dirty=bool(here["dirty"]),
+            direction="down" if metric in FALLS else "up", recipe_hash=arm.card["recipe_hash"], weights_hash=digest(arm.path),
+            prompt_set_hash=prompt_hash, protocol=_protocol(benchmark, arm, count, here),
+            commit=here["commit"] or "unknown", dirty=bool(here["dirty"]),
         )  # fmt: skip
         store.append(store.record_path(results, benchmark.NAME), record)
 
