@@ -48,20 +48,21 @@ def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
 
 @torch.no_grad()
 def bench_video() -> dict[str, float]:
-    """A 60 s video of the embedded world, codec included: frames per second, and time per block late against early."""
+    """A 60 s video of the embedded world, codec included: frames per second, and CPU time per block late against early."""
     arm = load_arm("shapes/causal_forcing")
     prompts = ["a large red circle moves right slowly over a gray plain background"]
-    times, began = [], time.perf_counter()
+    times, began, since = [], time.process_time(), time.perf_counter()
     for block in arm.stream(prompts, [0], LONG_FRAMES):
         arm.backbone.decode(block)
-        times.append(time.perf_counter() - began)
-        began = time.perf_counter()
+        times.append(time.process_time() - began)
+        began = time.process_time()
+    seconds = time.perf_counter() - since
     spec = arm.stream_spec(LONG_FRAMES)
     full = times[(spec.cache.window or 0) // spec.block :]
     tenth = len(full) // 10
     return {
-        "frames per second (one video, codec included)": LONG_FRAMES / sum(times),
-        "time per block, last tenth / first tenth after the window fills": sum(full[-tenth:]) / sum(full[:tenth]),
+        "frames per second (one video, codec included)": LONG_FRAMES / seconds,
+        "CPU time per block, last tenth / first tenth after the window fills": sum(full[-tenth:]) / sum(full[:tenth]),
     }
 
 
