@@ -57,7 +57,8 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
             progress(done_of(rows, len(blocks) * block_BTCHW.shape[1], frames), len(prompts))
         parts.append(score_videos(torch.cat(blocks, 1), [parse(prompt) for prompt in prompts[start : rows.stop]]))
         progress(rows.stop, len(prompts))
-    return join_batches(parts) | {KV_GROWTH: [kv_memory_growth(arm, prompts[0], frames)]}
+    growth: list[float | None] = [kv_memory_growth(arm, prompts[0], frames)]
+    return {**join_batches(parts), KV_GROWTH: growth}
 
 
 def score_videos(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]:

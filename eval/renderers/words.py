@@ -14,6 +14,8 @@ ERRATUM_MARK = "‡"
 ARROWS = {"up": "↑", "down": "↓", "none": ""}
 DECIMALS_EXACT = 3  # of a mean whose interval has no width
 MAX_DECIMALS = 4  # finer than any seed repeats
+SHOWN_IN = {"peak_memory": (2.0**20, " MiB")}  # metrics recorded in a unit too small to read
+LARGE = 10_000  # effects from here on are shown as whole numbers
 DIFFERENCE_HEADS = ("Row", "Base", "Column", "Published difference", "Measured difference [95 %]", "Verdict")
 DIFFERENCE_NOTE = (
     "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; `disagrees`: on the "
@@ -38,9 +40,10 @@ def measured_text(measured: Measured | None, column: ViewColumn) -> str:
         return NO_COUNTERPART
     if measured is None:
         return NOT_RUN
-    half_width = (measured.high - measured.low) / 2
-    digits = decimals(half_width)
-    return f"{measured.mean:.{digits}f} ± {half_width:.{digits}f} ({seeds(measured.n)})"
+    scale, unit = SHOWN_IN.get(column.metric, (1.0, ""))
+    half_width = (measured.high - measured.low) / 2 / scale
+    digits = decimals(half_width) if half_width or not unit else 1
+    return f"{measured.mean / scale:.{digits}f} ± {half_width:.{digits}f}{unit} ({seeds(measured.n)})"
 
 
 def heading(column: ViewColumn) -> str:
@@ -50,6 +53,8 @@ def heading(column: ViewColumn) -> str:
 
 def interval_text(mean: float, low: float, high: float) -> str:
     """A signed effect with the ends of its interval."""
+    if abs(mean) >= LARGE:
+        return f"{mean:+,.0f} [{low:+,.0f}, {high:+,.0f}]"
     digits = decimals((high - low) / 2)
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
