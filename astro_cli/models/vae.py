@@ -41,6 +41,10 @@ class WanVAE:
         """A decoder at the start of a video; several may run beside each other."""
         return StreamDecoder(self)
 
+    def encoder(self) -> StreamEncoder:
+        """An encoder at the start of a video; several may run beside each other."""
+        return StreamEncoder(self)
+
     def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
         """Whole videos: normalised latents -> frames (B, 4F - 3, 3, H, W) in [0, 1], float32."""
         return self.decoder().decode(latents_BFCHW)
@@ -81,6 +85,34 @@ class StreamDecoder:
         return torch.cat(pictures, 2).transpose(1, 2).float().clamp(-1, 1) / 2 + 0.5
 
 
+class StreamEncoder:
+    """Encodes one batch of videos as frames come: the first alone, then four to a latent."""
+
+    def __init__(self, vae: WanVAE) -> None:
+        self.vae = vae
+        self._features: list[Any] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.model.encoder.modules())
+        self._started = False
+
+    @torch.no_grad()
+    def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        """The next frames in [0, 1] -> their normalised latents (B, F, C, H, W), float32; T is 4F, or 4F - 3 where the video begins.
+
+        Raises:
+            ValueError: another number of frames.
+        """
+        alone = 0 if self._started else 1
+        if (frames_BTCHW.shape[1] - alone) % PICTURES or not frames_BTCHW.shape[1]:
+            raise ValueError(f"the VAE encodes {'4F - 3 frames at the start' if alone else '4F frames at a time'}, found {frames_BTCHW.shape[1]}")
+        model, latents = self.vae.model, []
+        pictures = frames_BTCHW.transpose(1, 2).to(model.device, model.dtype) * 2 - 1
+        for chunk in (*pictures[:, :, :alone].split(1, dim=2), *pictures[:, :, alone:].split(PICTURES, dim=2)):
+            if chunk.shape[2]:
+                latents.append(model.encoder(chunk, feat_cache=self._features, feat_idx=[0]))
+        self._started = True
+        mean = model.quant_conv(torch.cat(latents, 2)).chunk(2, dim=1)[0].float().transpose(1, 2)
+        return (mean - self.vae.mean_C11.to(mean)) / self.vae.std_C11.to(mean)
+
+
 def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:
     """The VAE of a Wan 2.1 folder, in diffusers' layout (`vae/`) or the original one (`Wan2.1_VAE.pth`).
 
@@ -101,6 +133,18 @@ def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:
         state = convert_wan_vae_to_diffusers(parts.state(where))
         config = {"base_dim": _base_dim(state, where)}
     return WanVAE(parts.assemble(lambda: AutoencoderKLWan.from_config(config), state, where, dtype))  # type: ignore[arg-type]
+
+
+def vae_files(folder: str | Path) -> tuple[Path, ...]:
+    """The weights `load_vae` reads from that folder.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    folder = Path(folder)
+    if (folder / FOLDER).is_dir():
+        return tuple(sorted((folder / FOLDER).glob("*.safetensors")))
+    return (parts.original_file(folder, ORIGINAL_FILE, f"{FOLDER}/"),)
 
 
 def _base_dim(state: Mapping[str, torch.Tensor], where: Path) -> int:

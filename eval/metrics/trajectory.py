@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
 from eval.encoding import Encoded
-from eval.metrics.base import Declaration, MetricInfo, Sample, Score, ScoreError, Segment, Towers
+from eval.metrics.base import Declaration, MetricInfo, Sample, Score, ScoreError, Segment, Towers, Watcher
 from eval.segments import parts
 from eval.towers.clip_names import file_names
 from eval.towers.places import require
@@ -25,22 +25,35 @@ from eval.video.sampling import between, every
 NAME = "trajectory"
 CLIP = "ViT-L-14"
 WHITE = 255.0
+LATENT_STRIDE = 4
 DIGITS = 5  # of the points kept for figures
 UNIT = "distance (RMS pixel in 0..1, or of unit CLIP features)"
 Encode = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, D)
 
 
+class Encoding(Protocol):
+    """Makes a watcher that turns the chosen frames into features (D,) by frame number and hands them to `finish`."""
+
+    def __call__(self, chosen: list[int], finish: Callable[[dict[int, np.ndarray]], dict[str, Score]]) -> Watcher: ...
+
+
 class TrajectoryConfig(Config):
     """Encoder, side of its pixel grid, every which frame is encoded, principal components, seconds of a bridge on each side of a switch.
 
-    On Wan 2.1, `stride = 4` is one point per latent frame.
+    "vae" encodes the video back into Wan's latents: one point per latent frame, which is every fourth frame.
     """
 
-    encoder: Literal["pixels", "clip"] = "pixels"
+    encoder: Literal["pixels", "clip", "vae"] = "pixels"
     grid: int = Field(16, ge=1)
     stride: int = Field(1, ge=1)
     components: int = Field(2, ge=1)
     bridge_seconds: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_point_per_latent(self) -> Self:
+        if self.encoder == "vae" and self.stride != LATENT_STRIDE:
+            raise ValueError(f"stride: found {self.stride}, Wan's VAE makes a latent of every fourth frame: expected {LATENT_STRIDE}")
+        return self
 
 
 def pixel_features(frames_NHWC: np.ndarray, grid: int) -> np.ndarray:
@@ -55,19 +68,19 @@ def pixel_features(frames_NHWC: np.ndarray, grid: int) -> np.ndarray:
 class _Scorer:
     """Source: Delta Forcing 2605.14382v1, Appendix A; the measures are in `eval/trajectories.py`.
 
-    **Deviations:** the paper projects denoised latents before decoding; a scorer sees frames, and encodes those. An event is the frames shown
-    between two switches. A video with one prompt is one event: its spread is scored, the switches are not.
+    **Deviations:** the paper projects denoised latents before decoding; a scorer sees frames, and encodes those ("vae": into latents again). An
+    event is the frames shown between two switches. A video with one prompt is one event: its spread is scored, the switches are not.
     """
 
-    def __init__(self, config: TrajectoryConfig, encode: Encode) -> None:
-        self.config, self.encode = config, encode
+    def __init__(self, config: TrajectoryConfig, encoding: Encoding) -> None:
+        self.config, self.encoding = config, encoding
 
-    def watch(self, sample: Sample) -> Encoded:
+    def watch(self, sample: Sample) -> Watcher:
         chosen = every(self.config.stride, sample.info.frames)
         segments = parts(sample)
         rows = {index: row for row, index in enumerate(chosen)}
         events = [self._rows(part, rows, sample) for part in segments]
-        return Encoded(chosen, self.encode, partial(self._scores, events=events, segments=segments, fps=sample.info.fps))
+        return self.encoding(chosen, partial(self._scores, events=events, segments=segments, fps=sample.info.fps))
 
     def _rows(self, part: Segment, rows: dict[int, int], sample: Sample) -> list[int]:
         shown = between(part.start, part.end, sample.info.frames, sample.info.fps)
@@ -93,15 +106,28 @@ class _Scorer:
 
 
 def _build(config: TrajectoryConfig, towers: Towers) -> _Scorer:
-    if config.encoder == "pixels":
-        return _Scorer(config, partial(pixel_features, grid=config.grid))
-    from eval.towers.clip import shared
+    if config.encoder == "vae":
+        from astro_cli.models.vae import load_vae
+        from astro_cli.models.wan_backbone import wan_folder
+        from eval.latents import Latents
 
-    tower = shared(towers, CLIP)
-    return _Scorer(config, lambda frames_NHWC: tower.images(frames_NHWC).numpy())
+        vae = towers.get(("vae", wan_folder(None)), lambda: load_vae(wan_folder(None)))
+        return _Scorer(config, lambda chosen, finish: Latents(vae, chosen, finish))
+    encode: Encode = partial(pixel_features, grid=config.grid)
+    if config.encoder == "clip":
+        from eval.towers.clip import shared
+
+        tower = shared(towers, CLIP)
+        encode = lambda frames_NHWC: tower.images(frames_NHWC).numpy()  # noqa: E731
+    return _Scorer(config, lambda chosen, finish: Encoded(chosen, encode, finish))
 
 
 def _files(config: TrajectoryConfig) -> tuple[Path, ...]:
+    if config.encoder == "vae":
+        from astro_cli.models.vae import vae_files
+        from astro_cli.models.wan_backbone import wan_folder
+
+        return vae_files(wan_folder(None))
     return () if config.encoder == "pixels" else (require(*file_names(CLIP)),)
 
 

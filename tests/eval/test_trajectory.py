@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models.vae import WanVAE
 from eval.metrics import trajectory
 from eval.metrics.base import ScoreError, Segment, Towers
 from eval.trajectories import evenness, measure, project
 from tests.tiny_towers import clip_state, put, sample_of, show, video
+from tests.wan_folder import tiny_vae
 
 
 def test_projection_keeps_distances_of_points_on_a_plane():
@@ -111,3 +114,33 @@ def test_pixels_need_nothing_and_clip_its_weights(checkpoints):
     scores = show(trajectory.SCORER.build(config, Towers()).watch(sample_of(frames, segments=SEGMENTS)), frames)
     assert 0 < scores["trajectory.within_event_spread"].value < 2
     assert set(scores) == {info.id for info in trajectory.SCORER.metrics}
+
+
+def test_latents_are_the_vaes_own(tmp_path, monkeypatch):
+    """9 frames: latents of frame 0, of 1-4 and of 5-8; a tenth makes none. The points are the whole video's encoding, projected."""
+    monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
+    tiny_vae().save_pretrained(tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae")
+    frames = video(10, 32, 48)
+    config = trajectory.TrajectoryConfig(encoder="vae", stride=4)
+    segments = (Segment(0, 1, "a"), Segment(1, 2.5, "b"))
+    found = show(trajectory.SCORER.build(config, Towers()).watch(sample_of(frames, segments=segments, fps=4.0)), frames)
+    z = WanVAE(tiny_vae()).encode(torch.from_numpy(frames[None, :9]).permute(0, 1, 4, 2, 3).float() / 255)[0].flatten(1).numpy()
+    points, _ = project(z / z.shape[1] ** 0.5, components=2)
+    np.testing.assert_allclose(found["trajectory.within_event_spread"].details["points"], points, atol=2e-5)
+    # one latent in the first event, two in the second: spread 0 and half their distance
+    half = np.linalg.norm(points[2] - points[1]) / 2
+    assert found["trajectory.within_event_spread"].value == pytest.approx(half / 2, abs=1e-5)
+    assert trajectory.SCORER.files(config) == (tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae" / "diffusion_pytorch_model.safetensors",)
+
+
+def test_latents_need_a_vae_its_stride_and_whole_cells(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
+    with pytest.raises(ValueError, match="expected 4"):
+        trajectory.TrajectoryConfig(encoder="vae")
+    config = trajectory.TrajectoryConfig(encoder="vae", stride=4)
+    with pytest.raises(CheckpointError, match=r"no Wan 2\.1 folder"):
+        trajectory.SCORER.build(config, Towers())
+    tiny_vae().save_pretrained(tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae")
+    frames = video(5, 36, 64)
+    with pytest.raises(ScoreError, match="multiples of 8"):
+        show(trajectory.SCORER.build(config, Towers()).watch(sample_of(frames)), frames)

@@ -181,3 +181,16 @@ def test_a_pickle_that_is_no_table_of_tensors_is_refused(content, tmp_path, caps
     with pytest.raises(CheckpointError, match=r"Wan2\.1_VAE\.pth"):
         load_vae(tmp_path)
     assert "run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("chunks", [(1, 4, 4), (5, 4), (9,), (1, 8)])
+def test_frames_encoded_as_they_come_are_the_whole_encoding(chunks):
+    vae = WanVAE(tiny_vae())
+    video = torch.rand(2, 9, 3, 16, 24, generator=torch.Generator().manual_seed(3))
+    encoder = vae.encoder()
+    streamed = torch.cat([encoder.encode(part) for part in video.split(list(chunks), dim=1)], 1)
+    assert torch.allclose(streamed, vae.encode(video), atol=1e-5)
+    with pytest.raises(ValueError, match="4F frames at a time, found 3"):
+        encoder.encode(video[:, :3])
+    with pytest.raises(ValueError, match="4F - 3 frames at the start, found 4"):
+        vae.encoder().encode(video[:, :4])
