@@ -66,7 +66,7 @@ class Picture(NamedTuple):
     draw: Callable[[Path], Drawn]
 
 
-OURS = "astrolabe_self_forcing_shapes"
+OURS = "astrolabe_all_shapes"  # the run the ablations vary
 FIGURES: dict[str, tuple[Curves, ...]] = {
     "astrolabe": (
         Curves(  # Fig. 7a

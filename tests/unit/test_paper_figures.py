@@ -13,7 +13,7 @@ from astro_cli.config.errors import RecordError
 from eval import figures, paper_figures, store
 from eval.paper_figures import find_runs, pictures
 
-PAIRS = (("shapes/self_forcing", "astrolabe_self_forcing_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
+PAIRS = (("shapes/self_forcing", "astrolabe_all_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
 BASE = {"reward/vq": 0.5, "reward/mq": 0.4, "reward/ta": 0.3, "reward/total": 1.2}
 
 
@@ -60,13 +60,13 @@ def test_runs_are_found_by_seed_and_unfinished_ones_apart(tmp_path: Path) -> Non
 
 def test_what_is_there_is_drawn_and_what_is_not_is_said(tmp_path: Path, curves: list[tuple]) -> None:
     make_run(tmp_path, "astrolabe_vq_shapes-seed0", ("vq", "total"))
-    make_run(tmp_path, "astrolabe_self_forcing_shapes-seed0")
-    make_run(tmp_path, "astrolabe_self_forcing_shapes-seed1", finished=False)
+    make_run(tmp_path, "astrolabe_all_shapes-seed0")
+    make_run(tmp_path, "astrolabe_all_shapes-seed1", finished=False)
     drawn = picture("figure_7a_rewards.png", tmp_path).draw(tmp_path / "7a.png")
     assert drawn.written
     assert drawn.missing == [
         "astrolabe_vq_shapes-seed0 logs no reward/mq", "astrolabe_mq_shapes-seed* (astro ablate astrolabe-4c)",
-        "astrolabe_self_forcing_shapes-seed1 is not finished",
+        "astrolabe_all_shapes-seed1 is not finished",
     ]  # fmt: skip
     (arms, _, keys, window, base) = curves[0]
     assert {label: len(seeds) for label, seeds in arms.items()} == {"VQ only": 1, "MQ only": 0, "VQ + MQ + TA": 1}
@@ -117,6 +117,7 @@ def test_the_command_draws_and_lists_what_is_missing(tmp_path: Path, monkeypatch
     monkeypatch.setattr(paper_figures, "_base_level", lambda recipe: BASE)
     runs, results, out = tmp_path / "runs", tmp_path / "results", tmp_path / "out"
     results.mkdir()
+    make_run(runs, "astrolabe_all_shapes-seed0")
     make_run(runs, "astrolabe_self_forcing_shapes-seed0")
     arguments = ["figures", "astrolabe", "--runs", str(runs), "--results", str(results), "--out", str(out), "--no-sheets"]
     assert run(arguments, monkeypatch) == 0
