@@ -13,7 +13,7 @@ from astro_cli.config.errors import RecordError
 from eval import figures, paper_figures, store
 from eval.paper_figures import find_runs, pictures
 
-PAIRS = (("shapes/self_forcing", "astrolabe_all_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
+PAIRS = (("shapes/self_forcing", "astrolabe_self_forcing_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
 BASE = {"reward/vq": 0.5, "reward/mq": 0.4, "reward/ta": 0.3, "reward/total": 1.2}
 
 
