@@ -5,15 +5,15 @@ A side of a comparison is a recipe's stem; its arm is `<stem>` on Wan and `<stem
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
+from eval import data_file
 from eval.published import list_tables
 from eval.store import Backbone
 
@@ -138,16 +138,12 @@ def load_claims(paper: str) -> PaperClaims:
 
 def parse_claims(text: str, where: str) -> PaperClaims:
     """Claims from TOML text; `where` names it in errors. A part's `kind` is `compare` where it is left out."""
-    try:
-        fields = tomllib.loads(text)
-        for part in (part for claim in fields.get("claims", []) for part in claim.get("parts", [])):
-            part.setdefault("kind", "compare")
-        return PaperClaims.model_validate(fields)
-    except tomllib.TOMLDecodeError as error:
-        raise RecordError(where, "", f"not valid TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RecordError(where, ".".join(str(part) for part in first["loc"]), first["msg"]) from error
+    return data_file.parse(PaperClaims, text, where, prepare=_name_kinds)
+
+
+def _name_kinds(fields: dict[str, Any]) -> None:
+    for part in (part for claim in fields.get("claims", []) for part in claim.get("parts", [])):
+        part.setdefault("kind", "compare")
 
 
 def _folder() -> Traversable:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
+from eval import data_file
 from eval.checks import Check
 from eval.store import Backbone
 
@@ -162,13 +162,7 @@ def load_table(table_id: str) -> Table:
 
 def parse_table(text: str, where: str) -> Table:
     """A table from TOML text; `where` names it in errors and must be `<id>.toml`."""
-    try:
-        table = Table.model_validate(tomllib.loads(text, parse_float=Decimal))
-    except tomllib.TOMLDecodeError as error:
-        raise RecordError(where, "", f"not valid TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RecordError(where, ".".join(str(part) for part in first["loc"]), first["msg"]) from error
+    table = data_file.parse(Table, text, where, number=Decimal)
     if f"{table.id}.toml" != where:
         raise RecordError(where, "id", f"found {table.id!r}, must be the file's name")
     return table

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
+from eval import data_file
 
 if TYPE_CHECKING:
     from eval.metrics.base import MetricInfo  # imports numpy, which the command line does without
@@ -104,13 +104,7 @@ def load_suite(name: str) -> Suite:
 
 def parse_suite(text: str, where: str) -> Suite:
     """A suite from TOML text; `where` names it in errors."""
-    try:
-        return Suite.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise RecordError(where, "", f"not valid TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RecordError(where, ".".join(str(part) for part in first["loc"]), first["msg"]) from error
+    return data_file.parse(Suite, text, where)
 
 
 def _folder() -> Traversable:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from astro_cli import __main__ as cli
 from astro_cli.models.lora_files import merge_lora, read_lora
+from tests.command_line import run
 
 RL = [
     "rl", "--recipe", "astrolabe_self_forcing_shapes", "--set", "stages.nft.steps=4", "--set", "stages.nft.batch=8",
@@ -28,15 +28,6 @@ DMD = [
     *(f for stage in ("ar_diffusion", "consistency", "dmd") for f in ("--set", f"stages.{stage}.batch=4")),
     *(f for stage in ("ar_diffusion", "consistency") for f in ("--set", f"stages.{stage}.data.pool=16")),
 ]  # fmt: skip
-
-
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["astro", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def same_bits(a: Path, b: Path) -> bool:

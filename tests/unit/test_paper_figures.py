@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from astro_cli import __main__ as cli
 from astro_cli.config.errors import RecordError
 from eval import figures, paper_figures, store
 from eval.paper_figures import find_runs, pictures
+from tests.command_line import run
 
 PAIRS = (("shapes/self_forcing", "astrolabe_self_forcing_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
 BASE = {"reward/vq": 0.5, "reward/mq": 0.4, "reward/ta": 0.3, "reward/total": 1.2}
@@ -102,15 +101,6 @@ def test_bars_are_means_over_seeds_with_their_interval(tmp_path: Path, monkeypat
 def test_no_figures_of_other_papers(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no figures of this paper"):
         pictures("teleboost", PAIRS, tmp_path, [])
-
-
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["astro", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_the_command_draws_and_lists_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

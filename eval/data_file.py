@@ -1,0 +1,38 @@
+"""Reads a packaged TOML file into its class, and says what is wrong with it. Knows no table, claim or suite."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from astro_cli.config.errors import RecordError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse(
+    model: type[M], text: str, where: str, *, number: Callable[[str], Any] = float, prepare: Callable[[dict[str, Any]], None] | None = None
+) -> M:
+    """An instance of `model` from TOML text.
+
+    Args:
+        where: names the file in errors.
+        number: what a decimal becomes.
+        prepare: fills in fields before they are checked.
+
+    Raises:
+        RecordError: no TOML, or a field that is wrong, with its key.
+    """
+    try:
+        fields = tomllib.loads(text, parse_float=number)
+        if prepare is not None:
+            prepare(fields)
+        return model.model_validate(fields)
+    except tomllib.TOMLDecodeError as error:
+        raise RecordError(where, "", f"not valid TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecordError(where, ".".join(str(part) for part in first["loc"]), first["msg"]) from error
