@@ -39,11 +39,14 @@ def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Calla
     return {metric: _mean(values) for metric, values in scores.items()}
 
 
-def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path) -> list[float]:
-    """Mean frames per second of every (arm, seed), timed in turns; where one has no record yet, all are timed again, to be comparable."""
+def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:
+    """Mean frames per second of every (arm, seed), timed in turns.
+
+    Where one has no record yet, or `again` asks for it, all are timed, to be comparable.
+    """
     benchmark = SHAPES.benchmark()
     known = [_known(benchmark, arm, seed, count, results).get("throughput") for arm, seed in pairs]
-    if all(known):
+    if all(known) and not again:
         return [_mean(list(record.scores)) for record in known if record]
     rates = shapes.throughput([arm for arm, _ in pairs])
     for (arm, seed), found in zip(pairs, rates, strict=True):

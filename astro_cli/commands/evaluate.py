@@ -73,8 +73,11 @@ def _arm_command(name: str) -> Any:
         seeds: Annotated[str, typer.Option(help="Comma-separated paired noise seeds; a tuned run is scored at its own training seed.")] = "0",
         prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = suite.prompts,
         results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
+        time_again: Annotated[bool, typer.Option("--time-again", help="Measure frames per second anew, e.g. after a run on a busy machine.")] = False,
     ) -> None:
-        evaluate_arms(arms, parse_seeds(seeds), prompts, results, name)
+        if time_again and not suite.timed:
+            raise RecordError("--time-again", name, "this suite measures no frames per second", hint="astro eval shapes does")
+        evaluate_arms(arms, parse_seeds(seeds), prompts, results, name, time_again)
 
     command.__doc__ = (
         f"{suite.title}: score bases and tuned students on held-out prompts with paired noise; what is recorded is not scored again.\n\n"
@@ -95,8 +98,12 @@ def parse_seeds(text: str) -> list[int]:
         raise RecordError("--seeds", text, "expected whole numbers separated by commas", hint="for example: --seeds 0,1,2") from error
 
 
-def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE) -> None:
-    """Score each base at every seed and each tuned run at its own, under a suite of arms; print the means."""
+def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, time_again: bool = False) -> None:
+    """Score each base at every seed and each tuned run at its own, under a suite of arms; print the means.
+
+    Args:
+        time_again: whether arms whose frames per second are recorded are timed all the same.
+    """
     from eval.arms import load_arm
     from eval.runner import evaluate_arm, time_arms
 
@@ -111,7 +118,7 @@ def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path
             means.append(evaluate_arm(arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done), suite))
         if suite.timed:
             progress.add_task("frames per second", total=None)
-            means = [found | {"throughput": speed} for found, speed in zip(means, time_arms(pairs, prompts, results), strict=True)]
+            means = [found | {"throughput": speed} for found, speed in zip(means, time_arms(pairs, prompts, results, time_again), strict=True)]
     for (arm, seed), found in zip(pairs, means, strict=True):
         table.add_row(arm.name, str(seed), *(f"{found[key]:.3f}" for key in suite.shown))
     Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)

@@ -17,7 +17,7 @@ NAME = "shapes"
 VERSION = 1
 METRICS = oracle_scores.METRICS
 BATCH = 64  # clips generated at once
-THROUGHPUT_RUNS = 10
+THROUGHPUT_RUNS = 30
 
 
 def prompt_set(count: int) -> list[str]:
@@ -47,11 +47,11 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
 def throughput(arms: list[Arm]) -> list[list[float]]:
     """Frames per second of single-video generation, codec included: per arm one value per run, after a warm-up run.
 
-    The arms take turns, so that what the machine does besides slows all of them alike.
+    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them alike.
     """
     rates: list[list[float]] = [[] for _ in arms]
     for run in range(THROUGHPUT_RUNS + 1):
-        for arm, found in zip(arms, rates, strict=True):
+        for arm, found in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
             frames, began = num_frames(arm), time.perf_counter()
             arm.backbone.decode(arm.generate(prompt_set(1), [run], frames))
             found.append(frames / (time.perf_counter() - began))

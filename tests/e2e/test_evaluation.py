@@ -27,6 +27,20 @@ def test_eval_writes_records_once(evaluated, tiny_base, monkeypatch):
     assert len(store.load_results(evaluated)) == len(records)
 
 
+def test_frames_per_second_are_measured_again_on_demand(evaluated, tiny_base, monkeypatch):
+    before = store.load_results(evaluated)
+    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(evaluated), "--time-again"], monkeypatch) == 0
+    added = store.load_results(evaluated)[len(before) :]
+    assert [record.metric for record in added] == ["throughput"]
+    assert added[0].scores != next(record.scores for record in before if record.metric == "throughput")
+
+
+def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch, capsys):
+    assert run(["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--time-again"], monkeypatch) == 2
+    assert "--time-again" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_still_prompts_have_no_speed_score(evaluated):
     from eval.benchmarks.shapes import prompt_set
 
