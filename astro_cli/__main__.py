@@ -9,18 +9,15 @@ import typer
 
 from astro_cli.commands.ablate import ablate
 from astro_cli.commands.claims import claims
-from astro_cli.commands.distill import distill
 from astro_cli.commands.doctor import doctor_app
 from astro_cli.commands.evaluate import eval_app
 from astro_cli.commands.figures import figures
-from astro_cli.commands.long_tune import long_tune
-from astro_cli.commands.pretrain import pretrain
 from astro_cli.commands.recipe import recipe_app
 from astro_cli.commands.report import report
 from astro_cli.commands.reproduce import reproduce
-from astro_cli.commands.rl import rl
 from astro_cli.commands.sample import sample
 from astro_cli.commands.table import table
+from astro_cli.commands.training_commands import distill, long_tune, pretrain, rl
 from astro_cli.commands.zoo import zoo_app
 from astro_cli.config.errors import EXIT_RUN, AstroError
 

@@ -1,4 +1,4 @@
-"""What pretrain, distill and rl share: recipe -> run folder -> trainer -> final weights. The commands differ in the recipes they take."""
+"""What the four training commands share: recipe -> run folder -> trainer -> final weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ from rich.table import Table
 from astro_cli.config.errors import EXIT_RUN, OutputError, RunError
 from astro_cli.recipe import Recipe, load_recipe
 
-RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Recipe file, or its bare name in recipes/.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe value; repeatable.")]
-OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/<recipe name>-seed<seed>.")]
-StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Train the last stage for this many steps.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the run; overrides the recipe's.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe, parameter counts and expected memory, and stop.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, to the same bits.")]
 
 
 def resolve(recipe_name: str, command: str, overrides: list[str] | None, steps: int | None, seed: int | None) -> Recipe:
