@@ -12,7 +12,7 @@ import numpy as np
 
 from eval.cells import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
 from eval.claims import Bound, Claim, Compare, PaperClaims, Published, Relation, Trend, Verdict, VerdictWord
-from eval.stats import Interval, cluster_bootstrap, independent_units, paired_difference
+from eval.stats import STUDENT_T, Interval, cluster_bootstrap, independent_units, student_interval
 from eval.store import Record
 from eval.table import MIN_PAIRS
 from eval.verify import verify
@@ -107,9 +107,8 @@ def _compare(part: Compare, metric: str, other: str, claim: Claim, cells: Cells)
         refuse_mixed(f"claim {claim.id}", metric, {part.a: a, other: b})
         return Result(text, "undecided", None)
     b_SP, a_SP = part.factor * pair[0], pair[1]
-    interval = paired_difference(b_SP, a_SP)
+    interval, enough = _interval(a_SP - b_SP, exact=part.exact)
     margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
-    enough = part.exact or independent_units(a_SP - b_SP) >= MIN_PAIRS
     return Result(text, judge(interval, part.relation, margin) if enough else "undecided", interval)
 
 
@@ -118,10 +117,17 @@ def _bound(part: Bound, metric: str, claim: Claim, cells: Cells) -> Result:
     scores_SP = matrix(_find(part.a, metric, claim, cells).values())
     if np.isnan(scores_SP).all():
         return Result(text, "not run", None)
-    interval = cluster_bootstrap(scores_SP)
+    interval, enough = _interval(scores_SP, exact=part.exact)
     shifted = Interval(interval.mean - part.value, interval.low - part.value, interval.high - part.value, interval.n)
-    enough = part.exact or independent_units(scores_SP) >= MIN_PAIRS
     return Result(text, judge(shifted, part.relation, part.margin) if enough else "undecided", interval)
+
+
+def _interval(scores_SP: np.ndarray, *, exact: bool) -> tuple[Interval, bool]:
+    """The interval of the mean, and whether it may settle a claim: what a run yields once has few values, and Student's interval, not a bootstrap."""
+    values_S = scores_SP[~np.isnan(scores_SP)]
+    if not exact and scores_SP.shape[1] == 1 and values_S.size in STUDENT_T:
+        return student_interval(values_S), True
+    return cluster_bootstrap(scores_SP), exact or independent_units(scores_SP) >= MIN_PAIRS
 
 
 def _published(part: Published) -> Result:

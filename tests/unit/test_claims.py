@@ -229,6 +229,21 @@ def test_bound(relation: str, expected: str) -> None:
     assert verdict(part, []).verdict == "not run"
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.93, 0.95, 0.97], "fails"),  # .95 +- 4.30 x .02 / sqrt 3 = [.90, 1.00], below 1.1
+        ([0.8, 1.0, 1.2], "undecided"),  # [.50, 1.50]; a bootstrap would say at most 1.2
+        ([1.29, 1.3, 1.31], "holds"),
+        ([1.3], "undecided"),
+    ],
+)
+def test_one_value_per_run_is_judged_by_students_interval(values: list[float], expected: str) -> None:
+    part = '{ kind = "bound", metrics = ["growth"], a = "tuned", relation = ">", value = 1.1 }'
+    records = [record(TUNED, "growth", [value]).model_copy(update={"seed": seed}) for seed, value in enumerate(values)]
+    assert verdict(part, records).verdict == expected
+
+
 def test_claim_of_published_numbers_that_fails() -> None:
     found = verdict('{ kind = "published", verify = ["reward-forcing-2"] }', [])
     assert (found.verdict, found.backbone) == ("fails", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.stats import Interval, cluster_bootstrap, independent_units, paired_difference, verdict
+from eval.stats import STUDENT_T, Interval, cluster_bootstrap, independent_units, paired_difference, student_interval, verdict
 
 NAN = np.nan
 
@@ -63,6 +63,19 @@ def test_absent_scores_are_left_out() -> None:
     assert (interval.mean, interval.n) == (3.0, 2)
     assert np.isfinite([interval.low, interval.high]).all()
     assert independent_units(scores_SP) == 2
+
+
+def test_students_interval_by_hand() -> None:
+    # mean 2, s = 1: 4.3027 / sqrt 3 = 2.4842
+    interval = student_interval(np.array([1.0, 2.0, 3.0]))
+    assert interval == pytest.approx((2.0, -0.4842, 4.4842, 3), abs=1e-4)
+    with pytest.raises(ValueError, match="2 to 5"):
+        student_interval(np.array([1.0]))
+
+
+def test_students_quantiles_are_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert [float(stats.t.ppf(0.975, n - 1)) for n in STUDENT_T] == pytest.approx(list(STUDENT_T.values()), abs=1e-4)
 
 
 def test_pair_with_one_absent_half_is_left_out() -> None:
