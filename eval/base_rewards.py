@@ -1,31 +1,48 @@
-"""What an untuned base scores by the training rewards: the dashed line of reward curves. Draws nothing and trains nothing.
+"""What an untuned base scores by the training rewards on a run's own prompts: the dashed curve beside it. Draws nothing and trains nothing.
 
-An epoch of training has too few prompts to say it. Dimensions: B clip, T frame, C colour, H, W pixels.
+An epoch has few prompts, and they differ more than the policies do: only on the same ones does the distance of two curves mean something.
+Dimensions: B clip, T frame, C colour, H, W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
+from astro_cli.core.rng import stream_seed
+from astro_cli.recipe import Recipe
 from astro_cli.rewards.shapes import REWARDS
+from astro_cli.training.sources import PromptSource
 from eval.arms import Arm
 from eval.benchmarks import shapes
-from eval.benchmarks.oracle_scores import noise_seeds
-
-PROMPTS = 256  # held-out prompts; they are drawn as the training prompts are, from another stream
 
 
-def base_rewards(arm: Arm, weights: Mapping[str, float]) -> dict[str, float]:
-    """Means over clips of the trained length, by the keys of metrics.jsonl: every reward, and `reward/total`, their sum with these weights."""
-    prompts, seeds, rewards = shapes.prompt_set(PROMPTS), noise_seeds(0, PROMPTS), {key: REWARDS[key]() for key in weights}
-    found: dict[str, list[torch.Tensor]] = {key: [] for key in weights}
-    for start in range(0, PROMPTS, shapes.BATCH):
+def base_rows(arm: Arm, recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
+    """Rows as metrics.jsonl has them, one per epoch: every reward of the base, and `reward/total`, their sum with the recipe's weights.
+
+    A prompt has one clip, from the noise of its group's first member, so that epoch 0 holds clips which the run saw too.
+    """
+    name = recipe.order[-1]
+    experience, data = recipe.stages[name].experience, recipe.stages[name].data
+    assert experience is not None, "an RL recipe"
+    source = PromptSource(seed, lambda prompts: torch.empty(len(prompts), 0), data.drop, data.prompts)
+    asked = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
+    prompts = [prompt for batch in asked for prompt in batch.prompts]
+    seeds = [stream_seed(owner, "member", 0) for batch in asked for owner in batch.seeds]
+    means = {key: scores.reshape(epochs, -1).mean(1).tolist() for key, scores in _scores(arm, prompts, seeds, experience.rewards).items()}
+    return [{"stage": name, "step": epoch, **{key: values[epoch] for key, values in means.items()}} for epoch in range(epochs)]
+
+
+def _scores(arm: Arm, prompts: list[str], seeds: list[int], weights: Mapping[str, float]) -> dict[str, torch.Tensor]:
+    """(B,) by key of metrics.jsonl, from clips of the trained length."""
+    rewards, found = {key: REWARDS[key]() for key in weights}, {key: [] for key in weights}
+    for start in range(0, len(prompts), shapes.BATCH):
         rows = slice(start, start + shapes.BATCH)
         frames_BTCHW = arm.backbone.decode(arm.generate(prompts[rows], seeds[rows], shapes.num_frames(arm)))
         for key, reward in rewards.items():
             found[key].append(reward.score(frames_BTCHW, prompts[rows]))
-    means = {key: float(torch.cat(scores).mean()) for key, scores in found.items()}
-    total = sum(weight * means[key] for key, weight in weights.items())
-    return {f"reward/{key}": value for key, value in means.items()} | {"reward/total": total}
+    scores = {key: torch.cat(parts) for key, parts in found.items()}
+    total = torch.stack([scores[key] * weight for key, weight in weights.items()]).sum(0)
+    return {f"reward/{key}": values for key, values in scores.items()} | {"reward/total": total}

@@ -79,14 +79,14 @@ def reward_curves(
     path: str | Path,
     keys: Sequence[str] = ("reward/total", "reward/vq", "reward/mq", "reward/ta"),
     window: int = 1,
-    base: Mapping[str, float] | None = None,
+    base: Sequence[Sequence[Row]] = (),
     legend: bool = True,
 ) -> None:
     """A PNG with a panel per key: each arm's seeds thin, their mean thick, the range from lowest to highest seed shaded.
 
     Args:
         window: epochs of a centred moving average over every seed's curve; the legend says so. 1 draws the curves as they are.
-        base: what the untuned base scores, by key: a dashed gray line.
+        base: what the untuned base scores on the same prompts, a seed each: their mean, a dashed gray curve.
         legend: which line is whose, in the figure; a page with a panel per picture says it once (`arm_style`).
     """
     columns = min(MAX_COLUMNS, len(keys))
@@ -95,18 +95,20 @@ def reward_curves(
         figure = Figure(figsize=(PANEL_IN[0] * columns, PANEL_IN[1] * lines + (LEGEND_IN if legend else 0)), layout="constrained", dpi=DPI)
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for panel, key in zip(panels, keys, strict=False):
-            _curve_panel(panel, key, runs, window, (base or {}).get(key))
+            _curve_panel(panel, key, runs, window, base)
         for panel in panels[len(keys) :]:
             panel.set_axis_off()
         if legend:
-            _curve_legend(figure, runs, columns, window, base is not None)
+            _curve_legend(figure, runs, columns, window, bool(base))
         _save(figure, path)
 
 
-def _curve_panel(panel: Axes, key: str, runs: Mapping[str, Sequence[Sequence[Row]]], window: int, base: float | None) -> None:
+def _curve_panel(panel: Axes, key: str, runs: Mapping[str, Sequence[Sequence[Row]]], window: int, base: Sequence[Sequence[Row]]) -> None:
     curves = [[series for rows in seeds if (series := _series(rows, key))] for seeds in runs.values()]
-    if base is not None and any(curves):
-        panel.axhline(base, color=BASE_COLOR, linestyle="--", linewidth=1.6)
+    levels = [_smooth(series, window) for rows in base if (series := _series(rows, key))]
+    if levels and any(curves):
+        shared, values_SE = _together(levels)
+        panel.plot(shared, values_SE.mean(0), color=BASE_COLOR, linestyle="--", linewidth=1.6)
     drawn = [_draw_arm(panel, index, [_smooth(series, window) for series in seeds]) for index, seeds in enumerate(curves)]
     panel.set_title(TITLES.get(key, key), loc="left")
     silent = [arm for (arm, seeds), own in zip(runs.items(), drawn, strict=True) if seeds and not own]
@@ -151,11 +153,16 @@ def _draw_arm(panel: Axes, index: int, seeds: list[dict[int, float]]) -> bool:
     if len(seeds) > 1:
         for series in seeds:
             panel.plot(list(series), list(series.values()), color=color, linewidth=0.8, alpha=0.55)
-    shared = sorted(set.intersection(*map(set, seeds)))  # a mean over changing seeds would jump
-    values_SE = np.array([[series[epoch] for epoch in shared] for series in seeds])
+    shared, values_SE = _together(seeds)
     panel.fill_between(shared, values_SE.min(0), values_SE.max(0), color=color, alpha=0.15, linewidth=0)
     panel.plot(shared, values_SE.mean(0), color=color, linestyle=line, linewidth=2.6, marker="o" if len(shared) == 1 else "")
     return True
+
+
+def _together(seeds: list[dict[int, float]]) -> tuple[list[int], np.ndarray]:
+    """The epochs that all seeds have, and their values; a mean over changing seeds would jump."""
+    shared = sorted(set.intersection(*map(set, seeds)))
+    return shared, np.array([[series[epoch] for epoch in shared] for series in seeds])
 
 
 def arm_style(index: int) -> tuple[str, LineStyle]:
@@ -169,7 +176,7 @@ def _curve_legend(figure: Figure, runs: Mapping[str, Sequence[Sequence[Row]]], c
     labels = [f"{arm} ({_seeds(len(seeds))})" for arm, seeds in runs.items()]
     said = [MEANING] if any(len(s) > 1 for s in runs.values()) else []
     said += [f"every curve is a moving average over {window} epochs"] if window > 1 else []
-    said += ["dashed gray: the base, on held-out prompts"] if has_base else []
+    said += ["dashed gray: the base, on the same prompts"] if has_base else []
     title = "\n".join(said) or None
     if title is not None and columns == 1:
         title = title.replace("; shaded", ";\nshaded")

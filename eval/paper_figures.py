@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from astro_cli.config.errors import RecordError, did_you_mean
 from astro_cli.recipe import load_recipe
 from astro_cli.training.rundir import RunDir
 from eval import figures, sheets
 from eval.arms import load_arm
-from eval.base_rewards import base_rewards
+from eval.base_rewards import base_rows
 from eval.cells import Cells, matrix
 from eval.stats import cluster_bootstrap
 from eval.store import Record
@@ -49,7 +49,7 @@ class Curves(NamedTuple):
     keys: tuple[str, ...]
     arms: dict[str, str]
     trained_by: str  # the command that trains what is missing
-    standard: str  # the recipe whose base and weights of the rewards the dashed line is of
+    standard: str  # the recipe whose base, prompts and weights of the rewards the dashed curve is of
 
 
 class Drawn(NamedTuple):
@@ -125,26 +125,30 @@ def _figure_5(base: str, recipe: str) -> Curves:
 
 
 @cache
-def _base_level(recipe_name: str) -> dict[str, float]:
-    """What the base of a recipe scores by the recipe's rewards."""
+def _base_curve(recipe_name: str, seed: int, epochs: int) -> list[dict[str, Any]]:
+    """What the base of a recipe scores by the recipe's rewards on the prompts that its run with this seed saw."""
     recipe = load_recipe(recipe_name)
-    experience = recipe.stages[recipe.order[-1]].experience
-    assert experience is not None, "figures are of RL recipes"
-    return base_rewards(load_arm(recipe.base.student), experience.rewards)
+    return base_rows(load_arm(recipe.base.student), recipe, seed, epochs)
+
+
+def _seed_of(run: Path) -> int:
+    return int(run.name.rpartition("-seed")[2])
 
 
 def _curves(figure: Curves, runs: Path) -> Picture:
     def draw(path: Path) -> Drawn:
-        missing, arms = [], {}
+        missing, arms, epochs = [], {}, {}
         for label, recipe in figure.arms.items():
             finished, started = find_runs(runs, recipe)
             arms[label] = [figures.read_metrics(RunDir(run).metrics) for run in finished]
+            epochs |= {_seed_of(run): len(rows) for run, rows in zip(finished, arms[label], strict=True)}
             missing += [f"{run.name} is not finished" for run in started]
             missing += [] if finished else [f"{recipe}-seed* ({figure.trained_by})"]
             silent = [key for key in figure.keys for rows in arms[label][:1] if not any(key in row for row in rows)]
             missing += [f"{finished[0].name} logs no {key}" for key in silent]
         if any(arms.values()):
-            figures.reward_curves(arms, path, figure.keys, WINDOW, _base_level(figure.standard))
+            base = [_base_curve(figure.standard, seed, count) for seed, count in sorted(epochs.items())]
+            figures.reward_curves(arms, path, figure.keys, WINDOW, base)
         return Drawn(any(arms.values()), missing)
 
     return Picture(f"{figure.name}.png", draw)

@@ -8,6 +8,7 @@ import pytest
 from test_training import run
 
 from astro_cli.commands import reproduce
+from astro_cli.recipe import load_recipe
 from eval import published, store, table
 from tests.tiny_world import TINY
 
@@ -39,6 +40,21 @@ def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch
     assert run(["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--time-again"], monkeypatch) == 2
     assert "--time-again" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_base_of_a_curve_is_scored_on_the_runs_own_prompts(tiny_base):
+    from eval.arms import load_arm
+    from eval.base_rewards import base_rows
+
+    recipe, arm = load_recipe("astrolabe_self_forcing_shapes"), load_arm(str(tiny_base))
+    experience = recipe.stages["nft"].experience
+    rows = base_rows(arm, recipe, 0, 3)
+    assert [(row["stage"], row["step"]) for row in rows] == [("nft", 0), ("nft", 1), ("nft", 2)]
+    for row in rows:
+        assert row["reward/total"] == pytest.approx(sum(weight * row[f"reward/{key}"] for key, weight in experience.rewards.items()), rel=1e-5)
+    first = base_rows(arm, recipe, 0, 1)[0]
+    assert all(rows[0][key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage")  # not of the batch
+    assert base_rows(arm, recipe, 1, 1)[0] != first
 
 
 def test_still_prompts_have_no_speed_score(evaluated):

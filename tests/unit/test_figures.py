@@ -111,12 +111,13 @@ def test_a_moving_average_is_centred_and_shorter_at_the_ends(tmp_path: Path, dra
     assert "moving average over 3 epochs" in drawn[0].legends[0].get_title().get_text()
 
 
-def test_the_base_is_a_dashed_line_where_its_score_is_known(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_the_base_is_a_dashed_curve_where_its_score_is_known(tmp_path: Path, drawn: list[Figure]) -> None:
     keys = ("reward/vq", "student/x0_norm")
     run = [{"stage": "rl", "step": step, "reward/vq": 0.5, "student/x0_norm": 1.0} for step in range(2)]
-    reward_curves({"rl": [run]}, tmp_path / "curves.png", keys=keys, base={"reward/vq": 0.25})
+    base = [[{"stage": "rl", "step": step, "reward/vq": level + step} for step in range(2)] for level in (0.2, 0.3)]
+    reward_curves({"rl": [run]}, tmp_path / "curves.png", keys=keys, base=base)
     rewards, norms = drawn[0].axes
-    assert list(rewards.lines[0].get_ydata()) == [0.25, 0.25]
+    assert list(rewards.lines[0].get_ydata()) == [0.25, 1.25]  # the mean of its seeds
     assert rewards.lines[0].get_linestyle() == "--"
     assert len(norms.lines) == 1
     assert "dashed gray: the base" in drawn[0].legends[0].get_title().get_text()

@@ -13,13 +13,14 @@ from eval.paper_figures import find_runs, pictures
 from tests.command_line import run
 
 PAIRS = (("shapes/self_forcing", "astrolabe_self_forcing_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
-BASE = {"reward/vq": 0.5, "reward/mq": 0.4, "reward/ta": 0.3, "reward/total": 1.2}
+EPOCHS = 4
+BASE = [{"stage": "nft", "step": step, "reward/vq": 0.5, "reward/mq": 0.4, "reward/ta": 0.3, "reward/total": 1.2} for step in range(EPOCHS)]
 
 
 def make_run(runs: Path, name: str, keys: tuple[str, ...] = ("vq", "mq", "ta", "total"), *, finished: bool = True) -> None:
     folder = runs / name
     folder.mkdir(parents=True)
-    rows = [{"stage": "nft", "step": step, "student/x0_norm": 1.0, **{f"reward/{key}": step / 10 for key in keys}} for step in range(4)]
+    rows = [{"stage": "nft", "step": step, "student/x0_norm": 1.0, **{f"reward/{key}": step / 10 for key in keys}} for step in range(EPOCHS)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
         (folder / "final").mkdir()
@@ -37,7 +38,7 @@ def record(benchmark: str, arm: str, metric: str, seed: int, scores: list[float 
 def curves(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """Arguments of the curves that are drawn, without measuring a base."""
     calls: list[tuple] = []
-    monkeypatch.setattr(paper_figures, "_base_level", lambda recipe: BASE)
+    monkeypatch.setattr(paper_figures, "_base_curve", lambda recipe, seed, epochs: BASE[:epochs])
     monkeypatch.setattr(figures, "reward_curves", lambda *arguments: calls.append(arguments))
     return calls
 
@@ -71,7 +72,7 @@ def test_what_is_there_is_drawn_and_what_is_not_is_said(tmp_path: Path, curves: 
     assert {label: len(seeds) for label, seeds in arms.items()} == {"VQ only": 1, "MQ only": 0, "VQ + MQ + TA": 1}
     assert keys == ("reward/vq", "reward/mq")
     assert window == paper_figures.WINDOW
-    assert base == BASE
+    assert base == [BASE[:EPOCHS]]
 
 
 def test_a_figure_without_a_run_is_not_drawn(tmp_path: Path, curves: list[tuple]) -> None:
@@ -104,7 +105,7 @@ def test_no_figures_of_other_papers(tmp_path: Path) -> None:
 
 
 def test_the_command_draws_and_lists_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(paper_figures, "_base_level", lambda recipe: BASE)
+    monkeypatch.setattr(paper_figures, "_base_curve", lambda recipe, seed, epochs: BASE[:epochs])
     runs, results, out = tmp_path / "runs", tmp_path / "results", tmp_path / "out"
     results.mkdir()
     make_run(runs, "astrolabe_all_shapes-seed0")
