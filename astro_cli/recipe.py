@@ -11,6 +11,7 @@ import importlib
 import json
 import pkgutil
 import re
+from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
@@ -19,10 +20,12 @@ from astro_cli.cache.spec import cache_problem
 from astro_cli.config import toml
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecipeError, did_you_mean
+from astro_cli.config.problems import fields_at
 from astro_cli.models.wan.config import WanConfig
 
 Command = Literal["pretrain", "distill", "rl", "long-tune"]
 Role = Literal["codec", "student", "critic"]
+TIMESTEPS = 1000  # a timestep is 1000 sigma
 ADAPTER_ROLES = ("old", "ref")  # the student through another adapter
 C = TypeVar("C", bound=Config)
 
@@ -42,7 +45,7 @@ class VideoSpec(Config):
 
 
 class SamplerSpec(Config):
-    """The distilled student's schedule: steps in [0, 1000] before warping by the flow shift."""
+    """The distilled student's schedule: steps in (0, 1000], falling, before warping by the flow shift."""
 
     steps: tuple[float, ...] = Field(default=(1000, 750, 500, 250), min_length=1)
     shift: float = Field(gt=0)
@@ -193,6 +196,9 @@ class Recipe(Config):
     def _check(self) -> Recipe:
         if self.video.frames % self.video.block:
             raise ValueError(f"video.frames: found {self.video.frames}, expected a multiple of video.block ({self.video.block})")
+        steps = self.sampler.steps
+        if not all(0 < step <= TIMESTEPS for step in steps) or any(later >= step for step, later in pairwise(steps)):
+            raise ValueError(f"sampler.steps: found {list(steps)}, expected strictly falling steps in (0, {TIMESTEPS}]")
         if problem := cache_problem(self.cache.window, self.cache.sink, self.video.block):
             raise ValueError(f"cache.{problem[0]}: {problem[1]}")
         for name in self.order:
@@ -255,6 +261,9 @@ class Recipe(Config):
         for reward in rewards:
             if reward not in known:
                 raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, known)}")
+            if rewards[reward] < 0:
+                what = "expected a weight of 0 or more (0: scored, not optimised)"
+                raise ValueError(f"{key}.rewards.{reward}: found {rewards[reward]}, {what}")
         if not any(rewards.values()):
             raise ValueError(f"{key}.rewards: all weights are zero, give one of {', '.join(known)} a weight")
         if primary is None and wants_risk:
@@ -344,7 +353,7 @@ def _first_problem(error: ValidationError, model: type[Config]) -> tuple[str, st
     if BAD_KEY in problem["loc"]:
         return key, "unknown key", did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["msg"]))
     if problem["type"] == "extra_forbidden":
-        allowed = _fields_at(model, [str(part) for part in problem["loc"][:-1]])
+        allowed = fields_at(model, [str(part) for part in problem["loc"][:-1]])
         return key, "unknown key", did_you_mean(str(problem["loc"][-1]), allowed)
     if problem["type"] == "missing":
         return key, "missing", "add it, or extend a base recipe that has it"
@@ -353,20 +362,3 @@ def _first_problem(error: ValidationError, model: type[Config]) -> tuple[str, st
         return (f"{key}.{inner}" if key else inner), what, ""
     expected = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Input should be ").split(", unable")[0]
     return key, f"found {problem['input']!r}, expected {expected}", ""
-
-
-def _fields_at(model: Any, path: list[str]) -> list[str]:
-    """Field names of the configuration class at a path of keys."""
-    for part in path:
-        if part in model.model_fields:  # else the key of a dict of configurations, such as a stage's name
-            model = next(iter(_classes(model.model_fields[part].annotation)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
-
-
-def _classes(annotation: Any) -> list[Any]:
-    """Configuration classes mentioned in an annotation, e.g. dict[str, StageSpec] or LoraSpec | None."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        return [annotation]
-    return [found for inner in getattr(annotation, "__args__", ()) for found in _classes(inner)]

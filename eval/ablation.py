@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from astro_cli.config.base import Config
-from astro_cli.config.errors import RecipeError, did_you_mean
+from astro_cli.config.errors import OutputError, RecipeError, did_you_mean
 from astro_cli.recipe import Recipe, load_recipe
 from astro_cli.training.rundir import RunDir
 
@@ -30,7 +29,7 @@ class Grid(Config):
 
 @dataclass(frozen=True)
 class Job:
-    """One row at one seed. `state` is "finished", "started" or "new"; without a recipe `arm` is evaluated as it is."""
+    """One row at one seed. `state` is "finished", "started", "new" or "damaged"; without a recipe `arm` is evaluated as it is."""
 
     label: str
     seed: int
@@ -80,8 +79,12 @@ def plan(grid: Grid, seeds: list[int], runs: Path, overrides: list[str], steps: 
 
 
 def _state(folder: Path, recipe: Recipe) -> str:
-    """A folder with another recipe's run counts as new: training then refuses it and says so."""
-    resolved = folder / "resolved.json"
-    if not resolved.is_file() or json.loads(resolved.read_text(encoding="utf-8"))["hash"] != recipe.hash():
+    """A folder with another recipe's run counts as new: training then refuses it and says so, as it does a damaged one."""
+    run = RunDir(folder)
+    try:
+        found = run.identity()
+    except OutputError:
+        return "damaged"
+    if found is None or found[1] != recipe.hash():
         return "new"
-    return "finished" if RunDir(folder).finished else "started"
+    return "finished" if run.finished else "started"

@@ -1,4 +1,7 @@
-"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from. Knows nothing of what the keys mean."""
+"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from. Knows nothing of what the keys mean.
+
+A file's tables merge into those it extends, key by key. A table given by `--set` is meant whole: it replaces the one that was there.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def load(name: str, overrides: list[str] | None = None) -> Document:
     document = _load_file(find_recipe(name), seen=())
     for override in overrides or []:
         key, value = parse_override(override)
-        _merge(document.data, _nest(key, value), document.origins, f"--set {override}", "")
+        _merge(document.data, _nest(key, value), document.origins, f"--set {override}", "", whole=key)
     return document
 
 
@@ -93,12 +96,12 @@ def _find_parent(path: Path, parent: str) -> Path:
         raise RecipeError(path, "extends", f"found {parent!r}, no such recipe", hint=error.hint) from error
 
 
-def _merge(target: Table, source: Table, origins: dict[str, str], origin: str, prefix: str) -> None:
-    """Tables merge key by key; everything else, arrays included, is replaced."""
+def _merge(target: Table, source: Table, origins: dict[str, str], origin: str, prefix: str, whole: str = "") -> None:
+    """Tables merge key by key; everything else, arrays and the table at the dotted key `whole` included, is replaced."""
     for key, value in source.items():
         dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value, origins, origin, f"{dotted}.")
+        if isinstance(value, dict) and dotted != whole and isinstance(target.get(key), dict):
+            _merge(target[key], value, origins, origin, f"{dotted}.", whole)
         else:
             for known in [name for name in origins if name.startswith(f"{dotted}.")]:
                 del origins[known]
@@ -112,11 +115,18 @@ def _nest(key: str, value: Any) -> Table:
     return value
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """`a.b=value`; the value is TOML, or a bare string when it is none."""
+def parse_override(text: str, example: str = "--set seed=1 --set stages.dmd.steps=20") -> tuple[str, Any]:
+    """`a.b=value`; the value is TOML, or a bare string when it is none.
+
+    Args:
+        example: what the hint shows where there is no `=`.
+
+    Raises:
+        RecipeError: not KEY=VALUE.
+    """
     key, sep, value = text.partition("=")
     if not sep or not all(part.strip() for part in key.split(".")):
-        raise RecipeError("--set", text, "expected KEY=VALUE", hint="for example: --set seed=1 --set stages.dmd.steps=20")
+        raise RecipeError("--set", text, "expected KEY=VALUE", hint=f"for example: {example}")
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:

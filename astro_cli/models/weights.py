@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,6 @@ from astro_cli.config.errors import CheckpointError, did_you_mean
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
 MODEL_HINT = "does the recipe's [model] match?"
-PIECE = 2**24  # bytes hashed between two reports of progress
 
 
 class Shaped(Protocol):
@@ -106,7 +104,7 @@ def check_state(state: Mapping[str, Shaped], expected: Mapping[str, Shaped], pat
 
 
 def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors atomically: a reader sees the whole file or none. `metadata` goes into the file's header.
+    """Write tensors atomically and to the disk: a reader sees the whole file or none. `metadata` goes into the file's header.
 
     Raises:
         OSError: the disk is full.
@@ -117,6 +115,7 @@ def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, 
     try:
         save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
         temporary.chmod(path.parent.stat().st_mode & 0o666)  # the library gives its files to their owner only
+        sync(temporary)
         os.replace(temporary, path)
     except SafetensorError as error:  # the library hides the system's error number in its text
         if f"os error {errno.ENOSPC}" not in str(error):
@@ -131,22 +130,18 @@ def write_json(path: Path, data: Any) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.write_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def digest(path: Path) -> str:
-    """Short sha256 of a file's bytes."""
-    return sha256(path)[:16]
-
-
-def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
-    """sha256 of a file's bytes, read piece by piece; `report` hears how many bytes each piece had."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            total.update(piece)
-            if report is not None:
-                report(len(piece))
-    return total.hexdigest()
+def sync(path: Path) -> None:
+    """Return once a file's bytes, or a folder's names, are on the disk: what is renamed into place is then whole after a power cut too."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 
 import torch
@@ -11,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from astro_cli.cache.kv import CacheSpec
-from astro_cli.config.errors import CheckpointError, RecipeError
+from astro_cli.config.errors import RecipeError
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
@@ -24,6 +23,7 @@ from astro_cli.recipe import ExperienceSpec, Recipe
 from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.training.aligned_student import check_student
 
 ADAPTERS = (lora.TRAINED, "old", "ref")
 BYTES_PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
@@ -66,10 +66,10 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
 
     Raises:
         CheckpointError: weights that are missing, damaged or of another size.
-        RecipeError: a student to be aligned that streams in blocks of another size, or rewards whose scorers are missing.
+        RecipeError: weights to be aligned that are no few-step student of the recipe's block size, or rewards whose scorers are missing.
     """
     wanted = wanted_roles(recipe)
-    _check_block(recipe)
+    check_student(recipe)
     backbone = load_backbone(recipe.backbone, recipe.base.codec, empty="codec" in wanted).to(device)
     roles = Roles()
     for role in wanted:
@@ -108,23 +108,6 @@ def _check_scorers(recipe: Recipe) -> None:
         if recipe.backbone == "wan" and experience is not None and (lack := scorer_places.missing_rewards(scored(experience))):
             what = f"found {', '.join(scored(experience))}, whose scorers are not here"
             raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint=f"{lack}; --dry-run checks the recipe without them")
-
-
-def _check_block(recipe: Recipe) -> None:
-    """A student that is aligned keeps its block size; the card beside its weights says which it is. Weights without a card are taken as they come."""
-    if recipe.command not in ("rl", "long-tune") or recipe.base.student is None:
-        return
-    find = checkpoint.find if recipe.backbone == "wan" else lambda source: weights.find(source, "student")
-    card = find(recipe.base.student).with_suffix(".json")
-    if not card.is_file():
-        return
-    try:
-        block = json.loads(card.read_text(encoding="utf-8"))["video"]["block"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(card, "video.block", "no readable card, or not in it", hint="copy the .json that came with the weights") from error
-    if block != recipe.video.block:
-        what = f"found {recipe.video.block}, {recipe.base.student} streams in blocks of {block}"
-        raise RecipeError(recipe.name, "video.block", what, hint=f"set video.block = {block}")
 
 
 def _network(recipe: Recipe, role: str) -> CausalWan:

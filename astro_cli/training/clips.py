@@ -14,13 +14,16 @@ import torch
 from astro_cli.config.errors import RunError
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
+from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import Setting
 from astro_cli.recipe import ExperienceSpec
 from astro_cli.rewards.base import Reward
-from astro_cli.rollout.branches import check_sink
+from astro_cli.rollout.branches import Segment, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import StreamSpec, generate
 from astro_cli.training.background import Background
+
+History = tuple[torch.Tensor, list[Segment]]  # latents (P, F, C, H, W) and the frozen context after them
 
 
 @dataclass
@@ -74,23 +77,33 @@ class Roller:
             return Clips.join([part.result() for part in parts])
 
     def candidates(self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int) -> Clips:
-        """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run together are streamed together."""
-        group, clip = self.spec.group, self.spec.clip
-        assert clip is not None
-        at_once = max(1, (self.spec.parallel or len(seeds)) // group)
-        parts = []
+        """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run together are streamed together.
+
+        A group larger than `parallel` is decoded in parts, all from its one history.
+        """
+        group, size, parts = self.spec.group, self.spec.parallel or len(seeds), []
+        at_once = max(1, size // group)
         with Background(self.setting.device) as background:
             for first in range(0, len(prompt_seeds), at_once):
                 owners = prompt_seeds[first : first + at_once]
-                rows = slice(first * group, (first + len(owners)) * group)
                 owner = torch.arange(len(owners)).repeat_interleave(group).to(self.setting.device)
-                with torch.no_grad(), self.setting.section("rollout"), self.setting.roles.use("old") as policy:
-                    told = policy.encode_text(text[rows].to(policy.device))
-                    one_each = told.select(torch.arange(0, len(owner), group))
-                    history, shared = sample_history(policy, one_each, [stream_seed(seed, "history") for seed in owners], self.stream, start)
-                    latents = decode_candidates(policy, told, seeds[rows], self.stream, shared, owner, start, clip)
-                parts.append(background.submit(self._scored, latents, prompts[rows], history[owner]))
+                shared: History | None = None
+                for offset in range(0, len(owner), size):
+                    rows, own = slice(first * group + offset, first * group + min(offset + size, len(owner))), owner[offset : offset + size]
+                    with torch.no_grad(), self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                        told = policy.encode_text(text[rows].to(policy.device))
+                        if shared is None:
+                            shared = self._history(policy, told.select(torch.arange(0, told.batch, group)), owners, start)
+                        latents = self._decode(policy, told, seeds[rows], shared, own, start)
+                    parts.append(background.submit(self._scored, latents, prompts[rows], shared[0][own]))
             return Clips.join([part.result() for part in parts])
+
+    def _history(self, policy: CausalWan, told: TextStates, owners: list[int], start: int) -> History:
+        return sample_history(policy, told, [stream_seed(seed, "history") for seed in owners], self.stream, start)
+
+    def _decode(self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int) -> torch.Tensor:
+        assert self.spec.clip is not None
+        return decode_candidates(policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip)
 
     def _scored(self, latents: torch.Tensor, prompts: list[str], history: torch.Tensor | None = None) -> Clips:
         with self.setting.section("reward"):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from astro_cli.models import lora, lora_files, weights
+from astro_cli.models import hashes, lora, lora_files, weights
 from astro_cli.objectives.base import Setting
 from astro_cli.recipe import Recipe
 from astro_cli.training.rundir import RunDir
@@ -35,7 +35,7 @@ def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, A
 
     `environment` is that of the run's start: its commit made the weights.
     """
-    made = {"commit": environment["commit"], "dirty": environment["dirty"], "weights_hash": weights.digest(folder / f"{role}.safetensors")}
+    made = {"commit": environment["commit"], "dirty": environment["dirty"], "weights_hash": hashes.digest(folder / f"{role}.safetensors")}
     weights.write_json(folder / f"{role}.json", describe(recipe, role) | made)
 
 

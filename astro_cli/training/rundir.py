@@ -1,11 +1,10 @@
-"""A run's folder: recipe as given and resolved, environment, metrics.jsonl, checkpoints, final weights. Refuses another recipe's folder."""
+"""A run's folder: recipe as given and resolved, environment, metrics.jsonl, final weights. Refuses another recipe's folder; reads no checkpoint."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from astro_cli.config.errors import OutputError
 from astro_cli.models import weights
 from astro_cli.recipe import Recipe
+from astro_cli.training import checkpoints
 
 try:
     import fcntl
@@ -23,7 +23,6 @@ except ImportError:  # no POSIX locks on this platform: one trainer per folder i
     fcntl = None
 
 LOCK = ".lock"
-KEEP_CHECKPOINTS = 2  # the newest may be the one being written when the machine dies
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "safetensors", "pydantic", "numpy", "pandas")
 
 
@@ -74,32 +73,62 @@ class RunDir:
     def finished(self) -> bool:
         return (self.final / "card.json").is_file()
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def identity(self) -> tuple[str, str] | None:
+        """Name and hash of the recipe whose run is here; None where there is none.
+
+        Raises:
+            OutputError: there is one, and its resolved.json is damaged.
+        """
+        path = self.path / "resolved.json"
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return str(found["recipe"]["name"]), str(found["hash"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            hint = "restore the file, delete the folder, or choose another --out"
+            raise OutputError(path, "", f"damaged ({type(error).__name__}: {error}): it says whose run this is", hint=hint) from error
+
     def open(self, recipe: Recipe, given: str, *, resume: bool, device: str) -> None:
         """Create the folder, or check that it holds this very recipe's run.
 
         The folder is this process's until `release`, or until the process ends, however it ends.
 
         Raises:
-            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked for; or another process
-                trains in it.
+            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked for, or no run and it was; it
+                is a file or cannot be created; or another process trains in it.
         """
-        resolved = self.path / "resolved.json"
-        if resolved.is_file():
-            found = json.loads(resolved.read_text(encoding="utf-8"))
-            if found["hash"] != recipe.hash():
-                what = f"holds a run of {found['recipe']['name']!r} with other settings ({found['hash']}, this is {recipe.hash()})"
-                raise OutputError(self.path, "--out", what, hint="choose another --out, or delete the folder")
-            if not resume:
-                raise OutputError(self.path, "--out", "holds this recipe's run already", hint="`--resume` continues it; or choose another --out")
+        found = self.identity()
+        if found is not None:
+            self._check(found, recipe, resume=resume)
             self._hold()
             return
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(self.path, "--out", "is a file, expected a folder", hint="choose another --out")
         if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {"recipe.toml", "environment.json", LOCK}:
             raise OutputError(self.path, "--out", "is not empty and holds no run", hint="choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        if resume:
+            raise OutputError(self.path, "--resume", "there is no run to continue", hint="leave --resume out to begin one, or correct --out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(self.path, "--out", f"cannot be created: {error.strerror}", hint="choose another --out") from error
         self._hold()
         (self.path / "recipe.toml").write_text(given, encoding="utf-8")
         weights.write_json(self.path / "environment.json", environment(device, recipe.seed))
-        weights.write_json(resolved, {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")})
+        weights.write_json(self.path / "resolved.json", {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")})
+
+    def _check(self, found: tuple[str, str], recipe: Recipe, *, resume: bool) -> None:
+        """Whether the run that is here is this recipe's, and may go on."""
+        if found[1] != recipe.hash():
+            what = f"holds a run of {found[0]!r} with other settings ({found[1]}, this is {recipe.hash()})"
+            raise OutputError(self.path, "--out", what, hint="choose another --out, or delete the folder")
+        if not resume:
+            raise OutputError(self.path, "--out", "holds this recipe's run already", hint="`--resume` continues it; or choose another --out")
 
     def _hold(self) -> None:
         """Keep others from training here: a lock that the system drops with the process."""
@@ -125,31 +154,14 @@ class RunDir:
     def trim_metrics(self, count: int) -> None:
         """Keep the first `count` rows: what was logged after the checkpoint a run resumes from is computed again."""
         if self.metrics.is_file():
-            rows = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:count]
+            rows = self.metrics.read_bytes().splitlines(keepends=True)[:count]
             temporary = self.metrics.with_suffix(".part")
-            temporary.write_text("".join(rows), encoding="utf-8")
+            temporary.write_bytes(b"".join(rows))
+            weights.sync(temporary)
             os.replace(temporary, self.metrics)
 
-    def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first (a checkpoint is renamed into place when whole)."""
-        return sorted((self.path / "checkpoints").glob("[0-9]*"))
-
-    def save_checkpoint(self, index: int, meta: dict[str, Any], groups: dict[str, dict[str, torch.Tensor]]) -> None:
-        folder = self.path / "checkpoints" / f"{index:08d}"
-        temporary = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(temporary, ignore_errors=True)
-        for name, tensors in groups.items():
-            weights.write(temporary / f"{name}.safetensors", tensors)
-        weights.write_json(temporary / "meta.json", meta)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-        for old in self.checkpoints()[:-KEEP_CHECKPOINTS]:
-            shutil.rmtree(old)
-
-    def load_checkpoint(self) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]] | None:
-        """The newest checkpoint's meta data and tensors, by group name."""
-        found = self.checkpoints()
-        if not found:
-            return None
-        meta = json.loads((found[-1] / "meta.json").read_text(encoding="utf-8"))
-        return meta, {path.stem: weights.read(path) for path in sorted(found[-1].glob("*.safetensors"))}
+    def save_checkpoint(self, index: int, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Write a checkpoint once the rows it counts on are on the disk."""
+        if self.metrics.is_file():
+            weights.sync(self.metrics)
+        checkpoints.save(self.checkpoints, index, stage, step, rows, groups)

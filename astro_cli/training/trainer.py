@@ -19,6 +19,7 @@ from astro_cli.config.errors import AstroError, CheckpointError, RunError
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Objective, Setting
 from astro_cli.recipe import Recipe, StageSpec, resolve_kind
+from astro_cli.training.checkpoints import Checkpoint, Meta, load_newest
 from astro_cli.training.distributed import average_gradients, average_metrics, own_rows
 from astro_cli.training.experience import ExperienceSource
 from astro_cli.training.memory import SavedTensors
@@ -35,6 +36,7 @@ class Watcher(Protocol):
     def stage(self, name: str, start: int, steps: int) -> None: ...
     def step(self, row: dict[str, Any]) -> None: ...
     def work(self, what: str, done: int, total: int) -> None: ...
+    def warn(self, text: str) -> None: ...
 
 
 @dataclass
@@ -63,23 +65,35 @@ class Trainer:
         self.trained: set[str] = set()
 
     def fit(self, *, resume: bool) -> None:
-        """Train all stages; continue after the newest checkpoint when resuming."""
-        checkpoint = self.run.load_checkpoint() if resume else None
-        meta = checkpoint[0] if checkpoint else {"stage": 0, "step": 0, "rows": 0}
-        self.rows = meta["rows"]
+        """Train all stages; continue after the newest usable checkpoint when resuming.
+
+        Raises:
+            CheckpointError: there are checkpoints and none can be used, or they are of other networks.
+        """
+        checkpoint = self._newest() if resume else None
+        meta = checkpoint.meta if checkpoint else Meta(stage=0, step=0, rows=0)
+        self.rows = meta.rows
         if self.accelerator.is_main_process:
             self.run.trim_metrics(self.rows)
+        if checkpoint:
+            self._load_networks(checkpoint)  # with all stages done too: the final weights are written from them
         for index, name in enumerate(self.recipe.order):
-            if index < meta["stage"]:
+            if index < meta.stage:
                 self.trained.update(self._objective_class(name).trains)
                 continue
-            here = checkpoint if checkpoint and index == meta["stage"] else None
-            if here:
-                self._load_networks(here[1])
+            here = checkpoint if checkpoint and index == meta.stage else None
             stage = self._enter(name)
-            if here and meta["step"]:
-                self._load_stage(stage, here[1])
-            self._train(stage, index, meta["step"] if here else 0)
+            if here and meta.step:
+                self._load_stage(stage, here)
+            self._train(stage, index, meta.step if here else 0)
+
+    def _newest(self) -> Checkpoint | None:
+        """The checkpoint to go on from; says which newer ones are passed over."""
+        checkpoint, faults = load_newest(self.run.checkpoints, self.run.metrics)
+        self.accelerator.wait_for_everyone()  # all have counted the rows before one of them trims
+        for fault in faults if self.accelerator.is_main_process else ():
+            self.watcher.warn(f"{': '.join(part for part in (fault.where, fault.key, fault.what) if part)}; going on from an older checkpoint")
+        return checkpoint
 
     def _objective_class(self, name: str) -> type[Objective]:
         return importlib.import_module(f"astro_cli.objectives.{self.recipe.stages[name].kind}").Objective
@@ -215,7 +229,7 @@ class Trainer:
             if isinstance(stage.source, ExperienceSource):
                 groups["experience"] = stage.source.state()
         index_key = sum(self.recipe.stages[name].steps for name in self.recipe.order[:index]) + index + step
-        self.run.save_checkpoint(index_key, {"stage": index, "step": step, "rows": self.rows}, groups)
+        self.run.save_checkpoint(index_key, index, step, self.rows, groups)
 
     def _network_state(self, role: str) -> dict[str, torch.Tensor]:
         """What training may have changed: the adapters if there are any, else everything."""
@@ -223,26 +237,27 @@ class Trainer:
         adapters = {key: value for key, value in state.items() if ".lora_" in key}
         return adapters or state
 
-    def _load_networks(self, groups: dict[str, dict[str, torch.Tensor]]) -> None:
-        for name, tensors in groups.items():
+    def _load_networks(self, checkpoint: Checkpoint) -> None:
+        for name, tensors in checkpoint.groups.items():
             if name.startswith("network-"):
                 module = self.setting.roles.modules[name.removeprefix("network-")]
-                self._check_shapes(name, module.state_dict(), tensors)
+                self._check_shapes(checkpoint, name, module.state_dict())
                 module.load_state_dict(tensors, strict=False)
 
-    def _check_shapes(self, name: str, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    def _check_shapes(self, checkpoint: Checkpoint, name: str, expected: dict[str, torch.Tensor]) -> None:
         """Refuse a checkpoint of another network, for example adapters of another rank."""
-        for key, tensor in found.items():
+        for key, tensor in checkpoint.groups[name].items():
             if key not in expected or tensor.shape != expected[key].shape:
                 wanted = tuple(expected[key].shape) if key in expected else "no such tensor"
                 what = f"{name} has {tuple(tensor.shape)}, expected {wanted}"
-                raise CheckpointError(self.run.checkpoints()[-1], key, what, hint="another rank or size; resume with the settings the run began with")
+                raise CheckpointError(checkpoint.path, key, what, hint="another rank or size; resume with the settings the run began with")
 
-    def _load_stage(self, stage: _Stage, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+    def _load_stage(self, stage: _Stage, checkpoint: Checkpoint) -> None:
         for role, optimizer in stage.optimizers.items():
-            optimizer.load(groups[f"optimizer-{role}"])
+            optimizer.load(checkpoint.group(f"optimizer-{role}"))
         if stage.ema is not None:
-            stage.ema.shadow = {name: groups["ema"][name] for name in stage.ema.shadow}
-        stage.objective.load_state(groups.get("objective", {}))
+            shadow = checkpoint.group("ema")
+            stage.ema.shadow = {name: shadow[name] for name in stage.ema.shadow}
+        stage.objective.load_state(checkpoint.groups.get("objective", {}))
         if isinstance(stage.source, ExperienceSource):
-            stage.source.load_state(groups["experience"])
+            stage.source.load_state(checkpoint.group("experience"))

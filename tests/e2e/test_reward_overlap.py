@@ -1,4 +1,4 @@
-"""Scoring clips while the next are rolled out changes no number."""
+"""Scoring clips while the next are rolled out, and decoding them in parts, changes no number."""
 
 import pytest
 import torch
@@ -33,6 +33,38 @@ def test_clips_scored_beside_the_rollout_are_those_scored_after_it(tiny_base, mo
     assert beside.latents.shape[0] == len(beside.motion) == 8
     assert (beside.history is None) == (rollout == "sequence")
     assert beside.history is None or torch.equal(beside.history, after.history)
+
+
+@pytest.mark.parametrize(("parallel", "decoded"), [(None, [8]), (8, [8]), (5, [4, 4]), (4, [4, 4]), (3, [3, 1, 3, 1]), (1, [1] * 8)])
+def test_no_more_clips_than_allowed_are_decoded_at_once(tiny_base, monkeypatch, parallel, decoded):
+    """Two groups of four: a group that is larger than `parallel` in parts, from its one history."""
+    recipe = load_recipe("astrolabe_clip_detach_shapes", [*TINY, f"base.student={tiny_base}"])
+    setting, backbone = build(recipe, torch.device("cpu"))
+    spec = recipe.stages["nft"].experience.model_copy(update={"group": 4, "frames": 15})
+    prompts, seeds, rewards = ["a red circle"] * 4 + ["a blue square"] * 4, list(range(8)), [REWARDS["vq"]()]
+    text, decode, sample = backbone.encode_text(prompts), clips.decode_candidates, clips.sample_history
+    sizes, histories = [], []
+
+    def rolled(parallel: int | None) -> clips.Clips:
+        roller = Roller(spec.model_copy(update={"parallel": parallel}), setting, backbone, rewards)
+        return roller.candidates(prompts, seeds, text, [1, 2], 6)
+
+    def decode_and_count(policy, told, seeds, *rest):
+        sizes.append(len(seeds))
+        return decode(policy, told, seeds, *rest)
+
+    def sample_and_count(policy, told, seeds, *rest):
+        histories.append(len(seeds))
+        return sample(policy, told, seeds, *rest)
+
+    whole = rolled(None)
+    monkeypatch.setattr(clips, "decode_candidates", decode_and_count)
+    monkeypatch.setattr(clips, "sample_history", sample_and_count)
+    parts = rolled(parallel)
+    assert sizes == decoded
+    assert sum(histories) == 2  # each prompt's history once
+    for one, other in ((whole.latents, parts.latents), (whole.history, parts.history), (whole.scores["vq"], parts.scores["vq"])):
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
 
 
 class _OnTheSpot(Background):

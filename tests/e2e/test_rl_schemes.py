@@ -108,6 +108,8 @@ def test_the_memory_of_long_tuning_is_flat_in_the_videos_length(tiny, tmp_path, 
     ("astrolabe_clip_detach_shapes", ["stages.nft.experience.clip=4"], "stages.nft.experience.clip"),
     ("astrolabe_seq_detach_shapes", ["stages.nft.experience.clip=9"], "stages.nft.experience.rollout"),
     ("astrolabe_causal_shapes", ["stages.nft.objective.adaptive=true"], "stages.nft.objective.adaptive"),
+    ("astrolabe_causal_shapes", ['base.student="shapes/teacher"'], "base.student"),
+    ("astrolabe_selective_shapes", ["stages.nft.experience.rewards={vq=1.0}"], "no auxiliary reward beside 'vq'"),
 ])  # fmt: skip
 def test_what_cannot_run_is_refused_before_training(recipe, sets, key, tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
@@ -199,3 +201,15 @@ def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path,
     assert len(own) == len(set(own)) == 2 * 3  # peak memory, x0 norm and reward of both rows, once
     assert run([*base, "--dry-run"], monkeypatch) == 0
     assert capsys.readouterr().out.count("finished") == 2
+    (tmp_path / "runs" / "astrolabe_all_shapes-seed0" / "metrics.jsonl").write_text('{"stage": "nft", "st')
+    (tmp_path / "runs" / "astrolabe_beta_low_shapes-seed0" / "resolved.json").write_text("x")
+    assert run([*base, "--dry-run"], monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert [out.count(word) for word in ("finished", "damaged")] == [1, 1]
+    assert run(base, monkeypatch) == 1
+    err = capsys.readouterr().err
+    assert "0 of 2 done" in err
+    assert "failed: astrolabe_all_shapes seed 0: error: " in err
+    assert "metrics.jsonl: found 0 whole rows, the run has 1 epochs" in err
+    assert "failed: astrolabe_beta_low_shapes seed 0: exit code 2" in err
+    assert "resolved.json: damaged" in err

@@ -24,7 +24,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     folder = write_wan_folder(tmp_path / "checkpoints" / "Wan2.1-T2V-1.3B-Diffusers")
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a large red circle moves right\n")
-    sets = [*SETS, f"base.student={folder}", f"stages.nft.data.prompts={prompts}"]
+    sets = [*SETS, f"base.student={folder / 'transformer'}", f"stages.nft.data.prompts={prompts}"]
     return ["rl", "--recipe", "astrolabe_causal", "--out", str(tmp_path / "run"), *(part for item in sets for part in ("--set", item))]
 
 

@@ -135,3 +135,28 @@ def test_a_cache_that_whole_clip_passes_cannot_show_is_refused(name, rule, says)
 
 def test_an_ema_sink_is_trained_on_rollouts():
     assert load_recipe("longlive_shapes", ['cache.policy="ema"', "cache.relative=true"]).cache.policy == "ema"
+
+
+@pytest.mark.parametrize(("override", "says"), [
+    ("stages.nft.experience.rewards.vq=-1", "rewards.vq: found -1.0, expected a weight of 0 or more"),
+    ("stages.nft.experience.rewards={}", "rewards: all weights are zero"),
+    ("stages.nft.experience.rewards={vq=0.0}", "rewards: all weights are zero"),
+    ("stages.nft.experience.rewards.vq=inf", "found inf, expected a finite number"),
+    ("sampler.steps=[1000, 2000]", "sampler.steps: found [1000.0, 2000.0], expected strictly falling steps in (0, 1000]"),
+    ("sampler.steps=[250, 1000]", "sampler.steps: found [250.0, 1000.0]"),
+    ("sampler.steps=[1000, 1000]", "sampler.steps: found [1000.0, 1000.0]"),
+    ("sampler.steps=[1000, 0]", "sampler.steps: found [1000.0, 0.0]"),
+])  # fmt: skip
+def test_weights_and_steps_out_of_range_are_refused(override, says):
+    with pytest.raises(RecipeError, match=re.escape(says)):
+        load_recipe("astrolabe_causal_shapes", [override])
+
+
+def test_rewards_given_whole_are_the_only_ones():
+    """So a selective penalty without a reward that judges the primary one is refused from the command line too."""
+    alone = "stages.nft.experience.rewards={vq=1.0}"
+    spec = load_recipe("astrolabe_causal_shapes", [alone]).stages["nft"].experience
+    assert spec is not None
+    assert spec.rewards == {"vq": 1.0}
+    with pytest.raises(RecipeError, match="no auxiliary reward beside 'vq'"):
+        load_recipe("astrolabe_selective_shapes", [alone])

@@ -141,3 +141,11 @@ def test_the_current_folder_comes_first(write):
 def test_odd_names_are_just_not_found(write, name):
     with pytest.raises(RecipeError, match="no such recipe"):
         toml.find_recipe(name)
+
+
+def test_a_table_given_by_set_replaces_the_one_that_was_there(write):
+    write(base="[e]\nrewards = { vq = 1.0, mq = 1.0 }\nn = 1", child='extends = "base"\n[e.rewards]\nmq = 2.0')
+    assert toml.load("child").data["e"] == {"rewards": {"vq": 1.0, "mq": 2.0}, "n": 1}
+    assert toml.load("child", ["e.rewards={ta=3.0}"]).data["e"] == {"rewards": {"ta": 3.0}, "n": 1}
+    assert toml.load("child", ["e.rewards={}", "e.rewards.vq=4.0"]).data["e"] == {"rewards": {"vq": 4.0}, "n": 1}
+    assert toml.load("child", ["e.rewards={ta=3.0}"]).origin("e.rewards.ta") == "--set e.rewards={ta=3.0}"

@@ -1,6 +1,11 @@
 """Measures of a run from its metrics, by hand."""
 
-from eval.training_records import measures
+import json
+
+import pytest
+
+from astro_cli.config.errors import RecordError
+from eval.training_records import measures, record_training
 
 
 def row(norm: float, reward: float, saved: float, **more: float) -> dict[str, float]:
@@ -16,3 +21,43 @@ def test_measures_by_hand():
 
 def test_on_cuda_the_allocators_peak_counts():
     assert measures([row(1, 1, 5, **{"memory/peak_bytes": 11.0})])["peak_memory"] == 11.0
+
+
+def test_rows_that_are_not_there_or_not_of_rl_are_refused():
+    with pytest.raises(RecordError, match="no epoch is logged"):
+        measures([])
+    with pytest.raises(RecordError, match="student/x0_norm"):
+        measures([row(1, 1, 1), {"reward/total": 1.0, "memory/saved_bytes": 1.0}])
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of two epochs, without its network."""
+    run = tmp_path / "run"
+    (run / "final").mkdir(parents=True)
+    (run / "final" / "student.safetensors").write_bytes(b"weights")
+    (run / "final" / "student.json").write_text(json.dumps({"backbone": "shapes", "recipe": "mine", "seed": 0, "recipe_hash": "a" * 16}))
+    (run / "environment.json").write_text(json.dumps({"device": "cpu", "versions": {}, "commit": None, "dirty": None}))
+    (run / "resolved.json").write_text(json.dumps({"recipe": {"order": ["nft"], "stages": {"nft": {"steps": 2}, "other": {"steps": 9}}}}))
+    (run / "metrics.jsonl").write_text(2 * (json.dumps(row(1, 2, 3)) + "\n"))
+    return run
+
+
+def test_a_finished_run_is_recorded_once(finished, tmp_path):
+    record_training(finished, tmp_path)
+    record_training(finished, tmp_path)
+    assert len((tmp_path / "records" / "shapes.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(("name", "content", "says"), [
+    ("metrics.jsonl", '{"stage": "nft", "st', "found 0 whole rows, the run has 2 epochs"),
+    ("metrics.jsonl", "", "found 0 whole rows"),
+    ("metrics.jsonl", json.dumps(row(1, 2, 3)) + '\n{"st', "found 1 whole rows"),
+    ("environment.json", "{", "environment.json"),
+    ("final/student.json", "", "student.json"),
+])  # fmt: skip
+def test_a_damaged_run_records_nothing_and_is_named(finished, tmp_path, name, content, says):
+    (finished / name).write_text(content)
+    with pytest.raises(RecordError, match=says):
+        record_training(finished, tmp_path)
+    assert not (tmp_path / "records").exists()

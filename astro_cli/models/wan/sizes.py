@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.problems import first_problem
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.weights import Shaped
 
@@ -93,7 +94,7 @@ def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | No
     try:
         config = WanConfig(**fields)
     except ValidationError as error:
-        raise CheckpointError(where, "config.json", f"impossible sizes: {error.errors()[0]['msg']}") from error
+        raise CheckpointError(where, "config.json", f"impossible sizes: {first_problem(error).what}") from error
     return config if wanted is None else wanted
 
 

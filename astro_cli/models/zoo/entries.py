@@ -1,6 +1,6 @@
-"""The released checkpoints astro knows: hub repository, file, nesting, licence. A table; reads nothing. Free of torch.
+"""The released checkpoints astro knows: hub repository, file, nesting, licence, block size. A table; reads nothing. Free of torch.
 
-Source: reference, sections 9 and 11.
+Source: reference, sections 1, 3, 5 to 9 (block sizes) and 11.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CODE_APACHE = "Apache-2.0 (code)"
 WAN_APACHE = "Apache-2.0"
 HUB_PAGE = "see the hub page"
+CHUNK, FRAME = 3, 1  # latent frames of a block: chunk-wise and frame-wise students
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Entry:
     """One released checkpoint.
 
     `file` is its path in the hub repository (a folder's files: what a folder is recognised by); `tail` is the shortest end of its path on disk
-    that no other entry has, without ending. `plain_first`: the release runs the weights without moving average.
+    that no other entry has, without ending. `plain_first`: the release runs the weights without moving average. `block`: latent frames that are
+    generated at once; None for the bidirectional teachers, which stream nothing.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Entry:
     licence: str
     kind: str = "transformer"  # or "lora"
     plain_first: bool = False
+    block: int | None = CHUNK
 
     @property
     def folder(self) -> str:
@@ -44,18 +47,19 @@ EITHER, TRAINED, WITH_EMA = "generator_ema or generator", "generator", "generato
 
 
 def _causal_forcing(name: str, file: str, what: str, *, plain_first: bool = False) -> Entry:
-    return Entry(name, CF, f"{file}.pt", file, what, PICKLE, EITHER, CODE_APACHE, plain_first=plain_first)
+    block = FRAME if "framewise" in file else CHUNK
+    return Entry(name, CF, f"{file}.pt", file, what, PICKLE, EITHER, CODE_APACHE, plain_first=plain_first, block=block)
 
 
 ENTRIES = (
     Entry("wan_1.3b", "Wan-AI/Wan2.1-T2V-1.3B", "diffusion_pytorch_model.safetensors", "Wan2.1-T2V-1.3B", "teacher, 1.3B",
-          "safetensors, original names", "flat", WAN_APACHE),
+          "safetensors, original names", "flat", WAN_APACHE, block=None),
     Entry("wan_14b", "Wan-AI/Wan2.1-T2V-14B", "diffusion_pytorch_model.safetensors.index.json", "Wan2.1-T2V-14B", "teacher, 14B",
-          "sharded safetensors, original names", "flat", WAN_APACHE),
+          "sharded safetensors, original names", "flat", WAN_APACHE, block=None),
     Entry("wan_1.3b_diffusers", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer/diffusion_pytorch_model.safetensors.index.json",
-          "Wan2.1-T2V-1.3B-Diffusers", "teacher, 1.3B", "diffusers folder", "flat", WAN_APACHE),
+          "Wan2.1-T2V-1.3B-Diffusers", "teacher, 1.3B", "diffusers folder", "flat", WAN_APACHE, block=None),
     Entry("wan_14b_diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer/diffusion_pytorch_model.safetensors.index.json",
-          "Wan2.1-T2V-14B-Diffusers", "teacher, 14B", "diffusers folder", "flat", WAN_APACHE),
+          "Wan2.1-T2V-14B-Diffusers", "teacher, 14B", "diffusers folder", "flat", WAN_APACHE, block=None),
     Entry("self_forcing", SF, "checkpoints/self_forcing_dmd.pt", "self_forcing_dmd", "Self-Forcing student", PICKLE, WITH_EMA, CODE_APACHE),
     Entry("self_forcing_ode_init", SF, "checkpoints/ode_init.pt", "checkpoints/ode_init", "Self-Forcing's ODE initialisation", PICKLE,
           "generator or flat", CODE_APACHE),

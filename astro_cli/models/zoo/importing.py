@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 
 from astro_cli.config.errors import CheckpointError, OutputError
-from astro_cli.models import weights
+from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
 from astro_cli.models.lora_files import Lora, merge_lora, read_lora
 from astro_cli.models.tensor_files import INDEX, some
@@ -160,7 +160,7 @@ def _hashes(files: tuple[Path, ...], report: Report) -> list[dict[str, Any]]:
             done += count
             report(f"sha256 of {path.name}, MB", done // MB, size // MB)
 
-        rows.append({"name": path.name, "bytes": size, "sha256": weights.sha256(path, advance)})
+        rows.append({"name": path.name, "bytes": size, "sha256": hashes.sha256(path, advance)})
     return rows
 
 

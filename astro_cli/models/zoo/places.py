@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from pathlib import Path
 
@@ -23,6 +24,21 @@ def imported(entry: Entry) -> Path | None:
     """The folder an entry was imported to under its own name."""
     folder = checkpoints_folder() / entry.name
     return folder if (folder / MANIFEST).is_file() else None
+
+
+def release_of(source: str | Path, file: Path) -> Entry | None:
+    """The release that `file`, found as `source`, holds: by its name, where it lies, or the manifest of its import. None: no known release.
+
+    Raises:
+        CheckpointError: a manifest beside it that is damaged.
+    """
+    manifest = file.parent / MANIFEST
+    if (entry := BY_NAME.get(str(source)) or of_path(source) or of_path(file)) is not None or not manifest.is_file():
+        return entry
+    try:
+        return BY_NAME.get(json.loads(manifest.read_text(encoding="utf-8"))["entry"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(manifest, "", f"not readable: {error}", hint="`astro zoo import` writes the folder again") from error
 
 
 def released(entry: Entry) -> Path | None:

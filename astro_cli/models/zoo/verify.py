@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models import weights
+from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import expected, load_transformer
 from astro_cli.models.tensor_files import LazyTensor, open_safetensors, some
 from astro_cli.models.wan.config import WanConfig
@@ -69,7 +69,7 @@ def _files(folder: Path, rows: dict[str, dict[str, Any]], report: Callable[[str,
         path = folder / name
         if path.stat().st_size != rows[name]["bytes"]:
             wrong.append(f"{name}: {path.stat().st_size} bytes, expected {rows[name]['bytes']}")
-        elif weights.sha256(path) != rows[name]["sha256"]:
+        elif hashes.sha256(path) != rows[name]["sha256"]:
             wrong.append(f"{name}: sha256 differs from the manifest's")
         if name.endswith(".safetensors"):
             try:

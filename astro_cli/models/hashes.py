@@ -1,0 +1,96 @@
+"""sha256 of files, and the memory of those already read. Opens nothing as weights, judges no content. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PIECE = 2**24  # bytes hashed between two reports of progress
+LARGE = 2**24  # bytes from which a file is remembered beyond this process: smaller ones are read again in milliseconds
+SETTLED_NS = 2 * 10**9  # a file changed later than this might change once more within one tick of the file system's clock
+DIGEST_CHARACTERS = 16
+CACHE_VARIABLE, DEFAULT_CACHE, CACHE_FILE = "XDG_CACHE_HOME", "~/.cache", "astro/digests.json"
+HEX = re.compile(r"[0-9a-f]{64}")
+
+State = tuple[int, int, int]  # size in bytes, time of change in ns, inode
+_seen: dict[tuple[str, State], str] = {}
+
+
+def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
+    """sha256 of a file's bytes, hex, read piece by piece; `report` hears how many bytes each piece had."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            total.update(piece)
+            if report is not None:
+                report(len(piece))
+    return total.hexdigest()
+
+
+def remembered(path: Path) -> str:
+    """sha256 of a file, read once for as long as its resolved path, size, time of change and inode stay what they are.
+
+    Files of 16 MiB and more are remembered between runs, in `astro/digests.json` below XDG_CACHE_HOME or ~/.cache; a memory that cannot be read
+    or written is none. What checks a file against a manifest takes `sha256`.
+    """
+    path = path.resolve()
+    state = _state(path)
+    found = _seen.get((str(path), state)) or (_load().get((str(path), state)) if state[0] >= LARGE else None)
+    if found is None:
+        found = sha256(path)
+        if _state(path) != state or time.time_ns() - state[1] < SETTLED_NS:
+            return found
+        if state[0] >= LARGE:
+            _store(str(path), state, found)
+    _seen[str(path), state] = found
+    return found
+
+
+def digest(path: Path) -> str:
+    """The first 16 hex digits of `remembered`: the weights hash of one file."""
+    return remembered(path)[:DIGEST_CHARACTERS]
+
+
+def cache_file() -> Path:
+    """Where hashes are remembered."""
+    return Path(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser() / CACHE_FILE
+
+
+def _state(path: Path) -> State:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def _load() -> dict[tuple[str, State], str]:
+    """What was remembered; entries of another form are left out."""
+    try:
+        rows = json.loads(cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for row in rows if isinstance(rows, list) else ():
+        match row:
+            case [str(path), int(size), int(changed), int(inode), str(sha)] if HEX.fullmatch(sha):
+                found[path, (size, changed, inode)] = sha
+    return found
+
+
+def _store(path: str, state: State, sha: str) -> None:
+    """Add one entry; older ones of the same file, and those of files that are gone, leave. Two writers at once lose an entry at most."""
+    kept = {key: value for key, value in _load().items() if key[0] != path and os.path.exists(key[0])}
+    rows = [[held, *facts, value] for (held, facts), value in {**kept, (path, state): sha}.items()]
+    target = cache_file()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with contextlib.suppress(OSError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps(rows, indent=0), encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,60 @@
+"""Whether the weights that RL aligns are a few-step student of the recipe's block size, from their card or release. Reads no tensor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from astro_cli.config.errors import CheckpointError, RecipeError
+from astro_cli.models import checkpoint, weights
+from astro_cli.models.zoo.places import release_of
+from astro_cli.recipe import Recipe
+
+ALIGNING = ("rl", "long-tune")  # commands that keep the student's sampler and blocks
+HINT = "name a distilled student, for example shapes/self_forcing or a run folder of `astro distill`"
+
+
+def check_student(recipe: Recipe) -> None:
+    """Refuse what RL would silently take for a student. Weights with neither card nor known release are taken as they come.
+
+    Raises:
+        RecipeError: another role's weights, a model that is sampled in many steps or in no blocks, or blocks of another size.
+        CheckpointError: no such weights, or a card that is damaged.
+    """
+    source = recipe.base.student
+    if recipe.command not in ALIGNING or source is None:
+        return
+    file = checkpoint.find(source) if recipe.backbone == "wan" else weights.find(source, "student")
+    card = file.with_suffix(".json")
+    if file.suffix != ".json" and card.is_file():  # a sharded model's file is its index, and no card
+        _check_card(recipe, source, card)
+    elif recipe.backbone == "wan" and (entry := release_of(source, file)) is not None:
+        if entry.block is None:
+            raise RecipeError(recipe.name, "base.student", f"found {source!r}, {entry.what}: it is bidirectional and streams in no blocks", hint=HINT)
+        _check_block(recipe, source, entry.block)
+
+
+def _check_card(recipe: Recipe, source: str, card: Path) -> None:
+    said = _read(card)
+    if said["role"] != "student":
+        raise RecipeError(recipe.name, "base.student", f"found {source!r}, the weights of a {said['role']}", hint=HINT)
+    if said["sampling"] != "few_step":
+        what = f"found {source!r}, a model of {said['recipe']} that is sampled in many steps"
+        raise RecipeError(recipe.name, "base.student", what, hint=HINT)
+    _check_block(recipe, source, said["video"]["block"])
+
+
+def _read(card: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(card.read_text(encoding="utf-8"))
+        return {key: said[key] for key in ("role", "sampling", "recipe")} | {"video": {"block": said["video"]["block"]}}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"no readable card ({type(error).__name__}: {error})"
+        raise CheckpointError(card, "", what, hint="copy the .json that came with the weights") from error
+
+
+def _check_block(recipe: Recipe, source: str, block: int) -> None:
+    if block != recipe.video.block:
+        what = f"found {recipe.video.block}, {source} streams in blocks of {block}"
+        raise RecipeError(recipe.name, "video.block", what, hint=f"set video.block = {block}")
