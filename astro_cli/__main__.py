@@ -18,12 +18,14 @@ from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.sample import sample
 from astro_cli.commands.table import table
 from astro_cli.commands.training_commands import distill, long_tune, pretrain, rl
+from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
-from astro_cli.config.errors import EXIT_RUN, AstroError
+from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
 
 app = typer.Typer(
     name="astro", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
-    help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.",
+    help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.\n\n"
+    "Example: astro table astrolabe-1",
 )  # fmt: skip
 for name, command in {
     "pretrain": pretrain, "distill": distill, "rl": rl, "long-tune": long_tune, "sample": sample, "ablate": ablate, "table": table,
@@ -36,19 +38,32 @@ app.add_typer(zoo_app)
 app.add_typer(doctor_app)
 
 
+# What to do about a system error that can happen to any command: a full disk ends a run, a path that cannot be is a wrong command line.
+HINTS = {
+    errno.ENOSPC: "free space; a started run continues with --resume, an evaluation with the same command",
+    errno.EACCES: "choose a folder that can be read and written",
+    errno.EROFS: "choose a folder that can be written",
+}
+WRONG_PATHS = {
+    errno.ENAMETOOLONG: "file names hold at most 255 bytes, paths 4,096",
+    errno.ENOTDIR: "a part of the path before the last is a file",
+    errno.EISDIR: "a file is expected there, it is a folder",
+}
+
+
 def main() -> None:
-    """Entry point: runs the app; an `AstroError` becomes its message and exit code, never a traceback."""
+    """Entry point: runs the app; an `AstroError`, a wrong command line included, becomes its message and exit code, never a traceback."""
     try:
-        app()
+        sys.exit(run_app(app))
     except AstroError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+        if error.errno not in (*HINTS, *WRONG_PATHS):
             raise
         print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
-        print("hint: free space or choose another --out; a started run continues with --resume", file=sys.stderr)
-        sys.exit(EXIT_RUN)
+        print(f"hint: {HINTS.get(error.errno) or WRONG_PATHS[error.errno]}", file=sys.stderr)
+        sys.exit(EXIT_USAGE if error.errno in WRONG_PATHS else EXIT_RUN)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_RUN)

@@ -18,7 +18,11 @@ METRICS = {
         MetricInfo("gsb.win_rate", "up", "0..1", "share of wins among the decided: G / (G + B)"),
         MetricInfo("gsb.margin", "up", "-1..1", "wins minus losses: (G - B) / (G + S + B)"),
     ),
-    "likert": (MetricInfo("likert", "up", "points of the scale", "mean rating per criterion"),),
+    "likert": (
+        MetricInfo("likert", "up", "points of the scale", "mean rating per criterion"),
+        MetricInfo("likert.share", "up", "0..1", "share of ratings in the top half of the scale, per criterion"),
+        MetricInfo("likert.win_rate", "up", "0..1", "share of wins among the decided, of two arms on the same items"),
+    ),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import CheckpointError
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import sample_noise
-from astro_cli.models import lora_files, weights
+from astro_cli.models import hashes, lora_files, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
 from astro_cli.models.wan.config import WanConfig
@@ -69,8 +69,8 @@ class Arm:
 
     def weights_hash(self) -> str:
         """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""
-        hashes = [weights.digest(path) for path in self.files]
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+        found = [hashes.digest(path) for path in self.files]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()[:16]
 
     @torch.no_grad()
     def text(self, prompts: list[str]) -> TextStates:

@@ -18,19 +18,22 @@ from astro_cli.training.sources import PromptSource
 from eval.arms import Arm
 from eval.benchmarks import shapes
 
+CLIPS = 4  # per prompt; a group has more, but they say little more about the prompt
+
 
 def base_rows(arm: Arm, recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
     """Rows as metrics.jsonl has them, one per epoch: every reward of the base, and `reward/total`, their sum with the recipe's weights.
 
-    A prompt has one clip, from the noise of its group's first member, so that epoch 0 holds clips which the run saw too.
+    A prompt has `CLIPS` clips, from the noise of its group's first members, so that epoch 0 holds clips which the run saw too.
     """
     name = recipe.order[-1]
     experience, data = recipe.stages[name].experience, recipe.stages[name].data
     assert experience is not None, "an RL recipe"
     source = PromptSource(seed, lambda prompts: torch.empty(len(prompts), 0), data.drop, data.prompts)
     asked = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
-    prompts = [prompt for batch in asked for prompt in batch.prompts]
-    seeds = [stream_seed(owner, "member", 0) for batch in asked for owner in batch.seeds]
+    members = range(min(CLIPS, experience.group))
+    prompts = [prompt for batch in asked for prompt in batch.prompts for _ in members]
+    seeds = [stream_seed(owner, "member", member) for batch in asked for owner in batch.seeds for member in members]
     means = {key: scores.reshape(epochs, -1).mean(1).tolist() for key, scores in _scores(arm, prompts, seeds, experience.rewards).items()}
     return [{"stage": name, "step": epoch, **{key: values[epoch] for key, values in means.items()}} for epoch in range(epochs)]
 

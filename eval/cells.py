@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from astro_cli.config.errors import RecordError
-from eval.store import BACKBONES, CONDITION_KEYS, HARDWARE_METRICS, Backbone, Record, latest
+from astro_cli.config.errors import RecordError, did_you_mean
+from eval.store import BACKBONES, Backbone, Record, latest
 
 BySeed = dict[int, Record]
 EVALUATE_AGAIN = "evaluate both with the same prompts and settings, or keep the studies in separate --results folders"
@@ -20,7 +20,7 @@ def check_backbone(name: str) -> Backbone:
     for backbone in BACKBONES:
         if name == backbone:
             return backbone
-    raise RecordError("backbone", name, f"unknown backbone, allowed: {', '.join(BACKBONES)}")
+    raise RecordError("--backbone", name, "unknown backbone", hint=did_you_mean(name, BACKBONES))
 
 
 class Cells:
@@ -83,8 +83,7 @@ def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:
 
 def _differs(record: Record, other: Record) -> str:
     """What of the record's conditions is not the other's."""
-    keys = (*CONDITION_KEYS, "device") if record.metric in HARDWARE_METRICS else CONDITION_KEYS
-    differing = [f"{key} {record.protocol.get(key)}" for key in keys if record.protocol.get(key) != other.protocol.get(key)]
+    differing = [f"{key} {record.protocol.get(key)}" for key in record.condition_keys if record.protocol.get(key) != other.protocol.get(key)]
     if record.prompt_set_hash != other.prompt_set_hash:
         differing.append(f"prompt set {record.prompt_set_hash}")
     return ", ".join(differing)

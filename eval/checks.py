@@ -64,6 +64,14 @@ class Multiples(_Check):
     of: int = Field(gt=0)
 
 
+class AtMost(_Check):
+    """column <= bound in every row, by the definition of what the two print."""
+
+    formula: Literal["at_most"]
+    column: str
+    bound: str
+
+
 class SumTo(_Check):
     """The cells of every row, or of every column, of these columns add up to one number."""
 
@@ -110,6 +118,6 @@ class BestCount(_Check):
 
 
 Check = Annotated[
-    Linear | PrintedDeltas | VBench | VBenchConstants | SampleMeans | Multiples | SumTo | Same | Quotient | Quoted | BestCount,
+    Linear | PrintedDeltas | VBench | VBenchConstants | SampleMeans | Multiples | AtMost | SumTo | Same | Quotient | Quoted | BestCount,
     Field(discriminator="formula"),
 ]

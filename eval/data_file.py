@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from astro_cli.config.errors import RecordError
+from astro_cli.config.problems import first_problem
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,5 +35,5 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise RecordError(where, "", f"not valid TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RecordError(where, ".".join(str(part) for part in first["loc"]), first["msg"]) from error
+        wrong = first_problem(error, model)
+        raise RecordError(where, wrong.key, wrong.what, hint=wrong.hint) from error

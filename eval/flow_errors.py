@@ -35,8 +35,8 @@ class ErrorSums:
     EPE = mean |f - g|; > n px = share of |f - g| > n; F1-all = share of |f - g| > 3 and |f - g| > 0.05 |g|, with g the reference.
 
     Source: TeleBoost 2602.07595v1, Table 2; KITTI 2015 (Menze and Geiger, CVPR 2015) for F1-all.
-    **Deviations:** by KITTI's definition F1-all cannot exceed the > 3 px share; Table 2 prints 4.680 beside 0.0 and 10.040 beside 10.0, so that
-    its F1-all or its > 3 px must be another one, which the paper does not give. KITTI's is used.
+    **Deviations:** by KITTI's definition F1-all cannot exceed the > 3 px share; Table 2 prints 4.680 beside 0.0 (10.040 beside 10.0 is within
+    rounding), so that its F1-all or its > 3 px must be another one, which the paper does not give. KITTI's is used.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.flow_watch import LABEL, Estimate
+from eval.flow_watch import LABEL, Estimate, references_of
 from eval.metrics.base import Frame, Sample, ScoreError
 from eval.video.decode import VideoError, frames, probe
 from eval.video.sampling import every
@@ -21,20 +21,16 @@ FPS_TOLERANCE = 0.01  # 30 and 29.97 are one rate
 def reference_flows(sample: Sample, step: int, estimate: Estimate) -> Iterator[np.ndarray] | None:
     """The reference flow (2, H, W) of every pair of frames `step` apart, in order; None where the prompt set names no reference.
 
-    `labels["reference"]` is a path, relative to the video's folder: a .npy of float (K, 2, H, W), NaN where unknown, or a video of the same size
+    The reference is a .npy of float (K, 2, H, W), NaN where unknown, or a video of the same size
     and rate that is at least as long.
 
     Raises:
         ScoreError: the reference is missing or does not fit the video.
     """
-    name = sample.labels.get(LABEL)
-    if name is None:
+    found = references_of(sample)
+    if not found:
         return None
-    if not isinstance(name, str):
-        raise ScoreError(sample.path, LABEL, f"found {name!r}, expected the path of a video or of a .npy file of flows")
-    path = sample.path.parent / name
-    if not path.is_file():
-        raise ScoreError(sample.path, LABEL, f"no such file: {path}", hint="the label `reference` is relative to the video's folder")
+    (path,) = found
     count = len(every(step, sample.info.frames)) - 1
     return _stored(path, sample, count) if path.suffix == ".npy" else _estimated(path, sample, step, estimate)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +24,23 @@ def flow_metrics(name: str, estimator: str) -> tuple[MetricInfo, ...]:
     """Magnitude first, then the errors against `labels["reference"]`."""
     errors = [MetricInfo(f"{name}.{key}", "down", unit, f"{text}; {estimator}") for key, (unit, text) in ERRORS.items()]
     return (MetricInfo(f"{name}.magnitude", "up", "pixels per interval", f"mean length of the flow; {estimator}"), *errors)
+
+
+def references_of(sample: Sample) -> tuple[Path, ...]:
+    """The file of `labels["reference"]`, a path relative to the video's folder; none where the prompt set names no reference.
+
+    Raises:
+        ScoreError: it is not there, or the label is no path.
+    """
+    name = sample.labels.get(LABEL)
+    if name is None:
+        return ()
+    if not isinstance(name, str):
+        raise ScoreError(sample.path, LABEL, f"found {name!r}, expected the path of a video or of a .npy file of flows")
+    path = sample.path.parent / name
+    if not path.is_file():
+        raise ScoreError(sample.path, LABEL, f"no such file: {path}", hint="the label `reference` is relative to the video's folder")
+    return (path,)
 
 
 class FlowScorer:

@@ -74,8 +74,11 @@ def read(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def parse(text: bytes) -> Any:
-    """The JSON value; ValueError (JSON and text decoding errors are such) where it is not complete or holds a bare NaN."""
-    return json.loads(text.decode(), parse_constant=_refuse_constant)
+    """The JSON value; ValueError (JSON and text decoding errors are such) where it is not complete, holds a bare NaN or is nested too deeply."""
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

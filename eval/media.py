@@ -284,7 +284,7 @@ def write_mp4(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
     if fps <= 0:
         raise ValueError(f"fps must be positive, found {fps}")
     encoder = mp4_encoder()
-    images = (_even(upscale(frame, scale)) for frame in _frames(frames))
+    images = (even(upscale(frame, scale)) for frame in _frames(frames))
     first = next(images)
     with written_whole(path) as temporary, _mp4_container(temporary, FASTSTART) as container:
         stream = _mp4_stream(container, encoder, fps, first)
@@ -323,7 +323,7 @@ class Mp4Stream:
         Raises:
             OutputError: the file cannot be written.
         """
-        image = _even(upscale(to_uint8(frame), self.scale))
+        image = even(upscale(to_uint8(frame), self.scale))
         with _as_output_error(self.partial):
             if self._container is None:
                 self.partial.parent.mkdir(parents=True, exist_ok=True)
@@ -386,7 +386,7 @@ def _encoded(stream: Any, image: np.ndarray) -> Any:
     return stream.encode(frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE))
 
 
-def _even(image: np.ndarray) -> np.ndarray:
+def even(image: np.ndarray) -> np.ndarray:
     """Odd sides repeat their last line: yuv420p keeps one colour per 2 x 2 pixels."""
     height, width = image.shape[:2]
     return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else image

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from astro_cli.config.errors import RunError
@@ -34,13 +34,24 @@ def run(works: Sequence[Work], slots: Sequence[Slot], frames: Frames, decoder: s
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(slots, frames, decoder, count))
     try:
-        for future in as_completed([pool.submit(_score, work) for work in works]):
+        for future in as_completed(_submit(pool, works)):
             yield future.result()
     except BrokenProcessPool as error:
         hint = "out of memory? try fewer --jobs; the same command goes on where it stopped"
         raise RunError("--jobs", str(count), "a scoring process died", hint=hint) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Scored]]:
+    """Start the workers with Ctrl-C ignored, which they inherit: until their initialiser runs they could only die of it, each with a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        return [pool.submit(_score, work) for work in works]
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return [pool.submit(_score, work) for work in works]
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _start(slots: Sequence[Slot], frames: Frames, decoder: str, count: int) -> None:

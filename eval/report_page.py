@@ -34,7 +34,9 @@ def check_out(path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(path, "--out", f"cannot be written: {error.strerror or error}") from error
+        raise OutputError(
+            path, "--out", f"cannot be written: {error.strerror or error}", hint="name a file in a folder that can be written"
+        ) from error
 
 
 def shown_records(records: Sequence[Record], backbone: Backbone, results: Path) -> list[Record]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models.weights import digest
+from astro_cli.models.hashes import digest
 from astro_cli.training.rundir import environment
 from eval import store
 from eval.arm_suites import ARM_SUITES, ArmSuite, Benchmark

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,14 @@ from pydantic import Field, ValidationError
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
+from astro_cli.config.problems import first_problem
 from eval import jsonl
 from eval.metrics.base import Sample
 
 SCHEMA_VERSION = 1
-# Video, prompt with what the prompt set says of it, scorer, its configuration, its weights: a line with this key need not be made again.
+FILE_LABELS = frozenset({"image", "reference"})  # labels that name files
+# Video, prompt with what the prompt set says of it and the files it names, scorer, its configuration, its weights: what has a line with this key
+# need not be scored again.
 Key = tuple[str, str, str, str, str]
 
 
@@ -47,10 +50,16 @@ class Line(Config):
         return (self.video_hash, self.prompt_hash, self.scorer, self.config_hash, self.weights_hash)
 
 
-def prompt_hash(sample: Sample) -> str:
-    """16 hex digits over everything but the video that a score may depend on: id, prompt, segments and labels."""
+def prompt_hash(sample: Sample, contents: Sequence[str] = ()) -> str:
+    """16 hex digits over everything but the video that a score may depend on: id, prompt, segments, labels and the content of files.
+
+    Args:
+        contents: hashes of the files the scorer reads beside the video; what they are called is left out.
+    """
     segments = [(segment.start, segment.end, segment.prompt) for segment in sample.segments]
-    text = json.dumps([sample.prompt_id, sample.prompt, segments, dict(sample.labels)], sort_keys=True, default=str)
+    labels = {key: value for key, value in sample.labels.items() if key not in FILE_LABELS}
+    parts = [sample.prompt_id, sample.prompt, segments, labels, *([list(contents)] if contents else [])]
+    text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -90,6 +99,4 @@ def _checked(path: Path, number: int, fields: Any) -> Line:
     try:
         return Line.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "score"
-        raise RecordError(path, f"line {number}", f"{key}: {first['msg']}") from error
+        raise RecordError(path, f"line {number}", first_problem(error).text) from error

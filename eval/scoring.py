@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astro_cli.config.errors import AstroError
+from astro_cli.models.hashes import remembered
 from eval.metrics.base import Frame, Sample, Score, ScoreError, Scorer, Towers, Watcher
-from eval.samples import Line, SampleStore, prompt_hash
+from eval.samples import Key, Line, SampleStore, prompt_hash
 from eval.slots import Slot
 
 Frames = Callable[[Sample], Iterator[tuple[int, Frame]]]  # a video's frames in order
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,30 @@ class Work:
     slots: tuple[str, ...]
 
 
-def line_key(sample: Sample, slot: Slot) -> tuple[str, str, str, str, str]:
+def line_key(sample: Sample, slot: Slot) -> Key:
     """The key a line of this slot for this video has."""
-    return (sample.video_hash, prompt_hash(sample), slot.name, slot.config_hash, slot.weights_hash)
+    return (sample.video_hash, prompt_hash(sample, contents(sample, slot)), slot.name, slot.config_hash, slot.weights_hash)
+
+
+def contents(sample: Sample, slot: Slot) -> tuple[str, ...]:
+    """Hashes of the files beside the video that the slot's scorer reads; a word that is none where one cannot be read, which is then not scored."""
+    try:
+        return tuple(map(remembered, slot.declaration.reads(sample)))
+    except (ScoreError, OSError):
+        return (UNREADABLE,)
 
 
 def plan(samples: Sequence[Sample], slots: Sequence[Slot], store: SampleStore, applies: Callable[[Sample, Slot], bool]) -> list[Work]:
-    """The videos that some scorer lacks, in order. `applies` says whether a scorer is meant for a video."""
-    works = []
+    """The videos that some scorer lacks, in order; of equal ones with equal prompts the first.
+
+    Args:
+        applies: whether a scorer is meant for a video.
+    """
+    works, planned = [], set[Key]()
     for sample in samples:
-        lacking = tuple(slot.name for slot in slots if applies(sample, slot) and store.find(line_key(sample, slot)) is None)
+        keys = {slot.name: line_key(sample, slot) for slot in slots if applies(sample, slot)}
+        lacking = tuple(name for name, key in keys.items() if key not in planned and store.find(key) is None)
+        planned.update(keys.values())
         if lacking:
             works.append(Work(sample, lacking))
     return works
@@ -110,9 +126,10 @@ class Desk:
         for metric, score in scores.items():
             if score.value is not None and not math.isfinite(score.value):
                 raise ScoreError(sample.path, metric, f"found {score.value}, scores are finite")
+        video_hash, prompt, scorer, config, weights = line_key(sample, slot)
         return Line(
-            video=sample.path.name, video_hash=sample.video_hash, prompt_id=sample.prompt_id, prompt_hash=prompt_hash(sample), seed=sample.seed,
-            scorer=slot.name, config_hash=slot.config_hash, weights_hash=slot.weights_hash, decoder=self.decoder,
+            video=sample.path.name, video_hash=video_hash, prompt_id=sample.prompt_id, prompt_hash=prompt, seed=sample.seed,
+            scorer=scorer, config_hash=config, weights_hash=weights, decoder=self.decoder,
             scores={metric: None if score.value is None else float(score.value) for metric, score in scores.items()},
             details=_plain({metric: dict(score.details) for metric, score in scores.items() if score.details}, sample),
         )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,15 @@ from pydantic import ValidationError
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import AstroError, RecordError, did_you_mean
+from astro_cli.config.problems import first_problem
 from astro_cli.config.toml import parse_override
+from astro_cli.models.hashes import remembered
 from eval.metrics import catalog
 from eval.metrics.base import Declaration, MetricInfo, Scorer, Towers, config_hash
 from eval.suites import Suite, Use
 
 NO_WEIGHTS = "none"  # weights hash of a scorer without weights
+SET_EXAMPLE = "--set temporal_flickering.static_filter=true"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def slots(suite: Suite, overrides: Iterable[str] = (), metrics: Iterable[str] = 
         overrides: "scorer.key=value".
 
     Raises:
-        RecordError: a scorer, key, value or metric that does not exist.
+        AstroError: a scorer, key, value or metric that does not exist; a key set twice.
     """
     changes = _changes(suite, overrides)
     return [_slot(use, changes.get(use.slot, {})) for use in select(suite, metrics)]
@@ -87,11 +89,13 @@ def _changes(suite: Suite, overrides: Iterable[str]) -> dict[str, dict[str, Any]
     changes: dict[str, dict[str, Any]] = {}
     known = {use.slot for use in suite.scorers}
     for text in overrides:
-        dotted, value = parse_override(text)
+        dotted, value = parse_override(text, example=SET_EXAMPLE)
         slot, _, key = dotted.partition(".")
         if slot not in known or not key:
             raise RecordError("--set", text, "expected SCORER.KEY=VALUE with a scorer of this suite", hint=did_you_mean(slot, known))
-        changes.setdefault(slot, {})[key] = value
+        if key in changes.setdefault(slot, {}):
+            raise RecordError("--set", text, f"{dotted} is set twice", hint="give each key once")
+        changes[slot][key] = value
     return changes
 
 
@@ -100,16 +104,15 @@ def _slot(use: Use, changes: Mapping[str, Any]) -> Slot:
     try:
         config = declaration.config.model_validate({**use.config, **changes})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([use.slot, *(str(part) for part in first["loc"])])
-        hint = did_you_mean(str(first["loc"][0]), declaration.config.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise RecordError("--set" if changes else "suite", key, f"{first['msg']}, found {first['input']!r}", hint=hint) from error
+        wrong = first_problem(error, declaration.config)
+        key = f"{use.slot}.{wrong.key}" if wrong.key else use.slot
+        raise RecordError("--set" if changes else "suite", key, f"{wrong.what}, found {wrong.found}", hint=wrong.hint) from error
     return Slot(use, config, config_hash(declaration, config), *_weights(declaration, config))
 
 
 def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, ...]]:
     """Hash of the weights and what is missing; some needs only show when a configuration names its files."""
-    lacks = tuple(text for need in declaration.needs if (text := need.missing()))
+    lacks = tuple(text for need in (*declaration.needs, *declaration.config_needs(config)) if (text := need.missing()))
     if lacks:
         return NO_WEIGHTS, lacks
     try:
@@ -123,12 +126,4 @@ def weights_hash(paths: Iterable[Path]) -> str:
     files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
     if not files:
         return NO_WEIGHTS
-    return hashlib.sha256("".join(_digest(file, file.stat().st_mtime_ns) for file in files).encode()).hexdigest()[:16]
-
-
-@cache
-def _digest(path: Path, changed: int) -> str:
-    """sha256 of a file, read once as long as it does not change: several scorers share weights."""
-    from astro_cli.models.weights import sha256  # imports torch, which weights need anyway
-
-    return sha256(path)
+    return hashlib.sha256("".join(map(remembered, files)).encode()).hexdigest()[:16]

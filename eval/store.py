@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
+from astro_cli.config.problems import first_problem
 from eval import jsonl
 
 SCHEMA_VERSION = 1
@@ -21,9 +22,9 @@ BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 # What makes two records of one metric comparable. Package versions stay out: they differ between the seeds of a long study.
 # The last four are a learned scorer's: normalisation, gray frames, position ids, and which weights.
 CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts", "norm", "grayscale", "positions", "scorer")
-# Numbers of these metrics depend on the machine, so the device is one of their conditions.
+# Numbers of these metrics depend on the machine, so the device is one of their conditions; what was measured lies beside each video.
 HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
-FOUND_SHOWN = 80  # characters of a wrong value in an error: enough to recognise it
+DEVICE, FILES_READ = "device", "files_read"  # of the protocol; the second: hash of references and start images
 
 
 def _now() -> str:
@@ -71,10 +72,14 @@ class Record(Config):
         return self.protocol.get("limit")
 
     @property
+    def condition_keys(self) -> tuple[str, ...]:
+        """The entries of the protocol that decide whether records of this metric are comparable."""
+        return (*CONDITION_KEYS, DEVICE if self.metric in HARDWARE_METRICS else FILES_READ)
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """Records may be averaged, or subtracted sample by sample, only where these agree."""
-        keys = (*CONDITION_KEYS, "device") if self.metric in HARDWARE_METRICS else CONDITION_KEYS
-        return (self.prompt_set_hash, *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in keys))
+        return (self.prompt_set_hash, *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in self.condition_keys))
 
 
 def record_path(results: Path, benchmark: str) -> Path:
@@ -93,8 +98,20 @@ def load(paths: Iterable[Path]) -> list[Record]:
 
 
 def load_results(results: Path) -> list[Record]:
-    """All records below a results folder; none is not an error, the tables then say so."""
-    return load(sorted((Path(results) / "records").glob("*.jsonl")))
+    """All records below a results folder; none is not an error, the tables then say so.
+
+    Raises:
+        RecordError: the folder or a file of it cannot be read, or a file is damaged.
+    """
+    folder = Path(results) / "records"
+    try:
+        return load(sorted(path for path in folder.iterdir() if path.suffix == ".jsonl"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(
+            folder, "", f"cannot be read: {error.strerror or error}", hint="expected a folder of records, as `astro eval` writes it"
+        ) from error
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
@@ -145,7 +162,5 @@ def _checked(path: Path, number: int, fields: Any) -> Record:
     try:
         return Record.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "record"
-        found = repr(first["input"])[:FOUND_SHOWN]
-        raise RecordError(path, f"line {number}", f"{key}: {first['msg']}, found {found}") from error
+        wrong = first_problem(error)
+        raise RecordError(path, f"line {number}", f"{wrong.key or 'record'}: {wrong.what}, found {wrong.found}") from error

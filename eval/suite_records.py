@@ -10,10 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from astro_cli.config.errors import IntegrityError
+from astro_cli.config.errors import IntegrityError, RecordError
 from eval import store
 from eval.metrics.base import Sample
 from eval.outcomes import Order, Outcome
+from eval.scoring import contents
 from eval.sidecars import sidecar
 from eval.slots import Slot
 from eval.suites import Suite
@@ -36,7 +37,7 @@ class Filing:
     def __init__(
         self, results: Path, name: str, arm: str, seed: int, order: Order, common: Mapping[str, Any], samples: Sequence[Sample] = (),
     ) -> None:  # fmt: skip
-        self.path, self.benchmark, self.arm, self.seed = store.record_path(results, name), name, arm, seed
+        self.path, self.benchmark, self.arm, self.seed = store.record_path(results, name), name, checked_arm(arm), seed
         self.order, self.common, self.samples, self.made = order, common, samples, _provenance(samples)
 
     @classmethod
@@ -52,12 +53,30 @@ class Filing:
         """
         if self.order.limit is not None:
             return
-        held = {record.metric: record for record in self._held() if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)}
+        held = self._own()
         for slot in slots:
             for key in slot.metrics:
-                if key in held and (wrong := self._differences(held[key], slot)):
+                if key in held and (wrong := self._differences(held[key], _slot_protocol(slot))):
                     what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
                     raise IntegrityError(self.path, f"seed {self.seed}", what, hint="give these videos another --name, or use another --results")
+
+    def check_scores(self, outcomes: Iterable[Outcome]) -> None:
+        """Refuse to replace scores of this arm by others, where they come from files and no protocol tells the two apart.
+
+        Raises:
+            IntegrityError: naming what differs.
+        """
+        held = self._own()
+        for outcome in outcomes:
+            old = held.get(outcome.key)
+            if old is None or outcome.scores is None:
+                continue
+            wrong = self._differences(old, {})
+            if not wrong and old.scores != outcome.scores:
+                wrong = f"other scores, from {old.protocol.get('source_file')}, now {self.common.get('source_file')}"
+            if wrong:
+                what, hint = f"{outcome.key} of {self.arm} is recorded already: {wrong}", "use another --name, --seed or --results"
+                raise IntegrityError(self.path, f"seed {self.seed}", what, hint=hint)
 
     def write(self, outcomes: Iterable[Outcome], totals: Iterable[Outcome]) -> list[str]:
         """Append a record per complete metric that is not recorded already; returns their names."""
@@ -68,6 +87,7 @@ class Filing:
             if outcome.scores is None or all(score is None for score in outcome.scores):
                 continue
             scorer = _slot_protocol(outcome.slot) if outcome.slot else {"scorer": parts, "linearised": outcome.parts == "metrics"}
+            scorer |= self._files_read([outcome.slot] if outcome.slot else [part.slot for part in found if part.slot])
             record = self._record(outcome, scorer, environment)
             old = held.get(record.key)
             if old is None or _content(old) != _content(record):
@@ -75,12 +95,22 @@ class Filing:
                 written.append(outcome.key)
         return written
 
+    def _files_read(self, slots: Iterable[Slot]) -> dict[str, str]:
+        """Hash of what these scorers read beside the videos, by prompt; empty where they read nothing."""
+        used = {slot.name: slot for slot in slots}.values()
+        rows = sorted({(sample.prompt_id, *read) for slot in used for sample in self.samples if (read := contents(sample, slot))})
+        return {store.FILES_READ: hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]} if rows else {}
+
     def _held(self, *, limited: bool = False) -> list[store.Record]:
         records = store.load([self.path]) if self.path.is_file() else []
         return store.latest(record for record in records if (record.limit is not None) == limited)
 
-    def _differences(self, held: store.Record, slot: Slot) -> str:
-        ours = {**self.common, **_slot_protocol(slot)}
+    def _own(self) -> dict[str, store.Record]:
+        """This arm's newest records under this seed, by metric."""
+        return {record.metric: record for record in self._held() if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)}
+
+    def _differences(self, held: store.Record, scorer: Mapping[str, Any]) -> str:
+        ours = {**self.common, **scorer}
         pairs = {key: (held.protocol.get(key), _json(ours.get(key))) for key in store.CONDITION_KEYS}
         wrong = [f"{key} {old}, now {new}" for key, (old, new) in pairs.items() if old != new]
         if held.prompt_set_hash != self.order.hash:
@@ -97,6 +127,17 @@ class Filing:
         )  # fmt: skip
 
 
+def checked_arm(name: str) -> str:
+    """The name of an arm.
+
+    Raises:
+        RecordError: it is empty.
+    """
+    if not name.strip():
+        raise RecordError("--name", name, "empty", hint="the arm's name in the tables' TOML, e.g. astrolabe_causal")
+    return name
+
+
 def _of_videos(suite: Suite, samples: Sequence[Sample], order: Order) -> dict[str, Any]:
     infos, hashes = [sample.info for sample in samples], sorted(sample.video_hash for sample in samples)
     return {
@@ -111,7 +152,7 @@ def _of_videos(suite: Suite, samples: Sequence[Sample], order: Order) -> dict[st
 
 def _content(record: store.Record) -> tuple[Any, ...]:
     """What makes a second record of one key worth writing."""
-    return record.scores, record.conditions, record.protocol.get("videos")
+    return record.scores, record.conditions, record.protocol.get("videos"), record.protocol.get(store.FILES_READ)
 
 
 def _slot_protocol(slot: Slot) -> dict[str, Any]:

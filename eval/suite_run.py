@@ -15,7 +15,7 @@ from eval.prompt_sets.catalog import prompt_set
 from eval.samples import SampleStore
 from eval.scoring import Failure, plan
 from eval.slots import Slot, slots
-from eval.suite_records import Filing
+from eval.suite_records import Filing, checked_arm
 from eval.suites import Suite, load_suite
 from eval.totals import totals
 from eval.video.decode import Backend, decoder_version, frames
@@ -61,7 +61,8 @@ class Report:
 
     Attributes:
         not_run: scorer -> what it lacks.
-        reused: how many (video, scorer) pairs were scored before.
+        scored: how many (video, scorer) pairs were scored now; failures are none.
+        reused: how many were scored before.
     """
 
     found: list[Found]
@@ -91,6 +92,7 @@ def evaluate(request: Request, progress: Progress) -> Report:
     Raises:
         AstroError: nothing to score, a scorer asked for by name that is not ready, or records of the arm under another protocol.
     """
+    checked_arm(request.arm)
     suite = load_suite(request.suite)
     wanted = slots(suite, request.overrides, request.metrics)
     ready, not_run = _ready(wanted, named=bool(request.metrics))
@@ -106,17 +108,18 @@ def evaluate(request: Request, progress: Progress) -> Report:
         filing.check(ready)
     counted = [sample for filing in filings for sample in filing.samples]
     if not counted:
-        what = f"none of the {len(samples)} videos is of this prompt set"
+        what = f"none of the {len(samples)} videos is of this prompt set with an index that counts, from 0"
         raise RecordError(request.folder, named or "prompts", what, hint="see `astro eval check`")
     kept = SampleStore(request.results, request.suite)
     kept.load(slot.name for slot in ready)
     works = plan(counted, ready, kept, partial(applies, suite))
-    report = Report([], [], not_run, order, scored=sum(len(work.slots) for work in works))
-    report.reused = sum(applies(suite, sample, slot) for sample in counted for slot in ready) - report.scored
+    meant = sum(applies(suite, sample, slot) for sample in counted for slot in ready)
+    report = Report([], [], not_run, order, reused=meant - sum(len(work.slots) for work in works))
     progress.begin(len(works))
     for scored in pool.run(works, ready, partial(_frames, backend=request.decoder), decoder, request.jobs):
         for name, line in scored.lines.items():
             kept.add(name, line)
+        report.scored += len(scored.lines)
         report.failures += scored.failures
         progress.step()
     report.found = [_file(filing, suite, ready, kept, whole=not request.metrics) for filing in filings]
@@ -146,7 +149,11 @@ def _filings(request: Request, suite: Suite, samples: list[Sample], order: Order
             raise RecordError(sample.path, "seed", what, hint="add it, or leave the option out")
         seed = request.seed if request.seed is not None else sample.seed
         assert seed is not None
-        groups.setdefault(seed, []).append(sample)
+        group = groups.setdefault(seed, [])
+        if request.seed is None and any(other.prompt_id == sample.prompt_id for other in group):
+            what = f"{seed} is also that of another video of this prompt, and --seed-from manifest takes one of each"
+            raise RecordError(sample.path, "seed", what, hint="correct it, or leave the option out")
+        group.append(sample)
     return [
         Filing.of_videos(request.results, request.suite, suite, request.arm, seed, within(group, order), order, decoder)
         for seed, group in sorted(groups.items())

@@ -34,6 +34,7 @@ class Use(Config):
         config: differences from the scorer's defaults.
         only: metric ids that are recorded; none named: all.
         keys: metric id -> name in records and tables; by default the id's part after the dot.
+        candidates: how many videos of a prompt are looked at for the first `samples` to which the metric applies; 0: it must apply to the first.
         scale: factor from the scorer's unit to the one tables print, e.g. 100 for VBench's fractions.
     """
 
@@ -42,6 +43,7 @@ class Use(Config):
     config: dict[str, Any] = Field(default_factory=dict)
     only: tuple[str, ...] = ()
     keys: dict[str, str] = Field(default_factory=dict)
+    candidates: int = Field(default=0, ge=0)
     scale: float = 1.0
 
     @property

@@ -86,6 +86,8 @@ def cells(table: Table, check: checks.Check) -> Iterator[Cell]:
             yield from (Cell(s.row, s.column, _at(table, s.row, s.column), Decimal(sum(s.scores)) / len(s.scores)) for s in table.samples)
         case checks.Multiples():
             yield from _multiples(table, check)
+        case checks.AtMost():
+            yield from _bounded(table, check)
         case checks.SumTo():
             yield from _sums(table, check)
         case checks.Same():
@@ -109,6 +111,8 @@ def describe(check: checks.Check) -> str:
             return f"VBench {check.score.replace('_', ' ')} from dimensions"
         case checks.Multiples():
             return f"whole multiple of 1/{check.of}"
+        case checks.AtMost():
+            return f"at most {check.bound}"
         case checks.SumTo():
             return f"each {check.along} sums to {check.expected}"
         case checks.Same():
@@ -154,6 +158,11 @@ def _multiples(table: Table, check: checks.Multiples) -> Iterator[Cell]:
     for column in table.columns:
         for row, printed in numbers(table, column.key):
             yield Cell(row.label, column.key, printed, round(printed * check.of) / Decimal(check.of))
+
+
+def _bounded(table: Table, check: checks.AtMost) -> Iterator[Cell]:
+    for row, printed in numbers(table, check.column):
+        yield Cell(row.label, check.column, printed, min(printed, _at(table, row.label, check.bound)))
 
 
 def _sums(table: Table, check: checks.SumTo) -> Iterator[Cell]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from astro_cli.models import weights
+from astro_cli.models import hashes, weights
 from astro_cli.shapes.grammar import complete_scene, random_scene
 from eval.arms import load_arm
 from eval.benchmarks import shapes
@@ -30,7 +30,7 @@ def publish(run: Path, name: str) -> dict[str, float]:
     stored = HALF if role == "student" else torch.float32
     weights.write(target, {key: value.to(stored) for key, value in weights.read(source).items()})
     card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
-    card |= {"weights_hash": weights.digest(target), "stored_as": str(stored).removeprefix("torch.")}
+    card |= {"weights_hash": hashes.digest(target), "stored_as": str(stored).removeprefix("torch.")}
     weights.write_json(target.with_suffix(".json"), card)
     scores = codec_scores() if role == "codec" else student_scores(name)
     weights.write_json(target.with_suffix(".json"), card | {"scores": scores})

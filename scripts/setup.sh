@@ -3,8 +3,9 @@
 set -euo pipefail
 python=$1
 venv=$2
-# These ask for versions that do not go together with transformers 5 and numpy 2; what their runnable parts need is in the extra "vbench".
-without_dependencies="vbench pyiqa openai-clip"
+# These ask for versions that do not go together with transformers 5 and numpy 2, or for a second OpenCV; what their runnable parts need is in the
+# extra "vbench".
+without_dependencies="vbench pyiqa openai-clip scenedetect"
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   echo "error: $python: Python 3.11 or newer is needed" >&2

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.commands.evaluate import parse_seeds
 from astro_cli.commands.training_run import SetOption
-from astro_cli.config.errors import EXIT_RUN
+from astro_cli.config.errors import EXIT_RUN, AstroError
 
 if TYPE_CHECKING:
     from eval.ablation import Job
@@ -41,7 +42,7 @@ def ablate(
     """
     from eval.ablation import load_grid, plan
 
-    grid, console = load_grid(table), Console(stderr=True, highlight=False)
+    grid, console = load_grid(table), plain_console(stderr=True)
     planned = plan(grid, parse_seeds(seeds), runs, set_ or [], steps)
     if dry_run:
         show_plan(table, grid.title, planned)
@@ -61,8 +62,7 @@ def show_plan(table: str, title: str, planned: list[Job]) -> None:
     for job in planned:
         name, state, folder = (job.recipe.name, job.state, job.arm) if job.recipe else (job.arm, "none", "")
         shown.add_row(job.label, str(job.seed), name, state, folder)
-    console = Console()
-    Console(width=None if console.is_terminal else 200).print(shown)
+    plain_console(width=200).print(shown)
 
 
 class _Runner:
@@ -77,7 +77,7 @@ class _Runner:
     def run(self, planned: list[Job], jobs: int, console: Console) -> list[tuple[Job, str]]:
         """Run all; a failure stops no other. Returns the failed ones, each with the end of its log."""
         failed: list[tuple[Job, str]] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ThreadPoolExecutor(jobs) as pool:
             bar = progress.add_task("runs", total=len(planned))
             futures = {pool.submit(self._one, job): job for job in planned}
@@ -112,8 +112,11 @@ class _Runner:
                 if code := self._call(arguments, file.fileno()):
                     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                     return f"exit code {code}, see {log}: " + " | ".join(lines[-TAIL:])
-        if job.recipe is not None:
-            record_training(Path(job.arm), self.results)
+        try:
+            if job.recipe is not None:
+                record_training(Path(job.arm), self.results)
+        except AstroError as error:
+            return str(error).replace("\n", " | ")
         return ""
 
     def _training(self, job: Job) -> list[str]:

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from astro_cli.commands.console import plain_console
 from astro_cli.commands.parity import parity
 from astro_cli.models.zoo.places import checkpoints_folder
 from astro_cli.rewards import scorer_places
@@ -190,7 +191,7 @@ def look_for(part: Part, folder: Path) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> None:
     """The report as tables on stdout."""
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     table(console, "versions", ("package", "version"), [(name, found or "not installed") for name, found in report["versions"].items()])
     table(console, "machine", ("what", "value"), machine_rows(report))
     rows = [(base["name"], base["recipe"] or "?", "?" if base["seed"] is None else str(base["seed"]), scores_text(base["scores"]))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from astro_cli.commands.console import plain_console
 from astro_cli.commands.eval_compare import TABLE_WIDTH, Format
 from astro_cli.config.errors import RecordError
+
+if TYPE_CHECKING:
+    from eval.likert import Likert, Paired
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE.csv", help="A row per judgement; the first line names the columns.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
@@ -42,23 +45,43 @@ def gsb(file: FileArgument, format: FormatOption = Format.table) -> None:
 def likert(
     file: FileArgument, format: FormatOption = Format.table,
     scale: Annotated[str, typer.Option("--scale", metavar="LOW-HIGH", help="Lowest and highest score.")] = "1-5",
+    threshold: Annotated[int | None, typer.Option("--threshold", help="Score from which a rating counts as high; default: the top half.")] = None,
 ) -> None:  # fmt: skip
-    """Likert ratings: mean per arm and criterion, with n and a bootstrap interval over items.
+    """Likert ratings: mean per arm and criterion with a bootstrap interval over items, share of high ratings with its Wilson interval.
 
-    Columns: criterion, score, and optionally arm and item (the video).
+    Arms rated for the same items (by the same raters, where they are named) are compared in pairs, with a sign test.
+
+    Columns: criterion, score, and optionally arm, item (the video) and rater.
 
     Example: astro eval likert ratings.csv --scale 1-4
     """
     from eval.likert import read
 
-    rows = read(file, parse_scale(scale))
+    ratings = read(file, parse_scale(scale), threshold)
     if format is Format.json:
-        typer.echo(json.dumps([row.model_dump() for row in rows], indent=2, allow_nan=False))
+        found = {"arms": [row.model_dump() for row in ratings.arms], "pairs": [pair.model_dump() for pair in ratings.pairs]}
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
         return
-    table = Table("arm", "criterion", "mean", "95 %", "n", "items")
+    _print(_arms_table(ratings.arms))
+    if ratings.pairs:
+        _print(_pairs_table(ratings.pairs))
+
+
+def _arms_table(rows: list[Likert]) -> Table:
+    table = Table("arm", "criterion", "mean", "95 %", "n", "items", f"{rows[0].threshold} or more", "95 %")
     for row in rows:
-        table.add_row(row.arm, row.criterion, f"{row.mean:.3f}", f"{row.low:.3f} .. {row.high:.3f}", str(row.n), str(row.items))
-    _print(table)
+        mean = (f"{row.mean:.3f}", f"{row.low:.3f} .. {row.high:.3f}", str(row.n), str(row.items))
+        table.add_row(row.arm, row.criterion, *mean, *_interval(row.share, row.share_low, row.share_high))
+    return table
+
+
+def _pairs_table(pairs: list[Paired]) -> Table:
+    table = Table("criterion", "arm", "against", "wins", "ties", "losses", "win rate", "95 %", "sign test p")
+    for pair in pairs:
+        counts = [str(value) for value in (pair.wins, pair.ties, pair.losses)]
+        won = _interval(pair.win_rate, pair.win_rate_low, pair.win_rate_high)
+        table.add_row(pair.criterion, pair.arm, pair.other, *counts, *won, f"{pair.p:.3g}")
+    return table
 
 
 def parse_scale(text: str) -> tuple[int, int]:
@@ -78,5 +101,4 @@ def _interval(value: float | None, low: float | None, high: float | None) -> tup
 
 
 def _print(table: Table) -> None:
-    console = Console()
-    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    plain_console(width=TABLE_WIDTH).print(table)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.config.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def check(
     from eval.inputs.requirements import requirements
 
     needs = requirements(suite, prompts, tuple(dimensions or ()))
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = plain_console(stderr=True)
+    columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("checking videos", total=None)
         found = examine(folder, needs, quick=quick, jobs=jobs, progress=lambda done, total: progress.update(bar, completed=done, total=total))
@@ -69,15 +69,13 @@ def _data(folder: Path, needs: Requirements, found: Checked) -> dict[str, Any]:
 
 
 def _show(folder: Path, needs: Requirements, found: Checked) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
+    console = plain_console(width=PLAIN_WIDTH)
     if found.findings:
         table = Table("", "file", "key", "what", show_lines=True)
         for finding in found.findings:
             what = finding.what + (f"\nhint: {finding.hint}" if finding.hint else "")
-            table.add_row(f"[{COLORS[finding.severity]}]{finding.severity}[/]", *map(escape, (finding.file, finding.key, what)))
+            table.add_row(Text(finding.severity, COLORS[finding.severity]), finding.file, finding.key, what)
         console.print(table)
     prompts = "" if needs.prompts is None else f" of {needs.prompts.name} ({needs.prompts.version}, {needs.prompts.hash})"
     counts = f"{found.errors} errors, {len(found.findings) - found.errors} warnings"
-    console.print(f"{folder}: {found.videos} videos, {found.prompts} prompts{prompts}: {counts}", markup=False, soft_wrap=True)
+    console.print(f"{folder}: {found.videos} videos, {found.prompts} prompts{prompts}: {counts}", soft_wrap=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from astro_cli.commands.console import plain_console
 
 if TYPE_CHECKING:
     from eval.compare import Comparison
@@ -43,8 +44,7 @@ def compare(
     table = Table("benchmark", "metric", arm_a, arm_b, "difference", "95 %", "win rate", "pairs", "prompts", "seeds", "better")
     for row in rows:
         table.add_row(*_cells(row))
-    console = Console()
-    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    plain_console(width=TABLE_WIDTH).print(table)
 
 
 def _cells(row: Comparison) -> list[str]:

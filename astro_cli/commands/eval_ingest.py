@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from astro_cli.commands.console import plain_console
 from astro_cli.commands.eval_compare import TABLE_WIDTH
 from astro_cli.config.errors import EXIT_PARTIAL
 
@@ -35,10 +35,13 @@ def ingest(
         official = found.aggregates.get(outcome.key)
         table.add_row(outcome.key, value, "" if official is None else f"{official:.4f}", f"{outcome.coverage} {outcome.parts}",
                       "yes" if outcome.key in found.written else "no")  # fmt: skip
-    console = Console(stderr=True, highlight=False)
-    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    console = plain_console(stderr=True)
+    plain_console(width=TABLE_WIDTH).print(table)
     if found.unknown:
         shown = ", ".join(found.unknown[:STRANGERS_SHOWN])
-        console.print(f"{len(found.unknown)} videos belong to no prompt of {suite}: {shown}", markup=False, soft_wrap=True)
+        console.print(f"{len(found.unknown)} videos belong to no prompt of {suite}: {shown}", soft_wrap=True)
+    if found.extra:
+        shown = ", ".join(found.extra[:STRANGERS_SHOWN])
+        console.print(f"{len(found.extra)} videos have no index that {suite} counts: {shown}", soft_wrap=True)
     if not found.complete:
         raise typer.Exit(EXIT_PARTIAL)

@@ -6,15 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from astro_cli.commands.console import plain_console
 from astro_cli.commands.recipe import JsonOption
 from eval.arm_suites import ARM_SUITES
 from eval.suites import list_suites, load_suite
 
 if TYPE_CHECKING:
     from eval.metrics.base import Declaration, MetricInfo
+    from eval.suites import Use
 
 READY = "ready"
 TABLE_WIDTH = 200
@@ -32,9 +33,9 @@ def list_(json_: JsonOption = False) -> None:
     table = Table("metric", "suites", "better", "unit", "state", "what it is")
     for row in rows:
         state = READY if row["ready"] else f"needs {', '.join(row['needs'])}"
+        state += "".join(f"; {suite} needs {', '.join(more['needs'])}" for suite, more in row.get("more", {}).items() if more["missing"])
         table.add_row(row["metric"], ", ".join(row["suites"]), row["direction"], row["unit"], state, row["text"])
-    console = Console()
-    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    plain_console(width=TABLE_WIDTH).print(table)
     for text, metrics in lacking(rows).items():
         typer.echo(f"missing: {text}\n         for {', '.join(metrics)}")
 
@@ -45,6 +46,9 @@ def lacking(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     for row in rows:
         for text in row["missing"]:
             found.setdefault(text, []).append(row["metric"])
+        for suite, more in row.get("more", {}).items():
+            for text in more["missing"]:
+                found.setdefault(text, []).append(f"{row['metric']} ({suite})")
     return found
 
 
@@ -52,21 +56,27 @@ def metric_rows() -> list[dict[str, Any]]:
     """A row per metric id of the scorers of videos."""
     from eval.metrics import catalog
 
-    used: dict[str, list[str]] = {}
+    used: dict[str, list[tuple[str, Use]]] = {}
     for name in list_suites():
         for use in load_suite(name).scorers:
-            used.setdefault(use.scorer, []).append(name)
-    return [
-        _row(info, sorted(set(used.get(name, []))), declaration)
-        for name, declaration in catalog.declarations().items() for info in declaration.metrics
-    ]  # fmt: skip
+            used.setdefault(use.scorer, []).append((name, use))
+    return [_row(info, used.get(name, []), declaration) for name, declaration in catalog.declarations().items() for info in declaration.metrics]
 
 
-def _row(info: MetricInfo, suites: list[str], declaration: Declaration) -> dict[str, Any]:
+def _row(info: MetricInfo, uses: list[tuple[str, Use]], declaration: Declaration) -> dict[str, Any]:
     missing = [text for need in declaration.needs if (text := need.missing())]
     return {
-        "metric": info.id, "suites": suites, "direction": info.direction, "unit": info.unit, "text": info.text,
-        "needs": [need.name for need in declaration.needs], "ready": not missing, "missing": missing,
+        "metric": info.id, "suites": sorted({suite for suite, _ in uses}), "direction": info.direction, "unit": info.unit, "text": info.text,
+        "needs": [need.name for need in declaration.needs], "ready": not missing, "missing": missing, "more": _more(uses, declaration),
+    }  # fmt: skip
+
+
+def _more(uses: list[tuple[str, Use]], declaration: Declaration) -> dict[str, dict[str, list[str]]]:
+    """What a suite's options need besides: suite -> the needs and what is missing of them."""
+    asked = {suite: declaration.config_needs(declaration.config.model_validate(use.config)) for suite, use in uses}
+    return {
+        suite: {"needs": [need.name for need in needs], "missing": [text for need in needs if (text := need.missing())]}
+        for suite, needs in asked.items() if needs
     }  # fmt: skip
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from astro_cli.config.errors import EXIT_PARTIAL, RecordError
+from astro_cli.commands.console import plain_column, plain_console
+from astro_cli.config.errors import EXIT_PARTIAL
 from eval.suites import load_suite
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ def run(request: Request, *, allow_partial: bool) -> None:
     """Evaluate with a progress bar, print the outcome, and exit 3 where it is partial."""
     from eval import suite_run
 
-    if not request.arm.strip():
-        raise RecordError("--name", request.arm, "empty", hint="the arm's name in the tables' TOML, e.g. astrolabe_causal")
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    console = plain_console(stderr=True)
+    columns = (plain_column(), BarColumn(), MofNCompleteColumn(), plain_column("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(request.suite, total=None, rate="")
 
@@ -98,11 +97,11 @@ def show(report: Report, console: Console, *, allow_partial: bool) -> None:
     for found in report.found:
         for outcome in (*found.outcomes, *found.totals):
             table.add_row(str(found.seed), *row(outcome, allow_partial=allow_partial))
-    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    plain_console(width=TABLE_WIDTH).print(table)
     for name, texts in report.not_run.items():
-        console.print(f"not run: {name}: needs {'; '.join(texts)}", markup=False, soft_wrap=True)
+        console.print(f"not run: {name}: needs {'; '.join(texts)}", soft_wrap=True)
     for failure in report.failures[:FAILURES_SHOWN]:
-        console.print(f"failed: {failure.video}: {failure.scorer}: {failure.what}", markup=False, soft_wrap=True)
+        console.print(f"failed: {failure.video}: {failure.scorer}: {failure.what}", soft_wrap=True)
     if len(report.failures) > FAILURES_SHOWN:
         console.print(f"and {len(report.failures) - FAILURES_SHOWN} more failures")
     if report.order.limit is not None:

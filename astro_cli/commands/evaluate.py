@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
+from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.commands.eval_annotations import gsb, likert
 from astro_cli.commands.eval_check import check
 from astro_cli.commands.eval_compare import compare
@@ -90,12 +90,15 @@ def parse_seeds(text: str) -> list[int]:
     """ "0,1,2" -> [0, 1, 2].
 
     Raises:
-        RecordError: not whole numbers.
+        RecordError: not whole numbers, or one of them twice.
     """
     try:
-        return [int(part) for part in text.split(",")]
+        seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise RecordError("--seeds", text, "expected whole numbers separated by commas", hint="for example: --seeds 0,1,2") from error
+    if len(set(seeds)) < len(seeds):
+        raise RecordError("--seeds", text, "found a seed twice, expected each once", hint="for example: --seeds 0,1,2")
+    return seeds
 
 
 def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, time_again: bool = False) -> None:
@@ -107,11 +110,12 @@ def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path
     from eval.arms import load_arm
     from eval.runner import evaluate_arm, time_arms
 
-    suite, console = arm_suite(name), Console(stderr=True, highlight=False)
+    suite, console = arm_suite(name), plain_console(stderr=True)
     loaded = [load_arm(arm) for arm in arms]
     pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
     table = Table("arm", "seed", *suite.shown)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    columns = (plain_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         means = []
         for arm, seed in pairs:
             bar = progress.add_task(f"{arm.name} seed {seed}", total=prompts)
@@ -121,4 +125,4 @@ def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path
             means = [found | {"throughput": speed} for found, speed in zip(means, time_arms(pairs, prompts, results, time_again), strict=True)]
     for (arm, seed), found in zip(pairs, means, strict=True):
         table.add_row(arm.name, str(seed), *(f"{found[key]:.3f}" for key in suite.shown))
-    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
+    plain_console(width=TABLE_WIDTH).print(table)

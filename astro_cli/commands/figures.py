@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
+from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.commands.reproduce import STUDIES
 from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 from astro_cli.config.errors import RecordError, did_you_mean
@@ -33,10 +33,11 @@ def figures(
         raise RecordError("--runs", str(runs), "no such folder", hint="train first: astro reproduce, astro rl or astro ablate")
     from eval.paper_figures import pictures
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     planned = pictures(paper, STUDIES[paper].pairs, runs, read_records(results), with_sheets=sheets)
     written, lacks = 0, dict[str, list[str]]()
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    columns = (plain_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("figures", total=len(planned))
         for picture in planned:
             progress.update(bar, description=picture.name)

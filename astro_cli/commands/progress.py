@@ -6,8 +6,9 @@ import sys
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from astro_cli.commands.console import plain_column, plain_console
 
 QUIET_INTERVAL = 20.0  # seconds between lines where there is no terminal
 SHOWN = ("reward/total", "student/loss", "codec/psnr", "codec/loss", "critic/loss")
@@ -17,10 +18,10 @@ class RunProgress:
     """A `Watcher`: one bar per stage, with rate, time left and the metrics that matter."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = plain_console(stderr=True)
         self.live = sys.stderr.isatty()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        columns = (SpinnerColumn(), plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn(), plain_column("{task.fields[note]}"))  # fmt: skip
         self.progress = Progress(*columns, console=self.console, disable=not self.live)
         self.bar: Any = None
         self.works: dict[str, Any] = {}
@@ -41,7 +42,7 @@ class RunProgress:
         note = "  ".join(f"{key} {row[key]:.4g}" for key in SHOWN if key in row) + f"  {row['seconds']:.2f} s/step"
         done = row["step"] + 1
         if "warning" in row:
-            self.console.print(f"warning: {self.name} step {row['step']}: {row['warning']}")
+            self.warn(f"{self.name} step {row['step']}: {row['warning']}")
         self.progress.update(self.bar, completed=done, note=note)
         now = time.monotonic()
         if not self.live and (now - self.said > QUIET_INTERVAL or done == self.steps):
@@ -54,3 +55,6 @@ class RunProgress:
         self.progress.update(self.works[what], completed=done)
         if not self.live and done >= total:
             self.console.print(f"{what} {done}/{total}")
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", soft_wrap=True)

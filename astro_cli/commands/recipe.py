@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from astro_cli.commands.training_run import SetOption
 from astro_cli.config import toml
 from astro_cli.config.errors import EXIT_USAGE, AstroError, RecipeError
 from astro_cli.recipe import load_recipe
@@ -19,7 +20,6 @@ ABSENT = "-"
 COLUMNS = ("name", "command", "backbone", "paper", "description")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Recipe file, or its bare name in recipes/.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a value; repeatable.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 recipe_app = typer.Typer(name="recipe", no_args_is_help=True, help="List, show, check and compare recipes.")

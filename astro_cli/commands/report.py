@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def report(
     check_out(out)
     records = shown_records(read_records(results), chosen, results)
     read = [read_run(folder, chosen) for folder in runs or []]
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = plain_console(stderr=True)
+    columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("reading", total=2 + bool(read) + (1 + len(arms) if arms else 0))
 

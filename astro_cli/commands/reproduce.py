@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.console import Console
 
+from astro_cli.commands.console import plain_console
 from astro_cli.commands.evaluate import evaluate_arms, parse_seeds
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
@@ -51,7 +51,7 @@ def reproduce(
     from astro_cli.training.rundir import RunDir
     from eval.study import write_study
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     folder, began = out or Path("results") / paper, time.monotonic()
     study = STUDIES[paper]
     pairs = study.pairs[:1] if quick else study.pairs
@@ -61,7 +61,7 @@ def reproduce(
         for seed in chosen:
             recipe = load_recipe(recipe_name, [f"seed={seed}"], "rl")
             run = folder / "runs" / f"{recipe.name}-seed{seed}"
-            console.print(f"[bold]{recipe.name}[/bold], seed {seed}: reinforcement learning on {base}")
+            console.print(f"{recipe.name}, seed {seed}: reinforcement learning on {base}")
             train(recipe, recipe_name, [f"seed={seed}"], run, resume=(run / "resolved.json").is_file())
             runs.setdefault(base, []).append(RunDir(run).path)
         console.print(f"evaluating {base} and its tuned students on {prompts} held-out prompts")

@@ -98,7 +98,7 @@ def _of_file(file: Path) -> list[list[str]]:
 def _of_json(file: Path, number: int, line: str) -> list[str]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptError(file, f"line {number}", f"not JSON: {error}", hint='expected {"prompts": ["...", "..."]}') from error
     found = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
     if not isinstance(found, list) or not found or not all(isinstance(prompt, str) and prompt.strip() for prompt in found):

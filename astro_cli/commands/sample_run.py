@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.commands.interactive import QUIT, TypedPrompts
 from astro_cli.commands.preview import TerminalPreview, write_preview
 from astro_cli.commands.sample_input import Length, Video, batches, name_of
@@ -37,7 +37,7 @@ class Studio:
 
     def __post_init__(self) -> None:
         mp4_encoder()  # refuse a machine that cannot write MP4 before the first frame
-        self.console = Console(stderr=True, highlight=False)
+        self.console = plain_console(stderr=True)
         self.facts |= {
             "weights": self.arm.name, "weights_hash": self.arm.weights_hash(), "recipe_hash": self.arm.card["recipe_hash"],
             "sampling": self.arm.card["sampling"], "cache": self.cache(),
@@ -57,7 +57,7 @@ class Studio:
             raise StreamError("--switch", "", f"{self.arm.name} is a multi-step teacher and takes no switches", hint="sample a student")
         for prompt in dict.fromkeys(prompt for video in videos for prompt in (video.prompt, *(text for _, text in video.switches))):
             self.check(prompt)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[rate]}"))
+        columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), plain_column("{task.fields[rate]}"))
         for group in batches(videos, size):
             name = group[0].prompt[:NAMED] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
             with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
@@ -100,7 +100,7 @@ class Studio:
         self.arm.backbone.encode_text([prompt])
 
     def say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, markup=False)
+        self.console.print(line, soft_wrap=True)
 
     def _stream(self, videos: list[Video], script: Script, latents: int | None, on_block: Callable[[np.ndarray, int, float], None]) -> None:
         try:

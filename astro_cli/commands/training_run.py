@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from astro_cli.commands.console import plain_console
 from astro_cli.config.errors import EXIT_RUN, OutputError, RunError
 from astro_cli.recipe import Recipe, load_recipe
 
-SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe value; repeatable.")]
+SET_HELP = "Override a recipe value; repeatable. A table, KEY={...}, replaces the whole table."
+SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help=SET_HELP)]
 
 
 def resolve(recipe_name: str, command: str, overrides: list[str] | None, steps: int | None, seed: int | None) -> Recipe:
@@ -53,7 +54,7 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     from astro_cli.training.rundir import RunDir
     from astro_cli.training.trainer import Trainer
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     run = RunDir(out)
     device = pick_device(recipe.runtime.device)
     setting, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
@@ -109,7 +110,7 @@ def show_dry_run(recipe: Recipe) -> None:
     table = Table("network", "trainable", "total", title=f"{recipe.name} ({recipe.hash()})")
     for role, (trainable, total) in counts.items():
         table.add_row(role, f"{trainable:,}", f"{total:,}")
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     console.print(table)
     memory: dict[str, Any] = expected_bytes(recipe, counts)
     console.print("expected memory: " + ", ".join(f"{what} {size / 2**30:.2f} GiB" for what, size in memory.items()))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from astro_cli.config.errors import AstroError, RecordingError, did_you_mean
+from astro_cli.config.problems import first_problem
 from astro_cli.models import weights
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.keys import original_to_diffusers
@@ -117,7 +118,7 @@ class Recording:
             try:
                 network = CausalWan(self.info.model.config())
             except ValidationError as error:
-                raise RecordingError(self.path, "model", error.errors()[0]["msg"]) from error
+                raise RecordingError(self.path, "model", first_problem(error).what) from error
             _load(network, self.path.parent / self.info.weights)
             self.networks[device, dtype] = network.eval().requires_grad_(False).to(device, dtype)
         return self.networks[device, dtype]
@@ -160,11 +161,11 @@ def read_recording(path: Path) -> Recording:
 
 
 def _wrong_key(path: Path, error: ValidationError) -> RecordingError:
-    problem: dict[str, Any] = dict(error.errors()[0])
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return RecordingError(path, key, "missing", hint=FORMAT_HINT)
-    return RecordingError(path, key, f"found {problem['input']!r}, {problem['msg'].removeprefix('Input ').replace('should be', 'expected')}")
+    problem = first_problem(error)
+    if problem.kind == "missing":
+        return RecordingError(path, problem.key, "missing", hint=FORMAT_HINT)
+    expected = problem.what.removeprefix("Input ").replace("should be", "expected")
+    return RecordingError(path, problem.key, f"found {problem.found}, {expected}")
 
 
 def read_folder(folder: Path) -> list[Recording]:

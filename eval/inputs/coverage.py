@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,34 +11,36 @@ from eval.inputs.entries import Entry, Finding, InputError, about
 from eval.inputs.requirements import Requirements
 from eval.inputs.samples import Opened
 from eval.prompt_sets import Prompt, PromptSet
+from eval.prompt_sets.base import nfc
 
 NAME_BYTES = 255  # of a file's name, on the usual file systems
-CASE_HINT = "some of these prompts differ from others in case only: on macOS and Windows one overwrote the other"
+CASE_HINT = "some of these names differ from others that are there in case only: on macOS and Windows one overwrote the other"
 
 
 def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> list[Finding]:
-    """Videos that the suite asks for and that are not there, and those it does not ask for. Nothing where it asks for no prompts.
+    """Videos that the suite asks for and that are not there, those it does not ask for, and those that claim the place of another.
 
     Raises:
         InputError: a dimension that no prompt of the set has.
     """
+    claims = [*_same_index(folder, entries), *_same_seed(folder, entries)]
     if needs.prompts is None:
-        return []
+        return claims
     asked = _asked(needs.prompts, needs.dimensions)
     by_prompt: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_prompt[entry.prompt_id].append(entry)
     missing = dict.fromkeys(name for prompt in asked for name in _missing(prompt, by_prompt[prompt.id], needs.samples))
     extra = dict.fromkeys(name for prompt in asked for name in _extra(prompt, by_prompt[prompt.id], needs))
-    alike = Counter(text.casefold() for text in {prompt.text for prompt in needs.prompts.prompts})
-    lost = any(alike[prompt.text.casefold()] > 1 and _missing(prompt, by_prompt[prompt.id], needs.samples) for prompt in asked)
+    there = {nfc(entry.path.name).casefold() for entry in entries}
+    lost = any(nfc(name).casefold() in there for name in missing)
     total = len(dict.fromkeys(name for prompt in asked for name in _missing(prompt, [], needs.samples)))
     what = f"not there, of the {total} videos the suite asks for"
     hint = CASE_HINT if lost else "the suite is partial without them, and has no total"
     return [
         *about("error", folder, "missing", what, list(missing), hint=hint),
         *about("warning", folder, "extra", f"more than the {needs.samples} videos of its prompt", list(extra), hint="only the first ones count"),
-        *_same_index(folder, entries),
+        *claims,
     ]
 
 
@@ -81,6 +83,16 @@ def _same_index(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
             claims[entry.prompt_id, entry.index].append(entry.path.name)
     double = [name for names in claims.values() if len(names) > 1 for name in names]
     return about("error", folder, "index", "several files claim one index of one prompt", list(dict.fromkeys(double)), hint="keep one of each")
+
+
+def _same_seed(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
+    """Files of one prompt that state one seed: samples of a prompt have seeds of their own."""
+    claims: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.seed is not None:
+            claims[entry.prompt_id, entry.seed].append(entry.path.name)
+    double = [name for names in claims.values() if len(names) > 1 for name in names]
+    return about("warning", folder, "seed", "several videos of one prompt state one seed", list(dict.fromkeys(double)), hint="was the seed kept?")
 
 
 def same_bytes(folder: Path, opened: Iterable[Opened]) -> list[Finding]:

@@ -28,6 +28,7 @@ from typing import Any, Self
 from pydantic import Field, JsonValue, StrictInt, ValidationError, model_validator
 
 from astro_cli.config.base import Config
+from astro_cli.config.problems import first_problem
 from eval.inputs.entries import Entry, Finding, Listing, Turn, about
 from eval.media import written_whole
 from eval.metrics.base import Sample, Segment
@@ -103,6 +104,14 @@ def _turn(time: int | str, prompt: str) -> Turn:
     return Turn(float(match[1]), "seconds", prompt)
 
 
+def _is_file(path: Path) -> bool:
+    """Whether it is there; a name too long for a file, a whole prompt as a rule, is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def list_manifest(folder: Path, prompts: PromptSet | None) -> Listing:
     """Entries of the manifest's lines; lines that are malformed, lack their file or their prompt become findings."""
     entries: list[Entry] = []
@@ -115,7 +124,7 @@ def list_manifest(folder: Path, prompts: PromptSet | None) -> Listing:
         path = folder / line.video
         found = _prompts(line, prompts)
         named[line.video, line.prompt_id or line.prompt] += 1
-        if not path.is_file():
+        if not _is_file(path):
             absent.append(line.video)
         elif prompts is not None and not found:
             unmatched.append(f"{line.video} (line {number})")
@@ -161,18 +170,19 @@ def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, Line]]:
             continue
         try:
             line = Line.model_validate(json.loads(text))
-        except ValueError as error:  # JSON's and pydantic's are such
-            findings.append(Finding("error", path.name, f"line {number}", _reason(error), 'expected {"video": "a.mp4", "prompt": "...", "seed": 0}'))
+        except (ValueError, RecursionError) as error:  # JSON's and pydantic's are such
+            what, hint = _reason(error)
+            findings.append(Finding("error", path.name, f"line {number}", what, hint or 'expected {"video": "a.mp4", "prompt": "...", "seed": 0}'))
             continue
         yield number, line
 
 
-def _reason(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    return f"{key}: {first['msg']}" if key else first["msg"].removeprefix("Value error, ")
+def _reason(error: ValueError | RecursionError) -> tuple[str, str]:
+    """What is wrong, and a hint where there is a better one than an example."""
+    if isinstance(error, ValidationError):
+        wrong = first_problem(error, Line)
+        return wrong.text, wrong.hint
+    return ("nested too deeply" if isinstance(error, RecursionError) else str(error)), ""
 
 
 def write_manifest(samples: Iterable[Sample], folder: Path) -> Path:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from eval.prompt_sets import PromptSet, prompt_set
 from eval.suites import Protocol, load_suite
 
-# VBench's README asks for 25 videos of these prompts, of which its static filter keeps five; its code reads the first five names.
-FILTERED = {"temporal_flickering": 25}
 VBENCH_SECONDS = 5.0  # VBench's FAQ: VBench below, VBench-Long from there on
 DRIFT_SECONDS = 4.0  # a standard deviation needs two clips of two seconds
 
@@ -78,4 +76,5 @@ def requirements(suite: str, prompts: str = "", dimensions: tuple[str, ...] = ()
     found = load_suite(suite)
     name = prompts or found.prompts
     own = prompt_set(name) if name else None
-    return Requirements(suite, own, found.samples, dimensions, FILTERED, found.protocol, LENGTHS.get(suite, ANY_LENGTH))
+    extra = {use.slot: use.candidates for use in found.scorers if use.candidates}
+    return Requirements(suite, own, found.samples, dimensions, extra, found.protocol, LENGTHS.get(suite, ANY_LENGTH))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from astro_cli.config.errors import AstroError
+from astro_cli.models.hashes import sha256
 from eval.inputs.entries import Finding, InputError, Listing, about
 from eval.inputs.manifest import MANIFEST, list_manifest
 from eval.inputs.names import list_names, split_name
@@ -42,14 +42,16 @@ def load(folder: str | Path, prompts: PromptSet | None = None, progress: Progres
         prompts: the set whose ids, texts, labels and segments the samples get; None: what the folder says.
 
     Raises:
-        InputError: no videos, one that cannot be read or has no prompt in the set; `astro eval check` lists all that is wrong.
+        InputError: no videos, one that cannot be read or has no prompt in the set, two of a prompt with one index or equal bytes; `astro eval check`
+            lists all that is wrong.
         VideoError: a file that is no whole video.
     """
     listing = list_folder(Path(folder), prompts)
     errors = [finding for finding in listing.findings if finding.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more errors: see `astro eval check {folder}`)" if len(errors) > 1 else ""
-        raise InputError(errors[0].file, errors[0].key, errors[0].what + more, hint=errors[0].hint)
+        where = folder if errors[0].file == str(listing.folder) else listing.folder / errors[0].file
+        raise InputError(where, errors[0].key, errors[0].what + more, hint=errors[0].hint)
     opened = {found.path: found for found in open_all([entry.path for entry in listing.entries], decode=False, jobs=1, progress=progress)}
     samples = []
     for entry in listing.entries:
@@ -58,7 +60,19 @@ def load(folder: str | Path, prompts: PromptSet | None = None, progress: Progres
             assert found.error is not None, "a file has one or the other"
             raise found.error
         samples.append(entry.sample(found.info, found.video_hash))
+    _refuse_twins(samples)
     return samples
+
+
+def _refuse_twins(samples: Sequence[Sample]) -> None:
+    """Raise where two videos of a prompt are one: they would be counted as two samples."""
+    seen: dict[tuple[str, str, str], Sample] = {}
+    for sample in samples:
+        for key, claim in (("index", sample.labels.get("index")), ("bytes", sample.video_hash)):
+            other = sample if claim is None else seen.setdefault((sample.prompt_id, key, str(claim)), sample)
+            if other is not sample:
+                what = f"the same as of {other.path.name}, a video of the same prompt"
+                raise InputError(sample.path, key, what, hint="keep one of each; `astro eval check` names all")
 
 
 def list_folder(folder: Path, prompts: PromptSet | None) -> Listing:
@@ -144,8 +158,7 @@ def file_hash(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise InputError(path, "", f"cannot be read: {error.strerror or error}") from error
 

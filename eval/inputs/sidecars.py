@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from astro_cli.config.problems import first_problem
 from eval.inputs.entries import Entry, Finding, InputError, Listing, Turn, about, entry_of, loose_entry
 from eval.prompt_sets import PromptSet
 
@@ -35,7 +36,7 @@ def has_sidecars(videos: list[Path]) -> bool:
 def _is_sidecar(path: Path) -> bool:
     try:
         found = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.keys() >= SAMPLE_KEYS
 
@@ -78,8 +79,7 @@ def _read(path: Path) -> _Sidecar:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         return _Sidecar.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(path, key, f"{first['msg']}", hint="expected a sidecar as `astro sample` writes it") from error
-    except (OSError, ValueError) as error:
+        wrong = first_problem(error)
+        raise InputError(path, wrong.key, wrong.what, hint="expected a sidecar as `astro sample` writes it") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(path, "", f"not a JSON file: {error}", hint="expected a sidecar as `astro sample` writes it") from error

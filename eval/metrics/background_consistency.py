@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from eval.metrics.base import Scorer, Towers
+from eval.metrics.base import Need, Scorer, Towers
+from eval.towers.dreamsim_names import dreamsim_files, dreamsim_need
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
-from eval.vbench.places import need, table
+from eval.vbench.places import need, path_of, table
 
 NAME = "background_consistency"
 TABLE = "background_mapping_table.yaml"
 
 
 class BackgroundConfig(SlowFastConfig):
-    """VBench-Long's own choice for `fast` is "dreamsim", which does not run here; "clip" is its other one, its table was not measured with it."""
+    """VBench-Long's own choice for `fast` is "dreamsim"; "clip" is its other one, its table was not measured with it."""
 
     fast: Literal["none", "clip", "dreamsim"] = "none"  # pyright: ignore[reportIncompatibleVariableOverride] - narrower, and frozen
 
@@ -34,7 +35,7 @@ def _build(config: BackgroundConfig, towers: Towers) -> Scorer:
 
 
 def _fuse(config: BackgroundConfig, towers: Towers, long: Long) -> Scorer:
-    """Source: vbench 0.1.5, vbench2_beta_long/background_consistency.py. **Deviations:** no DreamSim."""
+    """Source: vbench 0.1.5, vbench2_beta_long/background_consistency.py. **Deviations:** those of `eval.towers.dreamsim` and `SlowFast`."""
     from eval.vbench.features import features_of
     from eval.vbench.slow_fast import SlowFast, read_table
 
@@ -44,10 +45,15 @@ def _fuse(config: BackgroundConfig, towers: Towers, long: Long) -> Scorer:
 
 
 def _fuse_files(config: BackgroundConfig) -> tuple[Path, ...]:
-    return () if config.fast == "none" else (table(TABLE),)
+    networks = (*dreamsim_files(), path_of("dino")) if config.fast == "dreamsim" else ()
+    return () if config.fast == "none" else (*networks, table(TABLE))
+
+
+def _fuse_needs(config: BackgroundConfig) -> tuple[Need, ...]:
+    return (dreamsim_need(), need("dino")) if config.fast == "dreamsim" else ()
 
 
 SCORER = declare(
     NAME, "VBench: CLIP similarity of neighbouring frames and to the first", _build,
-    needs=(need("clip_b32"),), files=("clip_b32",), config=BackgroundConfig, fuse=_fuse, fuse_files=_fuse_files,
+    needs=(need("clip_b32"),), files=("clip_b32",), config=BackgroundConfig, fuse=_fuse, fuse_files=_fuse_files, config_needs=_fuse_needs,
 )  # fmt: skip

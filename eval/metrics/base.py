@@ -1,7 +1,7 @@
 """What a scorer of videos is, and what it says of itself. Holds no metric, decodes no video, stores no score. Free of torch.
 
 A scorer never opens a video: it is shown the frames, one after the other, so that a video is decoded once however many scorers watch it and
-none is ever held whole. A scorer that needs eight frames keeps eight.
+none is held whole. A scorer that needs eight frames keeps eight, one that needs all of a video keeps these until its score is there.
 Dimensions: T frame, H, W pixel rows and columns.
 """
 
@@ -172,6 +172,9 @@ class Declaration:
         config: everything that changes a number (frame sampling, norm, positions, crop), with the protocol's defaults. Hashed into every record.
         version: goes up when the code would give another number for the same config.
         needs: all of it; the scorer is ready when none is missing.
+        config_needs: what this config needs besides (the networks that a suite's options bring in).
+        reads: the files beside the video it reads for a sample (a reference, a start image); their content, not their name, is part of a score's key.
+            Raises ScoreError where one is missing.
         files: the weights it will read under this config, hashed into every record; empty for weight-free metrics.
         build: the scorer; imports what is heavy.
         sees: whether it looks at frames; a video that no scorer needs to see is not decoded.
@@ -182,7 +185,9 @@ class Declaration:
     version: int
     build: Callable[[Any, Towers], Scorer]
     needs: tuple[Need, ...] = ()
+    config_needs: Callable[[Any], tuple[Need, ...]] = lambda config: ()
     files: Callable[[Any], tuple[Path, ...]] = lambda config: ()
+    reads: Callable[[Sample], tuple[Path, ...]] = lambda sample: ()
     sees: bool = True
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.flow_watch import FlowScorer, flow_metrics
+from eval.flow_watch import FlowScorer, flow_metrics, references_of
 from eval.metrics.base import Declaration, Towers
 from eval.towers.places import need, require
 from eval.towers.raft_names import RAFT_FILES
@@ -41,5 +41,5 @@ def _files(config: FlowConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=flow_metrics(NAME, "RAFT"),
-    config=FlowConfig, version=1, build=_build, needs=(need("RAFT (torchvision)", *RAFT_FILES["raft_large"]),), files=_files,
+    config=FlowConfig, version=1, build=_build, needs=(need("RAFT (torchvision)", *RAFT_FILES["raft_large"]),), files=_files, reads=references_of,
 )  # fmt: skip

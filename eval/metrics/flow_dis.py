@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.flow_watch import FlowScorer, flow_metrics
+from eval.flow_watch import FlowScorer, flow_metrics, references_of
 from eval.metrics.base import Declaration, Frame, Towers, package
 
 NAME = "flow_dis"
@@ -48,5 +48,5 @@ def _build(config: DisConfig, towers: Towers) -> FlowScorer:
 OPENCV = package("OpenCV", "cv2", "pip install opencv-python-headless, or the extra `astro-cli[vbench]`")
 SCORER = Declaration(
     metrics=flow_metrics(NAME, "DIS, no weights"),
-    config=DisConfig, version=1, build=_build, needs=(OPENCV,),
+    config=DisConfig, version=1, build=_build, needs=(OPENCV,), reads=references_of,
 )  # fmt: skip

@@ -1,25 +1,35 @@
-"""VBench-I2V's background consistency: how alike DreamSim finds the video and the image it starts from. Runs in another interpreter.
-
-0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n); f: DreamSim's embedding of the frame squeezed to 224 x 224.
-
-Source: VBench++, arXiv 2411.13503; vbench 0.1.5, vbench2_beta_i2v/i2v_background.py.
-**Deviations:** none: the official code computes it, in an interpreter of its own that has dreamsim, which does not install beside current libraries.
-"""
+"""VBench-I2V's background consistency: how alike DreamSim finds the video and the image it starts from. The subject is not cut out."""
 
 from __future__ import annotations
 
-from eval.metrics.base import Declaration, MetricInfo, Scorer, Towers
-from eval.vbench.images import image_of
-from eval.vbench.isolated import IsolatedConfig, IsolatedScorer, need, shared_worker
+from pathlib import Path
+
+from eval.metrics.base import Scorer, Towers
+from eval.towers.dreamsim_names import dreamsim_files, dreamsim_need
+from eval.vbench.dimension import DimensionConfig, declare
+from eval.vbench.images import images_of
+from eval.vbench.places import need
 
 NAME = "i2v_background"
 
 
-def _build(config: IsolatedConfig, towers: Towers) -> Scorer:
-    return IsolatedScorer(NAME, None, shared_worker(towers), lambda sample: {"image": str(image_of(sample).resolve())})
+def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+    """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n); f: DreamSim's embedding of the frame squeezed to 224 x 224.
+
+    Source: VBench++, arXiv 2411.13503; vbench 0.1.5, vbench2_beta_i2v/i2v_background.py.
+    **Deviations:** our DreamSim reads the released files, vbench calls the dreamsim package; see `eval.towers.dreamsim`.
+    """
+    from eval.vbench.features import features_of, picture_features
+    from eval.vbench.scorers import ConformityScorer
+
+    return ConformityScorer(NAME, features_of(towers, "dreamsim"), picture_features(towers, "dreamsim"))
 
 
-SCORER = Declaration(
-    metrics=(MetricInfo(NAME, "up", "0..1", "VBench-I2V: DreamSim similarity of the video and its image"),),
-    config=IsolatedConfig, version=1, build=_build, needs=(need("dreamsim"),), sees=False,
+def _dreamsim_files(config: DimensionConfig) -> tuple[Path, ...]:
+    return dreamsim_files()
+
+
+SCORER = declare(
+    NAME, "VBench-I2V: DreamSim similarity of the video and its image", _build,
+    needs=(dreamsim_need(), need("dino")), files=("dino",), fuse_files=_dreamsim_files, reads=images_of,
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eval.metrics.base import Scorer, Towers
 from eval.vbench.dimension import DimensionConfig, declare
+from eval.vbench.images import images_of
 from eval.vbench.places import need
 
 NAME = "i2v_subject"
@@ -18,7 +19,7 @@ def _build(config: DimensionConfig, towers: Towers) -> Scorer:
     from eval.vbench.features import features_of, picture_features
     from eval.vbench.scorers import ConformityScorer
 
-    return ConformityScorer(NAME, features_of(towers, "dino_centre"), picture_features(towers))
+    return ConformityScorer(NAME, features_of(towers, "dino_centre"), picture_features(towers, "dino_centre"))
 
 
-SCORER = declare(NAME, "VBench-I2V: DINO similarity of the video and its image", _build, needs=(need("dino"),), files=("dino",))
+SCORER = declare(NAME, "VBench-I2V: DINO similarity of the video and its image", _build, needs=(need("dino"),), files=("dino",), reads=images_of)

@@ -1,6 +1,6 @@
 """VBench's multiple objects: whether GRiT detects both objects that the prompt asks for. Runs in another interpreter.
 
-Share of 16 frames with a detection of either object of "a and b".
+Share of 16 frames in which both objects of "a and b" are detected.
 
 Source: VBench, arXiv 2311.17982; vbench 0.1.5, multiple_objects.py.
 **Deviations:** none in the score: the official code computes it, in an interpreter of its own. VBench's number for a set of videos is the mean

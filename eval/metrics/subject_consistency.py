@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from eval.metrics.base import Scorer, Towers
+from eval.metrics.base import Need, Scorer, Towers
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
 from eval.vbench.places import need, path_of, table
@@ -37,7 +37,7 @@ def _build(config: SubjectConfig, towers: Towers) -> Scorer:
 
 
 def _fuse(config: SubjectConfig, towers: Towers, long: Long) -> Scorer:
-    """Source: vbench 0.1.5, vbench2_beta_long/subject_consistency.py. **Deviations:** `fast` none."""
+    """Source: vbench 0.1.5, vbench2_beta_long/subject_consistency.py. **Deviations:** DINO and DINOv2 as above; those of `SlowFast`."""
     from eval.vbench.features import features_of
     from eval.vbench.slow_fast import SlowFast, read_table
 
@@ -50,7 +50,11 @@ def _fuse_files(config: SubjectConfig) -> tuple[Path, ...]:
     return () if config.fast == "none" else (path_of(config.fast), table(TABLE))
 
 
+def _fuse_needs(config: SubjectConfig) -> tuple[Need, ...]:
+    return (need("dinov2"),) if config.fast == "dinov2" else ()
+
+
 SCORER = declare(
     NAME, "VBench: DINO similarity of neighbouring frames and to the first", _build,
-    needs=(need("dino"),), files=("dino",), config=SubjectConfig, fuse=_fuse, fuse_files=_fuse_files,
+    needs=(need("dino"),), files=("dino",), config=SubjectConfig, fuse=_fuse, fuse_files=_fuse_files, config_needs=_fuse_needs,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""VBench's temporal flickering: how little neighbouring frames differ. Weight-free.
+"""VBench's temporal flickering: how little neighbouring frames differ. Weight-free, but for the filter that keeps static videos.
 
 Dimensions: T frame, H, W pixel rows and columns.
 """
@@ -6,14 +6,17 @@ Dimensions: T frame, H, W pixel rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from eval.metrics.base import Frame, Sample, Score, Towers
+from eval.metrics.base import Frame, Need, Sample, Score, Scorer, Towers
 from eval.vbench.dimension import DimensionConfig, at_least, declare
+from eval.vbench.places import PACKAGE, need, path_of
 
 NAME = "temporal_flickering"
 WHITE = 255.0
+RAFT = "raft"
 Difference = Callable[[Frame, Frame], float]  # sum over pixels and channels of the absolute difference
 
 
@@ -29,6 +32,12 @@ def fast_difference() -> Difference:
     except ImportError:
         return plain_difference
     return lambda a_HWC, b_HWC: cv2.norm(a_HWC, b_HWC, cv2.NORM_L1)
+
+
+class FlickerConfig(DimensionConfig):
+    """`static_filter`: score videos that stand still by RAFT's flow and no others, as VBench's leaderboard does; off: all videos, no weights."""
+
+    static_filter: bool = False
 
 
 class _Watcher:
@@ -61,8 +70,25 @@ class _Scorer:
         return _Watcher(self.difference)
 
 
-def _build(config: DimensionConfig, towers: Towers) -> _Scorer:
-    return _Scorer()
+def _build(config: FlickerConfig, towers: Towers) -> Scorer:
+    """The filter: see `eval.vbench.static.StaticScorer`."""
+    if not config.static_filter:
+        return _Scorer()
+    from eval.vbench.networks import raft
+    from eval.vbench.static import StaticScorer
+
+    return StaticScorer(_Scorer(), raft(towers))
 
 
-SCORER = declare(NAME, "VBench: 1 - mean absolute difference of neighbouring frames / 255", _build)
+def _filter_files(config: FlickerConfig) -> tuple[Path, ...]:
+    return (path_of(RAFT),) if config.static_filter else ()
+
+
+def _filter_needs(config: FlickerConfig) -> tuple[Need, ...]:
+    return (PACKAGE, need(RAFT)) if config.static_filter else ()
+
+
+SCORER = declare(
+    NAME, "VBench: 1 - mean absolute difference of neighbouring frames / 255", _build,
+    config=FlickerConfig, fuse_files=_filter_files, config_needs=_filter_needs,
+)  # fmt: skip

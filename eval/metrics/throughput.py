@@ -6,7 +6,7 @@ import math
 
 from astro_cli.config.base import Config
 from eval.metrics.base import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
-from eval.sidecars import sidecar
+from eval.sidecars import sidecar, sidecars_of
 
 NAME, FIELD = "throughput", "frames_per_second"
 
@@ -45,5 +45,5 @@ def _build(config: ThroughputConfig, towers: Towers) -> _Scorer:
 
 SCORER = Declaration(
     metrics=(MetricInfo(NAME, "up", "frames per second", "speed of generation, from the sidecar"),),
-    config=ThroughputConfig, version=1, build=_build, sees=False,
+    config=ThroughputConfig, version=1, build=_build, sees=False, reads=sidecars_of,
 )  # fmt: skip

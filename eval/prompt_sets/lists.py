@@ -72,7 +72,7 @@ def _json_script(path: Path, number: int, line: str) -> list[tuple[str, float]]:
     hint = 'expected {"prompts": ["...", "..."]}'
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptSetError(path, f"line {number}", f"not JSON: {error}", hint=hint) from error
     found = row.get("prompts") if isinstance(row, dict) else None
     if not isinstance(found, list) or not found or not all(isinstance(text, str) and text.strip() for text in found):

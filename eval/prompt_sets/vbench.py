@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from astro_cli.config.problems import first_problem
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, numbered
 from eval.prompt_sets.places import find_list, locate_list, read_lines, read_text
 
@@ -81,9 +82,8 @@ def _prompts(name: str, path: Path) -> tuple[Prompt, ...]:
     try:
         rows = TypeAdapter(list[_Row]).validate_json(read_text(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise PromptSetError(path, key, f"{first['msg']}", hint="expected a list of entries with prompt_en and dimension") from error
+        wrong = first_problem(error)
+        raise PromptSetError(path, wrong.key, wrong.what, hint="expected a list of entries with prompt_en and dimension") from error
     if not rows:
         raise PromptSetError(path, "", "no prompt in this file")
     return tuple(Prompt(numbered(name, line), row.prompt_en.strip(), row.labels()) for line, row in enumerate(rows))

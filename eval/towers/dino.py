@@ -46,9 +46,10 @@ class Mlp(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.act: nn.Module = nn.GELU()
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        return self.fc2(functional.gelu(self.fc1(x_BLD)))
+        return self.fc2(self.act(self.fc1(x_BLD)))
 
 
 class Block(nn.Module):
@@ -93,12 +94,20 @@ class Dino(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Class tokens (B, D) of normalised pictures."""
-        patches_BDhw = self.patch_embed.proj(x_BCHW)
-        tokens_BLD = patches_BDhw.flatten(2).transpose(1, 2)
-        x_BLD = torch.cat([self.cls_token.expand(len(tokens_BLD), -1, -1), tokens_BLD], dim=1) + self._positions(*patches_BDhw.shape[-2:])
+        return self.norm(self.tokens(x_BCHW))[:, 0]
+
+    def tokens(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """What the last block gives (B, L, D), class token first, before the closing norm."""
+        x_BLD = self.embedded(x_BCHW)
         for block in self.blocks:
             x_BLD = block(x_BLD)
-        return self.norm(x_BLD)[:, 0]
+        return x_BLD
+
+    def embedded(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """What the first block takes (B, L, D): class token and patches with their positions."""
+        patches_BDhw = self.patch_embed.proj(x_BCHW)
+        tokens_BLD = patches_BDhw.flatten(2).transpose(1, 2)
+        return torch.cat([self.cls_token.expand(len(tokens_BLD), -1, -1), tokens_BLD], dim=1) + self._positions(*patches_BDhw.shape[-2:])
 
     def _positions(self, rows: int, columns: int) -> torch.Tensor:
         """The trained positions, resized bicubically to this grid of patches, by the released code's scale factors."""
@@ -117,10 +126,18 @@ def load_dino(path: Path) -> Dino:
         CheckpointError: not such a file.
     """
     state = {key: value for key, value in files.read(path).items() if key not in UNUSED}
-    files.demand(state, SIZED_BY, path, WHAT)
-    width, _, _, patch = state["patch_embed.proj.weight"].shape
-    depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    grid = round((state["pos_embed"].shape[1] - 1) ** 0.5)
-    network = Dino(width, depth, patch, grid, scaled="blocks.0.ls1.gamma" in state)
+    network = Dino(*sizes(state, path, WHAT), scaled="blocks.0.ls1.gamma" in state)
     files.fill(network, state, path, WHAT)
     return network
+
+
+def sizes(state: files.State, path: Path, what: str) -> tuple[int, int, int, int]:
+    """Width, depth, patch and grid of a network in these names.
+
+    Raises:
+        CheckpointError: other names.
+    """
+    files.demand(state, SIZED_BY, path, what)
+    width, _, _, patch = state["patch_embed.proj.weight"].shape
+    depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    return width, depth, patch, round((state["pos_embed"].shape[1] - 1) ** 0.5)

@@ -11,10 +11,11 @@ from torch import nn
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import nesting, weights
-from astro_cli.models.tensor_files import open_file, some
+from astro_cli.models.tensor_files import open_file, open_pickle, some
 
 State = dict[str, torch.Tensor]
 NESTINGS = ("state_dict", "model")
+TARRED = ".pth.tar"  # by habit of older code; a torch.save file all the same
 TORCHSCRIPT_PART = "/code/"  # a folder only TorchScript archives have
 
 
@@ -30,7 +31,8 @@ def read(path: Path) -> State:
         raise CheckpointError(path, "", "no such file")
     if _is_torchscript(path):
         return _torchscript(path)
-    tensors, _ = nesting.unwrap(open_file(path), NESTINGS, path)
+    content = open_pickle(path) if path.name.endswith(TARRED) else open_file(path)
+    tensors, _ = nesting.unwrap(content, NESTINGS, path)
     return {name: tensor.read() for name, tensor in tensors.items()}
 
 

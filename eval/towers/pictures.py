@@ -57,5 +57,5 @@ def to_tensor(frames_NHWC: np.ndarray) -> torch.Tensor:
 
 
 def normalise(x_NCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    mean_C11, std_C11 = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+    mean_C11, std_C11 = (torch.tensor(values, device=x_NCHW.device).view(-1, 1, 1) for values in (mean, std))
     return (x_NCHW - mean_C11) / std_C11

@@ -12,6 +12,8 @@ from astro_cli.config.base import Config
 from eval.metrics.base import Declaration, MetricInfo, Need, Sample, ScoreError, Scorer, Towers
 from eval.vbench.long import Clips, Long
 from eval.vbench.places import path_of
+from eval.vbench.scenes import PACKAGE as SCENEDETECT
+from eval.vbench.scenes import Scenes
 
 Build = Callable[[Any, Towers], Scorer]
 
@@ -46,6 +48,8 @@ def declare(
     config: type[DimensionConfig] = DimensionConfig,
     fuse: Callable[[Any, Towers, Long], Scorer] | None = None,
     fuse_files: Callable[[Any], tuple[Path, ...]] = lambda config: (),
+    reads: Callable[[Sample], tuple[Path, ...]] = lambda sample: (),
+    config_needs: Callable[[Any], tuple[Need, ...]] = lambda config: (),
 ) -> Declaration:
     """A scorer of one metric, `name`, higher is better, that also runs on clips.
 
@@ -53,7 +57,8 @@ def declare(
         build: the scorer for one piece of video.
         files: the weights it reads, names of `eval.vbench.places.FILES`.
         fuse: what becomes of the scorer of clips; None leaves it.
-        fuse_files: what that reads besides.
+        fuse_files: what the configuration makes it read besides.
+        reads, config_needs: as of `Declaration`.
     """
 
     def build_cut(chosen: Any, towers: Towers) -> Scorer:
@@ -61,13 +66,19 @@ def declare(
         if chosen.clips == "whole":
             return scorer
         long = Long(scorer, name, chosen.clips)
-        return long if fuse is None else fuse(chosen, towers, long)
+        fused = long if fuse is None else fuse(chosen, towers, long)
+        return Scenes(fused) if chosen.clips == "scenes" else fused
 
     def paths(chosen: Any) -> tuple[Path, ...]:
         return tuple(dict.fromkeys((*(path_of(file) for file in files), *fuse_files(chosen))))
 
+    def more_needs(chosen: Any) -> tuple[Need, ...]:
+        return (*config_needs(chosen), *((SCENEDETECT,) if chosen.clips == "scenes" else ()))
+
     info = MetricInfo(name, "up", unit, text)
-    return Declaration(metrics=(info,), config=config, version=1, build=build_cut, needs=needs, files=paths)
+    return Declaration(
+        metrics=(info,), config=config, version=1, build=build_cut, needs=needs, config_needs=more_needs, files=paths, reads=reads
+    )  # fmt: skip
 
 
 def at_least(sample: Sample, frames: int, name: str) -> None:

@@ -7,6 +7,11 @@ from pathlib import Path
 from eval.metrics.base import Sample, ScoreError
 
 
+def images_of(sample: Sample) -> tuple[Path, ...]:
+    """`image_of` as what a declaration reads."""
+    return (image_of(sample),)
+
+
 def image_of(sample: Sample) -> Path:
     """The picture an image-to-video prompt starts from: `labels["image"]`, as it is or beside the video.
 

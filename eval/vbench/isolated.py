@@ -1,7 +1,8 @@
 """Scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names. Runs no shell, computes no score.
 
-The four dimensions of GRiT need detectron2, `scene` needs transformers 4, and VBench-I2V's background needs DreamSim: none installs beside current
-libraries. The interpreter is started once per scorer and asked for a video at a time, so that its network is loaded once.
+The four dimensions of GRiT need detectron2 and `scene` needs transformers 4: neither installs beside current libraries. The interpreter is started
+once per run and asked for a video, or a clip, at a time, so that a network is loaded once. docs/vbench.md says how to make one.
+Dimensions: H, W pixel rows and columns.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from astro_cli import torchvision_ops
-from astro_cli.config.base import Config
 from astro_cli.config.errors import RunError
-from eval.metrics.base import Declaration, Frame, MetricInfo, Need, Sample, Score, ScoreError, Scorer, Towers
+from eval.metrics.base import Declaration, Frame, Need, Sample, Score, ScoreError, Scorer, Towers
 from eval.vbench import places
-from eval.vbench.dimension import auxiliary
+from eval.vbench.clip_file import ClipFile
+from eval.vbench.dimension import DimensionConfig, auxiliary, declare
 
 VARIABLE = "ASTRO_VBENCH_PYTHON"
 WORKER = Path(__file__).with_name("worker.py")
 TIMEOUT_S = 1800.0  # the first video also loads the network
 TAIL_CHARACTERS = 2000
+TOKENISER = "bert"
+SUFFIXES = (".mp4", ".gif")  # of videos that vbench reads, in small letters
+# Nothing is downloaded, and no code in a file of weights is run, whatever version of torch the interpreter has.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 
 def interpreter() -> str | None:
@@ -95,9 +100,11 @@ class Worker:
             if python is None:
                 raise RunError("vbench", VARIABLE, "names no Python that can be run", hint="the path of a Python with official vbench 0.1.5")
             command = [python, "-u", str(WORKER), str(torchvision_ops.__file__)]
+            folder = places.cache_folder()  # where vbench's `from_pretrained("bert-base-uncased")` finds a folder of that name
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, encoding="utf-8", bufsize=1
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, encoding="utf-8", bufsize=1,
+                cwd=folder if folder.is_dir() else None, env={**os.environ, **ENVIRONMENT},
+            )  # fmt: skip
         return self.process
 
     def _line(self, process: subprocess.Popen[str]) -> str:
@@ -133,45 +140,62 @@ def _refuse(constant: str) -> None:
 
 
 class _Watcher:
-    """Sees nothing: the other side decodes the file itself."""
+    """Sees nothing of a whole video, whose file the other side decodes itself; of a clip, it writes the file.
 
-    def __init__(self, worker: Worker, name: str, request: dict[str, Any]) -> None:
-        self.worker, self.name, self.request = worker, name, request
+    Args:
+        clip: to write; None: the video's own file is scored.
+    """
+
+    def __init__(self, scorer: IsolatedScorer, sample: Sample, clip: ClipFile | None) -> None:
+        self.scorer, self.sample, self.clip = scorer, sample, clip
 
     def see(self, index: int, frame_HWC: Frame) -> None:
-        """Not looked at."""
+        if self.clip is not None:
+            self.clip.add(frame_HWC)
 
     def scores(self) -> dict[str, Score]:
-        answer = self.worker.ask(self.request)
-        if "error" in answer:
-            raise ScoreError(self.request["video"], self.name, f"official vbench failed: {answer['error']}")
-        value = answer.get("value")
-        if value is not None and not isinstance(value, int | float):
-            raise ScoreError(self.request["video"], self.name, f"official vbench gave {value!r}, expected a number")
-        return {self.name: Score(None if value is None else float(value), answer.get("details", {}))}
+        if self.clip is None:
+            return {self.scorer.name: self.scorer.score(self.sample, self.sample.path)}
+        with self.clip as path:
+            return {self.scorer.name: self.scorer.score(self.sample, path)}
 
 
 class IsolatedScorer:
-    """A dimension of official VBench, run elsewhere on the video's file.
+    """A dimension of official VBench, run elsewhere on a file.
 
     Args:
-        weights: the file its network reads; None where its package finds its own.
+        weights: the file its network reads.
         extra: what else the other side must know of a sample.
+        clips: whether samples are clips, each written to a file of its own, as the released code does, and not whole files.
     """
 
-    def __init__(self, name: str, weights: Path | None, worker: Worker, extra: Callable[[Sample], dict[str, Any]]) -> None:
-        self.name, self.weights, self.worker, self.extra = name, weights, worker, extra
+    def __init__(self, name: str, weights: Path, worker: Worker, extra: Callable[[Sample], dict[str, Any]], *, clips: bool = False) -> None:
+        self.name, self.weights, self.worker, self.extra, self.clips = name, weights, worker, extra, clips
 
     def watch(self, sample: Sample) -> _Watcher:
+        if not self.clips and not sample.path.name.endswith(SUFFIXES):
+            raise ScoreError(sample.path, self.name, f"official vbench reads no such file, allowed: {', '.join(SUFFIXES)}")
+        self.extra(sample)
+        return _Watcher(self, sample, ClipFile(sample) if self.clips else None)
+
+    def score(self, sample: Sample, path: Path) -> Score:
+        """The score of the file that holds the sample.
+
+        Raises:
+            ScoreError: vbench cannot score it.
+            RunError: the other interpreter is at fault.
+        """
         request = {
-            "dimension": self.name, "video": str(sample.path.resolve()), "prompt": sample.prompt, "weights": self.weights and str(self.weights),
-            "auxiliary": None, "image": None, **self.extra(sample),
+            "dimension": self.name, "video": str(path.resolve()), "prompt": sample.prompt, "weights": str(self.weights.resolve()),
+            "auxiliary": None, **self.extra(sample),
         }  # fmt: skip
-        return _Watcher(self.worker, self.name, request)
-
-
-class IsolatedConfig(Config):
-    """No choices: whole videos, the released code's own protocol."""
+        answer = self.worker.ask(request)
+        if "error" in answer:
+            raise ScoreError(sample.path, self.name, f"official vbench failed: {answer['error']}")
+        value = answer.get("value")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ScoreError(sample.path, self.name, f"official vbench gave {value!r}, expected a number")
+        return Score(None if value is None else float(value), answer.get("details", {}))
 
 
 def shared_worker(towers: Towers) -> Worker:
@@ -183,15 +207,14 @@ def declare_isolated(name: str, text: str, weights: str, what: str) -> Declarati
     """A dimension of VBench's own prompt set; the prompt set's `auxiliary_info` goes with the video.
 
     Args:
-        weights: a name of `eval.vbench.places.FILES`.
+        weights: a name of `eval.vbench.places.FILES`, besides which its tokeniser's vocabulary is read.
         what: the package that only the other interpreter can have.
     """
 
-    def build(config: IsolatedConfig, towers: Towers) -> Scorer:
-        return IsolatedScorer(name, places.found(weights), shared_worker(towers), lambda sample: {"auxiliary": auxiliary(sample, name)})
+    def build(config: DimensionConfig, towers: Towers) -> Scorer:
+        places.found(TOKENISER)
+        clips = config.clips != "whole"
+        return IsolatedScorer(name, places.found(weights), shared_worker(towers), lambda sample: {"auxiliary": auxiliary(sample, name)}, clips=clips)
 
-    info = MetricInfo(name, "up", "0..1", text)
-    needs = (need(what), places.need(weights))
-    return Declaration(
-        metrics=(info,), config=IsolatedConfig, version=1, build=build, needs=needs, files=lambda config: (places.path_of(weights),), sees=False,
-    )  # fmt: skip
+    files = (weights, TOKENISER)
+    return declare(name, text, build, needs=(need(what), *map(places.need, files)), files=files)

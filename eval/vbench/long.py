@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from astro_cli.config.errors import AstroError
 from eval.metrics.base import Frame, Sample, Score, ScoreError, Scorer, VideoInfo, Watcher
 
 # How long a clip is: the whole video (VBench); VBench-Long's table for the dimension; the longest entry of all the prompt's dimensions, which is
 # what the released code does in `long_vbench_standard` (so aesthetic and imaging quality, which share the prompts of overall consistency, are cut
-# at 10 s); 2 s, as in `long_custom_input`.
-Clips = Literal["whole", "dimension", "prompt", "two_seconds"]
+# at 10 s); 2 s, as in `long_custom_input`; 2 s of each scene, as there with `--use_semantic_splitting` (see `eval.vbench.scenes`).
+Clips = Literal["whole", "dimension", "prompt", "two_seconds", "scenes"]
 SHORT_SECONDS, LONG_SECONDS = 2, 10  # vbench2_beta_long/configs/clip_length_mix.yaml
 LONG_DIMENSIONS = frozenset({"human_action", "temporal_style", "overall_consistency"})
 
@@ -36,7 +37,7 @@ def clip_seconds(dimension: str, clips: Clips, sample: Sample) -> int:
     Raises:
         ScoreError: the rule asks for the prompt's dimensions and the prompt set has none.
     """
-    if clips == "two_seconds":
+    if clips in ("two_seconds", "scenes"):
         return SHORT_SECONDS
     if clips == "prompt":
         names = sample.labels.get("dimension", ())
@@ -52,8 +53,8 @@ def cut(info: VideoInfo, seconds: int) -> list[Span]:
     """The clips of a video: int(fps) * seconds frames each; the last is extended backwards to that length; a shorter video is one clip.
 
     Source: vbench 0.1.5, vbench2_beta_long/utils.py, split_video_into_clips.
-    **Deviations:** clips are the decoded frames; the released code writes each clip as a new H.264 file, whose losses enter its scores. Scenes are
-    not detected (`--use_semantic_splitting`, off by default). A rate below 1 fps gives one clip (released: division by zero).
+    **Deviations:** clips are the decoded frames; the released code writes each clip as a new H.264 file, whose losses enter its scores. A
+    rate below 1 fps gives one clip (released: division by zero).
     """
     length = int(info.fps) * seconds
     if length == 0 or info.frames < length:
@@ -64,13 +65,18 @@ def cut(info: VideoInfo, seconds: int) -> list[Span]:
     return spans
 
 
-class _Piece:
-    """A clip and the watcher that sees it."""
+def whole_fps(info: VideoInfo) -> float:
+    """The rate a clip has: the released code writes its clips at a whole one."""
+    return float(int(info.fps)) or info.fps
+
+
+class Piece:
+    """A clip, or a scene, and the watcher that sees it."""
 
     def __init__(self, span: Span, watcher: Watcher) -> None:
         self.span, self.watcher = span, watcher
         self.scores: dict[str, Score] | None = None
-        self.failed: ScoreError | None = None
+        self.failed: AstroError | None = None
 
     def see(self, index: int, frame_HWC: Frame) -> None:
         if self.span.start <= index < self.span.end:
@@ -82,21 +88,25 @@ class _Piece:
         """Score at once, so that the frames a watcher keeps are let go with it."""
         try:
             self.scores = self.watcher.scores()
-        except ScoreError as error:
+        except AstroError as error:  # told at the end: what fails while frames are shown is taken for a fault of the video
             self.failed = error
         del self.watcher
 
 
-class _LongWatcher:
-    def __init__(self, pieces: list[_Piece], fps: float) -> None:
-        self.pieces, self.fps = pieces, fps
+class LongWatcher:
+    """Watches the pieces of a video and averages them; `kind` names them in the details."""
+
+    def __init__(self, pieces: list[Piece], fps: float, kind: str = "clip") -> None:
+        self.pieces, self.fps, self.kind = pieces, fps, kind
 
     def see(self, index: int, frame_HWC: Frame) -> None:
         for piece in self.pieces:
+            if any(other.failed is not None for other in self.pieces):
+                return
             piece.see(index, frame_HWC)
 
     def scores(self) -> dict[str, Score]:
-        """Means over the clips that have a score; None where none has."""
+        """Means over the pieces that have a score; None where none has."""
         failed = next((piece.failed for piece in self.pieces if piece.failed is not None), None)
         if failed is not None:
             raise failed
@@ -111,7 +121,8 @@ class _LongWatcher:
     def _details(self, values: list[float | None]) -> dict[str, Any]:
         spans = [piece.span for piece in self.pieces]
         seconds = [round(span.frames / self.fps, 6) for span in spans]
-        return {"clips": [[span.start, span.end] for span in spans], "clip_seconds": seconds, "clip_values": values}
+        places = [[span.start, span.end] for span in spans]
+        return {f"{self.kind}s": places, f"{self.kind}_seconds": seconds, f"{self.kind}_values": values}
 
 
 class Long:
@@ -133,7 +144,7 @@ class Long:
     def spans(self, sample: Sample) -> list[Span]:
         return cut(sample.info, clip_seconds(self.dimension, self.clips, sample))
 
-    def watch(self, sample: Sample) -> _LongWatcher:
-        fps = float(int(sample.info.fps)) or sample.info.fps  # the released code writes its clips at this rate
+    def watch(self, sample: Sample) -> LongWatcher:
+        fps = whole_fps(sample.info)
         infos = [(span, replace(sample.info, frames=span.frames, fps=fps)) for span in self.spans(sample)]
-        return _LongWatcher([_Piece(span, self.scorer.watch(replace(sample, info=info))) for span, info in infos], sample.info.fps)
+        return LongWatcher([Piece(span, self.scorer.watch(replace(sample, info=info))) for span, info in infos], sample.info.fps)

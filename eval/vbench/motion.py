@@ -33,6 +33,15 @@ def moves(flows: Sequence[float], frames: int, short_side: int) -> bool:
     return bool(flows) and large >= wanted
 
 
+@torch.no_grad()
+def largest_flow(network: nn.Module, before_HWC: Frame, after_HWC: Frame, share: float) -> float:
+    """Mean length, in pixels, of the largest `share` of RAFT's flow between two frames, which are padded."""
+    before, after = (on(network, padded(as_float_NCHW(frame[None]), MULTIPLE)) for frame in (before_HWC, after_HWC))
+    _, flow_12HW = network(before, after, iters=ITERATIONS, test_mode=True)
+    lengths = flow_12HW[0].square().sum(dim=0).sqrt().flatten().cpu().numpy()
+    return float(np.mean(-np.sort(-lengths)[: int(len(lengths) * share)]))
+
+
 class _Watcher:
     """Takes every `interval`-th frame and keeps the last of them."""
 
@@ -46,7 +55,7 @@ class _Watcher:
         if index % self.interval:
             return
         if self.last is not None:
-            self.flows.append(self.scorer.largest_flow(self.last, frame_HWC))
+            self.flows.append(largest_flow(self.scorer.network, self.last, frame_HWC, LARGEST_SHARE))
         self.last = frame_HWC
         self.sampled += 1
 
@@ -72,11 +81,3 @@ class DynamicScorer:
 
     def watch(self, sample: Sample) -> _Watcher:
         return _Watcher(self, max(1, round(sample.info.fps / SAMPLED_FPS)))
-
-    @torch.no_grad()
-    def largest_flow(self, before_HWC: Frame, after_HWC: Frame) -> float:
-        """Mean length of the largest 5 % of the flow, in pixels, of the padded frames."""
-        before, after = (on(self.network, padded(as_float_NCHW(frame[None]), MULTIPLE)) for frame in (before_HWC, after_HWC))
-        _, flow_12HW = self.network(before, after, iters=ITERATIONS, test_mode=True)
-        lengths = flow_12HW[0].square().sum(dim=0).sqrt().flatten().cpu().numpy()
-        return float(np.mean(-np.sort(-lengths)[: int(len(lengths) * LARGEST_SHARE)]))

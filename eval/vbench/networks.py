@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from eval.metrics.base import Towers
-from eval.towers import clip, files
+from eval.towers import clip, dreamsim_names, files
 from eval.towers.clip_names import FORMS
 from eval.towers.dino import Dino, load_dino
+from eval.towers.dreamsim import DreamSim
+from eval.towers.dreamsim import load as load_dreamsim
 from eval.vbench.adapter import module
 from eval.vbench.places import FILES, SHARED, found
 
@@ -34,6 +36,12 @@ def clip_tower(towers: Towers, name: str) -> clip.ClipTower:
 def dino(towers: Towers, name: str = "dino") -> Dino:
     """DINO ViT-B/16 ("dino") or DINOv2 ViT-B/14 ("dinov2")."""
     return _shared(towers, name, load_dino)
+
+
+def dreamsim(towers: Towers) -> DreamSim:
+    """DreamSim's ensemble, whose DINO backbone is the file that `dino` reads."""
+    paths = (found("dino"), dreamsim_names.folder())
+    return towers.get(("vbench", "dreamsim", *paths), lambda: load_dreamsim(*paths))
 
 
 def aesthetic_head(towers: Towers) -> nn.Linear:

@@ -44,6 +44,23 @@ def cropped_input(x_NCHW: torch.Tensor) -> torch.Tensor:
     return normalise(TF.center_crop(small, [SIDE_PX, SIDE_PX]) / WHITE, IMAGENET_MEAN, IMAGENET_STD)
 
 
+def stretched_input(x_NCHW: torch.Tensor) -> torch.Tensor:
+    """Floats in 0..255 as DreamSim's input, in 0..1: stretched to the square; the network normalises.
+
+    Source: vbench 0.1.5, vbench2_beta_i2v/utils.py and vbench2_beta_long/utils.py, `dreamsim_transform`. **Deviations:** none.
+    """
+    return TF.resize(x_NCHW, [SIDE_PX, SIDE_PX], InterpolationMode.BICUBIC, antialias=True) / WHITE
+
+
+def stretched_picture(picture: Image.Image) -> torch.Tensor:
+    """An RGB picture as `stretched_input` takes frames (1, C, S, S), resized by Pillow, which rounds to 8 bits.
+
+    Source: vbench 0.1.5, vbench2_beta_i2v/utils.py, `dreamsim_transform_Image`. **Deviations:** none.
+    """
+    small = TF.resize(picture, [SIDE_PX, SIDE_PX], InterpolationMode.BICUBIC)  # type: ignore[arg-type] - pictures too
+    return to_tensor(np.asarray(small)[None])
+
+
 def picture_input(picture: Image.Image) -> torch.Tensor:
     """An RGB picture as `cropped_input` takes frames (1, C, S, S), resized by Pillow, which rounds to 8 bits.
 

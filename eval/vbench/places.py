@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from astro_cli.config.errors import CheckpointError, RecordError
+from astro_cli.config.errors import CheckpointError
 from eval.metrics.base import Need, package
 from eval.towers.clip_names import file_names
 from eval.towers.places import find
 
-CACHE_VARIABLE, TABLES_VARIABLE = "VBENCH_CACHE_DIR", "ASTRO_PROMPTS"
+CACHE_VARIABLE, COTRACKER_VARIABLE = "VBENCH_CACHE_DIR", "ASTRO_COTRACKER"
 DEFAULT_CACHE = Path("~/.cache/vbench")
 
 # Name -> (path below the folder, what it is). vbench 0.1.5, utils.py, init_submodules; the DINOv2 file as its release names it.
@@ -29,8 +29,11 @@ FILES = {
     "umt": ("umt_model/l16_ptk710_ftk710_ftk400_f16_res224.pth", "UMT-L/16 (OpenGVLab/VBench_Used_Models)"),
     "viclip": ("ViCLIP/ViClip-InternVid-10M-FLT.pth", "ViCLIP-L (OpenGVLab/VBench_Used_Models)"),
     "grit": ("grit_model/grit_b_densecap_objectdet.pth", "GRiT-B (JialianW/GRiT)"),
+    "cotracker": ("cotracker_model/cotracker2.pth", "CoTracker2's weights (facebook/cotracker)"),
+    "bert": ("bert-base-uncased/vocab.txt", "the vocabulary of bert-base-uncased (scene also reads its config.json and model.safetensors there)"),
     "tag2text": ("caption_model/tag2text_swin_14m.pth", "Tag2Text Swin-B (xinyu1205/recognize-anything)"),
 }
+COTRACKER_CODE = "cotracker_model/co-tracker"
 SHARED = {"clip_b32": "ViT-B-32", "clip_l14": "ViT-L-14"}  # also taken from where the other scorers have it
 PACKAGE = package("vbench", "vbench", "run `make setup`, or `pip install --no-deps vbench==0.1.5` and the extra `astro-cli[vbench]`")
 PYIQA = package("pyiqa", "pyiqa", "run `make setup`, or `pip install --no-deps pyiqa==0.1.16`")
@@ -71,16 +74,28 @@ def _hint(name: str) -> str:
     return f"put {what} at {relative} below {cache_folder()} ({CACHE_VARIABLE})"
 
 
-def table(name: str) -> Path:
-    """A table of VBench-Long, e.g. subject_mapping_table.yaml: below the folder ASTRO_PROMPTS names, or beside the weights.
+def cotracker_checkout() -> Path:
+    """The user's checkout of CoTracker's code: the folder ASTRO_COTRACKER names, else one beside its weights."""
+    return Path(os.environ.get(COTRACKER_VARIABLE) or cache_folder() / COTRACKER_CODE).expanduser()
 
-    Raises:
-        RecordError: it is in neither, with where to put it.
-    """
-    prompts = os.environ.get(TABLES_VARIABLE)
-    folders = [*([Path(prompts).expanduser()] if prompts else []), cache_folder()]
-    for candidate in (folder / part / name for folder in folders for part in ("vbench", ".")):
-        if candidate.is_file():
-            return candidate
-    hint = f"put it (vbench2_beta_long/configs of Vchitect/VBench, not in the package) below {cache_folder()} or the folder {TABLES_VARIABLE} names"
-    raise RecordError("vbench-long", name, "no such table", hint=hint)
+
+def cotracker_code() -> tuple[Path, ...]:
+    """The files of the checkout that decide where points go, for the hash of what scored a video."""
+    folder = cotracker_checkout()
+    return (folder / "hubconf.py", folder / "cotracker/predictor.py", *sorted((folder / "cotracker/models").rglob("*.py")))
+
+
+def need_cotracker() -> Need:
+    """The checkout. Its licence, CC-BY-NC, lets no package carry it."""
+
+    def missing() -> str:
+        folder = cotracker_checkout()
+        put = f"put a checkout of facebookresearch/co-tracker (CC-BY-NC; its code is run) at {folder}, or name its folder in {COTRACKER_VARIABLE}"
+        return "" if (folder / "hubconf.py").is_file() else f"code: {put}"
+
+    return Need("CoTracker's code", missing)
+
+
+def table(name: str) -> Path:
+    """A table of VBench-Long that is packaged here, e.g. subject_mapping_table.yaml."""
+    return Path(__file__).with_name(name)

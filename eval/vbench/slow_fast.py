@@ -73,7 +73,7 @@ class SlowFast:
     Args:
         long: the slow score, a consistency per clip.
         features: of frames (N, H, W, 3) uint8 to (N, D), for the fast score.
-        table: of `read_table`; it was measured with DINOv2 (subject) and DreamSim (background).
+        table: of `read_table`; the packaged ones were measured with DINOv2 (subject) and DreamSim (background).
         fast_weight: 0.5, the released code's with `--dev_flag`.
 
     Source: vbench 0.1.5, vbench2_beta_long/subject_consistency.py, background_consistency.py.

@@ -1,11 +1,12 @@
 """Runs official VBench dimensions in an interpreter of its own: a JSON request a line on standard input, a JSON answer a line on standard output.
 
 Started by `eval.vbench.isolated` as a file, so it imports nothing of this project: only what the interpreter has installed. It owns no score.
-Request: {"dimension", "video", "prompt", "auxiliary", "image", "weights", "device"}. Answer: {"value", "details"} or {"error"}.
+Request: {"dimension", "video", "prompt", "auxiliary", "weights", "device"}. Answer: {"value", "details"} or {"error"}.
 """
 
 import importlib
 import json
+import math
 import os
 import runpy
 import sys
@@ -13,14 +14,29 @@ import traceback
 
 COLOR = "color"  # needs dense captions, the other GRiT dimensions detections
 GRIT = ("object_class", "multiple_objects", COLOR, "spatial_relationship")
-NOT_DETAILS = ("video_path", "image_path", "video_results")
+NOT_DETAILS = ("video_path", "video_results")
 VIDEO_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, OSError)
 MODELS = {}
+
+
+class Detector:
+    """GRiT, remembering where it failed: vbench's object_class counts a frame on which it does as one without objects."""
+
+    def __init__(self, model):
+        self.model, self.failures = model, []
+
+    def run_caption_tensor(self, frame):
+        try:
+            return self.model.run_caption_tensor(frame)
+        except (*VIDEO_ERRORS, ImportError) as error:
+            self.failures.append(f"{type(error).__name__}: {error}")
+            raise
 
 
 def device_of(name):
     import torch
 
+    torch.set_grad_enabled(False)  # vbench's scene keeps a graph for 16 frames of Swin-B, over 20 GB; no score depends on it
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -36,34 +52,45 @@ def build(dimension, weights, device):
     if dimension in GRIT:
         model = importlib.import_module("vbench.third_party.grit_model").DenseCaptioning(device)
         (model.initialize_model if dimension == COLOR else model.initialize_model_det)(model_weight=weights)
-        return model
-    if dimension == "scene":
-        tag2text = importlib.import_module("vbench.third_party.tag2Text.tag2text").tag2text_caption
-        return tag2text(pretrained=weights, image_size=384, vit="swin_b").eval().to(device)
-    model, _ = importlib.import_module("dreamsim").dreamsim(pretrained=True, device=str(device))
-    return model
+        return Detector(model)
+    tag2text = importlib.import_module("vbench.third_party.tag2Text.tag2text").tag2text_caption
+    return tag2text(pretrained=weights, image_size=384, vit="swin_b").eval().to(device)
 
 
 def score(request):
-    """A dimension's own function on one video."""
+    """A dimension's own function on one video; finite, or None where vbench leaves the video out of its mean."""
     dimension, device = request["dimension"], device_of(request.get("device"))
     model = load(dimension, request["weights"], device)
-    if dimension == "i2v_background":
-        function = importlib.import_module("vbench2_beta_i2v.i2v_background").i2v_background
-        _, videos = function(model, [(request["image"], request["video"])], device)
-    else:
-        info = {"prompt": request["prompt"], "video_list": [request["video"]], "auxiliary_info": request["auxiliary"]}
-        try:
-            _, videos = getattr(importlib.import_module("vbench." + dimension), dimension)(model, [info], device)
-        except ZeroDivisionError:
-            if dimension != COLOR:
-                raise
-            return {"value": None, "details": {"object_found": False}}  # vbench leaves such a video out of the mean
+    info = {"prompt": request["prompt"], "video_list": [request["video"]], "auxiliary_info": request["auxiliary"]}
+    videos = run(dimension, model, info, device)
+    if not videos:
+        return {"value": None, "details": {"object_found": False}}
     found = videos[0]
-    return {"value": float(found["video_results"]), "details": {key: value for key, value in found.items() if key not in NOT_DETAILS}}
+    value = float(found["video_results"])
+    if not math.isfinite(value):
+        raise ValueError(f"its score is {value}, scores are finite")
+    return {"value": value, "details": {key: part for key, part in found.items() if key not in NOT_DETAILS}}
+
+
+def run(dimension, model, info, device):
+    """vbench's results per video; none of `color` where it finds the object nowhere."""
+    function = getattr(importlib.import_module("vbench." + dimension), dimension)
+    if dimension not in GRIT:
+        return function(model, [info], device)[1]
+    model.failures.clear()
+    try:
+        videos = function(model, [info], device)[1]
+    except ZeroDivisionError:
+        if dimension != COLOR or model.failures:
+            raise
+        videos = []
+    if model.failures:
+        raise RuntimeError(f"GRiT failed on {len(model.failures)} frames, first with {model.failures[0]}")
+    return videos
 
 
 def main():
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != os.path.dirname(os.path.abspath(__file__))]
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what vbench prints goes to standard error
     if len(sys.argv) > 1:

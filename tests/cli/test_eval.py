@@ -109,6 +109,9 @@ def test_partial_suites_name_what_does_not_run(astro, folder, tmp_path, monkeypa
     ((FLICKER, "videos", "--name", " "), "--name"), (("compare", "a", "b"), "no records in results"),
     (("ingest", "none.json", "--suite", "vbench", "--name", "a"), "cannot be read"), (("gsb", "none.csv"), "cannot be read"),
     (("likert", "none.csv", "--scale", "4-1"), "LOW-HIGH"), ((FLICKER, "videos", "--name", "a", "--prompts", "vbnch"), "vbench"),
+    ((FLICKER, "videos", "--name", "a", "--set", "foo"), "hint: for example: --set temporal_flickering."),
+    ((FLICKER, "videos", "--name", "a", *("--set", "temporal_flickering.static_filter=false") * 2), "is set twice"),
+    ((FLICKER, "videos", "--name", "a", "--set", "temporal_flickering.static=false"), "did you mean 'static_filter'?"),
 ])  # fmt: skip
 def test_what_is_refused(arguments, says, astro, folder, tmp_path):
     code, out, err = astro(*arguments)
@@ -154,8 +157,40 @@ def test_judgements_are_printed(astro, tmp_path):
     (row,) = json.loads(astro("gsb", "g.csv", "--format", "json")[1])
     assert (row["good"], row["margin"]) == (34, 0.16)
     (tmp_path / "l.csv").write_text("criterion,score\nmotion,4\nmotion,2\n")
-    (row,) = json.loads(astro("likert", "l.csv", "--scale", "1-4", "--format", "json")[1])
-    assert (row["mean"], row["n"]) == (3.0, 2)
+    found = json.loads(astro("likert", "l.csv", "--scale", "1-4", "--format", "json")[1])
+    assert [(row["mean"], row["n"], row["share"]) for row in found["arms"]] == [(3.0, 2, 0.5)]
+    assert found["pairs"] == []
+
+
+def test_ratings_of_two_arms_are_compared(astro, tmp_path):
+    rows = "".join(f"{arm},motion,v{item},{score}\n" for arm, score in (("ours", 4), ("base", 3)) for item in range(5))
+    (tmp_path / "l.csv").write_text("arm,criterion,item,score\n" + rows)
+    code, out, _ = astro("likert", "l.csv", "--scale", "1-4", "--threshold", "4")
+    assert code == 0
+    assert "4 or more" in out
+    assert "0.0625" in out  # 2 / 2^5
+    (pair,) = json.loads(astro("likert", "l.csv", "--scale", "1-4", "--format", "json")[1])["pairs"]
+    assert (pair["arm"], pair["other"], pair["wins"], pair["p"]) == ("ours", "base", 5, 0.0625)
+    code, _, err = astro("likert", "l.csv", "--scale", "1-4", "--threshold", "5")
+    assert (code, "--threshold: 5" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[bold]", ":cat:"])
+def test_names_are_printed_as_they_are(name, astro, folder, tmp_path):
+    (tmp_path / "g.csv").write_text(f"criterion,verdict\n{name},G\n")
+    assert name in astro("gsb", "g.csv")[1]
+    rows = "".join(f"{arm},{name},v1,{score}\n" for arm, score in ((name, 4), ("base", 3)))
+    (tmp_path / "l.csv").write_text("arm,criterion,item,score\n" + rows)
+    assert astro("likert", "l.csv")[1].count(name) == 5  # arm and criterion: two rows of one table, one of the other
+    for arm in (name, "base"):
+        assert astro(FLICKER, str(folder), "--name", arm)[0] == 0
+    assert name in astro("compare", name, "base")[1]
+
+
+def test_file_names_are_printed_as_they_are(astro, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a [red]cat:dog:-0.mp4").write_bytes(b"no video")
+    assert "[red]cat:dog:" in astro("check", "videos")[1]
 
 
 def test_throughput_comes_from_sidecars(astro, folder, tmp_path):

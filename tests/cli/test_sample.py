@@ -277,6 +277,7 @@ def test_bad_input_is_refused_and_leaves_nothing(astro, tmp_path, arguments, say
 
 
 @pytest.mark.parametrize(("content", "says"), [
+    pytest.param("[" * 100_000, "line 1: not JSON", id="nested"),
     ("{", "line 1: not JSON"), ("[]", "line 1: no prompts"), ('{"prompts": ["a", ""]}', "line 1: no prompts"), ("\n", "no prompt in this file"),
 ])  # fmt: skip
 def test_a_bad_prompt_file_is_refused(astro, tmp_path, content, says):

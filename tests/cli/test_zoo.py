@@ -124,7 +124,7 @@ def test_an_import_loads_in_diffusers_and_here(zoo, teacher, state, tmp_path):
 
 
 def test_the_manifest_says_where_the_weights_come_from(zoo, teacher, state, tmp_path):
-    from astro_cli.models.weights import sha256
+    from astro_cli.models.hashes import sha256
 
     zoo("import", "wan_1.3b", "--dtype", "bf16")
     folder = tmp_path / "all" / "wan_1.3b"

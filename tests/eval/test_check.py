@@ -97,6 +97,9 @@ def test_a_prompt_lost_to_a_case_insensitive_disk_is_explained(whole: Path) -> N
     finding = of(check(whole, NEEDS), "missing")
     assert finding.items == ("a cat-0.mp4", "a cat-1.mp4")
     assert "one overwrote the other" in finding.hint
+    for path in whole.glob("A cat-*"):
+        path.unlink()  # neither is there: nothing says that one overwrote the other
+    assert "overwrote" not in of(check(whole, NEEDS), "missing").hint
 
 
 def test_extra_indices(whole: Path) -> None:
@@ -146,6 +149,20 @@ def test_two_files_for_one_index(whole: Path) -> None:
     fill(whole, unicodedata.normalize("NFD", "the caf\u00e9-1"), start=20)
     finding = of(check(whole, NEEDS), "index")
     assert (finding.severity, len(finding.items)) == ("error", 2)
+
+
+def test_claims_to_one_place_are_found_without_a_prompt_set(tmp_path: Path) -> None:
+    fill(tmp_path, "a bird-0", "a bird-00", "a cow-0")
+    double = [finding for finding in check(tmp_path, ANY) if finding.severity == "error"]
+    assert [(finding.key, finding.items) for finding in double] == [("index", ("a bird-0.mp4", "a bird-00.mp4"))]
+
+
+def test_one_seed_of_two_videos_of_a_prompt(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b", "c")
+    rows = [{"video": f"{name}.mp4", "prompt": prompt, "seed": 1} for name, prompt in (("a", "x"), ("b", "x"), ("c", "y"))]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    finding = of(check(tmp_path, ANY), "seed")
+    assert (finding.severity, finding.items) == ("warning", ("a.mp4", "b.mp4"))
 
 
 def test_equal_files(whole: Path) -> None:

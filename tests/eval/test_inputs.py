@@ -13,6 +13,7 @@ import pytest
 from eval.inputs import InputError, load, write_manifest
 from eval.metrics.base import Segment, VideoInfo
 from eval.prompt_sets import Prompt, PromptSet, text_id
+from eval.sidecars import sidecar
 from eval.video.decode import VideoError
 from tests.small_videos import FPS, write_truncated, write_video
 
@@ -28,6 +29,7 @@ PROMPTS = PromptSet(
         Prompt("few-0004", "start", segments=(Segment(0, 1, "start"), Segment(1, 2, "end"))),
     ),
 )
+DEEP = "[" * 100_000
 SIDECAR: dict[str, Any] = {"video": "/elsewhere/x.mp4", "prompt": "A dog", "seed": 7, "frames": 16, "fps": 8.0, "switches": [], "weights": "shapes/x"}
 
 
@@ -42,6 +44,12 @@ def manifest(folder: Path, *rows: dict[str, Any] | str) -> Path:
 
 
 # --- manifest
+
+
+def test_a_video_name_too_long_for_a_file_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({"video": "p" * 300 + ".mp4", "prompt": "p"}) + "\n")
+    with pytest.raises(InputError, match="not there"):
+        load(tmp_path)
 
 
 def test_manifest_lines_become_samples(tmp_path: Path) -> None:
@@ -91,11 +99,11 @@ def test_prompts_are_found_by_text(tmp_path: Path) -> None:
     ("row", "reason"),
     [
         ("{", "line 1: Expecting"),
-        ('"a"', "line 1: .*valid dictionary"),
-        ({"prompt": "a"}, "video: Field required"),
+        ('"a"', "line 1: expected an object"),
+        ({"prompt": "a"}, "video: missing"),
         ({"video": "a.mp4"}, "neither prompt nor prompt_id"),
         ({"video": "a.mp4", "prompt": ""}, "prompt: String should have at least 1"),
-        ({"video": "a.mp4", "prompt": "a", "fps": 8}, "fps: Extra inputs"),
+        ({"video": "a.mp4", "prompt": "a", "fps": 8}, "fps: unknown key"),
         ({"video": "a.mp4", "prompt": "a", "seed": "3"}, "seed: .*integer"),
         ({"video": "a.mp4", "prompt": "a", "seed": 1.5}, "seed: .*integer"),
         ({"video": "a.mp4", "prompt": "a", "index": -1}, "index: .*greater"),
@@ -118,6 +126,37 @@ def test_wrong_manifest_lines(row: dict[str, Any] | str, reason: str, tmp_path: 
     with pytest.raises(InputError, match=reason) as caught:
         load(manifest(tmp_path / "f", row))
     assert caught.value.exit_code == 2
+
+
+def test_errors_name_the_path_and_the_nearest_key(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load(manifest(tmp_path / "f", {"video": "a.mp4", "promt": "a"}))
+    assert str(caught.value).startswith(f"error: {tmp_path / 'f' / 'manifest.jsonl'}: line 1: promt: unknown key")
+    assert caught.value.hint == "did you mean 'prompt'?"
+    with pytest.raises(InputError) as caught:
+        load(manifest(tmp_path / "f", {"video": "a.mp4", "segments": [{"begin": 0, "end": 1, "prompt": "a"}]}))
+    assert (caught.value.what, caught.value.hint) == ("segments.0.begin: unknown key", "allowed: end, prompt, start")
+    with pytest.raises(InputError) as caught:
+        load(manifest(tmp_path / "f", '{"video": "gone.mp4", "prompt": "a"}'))
+    assert caught.value.where == str(tmp_path / "f" / "gone.mp4")
+    two = '{"video": "gone.mp4", "prompt": "a"}', '{"video": "lost.mp4", "prompt": "a"}'
+    with pytest.raises(InputError) as caught:
+        load(manifest(tmp_path / "f", *two))
+    assert caught.value.where == str(tmp_path / "f")
+
+
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 1: nested too deeply"):
+        load(manifest(tmp_path / "m", DEEP))
+    write_video(tmp_path / "s" / "a.mp4")
+    (tmp_path / "s" / "a.json").write_text(json.dumps(SIDECAR))
+    write_video(tmp_path / "s" / "b.mp4", seed=1)
+    (tmp_path / "s" / "b.json").write_text(DEEP)
+    with pytest.raises(InputError, match=r"b\.json: not a JSON file"):
+        load(tmp_path / "s")
+    (sample,) = load(manifest(tmp_path / "t", {"video": "a.mp4", "prompt": "a"}))
+    sample.path.with_suffix(".json").write_text(DEEP)
+    assert sidecar(sample) == {}
 
 
 def test_several_errors_are_counted(tmp_path: Path) -> None:
@@ -251,3 +290,18 @@ def test_progress_counts_files_once(tmp_path: Path) -> None:
     heard: list[tuple[int, int]] = []
     assert len(load(tmp_path, PROMPTS, lambda done, total: heard.append((done, total)))) == 4
     assert heard == [(1, 2), (2, 2)]
+
+
+def test_two_videos_of_a_prompt_that_are_one_are_refused(tmp_path: Path) -> None:
+    row = {"prompt": "a", "seed": 1}
+    with pytest.raises(InputError, match=r"b\.mp4: index: the same as of a\.mp4"):
+        load(manifest(tmp_path / "i", {"video": "a.mp4", "index": 0, **row}, {"video": "b.mp4", "index": 0, **row}))
+    folder = manifest(tmp_path / "h", {"video": "a.mp4", **row}, {"video": "bb.mp4", **row}, {"video": "bb.mp4", "prompt": "b"})
+    assert len(load(folder)) == 3  # one video of two prompts is none twice
+    (folder / "bb.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    with pytest.raises(InputError, match=r"bb\.mp4: bytes: the same as of a\.mp4"):
+        load(folder)
+    for number, name in enumerate(("a cat-0", "a cat-00")):
+        write_video(tmp_path / "n" / f"{name}.mp4", seed=number)
+    with pytest.raises(InputError, match=r"index: the same as of a cat-0"):
+        load(tmp_path / "n", PROMPTS)

@@ -201,7 +201,7 @@ def test_extended_list_of_another_length(lists: Path) -> None:
         ("", "JSON"),
         ("[]", "no prompt"),
         ("{}", "list"),
-        ('[{"prompt_en": "a"}]', "Field required"),
+        ('[{"prompt_en": "a"}]', "missing"),
         ('[{"prompt_en": 3, "dimension": []}]', "string"),
     ],
 )
@@ -219,6 +219,7 @@ def test_wrong_vbench_json(text: str, reason: str, lists: Path) -> None:
         ("a.txt", b"one\n\nthree\n", "line 2: empty line"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read"),
         ("a.jsonl", b"{", "line 1: not JSON"),
+        pytest.param("a.jsonl", b"[" * 100_000, "line 1: not JSON", id="nested"),
         ("a.jsonl", b'{"prompts": []}', "line 1: no prompts"),
         ("a.jsonl", b'{"prompts": ["a", " "]}', "line 1: no prompts"),
         ("a.jsonl", b'["a"]', "line 1: no prompts"),

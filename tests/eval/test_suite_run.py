@@ -243,3 +243,86 @@ def test_a_wrong_checkpoint_is_named_before_anything_is_scored(jobs, suite_of, f
     assert path.name in str(caught.value)
     assert caught.value.hint  # survives the way from another process
     assert not (tmp_path / "r").exists()
+
+
+def named(tmp_path: Path, folder_of, *names: str) -> Path:
+    """A folder of files of these names, every video its own, without a manifest."""
+    folder = folder_of("named", [f"prompt {number}" for number in range(len(names))])
+    (folder / "manifest.jsonl").unlink()
+    for number, name in enumerate(names):
+        (folder / f"{number:03d}-0.mp4").rename(folder / f"{name}.mp4")
+    return folder
+
+
+def listed(tmp_path: Path) -> str:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("candidates", ["", ", candidates = 6"])
+def test_indices_that_are_missing_are_not_made_up_by_others(candidates, fake, suite_of, folder_of, tmp_path):
+    suite_of(f'samples = 3\nscorers = [{{ scorer = "brightness"{candidates} }}]')
+    folder = named(tmp_path, folder_of, "a cat-0", "a cat-4", "a cat-5", "a cat-9")
+    report = run(folder, tmp_path / "r", prompts=listed(tmp_path))
+    assert report.found[0].outcomes[0].coverage == "1/3"
+    (folder / "a cat-4.mp4").rename(folder / "a cat-1.mp4")
+    (folder / "a cat-5.mp4").rename(folder / "a cat-2.mp4")
+    report = run(folder, tmp_path / "r", prompts=listed(tmp_path))
+    assert report.found[0].outcomes[0].coverage == "3/3"
+
+
+def test_no_index_that_counts(fake, suite_of, folder_of, tmp_path):
+    suite_of('samples = 2\nscorers = [{ scorer = "brightness" }]')
+    with pytest.raises(RecordError, match="an index that counts"):
+        run(named(tmp_path, folder_of, "a cat-2", "a cat-7"), tmp_path / "r", prompts=listed(tmp_path))
+
+
+def test_a_video_without_an_index_fills_a_gap() -> None:
+    from eval.outcomes import _counting
+
+    rows = [(None, 9.0), (0, 1.0), (2, None), (3, 4.0), (6, 5.0)]
+    assert _counting(rows, 3, choose=True) == [1.0, 4.0, 9.0]  # one gap before 2 and 3, three before 6; 2 does not apply
+    assert _counting(rows, 3, choose=False) == [9.0, 1.0, None]
+
+
+def test_failures_are_no_scores(fake, suite_of, folder_of, tmp_path):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    fake.bad |= {f"{number:03d}-0.mp4": "see" for number in range(3)}
+    report = run(folder_of("videos", PROMPTS), tmp_path / "r")
+    assert (report.scored, report.reused, len(report.failures)) == (1, 0, 3)
+
+
+def test_limit_keeps_the_folders_first_prompts(fake, suite_of, folder_of, tmp_path):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    folder = folder_of("videos", PROMPTS)
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(reversed(manifest.read_text().splitlines(keepends=True))))
+    run(folder, tmp_path / "r", limit=2)
+    assert {name for name, _ in fake.seen} == {"003-0.mp4", "002-0.mp4"}
+
+
+def test_one_seed_twice_is_refused_where_seeds_are_kept_apart(fake, suite_of, folder_of, tmp_path):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    folder = folder_of("videos", PROMPTS[:1], seeds=(1, 2))
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"seed": 2', '"seed": 1'))
+    assert run(folder, tmp_path / "r").complete
+    with pytest.raises(RecordError, match="seed: 1 is also that of another video"):
+        run(folder, tmp_path / "by_seed", seed=None)
+
+
+def test_equal_videos_of_a_prompt_are_planned_once(fake, suite_of, folder_of, tmp_path):
+    from eval.inputs import load
+    from eval.scoring import plan
+    from eval.slots import slots
+
+    suite = suite_of('scorers = [{ scorer = "brightness" }]')
+    sample = load(folder_of("videos", PROMPTS[:1]))[0]
+    works = plan([sample, sample], slots(suite), SampleStore(tmp_path / "r", "test"), lambda sample, slot: True)
+    assert [work.slots for work in works] == [("brightness",)]
+
+
+def test_an_empty_name_is_refused_before_the_folder_is_read(tmp_path):
+    with pytest.raises(RecordError, match="--name"):
+        evaluate(Request("temporal-flickering", tmp_path / "gone", " ", tmp_path / "r"), Progress())

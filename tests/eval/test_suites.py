@@ -22,7 +22,6 @@ WANTED = {
     "flow", "drift", "throughput", "trajectory", "temporal-flickering",
 }  # fmt: skip
 HEAD = 'title = "t"\nversion = 1\nsource = "s"\n'
-OFFICIAL_ONLY = {"object_class", "multiple_objects", "color", "spatial_relationship", "scene"}  # on VBench-Long's clips
 NOT_OF_VIDEOS = {("memory", "peak_memory")}  # of training runs
 
 
@@ -51,7 +50,7 @@ def test_a_suite_holds_together(name):
         declaration.config.model_validate(use.config)
         assert {*use.keys, *use.only} <= ids
     for total in suite.totals.values():
-        assert set(TOTALS[total].metrics) - set(keys) <= (OFFICIAL_ONLY if name == "vbench-long" else set()), total
+        assert set(TOTALS[total].metrics) <= set(keys), total
 
 
 def test_tables_name_metrics_that_suites_record():

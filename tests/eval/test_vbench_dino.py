@@ -15,6 +15,7 @@ from eval.metrics.catalog import find
 from eval.towers.dino import Dino, load_dino
 from eval.vbench import places
 from eval.vbench.features import features_of
+from eval.vbench.slow_fast import read_table
 
 FPS, SECONDS = 4.0, 6
 SIZE = (48, 64)
@@ -24,7 +25,6 @@ SIZE = (48, 64)
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One-layer networks: DINO with patches of 16, DINOv2 with patches of 14, LayerScale and its unused mask token."""
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "vbench"))
-    monkeypatch.setenv("ASTRO_PROMPTS", str(tmp_path / "prompts"))
     torch.manual_seed(0)
     for name, network in (("dino", Dino(64, 1, 16, 14, scaled=False)), ("dinov2", Dino(64, 1, 14, 37, scaled=True))):
         state = {key: torch.randn(value.shape) * 0.3 for key, value in network.state_dict().items()}
@@ -50,13 +50,6 @@ def score(name: str, frames: np.ndarray, labels: dict | None = None, **config: o
     return watcher.scores()[name]
 
 
-def table_of(folder: Path, slope: float) -> None:
-    """101 knots of slow = slope x fast."""
-    (folder / "prompts").mkdir(exist_ok=True)
-    knots = np.linspace(0, 1, 101)
-    (folder / "prompts" / "subject_mapping_table.yaml").write_text("".join(f"{fast}: {slope * fast}\n" for fast in knots))
-
-
 def test_a_video_of_its_image_is_all_alike(weights):
     frames = clip(moving=False)
     Image.fromarray(frames[0]).save(weights / "first.png")
@@ -80,9 +73,8 @@ def test_without_its_image_a_video_is_not_scored(weights):
         score("i2v_subject", clip(moving=False), {})
 
 
-def test_slow_and_fast_are_fused_as_the_table_says(weights):
+def test_slow_and_fast_are_fused_as_the_packaged_table_says(weights):
     """6 s in clips of 2 s: slow from DINO within the clips, fast from DINOv2 on their first frames (0, 8, 16), half and half."""
-    table_of(weights, 0.8)
     frames = clip(moving=True)
     alone = score("subject_consistency", frames, clips="two_seconds")
     fused = score("subject_consistency", frames, clips="two_seconds", fast="dinov2")
@@ -91,9 +83,10 @@ def test_slow_and_fast_are_fused_as_the_table_says(weights):
     fast = ((to_last.clamp_min(0) + to_first.clamp_min(0)) / 2).mean().item()
     assert fused.details["slow"] == pytest.approx(alone.value, abs=1e-6)
     assert fused.details["fast"] == pytest.approx(fast, abs=1e-5)
-    assert fused.value == pytest.approx(0.5 * alone.value + 0.5 * 0.8 * fast, abs=1e-5)
+    mapped = np.interp(fast, *read_table(places.table("subject_mapping_table.yaml")))
+    assert fused.value == pytest.approx(0.5 * alone.value + 0.5 * mapped, abs=1e-4)
     still = score("subject_consistency", clip(moving=False), clips="two_seconds", fast="dinov2")
-    assert still.value == pytest.approx(0.5 + 0.5 * 0.8, abs=1e-5)
+    assert still.value == pytest.approx(1.0, abs=1e-4)
 
 
 def test_dinov2_reads_the_released_layout(weights):

@@ -99,7 +99,7 @@ def test_metrics_have_their_wan_names() -> None:
         ('relation = ">"', 'relation = "!"', "relation"),
         ('text = "t"', 'text = "t"\ntables = ["astrolabe-9"]', "no table 'astrolabe-9'"),
         ('metrics = ["vq"]', "metrics = []", "metrics"),
-        ('a = "tuned"', 'A = "tuned"', "compare.a: Field required"),
+        ('a = "tuned"', 'A = "tuned"', "compare.A: unknown key"),
         ('title = "P"', "title =", "not valid TOML"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,30 @@ def test_what_is_appended_is_loaded(tmp_path: Path, path: Path) -> None:
 
 def test_no_records_is_no_error(tmp_path: Path) -> None:
     assert load_results(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), NotADirectoryError(20, "Not a directory")])
+def test_a_folder_that_cannot_be_read_is_not_empty(error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> Iterator[Path]:
+        raise error
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(RecordError, match=rf"records: cannot be read: {error.strerror}"):
+        load_results(tmp_path)
+
+
+def test_results_that_are_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("")
+    with pytest.raises(RecordError, match="cannot be read"):
+        load_results(tmp_path / "r")
+
+
+def test_deeply_nested_lines_are_damaged_records(path: Path) -> None:
+    append(path, make())
+    good = path.read_text()
+    path.write_text("[" * 100_000 + "\n" + good)
+    with pytest.raises(RecordError, match="line 1: damaged record: nested too deeply"):
+        load([path])
 
 
 def test_missing_file_named_by_the_caller_is_an_error(path: Path) -> None:
@@ -170,6 +195,12 @@ def test_conditions_count_the_device_only_where_it_matters() -> None:
     assert make().conditions == make(protocol=on_gpu).conditions
     assert make(metric="throughput").conditions != make(metric="throughput", protocol=on_gpu).conditions
     assert make().conditions != make(protocol=make().protocol | {"num_frames": 24}).conditions
+
+
+def test_conditions_count_the_files_a_scorer_read_beside_the_video_but_no_sidecars_of_timings() -> None:
+    other = make().protocol | {"files_read": "0123456789abcdef"}
+    assert make().conditions != make(protocol=other).conditions
+    assert make(metric="throughput").conditions == make(metric="throughput", protocol=other).conditions
 
 
 def test_reading_needs_no_torch() -> None:

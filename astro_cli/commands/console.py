@@ -1,0 +1,23 @@
+"""Where commands print through rich: consoles and columns that show names, prompts and messages as they are. Prints nothing itself."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import TextColumn
+
+
+def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console that reads no markup (`[red]`), no emoji names (`:cat:`) and no numbers to colour in what it prints.
+
+    Args:
+        width: columns where the stream is no terminal; None: as the environment says.
+    """
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if width is not None and not console.is_terminal:
+        console.width = width
+    return console
+
+
+def plain_column(template: str = "{task.description}") -> TextColumn:
+    """A progress bar's text, printed as it is."""
+    return TextColumn(template, markup=False)

@@ -1,0 +1,124 @@
+"""Command lines that cannot be understood: one form of message for all commands, and the exits that are no errors."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import typer
+
+from astro_cli import __main__
+from astro_cli.__main__ import main
+
+FLICKER = ("eval", "temporal-flickering")
+
+
+@pytest.fixture
+def astro(monkeypatch, capsys, tmp_path):
+    """Runs `astro ...` in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["astro", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "hint"),
+    [
+        ((*FLICKER, "x"), "--name: missing", "astro eval temporal-flickering --help"),
+        (
+            (*FLICKER, "x", "-n", "a", "--jobs", "0"),
+            "--jobs: input should be greater than or equal to 1, found '0'",
+            "astro eval temporal-flickering --help",
+        ),
+        ((*FLICKER, "x", "-n", "a", "-j", "many"), "--jobs: input should be a valid integer", "astro eval temporal-flickering --help"),
+        (
+            (*FLICKER, "x", "-n", "a", "--decoder", "foo"),
+            "--decoder: 'foo' is not one of 'auto', 'av', 'decord'",
+            "astro eval temporal-flickering --help",
+        ),
+        (("eval", "check"), "folder: missing", "astro eval check --help"),
+        (("eval", "gsb", "a", "b"), "astro eval gsb: got unexpected extra argument(s) (b)", "astro eval gsb --help"),
+        (("rl", "--foo"), "--foo: no such option", "astro rl --help"),
+        (("table", "--format"), "--format: requires an argument", "astro --help"),
+        (("eval", "check", "x", "--quick=1"), "--quick: does not take a value", "astro --help"),
+        (("table", "--form", "x"), "--form: no such option", "did you mean --format? astro table --help"),
+        (("recipe", "shw"), "astro recipe: no such command 'shw'", "astro recipe --help"),
+        (("tabl",), "astro: no such command 'tabl'. Did you mean 'table'", "astro --help"),
+    ],
+)
+def test_the_message_has_the_form_of_all_errors(astro, arguments, what, hint):
+    code, out, err = astro(*arguments)
+    assert (code, out) == (2, "")
+    first, second = err.splitlines()
+    assert first.startswith(f"error: {what}")
+    assert second.startswith("hint: ")
+    assert second.endswith(hint)
+
+
+def test_help_exits_0_and_has_an_example(astro):
+    code, out, err = astro("--help")
+    assert (code, err) == (0, "")
+    assert "Example: astro " in out
+
+
+@pytest.mark.parametrize("group", [(), ("eval",), ("recipe",)])
+def test_a_group_without_arguments_prints_its_help(group, astro):
+    code, out, err = astro(*group)
+    assert (code, err) == (2, "")
+    assert "Usage: " in out
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [(typer.Exit(3), 3, ""), (KeyboardInterrupt(), 130, ""), (EOFError(), 1, "interrupted"), (typer.Abort(), 1, "interrupted")],
+)
+def test_exits_of_commands_are_kept(raised, code, says, astro, monkeypatch):
+    app = typer.Typer()
+
+    @app.callback()
+    def group() -> None:
+        return
+
+    @app.command("stop")
+    def stop() -> None:
+        raise raised
+
+    monkeypatch.setattr(__main__, "app", app)
+    found, out, err = astro("stop")
+    assert (found, out, err.strip()) == (code, "", says)
+
+
+LONG = "x" * 300  # over a file name's 255 bytes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (*FLICKER, LONG, "--name", "a"),
+        ("eval", "check", LONG),
+        ("table", "astrolabe-1", "--results", LONG),
+        ("report", "--out", f"{LONG}.html"),
+        ("rl", "--recipe", LONG),
+    ],
+)
+def test_a_name_too_long_for_a_file_is_a_wrong_command_line(astro, arguments):
+    code, _, err = astro(*arguments)
+    assert code == 2
+    assert LONG in err.splitlines()[0]
+    assert "255 bytes" in err.splitlines()[1]
+
+
+def test_a_file_where_a_folder_belongs_is_a_wrong_command_line(astro, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = astro("report", "--out", "file/page.html")
+    assert code == 2
+    assert err.splitlines()[0].startswith("error: ")
+    assert "hint: " in err
