@@ -20,7 +20,7 @@ def check_backbone(name: str) -> Backbone:
     for backbone in BACKBONES:
         if name == backbone:
             return backbone
-    raise RecordError("--backbone", name, "unknown backbone", hint=did_you_mean(name, BACKBONES))
+    raise RecordError("--backbone", name, f"unknown backbone, allowed: {', '.join(BACKBONES)}", hint=did_you_mean(name, BACKBONES))
 
 
 class Cells:

@@ -8,6 +8,7 @@ import pytest
 import reward_folders as folders
 import torch
 
+from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import RecipeError
 from astro_cli.recipe import load_recipe
 from astro_cli.rewards import scorer_places, wan
@@ -107,7 +108,7 @@ def test_only_the_scorers_a_recipe_uses_are_asked_for(tmp_path, monkeypatch):
 class _Stub:
     """A backbone and setting of which only names and sizes are asked."""
 
-    name, fps, device, frames, block, steps, latent_shape, cache = "wan", FPS, CPU, 3, 3, (1000.0,), (16, 8, 8), None
+    name, fps, device, frames, block, steps, latent_shape, cache = "wan", FPS, CPU, 3, 3, (1000.0,), (16, 8, 8), CacheSpec()
 
     def num_frames(self, num_latents: int) -> int:
         return 4 * (num_latents - 1) + 1
@@ -123,6 +124,6 @@ def test_an_experience_on_wan_takes_wans_scorers(checkpoints, monkeypatch):
     assert [type(reward) for reward in source.roller.rewards] == [wan.FrameQuality, wan.ClipQuality, wan.ClipQuality]
     one = spec.model_copy(update={"rewards": {"vq": 0.0, "mq": 1.0}, "primary": None})
     assert [reward.key for reward in ExperienceSource(one, unused, stub, stub, unused, "nft").roller.rewards] == ["mq"]
-    single = spec.model_copy(update={"frames": 1, "clip": None})
+    single = spec.model_copy(update={"rollout": "sequence", "frames": 1, "clip": None})
     with pytest.raises(RecipeError, match="mq: scores clips of 2 frames or more, the recipe's have 1"):
         ExperienceSource(single, unused, stub, stub, unused, "nft")
