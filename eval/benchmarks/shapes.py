@@ -17,7 +17,7 @@ NAME = "shapes"
 VERSION = 1
 METRICS = oracle_scores.METRICS
 BATCH = 64  # clips generated at once
-THROUGHPUT_RUNS = 30
+THROUGHPUT_RUNS = 100
 
 
 def prompt_set(count: int) -> list[str]:
