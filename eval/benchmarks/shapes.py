@@ -47,8 +47,12 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
 def throughput(arms: list[Arm]) -> list[list[float]]:
     """Frames per second of single-video generation, codec included: per arm one value per run, after a warm-up run.
 
-    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them alike.
+    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them alike. Their weights are copied
+    first: a mapped file's lie where its header ends, memory of one's own at multiples of 64 bytes, and on a CPU that alone changed the rate by 2 %.
     """
+    for arm in arms:
+        for parameter in arm.network.parameters():
+            parameter.data = parameter.data.clone()
     rates: list[list[float]] = [[] for _ in arms]
     for run in range(THROUGHPUT_RUNS + 1):
         for arm, found in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from test_training import run
 
 from astro_cli.commands import reproduce
@@ -34,6 +35,19 @@ def test_frames_per_second_are_measured_again_on_demand(evaluated, tiny_base, mo
     added = store.load_results(evaluated)[len(before) :]
     assert [record.metric for record in added] == ["throughput"]
     assert added[0].scores != next(record.scores for record in before if record.metric == "throughput")
+
+
+def test_timed_weights_lie_in_memory_alike(tiny_base, monkeypatch):
+    from eval.arms import load_arm
+    from eval.benchmarks import shapes
+
+    monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 1)
+    arm = load_arm(str(tiny_base))
+    before = [parameter.clone() for parameter in arm.network.parameters()]
+    assert len(shapes.throughput([arm])[0]) == 1
+    after = list(arm.network.parameters())
+    assert all(parameter.data_ptr() % 64 == 0 for parameter in after)
+    assert all(map(torch.equal, before, after))
 
 
 def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch, capsys):
