@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from astro_cli.config.errors import RecordError, did_you_mean
+from astro_cli.config.errors import IntegrityError, RecordError, did_you_mean
 from eval.store import BACKBONES, Backbone, Record, latest
 
 BySeed = dict[int, Record]
@@ -73,12 +73,12 @@ def matrix(records: Iterable[Record]) -> np.ndarray:
 
 
 def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:
-    """RecordError, naming both, where two cells of one column were measured under different protocols or on different prompts."""
+    """IntegrityError, naming both, where two cells of one column were measured under different protocols or on different prompts."""
     firsts = [(name, next(iter(by_seed.values()))) for name, by_seed in cells.items() if by_seed]
     for name, record in firsts[1:]:
         if record.conditions != firsts[0][1].conditions:
             what = f"mixes protocols: {firsts[0][0]} has {_differs(firsts[0][1], record)}, {name} has {_differs(record, firsts[0][1])}"
-            raise RecordError(where, key, what, hint=EVALUATE_AGAIN)
+            raise IntegrityError(where, key, what, hint=EVALUATE_AGAIN)
 
 
 def _differs(record: Record, other: Record) -> str:

@@ -103,7 +103,7 @@ def test_mixed_protocols_are_refused(astro, tmp_path: Path) -> None:
     put(tmp_path / "r", "self_forcing_shapes", 1.0)
     put(tmp_path / "r", "causal_forcing_shapes", 1.0, prompt_set_hash="q")
     code, out, err = astro("table", "astrolabe-1", "--results", "r")
-    assert (code, out) == (2, "")
+    assert (code, out) == (4, "")
     assert "astrolabe-1: hpsv3: mixes protocols: Self-Forcing has prompt set p, Causal Forcing has prompt set q" in err
     assert "hint: " in err
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from astro_cli.commands.table import table as table_command
-from astro_cli.config.errors import RecordError
+from astro_cli.config.errors import IntegrityError, RecordError
 from eval.published import Table, list_tables, load_table, parse_table
 from eval.render import Item, render, render_many
 from eval.store import Record, append, record_path
@@ -222,7 +222,7 @@ def test_differences_need_the_same_prompts(table: Table) -> None:
 )
 def test_a_column_does_not_mix_protocols(table: Table, change: dict[str, object], named: list[str]) -> None:
     records = [r.model_copy(update=change) if r.arm == TUNED else r for r in pair("vq", 1.0)]
-    with pytest.raises(RecordError, match="mixes protocols") as caught:
+    with pytest.raises(IntegrityError, match="mixes protocols") as caught:
         build(table, records)
     text = str(caught.value)
     assert all(part in text for part in ["astrolabe-1: hpsv3", "Causal Forcing", TUNED_ROW, *named])

@@ -8,6 +8,7 @@ import pytest
 
 from astro_cli.config.errors import RecordError
 from astro_cli.config.toml import list_recipes
+from astro_cli.models.zoo.entries import ENTRIES
 from eval.published import list_tables, load_table, parse_table, select
 
 # Rows and columns of numbers (or settings) as printed; a transposed table has the paper's columns as rows.
@@ -101,9 +102,28 @@ def test_sources_name_paper_and_number() -> None:
 
 def test_arms_are_recipes() -> None:
     known = {path.stem for path in list_recipes()} | EXPECTED_RECIPES
-    arms = {arm for table_id in list_tables() for row in load_table(table_id).rows for arm in row.arm.values()}
+    arms = {row.arm["shapes"] for table_id in list_tables() for row in load_table(table_id).rows if "shapes" in row.arm}
     assert "self_forcing_shapes" in arms
     assert arms <= known
+
+
+def test_every_row_of_a_table_that_wan_can_fill_has_an_arm_there() -> None:
+    for table_id in list_tables():
+        table = load_table(table_id)
+        filled = any(column.wan is not None for column in table.columns)
+        assert [row.label for row in table.rows if ("wan" in row.arm) != filled] == [], table_id
+
+
+def test_a_released_base_has_one_name_on_wan() -> None:
+    """The zoo's, so that records of `astro eval --name self_forcing` stand in its row of every table."""
+    names: dict[str, set[str]] = {}
+    for table_id in list_tables():
+        for row in load_table(table_id).rows:
+            if "wan" in row.arm:
+                names.setdefault(row.label.replace("-", " "), set()).add(row.arm["wan"])
+    released = {"Self Forcing": "self_forcing", "LongLive": "longlive", "Causal Forcing": "causal_forcing", "Reward Forcing": "reward_forcing"}
+    assert {label: names[label] for label in (*released, "MemFlow")} == {label: {name} for label, name in (released | {"MemFlow": "memflow"}).items()}
+    assert set(released.values()) <= {entry.name for entry in ENTRIES}
 
 
 def test_directions_of_costs() -> None:

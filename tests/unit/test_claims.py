@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from astro_cli.config.errors import RecordError
+from astro_cli.config.errors import IntegrityError, RecordError
 from eval.claims import PaperClaims, Verdict, list_papers, load_claims, parse_claims
 from eval.renderers.claims import claims_html, claims_json, claims_markdown, claims_text
 from eval.stats import Interval
@@ -251,7 +251,7 @@ def test_claim_of_published_numbers_that_fails() -> None:
 
 def test_mixed_protocols_are_refused_naming_both() -> None:
     records = [r.model_copy(update={"prompt_set_hash": "q"}) if r.arm == TUNED else r for r in pair("vq", 1.0)]
-    with pytest.raises(RecordError, match="claim c: vq: mixes protocols") as caught:
+    with pytest.raises(IntegrityError, match="claim c: vq: mixes protocols") as caught:
         verdict(compare(">"), records)
     assert all(part in str(caught.value) for part in ("tuned has prompt set q", "base has prompt set p", "hint: "))
 
