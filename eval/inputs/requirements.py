@@ -11,6 +11,8 @@ from eval.suites import Protocol, load_suite
 
 VBENCH_SECONDS = 5.0  # VBench's FAQ: VBench below, VBench-Long from there on
 DRIFT_SECONDS = 4.0  # a standard deviation needs two clips of two seconds
+JUDGED_SECONDS = 5.0  # the judge looks at the last five
+SEGMENT_SECONDS = 10.0  # of interactive videos: Astrolabe's Table 3, Delta Forcing's Table 1
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,15 @@ LENGTHS = {
     "vbench-long": Length(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
     "vbench-long-custom": Length(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
     "flow": Length(frames=2),
+    "flow-dis": Length(frames=2),
     "temporal-flickering": Length(frames=2),
     "videoclip-xl": Length(frames=8),
-    "drift": Length(DRIFT_SECONDS, reason="drift compares clips of 2 s"),
+    "drift": Length(DRIFT_SECONDS, reason="drift compares clips of 2 s", frames=2),
+    "qwen-judge": Length(JUDGED_SECONDS, reason="the last 5 s are judged"),
+    **{
+        name: Length(SEGMENT_SECONDS, reason="the papers' segments are 10 s, each with its own prompt")
+        for name in ("clip", "long-clip", "videoalign-stitched")
+    },
 }
 
 

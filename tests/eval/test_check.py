@@ -219,6 +219,9 @@ def test_lengths(tmp_path: Path) -> None:
     assert (vbench.severity, vbench.items) == ("warning", ("a-0.mp4",))
     long = of(check(tmp_path, Requirements("vbench-long", length=LENGTHS["vbench-long"])), "seconds")
     assert (long.severity, long.items) == ("warning", ("b-0.mp4",))
+    for name, seconds in (("clip", "10"), ("long-clip", "10"), ("videoalign-stitched", "10"), ("qwen-judge", "5")):
+        short = of(check(tmp_path, requirements(name)), "seconds")
+        assert (short.severity, f"{seconds} s" in short.what) == ("warning", True)
     few = [finding for finding in check(tmp_path, Requirements("x", length=Length(frames=40))) if finding.severity == "error"]
     assert [finding.items for finding in few] == [("b-0.mp4",)]
 
