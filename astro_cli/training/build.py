@@ -78,7 +78,8 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
             _initialise(backbone.codec, recipe.seed)
             roles.add("codec", backbone.codec, trained=True)
         elif role in ("student", "critic", "teacher"):
-            roles.add(role, _network(recipe, role).to(device), trained=role != "teacher")
+            frozen = role == "teacher" or (role == "student" and recipe.lora is not None)
+            roles.add(role, _network(recipe, role).to(device, _frozen_dtype(recipe) if frozen else None), trained=role != "teacher")
     _check_scorers(recipe)
     if recipe.lora is not None:
         names = ADAPTERS if "old" in wanted else ADAPTERS[:1]
@@ -108,6 +109,11 @@ def _check_scorers(recipe: Recipe) -> None:
         if recipe.backbone == "wan" and experience is not None and (lack := scorer_places.missing_rewards(scored(experience))):
             what = f"found {', '.join(scored(experience))}, whose scorers are not here"
             raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint=f"{lack}; --dry-run checks the recipe without them")
+
+
+def _frozen_dtype(recipe: Recipe) -> torch.dtype:
+    """What weights that no optimiser touches are held in. Adapters over them, and networks trained whole, stay float32."""
+    return torch.bfloat16 if recipe.runtime.precision == "bf16" else torch.float32
 
 
 def _network(recipe: Recipe, role: str) -> CausalWan:
@@ -174,7 +180,10 @@ def _adapter_size(network: nn.Module, rank: int) -> int:
 
 
 def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, int]:
-    """Expected memory: weights at the run's precision, training state of what is trained, and one batch's cache."""
+    """Expected memory: frozen weights and one batch's cache at the run's precision, training state of what is trained.
+
+    Not counted: text encoder, VAE, rewards and activations.
+    """
     width = 2 if recipe.runtime.precision == "bf16" else 4
     frozen = sum((total - trainable) * width for trainable, total in counts.values())
     trained = sum(trainable * BYTES_PER_TRAINED for trainable, _ in counts.values())

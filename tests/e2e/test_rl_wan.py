@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import reward_folders
+import torch
+from accelerate.state import AcceleratorState
 from test_training import run
 from wan_folder import write_wan_folder
+
+from astro_cli.training.experience import ExperienceSource
 
 SETS = (
     "model.dim=24", "model.ffn_dim=32", "model.num_heads=2", "model.num_layers=2", "model.freq_dim=8", "model.text_dim=16", "video.frames=3",
     "video.height=4", "video.width=6", "lora.rank=2", "lora.alpha=2", "stages.nft.steps=1", "stages.nft.batch=2", "stages.nft.accumulate=1",
-    "stages.nft.experience.prompts=1", "stages.nft.experience.group=2", "stages.nft.experience.parallel=2", "runtime.precision=no",
-    "runtime.gradient_checkpointing=false", "runtime.device=cpu",
+    "stages.nft.experience.prompts=1", "stages.nft.experience.group=2", "stages.nft.experience.parallel=2", "stages.nft.experience.frames=6",
+    "stages.nft.experience.clip=3", "runtime.precision=no", "runtime.gradient_checkpointing=false", "runtime.device=cpu",
 )  # fmt: skip
 
 
@@ -36,6 +41,34 @@ def test_rl_on_wan_scores_with_hpsv3_and_videoalign(arguments, tmp_path, monkeyp
     for key in ("vq", "mq", "ta"):
         assert any(key in name and isinstance(value, float) for name, value in metrics.items() if name.startswith("reward"))
     assert (tmp_path / "run" / "final" / "lora").is_dir()
+
+
+@pytest.fixture
+def other_precision():
+    """accelerate keeps one precision per process: forget it before and after."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_in_bfloat16_the_base_is_held_so_and_adapters_in_float32(arguments, tmp_path, monkeypatch, other_precision):
+    seen = {}
+
+    def collect(source, step):
+        network = source.setting.roles.modules["student"]
+        batches = real(source, step)
+        seen["base"] = {parameter.dtype for name, parameter in network.named_parameters() if ".lora_" not in name}
+        seen["adapters"] = {parameter.dtype for name, parameter in network.named_parameters() if ".lora_" in name}
+        return batches
+
+    real = ExperienceSource.collect
+    monkeypatch.setattr(ExperienceSource, "collect", collect)
+    reward_folders.write_hpsv3(tmp_path / "checkpoints")
+    reward_folders.write_videoalign(tmp_path / "checkpoints")
+    assert run([*arguments, "--set", "runtime.precision=bf16"], monkeypatch) == 0
+    assert seen == {"base": {torch.bfloat16}, "adapters": {torch.float32}}
+    metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert math.isfinite(metrics["student/loss"])
 
 
 def test_rl_on_wan_without_scorers_leaves_no_folder_and_says_where_they_belong(arguments, tmp_path, monkeypatch, capsys):
