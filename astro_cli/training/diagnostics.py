@@ -16,15 +16,13 @@ ZERO_VARIANCE = 1e-6  # a group whose rewards differ by less teaches nothing
 HISTOGRAM = (-3.0, 3.0, 12)  # range and bins of the advantage histogram; what lies outside counts in the outermost bin
 
 
-def describe_rewards(
-    scores_N: dict[str, torch.Tensor], total_N: torch.Tensor, own_total_PG: torch.Tensor, own_credit: torch.Tensor
-) -> dict[str, float]:
-    """Means per reward, quantiles of the weighted sum, and on this process's part the share of dead groups and the spread of the credit."""
+def describe_rewards(scores_N: dict[str, torch.Tensor], total_PG: torch.Tensor, credit_PG: torch.Tensor) -> dict[str, float]:
+    """Means per reward, quantiles of the weighted sum, the share of dead groups and the spread of the credit, over all processes' clips."""
     metrics = {f"reward/{key}": value.mean().item() for key, value in scores_N.items()}
-    metrics["reward/total"] = total_N.mean().item()
-    metrics |= {f"reward/q{int(q * 100)}": total_N.quantile(q).item() for q in QUANTILES}
-    metrics["reward/zero_variance_groups"] = (own_total_PG.std(1) < ZERO_VARIANCE).float().mean().item()
-    metrics["advantage/std"] = own_credit.std().item()
+    metrics["reward/total"] = total_PG.mean().item()
+    metrics |= {f"reward/q{int(q * 100)}": total_PG.flatten().quantile(q).item() for q in QUANTILES}
+    metrics["reward/zero_variance_groups"] = (total_PG.std(1) < ZERO_VARIANCE).float().mean().item()
+    metrics["advantage/std"] = credit_PG.std().item()
     return metrics
 
 

@@ -108,7 +108,7 @@ class ExperienceSource:
         self._refuse_constant(scores_N, step)
         credit_PG = self.advantage.credit(everyone_PG, {})
         credit = credit_PG[mine].flatten()
-        self.metrics |= describe_rewards(logged_N, everyone_PG.flatten(), total_PG, credit) | describe_credit(credit_PG)
+        self.metrics |= describe_rewards(logged_N, everyone_PG, credit_PG) | describe_credit(credit_PG)
         self.metrics |= describe_disagreement(scores_N, self.primary)
         self._watch(everyone_PG, clips)
         self._pick_samples(step, clips, prompts, total_PG.flatten())

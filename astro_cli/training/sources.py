@@ -79,21 +79,25 @@ class ClipSource:
 
 
 class PromptSource:
-    """Prompts from the world's grammar, or from a file with one prompt a line."""
+    """Prompts from the world's grammar, or from a file with one prompt a line: each line once, in a random order, before any comes again."""
 
     def __init__(self, seed: int, encode_text: Callable[[list[str]], torch.Tensor], drop: float, path: str | None) -> None:
         self.seed, self.encode_text, self.drop = seed, encode_text, drop
         self.lines = read_prompts(Path(path)) if path is not None else None
 
-    def prompt(self, seed: int) -> str:
-        if self.lines is None:
-            return draw_scene(seed, self.drop)[1]
-        return self.lines[seed % len(self.lines)]
-
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
-        prompts = [self.prompt(seed) for seed in seeds]
+        prompts = [draw_scene(seed, self.drop)[1] for seed in seeds] if self.lines is None else self._lines(self.lines, use, step, role, size)
         return Batch(seeds, prompts, text_BMD=self.encode_text(prompts), shared=stream_seed(self.seed, use, step, role))
+
+    def _lines(self, lines: list[str], use: str, step: int, role: str, size: int) -> list[str]:
+        """Steps of one size walk through the file, shuffled anew each time it ends; the batch is the same on all processes, which share it out."""
+        found: list[str] = []
+        while len(found) < size:
+            turn, place = divmod(step * size + len(found), len(lines))
+            order = torch.randperm(len(lines), generator=stream(self.seed, use, role, "lines", turn)).tolist()
+            found += [lines[row] for row in order[place : place + size - len(found)]]
+        return found
 
 
 def read_prompts(path: Path) -> list[str]:
