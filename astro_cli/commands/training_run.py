@@ -103,7 +103,8 @@ def given(recipe_name: str, overrides: list[str]) -> str:
 
 def show_dry_run(recipe: Recipe) -> None:
     """Resolved recipe on stdout, parameter counts and memory on stderr."""
-    from astro_cli.training.build import dry_run_counts, expected_bytes
+    from astro_cli.training.build import dry_run_counts
+    from astro_cli.training.footprint import expected_bytes
 
     print(json.dumps(recipe.model_dump(mode="json"), indent=2))
     counts = dry_run_counts(recipe)

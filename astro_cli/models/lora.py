@@ -108,12 +108,15 @@ def blend(network: nn.Module, target: str, source: str, keep: float) -> None:
 
 @torch.no_grad()
 def merged_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """The network's weights with one adapter folded in, W + scale B A, under the base's parameter names."""
+    """The network's weights with one adapter folded in, W + scale B A, under the base's parameter names.
+
+    float32 whatever the base's dtype: what training changes is often less than a step of bfloat16.
+    """
     deltas = {f"{key}.weight": layer.get_delta_weight(name) for key, layer in network.named_modules() if isinstance(layer, LoraLinear)}
     state = {}
     for key, value in network.state_dict().items():
         if ".lora_" in key:
             continue
         plain = key.replace(".base_layer.", ".")
-        state[plain] = value + deltas[plain].to(value.dtype) if plain in deltas else value.clone()
+        state[plain] = value.float() + deltas[plain] if plain in deltas else value.to(torch.float32, copy=True)
     return state

@@ -88,6 +88,7 @@ class Setting:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
     mean: Callable[[float], float] = _alone  # over processes
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # the run's precision, for passes outside a loss
 
     def empty_text(self, text_BMD: torch.Tensor) -> torch.Tensor:
         """States (B, M, D) of the empty prompt, one row for each of `text_BMD`: guidance's unconditional branch. Zeros on `shapes`, not on Wan."""

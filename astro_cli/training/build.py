@@ -26,7 +26,6 @@ from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.training.aligned_student import check_student
 
 ADAPTERS = (lora.TRAINED, "old", "ref")
-BYTES_PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -78,8 +77,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
             _initialise(backbone.codec, recipe.seed)
             roles.add("codec", backbone.codec, trained=True)
         elif role in ("student", "critic", "teacher"):
-            frozen = role == "teacher" or (role == "student" and recipe.lora is not None)
-            roles.add(role, _network(recipe, role).to(device, _frozen_dtype(recipe) if frozen else None), trained=role != "teacher")
+            roles.add(role, _network(recipe, role).to(device, held_dtype(recipe, role)), trained=role != "teacher")
     _check_scorers(recipe)
     if recipe.lora is not None:
         names = ADAPTERS if "old" in wanted else ADAPTERS[:1]
@@ -111,9 +109,10 @@ def _check_scorers(recipe: Recipe) -> None:
             raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint=f"{lack}; --dry-run checks the recipe without them")
 
 
-def _frozen_dtype(recipe: Recipe) -> torch.dtype:
-    """What weights that no optimiser touches are held in. Adapters over them, and networks trained whole, stay float32."""
-    return torch.bfloat16 if recipe.runtime.precision == "bf16" else torch.float32
+def held_dtype(recipe: Recipe, role: str) -> torch.dtype:
+    """What a role's own weights are held in: those no optimiser touches at the run's precision; adapters and networks trained whole in float32."""
+    frozen = role == "teacher" or (role == "student" and recipe.lora is not None)
+    return torch.bfloat16 if frozen and recipe.runtime.precision == "bf16" else torch.float32
 
 
 def _network(recipe: Recipe, role: str) -> CausalWan:
@@ -177,20 +176,3 @@ def dry_run_counts(recipe: Recipe) -> dict[str, tuple[int, int]]:
 def _adapter_size(network: nn.Module, rank: int) -> int:
     linears = [m for name, m in network.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(lora.TARGETS, name)]
     return sum(rank * (m.in_features + m.out_features) for m in linears)
-
-
-def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, int]:
-    """Expected memory: frozen weights and one batch's cache at the run's precision, training state of what is trained.
-
-    Not counted: text encoder, VAE, rewards and activations.
-    """
-    width = 2 if recipe.runtime.precision == "bf16" else 4
-    frozen = sum((total - trainable) * width for trainable, total in counts.values())
-    trained = sum(trainable * BYTES_PER_TRAINED for trainable, _ in counts.values())
-    config, video = recipe.model, recipe.video
-    tokens = (video.height // config.patch[0]) * (video.width // config.patch[1])
-    frames = min(recipe.cache.window or video.frames, video.frames)
-    stages = [recipe.stages[name] for name in recipe.order]
-    batch = max((stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages)
-    cache = 2 * config.num_layers * frames * tokens * config.dim * width
-    return {"frozen weights": frozen, "trained weights and optimiser": trained, f"cache of {batch} videos": cache * batch}

@@ -7,6 +7,8 @@ Dimensions: P prompt, G candidate of a prompt, B clip (prompts in order, each wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -71,7 +73,7 @@ class Roller:
         with Background(self.setting.device) as background:
             for start in range(0, len(seeds), size):
                 rows = slice(start, start + size)
-                with self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                with self._policy() as policy:
                     latents = generate(policy, text[rows], seeds[rows], self.stream, self.frames)
                 parts.append(background.submit(self._scored, latents, prompts[rows]))
             return Clips.join([part.result() for part in parts])
@@ -90,13 +92,20 @@ class Roller:
                 shared: History | None = None
                 for offset in range(0, len(owner), size):
                     rows, own = slice(first * group + offset, first * group + min(offset + size, len(owner))), owner[offset : offset + size]
-                    with torch.no_grad(), self.setting.section("rollout"), self.setting.roles.use("old") as policy:
+                    with self._policy() as policy:
                         told = policy.encode_text(text[rows].to(policy.device))
                         if shared is None:
                             shared = self._history(policy, told.select(torch.arange(0, told.batch, group)), owners, start)
                         latents = self._decode(policy, told, seeds[rows], shared, own, start)
                     parts.append(background.submit(self._scored, latents, prompts[rows], shared[0][own]))
             return Clips.join([part.result() for part in parts])
+
+    @contextmanager
+    def _policy(self) -> Iterator[CausalWan]:
+        """theta_old, without gradients and at the run's precision; scoring has its own thread, so none of this reaches it."""
+        setting = self.setting
+        with torch.no_grad(), setting.section("rollout"), setting.autocast(), setting.roles.use("old") as policy:
+            yield policy
 
     def _history(self, policy: CausalWan, told: TextStates, owners: list[int], start: int) -> History:
         return sample_history(policy, told, [stream_seed(seed, "history") for seed in owners], self.stream, start)

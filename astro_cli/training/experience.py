@@ -77,7 +77,7 @@ class ExperienceSource:
         seeds = [stream_seed(seed, "member", member) for seed in owners for member in range(group)]
         text = self.backbone.encode_text(prompts).to(self.setting.device)
         clips = self._roll_out(prompts, seeds, text, owners, asked.shared)
-        credit, at_risk = self._judge(step, clips, prompts, mine)
+        credit, at_risk = self._judge(step, clips, asked.prompts, mine)
         orders = [torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(owners)]
         batches = []
         for update, part in enumerate(torch.stack(orders).chunk(self.spec.updates, dim=1)):  # each sees every prompt, whichever process holds it
@@ -99,8 +99,11 @@ class ExperienceSource:
         self.metrics["window/start"] = float(start)
         return self.roller.candidates(prompts, seeds, text, owners, start)
 
-    def _judge(self, step: int, clips: Clips, prompts: list[str], mine: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the samples."""
+    def _judge(self, step: int, clips: Clips, asked: list[str], mine: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the samples.
+
+        `asked` holds the prompts of all processes, one per group.
+        """
         total_PG = torch.stack([clips.scores[key] * weight for key, weight in self.weights.items()]).sum(0).reshape(-1, self.spec.group)
         everyone_PG = self._gather(total_PG)
         logged_N = {key: self._gather(value) for key, value in clips.scores.items()}
@@ -111,7 +114,7 @@ class ExperienceSource:
         self.metrics |= describe_rewards(logged_N, everyone_PG, credit_PG) | describe_credit(credit_PG)
         self.metrics |= describe_disagreement(scores_N, self.primary)
         self._watch(everyone_PG, clips)
-        self._pick_samples(step, clips, prompts, total_PG.flatten())
+        self._pick_samples(step, clips, asked, everyone_PG.flatten())
         return credit, self._at_risk(scores_N)
 
     def _at_risk(self, scores_N: dict[str, torch.Tensor]) -> torch.Tensor | None:
@@ -145,14 +148,18 @@ class ExperienceSource:
         self.metrics["reward/motion"] = motion
         self.warning = self.watch.see(everyone_PG.mean().item(), motion)
 
-    def _pick_samples(self, step: int, clips: Clips, prompts: list[str], total: torch.Tensor) -> None:
-        """This process's best and worst clip, every `samples_every` epochs."""
+    def _pick_samples(self, step: int, clips: Clips, asked: list[str], total_N: torch.Tensor) -> None:
+        """The best and the worst clip of all processes, every `samples_every` epochs; only the main process, which writes them, gets them."""
         self.samples = []
         if not self.spec.samples_every or step % self.spec.samples_every:
             return
-        for name, row in (("best", int(total.argmax())), ("worst", int(total.argmin()))):
-            frames = self.backbone.decode(clips.latents[row : row + 1])[0]
-            self.samples.append(Sample(name, frames, prompts[row], total[row].item()))
+        rows, own = (int(total_N.argmax()), int(total_N.argmin())), len(clips.latents)
+        latents = self._gather(clips.latents[[row % own for row in rows]])  # two of every process, of which the owner's are the ones
+        if not self.accelerator.is_main_process:
+            return
+        for place, (name, row) in enumerate(zip(("best", "worst"), rows, strict=True)):
+            at = row // own * len(rows) + place
+            self.samples.append(Sample(name, self.backbone.decode(latents[at : at + 1])[0], asked[row // self.spec.group], total_N[row].item()))
 
     def _gather(self, value: torch.Tensor) -> torch.Tensor:
         gathered = self.accelerator.gather(value.to(self.accelerator.device))

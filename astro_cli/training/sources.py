@@ -5,7 +5,8 @@ Every draw is a function of (seed, stage, step, role, row), never of a loader's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -79,25 +80,51 @@ class ClipSource:
 
 
 class PromptSource:
-    """Prompts from the world's grammar, or from a file with one prompt a line: each line once, in a random order, before any comes again."""
+    """Prompts from the world's grammar, or from a file with one prompt a line.
 
-    def __init__(self, seed: int, encode_text: Callable[[list[str]], torch.Tensor], drop: float, path: str | None) -> None:
+    A file's lines come in a new order every epoch, each once. No line comes twice in a (global) batch that is no larger than the file, also where an
+    epoch ends within it.
+
+    Args:
+        every: cadence of the roles that do not ask in every step; their epochs count the steps in which they ask.
+    """
+
+    def __init__(
+        self, seed: int, encode_text: Callable[[list[str]], torch.Tensor], drop: float, path: str | None, every: Mapping[str, int] | None = None
+    ) -> None:
         self.seed, self.encode_text, self.drop = seed, encode_text, drop
         self.lines = read_prompts(Path(path)) if path is not None else None
+        self.every = every or {}
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
-        prompts = [draw_scene(seed, self.drop)[1] for seed in seeds] if self.lines is None else self._lines(self.lines, use, step, role, size)
+        if self.lines is None:
+            prompts = [draw_scene(seed, self.drop)[1] for seed in seeds]
+        else:
+            turn = step // self.every.get(role, 1)
+            prompts = [self.lines[line] for line in shuffled(len(self.lines), size, turn, self.seed, use, role)]
         return Batch(seeds, prompts, text_BMD=self.encode_text(prompts), shared=stream_seed(self.seed, use, step, role))
 
-    def _lines(self, lines: list[str], use: str, step: int, role: str, size: int) -> list[str]:
-        """Steps of one size walk through the file, shuffled anew each time it ends; the batch is the same on all processes, which share it out."""
-        found: list[str] = []
-        while len(found) < size:
-            turn, place = divmod(step * size + len(found), len(lines))
-            order = torch.randperm(len(lines), generator=stream(self.seed, use, role, "lines", turn)).tolist()
-            found += [lines[row] for row in order[place : place + size - len(found)]]
-        return found
+
+def shuffled(count: int, size: int, turn: int, *name: object) -> list[int]:
+    """The `turn`-th batch of `size` of `count` lines, which are permuted anew every epoch in the stream `name`; a function of its arguments alone."""
+    places = range(turn * size, (turn + 1) * size)
+    orders = {epoch: _epoch_order(count, size, epoch, *name) for epoch in range(places[0] // count, places[-1] // count + 1)}
+    return [orders[place // count][place % count] for place in places]
+
+
+def _epoch_order(count: int, size: int, epoch: int, *name: object) -> list[int]:
+    """A permutation of the lines in which those of the batch that the epoch before left open come last.
+
+    It depends on the epochs before, back to the last one that ended with a batch.
+    """
+    cycle = size // math.gcd(count, size)  # epochs until one ends with a batch
+    order: list[int] = []
+    for number in range(epoch - epoch % cycle, epoch + 1):
+        drawn = torch.randperm(count, generator=stream(*name, "lines", number)).tolist()
+        begun = set(order[count - min(count, number * count % size) :])
+        order = [line for line in drawn if line not in begun] + [line for line in drawn if line in begun]
+    return order
 
 
 def read_prompts(path: Path) -> list[str]:

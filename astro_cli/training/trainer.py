@@ -59,6 +59,7 @@ class Trainer:
         self.run, self.accelerator, self.watcher = run, accelerator, watcher
         self.timer, self.saved = SectionTimer(), SavedTensors()
         setting.section = self.timer
+        setting.autocast = lambda: accelerator.autocast()
         setting.mean = lambda value: average_metrics(accelerator, {"": value})[""]
         self.rows = 0  # rows in metrics.jsonl
         self.frames = 0  # latent frames that went through a loss in this step
@@ -122,7 +123,8 @@ class Trainer:
 
     def _source(self, name: str, spec: StageSpec, objective: Objective) -> Source:
         seed, data = self.recipe.seed, spec.data
-        prompts = PromptSource(seed, self.backbone.encode_text, data.drop, data.prompts)
+        every = {role: spec.optimizer(role).every for role in objective.trains}
+        prompts = PromptSource(seed, self.backbone.encode_text, data.drop, data.prompts, every)
         if objective.consumes == "frames":
             return FrameSource(seed)
         if objective.consumes == "latents":

@@ -10,9 +10,14 @@ import pytest
 import reward_folders
 import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from test_training import run
 from wan_folder import write_wan_folder
 
+from astro_cli.cache.kv import KVCache
+from astro_cli.models import lora
+from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.rewards.hpsv3 import HPSv3
 from astro_cli.training.experience import ExperienceSource
 
 SETS = (
@@ -78,3 +83,38 @@ def test_rl_on_wan_without_scorers_leaves_no_folder_and_says_where_they_belong(a
     assert str(tmp_path / "checkpoints" / "eval" / "HPSv3" / "HPSv3.safetensors") in error.replace("\n", "")
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_rl_at_bf16_rolls_out_in_bfloat16_and_keeps_adapters_and_scores_float32(arguments, tmp_path, monkeypatch, other_precision):
+    reward_folders.write_hpsv3(tmp_path / "checkpoints")
+    reward_folders.write_videoalign(tmp_path / "checkpoints")
+    caches, products, scoring = set(), set(), set()
+    make, forward, score = KVCache.__init__, CausalWan.forward, HPSv3.score
+
+    def seen_cache(self, **options):
+        make(self, **options)
+        caches.update(tensor.dtype for tensor in (*self.k, *self.v))
+
+    def seen_pass(self, x, *others, **options):
+        velocity = forward(self, x, *others, **options)
+        layer = lora.layers(self)[0]
+        rows = torch.zeros(1, layer.lora_A["default"].weight.shape[1])
+        products.add((x.dtype, None if velocity is None else velocity.dtype, layer.lora_A["default"](rows).dtype))
+        return velocity
+
+    def seen_score(self, *others):
+        scoring.add(torch.is_autocast_enabled("cpu"))
+        return score(self, *others)
+
+    monkeypatch.setattr(KVCache, "__init__", seen_cache)
+    monkeypatch.setattr(CausalWan, "forward", seen_pass)
+    monkeypatch.setattr(HPSv3, "score", seen_score)
+    assert run([*arguments, "--set", "runtime.precision=bf16"], monkeypatch) == 0
+    assert caches == {torch.bfloat16}
+    assert {x for x, _, _ in products} == {torch.float32}  # latents, and velocities with them, stay float32
+    assert {v for _, v, _ in products} <= {torch.float32, None}
+    assert {a for _, _, a in products} == {torch.bfloat16}  # every pass is under autocast, rollouts too
+    assert scoring == {False}
+    checkpoint = load_file(next((tmp_path / "run" / "checkpoints").glob("*/network-student.safetensors")))
+    final = load_file(tmp_path / "run" / "final" / "student.safetensors")
+    assert {value.dtype for value in (*checkpoint.values(), *final.values())} == {torch.float32}

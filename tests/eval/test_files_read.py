@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astro_cli.config.errors import RecordError
+from astro_cli.config.errors import IntegrityError
 from eval import store
 from eval.cells import Cells, refuse_mixed
 from eval.metrics import i2v_background, i2v_subject
@@ -89,7 +89,7 @@ def test_records_of_two_references_are_not_put_into_one_column(folder, tmp_path)
     flows(folder / "flows.npy", 5)
     run(folder, results, arm="other")
     cells = Cells(store.load_results(results), "wan")
-    with pytest.raises(RecordError, match="files_read"):
+    with pytest.raises(IntegrityError, match="files_read"):
         refuse_mixed("table", "epe", {arm: cells.find(arm, "epe", "test") for arm in ("arm", "other")})
     refuse_mixed("table", "brightness", {arm: cells.find(arm, "brightness", "test") for arm in ("arm", "other")})
 

@@ -80,3 +80,17 @@ def test_merged_weights_give_the_adapted_network(adapted):
     plain = CausalWan(TINY).eval()
     plain.load_state_dict(lora.merged_state(network, "default"))
     torch.testing.assert_close(forward(plain), forward(network), atol=1e-5, rtol=1e-5)
+
+
+def test_merging_into_a_bfloat16_base_keeps_changes_below_its_steps():
+    torch.manual_seed(0)
+    network = CausalWan(TINY).to(torch.bfloat16)
+    key = "blocks.0.attn1.to_q"
+    base = network.state_dict()[f"{key}.weight"].float()
+    lora.add_adapters(network, 1, 1, 0.0, NAMES, torch.Generator().manual_seed(1))
+    adapter = lora.adapter_state(network, "default")
+    adapter[f"{key}.lora_A.weight"].data.fill_(1.0)
+    adapter[f"{key}.lora_B.weight"].data.fill_(1e-5)  # scale 1: every weight + 1e-5; steps of bfloat16 at 0.1 are 5e-4
+    merged = lora.merged_state(network, "default")
+    torch.testing.assert_close(merged[f"{key}.weight"], base + 1e-5, atol=1e-8, rtol=0)
+    assert {value.dtype for value in merged.values()} == {torch.float32}

@@ -1,37 +1,69 @@
-"""Prompts of a file: each line once before any comes again, the same on all processes and after a resume."""
+"""Prompts from a file: distinct within a batch, each once an epoch, functions of the step alone; prompts of the grammar stay what they were."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from astro_cli.training.sources import PromptSource
-
-LINES = [f"prompt {number}" for number in range(10)]
+from astro_cli.training.sources import PromptSource, draw_scene, sample_seeds
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> PromptSource:
-    (tmp_path / "prompts.txt").write_text("\n".join(LINES))
-    return PromptSource(0, lambda prompts: torch.zeros(len(prompts), 1), 0.0, str(tmp_path / "prompts.txt"))
+def source(path: Path | None, every: dict[str, int] | None = None, seed: int = 0) -> PromptSource:
+    return PromptSource(seed, lambda prompts: torch.zeros(len(prompts), 1, 1), 0.0, None if path is None else str(path), every)
 
 
-def test_every_line_comes_once_before_any_comes_again(source: PromptSource) -> None:
-    seen = [prompt for step in range(5) for prompt in source.batch("nft", step, "prompts", 4).prompts]
-    assert sorted(seen[:10]) == sorted(seen[10:]) == LINES
-    assert seen[:10] != seen[10:]  # in another order
-    assert seen[:10] != LINES
+def file_of(folder: Path, count: int) -> Path:
+    path = folder / "prompts.txt"
+    path.write_text("\n".join(f"prompt {number}" for number in range(count)))
+    return path
 
 
-def test_a_batch_larger_than_the_file_repeats_lines_as_little_as_it_can(source: PromptSource) -> None:
-    prompts = source.batch("nft", 0, "prompts", 25).prompts
-    assert sorted(prompts[:10]) == sorted(prompts[10:20]) == LINES
-    assert len(set(prompts[20:])) == 5
+def draw(prompts: PromptSource, steps: range, size: int, role: str = "prompts") -> list[list[str]]:
+    return [prompts.batch("nft", step, role, size).prompts for step in steps]
 
 
-def test_a_step_draws_the_same_prompts_whenever_it_is_asked(source: PromptSource) -> None:
-    late = source.batch("nft", 7, "prompts", 4).prompts
-    assert source.batch("nft", 7, "prompts", 4).prompts == late
-    assert source.batch("other", 7, "prompts", 4).prompts != late
+@pytest.mark.parametrize(("count", "size"), [(200, 48), (50, 48), (48, 48), (7, 5), (9, 6), (3, 2), (1, 1)])
+def test_a_batch_has_no_prompt_twice_and_an_epoch_has_each_once(count, size, tmp_path):
+    batches = draw(source(file_of(tmp_path, count)), range(3 * count), size)
+    assert all(len(set(batch)) == size for batch in batches)
+    flat = [prompt for batch in batches for prompt in batch]
+    epochs = [flat[start : start + count] for start in range(0, len(flat), count)]
+    assert all(set(epoch) == set(flat) and len(epoch) == count for epoch in epochs)
+    assert len(epochs) == 3 * size
+
+
+def test_epochs_seeds_and_roles_have_orders_of_their_own(tmp_path):
+    path = file_of(tmp_path, 40)
+    prompts = source(path)
+    first, second = draw(prompts, range(2), 40)
+    assert first != second
+    assert draw(source(path, seed=1), range(1), 40) != [first]
+    assert draw(prompts, range(1), 40, "critic") != [first]
+
+
+def test_a_batch_is_the_same_whatever_was_drawn_before(tmp_path):
+    path = file_of(tmp_path, 7)
+    whole = draw(source(path), range(20), 5)
+    assert [draw(source(path), range(step, step + 1), 5)[0] for step in reversed(range(20))] == whole[::-1]
+
+
+def test_a_batch_larger_than_the_file_repeats_evenly(tmp_path):
+    for batch in draw(source(file_of(tmp_path, 3)), range(5), 8):
+        assert sorted(Counter(batch).values()) in ([2, 3, 3], [2, 2, 4])
+    flat = [prompt for batch in draw(source(file_of(tmp_path, 3)), range(3), 8) for prompt in batch]
+    assert Counter(flat) == {f"prompt {number}": 8 for number in range(3)}
+
+
+def test_a_role_that_asks_every_third_step_misses_no_prompt(tmp_path):
+    prompts = source(file_of(tmp_path, 6), {"student": 3})
+    assert {prompt for batch in draw(prompts, range(0, 9, 3), 2, "student") for prompt in batch} == {f"prompt {number}" for number in range(6)}
+
+
+def test_prompts_of_the_grammar_come_from_their_samples_seeds():
+    seeds = sample_seeds(0, "nft", 3, "prompts", 4)
+    batch = source(None).batch("nft", 3, "prompts", 4)
+    assert batch.seeds == seeds
+    assert batch.prompts == [draw_scene(seed, 0.0)[1] for seed in seeds]

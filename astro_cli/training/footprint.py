@@ -1,0 +1,75 @@
+"""How much memory a recipe is expected to need, part by part, before anything is loaded. Measures nothing.
+
+Counted are the weights of all that is loaded, what training keeps of trained weights, and the keys and values of the clips that are generated at
+once; not activations.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.recipe import Recipe
+from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.training.build import ADAPTERS, held_dtype, scored, wanted_roles
+
+BYTES_PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
+# Parameters of what Wan runs load beside the transformers, by the released configs; VideoAlign's and HPSv3's language heads are not loaded.
+UMT5_PARAMETERS = 5_680_910_336  # google/umt5-xxl, encoder: vocabulary 256384, width 4096, feed-forward 10240, 24 layers
+VAE_PARAMETERS = 126_892_531  # Wan 2.1: AutoencoderKLWan's defaults
+HPSV3_PARAMETERS = 7_748_610_610  # Qwen2-VL-7B without its language head (vocabulary 151658), RankNet head of two outputs
+VIDEOALIGN_PARAMETERS = 2_208_563_200  # Qwen2-VL-2B (vocabulary 151660), a linear head of one output
+SCORER_BYTES = 2  # both are run in bfloat16, their heads aside
+
+
+def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, int]:
+    """Bytes by part.
+
+    Args:
+        counts: (trainable, total) parameters per network, from `dry_run_counts`.
+    """
+    frozen, trained = 0, 0
+    for role, (trainable, total) in counts.items():
+        still = trainable * (len(ADAPTERS) - 1) if role == "student" and "old" in wanted_roles(recipe) else 0  # theta_old and theta_ref, float32
+        frozen += (total - trainable - still) * held_dtype(recipe, role).itemsize + still * torch.float32.itemsize
+        trained += trainable * BYTES_PER_TRAINED
+    parts = {"frozen weights": frozen, "trained weights and optimiser": trained}
+    return parts | _around(recipe) | _cache(recipe)
+
+
+def _around(recipe: Recipe) -> dict[str, int]:
+    """What stands around the transformers: the codec of `shapes`, or Wan's text encoder, VAE and the scorers of the rewards."""
+    if recipe.backbone == "shapes":
+        if "codec" in wanted_roles(recipe):
+            return {}  # counted as a network
+        with torch.device("meta"):
+            return {"codec": sum(p.numel() for p in ShapesCodec().parameters()) * torch.float32.itemsize}
+    parts = {"VAE": VAE_PARAMETERS * torch.float32.itemsize, "UMT5": UMT5_PARAMETERS * _text_bytes(recipe.base.codec)}
+    experiences = [stage.experience for name in recipe.order if (stage := recipe.stages[name]).experience is not None]
+    keys = {key for experience in experiences if experience is not None for key in scored(experience)}
+    parts |= {"HPSv3": HPSV3_PARAMETERS * SCORER_BYTES} if "vq" in keys else {}
+    return parts | ({"VideoAlign": VIDEOALIGN_PARAMETERS * SCORER_BYTES} if keys & {"mq", "ta"} else {})
+
+
+def _text_bytes(source: str | None) -> int:
+    """Bytes per parameter of the text encoder, which runs as stored: bfloat16 in the original file, float32 in diffusers' folder or where none is."""
+    from astro_cli.models.umt5 import FOLDER  # with transformers and diffusers: seconds that the embedded world does without
+    from astro_cli.models.wan_backbone import wan_folder
+
+    try:
+        folder = wan_folder(source)
+    except CheckpointError:
+        return torch.float32.itemsize  # a dry run needs no weights
+    return torch.float32.itemsize if (folder / FOLDER).is_dir() else torch.bfloat16.itemsize
+
+
+def _cache(recipe: Recipe) -> dict[str, int]:
+    """Keys and values of the videos that are generated at once, in the student's dtype: all of a video, or its window."""
+    config, video = recipe.model, recipe.video
+    stages = [recipe.stages[name] for name in recipe.order]
+    length = max((stage.experience.frames if stage.experience else None) or video.frames for stage in stages)
+    frames = min(recipe.cache.window or length, length)
+    tokens = (video.height // config.patch[0]) * (video.width // config.patch[1])
+    batch = max((stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages)
+    size = 2 * config.num_layers * frames * tokens * config.dim * held_dtype(recipe, "student").itemsize
+    return {f"cache of {batch} videos": size * batch}
