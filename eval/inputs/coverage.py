@@ -77,22 +77,23 @@ def _name(prompt: Prompt, index: int) -> str:
 
 def _same_index(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
     """Files that claim one index of one prompt: two endings, or two Unicode forms of one name."""
-    claims: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for entry in entries:
-        if entry.index is not None:
-            claims[entry.prompt_id, entry.index].append(entry.path.name)
-    double = [name for names in claims.values() if len(names) > 1 for name in names]
-    return about("error", folder, "index", "several files claim one index of one prompt", list(dict.fromkeys(double)), hint="keep one of each")
+    double = _claimed_twice((entry, entry.index) for entry in entries)
+    return about("error", folder, "index", "several files claim one index of one prompt", double, hint="keep one of each")
 
 
 def _same_seed(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
     """Files of one prompt that state one seed: samples of a prompt have seeds of their own."""
-    claims: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for entry in entries:
-        if entry.seed is not None:
-            claims[entry.prompt_id, entry.seed].append(entry.path.name)
-    double = [name for names in claims.values() if len(names) > 1 for name in names]
-    return about("warning", folder, "seed", "several videos of one prompt state one seed", list(dict.fromkeys(double)), hint="was the seed kept?")
+    double = _claimed_twice((entry, entry.seed) for entry in entries)
+    return about("warning", folder, "seed", "several videos of one prompt state one seed", double, hint="was the seed kept?")
+
+
+def _claimed_twice(claims: Iterable[tuple[Entry, int | None]]) -> list[str]:
+    """Names of the files of one prompt that share a number."""
+    names: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for entry, number in claims:
+        if number is not None:
+            names[entry.prompt_id, number].append(entry.path.name)
+    return list(dict.fromkeys(name for sharers in names.values() if len(sharers) > 1 for name in sharers))
 
 
 def same_bytes(folder: Path, opened: Iterable[Opened]) -> list[Finding]:

@@ -12,7 +12,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from astro_cli.__main__ import main
 from astro_cli.commands.doctor import OPTIONAL, doctor
 from astro_cli.commands.recipe import recipe_app
 from astro_cli.config import toml
@@ -20,23 +19,6 @@ from astro_cli.recipe import load_recipe
 
 RL = ("rl", "--recipe", "astrolabe_causal_shapes")
 HEAVY = ("torch", "numpy", "pandas", "diffusers", "peft", "accelerate", "transformers", "matplotlib")
-
-
-@pytest.fixture
-def astro(monkeypatch, capsys, tmp_path):
-    """Runs `astro ...` in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["astro", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return run
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +17,9 @@ FLICKER = "temporal-flickering"
 
 
 @pytest.fixture
-def astro(monkeypatch, capsys, tmp_path):
-    """Runs `astro eval ...` in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["astro", "eval", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        assert "Traceback" not in out + err
-        return (code if isinstance(code, int) else 0), out, err
-
-    return run
+def astro_eval(astro):
+    """Runs `astro eval ...` as `astro` does."""
+    return partial(astro, "eval")
 
 
 @pytest.fixture
@@ -48,8 +37,8 @@ def records(folder: Path) -> list[dict]:
     return [json.loads(line) for path in sorted((folder / "records").glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
-def test_a_folder_is_scored_and_recorded(astro, folder, tmp_path):
-    code, out, err = astro(FLICKER, str(folder), "--name", "mine", "--seed", "2")
+def test_a_folder_is_scored_and_recorded(astro_eval, folder, tmp_path):
+    code, out, err = astro_eval(FLICKER, str(folder), "--name", "mine", "--seed", "2")
     assert code == 0
     assert "temporal_flickering" in out
     assert "2/2" in out
@@ -60,45 +49,45 @@ def test_a_folder_is_scored_and_recorded(astro, folder, tmp_path):
     assert {"decoder", "scorer", "versions", "device", "seeds"} <= record["protocol"].keys()
 
 
-def test_missing_videos_exit_3_and_allow_partial_does_not(astro, folder, tmp_path):
+def test_missing_videos_exit_3_and_allow_partial_does_not(astro_eval, folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\na dog\na bird\n")
-    code, out, _ = astro(FLICKER, str(folder), "--name", "mine", "--prompts", str(prompts))
+    code, out, _ = astro_eval(FLICKER, str(folder), "--name", "mine", "--prompts", str(prompts))
     assert code == 3
     assert "partial (2/3)" in out
     assert not (tmp_path / "results" / "records").exists()
-    code, out, _ = astro(FLICKER, str(folder), "--name", "mine", "--prompts", str(prompts), "--allow-partial")
+    code, out, _ = astro_eval(FLICKER, str(folder), "--name", "mine", "--prompts", str(prompts), "--allow-partial")
     assert code == 0
     assert "temporal_flickering (partial)" in out
 
 
-def test_another_protocol_exits_4(astro, folder):
-    assert astro(FLICKER, str(folder), "--name", "mine")[0] == 0
+def test_another_protocol_exits_4(astro_eval, folder):
+    assert astro_eval(FLICKER, str(folder), "--name", "mine")[0] == 0
     (folder / "a dog-0.mp4").unlink()
-    code, _, err = astro(FLICKER, str(folder), "--name", "mine")
+    code, _, err = astro_eval(FLICKER, str(folder), "--name", "mine")
     assert code == 4
     assert "prompts 2, now 1" in err
     assert "hint: " in err
 
 
-def test_limit_says_that_tables_leave_it_out(astro, folder):
-    code, _, err = astro(FLICKER, str(folder), "--name", "mine", "--limit", "1")
+def test_limit_says_that_tables_leave_it_out(astro_eval, folder):
+    code, _, err = astro_eval(FLICKER, str(folder), "--name", "mine", "--limit", "1")
     assert code == 0
     assert "limited to 1 prompts" in err
 
 
-def test_suites_whose_scorers_are_not_ready_say_what_is_missing(astro, folder, tmp_path, monkeypatch):
+def test_suites_whose_scorers_are_not_ready_say_what_is_missing(astro_eval, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "none"))
-    code, out, err = astro("hpsv3", str(folder), "--name", "mine")
+    code, out, err = astro_eval("hpsv3", str(folder), "--name", "mine")
     assert (code, out) == (2, "")
     assert "hpsv3: not ready" in err
     assert str(tmp_path / "none") in err
 
 
-def test_partial_suites_name_what_does_not_run(astro, folder, tmp_path, monkeypatch):
+def test_partial_suites_name_what_does_not_run(astro_eval, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "none"))
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "none"))
-    code, out, err = astro("vbench-long-custom", str(folder), "--name", "mine")
+    code, out, err = astro_eval("vbench-long-custom", str(folder), "--name", "mine")
     assert code == 3
     assert "not run: imaging_quality: needs" in err
     assert "partial (1/7)" in out  # the quality total
@@ -113,8 +102,8 @@ def test_partial_suites_name_what_does_not_run(astro, folder, tmp_path, monkeypa
     ((FLICKER, "videos", "--name", "a", *("--set", "temporal_flickering.static_filter=false") * 2), "is set twice"),
     ((FLICKER, "videos", "--name", "a", "--set", "temporal_flickering.static=false"), "did you mean 'static_filter'?"),
 ])  # fmt: skip
-def test_what_is_refused(arguments, says, astro, folder, tmp_path):
-    code, out, err = astro(*arguments)
+def test_what_is_refused(arguments, says, astro_eval, folder, tmp_path):
+    code, out, err = astro_eval(*arguments)
     assert code == 2
     assert err.startswith("error: ")
     assert says in err
@@ -122,99 +111,99 @@ def test_what_is_refused(arguments, says, astro, folder, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_a_truncated_video_is_named(astro, folder):
+def test_a_truncated_video_is_named(astro_eval, folder):
     path = folder / "a cat-0.mp4"
     path.write_bytes(path.read_bytes()[:300])
-    code, _, err = astro(FLICKER, str(folder), "--name", "mine")
+    code, _, err = astro_eval(FLICKER, str(folder), "--name", "mine")
     assert code == 2
     assert "a cat-0.mp4" in err
 
 
-def test_an_empty_folder_is_named(astro, tmp_path):
+def test_an_empty_folder_is_named(astro_eval, tmp_path):
     (tmp_path / "empty").mkdir()
-    code, _, err = astro(FLICKER, "empty", "--name", "mine")
+    code, _, err = astro_eval(FLICKER, "empty", "--name", "mine")
     assert code == 2
     assert "no videos" in err
 
 
-def test_compare_prints_a_table_and_json(astro, folder):
+def test_compare_prints_a_table_and_json(astro_eval, folder):
     for name in ("a", "b"):
-        assert astro(FLICKER, str(folder), "--name", name)[0] == 0
-    code, out, _ = astro("compare", "a", "b")
+        assert astro_eval(FLICKER, str(folder), "--name", name)[0] == 0
+    code, out, _ = astro_eval("compare", "a", "b")
     assert code == 0
     assert "win rate" in out
-    code, out, _ = astro("compare", "a", "b", "--format", "json")
+    code, out, _ = astro_eval("compare", "a", "b", "--format", "json")
     (row,) = json.loads(out)["metrics"]
     assert (row["difference"], row["win_rate"], row["n"]) == (0.0, 0.5, 2)  # the same videos: all ties
 
 
-def test_judgements_are_printed(astro, tmp_path):
+def test_judgements_are_printed(astro_eval, tmp_path):
     (tmp_path / "g.csv").write_text("verdict\n" + "G\n" * 34 + "S\n" * 48 + "B\n" * 18)
-    code, out, _ = astro("gsb", "g.csv")
+    code, out, _ = astro_eval("gsb", "g.csv")
     assert code == 0
     assert "65.4%" in out
     assert "58.0%" in out
-    (row,) = json.loads(astro("gsb", "g.csv", "--format", "json")[1])
+    (row,) = json.loads(astro_eval("gsb", "g.csv", "--format", "json")[1])
     assert (row["good"], row["margin"]) == (34, 0.16)
     (tmp_path / "l.csv").write_text("criterion,score\nmotion,4\nmotion,2\n")
-    found = json.loads(astro("likert", "l.csv", "--scale", "1-4", "--format", "json")[1])
+    found = json.loads(astro_eval("likert", "l.csv", "--scale", "1-4", "--format", "json")[1])
     assert [(row["mean"], row["n"], row["share"]) for row in found["arms"]] == [(3.0, 2, 0.5)]
     assert found["pairs"] == []
 
 
-def test_ratings_of_two_arms_are_compared(astro, tmp_path):
+def test_ratings_of_two_arms_are_compared(astro_eval, tmp_path):
     rows = "".join(f"{arm},motion,v{item},{score}\n" for arm, score in (("ours", 4), ("base", 3)) for item in range(5))
     (tmp_path / "l.csv").write_text("arm,criterion,item,score\n" + rows)
-    code, out, _ = astro("likert", "l.csv", "--scale", "1-4", "--threshold", "4")
+    code, out, _ = astro_eval("likert", "l.csv", "--scale", "1-4", "--threshold", "4")
     assert code == 0
     assert "4 or more" in out
     assert "0.0625" in out  # 2 / 2^5
-    (pair,) = json.loads(astro("likert", "l.csv", "--scale", "1-4", "--format", "json")[1])["pairs"]
+    (pair,) = json.loads(astro_eval("likert", "l.csv", "--scale", "1-4", "--format", "json")[1])["pairs"]
     assert (pair["arm"], pair["other"], pair["wins"], pair["p"]) == ("ours", "base", 5, 0.0625)
-    code, _, err = astro("likert", "l.csv", "--scale", "1-4", "--threshold", "5")
+    code, _, err = astro_eval("likert", "l.csv", "--scale", "1-4", "--threshold", "5")
     assert (code, "--threshold: 5" in err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["[/red]", "[bold]", ":cat:"])
-def test_names_are_printed_as_they_are(name, astro, folder, tmp_path):
+def test_names_are_printed_as_they_are(name, astro_eval, folder, tmp_path):
     (tmp_path / "g.csv").write_text(f"criterion,verdict\n{name},G\n")
-    assert name in astro("gsb", "g.csv")[1]
+    assert name in astro_eval("gsb", "g.csv")[1]
     rows = "".join(f"{arm},{name},v1,{score}\n" for arm, score in ((name, 4), ("base", 3)))
     (tmp_path / "l.csv").write_text("arm,criterion,item,score\n" + rows)
-    assert astro("likert", "l.csv")[1].count(name) == 5  # arm and criterion: two rows of one table, one of the other
+    assert astro_eval("likert", "l.csv")[1].count(name) == 5  # arm and criterion: two rows of one table, one of the other
     for arm in (name, "base"):
-        assert astro(FLICKER, str(folder), "--name", arm)[0] == 0
-    assert name in astro("compare", name, "base")[1]
+        assert astro_eval(FLICKER, str(folder), "--name", arm)[0] == 0
+    assert name in astro_eval("compare", name, "base")[1]
 
 
-def test_file_names_are_printed_as_they_are(astro, tmp_path):
+def test_file_names_are_printed_as_they_are(astro_eval, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a [red]cat:dog:-0.mp4").write_bytes(b"no video")
-    assert "[red]cat:dog:" in astro("check", "videos")[1]
+    assert "[red]cat:dog:" in astro_eval("check", "videos")[1]
 
 
-def test_throughput_comes_from_sidecars(astro, folder, tmp_path):
-    code, _, err = astro("throughput", str(folder), "--name", "mine")
+def test_throughput_comes_from_sidecars(astro_eval, folder, tmp_path):
+    code, _, err = astro_eval("throughput", str(folder), "--name", "mine")
     assert code == 3
     assert "not stated beside the video" in err
     for name in ("a cat-0", "a dog-0"):
         facts = {"video": f"{name}.mp4", "prompt": name[:5], "seed": 0, "frames": 4, "fps": 8, "switches": [], "frames_per_second": 17.5}
         (folder / f"{name}.json").write_text(json.dumps(facts))
-    code, out, _ = astro("throughput", str(folder), "--name", "mine")
+    code, out, _ = astro_eval("throughput", str(folder), "--name", "mine")
     assert code == 0
     assert "17.5" in out
     assert records(tmp_path / "results")[0]["scores"] == [17.5, 17.5]
 
 
-def test_the_group_lists_suites(astro):
-    code, out, _ = astro("--help")
+def test_the_group_lists_suites(astro_eval):
+    code, out, _ = astro_eval("--help")
     assert code == 0
     assert all(name in out for name in ("shapes", "vbench-long", "compare", "ingest", "check"))
-    assert "--arm" in astro("shapes", "--help")[1]
-    assert "--seed-from" in astro("vbench", "--help")[1]
+    assert "--arm" in astro_eval("shapes", "--help")[1]
+    assert "--seed-from" in astro_eval("vbench", "--help")[1]
 
 
-def test_official_results_reach_the_table(astro, tmp_path, capsys):
+def test_official_results_reach_the_table(astro_eval, tmp_path, capsys):
     """VBench's own file with all sixteen dimensions on its real prompts; values of Reward Forcing, Tables 6 and 7, Self Forcing."""
     pytest.importorskip("vbench")
     from eval.prompt_sets.catalog import prompt_set
@@ -234,7 +223,7 @@ def test_official_results_reach_the_table(astro, tmp_path, capsys):
             videos = results.setdefault(name, [published[name] / 100, []])[1]
             videos += [{"video_path": f"/data/{prompt.text}-{index}.mp4", "video_results": score} for index in range(5)]
     (tmp_path / "x_eval_results.json").write_text(json.dumps(results))
-    code, _, err = astro("ingest", "x_eval_results.json", "--suite", "vbench", "--name", "astrolabe_causal")
+    code, _, err = astro_eval("ingest", "x_eval_results.json", "--suite", "vbench", "--name", "astrolabe_causal")
     assert (code, err) == (0, "")
     totals = {record["metric"]: float(np.nanmean(np.array(record["scores"], dtype=float))) for record in records(tmp_path / "results")}
     assert totals["total"] == pytest.approx(83.80, abs=0.01)

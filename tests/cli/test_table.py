@@ -12,27 +12,10 @@ from pathlib import Path
 import pytest
 
 import eval.verify
-from astro_cli.__main__ import main
 from eval.published import list_tables, load_table
 from eval.store import Record, append, record_path
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def astro(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Runs `astro ...` in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["astro", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return run
 
 
 def put(results: Path, arm: str, value: float, **changes: object) -> None:

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import typer
 
 from astro_cli import __main__
-from astro_cli.__main__ import main
 
 FLICKER = ("eval", "temporal-flickering")
-
-
-@pytest.fixture
-def astro(monkeypatch, capsys, tmp_path):
-    """Runs `astro ...` in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["astro", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize(
