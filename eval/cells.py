@@ -77,13 +77,14 @@ def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:
     firsts = [(name, next(iter(by_seed.values()))) for name, by_seed in cells.items() if by_seed]
     for name, record in firsts[1:]:
         if record.conditions != firsts[0][1].conditions:
-            what = f"mixes protocols: {firsts[0][0]} has {_differs(firsts[0][1], record)}, {name} has {_differs(record, firsts[0][1])}"
+            what = f"mixes protocols: {firsts[0][0]} has {differs(firsts[0][1], record)}, {name} has {differs(record, firsts[0][1])}"
             raise IntegrityError(where, key, what, hint=EVALUATE_AGAIN)
 
 
-def _differs(record: Record, other: Record) -> str:
-    """What of the record's conditions is not the other's."""
-    differing = [f"{key} {record.protocol.get(key)}" for key in record.condition_keys if record.protocol.get(key) != other.protocol.get(key)]
+def differs(record: Record, other: Record, keys: Iterable[str] | None = None) -> str:
+    """What of the record's conditions is not the other's; of `keys`, by default all."""
+    compared = record.condition_keys if keys is None else keys
+    differing = [f"{key} {record.protocol.get(key)}" for key in compared if record.protocol.get(key) != other.protocol.get(key)]
     if record.prompt_set_hash != other.prompt_set_hash:
         differing.append(f"prompt set {record.prompt_set_hash}")
     return ", ".join(differing)

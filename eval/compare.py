@@ -5,18 +5,17 @@ Dimensions: S seeds, P prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import IntegrityError, RecordError, did_you_mean
-from eval.cells import EVALUATE_AGAIN, BySeed, Cells, paired
+from eval.cells import EVALUATE_AGAIN, BySeed, Cells, differs, paired
 from eval.stats import independent_units, paired_difference
 from eval.store import BACKBONES, Backbone, Direction, Record, load_results
 
-OTHER_PROTOCOL = "other prompts, seeds or protocol"
 HALF = 0.5  # of a win: a tie
 
 
@@ -83,19 +82,22 @@ def compare(arm_a: str, a: Iterable[Record], arm_b: str, b: Iterable[Record]) ->
         for benchmark, metric in sorted(shared):
             by_seed = [found.find(arm, metric, benchmark) for found, arm in zip(cells, (arm_a, arm_b), strict=True)]
             if all(by_seed):
-                rows.append(_compare(benchmark, backbone, metric, *by_seed))
+                rows.append(_compare(benchmark, backbone, metric, dict(zip(("A", "B"), by_seed, strict=True))))
     if not rows:
         raise RecordError("compare", f"{arm_a}, {arm_b}", "share no metric of a whole evaluation", hint="evaluate both under the same suite")
     if all(row.note for row in rows):
-        raise IntegrityError("compare", f"{arm_a}, {arm_b}", f"nothing can be compared: {OTHER_PROTOCOL}", hint=EVALUATE_AGAIN)
+        raise IntegrityError(
+            "compare", f"{arm_a}, {arm_b}", f"nothing can be compared: {'; '.join(dict.fromkeys(row.note for row in rows))}", hint=EVALUATE_AGAIN
+        )
     return rows
 
 
-def _compare(benchmark: str, backbone: Backbone, metric: str, a: BySeed, b: BySeed) -> Comparison:
+def _compare(benchmark: str, backbone: Backbone, metric: str, sides: Mapping[str, BySeed]) -> Comparison:
+    a, b = sides.values()
     direction = next(iter(a.values())).direction
     pair = paired(a, b)
     if pair is None:
-        return Comparison(benchmark=benchmark, backbone=backbone, metric=metric, direction=direction, note=OTHER_PROTOCOL)
+        return Comparison(benchmark=benchmark, backbone=backbone, metric=metric, direction=direction, note=_why_not(sides))
     a_SP, b_SP = pair
     difference_SP = b_SP - a_SP
     interval = paired_difference(a_SP, b_SP)
@@ -106,6 +108,22 @@ def _compare(benchmark: str, backbone: Backbone, metric: str, a: BySeed, b: BySe
         win_rate=win_rate(difference_SP[~absent_SP], direction),
         n=int((~absent_SP).sum()), prompts=independent_units(difference_SP), seeds=interval.n,
     )  # fmt: skip
+
+
+def _why_not(sides: Mapping[str, BySeed]) -> str:
+    """What keeps two sides from being paired, with what each has."""
+    (name_a, a), (name_b, b) = sides.items()
+    shared = sorted(a.keys() & b.keys())
+    if not shared:
+        return f"no seed of both: {name_a} has {_listed(a)}, {name_b} has {_listed(b)}"
+    first, second = a[shared[0]], b[shared[0]]
+    if first.conditions != second.conditions:
+        return f"another protocol: {name_a} has {differs(first, second)}, {name_b} has {differs(second, first)}"
+    return "no prompt has a score in both"
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def win_rate(differences: np.ndarray, direction: Direction) -> float:

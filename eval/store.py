@@ -21,7 +21,7 @@ Direction = Literal["up", "down"]
 BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 # What makes two records of one metric comparable. Package versions stay out: they differ between the seeds of a long study.
 # The last four are a learned scorer's: normalisation, gray frames, position ids, and which weights.
-CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts", "norm", "grayscale", "positions", "scorer")
+CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts", "samples_per_prompt", "norm", "grayscale", "positions", "scorer")
 # Numbers of these metrics depend on the machine, so the device is one of their conditions; what was measured lies beside each video.
 HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
 DEVICE, FILES_READ = "device", "files_read"  # of the protocol; the second: hash of references and start images

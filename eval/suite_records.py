@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -12,7 +13,9 @@ from typing import Any
 
 from astro_cli.config.errors import IntegrityError, RecordError
 from eval import store
-from eval.metrics.base import Sample
+from eval.inputs.check import differing
+from eval.inputs.requirements import Requirements
+from eval.metrics.base import MetricInfo, Sample
 from eval.outcomes import Order, Outcome
 from eval.scoring import contents
 from eval.sidecars import sidecar
@@ -21,7 +24,7 @@ from eval.suites import Suite
 
 BACKBONE: store.Backbone = "wan"  # videos that are scored from files are natural ones, whoever made them
 PACKAGES = ("av", "decord", "opencv-python-headless", "open-clip-torch", "torchvision", "transformers", "vbench")
-CONFIG_CONDITIONS = ("norm", "grayscale", "positions")  # of a scorer's configuration, by themselves among a record's conditions
+CONFIG_CONDITIONS = ("grayscale", "positions")  # of a scorer's configuration, by themselves among a record's conditions
 UNKNOWN = "unknown"
 
 
@@ -37,13 +40,19 @@ class Filing:
     def __init__(
         self, results: Path, name: str, arm: str, seed: int, order: Order, common: Mapping[str, Any], samples: Sequence[Sample] = (),
     ) -> None:  # fmt: skip
-        self.path, self.benchmark, self.arm, self.seed = store.record_path(results, name), name, checked_arm(arm), seed
+        self.path, self.benchmark, self.arm, self.seed = store.record_path(checked_results(results), name), name, checked_arm(arm), seed
         self.order, self.common, self.samples, self.made = order, common, samples, _provenance(samples)
 
     @classmethod
-    def of_videos(cls, results: Path, name: str, suite: Suite, arm: str, seed: int, samples: Sequence[Sample], order: Order, decoder: str) -> Filing:
-        """With the protocol of these videos."""
-        return cls(results, name, arm, seed, order, _of_videos(suite, samples, order) | {"decoder": decoder}, samples)
+    def of_videos(
+        cls, results: Path, suite: Suite, needs: Requirements, arm: str, seed: int, samples: Sequence[Sample], order: Order, decoder: str
+    ) -> Filing:
+        """With the protocol of these videos, and in what they are not as the suite's published run has them."""
+        unlike = sorted({finding.key for finding in differing(samples, needs) if finding.severity == "error"})
+        common = _of_videos(suite, samples, order) | {"decoder": decoder, "unlike_published": unlike}
+        if needs.published is not None and "prompts" not in unlike:
+            common["prompt_set"] = needs.published.name
+        return cls(results, needs.suite, arm, seed, order, common, samples)
 
     def check(self, slots: Iterable[Slot]) -> None:
         """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared with none.
@@ -55,8 +64,8 @@ class Filing:
             return
         held = self._own()
         for slot in slots:
-            for key in slot.metrics:
-                if key in held and (wrong := self._differences(held[key], _slot_protocol(slot))):
+            for key, info in slot.metrics.items():
+                if key in held and (wrong := self._differences(held[key], _slot_protocol(slot, info))):
                     what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
                     raise IntegrityError(self.path, f"seed {self.seed}", what, hint="give these videos another --name, or use another --results")
 
@@ -82,11 +91,11 @@ class Filing:
         """Append a record per complete metric that is not recorded already; returns their names."""
         held = {record.key: record for record in self._held(limited=self.order.limit is not None)}
         environment, found, written = _environment(self.seed), list(outcomes), list[str]()
-        parts = sorted({_slot_protocol(outcome.slot)["scorer"] for outcome in found if outcome.slot}) or self.common.get("scorer")
+        parts = sorted({_scorer(outcome.slot) for outcome in found if outcome.slot}) or self.common.get("scorer")
         for outcome in (*found, *totals):
             if outcome.scores is None or all(score is None for score in outcome.scores):
                 continue
-            scorer = _slot_protocol(outcome.slot) if outcome.slot else {"scorer": parts, "linearised": outcome.parts == "metrics"}
+            scorer = _slot_protocol(outcome.slot, outcome.info) if outcome.slot else {"scorer": parts, "linearised": outcome.parts == "metrics"}
             scorer |= self._files_read([outcome.slot] if outcome.slot else [part.slot for part in found if part.slot])
             record = self._record(outcome, scorer, environment)
             old = held.get(record.key)
@@ -138,6 +147,22 @@ def checked_arm(name: str) -> str:
     return name
 
 
+def checked_results(results: Path) -> Path:
+    """The folder of records, which need not be there yet.
+
+    Raises:
+        RecordError: it cannot be made or written: there is a file in its place, or no permission.
+    """
+    hint = "name a folder; it is made where it is not there"
+    for wanted in (results / "records", results / "samples"):
+        there = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+        if not there.is_dir():
+            raise RecordError("--results", str(results), f"{there} is a file", hint=hint)
+        if not os.access(there, os.W_OK):
+            raise RecordError("--results", str(results), f"{there} cannot be written", hint=hint)
+    return results
+
+
 def _of_videos(suite: Suite, samples: Sequence[Sample], order: Order) -> dict[str, Any]:
     infos, hashes = [sample.info for sample in samples], sorted(sample.video_hash for sample in samples)
     return {
@@ -155,10 +180,14 @@ def _content(record: store.Record) -> tuple[Any, ...]:
     return record.scores, record.conditions, record.protocol.get("videos"), record.protocol.get(store.FILES_READ)
 
 
-def _slot_protocol(slot: Slot) -> dict[str, Any]:
+def _scorer(slot: Slot) -> str:
+    return f"{slot.use.scorer}-{slot.config_hash}-{slot.weights_hash}"
+
+
+def _slot_protocol(slot: Slot, info: MetricInfo) -> dict[str, Any]:
     config = slot.config.model_dump(mode="json")
     conditions = {key: config[key] for key in CONFIG_CONDITIONS if key in config}
-    return {"scorer": f"{slot.use.scorer}-{slot.config_hash}-{slot.weights_hash}", "config": config, **conditions}
+    return {"scorer": _scorer(slot), "config": config, **conditions} | ({"norm": info.norm} if info.norm else {})
 
 
 def _one(values: Iterable[Any]) -> Any:

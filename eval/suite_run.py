@@ -9,13 +9,16 @@ from pathlib import Path
 
 from astro_cli.config.errors import RecordError
 from eval import inputs, pool
+from eval.inputs.check import differing
+from eval.inputs.entries import Finding
+from eval.inputs.requirements import Requirements, of_suite
 from eval.metrics.base import Frame, Sample
 from eval.outcomes import Order, Outcome, applies, order_of, outcomes, within
 from eval.prompt_sets.catalog import prompt_set
 from eval.samples import SampleStore
 from eval.scoring import Failure, plan
 from eval.slots import Slot, slots
-from eval.suite_records import Filing, checked_arm
+from eval.suite_records import Filing, checked_arm, checked_results
 from eval.suites import Suite, load_suite
 from eval.totals import totals
 from eval.video.decode import Backend, decoder_version, frames
@@ -79,11 +82,14 @@ class Report:
 
 @dataclass
 class Progress:
-    """Whom to tell: `read` hears of files opened, `begin` how many videos there are to score, `step` of each as it is done."""
+    """Whom to tell: `read` hears of files opened, `warn` of videos unlike the others or the suite's published run, `begin` how many videos there are
+    to score, `step` of each as it is done.
+    """
 
     read: Callable[[int, int], None] = field(default=lambda done, total: None)
     begin: Callable[[int], None] = field(default=lambda total: None)
     step: Callable[[], None] = field(default=lambda: None)
+    warn: Callable[[Finding], None] = field(default=lambda finding: None)
 
 
 def evaluate(request: Request, progress: Progress) -> Report:
@@ -93,6 +99,7 @@ def evaluate(request: Request, progress: Progress) -> Report:
         AstroError: nothing to score, a scorer asked for by name that is not ready, or records of the arm under another protocol.
     """
     checked_arm(request.arm)
+    checked_results(request.results)
     suite = load_suite(request.suite)
     wanted = slots(suite, request.overrides, request.metrics)
     ready, not_run = _ready(wanted, named=bool(request.metrics))
@@ -103,13 +110,16 @@ def evaluate(request: Request, progress: Progress) -> Report:
     if not samples:
         raise RecordError(request.folder, "", "no videos", hint="expected a folder of videos; `astro eval check` says more")
     order = order_of(suite, samples, prompts, request.limit, 1 if request.seed is None else None)
-    filings = _filings(request, suite, samples, order, decoder)
+    needs = of_suite(suite, request.suite, prompts)
+    filings = _filings(request, suite, needs, samples, order, decoder)
     for filing in filings:
         filing.check(ready)
     counted = [sample for filing in filings for sample in filing.samples]
     if not counted:
         what = f"none of the {len(samples)} videos is of this prompt set with an index that counts, from 0"
         raise RecordError(request.folder, named or "prompts", what, hint="see `astro eval check`")
+    for finding in differing(counted, needs):
+        progress.warn(finding)
     kept = SampleStore(request.results, request.suite)
     kept.load(slot.name for slot in ready)
     works = plan(counted, ready, kept, partial(applies, suite))
@@ -140,7 +150,7 @@ def _ready(wanted: Sequence[Slot], *, named: bool) -> tuple[list[Slot], dict[str
     return [slot for slot in wanted if slot.name not in lacks], lacks
 
 
-def _filings(request: Request, suite: Suite, samples: list[Sample], order: Order, decoder: str) -> list[Filing]:
+def _filings(request: Request, suite: Suite, needs: Requirements, samples: list[Sample], order: Order, decoder: str) -> list[Filing]:
     """One per seed whose records are kept apart."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -155,7 +165,7 @@ def _filings(request: Request, suite: Suite, samples: list[Sample], order: Order
             raise RecordError(sample.path, "seed", what, hint="correct it, or leave the option out")
         group.append(sample)
     return [
-        Filing.of_videos(request.results, request.suite, suite, request.arm, seed, within(group, order), order, decoder)
+        Filing.of_videos(request.results, suite, needs, request.arm, seed, within(group, order), order, decoder)
         for seed, group in sorted(groups.items())
     ]
 

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 class Protocol(Config):
-    """What the videos of a published run of this suite are like. Recorded, and checked before scoring; None: any."""
+    """What the videos of a published run of this suite are like. Recorded, and checked before scoring; None: any.
+
+    Attributes:
+        prompts: prompt set of the published run, where the suite takes any prompts; looked up only where its list is here.
+    """
 
     fps: float | None = None
     frames: int | None = None
     resolution: tuple[int, int] | None = None  # width, height
     seconds: float | None = None
+    prompts: str | None = None
 
 
 class Use(Config):

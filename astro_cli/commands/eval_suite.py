@@ -16,11 +16,13 @@ from astro_cli.config.errors import EXIT_PARTIAL
 from eval.suites import load_suite
 
 if TYPE_CHECKING:
+    from eval.inputs.entries import Finding
     from eval.outcomes import Outcome
     from eval.suite_run import Report, Request
 
 FAILURES_SHOWN = 10
 TABLE_WIDTH = 160  # columns where stdout is no terminal
+FRACTION, PERCENT = "0..1", 100
 ARROWS = {"up": "higher is better", "down": "lower is better"}
 
 
@@ -85,7 +87,11 @@ def run(request: Request, *, allow_partial: bool) -> None:
         def begin(total: int) -> None:
             progress.reset(bar, total=total, description=request.suite, rate="")
 
-        report = suite_run.evaluate(request, suite_run.Progress(read, begin, step))
+        def warn(finding: Finding) -> None:
+            console.print(f"warning: {finding.file}: {finding.key}: {finding.what}", soft_wrap=True)
+            console.print(f"hint: {finding.hint}", soft_wrap=True)
+
+        report = suite_run.evaluate(request, suite_run.Progress(read, begin, step, warn))
     show(report, console, allow_partial=allow_partial)
     if not report.complete and not allow_partial:
         raise typer.Exit(EXIT_PARTIAL)
@@ -110,11 +116,18 @@ def show(report: Report, console: Console, *, allow_partial: bool) -> None:
     console.print(f"{report.scored} scores made, {report.reused} kept from before; records written: {written}")
 
 
+def unit(name: str, scale: float) -> str:
+    """The unit of what is shown; fractions x 100 are percent."""
+    if (name, scale) == (FRACTION, PERCENT):
+        return "percent"
+    return name if scale == 1 else f"{name} x {scale:g}"
+
+
 def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
     """metric, value, interval, coverage, unit, direction."""
     from eval.stats import cluster_bootstrap
 
-    tail = [outcome.coverage, outcome.info.unit + (f" x {outcome.scale:g}" if outcome.scale != 1 else ""), ARROWS[outcome.info.direction]]
+    tail = [outcome.coverage, unit(outcome.info.unit, outcome.scale), ARROWS[outcome.info.direction]]
     if outcome.scores is None:
         mean = f"{outcome.mean:.4f}" if allow_partial and outcome.mean is not None else ""
         name, value = (f"{outcome.key} (partial)", mean) if mean else (outcome.key, f"partial ({outcome.coverage})")

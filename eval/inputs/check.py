@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.inputs.coverage import coverage, same_bytes
+from eval.inputs.coverage import coverage, published, repeated, same_bytes
 from eval.inputs.entries import Entry, Finding, Listing
 from eval.inputs.requirements import Requirements
 from eval.inputs.samples import Progress, broken, list_folder, open_all
-from eval.inputs.uniform import cut_short, late_segments, lengths, uniform
+from eval.inputs.uniform import cut_short, late_segments, lengths, uniform, without_switches
 from eval.metrics.base import Sample
 
 
@@ -58,14 +58,24 @@ def examine(source: Path | Sequence[Sample], needs: Requirements, *, quick: bool
         *listing.findings,
         *broken(folder, opened),
         *coverage(folder, entries, needs),
+        *repeated(needs),
+        *published(folder, entries, needs),
         *same_bytes(folder, opened),
         *uniform(folder, infos, needs),
         *lengths(folder, infos, needs),
+        *without_switches(folder, entries, needs),
         *late_segments(entries, infos),
         *cut_short(folder, entries, infos),
     ]
     findings.sort(key=lambda finding: finding.severity != "error")
     return Checked(listing.kind, len(opened), len({entry.prompt_id for entry in entries}), tuple(findings))
+
+
+def differing(samples: Sequence[Sample], needs: Requirements) -> list[Finding]:
+    """How samples that are about to be scored differ from one another and, an error each, from the suite's published run. Opens no file."""
+    listing, infos = _listing(samples), {sample.path: sample.info for sample in samples}
+    unlike = [*lengths(listing.folder, infos, needs), *published(listing.folder, listing.entries, needs)]
+    return [*uniform(listing.folder, infos, needs), *(finding for finding in unlike if finding.severity == "error"), *repeated(needs)]
 
 
 def _listing(samples: Sequence[Sample]) -> Listing:

@@ -10,7 +10,7 @@ from astro_cli.config.errors import did_you_mean
 from eval.inputs.entries import Entry, Finding, InputError, about
 from eval.inputs.requirements import Requirements
 from eval.inputs.samples import Opened
-from eval.prompt_sets import Prompt, PromptSet
+from eval.prompt_sets import NAMES, Prompt, PromptSet
 from eval.prompt_sets.base import nfc
 
 NAME_BYTES = 255  # of a file's name, on the usual file systems
@@ -94,6 +94,44 @@ def _claimed_twice(claims: Iterable[tuple[Entry, int | None]]) -> list[str]:
         if number is not None:
             names[entry.prompt_id, number].append(entry.path.name)
     return list(dict.fromkeys(name for sharers in names.values() if len(sharers) > 1 for name in sharers))
+
+
+def published(folder: Path, entries: Iterable[Entry], needs: Requirements) -> list[Finding]:
+    """Prompts that are not those of the suite's published run; a warning where the list to compare with is not here."""
+    if needs.not_compared is not None:
+        error = needs.not_compared
+        return [Finding("warning", str(folder), "prompts", f"not compared with those of the published run, {error.where}: {error.what}", error.hint)]
+    if needs.published is None:
+        return []
+    wanted = {_texts(prompt): prompt.id for prompt in needs.published.prompts}
+    texts = {entry.path.name: _entry_texts(entry) for entry in entries}
+    others = [name for name, text in texts.items() if text not in wanted]
+    absent = sorted(wanted[text] for text in wanted.keys() - set(texts.values()))
+    name = f"{needs.published.name}, the prompts of the published run"
+    hint = "videos of other prompts are scored too, and their records say so; --prompts names a set of your own"
+    few = about("error", folder, "prompts", f"no video of prompts of {name}", absent, hint=hint) if len(others) < len(texts) else []
+    return [*about("error", folder, "prompts", f"not of {name}", others, hint=hint), *few]
+
+
+def repeated(needs: Requirements) -> list[Finding]:
+    """Lines that a list of one's own has twice. The benchmarks' lists have such lines themselves."""
+    if needs.prompts is None or needs.prompts.name in NAMES:
+        return []
+    by_texts: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for prompt in needs.prompts.prompts:
+        by_texts[_texts(prompt)].append(prompt.id)
+    double = [name for ids in by_texts.values() if len(ids) > 1 for name in ids]
+    hint = "one video counts for both; give each prompt one line"
+    return about("warning", Path(needs.prompts.version), "prompts", "the same text twice", double, hint=hint)
+
+
+def _texts(prompt: Prompt) -> tuple[str, ...]:
+    """What is shown, in order: a script is another prompt than its first part alone."""
+    return tuple(nfc(part.prompt) for part in prompt.segments) or (nfc(prompt.text),)
+
+
+def _entry_texts(entry: Entry) -> tuple[str, ...]:
+    return tuple(nfc(part.prompt) for part in entry.segments) or (nfc(entry.prompt), *(nfc(turn.prompt) for turn in entry.turns))
 
 
 def same_bytes(folder: Path, opened: Iterable[Opened]) -> list[Finding]:

@@ -6,25 +6,27 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from eval.prompt_sets import PromptSet, prompt_set
-from eval.suites import Protocol, load_suite
+from eval.prompt_sets import PromptSet, PromptSetError, prompt_set
+from eval.suites import Protocol, Suite, load_suite
 
 VBENCH_SECONDS = 5.0  # VBench's FAQ: VBench below, VBench-Long from there on
 DRIFT_SECONDS = 4.0  # a standard deviation needs two clips of two seconds
 JUDGED_SECONDS = 5.0  # the judge looks at the last five
 SEGMENT_SECONDS = 10.0  # of interactive videos: Astrolabe's Table 3, Delta Forcing's Table 1
+SEGMENT_REASON = "the papers' segments are 10 s, each with its own prompt"
 
 
 @dataclass(frozen=True)
 class Length:
     """Seconds a suite is for: `at_least`, and less than `below`; other videos are scored too, with a warning that says `reason`.
-    Below `frames` its scorers cannot score.
+    Below `frames` its scorers cannot score, nor, with `switches`, a video of one prompt.
     """
 
     at_least: float = 0.0
     below: float = math.inf
     reason: str = ""
     frames: int = 1
+    switches: bool = False
 
 
 ANY_LENGTH = Length()
@@ -41,10 +43,9 @@ LENGTHS = {
     "videoclip-xl": Length(frames=8),
     "drift": Length(DRIFT_SECONDS, reason="drift compares clips of 2 s", frames=2),
     "qwen-judge": Length(JUDGED_SECONDS, reason="the last 5 s are judged"),
-    **{
-        name: Length(SEGMENT_SECONDS, reason="the papers' segments are 10 s, each with its own prompt")
-        for name in ("clip", "long-clip", "videoalign-stitched")
-    },
+    "clip": Length(SEGMENT_SECONDS, reason=SEGMENT_REASON),
+    "long-clip": Length(SEGMENT_SECONDS, reason=SEGMENT_REASON),
+    "videoalign-stitched": Length(SEGMENT_SECONDS, reason=SEGMENT_REASON, frames=2, switches=True),
 }
 
 
@@ -57,6 +58,8 @@ class Requirements:
         dimensions: only the prompts of these VBench dimensions are asked for; none: all.
         extra: VBench dimension -> how many videos its prompts may have.
         protocol: fps, frames, resolution and seconds that every video must have.
+        published: prompts of the published run, where the suite takes any and the user named none.
+        not_compared: why `published` is not here, and what to do.
     """
 
     suite: str = ""
@@ -66,6 +69,8 @@ class Requirements:
     extra: Mapping[str, int] = field(default_factory=dict)
     protocol: Protocol = field(default_factory=Protocol)
     length: Length = ANY_LENGTH
+    published: PromptSet | None = None
+    not_compared: PromptSetError | None = None
 
 
 def requirements(suite: str, prompts: str = "", dimensions: tuple[str, ...] = ()) -> Requirements:
@@ -83,6 +88,19 @@ def requirements(suite: str, prompts: str = "", dimensions: tuple[str, ...] = ()
         return Requirements(prompts=prompt_set(prompts) if prompts else None, dimensions=dimensions)
     found = load_suite(suite)
     name = prompts or found.prompts
-    own = prompt_set(name) if name else None
+    return of_suite(found, suite, prompt_set(name) if name else None, dimensions)
+
+
+def of_suite(found: Suite, name: str, prompts: PromptSet | None, dimensions: tuple[str, ...] = ()) -> Requirements:
+    """The requirements of a suite at hand, with the prompt set it is used with."""
     extra = {use.slot: use.candidates for use in found.scorers if use.candidates}
-    return Requirements(suite, own, found.samples, dimensions, extra, found.protocol, LENGTHS.get(suite, ANY_LENGTH))
+    published, problem = _looked_up(found.protocol.prompts) if prompts is None else (None, None)
+    return Requirements(name, prompts, found.samples, dimensions, extra, found.protocol, LENGTHS.get(name, ANY_LENGTH), published, problem)
+
+
+def _looked_up(name: str | None) -> tuple[PromptSet | None, PromptSetError | None]:
+    """A prompt set that need not be here: without its list the videos are scored all the same."""
+    try:
+        return (prompt_set(name), None) if name else (None, None)
+    except PromptSetError as error:
+        return None, error

@@ -83,6 +83,8 @@ def list_folder(folder: Path, prompts: PromptSet | None) -> Listing:
     """
     if not folder.is_dir():
         raise InputError(folder, "", "a file, expected a folder" if folder.exists() else "no such folder", hint=FORMATS_HINT)
+    if (folder / MANIFEST).is_dir():
+        raise InputError(folder / MANIFEST, "", "a folder, expected a file", hint="rename it: a manifest is a file of JSON lines")
     if (folder / MANIFEST).is_file():
         return _with_strays(list_manifest(folder, prompts))
     files = sorted((path for path in folder.iterdir() if is_video(path)), key=lambda path: (*_place(path), path.name))

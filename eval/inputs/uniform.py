@@ -11,6 +11,7 @@ from eval.inputs.requirements import Requirements
 from eval.metrics.base import VideoInfo
 
 FPS_DIGITS = 3  # 30000/1001 as written by two programs
+PUBLISHED = " are the suite's published numbers; others are scored too, and their records say so"
 SECONDS_TOLERANCE = 0.25  # 957 frames at 16 fps, 59.8 s, are a published 60 s video
 
 Infos = Mapping[Path, VideoInfo]
@@ -34,7 +35,7 @@ def _differing(folder: Path, key: str, infos: Infos, value: Callable[[VideoInfo]
     for path, info in infos.items():
         found[value(info)].append(path.name)
     if wanted is not None:
-        hint = f"the suite's published numbers are of videos with {wanted}"
+        hint = f"of videos with {wanted}{PUBLISHED}"
         return [
             f
             for text, names in found.items()
@@ -58,7 +59,7 @@ def lengths(folder: Path, infos: Infos, needs: Requirements) -> list[Finding]:
         *about("error", folder, "frames", f"fewer than the {asked.frames} frames that {needs.suite} needs", few, hint="make longer videos"),
         *about("warning", folder, "seconds", f"{asked.below:g} s or longer", longer, hint=asked.reason),
         *about("warning", folder, "seconds", f"shorter than {asked.at_least:g} s", shorter, hint=asked.reason),
-        *about("error", folder, "seconds", f"not the {wanted or 0:g} s of {needs.suite}", other, hint="make videos of the suite's length"),
+        *about("error", folder, "seconds", f"not the {wanted or 0:g} s of {needs.suite}", other, hint=f"of videos with {wanted or 0:g} s{PUBLISHED}"),
     ]
 
 
@@ -70,6 +71,13 @@ def cut_short(folder: Path, entries: Iterable[Entry], infos: Infos) -> list[Find
         if entry.segments and entry.path in infos and infos[entry.path].seconds < entry.segments[-1].end - SECONDS_TOLERANCE
     ]
     return about("warning", folder, "segments", "ends before its last segment does", short, hint="that segment is scored on what is there")
+
+
+def without_switches(folder: Path, entries: Iterable[Entry], needs: Requirements) -> list[Finding]:
+    """Videos of one prompt, where the suite scores segments."""
+    single = [entry.path.name for entry in entries if needs.length.switches and not entry.segments and not entry.turns]
+    hint = "name the prompts and their times in the manifest, or the prompt set"
+    return about("error", folder, "segments", f"one prompt throughout, {needs.suite} scores the parts between prompt switches", single, hint=hint)
 
 
 def late_segments(entries: Sequence[Entry], infos: Infos) -> list[Finding]:

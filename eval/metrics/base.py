@@ -38,12 +38,14 @@ class MetricInfo:
         id: "<scorer>.<metric>", e.g. "videoalign.mq"; of a scorer with one metric the scorer's own name, e.g. "clip".
         unit: what the number counts and its range, e.g. "cosine x 100", "pixels per frame", "0..1".
         text: one line for `astro eval list`.
+        norm: how a learned score is normalised, a condition of its records; "": there is no choice.
     """
 
     id: str
     direction: Direction
     unit: str
     text: str
+    norm: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NAME = "videoalign"
 KEYS = ("vq", "mq", "ta")
 TEXTS = {"vq": "visual quality", "mq": "motion quality", "ta": "text alignment", "overall": "VQ + MQ + TA"}
+NORMALISED, RAW = "checkpoint", "none"  # by mean and deviation of the checkpoint's own file, or not
+UNIT = "deviations from VideoAlign's mean"
 MIN_FRAMES = 2
 REMEMBERED = 64  # clips
 EPS = 1e-6  # frames; a boundary that falls on a frame is that frame's
@@ -37,12 +39,12 @@ class VideoAlignConfig(Config):
     """How a clip is cut and seen.
 
     Attributes:
-        gray: motion quality on luma (Astrolabe); VQ and TA see colour all the same.
+        grayscale: motion quality on luma (Astrolabe); VQ and TA see colour all the same.
         stitched: each segment alone with its own prompt, from the second on with `lead` seconds before it (Delta Forcing); the mean counts.
         positions: of the language model; "official" is sequential, as released.
     """
 
-    gray: bool = False
+    grayscale: bool = False
     stitched: bool = False
     lead: float = Field(1.0, ge=0)
     positions: Literal["official", "mrope"] = "official"
@@ -111,7 +113,7 @@ class Remembered:
 
 
 class _Scorer:
-    """One network for colour and luma; a clip is looked at once in colour and, with `gray`, once in luma.
+    """One network for colour and luma; a clip is looked at once in colour and, with `grayscale`, once in luma.
 
     Source: VideoAlign (arXiv 2501.13918); gray motion quality: Astrolabe (arXiv 2603.17051, section 3.4); stitched clips: Delta Forcing
     (arXiv 2605.14382v1, Table 1); reference, C.2 and E.3.
@@ -153,7 +155,7 @@ class _Scorer:
 
     def _score(self, sample: Sample, clip: _Clip) -> None:
         raw_3 = self._look(sample, clip, gray=False).copy()
-        if self.config.gray:
+        if self.config.grayscale:
             raw_3[KEYS.index("mq")] = self._look(sample, clip, gray=True)[KEYS.index("mq")]
         mean_3, deviation_3 = self.scorer.norm_23.numpy()
         clip.raw_3, clip.normalised_3 = raw_3, (raw_3 - mean_3) / deviation_3
@@ -186,8 +188,8 @@ def _files(config: VideoAlignConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=(
-        *(MetricInfo(f"{NAME}.{key}", "up", "deviations from VideoAlign's mean", f"VideoAlign {text}, normalised") for key, text in TEXTS.items()),
-        *(MetricInfo(f"{NAME}.{key}_raw", "up", "unbounded", f"VideoAlign {text}, before the norm") for key, text in TEXTS.items()),
+        *(MetricInfo(f"{NAME}.{key}", "up", UNIT, f"VideoAlign {text}, normalised", NORMALISED) for key, text in TEXTS.items()),
+        *(MetricInfo(f"{NAME}.{key}_raw", "up", "unbounded", f"VideoAlign {text}, before the norm", RAW) for key, text in TEXTS.items()),
     ),
     config=VideoAlignConfig, version=1, build=_build,
     needs=(Need("VideoAlign", lambda: (lack := missing_videoalign()) and f"weights of VideoAlign: {lack}"),), files=_files,

@@ -220,10 +220,32 @@ def test_lengths(tmp_path: Path) -> None:
     long = of(check(tmp_path, Requirements("vbench-long", length=LENGTHS["vbench-long"])), "seconds")
     assert (long.severity, long.items) == ("warning", ("b-0.mp4",))
     for name, seconds in (("clip", "10"), ("long-clip", "10"), ("videoalign-stitched", "10"), ("qwen-judge", "5")):
-        short = of(check(tmp_path, requirements(name)), "seconds")
+        wrong, short = (finding for finding in check(tmp_path, requirements(name)) if finding.key == "seconds")
+        assert (wrong.severity, len(wrong.items), wrong.what.startswith(f"not the 60 s of {name}")) == ("error", 2, True)
         assert (short.severity, f"{seconds} s" in short.what) == ("warning", True)
     few = [finding for finding in check(tmp_path, Requirements("x", length=Length(frames=40))) if finding.severity == "error"]
     assert [finding.items for finding in few] == [("b-0.mp4",)]
+
+
+@pytest.mark.parametrize("suite", ["flow-dis", "flow", "temporal-flickering", "drift", "videoalign-stitched"])
+def test_one_frame_is_too_few_where_frames_are_compared(suite: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "a-0.mp4", frames=1)
+    finding = of(check(tmp_path, requirements(suite)), "frames")
+    assert (finding.severity, f"fewer than the 2 frames that {suite} needs" in finding.what) == ("error", True)
+
+
+def test_a_line_twice_in_a_list_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a cat\na dog\na cat\n")
+    fill(tmp_path, "a cat-0", "a dog-0")
+    finding = of(check(tmp_path, requirements("", str(tmp_path / "mine.txt"))), "prompts")
+    assert (finding.severity, finding.items) == ("warning", ("mine-0000", "mine-0002"))
+
+
+def test_a_folder_in_the_place_of_the_manifest(tmp_path: Path) -> None:
+    fill(tmp_path, "a cat-0")
+    (tmp_path / "manifest.jsonl").mkdir()
+    with pytest.raises(InputError, match="a folder, expected a file"):
+        check(tmp_path, ANY)
 
 
 def test_unfinished_files_show_even_in_a_quick_check_damage_in_a_full_one(whole: Path) -> None:

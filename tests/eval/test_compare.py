@@ -50,10 +50,20 @@ def test_only_seeds_of_both_count():
 
 def test_other_protocols_are_named_and_refused_where_nothing_is_left():
     other = made("b", [2.0, 2.0], protocol={"num_frames": 81, "fps": 24})
-    with pytest.raises(IntegrityError, match="nothing can be compared"):
+    with pytest.raises(IntegrityError, match="nothing can be compared: another protocol: A has fps 16, B has fps 24"):
         compare("a", [made("a", [1.0, 1.0])], "b", [other])
+    with pytest.raises(IntegrityError, match="no seed of both: A has 0, 2, B has 1"):
+        compare("a", [made("a", [1.0]), made("a", [1.0], seed=2)], "b", [made("b", [1.0], seed=1)])
+    with pytest.raises(IntegrityError, match="no prompt has a score in both"):
+        compare("a", [made("a", [1.0, None])], "b", [made("b", [None, 1.0])])
     rows = compare("a", [made("a", [1.0]), made("a", [1.0], metric="vq")], "b", [other, made("b", [3.0], metric="vq")])
     assert {row.metric: bool(row.note) for row in rows} == {"mq": True, "vq": False}
+
+
+def test_more_samples_per_prompt_are_another_protocol():
+    five, one = ({"num_frames": 81, "fps": 16, "samples_per_prompt": count} for count in (5, 1))
+    with pytest.raises(IntegrityError, match="A has samples_per_prompt 5, B has samples_per_prompt 1"):
+        compare("a", [made("a", [1.0], protocol=five)], "b", [made("b", [1.0], protocol=one)])
 
 
 def test_limited_records_do_not_count():

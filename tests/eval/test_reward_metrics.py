@@ -108,7 +108,7 @@ def test_videoalign_gives_raw_and_normalised_and_their_sums(towers):
 
 def test_gray_changes_motion_quality_alone_and_network_and_passes_are_shared():
     towers = Towers()
-    colour, gray = build("videoalign", towers), build("videoalign", towers, gray=True)
+    colour, gray = build("videoalign", towers), build("videoalign", towers, grayscale=True)
     assert colour.scorer is gray.scorer
     looked, raw = [], colour.scorer.raw
 

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from astro_cli.__main__ import app
 from astro_cli.config.errors import CheckpointError, IntegrityError, RecordError
 from eval import pool, store, suite_run
 from eval.samples import SampleStore
 from eval.suite_run import Progress, Request, evaluate
+from tests.small_videos import write_video
 
 BOTH = 'scorers = [{ scorer = "temporal_flickering", scale = 100 }, { scorer = "brightness" }]'
 PROMPTS = ("a cat", "a dog", "a bird", "a fish")
@@ -42,6 +45,61 @@ def test_every_video_is_decoded_once_for_all_scorers(fake, suite_of, folder_of, 
     assert found.keys() == {"temporal_flickering", "brightness"}
     assert 90 < np.mean(found["temporal_flickering"].scores) < 100  # the fraction x 100
     assert found["brightness"].backbone == "wan"
+
+
+def test_videos_unlike_each_other_or_the_published_run_are_named_before_scoring(fake, suite_of, folder_of, tmp_path):
+    suite_of('protocol = { fps = 8, seconds = 60 }\nscorers = [{ scorer = "brightness" }]')
+    folder = folder_of("videos", PROMPTS)
+    write_video(folder / "003-0.mp4", frames=7, size=(64, 48), fps=8)
+    heard = []
+    request = Request("test", folder, "arm", tmp_path / "r")
+    assert evaluate(request, Progress(begin=lambda total: heard.append("begin"), warn=lambda found: heard.append((found.key, found.items)))).complete
+    names = tuple(f"{number:03d}-0.mp4" for number in range(4))
+    assert heard == [("frames", ("003-0.mp4",)), ("seconds", names), "begin"]
+    protocol = records(tmp_path / "r")["brightness"].protocol
+    assert (protocol["unlike_published"], protocol["published_protocol"]) == (["seconds"], {"fps": 8, "seconds": 60})
+
+
+def test_the_command_prints_warnings_with_hints_and_percent(folder_of, tmp_path):
+    folder = folder_of("videos", PROMPTS[:3])
+    write_video(folder / "002-0.mp4", frames=7, size=(64, 48), fps=8)
+    command = ["eval", "temporal-flickering", str(folder), "--name", "a", "--results", str(tmp_path / "r")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert "warning: 002-0.mp4: frames: 7, most videos have 5\nhint: scores of videos" in done.stderr
+    assert "percent" in done.stdout
+    assert "x 100" not in done.stdout
+
+
+def test_a_pool_of_samples_is_not_replaced_by_one_sample(fake, suite_of, folder_of, tmp_path):
+    suite_of('scorers = [{ scorer = "brightness" }]')
+    folder = folder_of("videos", PROMPTS[:2], seeds=(0, 1))
+    run(folder, tmp_path / "r")
+    with pytest.raises(IntegrityError, match="samples_per_prompt 2, now 1"):
+        run(folder, tmp_path / "r", seed=None)
+
+
+@pytest.mark.parametrize("place", ["r", "r/records", "r/samples"])
+def test_results_that_are_a_file_are_refused_before_the_folder_is_read(place, tmp_path):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("")
+    with pytest.raises(RecordError, match=f"{place} is a file") as caught:
+        evaluate(Request("temporal-flickering", tmp_path / "gone", "a", tmp_path / "r"), Progress())
+    assert caught.value.where == "--results"
+
+
+def test_grayscale_and_norm_are_conditions_with_names(tmp_path):
+    from eval.slots import slots
+    from eval.suite_records import _slot_protocol
+    from eval.suites import load_suite
+
+    colour, gray = slots(load_suite("videoalign"))
+    found = [
+        _slot_protocol(slot, info) for slot in (colour, gray) for info in slot.metrics.values() if info.id in ("videoalign.mq", "videoalign.mq_raw")
+    ]
+    conditions = [(each["grayscale"], each["norm"], each["positions"]) for each in found]
+    assert conditions == [(gray, norm, "official") for gray in (False, True) for norm in ("checkpoint", "none")]
+    assert {"grayscale", "norm", "positions"} <= set(store.CONDITION_KEYS)
 
 
 def test_a_second_run_scores_nothing_and_writes_nothing(fake, suite_of, folder_of, tmp_path):

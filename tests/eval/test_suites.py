@@ -42,7 +42,7 @@ def test_a_suite_holds_together(name):
     suite = load_suite(name)
     keys = [key for use in suite.scorers for key in use.names(catalog.find(use.scorer).metrics)]
     assert sorted(keys) == sorted(set(keys)), "two scorers under one name"
-    assert not suite.prompts or suite.prompts in NAMES
+    assert {suite.prompts, suite.protocol.prompts} - {"", None} <= set(NAMES)
     assert set(suite.totals.values()) <= set(TOTALS)
     for use in suite.scorers:
         declaration = catalog.find(use.scorer)
@@ -51,6 +51,14 @@ def test_a_suite_holds_together(name):
         assert {*use.keys, *use.only} <= ids
     for total in suite.totals.values():
         assert set(TOTALS[total].metrics) <= set(keys), total
+
+
+def test_suites_say_what_published_videos_are_like():
+    for name in ("vbench", "vbench-long", "vbench-long-custom"):
+        assert (load_suite(name).protocol.fps, load_suite(name).protocol.resolution) == (16, (832, 480))
+    found = {name: load_suite(name).protocol.prompts for name in list_suites() if load_suite(name).protocol.seconds == 60}
+    scripts = dict.fromkeys(("clip", "long-clip", "videoalign-stitched"), "interactive")
+    assert found == scripts | {"drift": "moviegen", "qwen-judge": "moviegen"}
 
 
 def test_tables_name_metrics_that_suites_record():
