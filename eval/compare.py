@@ -13,7 +13,7 @@ import numpy as np
 from astro_cli.config.base import Config
 from astro_cli.config.errors import IntegrityError, RecordError, did_you_mean
 from eval.cells import EVALUATE_AGAIN, BySeed, Cells, differs, paired
-from eval.stats import independent_units, paired_difference
+from eval.stats import has_interval, independent_units, paired_difference
 from eval.store import BACKBONES, Backbone, Direction, Record, load_results
 
 HALF = 0.5  # of a win: a tie
@@ -23,7 +23,8 @@ class Comparison(Config):
     """One metric of B beside A; numbers are None where `note` says why there are none.
 
     Attributes:
-        difference: mean over prompts and seeds of B - A, with its 95 % interval by cluster bootstrap over prompts.
+        difference: mean over prompts and seeds of B - A, with its 95 % interval by cluster bootstrap over prompts;
+            of one prompt under one seed there is none.
         win_rate: share of pairs where B is better, in the metric's direction; a tie is half.
         n: pairs.
         prompts: independent ones among them.
@@ -101,10 +102,11 @@ def _compare(benchmark: str, backbone: Backbone, metric: str, sides: Mapping[str
     a_SP, b_SP = pair
     difference_SP = b_SP - a_SP
     interval = paired_difference(a_SP, b_SP)
+    low, high = (interval.low, interval.high) if has_interval(difference_SP) else (None, None)
     absent_SP = np.isnan(difference_SP)
     return Comparison(
         benchmark=benchmark, backbone=backbone, metric=metric, direction=direction, mean_a=float(a_SP[~absent_SP].mean()),
-        mean_b=float(b_SP[~absent_SP].mean()), difference=interval.mean, low=interval.low, high=interval.high,
+        mean_b=float(b_SP[~absent_SP].mean()), difference=interval.mean, low=low, high=high,
         win_rate=win_rate(difference_SP[~absent_SP], direction),
         n=int((~absent_SP).sum()), prompts=independent_units(difference_SP), seeds=interval.n,
     )  # fmt: skip

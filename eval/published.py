@@ -34,6 +34,7 @@ class Column(Config):
     shapes: str | None = None
     wan: str | None = None
     benchmark: dict[Backbone, str] = Field(default_factory=dict)  # where it differs from the table's
+    prompt_set: dict[Backbone, str] = Field(default_factory=dict)  # where it differs from the table's
 
     def metric(self, backbone: Backbone) -> str | None:
         return self.shapes if backbone == "shapes" else self.wan
@@ -89,6 +90,7 @@ class Table(Config):
     transposed: bool = False  # the paper prints rows as columns; so do we
     ablation: bool = False
     benchmark: dict[Backbone, str] = Field(default_factory=dict)  # only records of it are used; none named: any, but only one
+    prompt_set: dict[Backbone, str] = Field(default_factory=dict)  # of the published numbers, as `eval/prompt_sets/` names it; none: not stated
     columns: list[Column] = Field(min_length=1)
     rows: list[Row] = Field(min_length=1)
     errata: list[Erratum] = Field(default_factory=list)
@@ -116,6 +118,12 @@ class Table(Config):
     @property
     def paper(self) -> str:
         return paper_of(self.id)
+
+    def benchmark_of(self, column: Column, backbone: Backbone) -> str | None:
+        return column.benchmark.get(backbone, self.benchmark.get(backbone))
+
+    def prompt_set_of(self, column: Column, backbone: Backbone) -> str | None:
+        return column.prompt_set.get(backbone, self.prompt_set.get(backbone))
 
     def row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from eval.protocol_text import video_text
 from eval.report import Grid, Section, Text
 from eval.store import CONDITION_KEYS, Record
 
@@ -52,7 +53,7 @@ def _condition_row(records: list[Record]) -> list[object]:
     protocol = first.protocol
     settings = [f"{key} {protocol[key]}" for key in CONDITION_KEYS if key not in CONDITION_COLUMNS and protocol.get(key) is not None]
     return [
-        first.benchmark, f"`{first.prompt_set_hash}`", protocol.get("prompts"), _video(protocol), ", ".join(settings),
+        first.benchmark, f"`{first.prompt_set_hash}`", protocol.get("prompts"), video_text(protocol), ", ".join(settings),
         _listed(record.seed for record in records), _listed(record.protocol.get("device") for record in records),
         len({record.metric for record in records}),
     ]  # fmt: skip
@@ -83,14 +84,6 @@ def _hashes(by_seed: dict[int, str]) -> str:
     """One hash where all seeds share it."""
     short = {seed: f"`{digest[:HASH_SHOWN]}`" for seed, digest in sorted(by_seed.items())}
     return next(iter(short.values())) if len(set(short.values())) == 1 else ", ".join(f"{seed}: {digest}" for seed, digest in short.items())
-
-
-def _video(protocol: Mapping[str, Any]) -> str:
-    """`9 frames, 8 fps, 32 × 32`, of what the protocol says; rows before columns, as it is kept."""
-    frames, fps, resolution = (protocol.get(key) for key in ("num_frames", "fps", "resolution"))
-    size = " × ".join(str(side) for side in resolution) if isinstance(resolution, list | tuple) else resolution
-    said = ((frames, f"{frames} frames"), (fps, f"{fps:g} fps" if isinstance(fps, int | float) else f"{fps} fps"), (size, str(size)))
-    return ", ".join(text for value, text in said if value is not None)
 
 
 def _listed(values: Iterable[object]) -> str:

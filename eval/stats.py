@@ -14,6 +14,7 @@ CONFIDENCE_PERCENT = 95.0
 RESAMPLES = 2000  # the ends of the interval then move by about 1 % of its width between random streams
 BOOTSTRAP_SEED = 0  # one fixed stream: the same records always print the same table
 FIXED_DRAWS_KEPT = 8  # shapes of (seeds, prompts) in one run; 4 MiB each at 256 prompts
+MIN_UNITS = 2  # every resample of one prompt under one seed is the same: no width, and no interval
 # Student's t at 97.5 % for 2 to 5 values (1 to 4 degrees of freedom): where a bootstrap has too little to draw from.
 STUDENT_T = {2: 12.7062, 3: 4.3027, 4: 3.1824, 5: 2.7764}
 Verdict = Literal["agrees", "disagrees", "undecided"]
@@ -101,6 +102,11 @@ def independent_units(scores: np.ndarray) -> int:
     """How many prompts (or seeds, if those are more) carry a score: what the bootstrap has to draw from."""
     present_SP = ~np.isnan(np.atleast_2d(np.asarray(scores, dtype=float)))
     return int(max(present_SP.any(0).sum(), present_SP.any(1).sum()))
+
+
+def has_interval(scores: np.ndarray) -> bool:
+    """Whether there is more than one prompt or seed to draw from: else the ends of an interval are its mean."""
+    return independent_units(scores) >= MIN_UNITS
 
 
 def verdict(interval: Interval, published_delta: float, equal_within: float = 0.0) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Literal
 
@@ -12,9 +12,11 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
 from eval.cells import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
+from eval.protocol_text import measured_with, on_prompt_set, prompts_text
 from eval.published import Cell, Column, ColumnDirection, Row, Table
-from eval.stats import Interval, cluster_bootstrap, independent_units, paired_difference, verdict
+from eval.stats import Interval, cluster_bootstrap, has_interval, independent_units, paired_difference, verdict
 from eval.store import Backbone, Record
+from eval.total_parts import refuse_unlike_parts
 
 # A published difference of zero (frames per second) counts as reproduced within this share of the base: claim `as-throughput`.
 EQUAL_WITHIN = 0.02
@@ -27,8 +29,8 @@ class Measured(Config):
     """A measured cell: mean over seeds with its 95 % interval."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None  # none of one prompt under one seed
+    high: float | None
     n: int
     backbone: Backbone
 
@@ -40,6 +42,9 @@ class ViewColumn(Config):
     metric: str | None = Field(exclude=True)  # on the view's backbone
     group: str = Field("", exclude=True)
     unit: str = Field("", exclude=True)
+    measured_with: str = Field("", exclude=True)  # the protocol of its records, in words
+    measured_on: str = Field("", exclude=True)  # their prompts, where the published numbers are of others:
+    published_on: str = Field("", exclude=True)
 
 
 class ViewRow(Config):
@@ -78,11 +83,12 @@ def build(table: Table, records: Iterable[Record], backbone: str = "shapes") -> 
     """Join the table with the newest records of one backbone.
 
     Raises:
-        RecordError: records of one column that do not belong together: other prompts, protocol, benchmark or direction.
+        IntegrityError: records of one column, or of a total and its parts, of other prompts or protocol.
+        RecordError: records of one column of several benchmarks, or of another direction than the column's.
     """
     cells = Cells(records, check_backbone(backbone))
     found = {column.key: _column_cells(table, column, cells) for column in table.columns}
-    columns = [_view_column(column, cells.backbone) for column in table.columns]
+    columns = [_view_column(table, column, found[column.key], cells.backbone) for column in table.columns]
     rows = [_view_row(table, row, {key: by_row[row.label] for key, by_row in found.items()}, cells.backbone) for row in table.rows]
     return TableView(id=table.id, title=table.title, source=table.source, columns=columns, rows=rows, backbone=cells.backbone, table=table)
 
@@ -99,6 +105,8 @@ def _column_cells(table: Table, column: Column, cells: Cells) -> dict[str, BySee
     """The records of every row's cell in a column; they must have been made alike."""
     by_row = {row.label: _find(table, row, column, cells) for row in table.rows}
     refuse_mixed(table.id, column.key, by_row)
+    for label, by_seed in by_row.items():
+        refuse_unlike_parts(table.id, f"{label}, {column.key}", by_seed, cells)
     return by_row
 
 
@@ -106,16 +114,20 @@ def _find(table: Table, row: Row, column: Column, cells: Cells) -> BySeed:
     arm, metric = row.arm.get(cells.backbone), column.metric(cells.backbone)
     if arm is None or metric is None:
         return {}
-    found = cells.find(arm, metric, column.benchmark.get(cells.backbone, table.benchmark.get(cells.backbone)))
+    found = cells.find(arm, metric, table.benchmark_of(column, cells.backbone))
     if wrong := [record for record in found.values() if record.direction != column.direction]:
         what = f"direction {wrong[0].direction!r} in the records, {column.direction!r} in column {column.key!r}"
         raise RecordError(arm, metric, what)
     return found
 
 
-def _view_column(column: Column, backbone: Backbone) -> ViewColumn:
-    metric = column.metric(backbone)
-    return ViewColumn(key=column.key, label=column.label, direction=column.direction, metric=metric, group=column.group, unit=column.unit)
+def _view_column(table: Table, column: Column, by_row: Mapping[str, BySeed], backbone: Backbone) -> ViewColumn:
+    records, published = [record for by_seed in by_row.values() for record in by_seed.values()], table.prompt_set_of(column, backbone) or ""
+    is_other = bool(published) and not on_prompt_set(records, published)
+    return ViewColumn(
+        key=column.key, label=column.label, direction=column.direction, metric=column.metric(backbone), group=column.group, unit=column.unit,
+        measured_with=measured_with(records), measured_on=prompts_text(records) if is_other else "", published_on=published if is_other else "",
+    )  # fmt: skip
 
 
 def _view_row(table: Table, row: Row, found: dict[str, BySeed], backbone: Backbone) -> ViewRow:
@@ -135,7 +147,7 @@ def _number(cell: Cell | None) -> float | None:
 
 def _measured(records: BySeed, backbone: Backbone) -> Measured | None:
     scores_SP = matrix(records.values())
-    return None if np.isnan(scores_SP).all() else _as_measured(cluster_bootstrap(scores_SP), backbone)
+    return None if np.isnan(scores_SP).all() else _as_measured(cluster_bootstrap(scores_SP), scores_SP, backbone)
 
 
 def _difference(table: Table, row: Row, base: Row, column: Column, cells: Cells) -> Difference:
@@ -156,14 +168,15 @@ def _compare(base: BySeed, tuned: BySeed, delta: Decimal | None, backbone: Backb
     if pair is None:
         return None, "not comparable"
     base_SP, tuned_SP = pair
-    interval = paired_difference(base_SP, tuned_SP)
+    interval, difference_SP = paired_difference(base_SP, tuned_SP), tuned_SP - base_SP
     if delta is None:
-        return _as_measured(interval, backbone), None
-    if independent_units(tuned_SP - base_SP) < MIN_PAIRS:
-        return _as_measured(interval, backbone), "undecided"
+        return _as_measured(interval, difference_SP, backbone), None
+    if independent_units(difference_SP) < MIN_PAIRS:
+        return _as_measured(interval, difference_SP, backbone), "undecided"
     equal_within = EQUAL_WITHIN * abs(float(np.nanmean(base_SP)))
-    return _as_measured(interval, backbone), verdict(interval, float(delta), equal_within)
+    return _as_measured(interval, difference_SP, backbone), verdict(interval, float(delta), equal_within)
 
 
-def _as_measured(interval: Interval, backbone: Backbone) -> Measured:
-    return Measured(mean=interval.mean, low=interval.low, high=interval.high, n=interval.n, backbone=backbone)
+def _as_measured(interval: Interval, scores_SP: np.ndarray, backbone: Backbone) -> Measured:
+    low, high = (interval.low, interval.high) if has_interval(scores_SP) else (None, None)
+    return Measured(mean=interval.mean, low=low, high=high, n=interval.n, backbone=backbone)

@@ -12,7 +12,7 @@ import numpy as np
 
 from eval.cells import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
 from eval.claims import Bound, Claim, Compare, PaperClaims, Published, Relation, Trend, Verdict, VerdictWord
-from eval.stats import STUDENT_T, Interval, cluster_bootstrap, independent_units, student_interval
+from eval.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, student_interval
 from eval.store import Record
 from eval.table import MIN_PAIRS
 from eval.verify import verify
@@ -26,6 +26,7 @@ class Result(NamedTuple):
     text: str
     verdict: VerdictWord
     interval: Interval | None
+    has_ends: bool = True  # no: of one prompt under one seed
 
 
 def evaluate(claims: PaperClaims, records: Iterable[Record], backbone: str = "shapes") -> list[Verdict]:
@@ -65,12 +66,13 @@ def conjunction(verdicts: Iterable[VerdictWord]) -> VerdictWord:
 
 def _verdict(claim: Claim, results: list[Result], cells: Cells) -> Verdict:
     word = conjunction(result.verdict for result in results)
-    measured = [result for result in results if result.interval is not None]
-    shown = next((result.interval for result in measured if result.verdict == word), measured[0].interval if measured else None)
+    measured = [(result.interval, result) for result in results if result.interval is not None]
+    shown, source = next((found for found in measured if found[1].verdict == word), measured[0] if measured else (None, None))
+    ends = (shown.low, shown.high) if shown and source and source.has_ends else (None, None)
     is_published = all(isinstance(part, Published) for part in claim.parts)
     return Verdict(
         id=claim.id, source=claim.source, verdict=word, n=shown.n if shown else 0,
-        effect=shown.mean if shown else None, low=shown.low if shown else None, high=shown.high if shown else None,
+        effect=shown.mean if shown else None, low=ends[0], high=ends[1],
         backbone=None if is_published else cells.backbone,
         text=claim.text, tables=claim.tables, parts=[(result.text, result.verdict) for result in results],
     )  # fmt: skip
@@ -109,7 +111,7 @@ def _compare(part: Compare, metric: str, other: str, claim: Claim, cells: Cells)
     b_SP, a_SP = part.factor * pair[0], pair[1]
     interval, enough = _interval(a_SP - b_SP, exact=part.exact)
     margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
-    return Result(text, judge(interval, part.relation, margin) if enough else "undecided", interval)
+    return Result(text, judge(interval, part.relation, margin) if enough else "undecided", interval, part.exact or has_interval(a_SP - b_SP))
 
 
 def _bound(part: Bound, metric: str, claim: Claim, cells: Cells) -> Result:
@@ -119,7 +121,7 @@ def _bound(part: Bound, metric: str, claim: Claim, cells: Cells) -> Result:
         return Result(text, "not run", None)
     interval, enough = _interval(scores_SP, exact=part.exact)
     shifted = Interval(interval.mean - part.value, interval.low - part.value, interval.high - part.value, interval.n)
-    return Result(text, judge(shifted, part.relation, part.margin) if enough else "undecided", interval)
+    return Result(text, judge(shifted, part.relation, part.margin) if enough else "undecided", interval, part.exact or has_interval(scores_SP))
 
 
 def _interval(scores_SP: np.ndarray, *, exact: bool) -> tuple[Interval, bool]:

@@ -43,15 +43,16 @@ def compare(
         return
     table = Table("benchmark", "metric", arm_a, arm_b, "difference", "95 %", "win rate", "pairs", "prompts", "seeds", "better")
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*cells(row))
     plain_console(width=TABLE_WIDTH).print(table)
 
 
-def _cells(row: Comparison) -> list[str]:
+def cells(row: Comparison) -> list[str]:
+    """The texts of one line; the sixth, the interval, is empty where there is none."""
     better = "higher" if row.direction == "up" else "lower"
     if row.note:
         return [row.benchmark, row.metric, "", "", f"not comparable: {row.note}", "", "", "", "", "", better]
     numbers = [f"{value:.4f}" for value in (row.mean_a, row.mean_b)]
-    interval = f"{row.low:+.4f} .. {row.high:+.4f}"
+    interval = "" if row.low is None else f"{row.low:+.4f} .. {row.high:+.4f}"
     counts = [str(value) for value in (row.n, row.prompts, row.seeds)]
     return [row.benchmark, row.metric, *numbers, f"{row.difference:+.4f}", interval, f"{row.win_rate:.0%}", *counts, better]

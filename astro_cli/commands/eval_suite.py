@@ -125,7 +125,9 @@ def unit(name: str, scale: float) -> str:
 
 def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
     """metric, value, interval, coverage, unit, direction."""
-    from eval.stats import cluster_bootstrap
+    import numpy as np
+
+    from eval.stats import cluster_bootstrap, has_interval
 
     tail = [outcome.coverage, unit(outcome.info.unit, outcome.scale), ARROWS[outcome.info.direction]]
     if outcome.scores is None:
@@ -134,5 +136,6 @@ def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
         return [name, value, "", f"{outcome.coverage} {outcome.parts}", *tail[1:]]
     if outcome.mean is None:
         return [outcome.key, "does not apply", "", *tail]
-    interval = cluster_bootstrap([float("nan") if score is None else score for score in outcome.scores])  # pyright: ignore[reportArgumentType]
-    return [outcome.key, f"{outcome.mean:.4f}", f"{interval.low:.4f} .. {interval.high:.4f}", *tail]
+    scores_P = np.array(outcome.scores, dtype=float)
+    interval = cluster_bootstrap(scores_P)
+    return [outcome.key, f"{outcome.mean:.4f}", f"{interval.low:.4f} .. {interval.high:.4f}" if has_interval(scores_P) else "", *tail]

@@ -45,7 +45,7 @@ def _cells(verdict: Verdict) -> list[str]:
 
 
 def effect_text(verdict: Verdict) -> str:
-    if verdict.effect is None or verdict.low is None or verdict.high is None:
+    if verdict.effect is None:
         return NO_COUNTERPART
     return interval_text(verdict.effect, verdict.low, verdict.high)
 

@@ -35,7 +35,7 @@ def _csv_cells(row: ViewRow, column: ViewColumn) -> list[object]:
     published, measured = row.printed.get(column.key, ""), row.measured[column.key]
     if measured is None:
         return [published, measured_text(measured, column), *[""] * len(MEASURED_FIELDS)]
-    return [published, measured.mean, *(getattr(measured, field) for field in MEASURED_FIELDS)]
+    return [published, measured.mean, *("" if (value := getattr(measured, field)) is None else value for field in MEASURED_FIELDS)]
 
 
 def json(view: TableView, _differences: Sequence[Difference]) -> str:

@@ -14,6 +14,7 @@ from eval.table import TableView, ViewColumn, ViewRow
 Mark = Literal["best", "second", ""]
 # Of two numbers the second is also the last.
 MIN_FOR_SECOND = 3
+PORTRAIT_COLUMNS = 8  # more need the whole width of a page, or a page on its side
 
 
 class GridCell(NamedTuple):
@@ -91,6 +92,10 @@ def _cell(view: TableView, row: ViewRow, column: ViewColumn, printed: dict[str, 
         measured=measured_text(row.measured[column.key], column) if has_counterpart else None,
         measured_mark=measured.get(row.label, ""),
     )
+
+
+def is_wide(table: Grid) -> bool:
+    return len(table.heads) > PORTRAIT_COLUMNS
 
 
 def by_group(lines: list[Line]) -> list[tuple[str, list[Line]]]:

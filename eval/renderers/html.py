@@ -5,18 +5,17 @@ from __future__ import annotations
 import html as escaping
 from collections.abc import Sequence
 
-from eval.renderers.grid import Grid, GridCell, Line, Mark, by_group, grid, head_groups
+from eval.renderers.grid import Grid, GridCell, Line, Mark, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
 from eval.table import Difference, TableView
 
 TAGS = {"best": "strong", "second": "u"}
-PORTRAIT_COLUMNS = 8  # more need a page on its side
 
 
 def html(view: TableView, differences: Sequence[Difference]) -> str:
     """On a phone each table scrolls sideways in its own box, the notes stay."""
     compared, table = difference_lines(view, differences), grid(view)
-    kind = "astro-table wide" if len(table.heads) > PORTRAIT_COLUMNS else "astro-table"
+    kind = "astro-table wide" if is_wide(table) else "astro-table"
     parts = [
         f'<div class="{kind}" id="{_text(view.id)}">',
         scrolling(_grid(table, f"{view.title} ({view.source}; backbone {view.backbone})"), view.title),

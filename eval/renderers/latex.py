@@ -1,4 +1,4 @@
-"""LaTeX of a joined table: a `table` environment for booktabs, in ASCII. Best is bold, second underlined."""
+"""LaTeX of a joined table: a float for booktabs, across both columns of a page where it is wide, in ASCII. Best is bold, second underlined."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate
 
-from eval.renderers.grid import Grid, GridCell, Mark, by_group, grid, head_groups
+from eval.renderers.grid import Grid, GridCell, Mark, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, difference_lines, notes
 from eval.table import Difference, TableView
 
-PREAMBLE = r"% needs \usepackage{booktabs}"
+PREAMBLE, WIDE_PREAMBLE = r"% needs \usepackage{booktabs}", r"% needs \usepackage{booktabs} and \usepackage{graphicx}"
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
     "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
-    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "—": "---", "·": r"$\cdot$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"\S{}", "—": "---", "·": r"$\cdot$",
     "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "η": r"$\eta$", "λ": r"$\lambda$", "ϵ": r"$\epsilon$",
 }  # fmt: skip
 NEGATIVE = re.compile(r"^[+-]\d")
 
 
 def latex(view: TableView, differences: Sequence[Difference]) -> str:
-    compared = difference_lines(view, differences)
+    compared, table = difference_lines(view, differences), grid(view)
+    environment = "table*" if is_wide(table) else "table"
     lines = [
-        PREAMBLE,
-        r"\begin{table}[t]",
+        WIDE_PREAMBLE if is_wide(table) else PREAMBLE,
+        rf"\begin{{{environment}}}[t]",
         r"\centering\small",
         rf"\caption{{{escape(view.title)} ({escape(view.source)}; backbone {escape(view.backbone)}).}}",
         rf"\label{{tab:{view.id}}}",
-        *_grid(grid(view)),
+        *([r"\resizebox{\textwidth}{!}{%", *_grid(table), "}"] if is_wide(table) else _grid(table)),
         *(_differences(compared) if compared else []),
         *(rf"\par\footnotesize {with_code(note)}" for note in notes(view, bool(compared))),
-        r"\end{table}",
+        rf"\end{{{environment}}}",
     ]
     return "\n".join(lines)
 

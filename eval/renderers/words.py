@@ -11,6 +11,7 @@ from eval.table import EQUAL_WITHIN, MIN_PAIRS, Difference, Measured, TableView,
 NOT_RUN = "not run"
 NO_COUNTERPART = "—"
 ERRATUM_MARK = "‡"
+OTHER_PROMPTS_MARK = "§"
 ARROWS = {"up": "↑", "down": "↓", "none": ""}
 DECIMALS_EXACT = 3  # of a mean whose interval has no width
 MAX_DECIMALS = 4  # finer than any seed repeats
@@ -41,9 +42,11 @@ def measured_text(measured: Measured | None, column: ViewColumn) -> str:
     if measured is None:
         return NOT_RUN
     scale, unit = SHOWN_IN.get(column.metric, (1.0, ""))
-    half_width = (measured.high - measured.low) / 2 / scale
+    half_width = 0.0 if measured.low is None or measured.high is None else (measured.high - measured.low) / 2 / scale
     digits = decimals(half_width) if half_width or not unit else 1
-    return f"{measured.mean / scale:.{digits}f} ± {half_width:.{digits}f}{unit} ({seeds(measured.n)})"
+    interval = "" if measured.low is None else f" ± {half_width:.{digits}f}"
+    mark = f" {OTHER_PROMPTS_MARK}" if column.measured_on else ""
+    return f"{measured.mean / scale:.{digits}f}{interval}{unit} ({seeds(measured.n)}){mark}"
 
 
 def heading(column: ViewColumn) -> str:
@@ -51,8 +54,10 @@ def heading(column: ViewColumn) -> str:
     return f"{column.label}{unit} {ARROWS[column.direction]}".rstrip()
 
 
-def interval_text(mean: float, low: float, high: float) -> str:
-    """A signed effect with the ends of its interval."""
+def interval_text(mean: float, low: float | None, high: float | None) -> str:
+    """A signed effect with the ends of its interval, where it has one."""
+    if low is None or high is None:
+        return f"{mean:+,.0f}" if abs(mean) >= LARGE else f"{mean:+.{DECIMALS_EXACT}f}"
     if abs(mean) >= LARGE:
         return f"{mean:+,.0f} [{low:+,.0f}, {high:+,.0f}]"
     digits = decimals((high - low) / 2)
@@ -97,9 +102,29 @@ def _measured_notes(view: TableView) -> list[str]:
         if view.backbone == "shapes"
         else "absolute values are comparable only where the protocol is the published one"
     )
+    is_alone = any(cell is not None and cell.low is None for row in view.rows for cell in row.measured.values())
+    alone = "; one prompt under one seed has none" if is_alone else ""
     return [
-        f"Cells: published / measured mean ± half-width of the 95 % bootstrap interval (seeds). `{NOT_RUN}`: no record exists.",
+        f"Cells: published / measured mean ± half-width of the 95 % bootstrap interval (seeds){alone}. `{NOT_RUN}`: no record exists.",
         f"Measured on `{view.backbone}`: {comparable}. On `{view.backbone}` {', '.join(played)}{absent}.",
+        *_protocol_notes(view),
+    ]
+
+
+def _protocol_notes(view: TableView) -> list[str]:
+    """What the measured numbers were made with, column by column, and where the published ones are of other prompts."""
+    same: dict[str, list[str]] = {}
+    others: dict[tuple[str, str], list[str]] = {}
+    for column in view.columns:
+        if column.measured_with:
+            same.setdefault(column.measured_with, []).append(column.label)
+        if column.measured_on:
+            others.setdefault((column.measured_on, column.published_on), []).append(column.label)
+    made = [f"{', '.join(labels)} on {text}" for text, labels in same.items()]
+    apart = [f"{', '.join(labels)} on {here}, published on `{there}`" for (here, there), labels in others.items()]
+    return [
+        *([f"Measured: {'; '.join(made)}."] if made else []),
+        *([f"{OTHER_PROMPTS_MARK} Measured on other prompts than published: {'; '.join(apart)}."] if apart else []),
     ]
 
 

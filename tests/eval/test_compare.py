@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from astro_cli.commands.eval_compare import cells as cells_of
 from astro_cli.config.errors import IntegrityError, RecordError
 from eval.compare import Comparison, compare, side
 from eval.store import Record, append, record_path
@@ -33,6 +34,13 @@ def test_differences_are_paired_by_prompt():
     assert row.low is not None
     assert row.high is not None
     assert row.low <= 1.0 <= row.high
+
+
+def test_one_prompt_under_one_seed_has_no_interval():
+    row = one([made("a", [1.0, None])], [made("b", [2.0, 4.0])])
+    assert (row.difference, row.low, row.high, row.prompts) == (1.0, None, None, 1)
+    assert cells_of(row)[5] == ""
+    assert cells_of(one([made("a", [1.0, 2.0])], [made("b", [2.0, 3.0])]))[5] == "+1.0000 .. +1.0000"
 
 
 def test_lower_is_better_turns_the_win_rate_only():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from astro_cli.config.errors import RecordError
 from astro_cli.config.toml import list_recipes
 from astro_cli.models.zoo.entries import ENTRIES
+from eval.prompt_sets.catalog import FIRST, NAMES
 from eval.published import list_tables, load_table, parse_table, select
+from eval.suite_records import checked_arm
 
 # Rows and columns of numbers (or settings) as printed; a transposed table has the paper's columns as rows.
 SHAPES = {
@@ -114,16 +117,50 @@ def test_every_row_of_a_table_that_wan_can_fill_has_an_arm_there() -> None:
         assert [row.label for row in table.rows if ("wan" in row.arm) != filled] == [], table_id
 
 
-def test_a_released_base_has_one_name_on_wan() -> None:
-    """The zoo's, so that records of `astro eval --name self_forcing` stand in its row of every table."""
+def arms_on_wan() -> dict[str, set[str]]:
+    """The arms of a method by its label, in which papers differ in hyphens, blanks and capitals."""
     names: dict[str, set[str]] = {}
     for table_id in list_tables():
         for row in load_table(table_id).rows:
             if "wan" in row.arm:
-                names.setdefault(row.label.replace("-", " "), set()).add(row.arm["wan"])
-    released = {"Self Forcing": "self_forcing", "LongLive": "longlive", "Causal Forcing": "causal_forcing", "Reward Forcing": "reward_forcing"}
-    assert {label: names[label] for label in (*released, "MemFlow")} == {label: {name} for label, name in (released | {"MemFlow": "memflow"}).items()}
+                names.setdefault(row.label.replace("-", " ").casefold(), set()).add(row.arm["wan"])
+    return names
+
+
+def test_a_method_has_one_arm_on_wan() -> None:
+    """TeleBoost calls two sizes by one label."""
+    assert {label: arms for label, arms in arms_on_wan().items() if len(arms) > 1} == {
+        "wan2.1": {"wan_1.3b", "wan_14b"}, "dancegrpo": {"grpo", "grpo_14b"},
+    }  # fmt: skip
+
+
+def test_an_arm_on_wan_is_a_name_that_users_can_give() -> None:
+    for arm in set().union(*arms_on_wan().values()):
+        assert re.fullmatch(r"[a-z0-9]+([._][a-z0-9]+)*", arm), arm
+        assert checked_arm(arm) == arm
+
+
+def test_a_released_base_has_one_name_on_wan() -> None:
+    """The zoo's, so that records of `astro eval --name self_forcing` stand in its row of every table."""
+    names = arms_on_wan()
+    released = {"self forcing": "self_forcing", "longlive": "longlive", "causal forcing": "causal_forcing"}
+    released |= {"reward forcing": "reward_forcing", "memflow": "memflow", "wan1.3b": "wan_1.3b", "wan14b": "wan_14b"}
+    assert {label: names[label] for label in released} == {label: {name} for label, name in released.items()}
     assert set(released.values()) <= {entry.name for entry in ENTRIES}
+
+
+def test_published_prompt_sets_are_sets_that_can_be_evaluated() -> None:
+    """And only where a Wan column can be measured on one."""
+    found: dict[str, set[str | None]] = {}
+    for table_id in list_tables():
+        table = load_table(table_id)
+        found[table_id] = {table.prompt_set_of(column, "wan") for column in table.columns if column.wan is not None}
+        assert not any(column.prompt_set and column.wan is None for column in table.columns), table_id
+    names = {name for sets in found.values() for name in sets if name is not None}
+    assert [name for name in names if name not in NAMES and not FIRST.match(name)] == []
+    assert found["astrolabe-1"] == {"vbench-extended", "moviegen", None}  # Sec. 4.2; none for throughput
+    assert found["reward-forcing-2"] == {"moviegen-128"}  # "the first 128 prompts from MovieGen"
+    assert found["delta-forcing-2"] == {"interactive"}  # "the MemFlow benchmark, which contains 100 sequences"
 
 
 def test_directions_of_costs() -> None:

@@ -86,6 +86,17 @@ def test_latex_golden() -> None:
     assert r"A note on \texttt{keys}." in text
 
 
+@pytest.mark.parametrize(("table_id", "wide"), [("reward-forcing-5", True), ("teleboost-6", False), ("astrolabe-3", True), ("astrolabe-1", False)])
+def test_latex_of_more_than_eight_columns_is_as_wide_as_the_page(table_id: str, wide: bool) -> None:
+    """As printed: of Table 6 of TeleBoost, which has dimensions for rows, three."""
+    text = printed(load_table(table_id), "latex")
+    assert text.splitlines()[1] == (r"\begin{table*}[t]" if wide else r"\begin{table}[t]")
+    assert text.endswith(r"\end{table*}" if wide else r"\end{table}")
+    assert ("graphicx" in text.splitlines()[0]) == wide
+    assert (r"\resizebox{\textwidth}{!}{%" + "\n" + r"\begin{tabular}" in text) == wide
+    assert (r"\end{tabular}" + "\n}" in text) == wide
+
+
 def test_html_marks_and_groups() -> None:
     text = printed(SMALL, "html")
     assert '<th colspan="2" scope="colgroup">Scores</th>' in text
@@ -150,7 +161,7 @@ def test_latex_escapes() -> None:
     assert escape(r"50% & a_b #1 {x} ~ ^ \ $") == (
         r"50\% \& a\_b \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \$"
     )  # fmt: skip
-    assert escape("α ± × ↑ † —") == r"$\alpha$ $\pm$ $\times$ $\uparrow$ $^\dagger$ ---"
+    assert escape("α ± × ↑ † § —") == r"$\alpha$ $\pm$ $\times$ $\uparrow$ $^\dagger$ \S{} ---"
 
 
 @pytest.mark.parametrize("table_id", list_tables())

@@ -173,6 +173,12 @@ def test_paired_comparison(gain: float, spread: float, expected: str) -> None:
     assert found.low <= gain <= found.high
 
 
+def test_one_prompt_under_one_seed_has_an_effect_without_an_interval() -> None:
+    found = verdict(compare(">"), [record(BASE, "vq", [1.0]), record(TUNED, "vq", [3.0])])
+    assert (found.verdict, found.effect, found.low, found.high, found.n) == ("undecided", 2.0, None, None, 1)
+    assert "+2.000 (1 seed, shapes)" in claims_text([found])
+
+
 def test_nothing_measured() -> None:
     found = verdict(compare(">"), [])
     assert (found.verdict, found.effect, found.low, found.high, found.n) == ("not run", None, None, None, 0)

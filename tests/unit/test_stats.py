@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.stats import STUDENT_T, Interval, cluster_bootstrap, independent_units, paired_difference, student_interval, verdict
+from eval.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, paired_difference, student_interval, verdict
 
 NAN = np.nan
 
@@ -76,6 +76,14 @@ def test_students_interval_by_hand() -> None:
 def test_students_quantiles_are_scipys() -> None:
     stats = pytest.importorskip("scipy.stats")
     assert [float(stats.t.ppf(0.975, n - 1)) for n in STUDENT_T] == pytest.approx(list(STUDENT_T.values()), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [([[1.0]], False), ([[1.0, NAN]], False), ([[NAN, NAN]], False), ([[1.0, 2.0]], True), ([[1.0], [2.0]], True), ([1.0, 1.0], True)],
+)
+def test_an_interval_needs_two_prompts_or_seeds(scores: list, expected: bool) -> None:
+    assert has_interval(np.array(scores)) == expected
 
 
 def test_pair_with_one_absent_half_is_left_out() -> None:

@@ -1,0 +1,23 @@
+"""What `astro eval SUITE` prints of one metric: a mean, an interval where there is one, coverage, unit and direction."""
+
+from __future__ import annotations
+
+from astro_cli.commands.eval_suite import row
+from eval.metrics.base import MetricInfo
+from eval.outcomes import Outcome
+
+INFO = MetricInfo("flicker", "up", "0..1", "text")
+
+
+def outcome(scores: list[float | None], mean: float | None) -> Outcome:
+    return Outcome("flicker", INFO, len(scores), len(scores), scores, mean)
+
+
+def test_one_prompt_has_a_mean_without_an_interval() -> None:
+    assert row(outcome([88.7754], 88.7754), allow_partial=False)[:4] == ["flicker", "88.7754", "", "1/1"]
+    assert row(outcome([88.7754, None], 88.7754), allow_partial=False)[2] == ""  # the other prompt has no score
+
+
+def test_two_prompts_have_an_interval() -> None:
+    # of two prompts a quarter of all draws takes one of them twice, so the ends are the scores
+    assert row(outcome([1.0, 2.0], 1.5), allow_partial=False)[1:3] == ["1.5000", "1.0000 .. 2.0000"]

@@ -1,0 +1,95 @@
+"""What tables say about how the measured numbers were made: protocol, prompts, totals and their parts, and intervals of too little."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from astro_cli.config.errors import IntegrityError
+from eval.published import Table, load_table
+from eval.render import render
+from eval.store import Record
+from eval.table import build, differences
+
+BASE, TUNED = "causal_forcing_shapes", "astrolabe_causal_shapes"
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return load_table("astrolabe-1")
+
+
+def record(arm: str, metric: str, scores: list[float | None], seed: int = 0) -> Record:
+    return Record(
+        benchmark="shapes", backbone="shapes", arm=arm, seed=seed, metric=metric, direction="up", scores=scores, recipe_hash="r", weights_hash="w",
+        prompt_set_hash="p", protocol={"num_frames": 12, "prompts": len(scores)}, commit="abc", dirty=False,
+    )  # fmt: skip
+
+
+def on_wan(metric: str, prompt_set: str, **protocol: object) -> Record:
+    made = {"prompt_set": prompt_set, "prompts": 4, "samples_per_prompt": 5, "num_frames": 81, "fps": 16.0, "resolution": [832, 480]}
+    made |= {"decoder": "pyav"} | protocol
+    changes = {"benchmark": "vbench", "backbone": "wan", "prompt_set_hash": prompt_set, "protocol": made}
+    return record("self_forcing", metric, [80.0, 81.0, 82.0, 83.0]).model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "named"),
+    [
+        ("quality", {"prompt_set": "vbench"}, ["total has prompt set vbench-extended", "its part quality has prompt set vbench"]),  # a column too
+        ("color", {"prompt_set": "vbench"}, ["its part color has prompt set vbench"]),
+        ("color", {"prompt_set": "vbench-extended", "fps": 24.0}, ["total has fps 16.0", "its part color has fps 24.0"]),
+    ],
+)
+def test_a_total_is_of_the_prompts_and_videos_of_its_parts(table: Table, part: str, changed: dict, named: list[str]) -> None:
+    whole = on_wan("total", "vbench-extended")
+    build(table, [whole, on_wan(part, "vbench-extended", scorer="another")], "wan")  # of another scorer a part always is
+    with pytest.raises(IntegrityError) as caught:
+        build(table, [whole, on_wan(part, **changed)], "wan")
+    assert all(text in str(caught.value) for text in ["astrolabe-1: Self-Forcing, total", *named, "hint: "])
+
+
+def test_the_protocol_of_a_column_stands_below_the_table(table: Table) -> None:
+    view = build(table, [on_wan("total", "vbench-extended"), on_wan("quality", "vbench-extended")], "wan")
+    lines = render(view, [], "markdown").splitlines()
+    made = "prompt set `vbench-extended` (4 prompts, 5 videos each), 81 frames, 16 fps, 832 × 480, decoder pyav"
+    assert f"- Measured: Total, Quality on `vbench`, {made}." in lines
+    assert not any("§" in line for line in lines)
+    assert "<code>vbench-extended</code>" in render(view, [], "html")
+    assert not any(line.startswith("- Measured:") for line in render(build(table, [], "wan"), [], "markdown").splitlines())
+
+
+def test_numbers_of_other_prompts_than_published_are_marked(table: Table) -> None:
+    preference = on_wan("hpsv3", "moviegen").model_copy(update={"benchmark": "hpsv3"})
+    view = build(table, [on_wan("total", "vbench"), preference], "wan")
+    lines = render(view, [], "markdown").splitlines()
+    there = "Total on prompt set `vbench` (4 prompts, 5 videos each), published on `vbench-extended`"
+    assert f"- § Measured on other prompts than published: {there}." in lines
+    row = next(line for line in lines if line.startswith("| Self-Forcing |")).split("|")
+    assert row[2].endswith("(1 seed) § ")
+    assert row[5].endswith("(1 seed) ")
+    assert r"(1 seed) \S{}" in render(view, [], "latex")
+
+
+@pytest.mark.parametrize(("prompts", "marked"), [(128, False), (100, True)])
+def test_a_published_set_may_be_so_many_of_a_list(prompts: int, marked: bool) -> None:
+    records = [on_wan("drift", "moviegen", prompts=prompts).model_copy(update={"benchmark": "drift", "direction": "down"})]
+    assert ("§" in render(build(load_table("reward-forcing-2"), records, "wan"), [], "markdown")) == marked
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_prompt_under_one_seed_has_no_interval(table: Table, seeds: int) -> None:
+    records = [record(arm, "vq", [value + seed], seed) for seed in range(seeds) for arm, value in ((BASE, 2.0), (TUNED, 3.0))]
+    view, compared = build(table, records), differences(table, records)
+    cell = next(row.measured["hpsv3"] for row in view.rows if row.label == "Causal Forcing")
+    assert cell is not None
+    assert (cell.low is None, cell.high is None) == (seeds == 1, seeds == 1)
+    text = render(view, compared, "markdown")
+    assert ("9.48 / 2.000 (1 seed) |" in text) == (seeds == 1)
+    assert ("| +1.36 | +1.000 (1 seed) | undecided |" in text) == (seeds == 1)
+    assert ("one prompt under one seed has none" in text) == (seeds == 1)
+    row = next(row for row in csv.DictReader(io.StringIO(render(view, compared, "csv"))) if row["label"] == "Causal Forcing")
+    assert (row["hpsv3_low"] == "", row["hpsv3_n"]) == (seeds == 1, str(seeds))
+    assert "null" in render(view, compared, "json")
