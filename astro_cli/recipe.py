@@ -125,9 +125,9 @@ class CollapseSpec(Config):
 class ExperienceSpec(Config):
     """What an RL step collects: groups of clips per prompt, their rewards, and the credit each clip gets.
 
-    A group is `group` whole videos from their own noise (`rollout = "sequence"`), or `group` candidates of one clip that continue one shared history
-    (`rollout = "clip"`). Frames are latent frames. A reward of weight 0 is not optimised: where `primary` is given, it
-    helps to judge the primary one; else it is scored for the log, in the embedded world only.
+    A group is `group` candidates of one clip that continue one shared history, or, where `clip` is 0, `group` whole videos from their own noise.
+    Frames are latent frames. A reward of weight 0 is not optimised: where `primary` is given, it helps to judge the primary one; else it is scored
+    for the log, in the embedded world only.
     """
 
     prompts: int = Field(gt=0)
@@ -136,9 +136,8 @@ class ExperienceSpec(Config):
     parallel: int | None = Field(default=None, gt=0)  # clips a process generates at once; absent: all of its own
     rewards: dict[str, float]
     advantage: dict[str, Any] = Field(default={"kind": "group"})
-    rollout: Literal["sequence", "clip"] = "sequence"
     frames: int | None = Field(default=None, gt=0)  # of the rolled-out video; absent: video.frames
-    clip: int | None = Field(default=None, gt=0)  # of a candidate clip: the window W
+    clip: int = Field(default=0, ge=0)  # of a candidate clip: the window W; 0: whole videos
     window: Literal["random", "last"] = "random"  # where the clip is: at a random block, the same for all processes, or at the end
     primary: str | None = None  # reward whose over-scored samples are at risk; the others judge it
     collapse: CollapseSpec = CollapseSpec()
@@ -282,16 +281,16 @@ class Recipe(Config):
             raise ValueError(f"{key}.frames: found {frames}, expected a multiple of video.block ({block})")
         if window is not None and window > frames:
             raise ValueError(f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, expected at most that")
-        if spec.rollout == "sequence" and (spec.clip is not None or self.command == "long-tune"):
-            raise ValueError(f"{key}.rollout: found 'sequence', expected 'clip' for candidates of one clip")
-        if spec.rollout == "clip" and (spec.clip is None or spec.clip % block or spec.clip > frames):
+        if spec.clip % block or spec.clip > frames or (spec.clip == 0 and self.command == "long-tune"):
             raise ValueError(f"{key}.clip: found {spec.clip}, expected a multiple of video.block ({block}) up to the video's {frames} frames")
         if self.command == "long-tune" and window is None:
             raise ValueError("cache.window: missing, long tuning needs a window so that memory does not grow with the video")
 
     def hash(self) -> str:
-        """Short hash of everything that decides what is computed: not the name, and of the runtime only a precision other than float32."""
-        data = self.model_dump(mode="json", exclude={"runtime", "name"}, exclude_defaults=True)
+        """Short hash of everything that decides what is computed: not the name, not what a run shows or when it stops (samples, collapse), and of the
+        runtime only a precision other than float32."""
+        shown = {"stages": {"__all__": {"experience": {"samples_every", "collapse"}}}}
+        data = self.model_dump(mode="json", exclude={"runtime": True, "name": True, **shown}, exclude_defaults=True)
         if self.runtime.precision != "no":
             data["precision"] = self.runtime.precision
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

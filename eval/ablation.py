@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astro_cli.config.base import Config
@@ -23,19 +23,27 @@ class Row(Config):
 
 
 class Grid(Config):
+    """`suites` score every row."""
+
     title: str
+    suites: tuple[str, ...] = ("shapes",)
     rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row at one seed. `state` is "finished", "started", "new" or "damaged"; without a recipe `arm` is evaluated as it is."""
+    """One row at one seed, scored by `suites`. `state` is "finished", "started", "new" or "damaged"; without a recipe `arm` is evaluated as it is.
+
+    `given` is the recipe as the grid names it.
+    """
 
     label: str
     seed: int
+    given: str | None
     recipe: Recipe | None
     arm: str
     state: str
+    suites: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -68,14 +76,23 @@ def plan(grid: Grid, seeds: list[int], runs: Path, overrides: list[str], steps: 
         for row in grid.rows:
             if row.recipe is None:
                 assert row.arm is not None
-                jobs.append(Job(row.label, seed, None, row.arm, "finished"))
+                jobs.append(Job(row.label, seed, None, None, row.arm, "finished", grid.suites))
                 continue
             recipe = load_recipe(row.recipe, [*overrides, f"seed={seed}"])
             if steps is not None:
                 recipe = load_recipe(row.recipe, [*overrides, f"seed={seed}", f"stages.{recipe.order[-1]}.steps={steps}"])
             folder = runs / f"{recipe.name}-seed{seed}"
-            jobs.append(Job(row.label, seed, recipe, str(folder), _state(folder, recipe)))
+            jobs.append(Job(row.label, seed, row.recipe, recipe, str(folder), _state(folder, recipe), grid.suites))
     return jobs
+
+
+def merge(plans: list[list[Job]]) -> list[Job]:
+    """The jobs of several grids, each once, with the suites of all grids it is in; seed by seed."""
+    merged: dict[str, Job] = {}
+    for job in (job for jobs in plans for job in jobs):
+        known = merged.get(job.name)
+        merged[job.name] = replace(job, suites=tuple(dict.fromkeys([*known.suites, *job.suites]))) if known else job
+    return sorted(merged.values(), key=lambda job: job.seed)
 
 
 def _state(folder: Path, recipe: Recipe) -> str:

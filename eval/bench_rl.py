@@ -92,7 +92,7 @@ def saved_bytes(scheme: str, frames: int, clip: int = 9, size: int = 4) -> int:
 @torch.no_grad()
 def side_by_side(size: int = 16) -> dict[str, float]:
     """Seconds of the predictions without gradients of a penalised update: theta_old and theta_ref in one pass, and in two."""
-    objective, setting, backbone = _objective("astrolabe_selective_shapes")
+    objective, setting, backbone = _objective("astrolabe_all_shapes")
     assert isinstance(objective, nft.Objective)
     batch = _batch(setting, backbone, 0, setting.frames, size)
     text, x0 = batch.text_BMD, batch.latents_BFCHW

@@ -79,12 +79,12 @@ FIGURES: dict[str, tuple[Curves, ...]] = {
         ),
         Curves(  # Fig. 8a
             "figure_8a_kl", ("reward/vq", "reward/mq", "reward/ta", "reward/total"),
-            {"no KL": OURS, "uniform, lower": "astrolabe_uniform_low_shapes", "uniform, higher": "astrolabe_uniform_high_shapes",
-             "selective + EMA": "astrolabe_selective_shapes"}, "astro ablate astrolabe-4b", OURS,
+            {"no KL": "astrolabe_no_kl_shapes", "uniform, lower": "astrolabe_uniform_low_shapes", "uniform, higher": "astrolabe_uniform_high_shapes",
+             "selective + EMA": OURS}, "astro ablate astrolabe-4b", OURS,
         ),
         Curves(  # Fig. 8b
             "figure_8b_adaptive", ("reward/total", "student/x0_norm"),
-            {"without, on velocities": OURS, "without, on x0": "astrolabe_x0_shapes", "adaptive, on x0": "astrolabe_adaptive_shapes"},
+            {"without": "astrolabe_x0_shapes", "adaptive": "astrolabe_adaptive_shapes"},
             "astro ablate astrolabe-adaptive", OURS,
         ),
     ),

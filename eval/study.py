@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from eval import figures, media, render, sheets, store
+from eval.arm_suites import arm_suite
 from eval.arms import load_arm
 from eval.benchmarks import shapes
 from eval.benchmarks.oracle_scores import prompt_set_hash
 from eval.joined import join
 from eval.report import Fragment, Picture, Section, write_report
+from eval.training_records import PROMPTS
 
 CLIP_SCALE = 6  # pixels per world pixel
 CLIP_REPEATS = 3  # a nine-frame clip is over in a second
 
 
-def write_study(paper: str, tables: Sequence[str], runs: dict[str, list[Path]], prompts: int, folder: Path) -> Path:
-    """Write tables/, figures/, clips/ and index.html under `folder` from its runs and its records on `prompts` held-out prompts; returns the page."""
-    prompt_hash = prompt_set_hash(shapes.prompt_set(prompts))  # a quick study and a full one may share the folder
-    records = [record for record in store.load_results(folder) if record.prompt_set_hash == prompt_hash]
+def write_study(
+    paper: str, tables: Sequence[str], runs: dict[str, list[Path]], prompts: Mapping[str, int], folder: Path, drawn: Sequence[Path] = ()
+) -> Path:
+    """Write tables/, figures/, clips/ and index.html under `folder`; returns the page.
+
+    Args:
+        runs: the tuned runs of every base.
+        prompts: held-out prompts by suite.
+        drawn: figures that are there already, for the page.
+    """
+    records = study_records(folder, prompts)
     rendered = []
     for name, item in zip(tables, join(tables, records), strict=True):
         for fmt, ending in (("markdown", "md"), ("json", "json"), ("csv", "csv")):
@@ -33,6 +42,9 @@ def write_study(paper: str, tables: Sequence[str], runs: dict[str, list[Path]], 
         Section("Published and measured", [Fragment(html) for html in rendered]),
         Section("Reward during training", [Picture(curves, "reward curves", "Mean reward per epoch, total and by reward; thin lines are seeds.")]),
     ]
+    if drawn:
+        shown = [Picture(path, path.stem, path.stem.replace("_", " "), wide=path.stem.startswith("sheet")) for path in drawn]
+        sections.append(Section("Figures", shown))
     sections += [_clips(base, paths[0], folder) for base, paths in runs.items()]
     page = folder / "index.html"
     intro = (
@@ -43,13 +55,19 @@ def write_study(paper: str, tables: Sequence[str], runs: dict[str, list[Path]], 
     return page
 
 
+def study_records(folder: Path, prompts: Mapping[str, int]) -> list[store.Record]:
+    """A study's records; those on other numbers of prompts are left out, since a quick study and a full one may share the folder."""
+    sets = {PROMPTS, *(prompt_set_hash(arm_suite(name).benchmark().prompt_set(count)) for name, count in prompts.items())}
+    return [record for record in store.load_results(folder) if record.prompt_set_hash in sets]
+
+
 def _clips(base: str, run: Path, folder: Path) -> Section:
     """Contact sheet and side-by-side clips, base and tuned from the same noise."""
     before, after = load_arm(base), load_arm(str(run))
     prompts = shapes.prompt_set(sheets.SHORT_PROMPTS)
     pair = [sheets.short_clips(arm, prompts) for arm in (before, after)]
     stem = _name(base)
-    sheet = folder / "figures" / f"sheet_{stem}.png"
+    sheet = folder / "figures" / f"sheet_short_{stem}.png"
     sheets.write_short_sheet(prompts, pair, sheet)
     parts: list[Picture] = [
         Picture(sheet, f"contact sheet of {stem}", "Frames from left to right; base above, tuned below, same prompt and noise.", wide=True)

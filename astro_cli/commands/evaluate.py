@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
@@ -22,6 +22,7 @@ from eval.arm_suites import ARM_SUITES, arm_suite
 from eval.suites import list_suites
 
 DEFAULT_SUITE = "shapes"
+Timing = Literal["once", "again", "none"]
 TABLE_WIDTH = 160  # columns where stdout is no terminal
 
 
@@ -73,11 +74,11 @@ def _arm_command(name: str) -> Any:
         seeds: Annotated[str, typer.Option(help="Comma-separated paired noise seeds; a tuned run is scored at its own training seed.")] = "0",
         prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = suite.prompts,
         results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
-        time_again: Annotated[bool, typer.Option("--time-again", help="Measure frames per second anew, e.g. after a run on a busy machine.")] = False,
+        timing: Annotated[Timing, typer.Option(help="Frames per second: measured once, again (say, after a busy machine), or not (none).")] = "once",
     ) -> None:
-        if time_again and not suite.timed:
-            raise RecordError("--time-again", name, "this suite measures no frames per second", hint="astro eval shapes does")
-        evaluate_arms(arms, parse_seeds(seeds), prompts, results, name, time_again)
+        if timing != "once" and not suite.timed:
+            raise RecordError("--timing", timing, f"{name} measures no frames per second", hint="astro eval shapes does")
+        evaluate_arms(arms, parse_seeds(seeds), prompts, results, name, timing)
 
     command.__doc__ = (
         f"{suite.title}: score bases and tuned students on held-out prompts with paired noise; what is recorded is not scored again.\n\n"
@@ -101,11 +102,11 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, time_again: bool = False) -> None:
+def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, timing: Timing = "once") -> None:
     """Score each base at every seed and each tuned run at its own, under a suite of arms; print the means.
 
     Args:
-        time_again: whether arms whose frames per second are recorded are timed all the same.
+        timing: whether arms whose frames per second are recorded are timed all the same, and whether any are.
     """
     from eval.arms import load_arm
     from eval.runner import evaluate_arm, time_arms
@@ -113,16 +114,18 @@ def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path
     suite, console = arm_suite(name), plain_console(stderr=True)
     loaded = [load_arm(arm) for arm in arms]
     pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
-    table = Table("arm", "seed", *suite.shown)
     columns = (plain_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         means = []
         for arm, seed in pairs:
             bar = progress.add_task(f"{arm.name} seed {seed}", total=prompts)
             means.append(evaluate_arm(arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done), suite))
-        if suite.timed:
+        shown = [metric for metric in suite.shown if metric != "throughput" or timing != "none"]
+        if suite.timed and timing != "none":
             progress.add_task("frames per second", total=None)
-            means = [found | {"throughput": speed} for found, speed in zip(means, time_arms(pairs, prompts, results, time_again), strict=True)]
+            rates = time_arms(pairs, prompts, results, again=timing == "again")
+            means = [found | {"throughput": rate} for found, rate in zip(means, rates, strict=True)]
+    table = Table("arm", "seed", *shown)
     for (arm, seed), found in zip(pairs, means, strict=True):
-        table.add_row(arm.name, str(seed), *(f"{found[key]:.3f}" for key in suite.shown))
+        table.add_row(arm.name, str(seed), *(f"{found[key]:.3f}" for key in shown))
     plain_console(width=TABLE_WIDTH).print(table)

@@ -1,70 +1,121 @@
-"""`astro reproduce`: a paper's study from end to end, base -> RL -> evaluation -> table, figures and page. Owns the order, not the parts."""
+"""`astro reproduce`: a paper's study from end to end, base -> RL -> evaluation -> tables, figures and page. Owns the order, not the parts."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
+from rich.console import Console
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.evaluate import evaluate_arms, parse_seeds
+from astro_cli.commands.grid_run import SECONDS, GridRun, report
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.recipe import load_recipe
 
 
 class Study(NamedTuple):
-    """Tables a study fills, and the (base, RL recipe) pairs on the embedded world that fill them; --quick runs the first pair."""
+    """What a study fills and runs.
+
+    Attributes:
+        tables: the paper's, of the full study; --quick fills the first.
+        pairs: (base, RL recipe) on the embedded world; --quick runs the first.
+        grids: of the full study, the pairs' among them.
+    """
 
     tables: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
+    grids: tuple[str, ...]
 
 
 STUDIES = {
     "astrolabe": Study(
-        tables=("astrolabe-1",),
+        tables=("astrolabe-1", "astrolabe-2", "astrolabe-3", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c"),
         pairs=(
             ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
             ("shapes/longlive", "astrolabe_longlive_shapes"),
             ("shapes/causal_forcing", "astrolabe_causal_shapes"),
         ),
+        grids=(
+            "astrolabe-bases", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "astrolabe-beta", "astrolabe-adaptive", "astrolabe-released",
+        ),
     ),
-}
+}  # fmt: skip
 QUICK_PROMPTS = 96
-FULL_PROMPTS = 256
+TIMED = "shapes"  # the suite that measures frames per second
 
 
 def reproduce(
     paper: Annotated[str, typer.Argument(help="Paper: astrolabe.")],
-    quick: Annotated[bool, typer.Option("--quick", help="One base, one seed, fewer prompts: minutes instead of an hour.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One base, one seed, fewer prompts: minutes instead of hours.")] = False,
     seeds: Annotated[str, typer.Option(help="Comma-separated training seeds of the full study.")] = "0,1,2",
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Runs of the full study at a time. Default: one per core.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: results/<paper>.")] = None,
 ) -> None:
-    """Train, evaluate and render a paper's study on the embedded world; what is finished already is kept, so it resumes.
+    """Train, evaluate and render a paper's tables and figures on the embedded world; what is finished already is kept, so it resumes.
 
     Example: astro reproduce astrolabe --quick
     """
     if paper not in STUDIES:
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
-    from astro_cli.training.rundir import RunDir
+    console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()
+    study = STUDIES[paper]
+    page = _quick(paper, study, folder, console) if quick else _full(paper, study, parse_seeds(seeds), jobs or _cores(), folder, console)
+    console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True)
+
+
+def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
+    """The first pair at one seed, in this process, on all cores."""
     from eval.study import write_study
 
-    console = plain_console(stderr=True)
-    folder, began = out or Path("results") / paper, time.monotonic()
-    study = STUDIES[paper]
-    pairs = study.pairs[:1] if quick else study.pairs
-    chosen, prompts = ([0], QUICK_PROMPTS) if quick else (parse_seeds(seeds), FULL_PROMPTS)
-    runs: dict[str, list[Path]] = {}
-    for base, recipe_name in pairs:
-        for seed in chosen:
-            recipe = load_recipe(recipe_name, [f"seed={seed}"], "rl")
-            run = folder / "runs" / f"{recipe.name}-seed{seed}"
-            console.print(f"{recipe.name}, seed {seed}: reinforcement learning on {base}")
-            train(recipe, recipe_name, [f"seed={seed}"], run, resume=(run / "resolved.json").is_file())
-            runs.setdefault(base, []).append(RunDir(run).path)
-        console.print(f"evaluating {base} and its tuned students on {prompts} held-out prompts")
-        evaluate_arms([base, *map(str, runs[base])], chosen, prompts, folder)
-    page = write_study(paper, study.tables, runs, prompts, folder)
-    console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True)
+    base, recipe_name = study.pairs[0]
+    recipe = load_recipe(recipe_name, ["seed=0"], "rl")
+    run = folder / "runs" / f"{recipe.name}-seed0"
+    console.print(f"{recipe.name}, seed 0: reinforcement learning on {base}")
+    train(recipe, recipe_name, ["seed=0"], run, resume=(run / "resolved.json").is_file())
+    console.print(f"evaluating {base} and its tuned student on {QUICK_PROMPTS} held-out prompts")
+    evaluate_arms([base, str(run)], [0], QUICK_PROMPTS, folder)
+    return write_study(paper, study.tables[:1], {base: [run]}, {TIMED: QUICK_PROMPTS}, folder)
+
+
+def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, console: Console) -> Path:
+    """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures, page."""
+    from eval.ablation import load_grid, merge, plan
+    from eval.arm_suites import ARM_SUITES
+    from eval.paper_figures import pictures
+    from eval.study import study_records, write_study
+
+    runs = folder / "runs"
+    planned = merge([plan(load_grid(name), seeds, runs, [], None) for name in study.grids])
+    grid = GridRun(folder, folder / "logs")
+    report(planned, grid.run(planned, jobs, console), folder, console)
+    tuned = {base: [runs / f"{recipe}-seed{seed}" for seed in seeds] for base, recipe in study.pairs}
+    prompts = {name: suite.prompts for name, suite in ARM_SUITES.items()}
+    evaluate_arms([*tuned, *(str(run) for paths in tuned.values() for run in paths)], seeds, prompts[TIMED], folder, TIMED)
+    drawn = []
+    for picture in pictures(paper, study.pairs, runs, study_records(folder, prompts)):
+        path = folder / "figures" / picture.name
+        if not picture.name.startswith("sheet_short") and picture.draw(path).written:  # those are written with their clips
+            console.print(f"wrote {picture.name}", soft_wrap=True)
+            drawn.append(path)
+    console.print(_core_time(folder / "logs" / SECONDS), soft_wrap=True)
+    return write_study(paper, study.tables, tuned, prompts, folder, drawn)
+
+
+def _core_time(path: Path) -> str:
+    """What the processes of the study took so far, in words."""
+    from eval import jsonl
+
+    spent = Counter[str]()
+    for _, row in jsonl.read(path) if path.is_file() else ():
+        spent["training" if row["what"] == "train" else "evaluation"] += row["seconds"]
+    return "time of one core: " + ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in spent.items())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -50,7 +50,6 @@ def window_start(spec: ExperienceSpec, frames: int, block: int, shared: int) -> 
 
     "random" is Table S1's "Random Choice", uniform over the blocks at which a whole clip fits.
     """
-    assert spec.clip is not None
     last = (frames - spec.clip) // block
     if spec.window == "last":
         return last * block
@@ -64,7 +63,7 @@ class Roller:
         self.spec, self.setting, self.backbone, self.rewards = spec, setting, backbone, rewards
         self.stream = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
         self.frames = spec.frames or setting.frames
-        if spec.rollout == "clip":
+        if spec.clip:
             check_sink(setting.cache)
 
     def sequences(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> Clips:
@@ -111,7 +110,6 @@ class Roller:
         return sample_history(policy, told, [stream_seed(seed, "history") for seed in owners], self.stream, start)
 
     def _decode(self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int) -> torch.Tensor:
-        assert self.spec.clip is not None
         return decode_candidates(policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip)
 
     def _scored(self, latents: torch.Tensor, prompts: list[str], history: torch.Tensor | None = None) -> Clips:

@@ -56,7 +56,7 @@ class ExperienceSource:
         for reward in rewards:
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
-                raise RecipeError("video.frames" if spec.clip is None else f"stages.{stage}.experience.clip", reward.key, what)
+                raise RecipeError("video.frames" if not spec.clip else f"stages.{stage}.experience.clip", reward.key, what)
         advantage = importlib.import_module(f"astro_cli.advantages.{spec.advantage['kind']}")
         self.advantage = advantage.Advantage(resolve_kind("advantages", spec.advantage, "advantage"))
         self.risk, self.watch = RiskRatio(), CollapseWatch(spec.collapse)
@@ -93,7 +93,7 @@ class ExperienceSource:
         return batches
 
     def _roll_out(self, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int) -> Clips:
-        if self.spec.rollout == "sequence":
+        if not self.spec.clip:
             return self.roller.sequences(prompts, seeds, text)
         start = window_start(self.spec, self.roller.frames, self.setting.block, shared)
         self.metrics["window/start"] = float(start)

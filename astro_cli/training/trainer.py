@@ -171,7 +171,7 @@ class Trainer:
                 write_samples(self.run.path / "samples", step, stage.source.samples, self.backbone.fps)
         self.watcher.step(row)
         if isinstance(stage.source, ExperienceSource) and stage.source.warning and stage.source.spec.collapse.stop:
-            hint = "the last checkpoint is intact; set experience.collapse.stop = false to go on in a new --out"
+            hint = f"to go on all the same: --resume --set stages.{stage.name}.experience.collapse.stop=false"
             raise RunError(self.run.path, f"stage {stage.name}, step {step}", f"collapsed: {stage.source.warning}", hint=hint)
 
     def _speed(self, seconds: float) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from astro_cli.core.rng import stream
@@ -47,16 +49,17 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
 def throughput(arms: list[Arm]) -> list[list[float]]:
     """Frames per second of single-video generation, codec included: per arm one value per run, after a warm-up run.
 
-    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them alike. Their weights are copied
-    first: a mapped file's lie where its header ends, memory of one's own at multiples of 64 bytes, and on a CPU that alone changed the rate by 2 %.
+    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them alike; and they take turns in one
+    network per size, into which their weights are copied, and with one codec: where weights lie in memory alone changes the rate of a CPU by 2 %.
     """
-    for arm in arms:
-        for parameter in arm.network.parameters():
-            parameter.data = parameter.data.clone()
+    shells = {arm.network.config: copy.deepcopy(arm.network) for arm in arms}
+    codecs = {arm.card["codec"]: arm.backbone for arm in arms}
     rates: list[list[float]] = [[] for _ in arms]
     for run in range(THROUGHPUT_RUNS + 1):
         for arm, found in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
-            frames, began = num_frames(arm), time.perf_counter()
-            arm.backbone.decode(arm.generate(prompt_set(1), [run], frames))
+            shell, frames = shells[arm.network.config], num_frames(arm)
+            shell.load_state_dict(arm.network.state_dict())
+            timed, began = replace(arm, network=shell, backbone=codecs[arm.card["codec"]]), time.perf_counter()
+            timed.backbone.decode(timed.generate(prompt_set(1), [run], frames))
             found.append(frames / (time.perf_counter() - began))
     return [found[1:] for found in rates]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,28 +32,39 @@ def test_eval_writes_records_once(evaluated, tiny_base, monkeypatch):
 
 def test_frames_per_second_are_measured_again_on_demand(evaluated, tiny_base, monkeypatch):
     before = store.load_results(evaluated)
-    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(evaluated), "--time-again"], monkeypatch) == 0
+    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(evaluated), "--timing", "again"], monkeypatch) == 0
     added = store.load_results(evaluated)[len(before) :]
     assert [record.metric for record in added] == ["throughput"]
     assert added[0].scores != next(record.scores for record in before if record.metric == "throughput")
 
 
-def test_timed_weights_lie_in_memory_alike(tiny_base, monkeypatch):
-    from eval.arms import load_arm
+def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monkeypatch):
+    from eval.arms import Arm, load_arm
     from eval.benchmarks import shapes
 
-    monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 1)
-    arm = load_arm(str(tiny_base))
-    before = [parameter.clone() for parameter in arm.network.parameters()]
-    assert len(shapes.throughput([arm])[0]) == 1
-    after = list(arm.network.parameters())
-    assert all(parameter.data_ptr() % 64 == 0 for parameter in after)
-    assert all(map(torch.equal, before, after))
+    base = load_arm(str(tiny_base))
+    other = replace(load_arm(str(tiny_base)), name="other")
+    with torch.no_grad():
+        other.network.head.head.bias.add_(1)
+    seen = []
+
+    def generate(self, prompts, seeds, frames):
+        seen.append((self.name, id(self.network), self.network.head.head.bias.sum().item()))
+        return torch.zeros(1, frames, *self.latent_shape)
+
+    monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 2)
+    monkeypatch.setattr(Arm, "generate", generate)
+    assert [len(rates) for rates in shapes.throughput([base, other])] == [2, 2]
+    assert [name for name, _, _ in seen] == [base.name, "other", "other", base.name, base.name, "other"]
+    assert len({network for _, network, _ in seen}) == 1
+    own = {base.name: base.network.head.head.bias.sum().item(), "other": other.network.head.head.bias.sum().item()}
+    assert all(total == own[name] for name, _, total in seen)
+    assert own[base.name] != own["other"]
 
 
 def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch, capsys):
-    assert run(["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--time-again"], monkeypatch) == 2
-    assert "--time-again" in capsys.readouterr().err
+    assert run(["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--timing", "again"], monkeypatch) == 2
+    assert "--timing" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -119,7 +131,7 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
     lines += [f"stages.nft.{key}" for key in ("steps = 2", "batch = 4", "experience.prompts = 1", "experience.group = 4", "experience.updates = 1")]
     recipe = tmp_path / "tiny_study.toml"
     recipe.write_text("\n".join([*lines, *(item.replace("=", " = ") for item in TINY)]))
-    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(recipe)),))
+    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(recipe)),), ())
     monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
     monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 8)
     out = tmp_path / "out"

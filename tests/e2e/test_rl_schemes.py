@@ -45,12 +45,12 @@ def test_a_scheme_trains(recipe, tiny, tmp_path, monkeypatch):
     assert row["student/grad_norm"] > 0
     assert row["memory/saved_bytes"] > 0
     assert sum(row["advantage/histogram"]) == pytest.approx(1.0)
-    assert ("window/start" in row) == ("_clip_" in recipe)
+    assert ("window/start" in row) == all(whole not in recipe for whole in ("_seq_", "released"))
 
 
 def test_selective_kl_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    arguments = ["rl", "--recipe", "astrolabe_selective_shapes", *SMALL, "--set", "stages.nft.steps=4", *tiny]
+    arguments = ["rl", "--recipe", "astrolabe_all_shapes", *SMALL, "--set", "stages.nft.steps=4", *tiny]
     assert run([*arguments, "--out", str(whole)], monkeypatch) == 0
     stop_after(3, monkeypatch, [*arguments, "--out", str(cut)])
     assert run([*arguments, "--out", str(cut), "--resume"], monkeypatch) == 0
@@ -100,16 +100,15 @@ def test_the_memory_of_long_tuning_is_flat_in_the_videos_length(tiny, tmp_path, 
 
 @pytest.mark.parametrize(("recipe", "sets", "key"), [
     ("astrolabe_causal_shapes", ["stages.nft.experience.group=1"], "stages.nft.experience.group"),
-    ("astrolabe_selective_shapes", ['stages.nft.experience.primary="mqq"'], "stages.nft.experience.primary"),
-    ("astrolabe_causal_shapes", ['stages.nft.objective.kl="selective"'], "stages.nft.experience.primary: missing"),
+    ("astrolabe_all_shapes", ['stages.nft.experience.primary="mqq"'], "stages.nft.experience.primary"),
     ("astrolabe_causal_shapes", ["video.block=1"], "video.block"),
     ("astrolabe_causal_shapes", ["cache.window=12"], "cache.window"),
     ("astrolabe_clip_detach_shapes", ["stages.nft.experience.clip=33"], "stages.nft.experience.clip"),
     ("astrolabe_clip_detach_shapes", ["stages.nft.experience.clip=4"], "stages.nft.experience.clip"),
-    ("astrolabe_seq_detach_shapes", ["stages.nft.experience.clip=9"], "stages.nft.experience.rollout"),
+    ("astrolabe_causal_shapes", ["stages.nft.experience.clip=12"], "stages.nft.experience.clip"),
     ("astrolabe_causal_shapes", ["stages.nft.objective.adaptive=true"], "stages.nft.objective.adaptive"),
     ("astrolabe_causal_shapes", ['base.student="shapes/teacher"'], "base.student"),
-    ("astrolabe_selective_shapes", ["stages.nft.experience.rewards={vq=1.0}"], "no auxiliary reward beside 'vq'"),
+    ("astrolabe_all_shapes", ["stages.nft.experience.rewards={vq=1.0}"], "no auxiliary reward beside 'vq'"),
 ])  # fmt: skip
 def test_what_cannot_run_is_refused_before_training(recipe, sets, key, tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
@@ -118,11 +117,20 @@ def test_what_cannot_run_is_refused_before_training(recipe, sets, key, tiny, tmp
     assert not out.exists()
 
 
-def test_a_primary_without_a_reward_to_judge_it_is_refused(tmp_path, monkeypatch, capsys):
-    (tmp_path / "lone.toml").write_text(LONE)
+@pytest.mark.parametrize(("text", "says"), [
+    (LONE, "no auxiliary reward beside 'vq'"), (LONE.replace(', primary = "vq"', ""), "stages.nft.experience.primary: missing"),
+])  # fmt: skip
+def test_a_selective_penalty_needs_a_primary_and_a_reward_to_judge_it(text, says, tmp_path, monkeypatch, capsys):
+    (tmp_path / "lone.toml").write_text(text)
     assert run(["rl", "--recipe", str(tmp_path / "lone.toml"), "--out", str(tmp_path / "run")], monkeypatch) == 2
-    assert "no auxiliary reward beside 'vq'" in message(capsys)
+    assert says in message(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_long_tuning_of_whole_videos_is_refused(tiny, tmp_path, monkeypatch, capsys):
+    sets = ["--set", "stages.nft.experience.clip=0"]
+    assert run(["long-tune", "--recipe", "astrolabe_long_shapes", *sets, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 2
+    assert "stages.nft.experience.clip: found 0" in message(capsys)
 
 
 def test_a_reward_that_is_constant_for_an_epoch_stops_the_run_resumable(tiny, tmp_path, monkeypatch, capsys):

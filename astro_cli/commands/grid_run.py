@@ -1,0 +1,140 @@
+"""Runs a grid's jobs: one process per training or evaluation, some at a time; a failure stops no other. Owns the processes and their logs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+from astro_cli.commands.console import plain_column
+from astro_cli.config.errors import EXIT_RUN, AstroError
+
+if TYPE_CHECKING:
+    from eval.ablation import Job
+
+TAIL = 3  # lines of a failed run's log that are shown
+SECONDS = "seconds.jsonl"  # in the logs: what every process took
+
+
+class GridRun:
+    """Runs jobs in threads, each of which waits for one process at a time.
+
+    Args:
+        results: folder of the records.
+        logs: one file per job, and the seconds of all processes.
+        prompts: of each evaluation; absent: the suites' own numbers.
+        overrides, steps: what the jobs were planned with.
+    """
+
+    def __init__(self, results: Path, logs: Path, prompts: int | None = None, overrides: list[str] | None = None, steps: int | None = None) -> None:
+        self.results, self.logs = results, logs
+        self.prompts, self.overrides, self.steps = prompts, overrides or [], steps
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
+
+    def run(self, planned: list[Job], jobs: int, console: Console) -> list[tuple[Job, str]]:
+        """Run all, `jobs` at a time. Returns the failed ones, each with the end of its log."""
+        failed: list[tuple[Job, str]] = []
+        self.logs.mkdir(parents=True, exist_ok=True)
+        columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ThreadPoolExecutor(jobs) as pool:
+            bar = progress.add_task("runs", total=len(planned))
+            futures = {pool.submit(self._one, job): job for job in planned}
+            try:
+                for number, future in enumerate(as_completed(futures), start=1):
+                    job, why = futures[future], future.result()
+                    if why:
+                        failed.append((job, why))
+                    progress.advance(bar)
+                    console.print(f"{number}/{len(planned)}  {job.name}  {'failed' if why else 'done'}", soft_wrap=True)
+            finally:
+                self._stop()
+        return failed
+
+    def _stop(self) -> None:
+        self.stopped = True
+        for process in list(self.running):
+            process.terminate()
+
+    def _one(self, job: Job) -> str:
+        """Train if need be, record what training measured, evaluate; returns what went wrong, or nothing."""
+        log = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log"
+        with log.open("wb") as file:
+            if job.recipe is not None:
+                if job.state != "finished" and (why := self._call("train", self._training(job), log, file.fileno())):
+                    return why
+                if why := self._record(job):
+                    return why
+            for suite in job.suites:
+                if why := self._call(suite, self._evaluation(job, suite), log, file.fileno()):
+                    return why
+        return ""
+
+    def _record(self, job: Job) -> str:
+        from eval.training_records import record_training
+
+        try:
+            record_training(Path(job.arm), self.results)
+        except AstroError as error:
+            return str(error).replace("\n", " | ")
+        return ""
+
+    def _training(self, job: Job) -> list[str]:
+        assert job.recipe is not None
+        assert job.given is not None
+        sets = [argument for override in self.overrides for argument in ("--set", override)]
+        steps = [] if self.steps is None else ["--steps", str(self.steps)]
+        resume = ["--resume"] if job.state == "started" else []
+        return [job.recipe.command, "--recipe", job.given, "--seed", str(job.seed), "--out", job.arm, *sets, *steps, *resume]
+
+    def _evaluation(self, job: Job, suite: str) -> list[str]:
+        """Without frames per second: beside other processes they say nothing."""
+        from eval.arm_suites import arm_suite
+
+        prompts = [] if self.prompts is None else ["--prompts", str(self.prompts)]
+        untimed = ["--timing", "none"] if arm_suite(suite).timed else []
+        return ["eval", suite, "--arm", job.arm, "--seeds", str(job.seed), "--results", str(self.results), *prompts, *untimed]
+
+    def _call(self, what: str, arguments: list[str], log: Path, output: int) -> str:
+        """Run one process on one thread; returns what went wrong, or nothing."""
+        from eval import jsonl
+
+        if self.stopped:
+            return "stopped"
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "astro_cli", *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        self.running.add(process)
+        try:
+            code = process.wait()
+        finally:
+            self.running.discard(process)
+        row = {"job": log.stem, "what": what, "seconds": round(time.monotonic() - began, 1), "code": code}
+        jsonl.append(self.logs / SECONDS, [jsonl.encode(row)], "time")
+        if not code:
+            return ""
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"exit code {code}, see {log}: " + " | ".join(lines[-TAIL:])
+
+
+def report(planned: list[Job], failed: list[tuple[Job, str]], results: Path, console: Console) -> None:
+    """Say what is done and what failed.
+
+    Raises:
+        Exit: something failed.
+    """
+    console.print(f"{len(planned) - len(failed)} of {len(planned)} done; records in {results / 'records'}", soft_wrap=True)
+    for job, why in failed:
+        console.print(f"failed: {job.name}: {why}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(EXIT_RUN)
