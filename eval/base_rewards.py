@@ -1,51 +1,63 @@
 """What an untuned base scores by the training rewards on a run's own prompts: the dashed curve beside it. Draws nothing and trains nothing.
 
-An epoch has few prompts, and they differ more than the policies do: only on the same ones does the distance of two curves mean something.
-Dimensions: B clip, T frame, C colour, H, W pixels.
+An epoch has few prompts, and they differ more than the policies do: only on the same ones does the distance of two curves mean something. So clips are
+rolled out as the run rolls them out: its prompts, windows and histories, and the noise of its groups' first members.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from astro_cli.core.rng import stream_seed
+from astro_cli.objectives.base import Batch
 from astro_cli.recipe import Recipe
 from astro_cli.rewards.shapes import REWARDS
+from astro_cli.training.build import build
+from astro_cli.training.clips import Clips, Roller, window_start
 from astro_cli.training.sources import PromptSource
-from eval.arms import Arm
-from eval.benchmarks import shapes
 
 CLIPS = 2  # per prompt: with three seeds, a smoothed point of the curve then stands for 264 clips
+AT_ONCE = 8  # epochs rolled out together
 
 
-def base_rows(arm: Arm, recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
-    """Rows as metrics.jsonl has them, one per epoch: every reward of the base, and `reward/total`, their sum with the recipe's weights.
+def base_rows(recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
+    """Rows as metrics.jsonl has them, one per epoch: every reward of the recipe's base, and `reward/total`, their sum with the recipe's weights.
 
-    A prompt has `CLIPS` clips, from the noise of its group's first members, so that epoch 0 holds clips which the run saw too.
+    A prompt has `CLIPS` clips, so that epoch 0, before the first update, holds clips which the run saw too.
     """
     name = recipe.order[-1]
     experience, data = recipe.stages[name].experience, recipe.stages[name].data
     assert experience is not None, "an RL recipe"
-    source = PromptSource(seed, lambda prompts: torch.empty(len(prompts), 0), data.drop, data.prompts)
+    spec = experience.model_copy(update={"group": min(CLIPS, experience.group), "parallel": None})
+    setting, backbone = build(recipe, torch.device("cpu"))  # adapters start as no change, so theta_old is the base
+    roller = Roller(spec, setting, backbone, [REWARDS[key]() for key in experience.rewards])
+    source = PromptSource(seed, backbone.encode_text, data.drop, data.prompts)
     asked = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
-    members = range(min(CLIPS, experience.group))
+    starts = [window_start(spec, roller.frames, setting.block, batch.shared) if spec.clip else 0 for batch in asked]
+    means: dict[int, dict[str, float]] = {}
+    for start in sorted(set(starts)):
+        alike = [epoch for epoch, found in enumerate(starts) if found == start]
+        for first in range(0, len(alike), AT_ONCE):
+            chosen = alike[first : first + AT_ONCE]
+            clips = _roll_out(roller, [asked[epoch] for epoch in chosen], start)
+            scores = {key: values.reshape(len(chosen), -1).mean(1).tolist() for key, values in clips.scores.items()}
+            means |= {epoch: {key: values[row] for key, values in scores.items()} for row, epoch in enumerate(chosen)}
+    return [_row(name, epoch, means[epoch], experience.rewards) for epoch in range(epochs)]
+
+
+def _roll_out(roller: Roller, asked: list[Batch], start: int) -> Clips:
+    """The clips of several epochs whose windows start at the same frame."""
+    members, owners = range(roller.spec.group), [owner for batch in asked for owner in batch.seeds]
     prompts = [prompt for batch in asked for prompt in batch.prompts for _ in members]
-    seeds = [stream_seed(owner, "member", member) for batch in asked for owner in batch.seeds for member in members]
-    means = {key: scores.reshape(epochs, -1).mean(1).tolist() for key, scores in _scores(arm, prompts, seeds, experience.rewards).items()}
-    return [{"stage": name, "step": epoch, **{key: values[epoch] for key, values in means.items()}} for epoch in range(epochs)]
+    seeds = [stream_seed(owner, "member", member) for owner in owners for member in members]
+    text = roller.backbone.encode_text(prompts)
+    if not roller.spec.clip:
+        return roller.sequences(prompts, seeds, text)
+    return roller.candidates(prompts, seeds, text, owners, start)
 
 
-def _scores(arm: Arm, prompts: list[str], seeds: list[int], weights: Mapping[str, float]) -> dict[str, torch.Tensor]:
-    """(B,) by key of metrics.jsonl, from clips of the trained length."""
-    rewards, found = {key: REWARDS[key]() for key in weights}, {key: [] for key in weights}
-    for start in range(0, len(prompts), shapes.BATCH):
-        rows = slice(start, start + shapes.BATCH)
-        frames_BTCHW = arm.backbone.decode(arm.generate(prompts[rows], seeds[rows], shapes.num_frames(arm)))
-        for key, reward in rewards.items():
-            found[key].append(reward.score(frames_BTCHW, prompts[rows]))
-    scores = {key: torch.cat(parts) for key, parts in found.items()}
-    total = torch.stack([scores[key] * weight for key, weight in weights.items()]).sum(0)
-    return {f"reward/{key}": values for key, values in scores.items()} | {"reward/total": total}
+def _row(stage: str, epoch: int, means: dict[str, float], weights: dict[str, float]) -> dict[str, Any]:
+    total = sum(weight * means[key] for key, weight in weights.items())
+    return {"stage": stage, "step": epoch, **{f"reward/{key}": value for key, value in means.items()}, "reward/total": total}

@@ -127,8 +127,7 @@ def _figure_5(base: str, recipe: str) -> Curves:
 @cache
 def _base_curve(recipe_name: str, seed: int, epochs: int) -> list[dict[str, Any]]:
     """What the base of a recipe scores by the recipe's rewards on the prompts that its run with this seed saw."""
-    recipe = load_recipe(recipe_name)
-    return base_rows(load_arm(recipe.base.student), recipe, seed, epochs)
+    return base_rows(load_recipe(recipe_name), seed, epochs)
 
 
 def _seed_of(run: Path) -> int:

@@ -41,11 +41,9 @@ STUDIES = {
             ("shapes/longlive", "astrolabe_longlive_shapes"),
             ("shapes/causal_forcing", "astrolabe_causal_shapes"),
         ),
-        grids=(
-            "astrolabe-bases", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "astrolabe-beta", "astrolabe-adaptive", "astrolabe-released",
-        ),
+        grids=("astrolabe-bases", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "astrolabe-beta", "astrolabe-adaptive"),
     ),
-}  # fmt: skip
+}
 QUICK_PROMPTS = 96
 TIMED = "shapes"  # the suite that measures frames per second
 

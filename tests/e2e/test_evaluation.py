@@ -42,14 +42,17 @@ def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monk
     from eval.arms import Arm, load_arm
     from eval.benchmarks import shapes
 
+    def first(network):
+        return next(network.parameters())
+
     base = load_arm(str(tiny_base))
     other = replace(load_arm(str(tiny_base)), name="other")
     with torch.no_grad():
-        other.network.head.head.bias.add_(1)
+        first(other.network).add_(1)
     seen = []
 
     def generate(self, prompts, seeds, frames):
-        seen.append((self.name, id(self.network), self.network.head.head.bias.sum().item()))
+        seen.append((self.name, id(self.network), first(self.network).sum().item()))
         return torch.zeros(1, frames, *self.latent_shape)
 
     monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 2)
@@ -57,7 +60,7 @@ def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monk
     assert [len(rates) for rates in shapes.throughput([base, other])] == [2, 2]
     assert [name for name, _, _ in seen] == [base.name, "other", "other", base.name, base.name, "other"]
     assert len({network for _, network, _ in seen}) == 1
-    own = {base.name: base.network.head.head.bias.sum().item(), "other": other.network.head.head.bias.sum().item()}
+    own = {arm.name: first(arm.network).sum().item() for arm in (base, other)}
     assert all(total == own[name] for name, _, total in seen)
     assert own[base.name] != own["other"]
 
@@ -68,19 +71,25 @@ def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_the_base_of_a_curve_is_scored_on_the_runs_own_prompts(tiny_base):
-    from eval.arms import load_arm
-    from eval.base_rewards import base_rows
+@pytest.mark.parametrize("clip", [0, 6])
+def test_the_base_of_a_curve_is_scored_on_the_runs_own_clips(clip, tiny_base, tmp_path, monkeypatch):
+    from eval.base_rewards import CLIPS, base_rows
 
-    recipe, arm = load_recipe("astrolabe_self_forcing_shapes"), load_arm(str(tiny_base))
+    sets = [f'base.student="{tiny_base}"', f"stages.nft.experience.clip={clip}", *TINY]
+    recipe = load_recipe("astrolabe_self_forcing_shapes", sets)
     experience = recipe.stages["nft"].experience
-    rows = base_rows(arm, recipe, 0, 3)
+    rows = base_rows(recipe, 0, 3)
     assert [(row["stage"], row["step"]) for row in rows] == [("nft", 0), ("nft", 1), ("nft", 2)]
     for row in rows:
         assert row["reward/total"] == pytest.approx(sum(weight * row[f"reward/{key}"] for key, weight in experience.rewards.items()), rel=1e-5)
-    first = base_rows(arm, recipe, 0, 1)[0]
+    first = base_rows(recipe, 0, 1)[0]
     assert all(rows[0][key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage")  # not of the batch
-    assert base_rows(arm, recipe, 1, 1)[0] != first
+    assert base_rows(recipe, 1, 1)[0] != first
+    group = [f"stages.nft.{key}" for key in (f"experience.group={CLIPS}", f"batch={4 * CLIPS}", "experience.updates=1", "steps=1")]
+    arguments = [argument for value in [*sets, *group] for argument in ("--set", value)]
+    assert run(["rl", "--recipe", "astrolabe_self_forcing_shapes", *arguments, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    trained = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert all(trained[key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage")  # a run of these very clips
 
 
 def test_still_prompts_have_no_speed_score(evaluated):

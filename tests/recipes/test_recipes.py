@@ -160,8 +160,7 @@ def test_weights_and_steps_out_of_range_are_refused(override, says):
 def test_rewards_given_whole_are_the_only_ones():
     """So a selective penalty without a reward that judges the primary one is refused from the command line too."""
     alone = "stages.nft.experience.rewards={vq=1.0}"
-    spec = load_recipe("astrolabe_causal_shapes", [alone]).stages["nft"].experience
-    assert spec is not None
-    assert spec.rewards == {"vq": 1.0}
+    spec = load_recipe("astrolabe_no_kl_shapes", [alone, "stages.nft.experience.primary=vq", "stages.nft.experience.rewards={vq=1.0, mq=0.0}"])
+    assert spec.stages["nft"].experience.rewards == {"vq": 1.0, "mq": 0.0}
     with pytest.raises(RecipeError, match="no auxiliary reward beside 'vq'"):
         load_recipe("astrolabe_all_shapes", [alone])
