@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ class GridRun:
         """Run all, `jobs` at a time. Returns the failed ones, each with the end of its log."""
         failed: list[tuple[Job, str]] = []
         self.logs.mkdir(parents=True, exist_ok=True)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: or the processes would go on by themselves
         columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ThreadPoolExecutor(jobs) as pool:
             bar = progress.add_task("runs", total=len(planned))
@@ -57,6 +59,7 @@ class GridRun:
                     console.print(f"{number}/{len(planned)}  {job.name}  {'failed' if why else 'done'}", soft_wrap=True)
             finally:
                 self._stop()
+                signal.signal(signal.SIGTERM, before)
         return failed
 
     def _stop(self) -> None:

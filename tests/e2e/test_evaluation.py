@@ -134,13 +134,17 @@ def test_a_video_does_not_depend_on_its_length(tiny_base):
     torch.testing.assert_close(short, longer[:, :9], atol=1e-4, rtol=1e-4)
 
 
-def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
-    lines = ['extends = "astrolabe_causal_shapes.toml"', 'name = "tiny_study"', f'base.student = "{tiny_base}"', "lora.rank = 4"]
+def tiny_recipe(folder, base, name="tiny_study"):
+    lines = ['extends = "astrolabe_causal_shapes.toml"', f'name = "{name}"', f'base.student = "{base}"', "lora.rank = 4"]
     lines += ["stages.nft.experience.rewards.mq = 0.0"]  # four clips of a random student can all have none
     lines += [f"stages.nft.{key}" for key in ("steps = 2", "batch = 4", "experience.prompts = 1", "experience.group = 4", "experience.updates = 1")]
-    recipe = tmp_path / "tiny_study.toml"
+    recipe = folder / f"{name}.toml"
     recipe.write_text("\n".join([*lines, *(item.replace("=", " = ") for item in TINY)]))
-    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(recipe)),), ())
+    return recipe
+
+
+def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
+    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(tiny_recipe(tmp_path, tiny_base))),), ())
     monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
     monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 8)
     out = tmp_path / "out"
@@ -159,3 +163,35 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
     measured = {row.label: row.measured["hpsv3"] for row in view.rows}
     assert measured["Self-Forcing"] is not None
     assert measured["LongLive"] is None
+
+
+def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, tmp_path, monkeypatch, capsys):
+    """A row that two grids share is trained once and scored by the suites of both; a second call runs nothing."""
+    from eval import ablation, paper_figures, sheets
+
+    monkeypatch.setattr(paper_figures, "SHEETS", {"long": sheets.long_sheet})
+    monkeypatch.setattr(sheets, "LONG_PROMPTS", 1)
+    monkeypatch.chdir(tmp_path)
+    recipe, out = tiny_recipe(tmp_path, tiny_base).stem, tmp_path / "out"
+    arm = f'[[rows]]\nlabel = "base"\narm = "{tiny_base}"\n'
+    row = f'[[rows]]\nlabel = "tuned"\nrecipe = "{recipe}"\n'
+    (tmp_path / "one.toml").write_text('title = "one"\n' + arm + row)
+    (tmp_path / "two.toml").write_text('title = "two"\n' + row)
+    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), recipe),), ("one", "two"))
+    monkeypatch.setattr(ablation, "GRIDS", tmp_path)
+    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
+    monkeypatch.setattr(paper_figures, "FIGURES", {"astrolabe": ()})
+    for _ in range(2):
+        assert run(["reproduce", "astrolabe", "--seeds", "3", "--jobs", "2", "--out", str(out)], monkeypatch) == 0
+    spent = [json.loads(line) for line in (out / "logs" / "seconds.jsonl").read_text().splitlines()]
+    assert [row["what"] for row in spent].count("train") == 1
+    said = capsys.readouterr().err
+    assert "2 of 2 done" in said
+    assert "time of one core: " in said
+    records = store.load_results(out)
+    assert {(record.arm, record.seed) for record in records if record.metric == "vq"} == {("self_forcing_shapes", 0), ("tiny_study", 3)}
+    assert len({record.weights_hash for record in records if record.metric == "throughput"}) == 2
+    figures = {path.name for path in (out / "figures").iterdir()}
+    assert {f"{name}_student.safetensors.png" for name in ("figure_5", "bars_attributes", "sheet_short", "sheet_long")} <= figures
+    assert (out / "tables" / "astrolabe-1.md").is_file()
+    assert "data:image/png;base64," in (out / "index.html").read_text()

@@ -221,3 +221,16 @@ def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path,
     assert "metrics.jsonl: found 0 whole rows, the run has 1 epochs" in err
     assert "failed: astrolabe_beta_low_shapes seed 0: exit code 2" in err
     assert "resolved.json: damaged" in err
+
+
+def test_a_collapsed_run_goes_on_where_it_stopped_when_told_to(tiny, tmp_path, monkeypatch, capsys):
+    from astro_cli.training.collapse import CollapseWatch
+
+    monkeypatch.setattr(CollapseWatch, "see", lambda self, reward, motion: "clips stand still")
+    out, whole = tmp_path / "stopped", tmp_path / "whole"
+    stop = ["--set", "stages.nft.experience.collapse.stop=true"]
+    assert run([*RL, *tiny, *stop, "--out", str(out)], monkeypatch) == 1
+    assert "--resume --set stages.nft.experience.collapse.stop=false" in message(capsys)
+    assert run([*RL, *tiny, "--set", "stages.nft.experience.collapse.stop=false", "--resume", "--out", str(out)], monkeypatch) == 0
+    assert run([*RL, *tiny, "--out", str(whole)], monkeypatch) == 0
+    assert same_bits(out / "final" / "student.safetensors", whole / "final" / "student.safetensors")

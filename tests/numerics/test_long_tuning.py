@@ -186,7 +186,7 @@ def test_references_move_as_algorithm_1_says():
 
 
 def test_windows_are_whole_blocks_drawn_from_the_shared_seed():
-    spec = ExperienceSpec(prompts=1, group=2, rewards={"vq": 1.0}, rollout="clip", clip=4, frames=12)
+    spec = ExperienceSpec(prompts=1, group=2, rewards={"vq": 1.0}, clip=4, frames=12)
     starts = [window_start(spec, 12, 2, seed) for seed in range(200)]
     assert set(starts) == {0, 2, 4, 6, 8}  # 12 - 4 is the last
     assert starts == [window_start(spec, 12, 2, seed) for seed in range(200)]
