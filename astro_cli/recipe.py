@@ -111,7 +111,7 @@ class DataSpec(Config):
     drop: float = Field(default=0.0, ge=0, lt=1)
     pool: int = Field(default=8192, gt=0)
     frames: int | None = Field(default=None, gt=0)  # latent frames of a clip; absent: video.frames
-    prompts: str | None = None  # a text file, one prompt a line; absent: the world's own grammar
+    prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
 
 
 class CollapseSpec(Config):
@@ -140,6 +140,7 @@ class ExperienceSpec(Config):
     clip: int = Field(default=0, ge=0)  # of a candidate clip: the window W; 0: whole videos
     window: Literal["random", "last"] = "random"  # where the clip is: at a random block, the same for all processes, or at the end
     primary: str | None = None  # reward whose over-scored samples are at risk; the others judge it
+    ranks: Literal["paper", "released"] = "paper"  # the released code's sign marks what the primary ranks below the others
     collapse: CollapseSpec = CollapseSpec()
     samples_every: int = Field(default=0, ge=0)  # epochs between clips written into the run's folder; 0: none
 
@@ -223,6 +224,8 @@ class Recipe(Config):
                 raise ValueError(f"base.{role}: missing, {stage.kind} needs this role's weights")
         if stage.batch % stage.accumulate:
             raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
+        if self.backbone == "wan" and objective.consumes in ("prompts", "experience") and stage.data.prompts is None:
+            raise ValueError(f"{key}.data.prompts: missing, training on Wan needs a text file with a prompt a line")
         self._check_excluded(stage, objective)
         if objective.consumes == "experience":
             self._check_experience(key, stage)
@@ -283,6 +286,8 @@ class Recipe(Config):
             raise ValueError(f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, expected at most that")
         if spec.clip % block or spec.clip > frames or (spec.clip == 0 and self.command == "long-tune"):
             raise ValueError(f"{key}.clip: found {spec.clip}, expected a multiple of video.block ({block}) up to the video's {frames} frames")
+        if spec.clip and stage.objective.get("context") == "released":
+            raise ValueError(f"{key}.clip: found {spec.clip}, expected 0: context = 'released' has no history")
         if self.command == "long-tune" and window is None:
             raise ValueError("cache.window: missing, long tuning needs a window so that memory does not grow with the video")
 

@@ -74,7 +74,7 @@ def _batch(setting: Setting, backbone: Backbone, history: int, frames: int, size
     seeds = [stream_seed("bench", row) for row in range(size)]
     return Batch(
         seeds, [PROMPT] * size, text_BMD=backbone.encode_text([PROMPT] * size), latents_BFCHW=latents[:, history:],
-        credit_B=torch.linspace(-1, 1, size), history_BFCHW=latents[:, :history] if history else None,
+        credit_B=torch.linspace(-1, 1, size), history_PFCHW=latents[:1, :history] if history else None,
         group_B=torch.zeros(size, dtype=torch.long), group_seeds=[seeds[0]] * size, risk_B=torch.ones(size),
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def side_by_side(size: int = 16) -> dict[str, float]:
     timestep = torch.full(x0.shape[:2], 500.0)
     with setting.roles.use("old") as old:
         states = old.encode_text(text)
-        context = objective.context(old, states, replace(batch, history_BFCHW=None), x0)
+        context = objective.context(old, states, replace(batch, history_PFCHW=None), x0)
 
     def together() -> object:
         with setting.roles.together("old", "ref") as both:

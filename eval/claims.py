@@ -1,6 +1,7 @@
 """What the papers say happens, as predicates: the classes of `eval/claims/*.toml` and how they are read. Evaluates nothing.
 
-A side of a comparison is a recipe's stem; its arm is `<stem>` on Wan and `<stem>_shapes` on the embedded world.
+A side of a comparison is a recipe's stem; its arm is `<stem>` on Wan and `<stem>_shapes` on the embedded world. A claim's `arms` replace stems on a
+backbone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
@@ -69,6 +70,20 @@ class Published(Config):
 Part = Annotated[Compare | Trend | Bound | Published, Field(discriminator="kind")]
 
 
+class Measure(Config):
+    """What plays a metric on a backbone: a name in records, of this benchmark or, where none is named, of the claim's."""
+
+    name: str
+    benchmark: str | None = None
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Measures = dict[Backbone, dict[str, Annotated[Measure, BeforeValidator(_named)]]]  # a name alone will do
+
+
 class Claim(Config):
     """One statement of a paper: it holds where all its parts do."""
 
@@ -77,14 +92,20 @@ class Claim(Config):
     text: str
     tables: list[str] = Field(default_factory=list)  # printed below the first of them; none: below the paper's last
     benchmark: dict[Backbone, str] = Field(default_factory=dict)  # none named: any, but only one
+    metrics: Measures = Field(default_factory=dict)  # before the paper's
+    arms: dict[Backbone, dict[str, str]] = Field(default_factory=dict)  # sides that are another recipe on a backbone
     parts: list[Part] = Field(min_length=1)
+
+    def stem(self, side: str, backbone: Backbone) -> str:
+        """The recipe that is this side on a backbone."""
+        return self.arms.get(backbone, {}).get(side, side)
 
 
 class PaperClaims(Config):
-    """The claims of one paper. `metrics` renames a metric on a backbone (VQ is HPSv3 on Wan)."""
+    """The claims of one paper. `metrics` says what plays a metric on a backbone (VQ is HPSv3 on Wan)."""
 
     title: str
-    metrics: dict[Backbone, dict[str, str]] = Field(default_factory=dict)
+    metrics: Measures = Field(default_factory=dict)
     claims: list[Claim] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -97,6 +118,11 @@ class PaperClaims(Config):
             if unknown := [name for name in [*claim.tables, *verified] if name not in tables]:
                 raise ValueError(f"claim {claim.id!r}: no table {unknown[0]!r}; {did_you_mean(unknown[0], tables)}")
         return self
+
+    def measure(self, metric: str, claim: Claim, backbone: Backbone) -> Measure:
+        """What plays the metric in this claim: by the claim, else by the paper, else the metric itself."""
+        found = claim.metrics.get(backbone, {}).get(metric) or self.metrics.get(backbone, {}).get(metric) or Measure(name=metric)
+        return Measure(name=found.name, benchmark=found.benchmark or claim.benchmark.get(backbone))
 
 
 class Verdict(Config):

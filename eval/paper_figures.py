@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astro_cli.config.errors import RecordError, did_you_mean
-from astro_cli.recipe import load_recipe
 from astro_cli.training.rundir import RunDir
 from eval import figures, sheets
 from eval.arms import load_arm
@@ -49,7 +48,7 @@ class Curves(NamedTuple):
     keys: tuple[str, ...]
     arms: dict[str, str]
     trained_by: str  # the command that trains what is missing
-    standard: str  # the recipe whose base, prompts and weights of the rewards the dashed curve is of
+    standard: str  # the recipe whose run says what the dashed curve is of: base, prompts, clips, weights of the rewards
 
 
 class Drawn(NamedTuple):
@@ -125,9 +124,9 @@ def _figure_5(base: str, recipe: str) -> Curves:
 
 
 @cache
-def _base_curve(recipe_name: str, seed: int, epochs: int) -> list[dict[str, Any]]:
-    """What the base of a recipe scores by the recipe's rewards on the prompts that its run with this seed saw."""
-    return base_rows(load_recipe(recipe_name), seed, epochs)
+def _base_curve(run: Path, seed: int, epochs: int) -> list[dict[str, Any]]:
+    """What the base of a run scores by its rewards on the prompts that such a run with this seed sees."""
+    return base_rows(RunDir(run).recipe(), seed, epochs)
 
 
 def _seed_of(run: Path) -> int:
@@ -136,17 +135,24 @@ def _seed_of(run: Path) -> int:
 
 def _curves(figure: Curves, runs: Path) -> Picture:
     def draw(path: Path) -> Drawn:
-        missing, arms, epochs = [], {}, {}
+        missing, arms, epochs = [], {}, dict[int, int]()
         for label, recipe in figure.arms.items():
             finished, started = find_runs(runs, recipe)
             arms[label] = [figures.read_metrics(RunDir(run).metrics) for run in finished]
-            epochs |= {_seed_of(run): len(rows) for run, rows in zip(finished, arms[label], strict=True)}
+            for run, rows in zip(finished, arms[label], strict=True):
+                epochs[_seed_of(run)] = max(len(rows), epochs.get(_seed_of(run), 0))
             missing += [f"{run.name} is not finished" for run in started]
             missing += [] if finished else [f"{recipe}-seed* ({figure.trained_by})"]
             silent = [key for key in figure.keys for rows in arms[label][:1] if not any(key in row for row in rows)]
             missing += [f"{finished[0].name} logs no {key}" for key in silent]
+        standard, _ = find_runs(runs, figure.standard)
+        missing += (
+            []
+            if standard or figure.standard in figure.arms.values()
+            else [f"the base's curve: {figure.standard}-seed* (astro rl --recipe {figure.standard})"]
+        )
         if any(arms.values()):
-            base = [_base_curve(figure.standard, seed, count) for seed, count in sorted(epochs.items())]
+            base = [_base_curve(standard[0], seed, count) for seed, count in sorted(epochs.items())] if standard else []
             figures.reward_curves(arms, path, figure.keys, WINDOW, base)
         return Drawn(any(arms.values()), missing)
 

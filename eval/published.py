@@ -41,11 +41,11 @@ class Column(Config):
 
 
 class Row(Config):
-    """A published row. `delta` holds the differences to `base` that the paper prints beside its values."""
+    """A published row, without cells where a figure prints no numbers. `delta` holds the differences to `base` printed beside the values."""
 
     label: str
     group: str = ""
-    published: dict[str, Cell]
+    published: dict[str, Cell] = Field(default_factory=dict)
     delta: dict[str, Decimal] = Field(default_factory=dict)
     arm: dict[Backbone, str] = Field(default_factory=dict)
     base: str | None = None

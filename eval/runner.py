@@ -12,8 +12,8 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.models.hashes import digest
 from astro_cli.training.rundir import environment
 from eval import store
-from eval.arm_suites import ARM_SUITES, ArmSuite, Benchmark
-from eval.arms import Arm
+from eval.arm_suites import ARM_SUITES, ArmSuite, Benchmark, arm_suite
+from eval.arms import Arm, load_arm
 from eval.benchmarks import shapes
 from eval.benchmarks.oracle_scores import prompt_set_hash
 
@@ -37,6 +37,13 @@ def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Calla
     scores = benchmark.evaluate(arm, seed, benchmark.prompt_set(count), progress)
     _record(benchmark, arm, seed, count, results, scores)
     return {metric: _mean(values) for metric, values in scores.items()}
+
+
+def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str) -> bool:
+    """Whether all that a suite measures of an arm at a seed is recorded; `count` prompts, or the suite's own number."""
+    suite = arm_suite(name)
+    benchmark = suite.benchmark()
+    return _known(benchmark, load_arm(arm), seed, count or suite.prompts, results).keys() >= set(benchmark.METRICS)
 
 
 def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:

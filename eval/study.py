@@ -86,10 +86,17 @@ def _name(base: str) -> str:
 
 
 def _protocol(records: list[store.Record]) -> dict[str, str]:
-    newest = max(records, key=lambda record: record.created)
-    protocol = {key: str(value) for key, value in newest.protocol.items() if key != "versions"}
-    versions = ", ".join(f"{name} {version}" for name, version in newest.protocol["versions"].items() if version)
-    return {**protocol, "commit": newest.commit, "versions": versions}
+    """Of the newest scores of every suite; what suites have in common is said once."""
+    scored = sorted((record for record in records if record.prompt_set_hash != PROMPTS), key=lambda record: record.created)
+    newest = {record.benchmark: {key: str(value) for key, value in record.protocol.items() if key != "versions"} for record in scored}
+    protocol = {}
+    for key in dict.fromkeys(key for part in newest.values() for key in part):
+        values = {name: part[key] for name, part in newest.items() if key in part}
+        same = len(values) == len(newest) and len(set(values.values())) == 1
+        protocol[key] = next(iter(values.values())) if same else "; ".join(f"{name}: {value}" for name, value in values.items())
+    last = scored[-1]
+    versions = ", ".join(f"{name} {version}" for name, version in last.protocol["versions"].items() if version)
+    return {**protocol, "commit": last.commit, "versions": versions}
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from astro_cli.models.hashes import digest
 from eval import store
 from eval.figures import read_metrics
 
-BENCHMARK = "shapes"  # where Table 4a looks for them
+BENCHMARKS: dict[store.Backbone, str] = {"shapes": "shapes", "wan": "memory"}  # where Table 4a and Figure 8b's table look for them
 PROMPTS = "training"  # a run draws its own: comparable are runs of one study
 EDGE = 5  # epochs averaged at either end of a run
 DIRECTIONS: dict[str, store.Direction] = {"peak_memory": "down", "x0_norm_growth": "down", "reward_change": "up"}
@@ -46,8 +46,10 @@ def record_training(run: Path, results: Path) -> None:
     Raises:
         RecordError: a file of the run is missing or damaged, or not all of its epochs are logged.
     """
-    weights, path = run / "final" / "student.safetensors", store.record_path(results, BENCHMARK)
+    weights = run / "final" / "student.safetensors"
     card, environment, recipe = (_read(file) for file in (weights.with_suffix(".json"), run / "environment.json", run / "resolved.json"))
+    benchmark = BENCHMARKS[card["backbone"]]
+    path = store.record_path(results, benchmark)
     weights_hash = digest(weights)
     known = {record.metric for record in store.load([path] if path.is_file() else []) if record.weights_hash == weights_hash}
     rows = read_metrics(run / "metrics.jsonl")
@@ -59,7 +61,7 @@ def record_training(run: Path, results: Path) -> None:
             continue
         protocol = {"prompts": PROMPTS, "device": environment["device"], "versions": environment["versions"], "epochs": len(rows)}
         store.append(path, store.Record(
-            benchmark=BENCHMARK, backbone=card["backbone"], arm=card["recipe"], seed=card["seed"], metric=metric, direction=DIRECTIONS[metric],
+            benchmark=benchmark, backbone=card["backbone"], arm=card["recipe"], seed=card["seed"], metric=metric, direction=DIRECTIONS[metric],
             scores=[value], recipe_hash=card["recipe_hash"], weights_hash=weights_hash, prompt_set_hash=PROMPTS, protocol=protocol,
             commit=environment["commit"] or "unknown", dirty=bool(environment["dirty"]),
         ))  # fmt: skip

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.cells import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
-from eval.claims import Bound, Claim, Compare, PaperClaims, Published, Relation, Trend, Verdict, VerdictWord
+from eval.claims import Bound, Claim, Compare, Measure, PaperClaims, Published, Relation, Trend, Verdict, VerdictWord
 from eval.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, student_interval
 from eval.store import Record
 from eval.table import MIN_PAIRS
@@ -83,7 +83,7 @@ def _results(part: Compare | Trend | Bound | Published, claim: Claim, claims: Pa
         yield _published(part)
         return
     for metric in part.metrics:
-        measured = claims.metrics.get(cells.backbone, {}).get(metric, metric)
+        measured = claims.measure(metric, claim, cells.backbone)
         match part:
             case Compare():
                 yield from (_compare(part, measured, other, claim, cells) for other in part.b)
@@ -99,14 +99,15 @@ def _steps(trend: Trend) -> Iterator[Compare]:
         yield Compare(metrics=trend.metrics, exact=trend.exact, a=after, relation=relation, b=[before])
 
 
-def _compare(part: Compare, metric: str, other: str, claim: Claim, cells: Cells) -> Result:
-    text = _text(metric, part, other)
-    a, b = _find(part.a, metric, claim, cells), _find(other, metric, claim, cells)
+def _compare(part: Compare, metric: Measure, other: str, claim: Claim, cells: Cells) -> Result:
+    a_stem, b_stem = (claim.stem(side, cells.backbone) for side in (part.a, other))
+    text = _text(metric.name, part, a_stem, b_stem)
+    a, b = _find(a_stem, metric, cells), _find(b_stem, metric, cells)
     if not a or not b:
         return Result(text, "not run", None)
     pair = paired(b, a)
     if pair is None:
-        refuse_mixed(f"claim {claim.id}", metric, {part.a: a, other: b})
+        refuse_mixed(f"claim {claim.id}", metric.name, {a_stem: a, b_stem: b})
         return Result(text, "undecided", None)
     b_SP, a_SP = part.factor * pair[0], pair[1]
     interval, enough = _interval(a_SP - b_SP, exact=part.exact)
@@ -114,9 +115,10 @@ def _compare(part: Compare, metric: str, other: str, claim: Claim, cells: Cells)
     return Result(text, judge(interval, part.relation, margin) if enough else "undecided", interval, part.exact or has_interval(a_SP - b_SP))
 
 
-def _bound(part: Bound, metric: str, claim: Claim, cells: Cells) -> Result:
-    text = f"{metric}: {part.a} {part.relation} {part.value:g}" + (f" (within {part.margin:g})" if part.margin else "")
-    scores_SP = matrix(_find(part.a, metric, claim, cells).values())
+def _bound(part: Bound, metric: Measure, claim: Claim, cells: Cells) -> Result:
+    stem = claim.stem(part.a, cells.backbone)
+    text = f"{metric.name}: {stem} {part.relation} {part.value:g}" + (f" (within {part.margin:g})" if part.margin else "")
+    scores_SP = matrix(_find(stem, metric, cells).values())
     if np.isnan(scores_SP).all():
         return Result(text, "not run", None)
     interval, enough = _interval(scores_SP, exact=part.exact)
@@ -141,11 +143,11 @@ def _published(part: Published) -> Result:
     return Result(text, word, Interval(sum(deviations) / len(deviations), min(deviations), max(deviations), 0))
 
 
-def _find(stem: str, metric: str, claim: Claim, cells: Cells) -> BySeed:
-    return cells.find(f"{stem}{ARM_SUFFIX[cells.backbone]}", metric, claim.benchmark.get(cells.backbone))
+def _find(stem: str, metric: Measure, cells: Cells) -> BySeed:
+    return cells.find(f"{stem}{ARM_SUFFIX[cells.backbone]}", metric.name, metric.benchmark)
 
 
-def _text(metric: str, part: Compare, other: str) -> str:
+def _text(metric: str, part: Compare, a: str, b: str) -> str:
     factor = "" if part.factor == 1 else f"{part.factor:g} x "
     margin = f" (within {part.margin_share:.0%})" if part.margin_share else f" (within {part.margin:g})" if part.margin else ""
-    return f"{metric}: {part.a} {part.relation} {factor}{other}{margin}"
+    return f"{metric}: {a} {part.relation} {factor}{b}{margin}"

@@ -1,14 +1,14 @@
 """Keys and values of a whole clean video, recorded in one pass and then read by another: teacher forcing with a frozen context.
 
 Where `kv.KVCache` rolls, this holds one clip: the recording pass runs block-causally over the clean latents; the reading pass denoises all blocks at
-once, each attending to the clean blocks before it (`masks.teacher_forcing_mask`). Nothing recorded carries gradients.
+once, each attending to the clean blocks before it (`masks.teacher_forcing_mask`). Nothing recorded carries gradients. `NoisedContext` holds nothing.
 """
 
 from __future__ import annotations
 
 import torch
 
-from astro_cli.models.wan.masks import teacher_forcing_mask
+from astro_cli.models.wan.masks import block_causal_mask, teacher_forcing_mask
 from astro_cli.models.wan.rope import RopeTable, rotate
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 
@@ -62,5 +62,22 @@ class FrozenContext:
     def velocity(self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates) -> torch.Tensor:
         """Velocity (B, F, C, H, W) of every block given the frozen clean blocks before it."""
         v = network(x_t, timestep_BF, text, mask=self.reading, cache=self.cache)
+        assert v is not None
+        return v
+
+
+class NoisedContext:
+    """What Astrolabe's released code denoises a clip with: no cache, every frame sees the noised frames before it, window without sink.
+
+    Source: reference, sections 7.2 and 7.8 (the block size set on the adapter's wrapper leaves the base's at one frame).
+    """
+
+    def __init__(self, network: CausalWan, clip_BFCHW: torch.Tensor, window: int | None) -> None:
+        tokens = network.tokens_per_frame(*clip_BFCHW.shape[-2:])
+        self.mask = block_causal_mask(clip_BFCHW.shape[1], tokens, 1, window).to(clip_BFCHW.device)
+
+    def velocity(self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates) -> torch.Tensor:
+        """Velocity (B, F, C, H, W) of all frames at once."""
+        v = network(x_t, timestep_BF, text, mask=self.mask)
         assert v is not None
         return v

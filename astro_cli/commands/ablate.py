@@ -33,6 +33,8 @@ def ablate(
 ) -> None:
     """Run the rows of an ablation table as a grid of recipes and seeds, evaluate them, and keep what is finished.
 
+    Frames per second are not measured beside other runs: `astro eval shapes --arm ...` does it afterwards, and `astro reproduce` for Table 1.
+
     Example: astro ablate astrolabe-4c --seeds 0,1,2 --jobs 2
     """
     from eval.ablation import load_grid, plan

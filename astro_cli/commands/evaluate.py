@@ -76,7 +76,7 @@ def _arm_command(name: str) -> Any:
         results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
         timing: Annotated[Timing, typer.Option(help="Frames per second: measured once, again (say, after a busy machine), or not (none).")] = "once",
     ) -> None:
-        if timing != "once" and not suite.timed:
+        if timing == "again" and not suite.timed:
             raise RecordError("--timing", timing, f"{name} measures no frames per second", hint="astro eval shapes does")
         evaluate_arms(arms, parse_seeds(seeds), prompts, results, name, timing)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eval.ablation import Job
 
 TAIL = 3  # lines of a failed run's log that are shown
+STOPPED = "stopped"
 SECONDS = "seconds.jsonl"  # in the logs: what every process took
 
 
@@ -49,8 +50,8 @@ class GridRun:
         columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ThreadPoolExecutor(jobs) as pool:
             bar = progress.add_task("runs", total=len(planned))
-            futures = {pool.submit(self._one, job): job for job in planned}
             try:
+                futures = {pool.submit(self._one, job): job for job in planned}
                 for number, future in enumerate(as_completed(futures), start=1):
                     job, why = futures[future], future.result()
                     if why:
@@ -58,36 +59,41 @@ class GridRun:
                     progress.advance(bar)
                     console.print(f"{number}/{len(planned)}  {job.name}  {'failed' if why else 'done'}", soft_wrap=True)
             finally:
-                self._stop()
+                self._stop(pool)
                 signal.signal(signal.SIGTERM, before)
         return failed
 
-    def _stop(self) -> None:
+    def _stop(self, pool: ThreadPoolExecutor) -> None:
         self.stopped = True
+        pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self.running):
             process.terminate()
 
     def _one(self, job: Job) -> str:
-        """Train if need be, record what training measured, evaluate; returns what went wrong, or nothing."""
-        log = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log"
-        with log.open("wb") as file:
-            if job.recipe is not None:
-                if job.state != "finished" and (why := self._call("train", self._training(job), log, file.fileno())):
-                    return why
-                if why := self._record(job):
-                    return why
-            for suite in job.suites:
-                if why := self._call(suite, self._evaluation(job, suite), log, file.fileno()):
-                    return why
-        return ""
+        """What `_work` did not foresee is this job's failure too, and stops no other."""
+        try:
+            return self._work(job)
+        except (AstroError, OSError) as error:
+            return str(error).replace("\n", " | ")
 
-    def _record(self, job: Job) -> str:
+    def _work(self, job: Job) -> str:
+        """Train if need be, record what training measured, evaluate what is not recorded; returns what went wrong, or nothing."""
+        from eval.runner import is_recorded
         from eval.training_records import record_training
 
-        try:
+        if job.recipe is not None:
+            if job.state != "finished" and (why := self._call(job, "train", self._training(job))):
+                return why
+            if self.stopped:
+                return STOPPED
             record_training(Path(job.arm), self.results)
-        except AstroError as error:
-            return str(error).replace("\n", " | ")
+        for suite in job.suites:
+            if self.stopped:
+                return STOPPED
+            if not is_recorded(job.arm, job.seed, self.prompts, self.results, suite) and (
+                why := self._call(job, suite, self._evaluation(job, suite))
+            ):
+                return why
         return ""
 
     def _training(self, job: Job) -> list[str]:
@@ -100,28 +106,28 @@ class GridRun:
 
     def _evaluation(self, job: Job, suite: str) -> list[str]:
         """Without frames per second: beside other processes they say nothing."""
-        from eval.arm_suites import arm_suite
-
         prompts = [] if self.prompts is None else ["--prompts", str(self.prompts)]
-        untimed = ["--timing", "none"] if arm_suite(suite).timed else []
-        return ["eval", suite, "--arm", job.arm, "--seeds", str(job.seed), "--results", str(self.results), *prompts, *untimed]
+        return ["eval", suite, "--arm", job.arm, "--seeds", str(job.seed), "--results", str(self.results), *prompts, "--timing", "none"]
 
-    def _call(self, what: str, arguments: list[str], log: Path, output: int) -> str:
+    def _call(self, job: Job, what: str, arguments: list[str]) -> str:
         """Run one process on one thread; returns what went wrong, or nothing."""
         from eval import jsonl
 
-        if self.stopped:
-            return "stopped"
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "astro_cli", *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        log, began = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log", time.monotonic()
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "astro_cli", *arguments], stdout=file, stderr=file, stdin=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
         self.running.add(process)
+        if self.stopped:  # while it was started
+            process.terminate()
         try:
             code = process.wait()
         finally:
             self.running.discard(process)
+        if self.stopped:
+            return STOPPED
         row = {"job": log.stem, "what": what, "seconds": round(time.monotonic() - began, 1), "code": code}
         jsonl.append(self.logs / SECONDS, [jsonl.encode(row)], "time")
         if not code:

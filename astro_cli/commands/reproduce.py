@@ -35,7 +35,9 @@ class Study(NamedTuple):
 
 STUDIES = {
     "astrolabe": Study(
-        tables=("astrolabe-1", "astrolabe-2", "astrolabe-3", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c"),
+        tables=(
+            "astrolabe-1", "astrolabe-2", "astrolabe-3", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "astrolabe-beta", "astrolabe-adaptive",
+        ),
         pairs=(
             ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
             ("shapes/longlive", "astrolabe_longlive_shapes"),
@@ -43,7 +45,7 @@ STUDIES = {
         ),
         grids=("astrolabe-bases", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "astrolabe-beta", "astrolabe-adaptive"),
     ),
-}
+}  # fmt: skip
 QUICK_PROMPTS = 96
 TIMED = "shapes"  # the suite that measures frames per second
 

@@ -17,7 +17,7 @@ from astro_cli.config.base import Config
 from astro_cli.core.rng import sample_noise, stream
 from astro_cli.models.roles import Roles
 
-TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B", "risk_B", "history_BFCHW", "group_B")  # what a batch cuts and moves
+TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B", "risk_B", "group_B")  # a row per sample
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Batch:
     frames_BTCHW: torch.Tensor | None = None
     credit_B: torch.Tensor | None = None  # advantages of RL samples
     risk_B: torch.Tensor | None = None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk
-    history_BFCHW: torch.Tensor | None = None  # clean latents before each clip; absent where clips open the video
-    group_B: torch.Tensor | None = None  # samples of one group share history and prompt
+    history_PFCHW: torch.Tensor | None = None  # clean latents before the clips, a row per group; absent for whole videos
+    group_B: torch.Tensor | None = None  # each sample's group, which shares history (its row) and prompt
     group_seeds: list[int] | None = None  # per sample, the seed of draws its group shares
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
 
@@ -46,7 +46,8 @@ class Batch:
         return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], group_seeds=shared, **cut)
 
     def to(self, device: torch.device) -> Batch:
-        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS if getattr(self, name) is not None})
+        names = (*TENSORS, "history_PFCHW")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None})
 
     def noise_like(self, x: torch.Tensor, use: str) -> torch.Tensor:
         """Standard normal noise of x's shape (B, ...), from the samples' own streams."""

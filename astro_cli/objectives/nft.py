@@ -7,13 +7,14 @@
 
 t is drawn from the student's warped steps, per block. Every block is conditioned on the clean blocks before it (and on the history a clip continues),
 through keys and values that theta_old computed once and all policies share: the cache C_n, detached. With `context = "full"` theta computes its own,
-with gradients ("full back-propagation" of Table 4a).
+with gradients ("full back-propagation" of Table 4a); `context = "released"` is the released code's pass without a cache.
 Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithms 1 and 2, Table S1; DiffusionNFT (arXiv 2509.16117); reference, section 7.
 
 **Deviations** from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the released code: velocities
-(`space = "x0"` is the released one, which weights by sigma^2); warped timesteps (`warped = false`); the student's own block size (released: masked
-per single frame); clean context (released: none); theta_old by moving average with a fixed rate (released: a ramp). `adaptive` is DiffusionNFT's
-weighting without its constant factors 1 / beta and A_max, only for Figure 8b: the paper argues against it.
+(`space = "x0"` is the released one, which weights by sigma^2); warped timesteps (`warped = false`), drawn per block (`draws = "released"`: one for a
+micro-batch); clean context and the student's own block size (`context = "released"`: all frames noised, masked per single frame); theta_old by
+moving average with a fixed rate (`old_rule = "released"`: a ramp). `adaptive` is DiffusionNFT's weighting without its constant factors 1 / beta and
+A_max, only for Figure 8b: the paper argues against it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from astro_cli.cache.context import FrozenContext
+from astro_cli.cache.context import FrozenContext, NoisedContext
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.core.flow import add_noise, per_frame, sigma_of, timestep_of, unshift_sigma, velocity_target, x0_from_velocity
 from astro_cli.core.reset import ResetRule
@@ -34,10 +35,11 @@ from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import Batch, LossOutput, Setting
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.rollout.branches import check_sink
-from astro_cli.rollout.grouped import ClipContext
+from astro_cli.rollout.grouped import ClipContext, HistoryMemory
 from astro_cli.rollout.streaming import StreamSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
+RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
 
 
 class Config(BaseConfig):
@@ -47,9 +49,11 @@ class Config(BaseConfig):
         space: what the squared errors are of; "x0" is the released one.
         adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
         warped: draw t from the flow-shifted steps the student samples at; false is released.
-        draws: t and eps of each sample's own, or common to the samples of a group in an update. The gradient's mean is the same. Credits of a group
-            sum to about zero, so what a common eps puts into each sample's gradient cancels (ours; the paper does not say).
-        context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a.
+        old_rule: theta_old's share after a step is `old_decay`, or the released ramp.
+        draws: t and eps of each sample's own, or common to the samples of a group in an update; or eps of its own and one t for all blocks of all
+            samples that pass together (released). The gradient's mean is the same. Credits of a group sum to about zero, so what a common eps puts
+            into each sample's gradient cancels (ours; the paper does not say).
+        context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a; or no clean context at all ("released").
         kl: no penalty, on all samples, or on those the rewards disagree on.
         kl_weight: lambda_KL.
         reference: theta_ref stays, is reset by Algorithm 1's rule, or by the released rule with its moving threshold.
@@ -60,11 +64,12 @@ class Config(BaseConfig):
     beta: float = Field(default=1.0, gt=0)
     advantage_max: float = Field(default=5.0, gt=0)
     old_decay: float = Field(default=0.9, ge=0, le=1)
+    old_rule: Literal["average", "released"] = "average"
     space: Literal["velocity", "x0"] = "velocity"
     adaptive: bool = False
     warped: bool = True
-    draws: Literal["sample", "group"] = "sample"
-    context: Literal["detach", "full"] = "detach"
+    draws: Literal["sample", "group", "released"] = "sample"
+    context: Literal["detach", "full", "released"] = "detach"
     kl: Literal["none", "uniform", "selective"] = "none"
     kl_weight: float = Field(default=1e-4, gt=0)  # Table S1
     reference: Literal["fixed", "reset", "released"] = "fixed"
@@ -126,6 +131,7 @@ class Objective(BaseObjective):
         self.steps = setting.steps if config.warped else plain
         self.reset = ResetRule(config.kl_threshold, config.kl_patience, released=config.reference == "released")
         self.penalties: list[float] = []  # of this step's passes
+        self.memory = HistoryMemory()  # of theta_old, which stays for a step
         if config.context == "full":
             check_sink(setting.cache)
 
@@ -179,24 +185,30 @@ class Objective(BaseObjective):
                 context = self.context(network, text, batch, x0, gradient=True)
             return context.velocity(network, x_t, timestep_BF, text), v_old, v_ref
 
-    def context(self, network: CausalWan, text: TextStates, batch: Batch, x0: torch.Tensor, gradient: bool = False) -> FrozenContext | ClipContext:
+    def context(
+        self, network: CausalWan, text: TextStates, batch: Batch, x0: torch.Tensor, gradient: bool = False
+    ) -> FrozenContext | ClipContext | NoisedContext:
         """The clean frames before every block as `network` sees them: a whole clip in one pass where that is enough, else block by block."""
         cache = self.setting.cache
-        if batch.history_BFCHW is None and not gradient and not cache.relative:
+        if self.config.context == "released":
+            return NoisedContext(network, x0, cache.window)
+        if batch.history_PFCHW is None and not gradient and not cache.relative:
             return FrozenContext(network, text, x0, self.setting.block, cache.window, cache.sink)
-        history = x0[:, :0] if batch.history_BFCHW is None else batch.history_BFCHW
         groups = torch.arange(len(batch), device=x0.device) if batch.group_B is None else batch.group_B
-        return ClipContext(network, text, history, x0, groups, self.spec, gradient=gradient)
+        history = x0.new_empty(int(groups.max()) + 1, 0, *x0.shape[2:]) if batch.history_PFCHW is None else batch.history_PFCHW
+        return ClipContext(network, text, history, x0, groups, self.spec, gradient=gradient, memory=self.memory)
 
     def _drawn(self, batch: Batch) -> Batch:
         """The batch as t and eps are drawn for it: from each sample's own stream, or from its group's."""
-        if self.config.draws == "sample":
+        if self.config.draws != "group":
             return batch
         assert batch.group_seeds is not None
         return replace(batch, seeds=batch.group_seeds)
 
     def _timesteps(self, batch: Batch, frames: int) -> torch.Tensor:
-        """(B, F) distillation steps, one draw per block."""
+        """(B, F) distillation steps, one draw per block, or the first sample's for all."""
+        if self.config.draws == "released":
+            return self.steps[int(batch.uniform(1, "timestep")[0, 0] * len(self.steps))].float().expand(len(batch), frames)
         index = (batch.uniform(frames // self.setting.block, "timestep") * len(self.steps)).long()
         return self.steps[index].float().repeat_interleave(self.setting.block, 1)
 
@@ -227,7 +239,9 @@ class Objective(BaseObjective):
             if reset:
                 lora.blend(student, "ref", lora.TRAINED, 0.0)
             metrics = {"kl/reset": float(reset), "kl/reset_threshold": self.reset.threshold}
-        lora.blend(student, "old", lora.TRAINED, self.config.old_decay)
+        self.memory.forget()
+        kept = self.config.old_decay if self.config.old_rule == "average" else min(RAMP * (step + 1), RAMP_MAX)
+        lora.blend(student, "old", lora.TRAINED, kept)
         return metrics
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -12,6 +12,8 @@ neither (G whole videos from their own noise).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from astro_cli.models.wan.transformer import CausalWan, TextStates
@@ -83,30 +85,51 @@ def record_block(network: CausalWan, text: TextStates, x0_BFCHW: torch.Tensor, b
         network(x0_BFCHW, timestep, text, positions=plan.positions, cache=plan, context_only=True)
 
 
+class HistoryMemory:
+    """The context of the histories that clips continued last: the parts of an update, and the updates of an epoch, often continue the same ones."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """To be called when the recording policy changes."""
+        self._of: tuple[torch.Tensor | None, tuple[int, ...]] = (None, ())
+        self._shared: list[Segment] = []
+
+    def recorded(self, of: tuple[torch.Tensor, tuple[int, ...]], record: Callable[[], list[Segment]]) -> list[Segment]:
+        """What `record` gave for these rows of this very tensor of latents, or gives now."""
+        if self._of[0] is not of[0] or self._of[1] != of[1]:
+            self._of, self._shared = of, record()
+        return self._shared
+
+
 class ClipContext:
     """C_n of B clips as one policy sees it: the shared history, then each clip's own clean blocks before the one that is denoised.
 
     Args:
         network, text: the policy whose keys and values are recorded, and its text states of the B clips.
-        history_BFCHW: latents before each clip (no frames: the clip opens the video).
+        history_PFCHW: latents before the clips (no frames: they open the video).
         clip_BFCHW: the clean clips.
-        groups: (B,) long; clips of one group have the same history and text, which are recorded once.
+        groups: (B,) long, each clip's history; clips of one have the same text, and their history is recorded once.
         gradient: record with gradients ("full back-propagation"); else everything is detached.
+        memory: where the histories' context is kept for the next clips that continue the same ones, as long as the policy stays.
     """
 
     def __init__(
-        self, network: CausalWan, text: TextStates, history_BFCHW: torch.Tensor, clip_BFCHW: torch.Tensor, groups: torch.Tensor,
-        spec: StreamSpec, *, gradient: bool,
+        self, network: CausalWan, text: TextStates, history_PFCHW: torch.Tensor, clip_BFCHW: torch.Tensor, groups: torch.Tensor,
+        spec: StreamSpec, *, gradient: bool, memory: HistoryMemory | None = None,
     ) -> None:  # fmt: skip
-        self.block, self.start, self.frames = spec.block, history_BFCHW.shape[1], clip_BFCHW.shape[1]
+        self.block, self.start, self.frames = spec.block, history_PFCHW.shape[1], clip_BFCHW.shape[1]
         ids, rows = groups.unique(return_inverse=True)
         first = torch.stack([(rows == index).nonzero()[0, 0] for index in range(len(ids))])
-        history, told = history_BFCHW[first], text.select(first)
+        history, told = history_PFCHW[ids], text.select(first)
         if gradient:
             past = Branches(network, spec.latent_shape, spec.cache, gradient=True)
             for start in range(0, self.start, self.block):
                 record_block(network, told, history[:, start : start + self.block], past, start)
             shared = past.own
+        elif memory is not None:
+            shared = memory.recorded((history_PFCHW, tuple(ids.tolist())), lambda: record_history(network, told, history, spec))
         else:
             shared = record_history(network, told, history, spec)
         self.branches = Branches(network, spec.latent_shape, spec.cache, shared, rows, gradient=gradient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,7 @@ from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.training.aligned_student import check_student
+from astro_cli.training.sources import read_prompts
 
 ADAPTERS = (lora.TRAINED, "old", "ref")
 
@@ -69,6 +71,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
     """
     wanted = wanted_roles(recipe)
     check_student(recipe)
+    _check_prompts(recipe)
     backbone = load_backbone(recipe.backbone, recipe.base.codec, empty="codec" in wanted).to(device)
     roles = Roles()
     for role in wanted:
@@ -107,6 +110,13 @@ def _check_scorers(recipe: Recipe) -> None:
         if recipe.backbone == "wan" and experience is not None and (lack := scorer_places.missing_rewards(scored(experience))):
             what = f"found {', '.join(scored(experience))}, whose scorers are not here"
             raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint=f"{lack}; --dry-run checks the recipe without them")
+
+
+def _check_prompts(recipe: Recipe) -> None:
+    """Prompt files are read before any weights are."""
+    for name in recipe.order:
+        if (path := recipe.stages[name].data.prompts) is not None:
+            read_prompts(Path(path))
 
 
 def held_dtype(recipe: Recipe, role: str) -> torch.dtype:

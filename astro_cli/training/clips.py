@@ -30,7 +30,7 @@ History = tuple[torch.Tensor, list[Segment]]  # latents (P, F, C, H, W) and the 
 
 @dataclass
 class Clips:
-    """Latents (B, F, C, H, W), scores per reward and mean motion (B,), and the latents before each clip, if clips continue a history."""
+    """Latents (B, F, C, H, W), scores per reward and mean motion (B,), and the latents (P, F, C, H, W) they continue, if any."""
 
     latents: torch.Tensor
     scores: dict[str, torch.Tensor]
@@ -38,10 +38,10 @@ class Clips:
     history: torch.Tensor | None = None
 
     @staticmethod
-    def join(parts: list[Clips]) -> Clips:
+    def join(parts: list[Clips], histories: list[torch.Tensor] | None = None) -> Clips:
         first = parts[0]
         scores = {key: torch.cat([part.scores[key] for part in parts]) for key in first.scores}
-        history = None if first.history is None else torch.cat([part.history for part in parts if part.history is not None])
+        history = torch.cat(histories) if histories else None
         return Clips(torch.cat([part.latents for part in parts]), scores, torch.cat([part.motion for part in parts]), history)
 
 
@@ -83,7 +83,7 @@ class Roller:
         A group larger than `parallel` is decoded in parts, all from its one history.
         """
         group, size, parts = self.spec.group, self.spec.parallel or len(seeds), []
-        at_once = max(1, size // group)
+        at_once, histories = max(1, size // group), list[torch.Tensor]()
         with Background(self.setting.device) as background:
             for first in range(0, len(prompt_seeds), at_once):
                 owners = prompt_seeds[first : first + at_once]
@@ -95,9 +95,10 @@ class Roller:
                         told = policy.encode_text(text[rows].to(policy.device))
                         if shared is None:
                             shared = self._history(policy, told.select(torch.arange(0, told.batch, group)), owners, start)
+                            histories.append(shared[0])
                         latents = self._decode(policy, told, seeds[rows], shared, own, start)
-                    parts.append(background.submit(self._scored, latents, prompts[rows], shared[0][own]))
-            return Clips.join([part.result() for part in parts])
+                    parts.append(background.submit(self._scored, latents, prompts[rows]))
+            return Clips.join([part.result() for part in parts], histories)
 
     @contextmanager
     def _policy(self) -> Iterator[CausalWan]:
@@ -112,7 +113,7 @@ class Roller:
     def _decode(self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int) -> torch.Tensor:
         return decode_candidates(policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip)
 
-    def _scored(self, latents: torch.Tensor, prompts: list[str], history: torch.Tensor | None = None) -> Clips:
+    def _scored(self, latents: torch.Tensor, prompts: list[str]) -> Clips:
         with self.setting.section("reward"):
             frames = self.backbone.decode(latents).float()
             scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
@@ -121,4 +122,4 @@ class Roller:
             if value.shape != (len(prompts),) or not bool(value.isfinite().all()):
                 bad = f"shape {tuple(value.shape)}" if value.shape != (len(prompts),) else f"{int((~value.isfinite()).sum())} non-finite scores"
                 raise RunError("reward", key, f"{bad} for {len(prompts)} clips", hint="the run can be resumed from its last checkpoint")
-        return Clips(latents, scores, motion, history)
+        return Clips(latents, scores, motion)

@@ -86,7 +86,7 @@ class ExperienceSource:
                 Batch(
                     [seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=clips.latents[rows],
                     credit_B=credit[rows], risk_B=self._risk_weights(at_risk, mine, rows),
-                    history_BFCHW=None if clips.history is None else clips.history[rows], group_B=rows // group,
+                    history_PFCHW=clips.history, group_B=rows // group,
                     group_seeds=[stream_seed(owners[row // group], "group", update) for row in rows.tolist()],
                 )
             )  # fmt: skip
@@ -108,7 +108,7 @@ class ExperienceSource:
         everyone_PG = self._gather(total_PG)
         logged_N = {key: self._gather(value) for key, value in clips.scores.items()}
         scores_N = {key: logged_N[key] for key in self.weights}
-        self._refuse_constant(scores_N, step)
+        self._refuse_constant({key: value for key, value in scores_N.items() if self.weights[key]}, step)
         credit_PG = self.advantage.credit(everyone_PG, {})
         credit = credit_PG[mine].flatten()
         self.metrics |= describe_rewards(logged_N, everyone_PG, credit_PG) | describe_credit(credit_PG)
@@ -122,7 +122,7 @@ class ExperienceSource:
         if self.spec.primary is None:
             return None
         others = [value for key, value in scores_N.items() if key != self.primary]
-        delta_N = rank_disagreement(torch.stack([scores_N[self.primary], *others]))
+        delta_N = rank_disagreement(torch.stack([scores_N[self.primary], *others])) * (1 if self.spec.ranks == "paper" else -1)
         ratio = self.risk.update(delta_N)
         tau = threshold(delta_N, ratio)
         mask = delta_N > tau

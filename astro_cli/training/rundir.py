@@ -93,6 +93,18 @@ class RunDir:
             hint = "restore the file, delete the folder, or choose another --out"
             raise OutputError(path, "", f"damaged ({type(error).__name__}: {error}): it says whose run this is", hint=hint) from error
 
+    def recipe(self) -> Recipe:
+        """The recipe of the run that is here, as it was resolved.
+
+        Raises:
+            OutputError: resolved.json is missing or damaged.
+        """
+        path = self.path / "resolved.json"
+        try:
+            return Recipe.model_validate_json(json.dumps(json.loads(path.read_text(encoding="utf-8"))["recipe"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(path, "", f"no recipe of a run: {error}", hint="restore the file, or choose another folder") from error
+
     def open(self, recipe: Recipe, given: str, *, resume: bool, device: str) -> None:
         """Create the folder, or check that it holds this very recipe's run.
 
@@ -106,6 +118,7 @@ class RunDir:
         if found is not None:
             self._check(found, recipe, resume=resume)
             self._hold()
+            self._write_resolved(recipe)  # what the hash leaves out may be another now
             return
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(self.path, "--out", "is a file, expected a folder", hint="choose another --out")
@@ -120,6 +133,9 @@ class RunDir:
         self._hold()
         (self.path / "recipe.toml").write_text(given, encoding="utf-8")
         weights.write_json(self.path / "environment.json", environment(device, recipe.seed))
+        self._write_resolved(recipe)
+
+    def _write_resolved(self, recipe: Recipe) -> None:
         weights.write_json(self.path / "resolved.json", {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")})
 
     def _check(self, found: tuple[str, str], recipe: Recipe, *, resume: bool) -> None:

@@ -52,7 +52,8 @@ def test_claims_stand_below_their_table(astro, tmp_path: Path) -> None:
     assert "| `as-gain-sf` | Astrolabe T1 | RL raises VQ and MQ of Self-Forcing | undecided | +0.500 [+0.500, +0.500] | 1 | shapes |" in first
     assert "`as-kl`" not in first
     assert "`as-kl`" in out.split("`astrolabe-4b`")[1].split("### ")[0]
-    assert "`as-beta`" in out.split("`astrolabe-s1`")[1]  # of a figure: below the paper's last table
+    assert "`as-beta`" in out.split("`astrolabe-beta`")[1].split("### ")[0]
+    assert "`as-const-mem`" in out.split("`astrolabe-s1`")[1]  # of no table: below the paper's last
     assert "<code>as-gain-sf</code>" in astro("table", "astrolabe", "--format", "html")[1]
     assert "as-gain-sf" not in astro("table", "astrolabe", "--format", "csv")[1]
 

@@ -71,7 +71,11 @@ def test_bad_prompts(prompt, says, tiny_base, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "s").exists()
 
 
-def test_a_reward_that_is_not_finite_stops_the_run_and_leaves_its_checkpoint(tiny, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("damage", "says"), [
+    (lambda value: value * float("nan"), "error: reward: mq: 8 non-finite scores for 8 clips"),
+    (lambda value: value[:-1], "error: reward: mq: shape (7,) for 8 clips"),
+], ids=["not finite", "one score short"])  # fmt: skip
+def test_a_reward_with_bad_scores_stops_the_run_and_leaves_its_checkpoint(damage, says, tiny, tmp_path, monkeypatch, capsys):
     from astro_cli.rewards import shapes
 
     out, scored = tmp_path / "run", []
@@ -80,13 +84,15 @@ def test_a_reward_that_is_not_finite_stops_the_run_and_leaves_its_checkpoint(tin
     def broken(self, frames, prompts):
         scored.append(1)
         value = original(self, frames, prompts)
-        return value if len(scored) < 3 else value * float("nan")
+        return value if len(scored) < 3 else damage(value)
 
     monkeypatch.setattr(shapes.MotionQuality, "score", broken)
     assert run([*RL, *tiny, "--out", str(out)], monkeypatch) == 1
-    assert "non-finite" in capsys.readouterr().err
+    assert says in message(capsys)
+    assert list((out / "checkpoints").glob("0*"))
     monkeypatch.setattr(shapes.MotionQuality, "score", original)
     assert run([*RL, *tiny, "--out", str(out), "--resume"], monkeypatch) == 0
+    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2, 3]
 
 
 def test_a_full_disk_is_reported_and_the_run_resumes(tiny, tmp_path, monkeypatch, capsys):

@@ -176,7 +176,7 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
     arm = f'[[rows]]\nlabel = "base"\narm = "{tiny_base}"\n'
     row = f'[[rows]]\nlabel = "tuned"\nrecipe = "{recipe}"\n'
     (tmp_path / "one.toml").write_text('title = "one"\n' + arm + row)
-    (tmp_path / "two.toml").write_text('title = "two"\n' + row)
+    (tmp_path / "two.toml").write_text('title = "two"\nsuites = ["shapes-multi"]\n' + row)
     study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), recipe),), ("one", "two"))
     monkeypatch.setattr(ablation, "GRIDS", tmp_path)
     monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
@@ -184,7 +184,9 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
     for _ in range(2):
         assert run(["reproduce", "astrolabe", "--seeds", "3", "--jobs", "2", "--out", str(out)], monkeypatch) == 0
     spent = [json.loads(line) for line in (out / "logs" / "seconds.jsonl").read_text().splitlines()]
-    assert [row["what"] for row in spent].count("train") == 1
+    assert sorted((row["job"].rpartition("-seed-")[0].rpartition("-")[2], row["what"]) for row in spent) == [
+        ("student.safetensors", "shapes"), ("tiny_study", "shapes"), ("tiny_study", "shapes-multi"), ("tiny_study", "train"),
+    ]  # fmt: skip
     said = capsys.readouterr().err
     assert "2 of 2 done" in said
     assert "time of one core: " in said

@@ -12,27 +12,34 @@ from astro_cli.training.clips import Roller
 from tests.tiny_world import TINY
 
 
-@pytest.mark.parametrize("rollout", ["sequence", "clip"])
-def test_clips_scored_beside_the_rollout_are_those_scored_after_it(tiny_base, monkeypatch, rollout):
+@pytest.mark.parametrize("clip", [0, 9], ids=["whole videos", "candidate clips"])
+def test_clips_scored_beside_the_rollout_are_those_scored_after_it(tiny_base, monkeypatch, clip):
     """The same latents, scores and histories as with the work done on the spot, 8 clips in four parts."""
     recipe = load_recipe("astrolabe_clip_detach_shapes", [*TINY, f"base.student={tiny_base}"])
     setting, backbone = build(recipe, torch.device("cpu"))
-    spec = recipe.stages["nft"].experience.model_copy(update={"parallel": 2, "group": 2, "frames": 15, "rollout": rollout})
+    spec = recipe.stages["nft"].experience.model_copy(update={"parallel": 2, "group": 2, "frames": 15, "clip": clip})
     roller = Roller(spec, setting, backbone, [REWARDS[key]() for key in ("vq", "mq")])
     prompts, seeds = ["a red circle"] * 4 + ["a blue square"] * 4, list(range(8))
     text = backbone.encode_text(prompts)
 
     def rolled() -> clips.Clips:
-        return roller.sequences(prompts, seeds, text) if rollout == "sequence" else roller.candidates(prompts, seeds, text, [1, 2, 3, 4], 6)
+        return roller.candidates(prompts, seeds, text, [1, 2, 3, 4], 6) if clip else roller.sequences(prompts, seeds, text)
 
     beside = rolled()
     monkeypatch.setattr(clips, "Background", _OnTheSpot)
     after = rolled()
     assert torch.equal(beside.latents, after.latents)
     assert all(torch.equal(beside.scores[key], after.scores[key]) for key in ("vq", "mq"))
-    assert beside.latents.shape[0] == len(beside.motion) == 8
-    assert (beside.history is None) == (rollout == "sequence")
-    assert beside.history is None or torch.equal(beside.history, after.history)
+    assert beside.latents.shape[:2] == (8, clip or 15)
+    assert len(beside.motion) == 8
+    if not clip:
+        assert beside.history is None
+        return
+    assert beside.history is not None
+    assert beside.history.shape[:2] == (4, 6)  # once per group
+    assert torch.equal(beside.history, after.history)
+    for first in range(0, 8, 2):  # the two candidates of a group have clips of their own
+        assert not torch.equal(beside.latents[first], beside.latents[first + 1])
 
 
 @pytest.mark.parametrize(("parallel", "decoded"), [(None, [8]), (8, [8]), (5, [4, 4]), (4, [4, 4]), (3, [3, 1, 3, 1]), (1, [1] * 8)])

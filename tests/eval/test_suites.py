@@ -16,13 +16,14 @@ from eval.prompt_sets.catalog import NAMES
 from eval.published import list_tables, load_table
 from eval.suites import list_suites, load_suite, parse_suite
 from eval.totals import TOTALS
+from eval.training_records import DIRECTIONS
 
 WANTED = {
     "vbench", "vbench-long", "vbench-i2v", "hpsv3", "videoalign", "long-clip", "clip", "videoclip-xl", "qwen-judge", "qwen-embedding", "aesthetic",
     "flow", "drift", "throughput", "trajectory", "temporal-flickering",
 }  # fmt: skip
 HEAD = 'title = "t"\nversion = 1\nsource = "s"\n'
-NOT_OF_VIDEOS = {("memory", "peak_memory")}  # of training runs
+NOT_OF_VIDEOS = {("memory", metric) for metric in DIRECTIONS}  # of training runs
 
 
 def names_of(suite: str) -> dict[str, str]:
@@ -61,6 +62,13 @@ def test_suites_say_what_published_videos_are_like():
     assert found == scripts | {"drift": "moviegen", "qwen-judge": "moviegen"}
 
 
+def test_long_videos_have_suites_of_their_own_with_the_scorers_of_short_ones():
+    for name in ("hpsv3", "videoalign"):
+        short, long = load_suite(name), load_suite(f"{name}-long")
+        assert (short.protocol.seconds, long.protocol.seconds) == (None, 30)
+        assert long.scorers == short.scorers
+
+
 def test_tables_name_metrics_that_suites_record():
     wanted = set()
     for table in map(load_table, list_tables()):
@@ -70,7 +78,9 @@ def test_tables_name_metrics_that_suites_record():
                 wanted.add((benchmark, column.wan, column.direction))
     assert len(wanted) > 60
     for benchmark, metric, direction in sorted(wanted):
-        if (benchmark, metric) not in NOT_OF_VIDEOS:
+        if (benchmark, metric) in NOT_OF_VIDEOS:
+            assert DIRECTIONS[metric] == direction, metric
+        else:
             assert names_of(benchmark).get(metric) == direction, f"{benchmark}: {metric}"
 
 

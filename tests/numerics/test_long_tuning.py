@@ -12,6 +12,7 @@ from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Batch, Setting
 from astro_cli.objectives.nft import Config, Objective
 from astro_cli.recipe import ExperienceSpec, load_recipe
+from astro_cli.rollout import grouped
 from astro_cli.training.build import build
 from astro_cli.training.clips import window_start
 from astro_cli.training.memory import SavedTensors
@@ -42,11 +43,11 @@ def setting(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool
 def batch(history: int, clip: int = 4, size: int = 2) -> Batch:
     """Candidates of one prompt after `history` frames."""
     rng = torch.Generator().manual_seed(5)
-    past = torch.randn(1, history, *SHAPE, generator=rng, dtype=torch.float64).expand(size, -1, -1, -1, -1)
+    past = torch.randn(1, history, *SHAPE, generator=rng, dtype=torch.float64)
     return Batch(
         seeds=list(range(size)), prompts=["p"] * size, text_BMD=torch.ones(size, 4, 5, dtype=torch.float64),
         latents_BFCHW=torch.randn(size, clip, *SHAPE, generator=rng, dtype=torch.float64), credit_B=torch.linspace(-4, 2, size),
-        risk_B=torch.linspace(0, 2, size), history_BFCHW=past, group_B=torch.zeros(size, dtype=torch.long),
+        risk_B=torch.linspace(0, 2, size), history_PFCHW=past, group_B=torch.zeros(size, dtype=torch.long),
     )  # fmt: skip
 
 
@@ -65,21 +66,52 @@ def saved(context: str, history: int, cache: CacheSpec | None = None) -> float:
     return meter.take(torch.device("cpu"))["memory/saved_bytes"]
 
 
+def gradients_at_old(context: str, layers: int, history: int = 4) -> dict[str, torch.Tensor]:
+    """Of every trained parameter, at theta = theta_old."""
+    here = setting(layers=layers)
+    network = here.roles.modules["student"]
+    lora.blend(network, "old", "default", 0.0)
+    Objective(Config(context=context), here).loss("student", batch(history)).loss.backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def makes_context(name: str) -> bool:
+    """Whether a parameter makes keys or values of a layer, so also those of the context."""
+    return ".attn1.to_k." in name or ".attn1.to_v." in name
+
+
 def test_both_schemes_have_the_gradient_of_what_no_context_depends_on():
     """One layer at theta = theta_old: only to_k and to_v of the first layer make the context; for everything else it is a constant prefix."""
-    results = []
-    for context in ("detach", "full"):
-        here = setting(layers=1)
-        network = here.roles.modules["student"]
-        lora.blend(network, "old", "default", 0.0)
-        Objective(Config(context=context), here).loss("student", batch(4)).loss.backward()
-        results.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
-    made = [name for name in results[0] if ".attn1.to_k." in name or ".attn1.to_v." in name]
-    others = results[0].keys() - made
-    assert all(results[0][name].abs().max() > 0 for name in others)
+    detached, full = (gradients_at_old(context, layers=1) for context in ("detach", "full"))
+    made = [name for name in detached if makes_context(name)]
+    others = detached.keys() - made
+    assert all(detached[name].abs().max() > 0 for name in others)
     for name in others:
-        torch.testing.assert_close(results[1][name], results[0][name], atol=1e-12, rtol=1e-9)
-    assert all(not torch.allclose(results[1][name], results[0][name]) for name in made)
+        torch.testing.assert_close(full[name], detached[name], atol=1e-12, rtol=1e-9)
+    assert all(not torch.allclose(full[name], detached[name]) for name in made)
+
+
+@pytest.mark.parametrize("history", [0, 4, 8])
+def test_detached_context_is_the_full_scheme_with_a_constant_prefix(history, monkeypatch):
+    """Two layers at theta = theta_old, every trained parameter: the full scheme whose recorded keys and values carry no gradients."""
+    detached, full = (gradients_at_old(context, 2, history) for context in ("detach", "full"))
+    record = grouped.record_block
+
+    def record_constant(network, text, x0_BFCHW, branches, start):
+        branches.gradient = False
+        record(network, text, x0_BFCHW, branches, start)
+        assert not any(tensor.requires_grad for tensor in (*branches.own[-1].keys, *branches.own[-1].values))
+
+    monkeypatch.setattr(grouped, "record_block", record_constant)
+    constant = gradients_at_old("full", 2, history)
+    assert constant.keys() == detached.keys() == full.keys()
+    assert {name for name, p in setting().roles.modules["student"].named_parameters() if p.requires_grad} == constant.keys()
+    for name, value in constant.items():
+        assert value.abs().max() > 0
+        torch.testing.assert_close(detached[name], value, atol=1e-12, rtol=1e-9)
+    differs = {name for name, value in full.items() if not torch.allclose(value, constant[name], atol=1e-9)}
+    assert {name for name in full if makes_context(name)} <= differs
+    assert any(".ffn." in name for name in differs)  # the first layer's output is the second's context
 
 
 def test_full_back_propagation_reaches_the_context():
@@ -93,14 +125,14 @@ def test_a_history_beyond_the_window_changes_nothing():
     """Window 6, sink 2, clip of 4: of the history only the sink and the last 2 frames are seen."""
     here = setting(layers=1)
     objective, near = Objective(Config(), here), batch(8)
-    history = near.history_BFCHW
+    history = near.history_PFCHW
     assert history is not None
     far = history.clone()
     far[:, 3:6] += 1.0
-    moved = Batch(**{**near.__dict__, "history_BFCHW": far})
+    moved = Batch(**{**near.__dict__, "history_PFCHW": far})
     assert objective.loss("student", near).loss.item() == objective.loss("student", moved).loss.item()
     far[:, 7] += 1.0
-    assert objective.loss("student", near).loss.item() != objective.loss("student", Batch(**{**near.__dict__, "history_BFCHW": far})).loss.item()
+    assert objective.loss("student", near).loss.item() != objective.loss("student", Batch(**{**near.__dict__, "history_PFCHW": far})).loss.item()
 
 
 def test_memory_is_flat_in_the_videos_length_and_grows_with_full_back_propagation():
@@ -119,12 +151,12 @@ def scheme_bytes(name: str) -> int:
     assert experience is not None
     assert experience.frames is not None
     clip = experience.clip or experience.frames
-    history = torch.randn(1, experience.frames - clip, *here.latent_shape, generator=rng).expand(4, -1, -1, -1, -1)
+    history = torch.randn(1, experience.frames - clip, *here.latent_shape, generator=rng)
     prompts, meter = ["a large red circle moves right slowly over a gray plain background"] * 4, SavedTensors()
     one = Batch(
-        seeds=list(range(4)), prompts=prompts, text_BMD=backbone.encode_text(prompts), credit_B=torch.zeros(4),
+        seeds=list(range(4)), prompts=prompts, text_BMD=backbone.encode_text(prompts), credit_B=torch.zeros(4), risk_B=torch.ones(4),
         latents_BFCHW=torch.randn(4, clip, *here.latent_shape, generator=rng),
-        history_BFCHW=history if experience.clip else None, group_B=torch.zeros(4, dtype=torch.long), group_seeds=[0] * 4,
+        history_PFCHW=history if experience.clip else None, group_B=torch.zeros(4, dtype=torch.long), group_seeds=[0] * 4,
     )  # fmt: skip
     with meter.counting(here.roles.modules["student"].parameters()):
         objective.loss("student", one)
@@ -151,7 +183,7 @@ def test_a_clip_without_history_is_the_sequence():
     """Clip at frame 0 against the pass over whole videos that sequence rollouts train on, and block by block with gradients."""
     here = setting(cache=CacheSpec())
     opening = batch(0)
-    whole = Batch(**{**opening.__dict__, "history_BFCHW": None, "group_B": None})
+    whole = Batch(**{**opening.__dict__, "history_PFCHW": None, "group_B": None})
     losses = [Objective(Config(), here).loss("student", one).loss.item() for one in (opening, whole)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 

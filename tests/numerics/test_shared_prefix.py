@@ -1,7 +1,7 @@
 """Group-wise rollout (Astrolabe Eq. 3): one shared history is what each candidate's own history would be, with window, sink and relative positions.
 
-In float64, where only the order of sums differs (batch size, slots of a rolling cache), to 1e-12; one candidate alone bit for bit. With relative
-positions to 2e-6: keys are rotated in float32, and the rolling cache rotates them in another order.
+In float64, where only the order of sums differs (batch size, slots of a rolling cache), to 1e-12; one candidate alone, and a prefix copied for every
+candidate, bit for bit. With relative positions to 2e-6: keys are rotated in float32, and the rolling cache rotates them in another order.
 """
 
 import pytest
@@ -12,7 +12,8 @@ from astro_cli.config.errors import RecipeError
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
-from astro_cli.rollout.branches import Branches, snapshot
+from astro_cli.rollout import grouped as group_wise
+from astro_cli.rollout.branches import Branches, Segment, snapshot
 from astro_cli.rollout.grouped import ClipContext, decode_candidates, record_history, sample_history
 from astro_cli.rollout.streaming import StreamSpec, frame_noise, new_cache, stream, write_context
 from astro_cli.sampling.few_step import few_step
@@ -96,6 +97,41 @@ def test_one_candidate_is_its_own_history_bit_for_bit(model):
     assert torch.equal(one, separately(model, 0, 11, 1, how, 6, 4))
 
 
+def copied(shared: list[Segment], times: int) -> list[Segment]:
+    """A prefix of its own for every candidate, from one history's."""
+    many = []
+    for one in shared:
+        keys, values = ([tensor.repeat(times, 1, 1, 1) for tensor in tensors] for tensors in (one.keys, one.values))
+        many.append(Segment(one.frames, keys, values))
+    return many
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=str)
+def test_a_shared_prefix_is_separate_prefixes_bit_for_bit(cache, monkeypatch):
+    """G = 4 in float32, after a history longer than the windows: the candidates, and the velocities they are trained on."""
+    torch.manual_seed(0)
+    model, how = CausalWan(TINY).eval(), spec(cache)
+    history, shared = sample_history(model, model.encode_text(text(1)), [11], how, 8)
+    together, apart = torch.zeros(4, dtype=torch.long), torch.arange(4)
+    states = model.encode_text(text(1).expand(4, -1, -1))
+    clips = decode_candidates(model, states, [1, 2, 3, 4], how, shared, together, 8, 4)
+    assert clips.dtype == torch.float32
+    assert torch.equal(clips, decode_candidates(model, states, [1, 2, 3, 4], how, copied(shared, 4), apart, 8, 4))
+
+    def trained_on(groups: torch.Tensor) -> torch.Tensor:
+        context = ClipContext(model, states, history.expand(4, -1, -1, -1, -1), clips, groups, how, gradient=False)
+        assert [len(segment.keys[0]) for segment in context.branches.shared] == [len(groups.unique())]
+        noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(3))
+        with torch.enable_grad():
+            v = context.velocity(model, noise, torch.full((4, 4), 500.0), model.encode_text(text(1).expand(4, -1, -1)))
+        assert v.requires_grad
+        return v.detach()
+
+    once = trained_on(together)
+    monkeypatch.setattr(group_wise, "record_history", lambda *_: copied(record_history(model, states.select([0]), history, how), 4))
+    assert torch.equal(once, trained_on(apart))
+
+
 def test_candidates_differ_and_a_video_without_history_is_a_plain_stream(model):
     how = spec(CacheSpec(6, 2))
     _, together = grouped(model, how, 4, 2)
@@ -143,11 +179,10 @@ def test_the_training_context_is_what_a_rolling_cache_shows(model, cache):
     """Velocities of a clip's blocks given its context, against a rolling cache of its own video, block by block."""
     how = spec(cache)
     history, clips = grouped(model, how, 6, 6)
-    groups = torch.tensor([3, 3, 3, 8, 8, 8])
-    rows = torch.tensor([0, 0, 0, 1, 1, 1])
-    states = model.encode_text(text(2)).select(rows)
-    context = ClipContext(model, states, history[rows], clips, groups, how, gradient=False)
-    live = ClipContext(model, states, history[rows], clips, groups, how, gradient=True)
+    groups = torch.tensor([0, 0, 0, 1, 1, 1])
+    states = model.encode_text(text(2)).select(groups)
+    context = ClipContext(model, states, history, clips, groups, how, gradient=False)
+    live = ClipContext(model, states, history, clips, groups, how, gradient=True)
     noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     timestep = torch.full((6, 6), 500.0)
     v = context.velocity(model, noise, timestep, states)
@@ -166,3 +201,29 @@ def test_the_training_context_is_what_a_rolling_cache_shows(model, cache):
 def test_a_blending_sink_is_refused(model):
     with pytest.raises(RecipeError, match="policy: found 'ema'"):
         Branches(model, SHAPE, CacheSpec(6, 2, policy="ema"))
+
+
+def test_a_history_is_recorded_once_for_the_parts_that_continue_it(model, monkeypatch):
+    """By the same rows of the same latents, until the policy changes."""
+    how = spec(CacheSpec(6, 2))
+    history, clips = grouped(model, how, 6, 6)
+    groups, memory = torch.tensor([0, 0, 0, 1, 1, 1]), group_wise.HistoryMemory()
+    states = model.encode_text(text(2)).select(groups)
+    record, calls = group_wise.record_history, []
+    monkeypatch.setattr(group_wise, "record_history", lambda *arguments: calls.append(1) or record(*arguments))
+
+    def context(rows: slice, latents: torch.Tensor = history) -> ClipContext:
+        part = states.select(torch.arange(6)[rows])
+        return ClipContext(model, part, latents, clips[rows], groups[rows], how, gradient=False, memory=memory)
+
+    first, again = context(slice(0, 2)), context(slice(1, 3))
+    assert len(calls) == 1
+    assert again.branches.shared[0] is first.branches.shared[0]
+    context(slice(3, 6))
+    context(slice(2, 4))
+    assert len(calls) == 3  # other rows
+    context(slice(2, 4), history.clone())
+    assert len(calls) == 4  # other latents
+    memory.forget()
+    context(slice(2, 4), history)
+    assert len(calls) == 5

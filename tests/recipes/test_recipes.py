@@ -79,6 +79,40 @@ def test_wan_recipes_stream_as_table_s1(name, window, sink):
     assert (cache.window, cache.sink) == (window, sink)  # Table S1 gives no window for Causal-Forcing: it sees all it has made
 
 
+EXPERIENCE, OBJECTIVE = "stages.nft.experience.", "stages.nft.objective."
+ABLATED = {  # row of Table 4, Figure 7b or 8b -> what it changes of the whole method, astrolabe_causal
+    "seq_detach": {EXPERIENCE + "clip": 0},
+    "seq_full": {EXPERIENCE + "clip": 0, OBJECTIVE + "context": "full"},
+    "clip_full": {OBJECTIVE + "context": "full"},
+    "no_kl": {OBJECTIVE + "kl": "none", OBJECTIVE + "reference": "fixed"},
+    "uniform_low": {OBJECTIVE + "kl": "uniform", OBJECTIVE + "reference": "fixed"},  # at 1e-4, the whole method's weight
+    "uniform_high": {OBJECTIVE + "kl": "uniform", OBJECTIVE + "reference": "fixed", OBJECTIVE + "kl_weight": 5e-4},
+    "vq": {EXPERIENCE + "rewards.mq": 0.0, EXPERIENCE + "rewards.ta": 0.0},
+    "mq": {EXPERIENCE + "rewards.vq": 0.0, EXPERIENCE + "rewards.ta": 0.0, EXPERIENCE + "primary": "mq"},
+    "ta": {EXPERIENCE + "rewards.vq": 0.0, EXPERIENCE + "rewards.mq": 0.0, EXPERIENCE + "primary": "ta"},
+    "vq_mq": {EXPERIENCE + "rewards.ta": 0.0},
+    "vq_ta": {EXPERIENCE + "rewards.mq": 0.0},
+    "mq_ta": {EXPERIENCE + "rewards.vq": 0.0, EXPERIENCE + "primary": "mq"},
+    "beta_low": {OBJECTIVE + "beta": 0.1},
+    "x0": {OBJECTIVE + "space": "x0"},
+    "adaptive": {OBJECTIVE + "space": "x0", OBJECTIVE + "adaptive": True},
+}
+
+
+def flat(fields, key=""):
+    if isinstance(fields, dict):
+        return {name: value for part, held in fields.items() for name, value in flat(held, f"{key}.{part}" if key else part).items()}
+    return {key: fields}
+
+
+@pytest.mark.parametrize("row", ABLATED)
+def test_an_ablation_on_wan_changes_what_its_row_says_and_nothing_else(row):
+    whole, ablated = (flat(load_recipe(name).model_dump()) for name in ("astrolabe_causal", f"astrolabe_{row}"))
+    changed = {key: value for key, value in ablated.items() if key not in whole or whole[key] != value}
+    assert changed == ABLATED[row] | {"name": f"astrolabe_{row}"}
+    assert whole.keys() <= ablated.keys()
+
+
 def test_krea_has_the_sizes_of_wan_14b():
     model = load_recipe(KREA).model
     assert (model.dim, model.ffn_dim, model.num_heads, model.num_layers) == (5120, 13824, 40, 40)
@@ -94,8 +128,8 @@ def test_long_tuning_trains_windows_of_one_clip(name, frames):
     assert recipe.cache.window is not None
 
 
-def test_the_present_studies_keep_their_hash():
-    """Options that came later are off by default: runs of these recipes stay resumable."""
+def test_the_recorded_studies_keep_their_hash():
+    """Records and runs name it: an option that comes later must be off by default, and what changes these recipes needs the study run again."""
     assert load_recipe("astrolabe_causal_shapes").hash() == "5c679464e0477f1e"
     assert load_recipe("astrolabe_self_forcing_shapes").hash() == "ec6174f565c075cc"
 

@@ -73,6 +73,27 @@ def test_numbers_of_other_prompts_than_published_are_marked(table: Table) -> Non
     assert r"(1 seed) \S{}" in render(view, [], "latex")
 
 
+def test_short_and_long_videos_of_an_arm_stand_each_in_their_table() -> None:
+    found = []
+    for metric, benchmark in (("hpsv3", "hpsv3"), ("mq", "videoalign")):
+        for suite, frames, score in ((benchmark, 81, 9.0), (f"{benchmark}-long", 477, 7.0)):
+            one = on_wan(metric, "moviegen", num_frames=frames, samples_per_prompt=1)
+            found.append(one.model_copy(update={"benchmark": suite, "scores": [score] * 4}))
+    for table_id, score in (("astrolabe-1", 9.0), ("astrolabe-2", 7.0)):
+        row = next(row for row in build(load_table(table_id), found, "wan").rows if row.label == "Self-Forcing")
+        means = {key: cell.mean for key, cell in row.measured.items() if cell is not None}
+        assert means == {"hpsv3": score, "mq": score}, table_id
+
+
+def test_a_figure_without_numbers_is_a_table_of_what_was_measured() -> None:
+    found = [record(arm, "vq", [value] * 4) for arm, value in (("astrolabe_all_shapes", 2.0), ("astrolabe_beta_low_shapes", 1.0))]
+    beta = load_table("astrolabe-beta")
+    lines = render(build(beta, found), differences(beta, found), "markdown").splitlines()
+    assert "| beta 1.0 | — / **2.000 ± 0.000 (1 seed)** | — / not run |" in lines
+    row = next(csv.DictReader(io.StringIO(render(build(beta, found), [], "csv"))))
+    assert (row["label"], row["hpsv3"], row["hpsv3_measured"]) == ("beta 1.0", "", "2.0")
+
+
 @pytest.mark.parametrize(("prompts", "marked"), [(128, False), (100, True)])
 def test_a_published_set_may_be_so_many_of_a_list(prompts: int, marked: bool) -> None:
     records = [on_wan("drift", "moviegen", prompts=prompts).model_copy(update={"benchmark": "drift", "direction": "down"})]

@@ -1,11 +1,19 @@
 """A grid's plan: what of it is done, as far as its folders say."""
 
+import os
+import signal
+import sys
+import threading
+import time
+
 import pytest
 
+from astro_cli.commands import grid_run
+from astro_cli.commands.console import plain_console
 from astro_cli.commands.evaluate import parse_seeds
 from astro_cli.config.errors import RecordError
 from astro_cli.training.rundir import RunDir
-from eval.ablation import load_grid, plan
+from eval.ablation import list_grids, load_grid, merge, plan
 
 
 def states(runs) -> dict[str, str]:
@@ -29,3 +37,63 @@ def test_each_seed_is_given_once():
     assert parse_seeds("2,0,1") == [2, 0, 1]
     with pytest.raises(RecordError, match=r"0,1,0.*a seed twice"):
         parse_seeds("0,1,0")
+
+
+def test_grids_share_their_rows_and_join_their_suites(tmp_path):
+    plans = {name: plan(load_grid(name), [1, 0], tmp_path, [], None) for name in ("astrolabe-4b", "astrolabe-4c", "astrolabe-4a")}
+    merged = merge(list(plans.values()))
+    names = [job.name for job in merged]
+    assert len(names) == len(set(names)) == sum(map(len, plans.values())) - 2  # both have the whole method, at two seeds
+    assert [job.seed for job in merged] == sorted(job.seed for job in merged)
+    both = merge(
+        [
+            plans["astrolabe-4c"],
+            [Job(job.label, job.seed, job.given, job.recipe, job.arm, job.state, ("shapes-long",)) for job in plans["astrolabe-4c"]],
+        ]
+    )
+    assert all(job.suites == ("shapes", "shapes-long") for job in both)
+
+
+def test_every_grid_names_recipes_and_suites_that_exist(tmp_path):
+    from eval.arm_suites import ARM_SUITES
+
+    for name in list_grids():
+        assert set(load_grid(name).suites) <= ARM_SUITES.keys()
+        assert plan(load_grid(name), [0], tmp_path, [], None)
+
+
+def test_a_failure_stops_no_other_job_and_a_termination_stops_all(tmp_path, monkeypatch):
+    """Processes that would sleep for a minute are gone at once, and jobs that were waiting never start."""
+    jobs = plan(load_grid("astrolabe-4c"), [0], tmp_path / "runs", [], None)[1:5]
+    run = grid_run.GridRun(tmp_path / "results", tmp_path / "logs")
+
+    def training(job):
+        if job.label == "VQ only":
+            raise OSError(28, "No space left on device")
+        return []
+
+    monkeypatch.setattr(run, "_training", training)
+    monkeypatch.setattr(grid_run.sys, "executable", str(_sleeper(tmp_path)))
+
+    def terminate():
+        while len(run.running) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run.run(jobs, 2, plain_console(stderr=True))
+    assert time.monotonic() - began < 50
+    assert not run.running
+    assert sorted(path.name for path in (tmp_path / "logs").glob("*.log")) == [
+        "astrolabe_mq_shapes-seed-0.log", "astrolabe_ta_shapes-seed-0.log",
+    ]  # fmt: skip
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _sleeper(folder):
+    path = folder / "sleeper"
+    path.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    path.chmod(0o755)
+    return path

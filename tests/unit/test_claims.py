@@ -9,6 +9,7 @@ import pytest
 
 from astro_cli.config.errors import IntegrityError, RecordError
 from eval.claims import PaperClaims, Verdict, list_papers, load_claims, parse_claims
+from eval.published import load_table
 from eval.renderers.claims import claims_html, claims_json, claims_markdown, claims_text
 from eval.stats import Interval
 from eval.store import Record
@@ -86,11 +87,75 @@ def test_published_totals() -> None:
 
 
 def test_metrics_have_their_wan_names() -> None:
-    base, tuned = ([record(arm, "hpsv3", [value] * PROMPTS, backbone="wan")] for arm, value in (("causal_forcing", 9.0), ("astrolabe_causal", 10.0)))
-    found = next(each for each in evaluate(load_claims("astrolabe"), base + tuned, "wan") if each.id == "as-hack-mq")
-    assert found.verdict == "not run"
-    gain = next(each for each in evaluate(load_claims("astrolabe"), base + tuned, "wan") if each.id == "as-gain-cf")
+    found = of_astrolabe(on_wan("hpsv3", "hpsv3", 1.0))
+    assert found["as-hack-mq"].verdict == "not run"
+    gain = found["as-gain-cf"]
     assert (gain.verdict, gain.effect, gain.backbone) == ("undecided", 1.0, "wan")  # VQ rises, MQ was not run
+
+
+def on_wan(metric: str, benchmark: str, gain: float) -> list[Record]:
+    """Causal-Forcing and its tuned student, both seeds of which gain alike."""
+    arms = (("causal_forcing", 9.0), ("astrolabe_causal", 9.0 + gain))
+    return [record(arm, metric, [value] * PROMPTS, seed, backbone="wan", benchmark=benchmark) for seed in (0, 1) for arm, value in arms]
+
+
+def of_astrolabe(records: list[Record], backbone: str = "wan") -> dict[str, Verdict]:
+    return {each.id: each for each in evaluate(load_claims("astrolabe"), records, backbone)}
+
+
+def test_short_and_long_videos_on_wan_are_different_claims() -> None:
+    short = on_wan("hpsv3", "hpsv3", 1.0) + on_wan("mq", "videoalign", 1.0) + on_wan("ta", "videoalign", 1.0)
+    long = on_wan("hpsv3", "hpsv3-long", -2.0) + on_wan("mq", "videoalign-long", -2.0)
+    found = of_astrolabe(short + long)
+    assert (found["as-gain-cf"].verdict, found["as-gain-cf"].effect) == ("holds", 1.0)
+    assert (found["as-long"].verdict, found["as-long"].effect) == ("fails", -2.0)
+    assert of_astrolabe(long)["as-gain-cf"].verdict == "not run"
+    assert of_astrolabe(short)["as-long"].verdict == "not run"
+    # Table 4c on Wan is about Causal-Forcing and `astrolabe_causal`
+    assert (found["as-all"].verdict, found["as-all"].parts[0]) == ("holds", ("hpsv3: astrolabe_causal > causal_forcing", "holds"))
+
+
+def test_six_prompts_on_wan_are_judged_by_the_metrics_of_table_3() -> None:
+    others = on_wan("hpsv3", "hpsv3", 1.0) + on_wan("mq", "videoalign", 1.0) + on_wan("ta", "videoalign", 1.0)
+    assert of_astrolabe(others)["as-multi"].verdict == "not run"
+    own = on_wan("aesthetic_quality", "vbench-long-custom", 1.0) + on_wan("quality", "vbench-long-custom", 1.0) + on_wan("clip", "clip", -0.1)
+    parts = dict(of_astrolabe(others + own)["as-multi"].parts)
+    table = load_table("astrolabe-3")
+    assert {column.wan for column in table.columns} >= {"aesthetic_quality", "quality"}
+    assert {text: word for text, word in parts.items() if word != "not run"} == {
+        "aesthetic_quality: astrolabe_causal > causal_forcing": "holds",
+        "quality: astrolabe_causal > causal_forcing": "holds",
+        "clip: astrolabe_causal >= causal_forcing (within 2%)": "holds",  # -0.1 of 9
+    }
+
+
+@pytest.mark.parametrize(
+    ("norm", "reward", "expected"),
+    [
+        (1.3, -0.2, "holds"),
+        (0.95, -0.2, "fails"),  # shrinks, though less than without
+        (1.3, 0.1, "fails"),  # the reward rises, though less than without
+        (0.95, 0.1, "fails"),
+    ],
+)
+def test_adaptive_weighting_must_grow_and_fall_on_its_own(norm: float, reward: float, expected: str) -> None:
+    records = []
+    for seed in range(3):
+        noise = 0.001 * seed
+        for arm, values in (("astrolabe_adaptive_shapes", (norm, reward)), ("astrolabe_x0_shapes", (0.9, 0.5))):
+            growth, change = (value + noise for value in values)
+            records += [record(arm, "x0_norm_growth", [growth], seed, direction="down"), record(arm, "reward_change", [change], seed)]
+    assert of_astrolabe(records, "shapes")["as-adaptive"].verdict == expected
+
+
+def test_a_claims_own_metrics_and_arms_go_before() -> None:
+    records = pair("sharp", 1.0, benchmark="b") + pair("sharp", -1.0, benchmark="c") + pair("vq", -1.0)
+    paper = 'metrics.shapes.vq = { name = "sharp", benchmark = "b" }'
+    assert verdict(compare(">"), records, extra=paper).verdict == "holds"
+    own = '[[claims]]\nid = "d"\nsource = "s"\ntext = "t"\nmetrics.shapes.vq = { name = "sharp", benchmark = "c" }\narms.shapes.mine = "tuned"\n'
+    mine = compare("<").replace("tuned", "mine")
+    found = evaluate(parse_claims(f'title = "P"\n{paper}\n{own}parts = [{mine}]\n', "p.toml"), records)[0]
+    assert (found.verdict, found.parts) == ("holds", [("sharp: tuned < base", "holds")])
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,26 @@ def test_what_is_there_is_drawn_and_what_is_not_is_said(tmp_path: Path, curves: 
     assert base == [BASE[:EPOCHS]]
 
 
+def test_without_its_standard_run_a_figure_has_no_base_curve(tmp_path: Path, curves: list[tuple]) -> None:
+    make_run(tmp_path, "astrolabe_x0_shapes-seed0")
+    drawn = picture("figure_8b_adaptive.png", tmp_path).draw(tmp_path / "8b.png")
+    assert drawn.written
+    assert "the base's curve: astrolabe_all_shapes-seed* (astro rl --recipe astrolabe_all_shapes)" in drawn.missing
+    assert curves[0][4] == []
+
+
+def test_the_base_curve_is_of_the_runs_own_recipe_and_as_long_as_the_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(figures, "reward_curves", lambda *arguments: None)
+    monkeypatch.setattr(paper_figures, "_base_curve", lambda run, seed, epochs: asked.append((run.name, seed, epochs)))
+    make_run(tmp_path, "astrolabe_all_shapes-seed0")
+    make_run(tmp_path, "astrolabe_beta_low_shapes-seed0")
+    log = tmp_path / "astrolabe_beta_low_shapes-seed0" / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    picture("figure_7b_beta.png", tmp_path).draw(tmp_path / "7b.png")
+    assert asked == [("astrolabe_all_shapes-seed0", 0, EPOCHS)]
+
+
 def test_a_figure_without_a_run_is_not_drawn(tmp_path: Path, curves: list[tuple]) -> None:
     drawn = picture("figure_5_longlive.png", tmp_path).draw(tmp_path / "5.png")
     assert drawn == (False, ["astrolabe_longlive_shapes-seed* (astro rl --recipe astrolabe_longlive_shapes)"])

@@ -5,6 +5,9 @@ import json
 import pytest
 
 from astro_cli.config.errors import RecordError
+from eval import store
+from eval.published import load_table
+from eval.table import build
 from eval.training_records import measures, record_training
 
 
@@ -47,6 +50,23 @@ def test_a_finished_run_is_recorded_once(finished, tmp_path):
     record_training(finished, tmp_path)
     record_training(finished, tmp_path)
     assert len((tmp_path / "records" / "shapes.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(("backbone", "benchmark"), [("shapes", "shapes"), ("wan", "memory")])
+def test_a_run_is_recorded_where_the_tables_of_its_backbone_look(finished, tmp_path, backbone, benchmark):
+    card = finished / "final" / "student.json"
+    arms = {table_id: load_table(table_id).rows[0].arm[backbone] for table_id in ("astrolabe-4a", "astrolabe-adaptive")}
+    found = {}
+    for table_id, arm in arms.items():
+        card.write_text(json.dumps({"backbone": backbone, "recipe": arm, "seed": 0, "recipe_hash": "a" * 16}))
+        (finished / "final" / "student.safetensors").write_bytes(arm.encode())
+        record_training(finished, tmp_path)
+        record_training(finished, tmp_path)
+        measured = build(load_table(table_id), store.load_results(tmp_path), backbone).rows[0].measured
+        found |= {key: cell.mean for key, cell in measured.items() if cell is not None}
+    assert found == {"memory": 3, "x0_norm_growth": 1, "reward_change": 0}
+    assert [path.name for path in (tmp_path / "records").iterdir()] == [f"{benchmark}.jsonl"]
+    assert len(store.load_results(tmp_path)) == 6
 
 
 @pytest.mark.parametrize(("name", "content", "says"), [

@@ -15,6 +15,7 @@ from torch.nn import functional
 from wan_folder import WORDS, write_text_encoder, write_tokenizer
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models import umt5
 from astro_cli.models.umt5 import TextEncoder, clean, load_text_encoder
 
 PROMPTS = ["a large red circle moves right", "a small blue square moves left slowly over a gray plain background", "", "zebra"]
@@ -139,13 +140,44 @@ def load_like(encoder: TextEncoder) -> TextEncoder:
     return TextEncoder(encoder.model, encoder.tokenizer)
 
 
-def test_a_prompt_is_encoded_once(encoder, monkeypatch):
-    calls = []
-    forward = encoder.model.forward
-    monkeypatch.setattr(encoder.model, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+@pytest.fixture
+def calls(encoder, monkeypatch) -> list[int]:
+    """Tokens of every prompt the encoder's network has seen."""
+    seen, forward = [], encoder.model.forward
+
+    def counted(tokens, **options):
+        seen.append(tokens.shape[1])
+        return forward(tokens, **options)
+
+    monkeypatch.setattr(encoder.model, "forward", counted)
+    return seen
+
+
+def test_a_prompt_is_encoded_once(encoder, calls):
     encoder.encode(["a red circle", "a  red\ncircle ", "a blue circle"])
+    assert calls == [4, 4]  # three words and the end mark; the second is the first once it is cleaned
     encoder.encode(["a blue circle"])
-    assert len(calls) == 2
+    assert calls == [4, 4]
+    encoder.encode(["a blue circle", "a large blue circle", "a red circle"])
+    assert calls == [4, 4, 5]  # of these, only one is new
+
+
+def test_remembered_states_are_the_computed_ones_and_survive_what_a_caller_does(encoder, calls):
+    first = encoder.encode(PROMPTS)
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(encoder.encode(PROMPTS[::-1]), kept.flip(0))
+    assert len(calls) == len(PROMPTS)
+
+
+def test_the_prompt_that_was_not_asked_for_longest_is_forgotten(encoder, calls, monkeypatch):
+    monkeypatch.setattr(umt5, "REMEMBERED", 2)
+    encoder.encode(["a red circle", "a blue circle", "a red circle", "a large blue circle"])
+    assert len(calls) == 3
+    encoder.encode(["a red circle", "a large blue circle"])
+    assert len(calls) == 3
+    encoder.encode(["a blue circle"])
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize(("prompt", "wanted"), [

@@ -124,6 +124,6 @@ def test_an_experience_on_wan_takes_wans_scorers(checkpoints, monkeypatch):
     assert [type(reward) for reward in source.roller.rewards] == [wan.FrameQuality, wan.ClipQuality, wan.ClipQuality]
     one = spec.model_copy(update={"rewards": {"vq": 0.0, "mq": 1.0}, "primary": None})
     assert [reward.key for reward in ExperienceSource(one, unused, stub, stub, unused, "nft").roller.rewards] == ["mq"]
-    single = spec.model_copy(update={"rollout": "sequence", "frames": 1, "clip": None})
+    single = spec.model_copy(update={"frames": 1, "clip": 0})
     with pytest.raises(RecipeError, match="mq: scores clips of 2 frames or more, the recipe's have 1"):
         ExperienceSource(single, unused, stub, stub, unused, "nft")
