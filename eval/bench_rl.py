@@ -1,6 +1,7 @@
-"""What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached clips, policies side by side.
+"""What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached clips, policies side by side,
+rewards beside the next rollout.
 
-Asserts nothing. Seconds are CPU seconds, the two sides of a ratio take turns, medians of the repeats.
+Asserts nothing. Seconds are CPU seconds unless they are called wall seconds; the two sides of a ratio take turns, medians of the repeats.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
+from typing import TypeVar
+from unittest import mock
 
 import torch
 
@@ -19,25 +23,29 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.objectives import nft
 from astro_cli.objectives.base import Batch, Objective, Setting
 from astro_cli.recipe import load_recipe, resolve_kind
+from astro_cli.rewards.shapes import REWARDS
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import StreamSpec, stream
+from astro_cli.training import clips
+from astro_cli.training.background import Background
 from astro_cli.training.build import build, objectives
 from astro_cli.training.memory import SavedTensors
 
+T = TypeVar("T")
 GROUP, CHUNKS, REPEATS = 8, 9, 3  # candidates of a prompt; blocks of history
 PROMPT = "a large red circle moves right slowly over a gray plain background"
 CPU = torch.device("cpu")
 SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
 
 
-def _medians(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """CPU seconds of each side, in turns, after one turn that is not counted."""
+def _medians(sides: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time) -> dict[str, float]:
+    """Seconds of each side, in turns, after one turn that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn, (name, run) in itertools.product(range(repeats + 1), sides.items()):
-        began = time.process_time()
+        began = clock()
         run()
         if turn:
-            seconds[name].append(time.process_time() - began)
+            seconds[name].append(clock() - began)
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
@@ -118,12 +126,44 @@ def side_by_side(size: int = 16) -> dict[str, float]:
     return _medians({"together": together, "apart": apart}, 2 * REPEATS)
 
 
+class _After(Background):
+    """Work is waited for where it is handed over."""
+
+    def submit(self, work: Callable[..., T], *arguments: object) -> Future[T]:
+        done = super().submit(work, *arguments)
+        done.result()
+        return done
+
+
+@torch.no_grad()
+def scored_beside() -> dict[str, float]:
+    """Wall seconds of an epoch's clips with their scores, a group at a time: scored beside the next rollout, and before it. One thread each."""
+    recipe = load_recipe("astrolabe_krea_shapes")
+    setting, backbone = build(recipe, CPU)
+    spec = recipe.stages["nft"].experience
+    assert spec is not None
+    roller = clips.Roller(spec, setting, backbone, [REWARDS[key]() for key in spec.rewards])
+    prompts, owners = [PROMPT] * (spec.prompts * spec.group), list(range(spec.prompts))
+    text, seeds = backbone.encode_text(prompts), list(range(len(prompts)))
+
+    def collect(kind: type[Background]) -> object:
+        with mock.patch.object(clips, "Background", kind):
+            return roller.candidates(prompts, seeds, text, owners, setting.block)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _medians({"beside": lambda: collect(Background), "before": lambda: collect(_After)}, REPEATS, time.perf_counter)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def rows() -> list[tuple[str, str, str]]:
     """(measure, value, what is divided by what) of everything here."""
     histories = {blocks: shared_history(blocks) for blocks in (1, 3)}
     held = {scheme: saved_bytes(scheme, 30) for scheme in SCHEMES}
     longer = saved_bytes("clip_detach", 60)
-    policies = side_by_side()
+    policies, scored = side_by_side(), scored_beside()
     mib = {scheme: f"{value / 2**20:.0f} MiB" for scheme, value in held.items()}
     found = [
         (f"{GROUP} candidates of {blocks} block{'s' * (blocks > 1)} on a history of {CHUNKS}", f"{seconds['apart'] / seconds['shared']:.2f}",
@@ -139,4 +179,6 @@ def rows() -> list[tuple[str, str, str]]:
         ("memory: twice the video's length", f"{longer / held['clip_detach']:.3f}", "clip + detach, 60 frames / 30 frames"),
         ("old and reference policy in one pass", f"{policies['apart'] / policies['together']:.2f}",
          f"two passes {policies['apart']:.3f} s / one {policies['together']:.3f} s"),
+        ("rewards beside the next rollout", f"{scored['before'] / scored['beside']:.2f}",
+         f"wall seconds of an epoch's clips, before {scored['before']:.2f} s / beside {scored['beside']:.2f} s"),
     ]  # fmt: skip
