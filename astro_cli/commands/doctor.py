@@ -59,7 +59,8 @@ OPTIONAL = (
          ("self_forcing_dmd.safetensors", "self_forcing_dmd.pt")),
     Part("causal_forcing", "Causal-Forcing student, chunk-wise", "checkpoint", "recipe astrolabe_causal",
          ("chunkwise/causal_forcing.safetensors", "chunkwise/causal_forcing.pt")),
-    Part("longlive", "LongLive student", "checkpoint", "recipe astrolabe_longlive", ("longlive_base.safetensors", "longlive_base.pt")),
+    Part("longlive", "LongLive student with its LoRA", "checkpoint",
+         "recipe astrolabe_longlive (astro zoo import longlive --lora longlive_lora)", ("longlive-merged/*.safetensors",)),
 )  # fmt: skip
 
 

@@ -244,7 +244,7 @@ def test_recipe_check_wants_a_name():
 def test_recipe_diff_shows_what_differs_and_not_the_name():
     changes = json.loads(recipe("diff", "astrolabe_causal", "astrolabe_longlive", "--json").stdout)
     assert {change["key"]: (change.get("a"), change.get("b")) for change in changes} == {
-        "base.student": ("chunkwise/causal_forcing.safetensors", "models/longlive_base.safetensors"),
+        "base.student": ("chunkwise/causal_forcing.safetensors", "longlive-merged"),
         "cache.window": (None, 15),
         "cache.sink": (0, 3),
     }
@@ -300,7 +300,8 @@ def test_doctor_finds_checkpoints_and_says_what_is_missing(doctor_json, tmp_path
     assert not any(part["found"] for part in parts().values() if part["key"] != "vbench")
     (tmp_path / "a" / "chunkwise").mkdir(parents=True)
     (tmp_path / "a" / "chunkwise" / "causal_forcing.pt").touch()
-    (tmp_path / "longlive_base.safetensors").touch()
+    (tmp_path / "longlive-merged").mkdir()
+    (tmp_path / "longlive-merged" / "diffusion_pytorch_model.safetensors").touch()
     found = parts()
     assert found["longlive"]["found"]
     assert found["longlive"]["missing"] == ""
