@@ -40,10 +40,11 @@ def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Calla
 
 
 def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str) -> bool:
-    """Whether all that a suite measures of an arm at a seed is recorded; `count` prompts, or the suite's own number."""
-    suite = arm_suite(name)
+    """Whether all that a suite measures of an arm at a seed (a trained one's own) is recorded; `count` prompts, or the suite's own number."""
+    suite, loaded = arm_suite(name), load_arm(arm)
     benchmark = suite.benchmark()
-    return _known(benchmark, load_arm(arm), seed, count or suite.prompts, results).keys() >= set(benchmark.METRICS)
+    own = seed if loaded.seed is None else loaded.seed
+    return _known(benchmark, loaded, own, count or suite.prompts, results).keys() >= set(benchmark.METRICS)
 
 
 def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:

@@ -166,17 +166,18 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
 
 
 def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, tmp_path, monkeypatch, capsys):
-    """A row that two grids share is trained once and scored by the suites of both; a second call runs nothing."""
-    from eval import ablation, paper_figures, sheets
+    """A row that two grids share is trained and scored once; a second call starts no process."""
+    from eval import ablation, paper_figures
+    from eval.benchmarks import shapes
 
-    monkeypatch.setattr(paper_figures, "SHEETS", {"long": sheets.long_sheet})
-    monkeypatch.setattr(sheets, "LONG_PROMPTS", 1)
+    monkeypatch.setattr(paper_figures, "SHEETS", {})  # minutes of video
+    monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 2)
     monkeypatch.chdir(tmp_path)
     recipe, out = tiny_recipe(tmp_path, tiny_base).stem, tmp_path / "out"
     arm = f'[[rows]]\nlabel = "base"\narm = "{tiny_base}"\n'
     row = f'[[rows]]\nlabel = "tuned"\nrecipe = "{recipe}"\n'
     (tmp_path / "one.toml").write_text('title = "one"\n' + arm + row)
-    (tmp_path / "two.toml").write_text('title = "two"\nsuites = ["shapes-multi"]\n' + row)
+    (tmp_path / "two.toml").write_text('title = "two"\n' + row)
     study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), recipe),), ("one", "two"))
     monkeypatch.setattr(ablation, "GRIDS", tmp_path)
     monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
@@ -185,7 +186,7 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
         assert run(["reproduce", "astrolabe", "--seeds", "3", "--jobs", "2", "--out", str(out)], monkeypatch) == 0
     spent = [json.loads(line) for line in (out / "logs" / "seconds.jsonl").read_text().splitlines()]
     assert sorted((row["job"].rpartition("-seed-")[0].rpartition("-")[2], row["what"]) for row in spent) == [
-        ("student.safetensors", "shapes"), ("tiny_study", "shapes"), ("tiny_study", "shapes-multi"), ("tiny_study", "train"),
+        ("student.safetensors", "shapes"), ("tiny_study", "shapes"), ("tiny_study", "train"),
     ]  # fmt: skip
     said = capsys.readouterr().err
     assert "2 of 2 done" in said
@@ -194,6 +195,6 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
     assert {(record.arm, record.seed) for record in records if record.metric == "vq"} == {("self_forcing_shapes", 0), ("tiny_study", 3)}
     assert len({record.weights_hash for record in records if record.metric == "throughput"}) == 2
     figures = {path.name for path in (out / "figures").iterdir()}
-    assert {f"{name}_student.safetensors.png" for name in ("figure_5", "bars_attributes", "sheet_short", "sheet_long")} <= figures
+    assert {f"{name}_student.safetensors.png" for name in ("figure_5", "bars_attributes", "sheet_short")} <= figures
     assert (out / "tables" / "astrolabe-1.md").is_file()
     assert "data:image/png;base64," in (out / "index.html").read_text()
