@@ -10,23 +10,11 @@ from safetensors.torch import load_file, save_file
 from test_bad_input import message
 from test_training import RL, run, same_bits, without_times
 
+from tests.tiny_world import bare_rl_recipe
+
 SMALL = ["--set", "stages.nft.steps=3", "--set", "stages.nft.batch=8", "--set", "stages.nft.accumulate=1", "--set", "stages.nft.experience.prompts=2",
          "--set", "stages.nft.experience.group=4", "--set", "stages.nft.experience.updates=2", "--set", "runtime.save_every=1",
          "--set", "lora.rank=4"]  # fmt: skip
-LONE = """extends = "base/shapes.toml"
-name = "lone"
-command = "rl"
-order = ["nft"]
-[lora]
-rank = 4
-alpha = 4
-[stages.nft]
-steps = 1
-batch = 4
-objective = { kind = "nft", kl = "selective" }
-optim.student = { lr = 1e-3 }
-experience = { prompts = 1, group = 4, rewards = { vq = 1.0 }, primary = "vq" }
-"""
 SHORT = ["--set", "stages.nft.experience.frames=18"]
 SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
 
@@ -117,11 +105,11 @@ def test_what_cannot_run_is_refused_before_training(recipe, sets, key, tiny, tmp
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    (LONE, "no auxiliary reward beside 'vq'"), (LONE.replace(', primary = "vq"', ""), "stages.nft.experience.primary: missing"),
+@pytest.mark.parametrize(("primary", "says"), [
+    (', primary = "vq"', "no auxiliary reward beside 'vq'"), ("", "stages.nft.experience.primary: missing"),
 ])  # fmt: skip
-def test_a_selective_penalty_needs_a_primary_and_a_reward_to_judge_it(text, says, tmp_path, monkeypatch, capsys):
-    (tmp_path / "lone.toml").write_text(text)
+def test_a_selective_penalty_needs_a_primary_and_a_reward_to_judge_it(primary, says, tmp_path, monkeypatch, capsys):
+    (tmp_path / "lone.toml").write_text(bare_rl_recipe(', kl = "selective"', "rewards = { vq = 1.0 }" + primary))
     assert run(["rl", "--recipe", str(tmp_path / "lone.toml"), "--out", str(tmp_path / "run")], monkeypatch) == 2
     assert says in message(capsys)
     assert not (tmp_path / "run").exists()

@@ -6,27 +6,13 @@ import pytest
 from test_training import RL, run, same_bits, without_times
 
 from astro_cli.training import experience
-
-WATCHED = """extends = "base/shapes.toml"
-name = "watched"
-command = "rl"
-order = ["nft"]
-[lora]
-rank = 4
-alpha = 4
-[stages.nft]
-steps = 2
-batch = 8
-objective = { kind = "nft" }
-optim.student = { lr = 1e-3 }
-experience = { prompts = 2, group = 4, rewards = { vq = 0.0, mq = 0.0, ta = 2.0 } }
-"""
+from tests.tiny_world import bare_rl_recipe
 
 
 @pytest.fixture
 def watched(tiny, tmp_path):
     """A run that optimises one reward, without a primary that the others would judge."""
-    (tmp_path / "watched.toml").write_text(WATCHED)
+    (tmp_path / "watched.toml").write_text(bare_rl_recipe("", "rewards = { vq = 0.0, mq = 0.0, ta = 2.0 }"))
     return ["rl", "--recipe", str(tmp_path / "watched.toml"), *tiny]
 
 
