@@ -39,7 +39,7 @@ imports: setup  ## the layers: who may import whom
 check: lint types imports  ## lint, types and layers
 
 bench: setup  ## speed and memory of the loops, as ratios from one run
-	$(BIN)/python -m eval.bench
+	$(BIN)/python -m bench.__main__
 
 tables: setup  ## print the papers' tables from the records in results/
 	$(BIN)/astro table all

@@ -14,9 +14,9 @@ import torch
 
 from astro_cli.models import hashes, weights
 from astro_cli.shapes.grammar import complete_scene, random_scene
-from eval.arms import load_arm
-from eval.benchmarks import shapes
-from eval.runner import evaluate_arm
+from astro_cli.generate.arm import load_arm
+from eval.world import shapes
+from eval.world.run import evaluate_arm
 
 PROMPTS = 256
 HALF = torch.float16

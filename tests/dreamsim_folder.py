@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from eval.towers.dreamsim_names import CLIP, CONFIG, OPEN_CLIP, WEIGHTS
+from eval.networks.dreamsim_names import CLIP, CONFIG, OPEN_CLIP, WEIGHTS
 
 WIDTH, FEATURES, GRID, PATCH, RANK, ALPHA = 64, 16, 14, 16, 4, 8.0
 DEPTHS = {"dino": 12, "clip": 2, "open_clip": 2}  # the package reads DINO's twelfth block

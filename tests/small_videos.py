@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.media import write_mp4
+from astro_cli.generate.media import write_mp4
 
 FPS = 8
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.metrics.base import Sample, Segment, VideoInfo, Watcher
+from eval.contract import Sample, Segment, VideoInfo, Watcher
 
 State = dict[str, torch.Tensor]
 WIDTH, FEATURES, VOCABULARY = 64, 16, 49408  # one head of 64; the real vocabulary, because the tokeniser is the real one

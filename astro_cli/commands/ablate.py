@@ -14,7 +14,7 @@ from astro_cli.commands.grid_run import GridRun, report
 from astro_cli.commands.training_run import SetOption
 
 if TYPE_CHECKING:
-    from eval.ablation import Job
+    from eval.papers.ablation import Job
 
 
 TABLES = "astrolabe-bases (Tables 1 to 3), astrolabe-4a, -4b, -4c, -beta, -adaptive or -released."
@@ -37,7 +37,7 @@ def ablate(
 
     Example: astro ablate astrolabe-4c --seeds 0,1,2 --jobs 2
     """
-    from eval.ablation import load_grid, plan
+    from eval.papers.ablation import load_grid, plan
 
     grid, console = load_grid(table), plain_console(stderr=True)
     planned = plan(grid, parse_seeds(seeds), runs, set_ or [], steps)

@@ -24,9 +24,9 @@ def claims(
 
     Example: astro claims astrolabe --results results/astrolabe
     """
-    from eval.claims import list_papers, load_claims
+    from eval.papers.claims import list_papers, load_claims
     from eval.renderers.claims import RENDERERS
-    from eval.verdicts import evaluate
+    from eval.papers.verdicts import evaluate
 
     if format not in RENDERERS:
         raise RecordError("--format", format, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(format, RENDERERS))

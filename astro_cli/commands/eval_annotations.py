@@ -14,7 +14,7 @@ from astro_cli.commands.eval_compare import TABLE_WIDTH, Format
 from astro_cli.config.errors import RecordError
 
 if TYPE_CHECKING:
-    from eval.likert import Likert, Paired
+    from eval.human.likert import Likert, Paired
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE.csv", help="A row per judgement; the first line names the columns.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
@@ -27,7 +27,7 @@ def gsb(file: FileArgument, format: FormatOption = Format.table) -> None:
 
     Example: astro eval gsb judgements.csv
     """
-    from eval.gsb import read
+    from eval.human.gsb import read
 
     rows = read(file)
     if format is Format.json:
@@ -55,7 +55,7 @@ def likert(
 
     Example: astro eval likert ratings.csv --scale 1-4
     """
-    from eval.likert import read
+    from eval.human.likert import read
 
     ratings = read(file, parse_scale(scale), threshold)
     if format is Format.json:

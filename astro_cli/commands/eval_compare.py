@@ -13,7 +13,7 @@ from rich.table import Table
 from astro_cli.commands.console import plain_console
 
 if TYPE_CHECKING:
-    from eval.compare import Comparison
+    from eval.records.compare import Comparison
 
 TABLE_WIDTH = 160
 
@@ -33,8 +33,8 @@ def compare(
 
     Example: astro eval compare causal_forcing astrolabe_causal
     """
-    from eval.compare import compare as compare_records
-    from eval.compare import side
+    from eval.records.compare import compare as compare_records
+    from eval.records.compare import side
 
     (arm_a, found_a), (arm_b, found_b) = side(a, results), side(b, results)
     rows = compare_records(arm_a, found_a, arm_b, found_b)

@@ -26,7 +26,7 @@ def ingest(
 
     Example: astro eval ingest results_eval_results.json --suite vbench --name astrolabe_causal
     """
-    from eval.ingest import ingest as take_over
+    from eval.scoring.ingest import ingest as take_over
 
     found = take_over(file, suite, arm, seed, results)
     table = Table("metric", "value", "official", "coverage", "recorded")

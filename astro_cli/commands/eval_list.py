@@ -10,12 +10,12 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.recipe import JsonOption
-from eval.arm_suites import ARM_SUITES
-from eval.suites import list_suites, load_suite
+from eval.world.suites import ARM_SUITES
+from eval.suites.suite import list_suites, load_suite
 
 if TYPE_CHECKING:
-    from eval.metrics.base import Declaration, MetricInfo
-    from eval.suites import Use
+    from eval.contract import Declaration, MetricInfo
+    from eval.suites.suite import Use
 
 READY = "ready"
 TABLE_WIDTH = 200
@@ -82,7 +82,7 @@ def _more(uses: list[tuple[str, Use]], declaration: Declaration) -> dict[str, di
 
 def file_rows() -> list[dict[str, Any]]:
     """Metrics that come from files of annotations."""
-    from eval.annotations import METRICS
+    from eval.human.annotations import METRICS
 
     return [
         {"metric": info.id, "suites": [suite], "direction": info.direction, "unit": info.unit, "text": info.text, "needs": ["a CSV of annotations"],

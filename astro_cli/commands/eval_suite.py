@@ -13,12 +13,12 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.config.errors import EXIT_PARTIAL
-from eval.suites import load_suite
+from eval.suites.suite import load_suite
 
 if TYPE_CHECKING:
     from eval.inputs.entries import Finding
-    from eval.outcomes import Outcome
-    from eval.suite_run import Report, Request
+    from eval.scoring.outcomes import Outcome
+    from eval.scoring.run import Report, Request
 
 FAILURES_SHOWN = 10
 TABLE_WIDTH = 160  # columns where stdout is no terminal
@@ -54,7 +54,7 @@ def suite_command(name: str) -> Any:
         results: Annotated[Path, typer.Option("--results", help="Folder of records and per-sample scores.")] = Path("results"),
         allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Means of what is there, called partial; exit 0.")] = False,
     ) -> None:
-        from eval.suite_run import Request
+        from eval.scoring.run import Request
 
         names = tuple(part.strip() for part in metrics.split(",") if part.strip())
         chosen = None if seed_from else seed
@@ -69,7 +69,7 @@ def suite_command(name: str) -> Any:
 
 def run(request: Request, *, allow_partial: bool) -> None:
     """Evaluate with a progress bar, print the outcome, and exit 3 where it is partial."""
-    from eval import suite_run
+    from eval.scoring import run as suite_run
 
     console = plain_console(stderr=True)
     columns = (plain_column(), BarColumn(), MofNCompleteColumn(), plain_column("{task.fields[rate]}"), TimeRemainingColumn())
@@ -127,7 +127,7 @@ def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
     """metric, value, interval, coverage, unit, direction."""
     import numpy as np
 
-    from eval.stats import cluster_bootstrap, has_interval
+    from eval.records.stats import cluster_bootstrap, has_interval
 
     tail = [outcome.coverage, unit(outcome.info.unit, outcome.scale), ARROWS[outcome.info.direction]]
     if outcome.scores is None:

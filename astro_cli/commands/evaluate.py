@@ -18,8 +18,8 @@ from astro_cli.commands.eval_ingest import ingest
 from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
 from astro_cli.config.errors import RecordError, did_you_mean
-from eval.arm_suites import ARM_SUITES, arm_suite
-from eval.suites import list_suites
+from eval.world.suites import ARM_SUITES, arm_suite
+from eval.suites.suite import list_suites
 
 DEFAULT_SUITE = "shapes"
 Timing = Literal["once", "again", "none"]
@@ -108,8 +108,8 @@ def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path
     Args:
         timing: whether arms whose frames per second are recorded are timed all the same, and whether any are.
     """
-    from eval.arms import load_arm
-    from eval.runner import evaluate_arm, time_arms
+    from astro_cli.generate.arm import load_arm
+    from eval.world.run import evaluate_arm, time_arms
 
     suite, console = arm_suite(name), plain_console(stderr=True)
     loaded = [load_arm(arm) for arm in arms]

@@ -1,4 +1,4 @@
-"""`astro figures`: a paper's figures from the runs and records that are there. Trains and scores nothing; draws through `eval.paper_figures`."""
+"""`astro figures`: a paper's figures from the runs and records that are there. Trains and scores nothing; draws through `eval.report.paper_figures`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def figures(
         raise RecordError("figures", paper, "no figures of this paper", hint=did_you_mean(paper, STUDIES))
     if not runs.is_dir():
         raise RecordError("--runs", str(runs), "no such folder", hint="train first: astro reproduce, astro rl or astro ablate")
-    from eval.paper_figures import pictures
+    from eval.report.paper_figures import pictures
 
     console = plain_console(stderr=True)
     planned = pictures(paper, STUDIES[paper].pairs, runs, read_records(results), with_sheets=sheets)

@@ -19,7 +19,7 @@ from astro_cli.commands.console import plain_column
 from astro_cli.config.errors import EXIT_RUN, AstroError
 
 if TYPE_CHECKING:
-    from eval.ablation import Job
+    from eval.papers.ablation import Job
 
 TAIL = 3  # lines of a failed run's log that are shown
 STOPPED = "stopped"
@@ -78,8 +78,8 @@ class GridRun:
 
     def _work(self, job: Job) -> str:
         """Train if need be, record what training measured, evaluate what is not recorded; returns what went wrong, or nothing."""
-        from eval.runner import is_recorded
-        from eval.training_records import record_training
+        from eval.world.run import is_recorded
+        from eval.report.training_records import record_training
 
         if job.recipe is not None:
             if job.state != "finished" and (why := self._call(job, "train", self._training(job))):
@@ -111,7 +111,7 @@ class GridRun:
 
     def _call(self, job: Job, what: str, arguments: list[str]) -> str:
         """Run one process on one thread; returns what went wrong, or nothing."""
-        from eval import jsonl
+        from eval.records import jsonl
 
         log, began = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log", time.monotonic()
         with log.open("ab") as file:

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from eval.media import to_uint8, upscale, written_whole
+from astro_cli.generate.media import to_uint8, upscale, written_whole
 
 HALF_BLOCK = "▀"  # its ink is the upper pixel, its ground the lower one
 ROWS_LEFT = 8  # lines of the terminal kept for typing

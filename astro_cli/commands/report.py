@@ -14,8 +14,8 @@ from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eval.report_clips import Take
-    from eval.store import Backbone
+    from eval.report.clips import Take
+    from eval.records.store import Backbone
 
 CLIPS = 6  # prompts shown
 MEGABYTE = 1e6
@@ -39,9 +39,9 @@ def report(
     Example: astro report --results results/astrolabe --runs results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0 --arm shapes/self_forcing
     --arm results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
     """
-    from eval.cells import check_backbone
-    from eval.report_curves import read_run
-    from eval.report_page import check_out, shown_records, write_page
+    from eval.records.comparable import check_backbone
+    from eval.report.curves import read_run
+    from eval.report.sections import check_out, shown_records, write_page
 
     chosen = check_backbone(backbone)
     check_out(out)
@@ -62,6 +62,6 @@ def report(
 
 def _takes(names: list[str], backbone: Backbone, progress: Callable[[str], None]) -> list[Take]:
     """Clips of held-out prompts by every arm."""
-    from eval.report_generated import generate, load_arms
+    from eval.report.generated import generate, load_arms
 
     return generate(load_arms(names, backbone), CLIPS, progress)

@@ -71,7 +71,7 @@ def reproduce(
 
 def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
     """The first pair at one seed, in this process, on all cores."""
-    from eval.study import write_study
+    from eval.report.study import write_study
 
     base, recipe_name = study.pairs[0]
     recipe = load_recipe(recipe_name, ["seed=0"], "rl")
@@ -85,10 +85,10 @@ def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
 
 def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, console: Console) -> Path:
     """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures, page."""
-    from eval.ablation import load_grid, merge, plan
-    from eval.arm_suites import ARM_SUITES
-    from eval.paper_figures import pictures
-    from eval.study import study_records, write_study
+    from eval.papers.ablation import load_grid, merge, plan
+    from eval.world.suites import ARM_SUITES
+    from eval.report.paper_figures import pictures
+    from eval.report.study import study_records, write_study
 
     runs = folder / "runs"
     planned = merge([plan(load_grid(name), seeds, runs, [], None) for name in study.grids])
@@ -109,7 +109,7 @@ def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, c
 
 def _core_time(path: Path) -> str:
     """What the processes of the study took so far, in words."""
-    from eval import jsonl
+    from eval.records import jsonl
 
     spent = Counter[str]()
     for _, row in jsonl.read(path) if path.is_file() else ():

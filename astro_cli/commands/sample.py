@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands import sample_input
+from astro_cli.generate import plan as sample_input
 from astro_cli.config.errors import StreamError
 
 if TYPE_CHECKING:
-    from eval.arms import Arm
+    from astro_cli.generate.arm import Arm
 
 DEFAULT_WEIGHTS = "shapes/causal_forcing"
 SIZE = re.compile(r"(\d+)x(\d+)")
@@ -115,7 +115,7 @@ def _load(
     import torch
 
     from astro_cli.training.build import pick_device
-    from eval.arms import load_arm
+    from astro_cli.generate.arm import load_arm
 
     where = pick_device(device.value)
     name = weights or (DEFAULT_WEIGHTS if recipe is None and wan is None else None)

@@ -10,7 +10,7 @@ import typer
 from astro_cli.config.errors import EXIT_INTEGRITY, RecordError, did_you_mean
 
 if TYPE_CHECKING:
-    from eval.store import Record
+    from eval.records.store import Record
 
 DEFAULT_RESULTS = Path("results")
 
@@ -31,7 +31,7 @@ def table(
 
     Example: astro table --verify reward-forcing
     """
-    from eval.published import select
+    from eval.papers.published import select
 
     if verify:
         print_checks([table_id for name in names or ["all"] for table_id in select(name)], format)
@@ -43,10 +43,10 @@ def table(
 
 def print_tables(names: list[str], format: str, backbone: str, results: Path) -> None:
     """Print the tables the names stand for; one id alone is one table, not a list."""
-    from eval.cells import check_backbone
-    from eval.joined import join
-    from eval.published import select
-    from eval.render import check_format, render, render_many
+    from eval.records.comparable import check_backbone
+    from eval.renderers.joined import join
+    from eval.papers.published import select
+    from eval.renderers.render import check_format, render, render_many
 
     check_format(format)
     ids = [table_id for name in names for table_id in select(name)]
@@ -58,7 +58,7 @@ def print_tables(names: list[str], format: str, backbone: str, results: Path) ->
 def print_checks(ids: list[str], format: str) -> None:
     """Print the checks of these tables; exit 4 where a number neither adds up nor has an erratum."""
     from eval.renderers.checks import RENDERERS, summary
-    from eval.verify import verify as recompute
+    from eval.papers.verify import verify as recompute
 
     if format not in RENDERERS:
         what = f"unknown format with --verify, allowed: {', '.join(RENDERERS)}"
@@ -76,7 +76,7 @@ def read_records(results: Path) -> list[Record]:
     Raises:
         RecordError: a folder that was asked for is not there.
     """
-    from eval.store import load_results
+    from eval.records.store import load_results
 
     if results != DEFAULT_RESULTS and not results.is_dir():
         raise RecordError("--results", str(results), "no such folder")

@@ -11,7 +11,7 @@ from eval.inputs.entries import Entry, Finding, Listing
 from eval.inputs.requirements import Requirements
 from eval.inputs.samples import Progress, broken, list_folder, open_all
 from eval.inputs.uniform import cut_short, late_segments, lengths, uniform, without_switches
-from eval.metrics.base import Sample
+from eval.contract import Sample
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from astro_cli.config.errors import AstroError
-from eval.metrics.base import Sample, Segment, VideoInfo
+from eval.contract import Sample, Segment, VideoInfo
 from eval.prompt_sets import Prompt, text_id
 
 Severity = Literal["error", "warning"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from eval.prompt_sets import PromptSet, PromptSetError, prompt_set
-from eval.suites import Protocol, Suite, load_suite
+from eval.suites.suite import Protocol, Suite, load_suite
 
 VBENCH_SECONDS = 5.0  # VBench's FAQ: VBench below, VBench-Long from there on
 DRIFT_SECONDS = 4.0  # a standard deviation needs two clips of two seconds

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from eval.metrics.base import Sample, ScoreError, Segment
-from eval.segments import frames_of
+from eval.contract import Sample, ScoreError, Segment
+from eval.watchers.segments import frames_of
 
 MARK = "<|"  # special tokens of Qwen's models open with it
 MIN_FRAMES = 2  # a temporal patch

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from astro_cli.config.base import Config
-from eval.metrics.base import Declaration, MetricInfo, Sample, Score, Towers
-from eval.metrics.watching import Batches
-from eval.towers.clip_names import clip_need, file_names
-from eval.towers.places import need, require
+from eval.contract import Declaration, MetricInfo, Sample, Score, Towers
+from eval.watchers.watching import Batches
+from eval.networks.clip_names import clip_need, file_names
+from eval.networks.places import need, require
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from eval.towers.clip import ClipTower
+    from eval.networks.clip import ClipTower
 
 NAME, FRACTION = "aesthetic", "aesthetic.fraction"
 TOWER = "ViT-L-14"
@@ -59,8 +59,8 @@ class _Scorer:
 
 
 def _build(config: AestheticConfig, towers: Towers) -> _Scorer:
-    from eval.towers.clip import shared
-    from eval.towers.heads import linear
+    from eval.networks.clip import shared
+    from eval.networks.heads import linear
 
     tower, path = shared(towers, TOWER), require(*HEAD)
     head = towers.get(("aesthetic", path), lambda: linear(path, tower.width, "LAION's aesthetic head of CLIP ViT-L/14"))

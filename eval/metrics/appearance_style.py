@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.metrics.base import Sample, Scorer, Towers
+from eval.contract import Sample, Scorer, Towers
 from eval.vbench.dimension import DimensionConfig, auxiliary, declare
 from eval.vbench.places import need
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from eval.metrics.base import Need, Scorer, Towers
-from eval.towers.dreamsim_names import dreamsim_files, dreamsim_need
+from eval.contract import Need, Scorer, Towers
+from eval.networks.dreamsim_names import dreamsim_files, dreamsim_need
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
 from eval.vbench.places import need, path_of, table
@@ -35,7 +35,7 @@ def _build(config: BackgroundConfig, towers: Towers) -> Scorer:
 
 
 def _fuse(config: BackgroundConfig, towers: Towers, long: Long) -> Scorer:
-    """Source: vbench 0.1.5, vbench2_beta_long/background_consistency.py. **Deviations:** those of `eval.towers.dreamsim` and `SlowFast`."""
+    """Source: vbench 0.1.5, vbench2_beta_long/background_consistency.py. **Deviations:** those of `eval.networks.dreamsim` and `SlowFast`."""
     from eval.vbench.features import features_of
     from eval.vbench.slow_fast import SlowFast, read_table
 

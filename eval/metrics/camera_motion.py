@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.metrics.base import Sample, Score, ScoreError, Towers
-from eval.metrics.watching import Chosen
+from eval.contract import Sample, Score, ScoreError, Towers
+from eval.watchers.watching import Chosen
 from eval.vbench.camera import GRID, PHRASES, asked_type, camera_types
 from eval.vbench.dimension import DimensionConfig, at_least, declare
 from eval.vbench.places import cotracker_checkout, cotracker_code, found, need, need_cotracker, path_of
 
 if TYPE_CHECKING:
-    from eval.towers.cotracker import GridTracker
+    from eval.networks.cotracker import GridTracker
 
 NAME = "camera_motion"
 LEAST_FRAMES = 5  # CoTracker2's windows of 8 frames go on by 4: in fewer frames than these it follows no point and leaves zeros
@@ -56,7 +56,7 @@ class _Scorer:
 
 
 def _build(config: DimensionConfig, towers: Towers) -> _Scorer:
-    from eval.towers.cotracker import load
+    from eval.networks.cotracker import load
 
     checkout, path = cotracker_checkout(), found("cotracker")
     return _Scorer(towers.get((NAME, checkout, path), lambda: load(checkout, path)))

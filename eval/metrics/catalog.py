@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from astro_cli.config.errors import RecordError, did_you_mean
-from eval.metrics.base import Declaration
+from eval.contract import Declaration
 
-NOT_SCORERS = {"__init__", "base", "catalog", "watching"}
+NOT_SCORERS = {"__init__", "catalog"}
 
 
 @cache

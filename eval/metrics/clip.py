@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.encoding import Encoded
-from eval.metrics.base import Declaration, MetricInfo, Sample, Score, Towers
-from eval.segments import frames_of, parts
-from eval.towers.clip_names import clip_need, file_names
-from eval.towers.places import require
+from eval.watchers.encoding import Encoded
+from eval.contract import Declaration, MetricInfo, Sample, Score, Towers
+from eval.watchers.segments import frames_of, parts
+from eval.networks.clip_names import clip_need, file_names
+from eval.networks.places import require
 
 if TYPE_CHECKING:
-    from eval.towers.clip import ClipTower
+    from eval.networks.clip import ClipTower
 
 NAME = "clip"
 PERCENT = 100.0
@@ -82,7 +82,7 @@ class SegmentScorer:
 
 
 def _build(config: ClipConfig, towers: Towers) -> SegmentScorer:
-    from eval.towers.clip import shared
+    from eval.networks.clip import shared
 
     return SegmentScorer(NAME, shared(towers, config.model), config.rate, config.segment_seconds, config.too_long)
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from eval.metrics import imaging_quality as inner
-from eval.metrics.base import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Scorer, Towers, Watcher
+from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Scorer, Towers, Watcher
 from eval.vbench.long import Span, cut
 
 NAME = "drift"

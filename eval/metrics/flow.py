@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.flow_watch import FlowScorer, flow_metrics, references_of
-from eval.metrics.base import Declaration, Towers
-from eval.towers.places import need, require
-from eval.towers.raft_names import RAFT_FILES
+from eval.watchers.flow import FlowScorer, flow_metrics, references_of
+from eval.contract import Declaration, Towers
+from eval.networks.places import need, require
+from eval.networks.raft_names import RAFT_FILES
 
 NAME = "flow"
 
@@ -28,9 +28,9 @@ def _build(config: FlowConfig, towers: Towers) -> FlowScorer:
     """Source: TeleBoost 2602.07595v1, Table 2: RAFT's flow of the generated video against RAFT's flow of the reference, taken as truth.
 
     **Deviations:** which RAFT, at which interval and size is not published. Ours: torchvision's raft_large, 12 updates (its default), neighbouring
-    frames, full size. F1-all: see `eval/flow_errors.py`.
+    frames, full size. F1-all: see `eval/watchers/flow_errors.py`.
     """
-    from eval.towers.raft import shared
+    from eval.networks.raft import shared
 
     return FlowScorer(NAME, shared(towers, require(*RAFT_FILES[config.model]), config.model, config.updates).flow, config.interval)
 

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.flow_watch import FlowScorer, flow_metrics, references_of
-from eval.metrics.base import Declaration, Frame, Towers, package
+from eval.watchers.flow import FlowScorer, flow_metrics, references_of
+from eval.contract import Declaration, Frame, Towers, package
 
 NAME = "flow_dis"
 

@@ -15,8 +15,8 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from astro_cli.config.errors import PromptError
 from astro_cli.rewards.scorer_places import missing_hpsv3
-from eval.metrics.base import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
-from eval.metrics.watching import Batches
+from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
+from eval.watchers.watching import Batches
 
 if TYPE_CHECKING:
     from astro_cli.rewards.hpsv3 import HPSv3

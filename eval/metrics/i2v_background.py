@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.metrics.base import Scorer, Towers
-from eval.towers.dreamsim_names import dreamsim_files, dreamsim_need
+from eval.contract import Scorer, Towers
+from eval.networks.dreamsim_names import dreamsim_files, dreamsim_need
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.images import images_of
 from eval.vbench.places import need
@@ -17,7 +17,7 @@ def _build(config: DimensionConfig, towers: Towers) -> Scorer:
     """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n); f: DreamSim's embedding of the frame squeezed to 224 x 224.
 
     Source: VBench++, arXiv 2411.13503; vbench 0.1.5, vbench2_beta_i2v/i2v_background.py.
-    **Deviations:** our DreamSim reads the released files, vbench calls the dreamsim package; see `eval.towers.dreamsim`.
+    **Deviations:** our DreamSim reads the released files, vbench calls the dreamsim package; see `eval.networks.dreamsim`.
     """
     from eval.vbench.features import features_of, picture_features
     from eval.vbench.scorers import ConformityScorer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from eval.metrics.base import Scorer, Towers
+from eval.contract import Scorer, Towers
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.places import PYIQA, found, need
 
@@ -24,7 +24,7 @@ def _build(config: ImagingConfig, towers: Towers) -> Scorer:
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, imaging_quality.py.
     **Deviations:** a video's score is a fraction too; vbench's JSON has fractions for the set and 0..100 for a video.
     """
-    from eval.towers.musiq import ImagingQuality
+    from eval.networks.musiq import ImagingQuality
     from eval.vbench.scorers import MeanScorer
 
     path = found("musiq")

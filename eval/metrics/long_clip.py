@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.metrics.base import Declaration, Towers
+from eval.contract import Declaration, Towers
 from eval.metrics.clip import SegmentScorer, segment_metrics
-from eval.towers.clip_names import clip_need, file_names
-from eval.towers.places import require
+from eval.networks.clip_names import clip_need, file_names
+from eval.networks.places import require
 
 NAME = "long_clip"
 
@@ -30,7 +30,7 @@ def _build(config: LongClipConfig, towers: Towers) -> SegmentScorer:
 
     **Deviations:** the size is not published (ours: L); sampling as in `SegmentScorer`.
     """
-    from eval.towers.clip import shared
+    from eval.networks.clip import shared
 
     return SegmentScorer(NAME, shared(towers, config.model), config.rate, config.segment_seconds, config.too_long)
 

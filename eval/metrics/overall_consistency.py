@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.metrics.base import Scorer, Towers
+from eval.contract import Scorer, Towers
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.places import PACKAGE, need
 

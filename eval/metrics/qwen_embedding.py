@@ -15,8 +15,8 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from eval.judges import places
 from eval.judges.frames import Shown, prompt_of, shown
-from eval.metrics.base import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
-from eval.metrics.watching import Chosen
+from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
+from eval.watchers.watching import Chosen
 
 if TYPE_CHECKING:
     from eval.judges.local import LocalModel

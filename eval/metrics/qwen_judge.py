@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from astro_cli.config.base import Config
 from eval.judges import places, rubric
 from eval.judges.frames import Shown, prompt_of, shown
-from eval.metrics.base import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
-from eval.metrics.watching import Chosen
+from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
+from eval.watchers.watching import Chosen
 
 NAME = "qwen_judge"
 Ask = Callable[[str, np.ndarray, Shown], dict[str, Score]]

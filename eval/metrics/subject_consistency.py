@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from eval.metrics.base import Need, Scorer, Towers
+from eval.contract import Need, Scorer, Towers
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
 from eval.vbench.places import need, path_of, table

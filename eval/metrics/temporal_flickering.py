@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.metrics.base import Frame, Need, Sample, Score, Scorer, Towers
+from eval.contract import Frame, Need, Sample, Score, Scorer, Towers
 from eval.vbench.dimension import DimensionConfig, at_least, declare
 from eval.vbench.places import PACKAGE, need, path_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from astro_cli.config.base import Config
-from eval.metrics.base import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
-from eval.sidecars import sidecar, sidecars_of
+from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
+from eval.watchers.sidecar import sidecar, sidecars_of
 
 NAME, FIELD = "throughput", "frames_per_second"
 

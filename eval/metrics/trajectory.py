@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
-from eval.encoding import Encoded
-from eval.metrics.base import Declaration, MetricInfo, Sample, Score, ScoreError, Segment, Towers, Watcher
-from eval.segments import parts
-from eval.towers.clip_names import file_names
-from eval.towers.places import require
-from eval.trajectories import measure, project
+from eval.watchers.encoding import Encoded
+from eval.contract import Declaration, MetricInfo, Sample, Score, ScoreError, Segment, Towers, Watcher
+from eval.watchers.segments import parts
+from eval.networks.clip_names import file_names
+from eval.networks.places import require
+from eval.watchers.trajectories import measure, project
 from eval.video.sampling import between, every
 
 NAME = "trajectory"
@@ -66,7 +66,7 @@ def pixel_features(frames_NHWC: np.ndarray, grid: int) -> np.ndarray:
 
 
 class _Scorer:
-    """Source: Delta Forcing 2605.14382v1, Appendix A; the measures are in `eval/trajectories.py`.
+    """Source: Delta Forcing 2605.14382v1, Appendix A; the measures are in `eval/watchers/trajectories.py`.
 
     **Deviations:** the paper projects denoised latents before decoding; a scorer sees frames, and encodes those ("vae": into latents again). An
     event is the frames shown between two switches. A video with one prompt is one event: its spread is scored, the switches are not.
@@ -109,13 +109,13 @@ def _build(config: TrajectoryConfig, towers: Towers) -> _Scorer:
     if config.encoder == "vae":
         from astro_cli.models.vae import load_vae
         from astro_cli.models.wan_backbone import wan_folder
-        from eval.latents import Latents
+        from eval.watchers.latents import Latents
 
         vae = towers.get(("vae", wan_folder(None)), lambda: load_vae(wan_folder(None)))
         return _Scorer(config, lambda chosen, finish: Latents(vae, chosen, finish))
     encode: Encode = partial(pixel_features, grid=config.grid)
     if config.encoder == "clip":
-        from eval.towers.clip import shared
+        from eval.networks.clip import shared
 
         tower = shared(towers, CLIP)
         encode = lambda frames_NHWC: tower.images(frames_NHWC).numpy()  # noqa: E731

@@ -19,8 +19,8 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from astro_cli.config.errors import PromptError
 from astro_cli.rewards.scorer_places import missing_videoalign
-from eval.metrics.base import Declaration, Frame, MetricInfo, Need, Sample, Score, ScoreError, Segment, Towers
-from eval.segments import parts
+from eval.contract import Declaration, Frame, MetricInfo, Need, Sample, Score, ScoreError, Segment, Towers
+from eval.watchers.segments import parts
 
 if TYPE_CHECKING:
     from astro_cli.rewards.videoalign import VideoAlign

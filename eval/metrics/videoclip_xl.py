@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.metrics.base import Declaration, MetricInfo, Sample, Score, ScoreError, Towers
-from eval.metrics.watching import Chosen
-from eval.towers.places import need, require
+from eval.contract import Declaration, MetricInfo, Sample, Score, ScoreError, Towers
+from eval.watchers.watching import Chosen
+from eval.networks.places import need, require
 from eval.video.sampling import strided
 
 if TYPE_CHECKING:
-    from eval.towers.viclip import VideoTower
+    from eval.networks.viclip import VideoTower
 
 NAME = "videoclip_xl"
 FILES = ("videoclip_xl/VideoCLIP-XL.bin", "videoclip_xl/VideoCLIP-XL.safetensors")
@@ -50,7 +50,7 @@ class _Scorer:
         Source: VideoCLIP-XL, Wang et al. 2410.00741, released demo (reference, C.5).
         **Deviations:** none in the demo's scale. TeleBoost 2602.07595v1, Table 3 prints 2.07 to 2.68, which fits scale 10; it does not say so.
         """
-        from eval.towers.pictures import squeezed_input
+        from eval.networks.pictures import squeezed_input
 
         video_1D = self.tower.videos(squeezed_input(frames_THWC, self.tower.side)[None])
         cosine = float(video_1D[0].numpy() @ text_D)
@@ -58,7 +58,7 @@ class _Scorer:
 
 
 def _build(config: VideoClipConfig, towers: Towers) -> _Scorer:
-    from eval.towers.viclip import VIDEOCLIP_XL, shared
+    from eval.networks.viclip import VIDEOCLIP_XL, shared
 
     return _Scorer(shared(towers, require(*FILES), VIDEOCLIP_XL), config)
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from astro_cli.config.errors import AstroError
-from eval.metrics.base import Segment
+from eval.contract import Segment
 
 HASH_DIGITS = 16
 ID_DIGITS = 12

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from eval.metrics.base import Segment
+from eval.contract import Segment
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, numbered
 from eval.prompt_sets.places import locate_list, read_lines
 

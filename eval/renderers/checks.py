@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from eval.renderers.data import csv_lines, dumps
 from eval.renderers.markdown import pipe_table
-from eval.verify import Outcome
+from eval.papers.verify import Outcome
 
 HEADS = ("Table", "Check", "Row", "Column", "Printed", "Recomputed", "Difference", "Tolerance", "Verdict")
 DECIMALS = 6

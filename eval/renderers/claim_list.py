@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from eval.claims import Verdict
+from eval.papers.claims import Verdict
 from eval.renderers.claims import PUBLISHED, effect_text
 from eval.renderers.html import with_code
 from eval.renderers.words import seeds

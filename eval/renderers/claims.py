@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.claims import Verdict
+from eval.papers.claims import Verdict
 from eval.renderers.data import dumps
 from eval.renderers.html import plain_table, scrolling
 from eval.renderers.markdown import pipe_table

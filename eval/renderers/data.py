@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from eval.renderers.words import measured_text
-from eval.table import Difference, TableView, ViewColumn, ViewRow
+from eval.papers.table import Difference, TableView, ViewColumn, ViewRow
 
 MEASURED_FIELDS = ("low", "high", "n")
 

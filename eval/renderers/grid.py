@@ -7,9 +7,9 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from eval.published import Table, numbers
+from eval.papers.published import Table, numbers
 from eval.renderers.words import NO_COUNTERPART, heading, measured_text
-from eval.table import TableView, ViewColumn, ViewRow
+from eval.papers.table import TableView, ViewColumn, ViewRow
 
 Mark = Literal["best", "second", ""]
 # Of two numbers the second is also the last.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from eval.renderers.grid import Grid, GridCell, Line, Mark, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
-from eval.table import Difference, TableView
+from eval.papers.table import Difference, TableView
 
 TAGS = {"best": "strong", "second": "u"}
 

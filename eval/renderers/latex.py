@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from eval.renderers.grid import Grid, GridCell, Mark, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, difference_lines, notes
-from eval.table import Difference, TableView
+from eval.papers.table import Difference, TableView
 
 PREAMBLE, WIDE_PREAMBLE = r"% needs \usepackage{booktabs}", r"% needs \usepackage{booktabs} and \usepackage{graphicx}"
 SPECIAL = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from eval.published import Erratum
-from eval.table import EQUAL_WITHIN, MIN_PAIRS, Difference, Measured, TableView, ViewColumn
+from eval.papers.published import Erratum
+from eval.papers.table import EQUAL_WITHIN, MIN_PAIRS, Difference, Measured, TableView, ViewColumn
 
 NOT_RUN = "not run"
 NO_COUNTERPART = "—"

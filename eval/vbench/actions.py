@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from astro_cli.config.errors import did_you_mean
-from eval.metrics.base import Sample, Score, ScoreError
-from eval.metrics.watching import Chosen
-from eval.towers.pictures import IMAGENET_MEAN, IMAGENET_STD
+from eval.contract import Sample, Score, ScoreError
+from eval.watchers.watching import Chosen
+from eval.networks.pictures import IMAGENET_MEAN, IMAGENET_STD
 from eval.vbench.adapter import module
 from eval.vbench.networks import on
 from eval.video.sampling import middle

@@ -15,8 +15,8 @@ import av
 import av.error
 from av.codec.codec import UnknownCodecError
 
-from eval.media import even
-from eval.metrics.base import Frame, Sample, ScoreError
+from astro_cli.generate.media import even
+from eval.contract import Frame, Sample, ScoreError
 
 ENCODER = "libx264"
 

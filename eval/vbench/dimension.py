@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
-from eval.metrics.base import Declaration, MetricInfo, Need, Sample, ScoreError, Scorer, Towers
+from eval.contract import Declaration, MetricInfo, Need, Sample, ScoreError, Scorer, Towers
 from eval.vbench.long import Clips, Long
 from eval.vbench.places import path_of
 from eval.vbench.scenes import PACKAGE as SCENEDETECT

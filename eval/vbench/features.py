@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.metrics.base import Towers
+from eval.contract import Towers
 from eval.vbench.frames import as_float_NCHW
 from eval.vbench.networks import clip_tower, dino, dreamsim, on
 from eval.vbench.pictures import clip_input, cropped_input, dino_input, picture_input, stretched_input, stretched_picture

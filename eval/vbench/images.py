@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.metrics.base import Sample, ScoreError
+from eval.contract import Sample, ScoreError
 
 
 def images_of(sample: Sample) -> tuple[Path, ...]:

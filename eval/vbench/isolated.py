@@ -19,7 +19,7 @@ from typing import Any
 
 from astro_cli import torchvision_ops
 from astro_cli.config.errors import RunError
-from eval.metrics.base import Declaration, Frame, Need, Sample, Score, ScoreError, Scorer, Towers
+from eval.contract import Declaration, Frame, Need, Sample, Score, ScoreError, Scorer, Towers
 from eval.vbench import places
 from eval.vbench.clip_file import ClipFile
 from eval.vbench.dimension import DimensionConfig, auxiliary, declare

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from astro_cli.config.errors import AstroError
-from eval.metrics.base import Frame, Sample, Score, ScoreError, Scorer, VideoInfo, Watcher
+from eval.contract import Frame, Sample, Score, ScoreError, Scorer, VideoInfo, Watcher
 
 # How long a clip is: the whole video (VBench); VBench-Long's table for the dimension; the longest entry of all the prompt's dimensions, which is
 # what the released code does in `long_vbench_standard` (so aesthetic and imaging quality, which share the prompts of overall consistency, are cut

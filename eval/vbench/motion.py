@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from eval.metrics.base import Frame, Sample, Score
+from eval.contract import Frame, Sample, Score
 from eval.vbench.frames import as_float_NCHW, padded
 from eval.vbench.networks import on
 

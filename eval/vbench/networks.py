@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.metrics.base import Towers
-from eval.towers import clip, dreamsim_names, files
-from eval.towers.clip_names import FORMS
-from eval.towers.dino import Dino, load_dino
-from eval.towers.dreamsim import DreamSim
-from eval.towers.dreamsim import load as load_dreamsim
+from eval.contract import Towers
+from eval.networks import clip, dreamsim_names, files
+from eval.networks.clip_names import FORMS
+from eval.networks.dino import Dino, load_dino
+from eval.networks.dreamsim import DreamSim
+from eval.networks.dreamsim import load as load_dreamsim
 from eval.vbench.adapter import module
 from eval.vbench.places import FILES, SHARED, found
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from eval.towers.pictures import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, WHITE, normalise, to_tensor
+from eval.networks.pictures import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, WHITE, normalise, to_tensor
 
 SIDE_PX, WIDE_PX = 224, 256
 

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError
-from eval.metrics.base import Need, package
-from eval.towers.clip_names import file_names
-from eval.towers.places import find
+from eval.contract import Need, package
+from eval.networks.clip_names import file_names
+from eval.networks.places import find
 
 CACHE_VARIABLE, COTRACKER_VARIABLE = "VBENCH_CACHE_DIR", "ASTRO_COTRACKER"
 DEFAULT_CACHE = Path("~/.cache/vbench")

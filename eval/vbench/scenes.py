@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from eval.metrics.base import Sample, ScoreError, Scorer, package
+from eval.contract import Sample, ScoreError, Scorer, package
 from eval.vbench.long import LongWatcher, Piece, Span, whole_fps
 
 PACKAGE = package("scenedetect", "scenedetect", "run `make setup`, or `pip install --no-deps scenedetect==0.7.2 platformdirs`")

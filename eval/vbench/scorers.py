@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.metrics.base import Sample, Score
-from eval.metrics.watching import Batches
+from eval.contract import Sample, Score
+from eval.watchers.watching import Batches
 from eval.vbench.dimension import at_least
 from eval.vbench.images import image_of
 from eval.vbench.similarity import Conformity, Consistency

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from astro_cli.config.errors import RecordError
-from eval.metrics.base import Frame, Sample, Score, Watcher
+from eval.contract import Frame, Sample, Score, Watcher
 from eval.vbench.long import Long
 from eval.vbench.similarity import Consistency
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from eval.metrics.base import Frame, Sample, Score
+from eval.contract import Frame, Sample, Score
 from eval.vbench.dimension import at_least
 from eval.vbench.frames import padded, padding
 from eval.vbench.networks import on

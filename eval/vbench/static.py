@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from eval.metrics.base import Frame, Sample, Score, Scorer, Watcher
+from eval.contract import Frame, Sample, Score, Scorer, Watcher
 from eval.vbench.motion import OF_FRAMES, SIDE_PX, largest_flow
 
 LARGEST_SHARE = 0.02  # of the pixels

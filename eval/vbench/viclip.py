@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from eval.metrics.base import Sample, Score, ScoreError, Towers
-from eval.metrics.watching import Chosen
-from eval.towers.pictures import clip_input
+from eval.contract import Sample, Score, ScoreError, Towers
+from eval.watchers.watching import Chosen
+from eval.networks.pictures import clip_input
 from eval.vbench.networks import on, viclip
 from eval.vbench.pictures import SIDE_PX
 from eval.video.sampling import middle

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from astro_cli.__main__ import main
-from eval.media import write_mp4
+from astro_cli.generate.media import write_mp4
 
 FLICKER = "temporal-flickering"
 
@@ -207,7 +207,7 @@ def test_official_results_reach_the_table(astro_eval, tmp_path, capsys):
     """VBench's own file with all sixteen dimensions on its real prompts; values of Reward Forcing, Tables 6 and 7, Self Forcing."""
     pytest.importorskip("vbench")
     from eval.prompt_sets.catalog import prompt_set
-    from eval.published import load_table, numbers
+    from eval.papers.published import load_table, numbers
 
     published = {
         column.key: float(value)

@@ -1,4 +1,4 @@
-"""`astro doctor parity` on recordings made here at other sizes by the plain loop (eval/bench_stream.py), which shares no code with the engine."""
+"""`astro doctor parity` on recordings made here at other sizes by the plain loop (bench/stream.py), which shares no code with the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from astro_cli.__main__ import main
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
-from eval.bench_stream import PlainLoop, plain_block
+from bench.stream import PlainLoop, plain_block
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = warp_timesteps((1000, 750, 500), 3.0).float()

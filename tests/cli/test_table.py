@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import eval.verify
-from eval.published import list_tables, load_table
-from eval.store import Record, append, record_path
+import eval.papers.verify
+from eval.papers.published import list_tables, load_table
+from eval.records.store import Record, append, record_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +105,7 @@ def test_verify(astro) -> None:
 
 def test_an_unexpected_mismatch_is_exit_4(astro, monkeypatch: pytest.MonkeyPatch) -> None:
     without = load_table("teleboost-9").model_copy(update={"errata": []})
-    monkeypatch.setattr(eval.verify, "load_table", lambda table_id: without if table_id == "teleboost-9" else load_table(table_id))
+    monkeypatch.setattr(eval.papers.verify, "load_table", lambda table_id: without if table_id == "teleboost-9" else load_table(table_id))
     code, out, err = astro("table", "--verify", "teleboost-9")
     assert code == 4
     assert "| mismatch |" in out

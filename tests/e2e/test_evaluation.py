@@ -11,7 +11,8 @@ from test_training import run
 
 from astro_cli.commands import reproduce
 from astro_cli.recipe import load_recipe
-from eval import published, store, table
+from eval.papers import published, table
+from eval.records import store
 from tests.tiny_world import TINY
 
 
@@ -39,8 +40,8 @@ def test_frames_per_second_are_measured_again_on_demand(evaluated, tiny_base, mo
 
 
 def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monkeypatch):
-    from eval.arms import Arm, load_arm
-    from eval.benchmarks import shapes
+    from astro_cli.generate.arm import Arm, load_arm
+    from eval.world import shapes
 
     def first(network):
         return next(network.parameters())
@@ -73,7 +74,7 @@ def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("clip", [0, 6])
 def test_the_base_of_a_curve_is_scored_on_the_runs_own_clips(clip, tiny_base, tmp_path, monkeypatch):
-    from eval.base_rewards import CLIPS, base_rows
+    from eval.world.base_rewards import CLIPS, base_rows
 
     sets = [f'base.student="{tiny_base}"', f"stages.nft.experience.clip={clip}", *TINY]
     recipe = load_recipe("astrolabe_self_forcing_shapes", sets)
@@ -93,7 +94,7 @@ def test_the_base_of_a_curve_is_scored_on_the_runs_own_clips(clip, tiny_base, tm
 
 
 def test_still_prompts_have_no_speed_score(evaluated):
-    from eval.benchmarks.shapes import prompt_set
+    from eval.world.shapes import prompt_set
 
     speed = next(record for record in store.load_results(evaluated) if record.metric == "speed")
     for prompt, score in zip(prompt_set(8), speed.scores, strict=True):
@@ -103,8 +104,8 @@ def test_still_prompts_have_no_speed_score(evaluated):
 def test_held_out_prompts_are_not_training_prompts():
     from astro_cli.core.rng import stream_seed
     from astro_cli.training.sources import draw_scene
-    from eval.benchmarks.oracle_scores import prompt_set_hash
-    from eval.benchmarks.shapes import prompt_set
+    from eval.world.oracle_scores import prompt_set_hash
+    from eval.world.shapes import prompt_set
 
     assert prompt_set(4) == prompt_set(8)[:4]
     assert prompt_set_hash(prompt_set(4)) != prompt_set_hash(prompt_set(5))
@@ -126,7 +127,7 @@ def test_a_video_does_not_depend_on_its_length(tiny_base):
     """Nine frames of a longer video are the nine-frame video as long as the window does not roll."""
     import torch
 
-    from eval.arms import load_arm
+    from astro_cli.generate.arm import load_arm
 
     arm = load_arm(str(tiny_base))
     prompts = ["a red circle moves right fast"]
@@ -167,8 +168,9 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
 
 def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, tmp_path, monkeypatch, capsys):
     """A row that two grids share is trained and scored once; a second call starts no process."""
-    from eval import ablation, paper_figures
-    from eval.benchmarks import shapes
+    from eval.papers import ablation
+    from eval.report import paper_figures
+    from eval.world import shapes
 
     monkeypatch.setattr(paper_figures, "SHEETS", {})  # minutes of video
     monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 2)

@@ -9,13 +9,15 @@ import torch
 from test_training import run
 
 from astro_cli.config.errors import CheckpointError
-from eval import media, sheets, store
-from eval.arm_suites import arm_suite
-from eval.arms import load_arm
-from eval.benchmarks import shapes, shapes_long, shapes_multi
-from eval.benchmarks.oracle_scores import noise_seeds
-from eval.benchmarks.streams import decoded_blocks
-from eval.runner import evaluate_arm
+from astro_cli.generate import media
+from eval.report import sheets
+from eval.records import store
+from eval.world.suites import arm_suite
+from astro_cli.generate.arm import load_arm
+from eval.world import shapes, shapes_long, shapes_multi
+from eval.world.oracle_scores import noise_seeds
+from eval.world.streams import decoded_blocks
+from eval.world.run import evaluate_arm
 
 PROMPTS = 3
 
@@ -133,8 +135,8 @@ def test_sheets_show_times_and_the_prompts_of_segments(tiny_base, tmp_path, monk
 
 def test_the_tables_columns_and_the_claims_have_their_metrics():
     """Tables 2 and 3 and the claims as-long and as-multi name only what the benchmarks record."""
-    from eval.claims import load_claims
-    from eval.published import load_table
+    from eval.papers.claims import load_claims
+    from eval.papers.published import load_table
 
     for table_id, suite in (("astrolabe-2", "shapes-long"), ("astrolabe-3", "shapes-multi")):
         loaded = load_table(table_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_training import run
 
-from eval.store import Record, append, record_path
+from eval.records.store import Record, append, record_path
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

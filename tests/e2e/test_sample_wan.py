@@ -50,7 +50,7 @@ def test_a_wan_folder_streams_to_mp4_with_a_prompt_switch(folder, tmp_path, monk
 
 
 def test_a_stream_is_the_whole_video_decoded_at_once(folder):
-    from eval.arms import load_arm
+    from astro_cli.generate.arm import load_arm
 
     arm = load_arm(None, wan=str(folder))
     arm.card["video"] |= {"height": 4, "width": 6}
@@ -84,7 +84,7 @@ def test_a_lora_and_a_recipe_change_the_video(folder, tmp_path, monkeypatch):
 def test_wan_itself_is_found_below_the_checkpoints_folder_and_sampled_as_a_teacher(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "hub" / "Wan2.1-T2V-1.3B-Diffusers")
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "hub"))
-    from eval.arms import load_arm
+    from astro_cli.generate.arm import load_arm
 
     arm = load_arm("wan_1.3b_diffusers")
     assert (arm.name, arm.streams, arm.card["teacher"]["steps"]) == ("wan_1.3b_diffusers", False, 50)

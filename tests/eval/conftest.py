@@ -11,10 +11,10 @@ import pytest
 
 from astro_cli.config.base import Config
 from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE
-from eval.media import write_mp4
+from astro_cli.generate.media import write_mp4
 from eval.metrics import catalog
-from eval.metrics.base import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
-from eval.suites import Suite, parse_suite
+from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
+from eval.suites.suite import Suite, parse_suite
 
 FRAMES, HEIGHT, WIDTH, FPS = 5, 48, 64, 8
 MakeFolder = Callable[..., Path]
@@ -102,7 +102,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeScorer:
 @pytest.fixture
 def suite_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Suite]:
     """Makes a suite of one's own the one that `astro eval` runs."""
-    from eval import suite_run
+    from eval.scoring import run as suite_run
 
     def make(text: str) -> Suite:
         suite = parse_suite('title = "test"\nversion = 1\nsource = "here"\n' + text, "test.toml")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval import gsb, likert
-from eval.annotations import AnnotationError, sign_test, wilson
+from eval.human import gsb, likert
+from eval.human.annotations import AnnotationError, sign_test, wilson
 
 
 def written(path: Path, text: str) -> Path:

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from astro_cli.__main__ import main
 from astro_cli.config.base import Config
 from astro_cli.config.errors import CheckpointError, RunError
-from eval.media import write_mp4
+from astro_cli.generate.media import write_mp4
 from eval.metrics import catalog
-from eval.metrics.base import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers, VideoInfo
-from eval.slots import weights_hash
+from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers, VideoInfo
+from eval.scoring.scorers import weights_hash
 from eval.vbench import places
 from eval.vbench.camera import PHRASES
 from eval.vbench.dimension import DimensionConfig

@@ -21,9 +21,9 @@ from eval.inputs.coverage import coverage
 from eval.inputs.entries import SHOWN, Finding
 from eval.inputs.requirements import LENGTHS, Length, Requirements, requirements
 from eval.inputs.samples import list_folder
-from eval.metrics.base import Segment
+from eval.contract import Segment
 from eval.prompt_sets import Prompt, PromptSet
-from eval.suites import Protocol
+from eval.suites.suite import Protocol
 from tests.small_videos import write_damaged, write_truncated, write_video
 
 PROMPTS = PromptSet(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from eval import store
+from eval.records import store
 from eval.inputs.check import check
 from eval.inputs.entries import Finding
 from eval.inputs.requirements import requirements
-from eval.suite_run import Progress, Request, evaluate
+from eval.scoring.run import Progress, Request, evaluate
 from tests.small_videos import write_video
 
 

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
 from eval.metrics import aesthetic, clip, long_clip
-from eval.metrics.base import ScoreError, Segment, Towers
-from eval.towers import words
-from eval.towers.clip import load, merge_tables
-from eval.towers.clip_names import FORMS
-from eval.towers.pictures import clip_input
+from eval.contract import ScoreError, Segment, Towers
+from eval.networks import words
+from eval.networks.clip import load, merge_tables
+from eval.networks.clip_names import FORMS
+from eval.networks.pictures import clip_input
 from tests.tiny_towers import FEATURES, clip_state, long_clip_state, put, sample_of, show, video
 
 LONG_PROMPT = "a dog runs over the wet grass " * 20  # 140 words

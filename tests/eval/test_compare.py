@@ -8,8 +8,8 @@ import pytest
 
 from astro_cli.commands.eval_compare import cells as cells_of
 from astro_cli.config.errors import IntegrityError, RecordError
-from eval.compare import Comparison, compare, side
-from eval.store import Record, append, record_path
+from eval.records.compare import Comparison, compare, side
+from eval.records.store import Record, append, record_path
 
 
 def made(arm: str, scores: list[float | None], **changes: object) -> Record:

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from eval.media import Mp4Stream, write_gif
+from astro_cli.generate.media import Mp4Stream, write_gif
 from eval.video import decode
 from eval.video.decode import VideoError, count_frames, decoder_version, frames, probe, resolve
 from tests.small_videos import FPS, moving_noise, write_damaged, write_truncated, write_video

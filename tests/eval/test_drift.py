@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval.metrics import drift
-from eval.metrics.base import Frame, Sample, Score, ScoreError, Towers, VideoInfo
+from eval.contract import Frame, Sample, Score, ScoreError, Towers, VideoInfo
 
 FPS = 4
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from astro_cli.config.errors import IntegrityError
-from eval import store
-from eval.cells import Cells, refuse_mixed
+from eval.records import store
+from eval.records.comparable import Cells, refuse_mixed
 from eval.metrics import i2v_background, i2v_subject
-from eval.metrics.base import ScoreError
-from eval.suite_run import Progress, Report, Request, evaluate
+from eval.contract import ScoreError
+from eval.scoring.run import Progress, Report, Request, evaluate
 from tests.eval.conftest import FRAMES, HEIGHT, WIDTH
 
 pytest.importorskip("cv2")

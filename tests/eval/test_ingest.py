@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from astro_cli.config.errors import IntegrityError, RecordError
-from eval import ingest as module
-from eval import store
-from eval.ingest import IngestError, ingest
+from eval.scoring import ingest as module
+from eval.records import store
+from eval.scoring.ingest import IngestError, ingest
 from eval.prompt_sets.base import Prompt, PromptSet
-from eval.vbench_score import DIMENSIONS
+from eval.vbench.totals import DIMENSIONS
 
 TEXTS = ("a cat", "a dog", "a bird")
 

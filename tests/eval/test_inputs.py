@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from eval.inputs import InputError, load, write_manifest
-from eval.metrics.base import Segment, VideoInfo
+from eval.contract import Segment, VideoInfo
 from eval.prompt_sets import Prompt, PromptSet, text_id
-from eval.sidecars import sidecar
+from eval.watchers.sidecar import sidecar
 from eval.video.decode import VideoError
 from tests.small_videos import FPS, write_truncated, write_video
 

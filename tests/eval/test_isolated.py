@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.media import write_mp4
-from eval.metrics.base import Sample, Score, ScoreError, Towers, VideoInfo
+from astro_cli.generate.media import write_mp4
+from eval.contract import Sample, Score, ScoreError, Towers, VideoInfo
 from eval.metrics.catalog import find
 from eval.vbench import places
 from eval.vbench.clip_file import ClipFile

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from astro_cli import torchvision_ops
-from eval.media import write_mp4
-from eval.metrics.base import Sample, Towers
+from astro_cli.generate.media import write_mp4
+from eval.contract import Sample, Towers
 from eval.metrics.catalog import find
 from eval.vbench import isolated, places
 from eval.video.decode import frames, probe

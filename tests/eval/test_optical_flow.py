@@ -6,13 +6,13 @@ import torch
 from torchvision.models import optical_flow
 
 from astro_cli.config.errors import CheckpointError
-from eval import media
-from eval.flow_errors import ErrorSums, magnitude
-from eval.flow_watch import FlowScorer, flow_metrics
+from astro_cli.generate import media
+from eval.watchers.flow_errors import ErrorSums, magnitude
+from eval.watchers.flow import FlowScorer, flow_metrics
 from eval.metrics import flow, flow_dis
-from eval.metrics.base import ScoreError, Towers
-from eval.towers import raft
-from eval.towers.raft_names import RAFT_FILES
+from eval.contract import ScoreError, Towers
+from eval.networks import raft
+from eval.networks.raft_names import RAFT_FILES
 from tests.tiny_towers import put, sample_of, show, video
 
 H, W = 6, 10

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.metrics.base import Segment
+from eval.contract import Segment
 from eval.prompt_sets import Prompt, PromptSet, PromptSetError, prompt_set, text_id
 from eval.prompt_sets import vbench as vbench_files
 

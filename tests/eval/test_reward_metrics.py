@@ -13,7 +13,7 @@ import reward_folders as folders
 import torch
 
 from eval.metrics import catalog
-from eval.metrics.base import Sample, ScoreError, Segment, Towers, VideoInfo
+from eval.contract import Sample, ScoreError, Segment, Towers, VideoInfo
 
 PROMPT = "a red circle"
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from eval.inputs.requirements import requirements
-from eval.media import write_mp4
+from astro_cli.generate.media import write_mp4
 from eval.metrics import temporal_flickering
-from eval.metrics.base import Sample, Score, Towers, VideoInfo
+from eval.contract import Sample, Score, Towers, VideoInfo
 from eval.metrics.temporal_flickering import FlickerConfig
-from eval.suite_run import Progress, Request, evaluate
+from eval.scoring.run import Progress, Request, evaluate
 from eval.vbench import adapter, places, static
 from eval.vbench.static import Limits, StaticScorer
 from eval.video.decode import frames, probe

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from astro_cli.commands.eval_suite import row
-from eval.metrics.base import MetricInfo
-from eval.outcomes import Outcome
+from eval.contract import MetricInfo
+from eval.scoring.outcomes import Outcome
 
 INFO = MetricInfo("flicker", "up", "0..1", "text")
 

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from astro_cli.__main__ import app
 from astro_cli.config.errors import CheckpointError, IntegrityError, RecordError
-from eval import pool, store, suite_run
-from eval.samples import SampleStore
-from eval.suite_run import Progress, Request, evaluate
+from eval.scoring import pool, run as suite_run
+from eval.records import store
+from eval.records.video_scores import SampleStore
+from eval.scoring.run import Progress, Request, evaluate
 from tests.small_videos import write_video
 
 BOTH = 'scorers = [{ scorer = "temporal_flickering", scale = 100 }, { scorer = "brightness" }]'
@@ -89,9 +90,9 @@ def test_results_that_are_a_file_are_refused_before_the_folder_is_read(place, tm
 
 
 def test_grayscale_and_norm_are_conditions_with_names(tmp_path):
-    from eval.slots import slots
-    from eval.suite_records import _slot_protocol
-    from eval.suites import load_suite
+    from eval.scoring.scorers import slots
+    from eval.scoring.record_writer import _slot_protocol
+    from eval.suites.suite import load_suite
 
     colour, gray = slots(load_suite("videoalign"))
     found = [
@@ -223,7 +224,7 @@ def test_missing_videos_of_a_prompt_set_are_counted(fake, suite_of, folder_of, t
 
 
 def test_a_limited_evaluation_is_stamped_and_no_table_sees_it(fake, suite_of, folder_of, tmp_path):
-    from eval.cells import Cells
+    from eval.records.comparable import Cells
 
     suite_of('scorers = [{ scorer = "brightness" }]')
     folder, results = folder_of("videos", PROMPTS), tmp_path / "r"
@@ -337,7 +338,7 @@ def test_no_index_that_counts(fake, suite_of, folder_of, tmp_path):
 
 
 def test_a_video_without_an_index_fills_a_gap() -> None:
-    from eval.outcomes import _counting
+    from eval.scoring.outcomes import _counting
 
     rows = [(None, 9.0), (0, 1.0), (2, None), (3, 4.0), (6, 5.0)]
     assert _counting(rows, 3, choose=True) == [1.0, 4.0, 9.0]  # one gap before 2 and 3, three before 6; 2 does not apply
@@ -372,8 +373,8 @@ def test_one_seed_twice_is_refused_where_seeds_are_kept_apart(fake, suite_of, fo
 
 def test_equal_videos_of_a_prompt_are_planned_once(fake, suite_of, folder_of, tmp_path):
     from eval.inputs import load
-    from eval.scoring import plan
-    from eval.slots import slots
+    from eval.scoring.worker import plan
+    from eval.scoring.scorers import slots
 
     suite = suite_of('scorers = [{ scorer = "brightness" }]')
     sample = load(folder_of("videos", PROMPTS[:1]))[0]

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
-from eval.metrics.base import Sample, ScoreError, Towers, VideoInfo
+from eval.contract import Sample, ScoreError, Towers, VideoInfo
 from eval.metrics.catalog import find
-from eval.towers.dino import Dino, load_dino
+from eval.networks.dino import Dino, load_dino
 from eval.vbench import places
 from eval.vbench.features import features_of
 from eval.vbench.slow_fast import read_table

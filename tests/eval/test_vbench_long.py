@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from astro_cli.config.errors import RecordError, RunError
-from eval import vbench_score
+from eval.vbench import totals as vbench_score
 from eval.metrics import object_class, subject_consistency, temporal_flickering
-from eval.metrics.base import Sample, ScoreError, Towers, VideoInfo
+from eval.contract import Sample, ScoreError, Towers, VideoInfo
 from eval.vbench.dimension import DimensionConfig
 from eval.vbench.isolated import VARIABLE, Worker
 from eval.vbench.long import Span, clip_seconds, cut

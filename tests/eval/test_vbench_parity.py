@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from astro_cli.config.errors import CheckpointError
-from eval.media import write_mp4
-from eval.metrics.base import Sample, Towers
+from astro_cli.generate.media import write_mp4
+from eval.contract import Sample, Towers
 from eval.metrics.catalog import find
 from eval.vbench import adapter, networks, places
 from eval.vbench.actions import action_names

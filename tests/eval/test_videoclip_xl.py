@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
 from eval.metrics import videoclip_xl
-from eval.metrics.base import ScoreError, Towers
-from eval.towers.opencv_resize import stretch
-from eval.towers.pictures import IMAGENET_MEAN, IMAGENET_STD, squeezed_input
-from eval.towers.viclip import VICLIP, VIDEOCLIP_XL, VisionEncoder, VisionSizes, load
+from eval.contract import ScoreError, Towers
+from eval.networks.opencv_resize import stretch
+from eval.networks.pictures import IMAGENET_MEAN, IMAGENET_STD, squeezed_input
+from eval.networks.viclip import VICLIP, VIDEOCLIP_XL, VisionEncoder, VisionSizes, load
 from tests.tiny_towers import FEATURES, clip_state, put, sample_of, show, viclip_state, video
 
 

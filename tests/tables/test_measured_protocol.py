@@ -8,10 +8,10 @@ import io
 import pytest
 
 from astro_cli.config.errors import IntegrityError
-from eval.published import Table, load_table
-from eval.render import render
-from eval.store import Record
-from eval.table import build, differences
+from eval.papers.published import Table, load_table
+from eval.renderers.render import render
+from eval.records.store import Record
+from eval.papers.table import build, differences
 
 BASE, TUNED = "causal_forcing_shapes", "astrolabe_causal_shapes"
 

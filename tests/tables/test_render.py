@@ -8,11 +8,11 @@ import json
 
 import pytest
 
-from eval.published import Table, list_tables, load_table, parse_table
-from eval.render import render
+from eval.papers.published import Table, list_tables, load_table, parse_table
+from eval.renderers.render import render
 from eval.renderers.grid import rank
 from eval.renderers.latex import escape
-from eval.table import build
+from eval.papers.table import build
 
 SMALL = parse_table(
     """

@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval.published import Table, list_tables, load_table, parse_table
-from eval.verify import Outcome, verify, verify_table
+from eval.papers.published import Table, list_tables, load_table, parse_table
+from eval.papers.verify import Outcome, verify, verify_table
 
 AAPT_TEMPORAL = "(subject_consistency + background_consistency + motion_smoothness + 0.5 dynamic_degree) / 3.5"
 

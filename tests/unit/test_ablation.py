@@ -14,7 +14,7 @@ from astro_cli.commands.console import plain_console
 from astro_cli.commands.evaluate import parse_seeds
 from astro_cli.config.errors import RecordError
 from astro_cli.training.rundir import RunDir
-from eval.ablation import list_grids, load_grid, merge, plan
+from eval.papers.ablation import list_grids, load_grid, merge, plan
 
 
 def states(runs) -> dict[str, str]:
@@ -52,7 +52,7 @@ def test_grids_share_their_rows_and_join_their_suites(tmp_path):
 
 
 def test_every_grid_names_recipes_and_suites_that_exist(tmp_path):
-    from eval.arm_suites import ARM_SUITES
+    from eval.world.suites import ARM_SUITES
 
     for name in list_grids():
         assert set(load_grid(name).suites) <= ARM_SUITES.keys()

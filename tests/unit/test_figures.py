@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from astro_cli.config.errors import RecordError
-from eval import figures
-from eval.figures import NOT_RUN, PALETTE, attribute_bars, read_metrics, reward_curves
+from eval.report import figures
+from eval.report.figures import NOT_RUN, PALETTE, attribute_bars, read_metrics, reward_curves
 
 
 @pytest.fixture

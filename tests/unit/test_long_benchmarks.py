@@ -15,10 +15,10 @@ from astro_cli.config.errors import RecordError
 from astro_cli.core.rng import stream
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import random_layout, render
-from eval.arm_suites import ARM_SUITES, arm_suite
-from eval.benchmarks import shapes, shapes_long, shapes_multi
-from eval.benchmarks.oracle_scores import score_clips
-from eval.benchmarks.streams import done_of, frames_of, turning_points
+from eval.world.suites import ARM_SUITES, arm_suite
+from eval.world import shapes, shapes_long, shapes_multi
+from eval.world.oracle_scores import score_clips
+from eval.world.streams import done_of, frames_of, turning_points
 
 
 def an_arm(block: int = 3, fps: float = 8.0) -> Any:
@@ -37,7 +37,7 @@ def test_every_arm_suite_has_a_benchmark_that_makes_what_it_shows():
 
 
 def test_the_list_of_arm_suites_needs_no_torch():
-    code = "import sys, eval.arm_suites; sys.exit('torch' in sys.modules)"
+    code = "import sys, eval.world.suites; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

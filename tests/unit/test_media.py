@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from astro_cli.config.errors import OutputError
-from eval import media
-from eval.media import GUTTER_PX, INK, MARGIN_PX, MIN_TEXT_PX, contact_sheet, mp4_encoder, side_by_side, to_uint8, write_gif, write_mp4, written_whole
+from astro_cli.generate import media
+from astro_cli.generate.media import GUTTER_PX, INK, MARGIN_PX, MIN_TEXT_PX, contact_sheet, mp4_encoder, side_by_side, to_uint8, write_gif, write_mp4, written_whole
 
 GIF_ERROR = 6  # of 255, largest: 256 colours hold these clips almost exactly
 MP4_MEAN_ERROR = 3  # of 255: crf 16 and one colour per 2 x 2 pixels
@@ -287,5 +287,5 @@ def test_an_impossible_path_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_torch_stays_out() -> None:
-    code = "import sys, eval.media, eval.figures, eval.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, astro_cli.generate.media, eval.report.figures, eval.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval import figures, paper_figures, store
-from eval.paper_figures import find_runs, pictures
+from eval.report import figures, paper_figures
+from eval.records import store
+from eval.report.paper_figures import find_runs, pictures
 from tests.command_line import run
 
 PAIRS = (("shapes/self_forcing", "astrolabe_self_forcing_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))

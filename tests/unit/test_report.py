@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from astro_cli.config.errors import OutputError, RecordError
-from eval.media import write_gif
-from eval.published import list_tables, load_table
-from eval.render import render
-from eval.report import Beside, Folded, Fragment, Grid, Picture, Section, Text, Video, write_report
-from eval.table import build, differences
+from astro_cli.generate.media import write_gif
+from eval.papers.published import list_tables, load_table
+from eval.renderers.render import render
+from eval.report.page import Beside, Folded, Fragment, Grid, Picture, Section, Text, Video, write_report
+from eval.papers.table import build, differences
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source", "col", "wbr"}
 EVIL = '<script>alert("x")</script> & "quotes"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, paired_difference, student_interval, verdict
+from eval.records.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, paired_difference, student_interval, verdict
 
 NAN = np.nan
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from astro_cli.config.errors import OutputError, RecordError
-from eval.store import Record, append, has, latest, load, load_results, record_path
+from eval.records.store import Record, append, has, latest, load, load_results, record_path
 
 
 def make(**changes: object) -> Record:
@@ -204,5 +204,5 @@ def test_conditions_count_the_files_a_scorer_read_beside_the_video_but_no_sideca
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import eval.store, eval.stats, eval.table, eval.render, astro_cli.commands.table, sys; sys.exit('torch' in sys.modules)"
+    code = "import eval.records.store, eval.records.stats, eval.papers.table, eval.renderers.render, astro_cli.commands.table, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

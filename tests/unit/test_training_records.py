@@ -5,10 +5,10 @@ import json
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval import store
-from eval.published import load_table
-from eval.table import build
-from eval.training_records import measures, record_training
+from eval.records import store
+from eval.papers.published import load_table
+from eval.papers.table import build
+from eval.report.training_records import measures, record_training
 
 
 def row(norm: float, reward: float, saved: float, **more: float) -> dict[str, float]:

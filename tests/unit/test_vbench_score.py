@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval import vbench_score
-from eval.vbench_score import DIMENSIONS, LONG_DIMENSIONS, QUALITY_DIMENSIONS, SEMANTIC_DIMENSIONS
+from eval.vbench import totals as vbench_score
+from eval.vbench.totals import DIMENSIONS, LONG_DIMENSIONS, QUALITY_DIMENSIONS, SEMANTIC_DIMENSIONS
 
 
 def test_normalise_by_hand() -> None:

@@ -1,0 +1,181 @@
+"""What can be evaluated or sampled: weights with their card and backbone, as a ready generator of latents. Scores nothing, writes nothing.
+
+Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astro_cli.cache.kv import CacheSpec
+from astro_cli.config.errors import CheckpointError
+from astro_cli.core.flow import warp_timesteps
+from astro_cli.core.rng import sample_noise
+from astro_cli.models import hashes, lora_files, weights
+from astro_cli.models.backbone import Backbone, load_backbone
+from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
+from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.wan.transformer import CausalWan, TextStates
+from astro_cli.rollout.engine import Streamer, StreamSpec
+from astro_cli.sampling.ode import euler, guided, sigma_grid
+from astro_cli.generate import card as cards
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Weights ready to generate.
+
+    Attributes:
+        seed: the training seed of a tuned arm, None for a packaged base or a release.
+        card: sizes, video, sampler, cache and teacher values it is sampled with.
+        path: its weights: a file, or the index of shards.
+        files: all files the weights were read from, a LoRA's last.
+        cache: fields of `CacheSpec` that replace the card's, whatever the length.
+    """
+
+    name: str
+    seed: int | None
+    network: CausalWan
+    backbone: Backbone
+    card: dict[str, Any]
+    path: Path
+    files: tuple[Path, ...]
+    cache: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.network.config.in_channels, self.card["video"]["height"], self.card["video"]["width"]
+
+    @property
+    def streams(self) -> bool:
+        """A few-step student; else a multi-step teacher, which makes whole clips."""
+        return self.card["sampling"] == "few_step"
+
+    def stream_spec(self, frames: int | None) -> StreamSpec:
+        """As trained up to the trained length; beyond it (None: no end) a window of that length with cache-relative positions (Infinity-RoPE)."""
+        video, sampler = self.card["video"], self.card["sampler"]
+        spec = CacheSpec(**self.card["cache"])
+        if frames is None or frames > video["frames"]:
+            window = spec.window or video["frames"]
+            spec = replace(spec, window=window, sink=max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink, relative=True)
+        steps = warp_timesteps(tuple(sampler["steps"]), sampler["shift"])
+        return StreamSpec(steps, video["block"], self.latent_shape, replace(spec, **self.cache))
+
+    def weights_hash(self) -> str:
+        """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""
+        found = [hashes.digest(path) for path in self.files]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()[:16]
+
+    @torch.no_grad()
+    def text(self, prompts: list[str]) -> TextStates:
+        return self.network.encode_text(self.backbone.encode_text(prompts).to(self.network.device))
+
+    def streamer(self, prompts: list[str], seeds: list[int], frames: int | None) -> Streamer:
+        """A running batch of videos of a few-step student.
+
+        Raises:
+            RecipeError, StreamError: a cache or length that cannot stream.
+        """
+        return Streamer(self.network, self.text(prompts), seeds, self.stream_spec(frames), frames)
+
+    @torch.no_grad()
+    def stream(self, prompts: list[str], seeds: list[int], frames: int) -> Iterator[torch.Tensor]:
+        """Latent blocks (B, block, C, H, W) of a few-step student."""
+        streamer = self.streamer(prompts, seeds, frames)
+        while streamer.frame < frames:
+            yield streamer.next_block()
+
+    @torch.no_grad()
+    def generate(self, prompts: list[str], seeds: list[int], frames: int) -> torch.Tensor:
+        """Latents (B, F, C, H, W): streamed by a student, integrated by a multi-step teacher."""
+        if self.streams:
+            return torch.cat(list(self.stream(prompts, seeds, frames)), 1)
+        teacher, shift, device = self.card["teacher"], self.card["sampler"]["shift"], self.network.device
+        noise = sample_noise((frames, *self.latent_shape), seeds, "x_T", device=device)
+        empty = self.backbone.encode_text([""] * len(prompts)).to(device)
+        velocity = guided(self.network, self.backbone.encode_text(prompts).to(device), teacher["guidance"], empty)
+        return euler(velocity, noise, sigma_grid(teacher["steps"], shift))[0]
+
+
+def load_arm(
+    name: str | None, *, recipe: str | None = None, lora: str | None = None, wan: str | None = None,
+    dtype: torch.dtype = torch.float32, device: torch.device | None = None, cache: Mapping[str, Any] | None = None,
+) -> Arm:  # fmt: skip
+    """Weights with everything around them.
+
+    Args:
+        name: a packaged base, a run folder, a weights file with its JSON card beside it, or a Wan checkpoint of any known release or format.
+            Default: the student the recipe starts from, else the transformer of the Wan folder.
+        recipe: takes sizes, video, sampler and cache from this recipe instead of the card.
+        lora: an adapter to merge into the weights.
+        wan: the Wan 2.1 folder with text encoder and VAE; default one below the checkpoints folder.
+        dtype: of the transformer and of Wan's VAE and text encoder (float32: the text encoder as stored).
+        cache: fields of `CacheSpec` to use instead of the card's.
+
+    Raises:
+        CheckpointError: weights or card missing, damaged or of another backbone.
+        RecipeError: a recipe that is wrong, or names no student.
+    """
+    found = _find(name, recipe, wan)
+    own = _own_card(Path(found))
+    table = own if recipe is None else cards.of_recipe(recipe)
+    checkpoint = load_transformer(found, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
+    card = table or cards.of_wan(checkpoint)
+    if wan is not None and card["backbone"] != "wan":
+        raise CheckpointError(
+            checkpoint.source, "backbone", f"found {card['backbone']!r}, --wan goes with weights of Wan 2.1", hint="leave --wan out"
+        )
+    backbone = load_backbone(card["backbone"], wan or card["codec"], dtype=None if dtype == torch.float32 else dtype)
+    _check_fits(checkpoint, backbone)
+    network, files = _network(checkpoint, lora)
+    where = device or torch.device("cpu")
+    seed = own["seed"] if own is not None and not checkpoint.source.is_relative_to(weights.PACKAGED) else None
+    return Arm(card["recipe"], seed, network.to(where), backbone.to(where), card, checkpoint.source, files, dict(cache or {}))
+
+
+def _find(name: str | None, recipe: str | None, wan: str | None) -> str | Path:
+    """Where the weights are: what `load_transformer` takes."""
+    if name is None:
+        assert recipe is not None or wan is not None, "weights, a recipe or a Wan folder"
+        return cards.base_of_recipe(recipe) if recipe is not None else str(wan)
+    if name in weights.packaged() or (Path(name) / "resolved.json").is_file():
+        return weights.find(name, "student")
+    if name.startswith("shapes/") and not Path(name).exists():
+        return weights.find(name, "student")  # refused there, with the nearest packaged name
+    return name
+
+
+def _own_card(found: Path) -> cards.Card | None:
+    """The card beside weights that astro trained; None for other checkpoints."""
+    places = (found, found / cards.STUDENT, found / "final" / cards.STUDENT)
+    path = next((path for path in places if path.is_file()), None)
+    trained = path is not None and path.suffix == ".safetensors" and (path.name == cards.STUDENT or path.with_suffix(".json").is_file())
+    return cards.of_weights(path) if path is not None and trained else None
+
+
+def _network(checkpoint: Checkpoint, lora: str | None) -> tuple[CausalWan, tuple[Path, ...]]:
+    """The network with its weights, a LoRA merged in, and the files they were read from."""
+    files = tuple(path for path in checkpoint.files if path.suffix != ".json")
+    state: Mapping[str, torch.Tensor] = checkpoint.state
+    if lora is not None:
+        adapter = lora_files.read_lora(lora)
+        state, files = lora_files.merge_lora(state, adapter), (*files, adapter.source)
+    with torch.device("meta"):
+        network = CausalWan(checkpoint.config)
+    fill(network, state, checkpoint.source)
+    return network.requires_grad_(False), files
+
+
+def _check_fits(checkpoint: Checkpoint, backbone: Backbone) -> None:
+    """Refuse a transformer whose text or latents are not the backbone's."""
+    for key, found, expected in (("text_dim", checkpoint.config.text_dim, backbone.text_dim),
+                                 ("in_channels", checkpoint.config.in_channels, backbone.channels)):  # fmt: skip
+        if found != expected:
+            what = f"the transformer has {found}, the {backbone.name} text encoder and VAE have {expected}"
+            raise CheckpointError(checkpoint.source, key, what, hint="do the weights belong to this backbone?")

@@ -1,0 +1,173 @@
+"""Streams a batch of videos to disk while it is made: MP4, contact sheet and sidecar of each. Reads no options and picks no weights.
+
+Dimensions: B video, T frame, H, W rows and columns, C colour.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from astro_cli.generate.plan import Video
+from astro_cli.config.errors import StreamError
+from astro_cli.models.weights import write_json
+from astro_cli.rollout.switching import SwitchRule, SwitchSchedule
+from astro_cli.generate.arm import Arm
+from astro_cli.generate.media import Mp4Stream, contact_sheet, to_uint8
+
+SHEET_FRAMES = 12  # at least, of a video that has them; a long one's sheet has up to twice as many
+SHEET_PX = 256  # width above which a sheet's frames are reduced
+SHOWN_ROWS = 192  # smaller pictures are enlarged by whole pixels up to it
+
+
+class Script(Protocol):
+    """Who says what the next block shows. Frames are latent frames."""
+
+    def due(self, frame: int) -> list[str] | None:
+        """Prompts of the batch that take over at the block starting at `frame`, if any."""
+        ...
+
+    def ended(self, frame: int) -> bool:
+        """Whether the videos are complete with `frame` frames."""
+        ...
+
+
+class Schedule:
+    """A script known beforehand: switches at given frames, a given length."""
+
+    def __init__(self, videos: list[Video], latents: int, block: int) -> None:
+        turns = [video.switches for video in videos]
+        switches = [(turn[0][0], [prompt for _, prompt in turn]) for turn in zip(*turns, strict=True)]
+        self.switches, self.latents = SwitchSchedule(switches, latents, block), latents
+
+    def due(self, frame: int) -> list[str] | None:
+        return self.switches.due(frame)
+
+    def ended(self, frame: int) -> bool:
+        return frame >= self.latents
+
+
+@dataclass
+class Reel:
+    """One video on its way to disk."""
+
+    video: Video
+    file: Mp4Stream
+    prompts: list[tuple[int, str]]  # (frame, prompt), the first at 0
+    kept: list[np.ndarray] = field(default_factory=list)
+    apart: int = 1  # frames between two that are kept
+
+    def write(self, clip_THWC: np.ndarray) -> None:
+        for frame in clip_THWC:
+            if self.file.frames % self.apart == 0:
+                self._keep(frame)
+            self.file.write(frame)
+
+    def _keep(self, frame_HWC: np.ndarray) -> None:
+        picture = Image.fromarray(to_uint8(frame_HWC))
+        self.kept.append(np.asarray(picture.reduce(-(-picture.width // SHEET_PX))))
+        if len(self.kept) == 2 * SHEET_FRAMES:
+            self.kept, self.apart = self.kept[::2], 2 * self.apart
+
+    def write_sheet(self, path: Path) -> None:
+        label = self.video.prompt + "".join(f" → from frame {frame}: {prompt}" for frame, prompt in self.prompts[1:])
+        contact_sheet([(label, np.stack(self.kept))], path, enlarged(self.kept[0].shape[0]), apart=self.apart)
+
+
+def enlarged(rows: int) -> int:
+    """How many pixels wide a pixel is shown."""
+    return max(1, SHOWN_ROWS // rows)
+
+
+def stream_batch(
+    arm: Arm, videos: list[Video], script: Script, latents: int | None, rule: SwitchRule, out: Path, facts: dict[str, Any],
+    on_block: Callable[[np.ndarray, int, float], None],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Make videos and write their files.
+
+    Args:
+        latents: length in latent frames, None for a stream whose end only the script knows.
+        facts: what every sidecar says beside its video's own numbers.
+        on_block: called with each block's clips (B, T, H, W, C), the frames made of each video so far, and the frames per second of all of them.
+
+    Returns:
+        Sidecars. On an error, `KeyboardInterrupt` included, what was made stays as `<name>.partial.mp4`.
+    """
+    fps, rows = arm.backbone.fps, arm.card["video"]["height"] * arm.backbone.cell
+    times: list[float] = []
+    with ExitStack() as stack:
+        reels = [Reel(video, stack.enter_context(Mp4Stream(out / f"{video.stem}.mp4", fps, enlarged(rows))), [(0, video.prompt)]) for video in videos]
+        makers = _Blocks(arm, videos, latents, rule)
+        while not script.ended(makers.frame):
+            began = time.perf_counter()
+            prompts = script.due(makers.frame)
+            if prompts is not None:
+                makers.switch(prompts)
+                for reel, prompt in zip(reels, prompts, strict=True):
+                    reel.prompts.append((reel.file.frames, prompt))
+            elif script.ended(makers.frame):
+                break
+            clips_BTHWC = makers.next_clips()
+            times.append(time.perf_counter() - began)
+            for reel, clip in zip(reels, clips_BTHWC, strict=True):
+                reel.write(clip)
+            on_block(clips_BTHWC, reels[0].file.frames, len(reels) * reels[0].file.frames / sum(times))
+        if not times:
+            raise StreamError("stream", "", "ended before its first block: nothing is written")
+    return [_finish(reel, out, times, facts | {"batch": len(reels), "latent_frames": makers.frame}) for reel in reels]
+
+
+class _Blocks:
+    """The frames of a batch, block after block; a multi-step teacher gives one block, its whole clip."""
+
+    def __init__(self, arm: Arm, videos: list[Video], latents: int | None, rule: SwitchRule) -> None:
+        self.arm, self.rule, self.decoder = arm, rule, arm.backbone.decoder()
+        self.prompts, self.seeds = [video.prompt for video in videos], [video.seed for video in videos]
+        self.streamer = arm.streamer(self.prompts, self.seeds, latents) if arm.streams else None
+        self.clip, self._made = latents, 0
+
+    @property
+    def frame(self) -> int:
+        """Latent frames made."""
+        return self._made if self.streamer is None else self.streamer.frame
+
+    def switch(self, prompts: list[str]) -> None:
+        assert self.streamer is not None, "checked before: a teacher takes no switches"
+        self.streamer.switch(self.arm.text(prompts), self.rule)
+
+    def next_clips(self) -> np.ndarray:
+        """(B, T, H, W, C) in [0, 1]."""
+        if self.streamer is not None:
+            latents = self.streamer.next_block()
+        else:
+            assert self.clip is not None, "checked before: a teacher's clip has a length"
+            latents, self._made = self.arm.generate(self.prompts, self.seeds, self.clip), self.clip
+        return self.decoder.decode(latents).permute(0, 1, 3, 4, 2).cpu().numpy()
+
+
+def _finish(reel: Reel, out: Path, times: list[float], facts: dict[str, Any]) -> dict[str, Any]:
+    """Contact sheet and sidecar of a finished video."""
+    video, fps, tenth = reel.video, reel.file.fps, max(1, len(times) // 10)
+    reel.write_sheet(out / f"{video.stem}.png")
+    sidecar = {
+        "video": str(reel.file.path), "prompt": video.prompt, "seed": video.seed, "frames": reel.file.frames, "fps": fps,
+        "switches": [{"frame": frame, "seconds": frame / fps, "prompt": prompt} for frame, prompt in reel.prompts[1:]],
+        "frames_per_second": facts["batch"] * reel.file.frames / sum(times), "first_block_seconds": times[0],
+        "last_to_first_tenth": sum(times[-tenth:]) / sum(times[:tenth]), "peak_memory_bytes": peak_memory(), **facts,
+    }  # fmt: skip
+    write_json(out / f"{video.stem}.json", sidecar)
+    return sidecar
+
+
+def peak_memory() -> int:
+    """Bytes: most that was allocated on a CUDA device, else the process's largest resident size."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

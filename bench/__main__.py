@@ -1,0 +1,109 @@
+"""`make bench`: speed and memory of the loops on this machine, as ratios from one run. Asserts nothing; times are not tests."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from astro_cli.recipe import load_recipe
+from astro_cli.training.build import build, make_accelerator
+from astro_cli.training.rundir import RunDir
+from astro_cli.training.trainer import Trainer
+from bench import scoring as bench_eval, rl as bench_rl, stream as bench_stream
+from astro_cli.generate.arm import load_arm
+
+LONG_FRAMES = 480  # 60 s of the embedded world
+LOOPS = {
+    "rl": ("astrolabe_causal_shapes", ["stages.nft.steps=3"]),
+    "dmd": ("self_forcing_shapes", ['order=["dmd"]', "stages.dmd.steps=6"]),
+    "pretrain": ("teacher_shapes", ['order=["clips"]', "stages.clips.steps=6", "stages.clips.data.pool=256"]),
+}
+
+
+class _Silent:
+    def stage(self, name: str, start: int, steps: int) -> None: ...
+    def step(self, row: dict) -> None: ...
+    def work(self, what: str, done: int, total: int) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
+    """Means of s/step, tokens/s and time shares of a training loop, its first step left out."""
+    recipe = load_recipe(recipe_name, overrides)
+    setting, backbone = build(recipe, torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDir(Path(folder) / "run")
+        run.open(recipe, "", resume=False, device="cpu")
+        Trainer(recipe, setting, backbone, run, make_accelerator(recipe), _Silent()).fit(resume=False)
+        rows = [json.loads(line) for line in run.metrics.read_text().splitlines()][1:]
+    keys = sorted({key for row in rows for key in row if key in ("seconds", "tokens_per_second") or key.startswith("share/")})
+    return {key: statistics.mean(row.get(key, 0.0) for row in rows) for key in keys}
+
+
+@torch.no_grad()
+def bench_video() -> dict[str, float]:
+    """A 60 s video of the embedded world, codec included: frames per second, and CPU time per block late against early."""
+    arm = load_arm("shapes/causal_forcing")
+    prompts = ["a large red circle moves right slowly over a gray plain background"]
+    times, began, since = [], time.process_time(), time.perf_counter()
+    for block in arm.stream(prompts, [0], LONG_FRAMES):
+        arm.backbone.decode(block)
+        times.append(time.process_time() - began)
+        began = time.process_time()
+    seconds = time.perf_counter() - since
+    spec = arm.stream_spec(LONG_FRAMES)
+    full = times[(spec.cache.window or 0) // spec.block :]
+    tenth = len(full) // 10
+    return {
+        "frames per second (one video, codec included)": LONG_FRAMES / seconds,
+        "CPU time per block, last tenth / first tenth after the window fills": sum(full[-tenth:]) / sum(full[:tenth]),
+    }
+
+
+def main() -> None:
+    console = Console()
+    torch.set_num_threads(1)  # threads that wait for each other on a busy machine count as CPU time; studies run one process per core anyway
+    table = Table(
+        "loop",
+        "s/step",
+        "tokens/s",
+        "share of rollout",
+        "reward",
+        "teacher",
+        "train",
+        title="training loops on one core (means, first step left out)",
+    )
+    for name, (recipe, overrides) in LOOPS.items():
+        row = bench_loop(recipe, overrides)
+        shares = [f"{row.get(f'share/{part}', 0.0):.0%}" for part in ("rollout", "reward", "teacher", "train")]
+        table.add_row(name, f"{row['seconds']:.2f}", f"{row['tokens_per_second']:,.0f}", *shares)
+    console.print(table)
+    streaming = Table("measure", "value", title=f"streaming {LONG_FRAMES} frames")
+    for what, value in bench_video().items():
+        streaming.add_row(what, f"{value:.3g}")
+    console.print(streaming)
+    engine = Table(
+        "measure", "value", "what it divides", title="the streaming engine, CPU seconds of one thread (dim 256, 8 layers, window 12, sink 3, block 3)"
+    )
+    for row in bench_stream.rows():
+        engine.add_row(*row)
+    console.print(engine)
+    saved = Table("measure", "value", "what it divides", title="reinforcement learning on the embedded world")
+    for row in bench_rl.rows():
+        saved.add_row(*row)
+    console.print(saved)
+    scoring = Table("measure", "value", "what it is", title="scoring videos")
+    for row in bench_eval.rows():
+        scoring.add_row(*row)
+    console.print(scoring)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Where the networks of scorers lie: below `<checkpoints>/eval`. Opens no file. Free of torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder
+from eval.contract import Need
+
+
+def folder() -> Path:
+    return checkpoints_folder() / "eval"
+
+
+def find(*names: str) -> Path | None:
+    """The first of these files (paths below `folder()`) that is there."""
+    return next((folder() / name for name in names if (folder() / name).is_file()), None)
+
+
+def hint(*names: str) -> str:
+    """What to put where, for the user."""
+    others = f" (or {', '.join(Path(name).name for name in names[1:])})" if names[1:] else ""
+    return f"put {Path(names[0]).name}{others} at {folder() / names[0]}; {CHECKPOINTS_VARIABLE} moves the checkpoints folder"
+
+
+def require(*names: str) -> Path:
+    """Raises: CheckpointError: none of the files is there, with where the first belongs."""
+    found = find(*names)
+    if found is None:
+        raise CheckpointError(Path(names[0]).name, "", f"not below {folder()}", hint=hint(*names))
+    return found
+
+
+def need(name: str, *names: str) -> Need:
+    """Weights that a scorer cannot run without; looked for anew each time, so that the checkpoints folder may be named late."""
+    return Need(name, lambda: "" if find(*names) is not None else f"weights of {name}: {hint(*names)}")

@@ -1,0 +1,62 @@
+"""CLIP's tokens with a stated rule for prompts that are too long. Encodes no text; the vocabulary comes with open_clip.
+
+Dimensions: B prompt, M token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+
+from eval.contract import ScoreError
+
+TooLong = Literal["cut", "refuse"]
+ENDS = 2  # start and end of text
+
+
+@dataclass(frozen=True)
+class Words:
+    """Token numbers (B, M), each prompt's true token count with both end marks, and how many it may have."""
+
+    tokens_BM: torch.Tensor
+    counts: tuple[int, ...]
+    context: int
+
+    @property
+    def cut(self) -> tuple[bool, ...]:
+        """Which prompts lost their end."""
+        return tuple(count > self.context for count in self.counts)
+
+
+@cache
+def _tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+def tokenize(prompts: Sequence[str], context: int, too_long: TooLong, where: str | Path) -> Words:
+    """Lower-case BPE, padded with 0; a cut prompt keeps the end mark as its last token.
+
+    Args:
+        too_long: "cut" drops what does not fit (the caller records it), "refuse" raises.
+        where: the video, for the error.
+
+    Raises:
+        ScoreError: an empty prompt, or one of more than `context` tokens under "refuse".
+
+    Source: Radford et al. 2103.00020 (CLIP's `tokenize`). **Deviations:** none.
+    """
+    if empty := [prompt for prompt in prompts if not prompt.strip()]:
+        raise ScoreError(where, "prompt", f"{len(empty)} of {len(prompts)} prompts are empty")
+    tokenizer = _tokenizer()
+    counts = tuple(len(tokenizer.encode(prompt)) + ENDS for prompt in prompts)
+    words = Words(tokenizer(list(prompts), context_length=context), counts, context)
+    if too_long == "refuse" and any(words.cut):
+        what = f"{max(counts)} tokens, this text tower reads {context}"
+        raise ScoreError(where, "prompt", what, hint="too_long = 'cut' scores the beginning of the prompt, and is recorded")
+    return words

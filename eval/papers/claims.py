@@ -1,0 +1,176 @@
+"""What the papers say happens, as predicates: the classes of `eval/papers/claims/*.toml` and how they are read. Evaluates nothing.
+
+A side of a comparison is a recipe's stem; its arm is `<stem>` on Wan and `<stem>_shapes` on the embedded world. A claim's `arms` replace stems on a
+backbone.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from astro_cli.config.base import Config
+from astro_cli.config.errors import RecordError, did_you_mean
+from eval.records import data_file
+from eval.papers.published import list_tables
+from eval.records.store import Backbone
+
+Relation = Literal[">", ">=", "=", "<=", "<"]
+VerdictWord = Literal["holds", "fails", "undecided", "not run"]
+
+
+class _Measured(Config):
+    metrics: list[str] = Field(min_length=1)
+    exact: bool = False  # bytes, an identity: not a sample, so that one value decides
+
+
+class Compare(_Measured):
+    """metric(a) relation factor x metric(b), for every metric and every b; paired over prompts and seeds.
+
+    `margin` (or `margin_share` of |metric(b)|) widens >=, <= and =, and is what > and < must exceed.
+    """
+
+    kind: Literal["compare"] = "compare"
+    a: str
+    relation: Relation
+    b: list[str] = Field(min_length=1)
+    factor: float = Field(default=1.0, gt=0)
+    margin: float = Field(default=0.0, ge=0)
+    margin_share: float = Field(default=0.0, ge=0)
+
+
+class Trend(_Measured):
+    """The metric rises, or falls, from each recipe of the order to the next."""
+
+    kind: Literal["trend"]
+    order: list[str] = Field(min_length=2)
+    direction: Literal["rises", "falls"]
+
+
+class Bound(_Measured):
+    """metric(a) relation value, on average over prompts and seeds."""
+
+    kind: Literal["bound"]
+    a: str
+    relation: Relation
+    value: float
+    margin: float = Field(default=0.0, ge=0)
+
+
+class Published(Config):
+    """All checks of these tables come out (`eval.papers.verify`)."""
+
+    kind: Literal["published"]
+    verify: list[str] = Field(min_length=1)
+
+
+Part = Annotated[Compare | Trend | Bound | Published, Field(discriminator="kind")]
+
+
+class Measure(Config):
+    """What plays a metric on a backbone: a name in records, of this benchmark or, where none is named, of the claim's."""
+
+    name: str
+    benchmark: str | None = None
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Measures = dict[Backbone, dict[str, Annotated[Measure, BeforeValidator(_named)]]]  # a name alone will do
+
+
+class Claim(Config):
+    """One statement of a paper: it holds where all its parts do."""
+
+    id: str
+    source: str
+    text: str
+    tables: list[str] = Field(default_factory=list)  # printed below the first of them; none: below the paper's last
+    benchmark: dict[Backbone, str] = Field(default_factory=dict)  # none named: any, but only one
+    metrics: Measures = Field(default_factory=dict)  # before the paper's
+    arms: dict[Backbone, dict[str, str]] = Field(default_factory=dict)  # sides that are another recipe on a backbone
+    parts: list[Part] = Field(min_length=1)
+
+    def stem(self, side: str, backbone: Backbone) -> str:
+        """The recipe that is this side on a backbone."""
+        return self.arms.get(backbone, {}).get(side, side)
+
+
+class PaperClaims(Config):
+    """The claims of one paper. `metrics` says what plays a metric on a backbone (VQ is HPSv3 on Wan)."""
+
+    title: str
+    metrics: Measures = Field(default_factory=dict)
+    claims: list[Claim] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids, tables = [claim.id for claim in self.claims], list_tables()
+        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"claim {repeated[0]!r} is there twice")
+        for claim in self.claims:
+            verified = [name for part in claim.parts if isinstance(part, Published) for name in part.verify]
+            if unknown := [name for name in [*claim.tables, *verified] if name not in tables]:
+                raise ValueError(f"claim {claim.id!r}: no table {unknown[0]!r}; {did_you_mean(unknown[0], tables)}")
+        return self
+
+    def measure(self, metric: str, claim: Claim, backbone: Backbone) -> Measure:
+        """What plays the metric in this claim: by the claim, else by the paper, else the metric itself."""
+        found = claim.metrics.get(backbone, {}).get(metric) or self.metrics.get(backbone, {}).get(metric) or Measure(name=metric)
+        return Measure(name=found.name, benchmark=found.benchmark or claim.benchmark.get(backbone))
+
+
+class Verdict(Config):
+    """A claim's verdict. `model_dump()` is the stable JSON form; excluded fields only help to print.
+
+    Effect and interval are those of the first part with the claim's verdict; n counts its seeds. All are empty where nothing was measured, and the
+    backbone is where the claim is about published numbers.
+    """
+
+    id: str
+    source: str
+    verdict: VerdictWord
+    effect: float | None
+    low: float | None
+    high: float | None
+    n: int
+    backbone: Backbone | None
+    text: str = Field(exclude=True)
+    tables: list[str] = Field(exclude=True)
+    parts: list[tuple[str, VerdictWord]] = Field(exclude=True)
+
+
+def list_papers() -> list[str]:
+    """Papers that have claims, by name."""
+    return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
+
+
+def load_claims(paper: str) -> PaperClaims:
+    """The claims of one paper, checked.
+
+    Raises:
+        RecordError: no such paper, or its TOML is wrong.
+    """
+    known = list_papers()
+    if paper not in known:
+        raise RecordError("claims", paper, "no such paper", hint=did_you_mean(paper, known))
+    return parse_claims((_folder() / f"{paper}.toml").read_text(encoding="utf-8"), f"{paper}.toml")
+
+
+def parse_claims(text: str, where: str) -> PaperClaims:
+    """Claims from TOML text; `where` names it in errors. A part's `kind` is `compare` where it is left out."""
+    return data_file.parse(PaperClaims, text, where, prepare=_name_kinds)
+
+
+def _name_kinds(fields: dict[str, Any]) -> None:
+    for part in (part for claim in fields.get("claims", []) for part in claim.get("parts", [])):
+        part.setdefault("kind", "compare")
+
+
+def _folder() -> Traversable:
+    return resources.files("eval.papers") / "claims"

@@ -1,0 +1,166 @@
+"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines. Computes no statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator
+
+from astro_cli.config.base import Config
+from astro_cli.config.errors import RecordError
+from astro_cli.config.problems import first_problem
+from eval.records import jsonl
+
+SCHEMA_VERSION = 1
+Backbone = Literal["shapes", "wan"]
+Direction = Literal["up", "down"]
+BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
+# What makes two records of one metric comparable. Package versions stay out: they differ between the seeds of a long study.
+# The last four are a learned scorer's: normalisation, gray frames, position ids, and which weights.
+CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts", "samples_per_prompt", "norm", "grayscale", "positions", "scorer")
+# Numbers of these metrics depend on the machine, so the device is one of their conditions; what was measured lies beside each video.
+HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
+DEVICE, FILES_READ = "device", "files_read"  # of the protocol; the second: hash of references and start images
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Record(Config):
+    """One metric of one arm under one seed, with a score per sample in the order of the prompt set."""
+
+    # A NaN score is refused by `append` with a message that says where, not here with a traceback.
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    benchmark: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")  # also the file's name
+    backbone: Backbone
+    arm: str = Field(min_length=1)
+    seed: int
+    metric: str = Field(min_length=1)
+    direction: Direction
+    scores: list[float | None] = Field(min_length=1)  # None: the metric does not apply to that sample
+    recipe_hash: str
+    weights_hash: str
+    prompt_set_hash: str
+    protocol: dict[str, Any]  # num_frames, fps, resolution, prompts (count), versions, device
+    commit: str
+    dirty: bool
+    created: str = Field(default_factory=_now)  # ISO 8601, kept in UTC so that text order is time order
+
+    @field_validator("created")
+    @classmethod
+    def _utc(cls, value: str) -> str:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("needs a time zone, e.g. 2026-01-31T12:00:00+00:00")
+        return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str]:
+        """What a newer record replaces an older one of."""
+        return (self.benchmark, self.backbone, self.arm, self.seed, self.metric)
+
+    @property
+    def limit(self) -> int | None:
+        """How many prompts an evaluation was cut to; None for a whole one. Tables leave cut ones out."""
+        return self.protocol.get("limit")
+
+    @property
+    def condition_keys(self) -> tuple[str, ...]:
+        """The entries of the protocol that decide whether records of this metric are comparable."""
+        return (*CONDITION_KEYS, DEVICE if self.metric in HARDWARE_METRICS else FILES_READ)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Records may be averaged, or subtracted sample by sample, only where these agree."""
+        return (self.prompt_set_hash, *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in self.condition_keys))
+
+
+def record_path(results: Path, benchmark: str) -> Path:
+    """Where the records of one benchmark are kept."""
+    return Path(results) / "records" / f"{benchmark}.jsonl"
+
+
+def append(path: Path, record: Record) -> None:
+    """Add one record and return once it is on the disk. A line left unfinished by a killed process is removed first."""
+    jsonl.append(Path(path), [_encode(path, record)])
+
+
+def load(paths: Iterable[Path]) -> list[Record]:
+    """All records of these files, in file order. An unfinished last line is skipped; any other damage is a RecordError."""
+    return [record for path in paths for record in _load_file(Path(path))]
+
+
+def load_results(results: Path) -> list[Record]:
+    """All records below a results folder; none is not an error, the tables then say so.
+
+    Raises:
+        RecordError: the folder or a file of it cannot be read, or a file is damaged.
+    """
+    folder = Path(results) / "records"
+    try:
+        return load(sorted(path for path in folder.iterdir() if path.suffix == ".jsonl"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(
+            folder, "", f"cannot be read: {error.strerror or error}", hint="expected a folder of records, as `astro eval` writes it"
+        ) from error
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """The newest record per (benchmark, backbone, arm, seed, metric); of equally old ones the later in the list."""
+    newest: dict[tuple[str, str, str, int, str], Record] = {}
+    for record in records:
+        held = newest.get(record.key)
+        if held is None or record.created >= held.created:
+            newest[record.key] = record
+    return list(newest.values())
+
+
+def has(
+    records: Iterable[Record],
+    *,
+    benchmark: str,
+    backbone: str,
+    arm: str,
+    seed: int,
+    metric: str,
+    recipe_hash: str | None = None,
+    weights_hash: str | None = None,
+    prompt_set_hash: str | None = None,
+) -> bool:
+    """Whether the newest record of this key exists, made from these hashes where they are given. For resuming an evaluation."""
+    wanted = {"recipe_hash": recipe_hash, "weights_hash": weights_hash, "prompt_set_hash": prompt_set_hash}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    held = latest(record for record in records if record.key == (benchmark, backbone, arm, seed, metric))
+    return any(all(getattr(record, name) == value for name, value in given.items()) for record in held)
+
+
+def _encode(path: Path, record: Record) -> bytes:
+    try:
+        return jsonl.encode(record.model_dump())
+    except (TypeError, ValueError) as error:
+        bad = [i for i, score in enumerate(record.scores) if score is not None and not abs(score) < float("inf")]
+        key = f"scores[{bad[0]}]" if bad else "protocol"
+        what = f"{record.metric} of {record.arm}, seed {record.seed}, cannot be stored: {error}"
+        raise RecordError(path, key, what, hint="use null where a metric does not apply to a sample" if bad else "") from error
+
+
+def _load_file(path: Path) -> Iterator[Record]:
+    for number, fields in jsonl.read(path):
+        yield _checked(path, number, fields)
+
+
+def _checked(path: Path, number: int, fields: Any) -> Record:
+    try:
+        return Record.model_validate(fields)
+    except ValidationError as error:
+        wrong = first_problem(error)
+        raise RecordError(path, f"line {number}", f"{wrong.key or 'record'}: {wrong.what}, found {wrong.found}") from error

@@ -1,0 +1,25 @@
+"""Tables as they are shown: each joined with its records, its differences, and the paper's claims below it. Formats nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.papers.claims import list_papers, load_claims
+from eval.papers.published import load_table, paper_of, select
+from eval.renderers.render import Item
+from eval.records.store import Backbone, Record
+from eval.papers.table import build, differences
+from eval.papers.verdicts import evaluate
+
+
+def join(ids: Sequence[str], records: list[Record], backbone: Backbone = "shapes") -> list[Item]:
+    """Every table with its differences and claims. A claim stands below its first table, one without a table below the paper's last."""
+    papers = [paper for paper in list_papers() if paper in {paper_of(table_id) for table_id in ids}]
+    verdicts = {paper: evaluate(load_claims(paper), records, backbone) for paper in papers}
+    items = []
+    for table_id in ids:
+        loaded = load_table(table_id)
+        last = select(loaded.paper)[-1]
+        below = [verdict for verdict in verdicts.get(loaded.paper, []) if (verdict.tables or [last])[0] == table_id]
+        items.append(Item(build(loaded, records, backbone), differences(loaded, records, backbone), below))
+    return items

@@ -1,0 +1,92 @@
+"""The page's footnotes from the records it shows: prompt sets and their conditions, arms with weights and commits, versions. Judges nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from eval.records.protocol_text import video_text
+from eval.report.page import Grid, Section, Text
+from eval.records.store import CONDITION_KEYS, Record
+
+# Columns of their own; what else of CONDITION_KEYS a record has is named in "settings".
+CONDITION_COLUMNS = ("prompts", "num_frames", "fps", "resolution")
+CONDITION_HEAD = ("Benchmark", "Prompt set", "Prompts", "Videos", "Settings", "Seeds", "Device", "Metrics")
+ARM_HEAD = ("Arm", "Benchmark", "Seeds", "Recipe hash, by seed", "Weights hash, by seed", "Commit", "Recorded")
+HASH_SHOWN = 8  # digits: enough to tell weights or commits apart on a page
+DATE = 10  # characters of an ISO time that are its day
+WHAT = (
+    "What the measured numbers were made with. Numbers of one table column share prompt set, frames, fps, resolution and settings; records that "
+    "differ are refused. A commit marked `dirty` had changes that were not committed."
+)
+
+
+def protocol_section(records: Sequence[Record]) -> Section:
+    """Conditions, arms and package versions of these records."""
+    versions = _versions(records)
+    return Section(
+        "Protocol",
+        [
+            Text(WHAT),
+            Grid(CONDITION_HEAD, _by(records, _condition, _condition_row), "Conditions"),
+            Grid(ARM_HEAD, _by(records, lambda record: (record.arm, record.benchmark), _arm_row), "Arms"),
+            Grid(("Package", "Version"), versions, "Versions"),
+        ],
+    )
+
+
+def _by(records: Iterable[Record], key: Callable[[Record], Any], row: Callable[[list[Record]], list[object]]) -> list[list[object]]:
+    """One row per key, in order of its text."""
+    held: dict[str, list[Record]] = {}
+    for record in records:
+        held.setdefault(json.dumps(key(record), default=str), []).append(record)
+    return [row(held[name]) for name in sorted(held)]
+
+
+def _condition(record: Record) -> tuple[object, ...]:
+    return (record.benchmark, *record.conditions[: 1 + len(CONDITION_KEYS)])
+
+
+def _condition_row(records: list[Record]) -> list[object]:
+    first = records[0]
+    protocol = first.protocol
+    settings = [f"{key} {protocol[key]}" for key in CONDITION_KEYS if key not in CONDITION_COLUMNS and protocol.get(key) is not None]
+    return [
+        first.benchmark, f"`{first.prompt_set_hash}`", protocol.get("prompts"), video_text(protocol), ", ".join(settings),
+        _listed(record.seed for record in records), _listed(record.protocol.get("device") for record in records),
+        len({record.metric for record in records}),
+    ]  # fmt: skip
+
+
+def _arm_row(records: list[Record]) -> list[object]:
+    first, ordered = records[0], sorted(records, key=lambda record: record.created)
+    recipes, weights = ({r.seed: r.recipe_hash for r in ordered}, {r.seed: r.weights_hash for r in ordered})
+    commits = dict.fromkeys(f"`{record.commit[:HASH_SHOWN]}`{' dirty' if record.dirty else ''}" for record in records)
+    days = sorted({record.created[:DATE] for record in records})
+    return [
+        first.arm, first.benchmark, _listed(record.seed for record in records), _hashes(recipes), _hashes(weights),
+        ", ".join(commits), days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+    ]  # fmt: skip
+
+
+def _versions(records: Iterable[Record]) -> list[list[object]]:
+    """Every version a package had, oldest record first: a long study may have seen several."""
+    found: dict[str, dict[str, None]] = {}
+    for record in sorted(records, key=lambda record: record.created):
+        for name, version in record.protocol.get("versions", {}).items():
+            if version:
+                found.setdefault(name, {})[version] = None
+    return [[name, ", ".join(versions)] for name, versions in sorted(found.items())]
+
+
+def _hashes(by_seed: dict[int, str]) -> str:
+    """One hash where all seeds share it."""
+    short = {seed: f"`{digest[:HASH_SHOWN]}`" for seed, digest in sorted(by_seed.items())}
+    return next(iter(short.values())) if len(set(short.values())) == 1 else ", ".join(f"{seed}: {digest}" for seed, digest in short.items())
+
+
+def _listed(values: Iterable[object]) -> str:
+    """Distinct values in order, numbers by size."""
+    distinct = {value for value in values if value is not None}
+    return ", ".join(str(value) for value in sorted(distinct, key=lambda value: (isinstance(value, str), value)))

@@ -1,0 +1,69 @@
+"""Contact sheets of a base above its tuned student, same prompts and noise: short, 30 s and six-prompt videos. Scores nothing.
+
+Dimensions: B video, T frame, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from astro_cli.generate import media
+from astro_cli.generate.arm import Arm
+from eval.world import shapes, shapes_long, shapes_multi
+from eval.world.oracle_scores import noise_seeds
+from eval.world.streams import decoded_blocks
+
+Pair = tuple[Arm, Arm]  # base, tuned
+NAMES = ("base", "tuned")
+SHORT_PROMPTS, LONG_PROMPTS = 6, 4
+SHORT_SCALE, LONG_SCALE, MULTI_SCALE = 6, 3, 3  # pixels per world pixel
+LONG_APART, MULTI_APART = 2, 1  # seconds between two columns
+
+
+def short_clips(arm: Arm, prompts: list[str]) -> np.ndarray:
+    """Decoded clips (B, T, H, W, 3) of the trained length, at the benchmark's first noise seed."""
+    latents = arm.generate(prompts, noise_seeds(0, len(prompts)), arm.card["video"]["frames"])
+    return _pictures(arm.backbone.decode(latents))
+
+
+def short_sheet(pair: Pair, path: Path) -> None:
+    """Every frame of the first held-out prompts."""
+    prompts = shapes.prompt_set(SHORT_PROMPTS)
+    write_short_sheet(prompts, [short_clips(arm, prompts) for arm in pair], path)
+
+
+def write_short_sheet(prompts: Sequence[str], clips: Sequence[np.ndarray], path: Path) -> None:
+    """A sheet of clips that are there: one (B, T, H, W, 3) array for the base, one for the tuned student."""
+    media.contact_sheet(_rows(prompts, clips), path, SHORT_SCALE)
+
+
+def long_sheet(pair: Pair, path: Path) -> None:
+    """A frame every two seconds of 30 s videos; the columns say the time."""
+    prompts, frames, fps = shapes.prompt_set(LONG_PROMPTS), shapes_long.num_frames(pair[0]), pair[0].card["video"]["fps"]
+    videos = []
+    for arm in pair:
+        blocks = [_pictures(block) for block in decoded_blocks(arm, prompts, noise_seeds(0, LONG_PROMPTS), frames)]
+        videos.append(np.concatenate(blocks, axis=1))
+    media.contact_sheet(_rows(prompts, videos), path, LONG_SCALE, every=round(LONG_APART * fps), fps=fps)
+
+
+def multi_sheet(pair: Pair, path: Path) -> None:
+    """The segments of one six-prompt video below each other, each under its prompt; the columns say the time since the switch."""
+    script, fps = shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN), pair[0].card["video"]["fps"]
+    parts = [[_pictures(clip)[0] for clip, _ in shapes_multi.segments(arm, [script], noise_seeds(0, 1))] for arm in pair]
+    rows = []
+    for start, prompt, *clips in zip(shapes_multi.segment_starts(pair[0]), script, *parts, strict=True):
+        rows += [(f"{name}, from {start / fps:.1f} s: {prompt}", clip) for name, clip in zip(NAMES, clips, strict=True)]
+    media.contact_sheet(rows, path, MULTI_SCALE, every=round(MULTI_APART * fps), fps=fps)
+
+
+def _rows(prompts: Sequence[str], videos: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    return [(f"{name}: {prompt}", video[row]) for row, prompt in enumerate(prompts) for name, video in zip(NAMES, videos, strict=True)]
+
+
+def _pictures(frames_BTCHW: torch.Tensor) -> np.ndarray:
+    return frames_BTCHW.permute(0, 1, 3, 4, 2).cpu().numpy()

@@ -1,0 +1,121 @@
+"""Takes over VBench's own result files (`*_eval_results.json`) as records. Measures nothing; `eval/vbench/result_files.py` reads the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from astro_cli.config.errors import did_you_mean
+from astro_cli.models.hashes import DIGEST_CHARACTERS, sha256
+from eval.vbench import result_files as official
+from eval.inputs.names import split_name
+from eval.contract import MetricInfo
+from eval.vbench.result_files import IngestError
+from eval.scoring.outcomes import Order, Outcome, mean_of, meant_for, order_of
+from eval.prompt_sets import PromptSet, prompt_set
+from eval.scoring.record_writer import Filing
+from eval.suites.suite import Suite, load_suite
+from eval.scoring.totals import PERCENT, TOTALS, totals
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What a file gave.
+
+    Attributes:
+        aggregates: the file's own number per dimension, in percent.
+        unknown: videos that belong to no prompt of the suite.
+        extra: videos of its prompts with no index, or one past the suite's samples; they do not count.
+    """
+
+    outcomes: list[Outcome]
+    totals: list[Outcome]
+    written: list[str]
+    aggregates: dict[str, float]
+    unknown: list[str]
+    extra: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return all(outcome.complete for outcome in (*self.outcomes, *self.totals))
+
+
+@dataclass
+class _Sorted:
+    """A dimension's scores by prompt id and index (several where a video was cut into clips), and the names of those that have no place."""
+
+    scores: dict[str, dict[int, list[float | None]]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+
+
+def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> Ingested:
+    """Record every dimension of the file that is complete, and the suite's totals where all are there.
+
+    Raises:
+        IngestError: not such a file; a value that is NaN, no number, or outside its range; an unknown dimension; a video twice.
+        IntegrityError: a dimension's number does not follow from its videos, or the arm has other records.
+
+    **Deviations:** a dimension's number is the mean over prompts of the mean over videos, in percent. VBench weighs subject and background
+    consistency and appearance style by frames; its aggregate is kept in the record's protocol. Booleans count 0 and 1. Of color VBench lists no
+    video in which it finds no object: with its `*_full_info.json` beside the results these are known and have no score, without it they are missing.
+    """
+    suite = load_suite(suite_name)
+    if not suite.prompts:
+        raise IngestError("--suite", suite_name, "has no official result files", hint="allowed: vbench, vbench-long, vbench-i2v")
+    data = official.read(file)
+    known = {use.scorer for use in suite.scorers}.union(*(TOTALS[name].metrics for name in suite.totals.values()))
+    if unknown := sorted(set(data) - known):
+        raise IngestError(file, unknown[0], f"no dimension of {suite_name}", hint=did_you_mean(unknown[0], known))
+    prompts = prompt_set(suite.prompts)
+    order = order_of(suite, (), prompts, None)
+    aggregates = {name: PERCENT * dimension.aggregate for name, dimension in data.items()}
+    by_name = {name: _sort(file, name, dimension.videos, prompts, suite, order) for name, dimension in data.items()}
+    found = [_outcome(suite, name, each.scores, order) for name, each in by_name.items()]
+    summed = totals(suite.totals, found)
+    digest = sha256(file)[:DIGEST_CHARACTERS]
+    common = {
+        "benchmark_version": suite.version, "prompt_set": prompts.name, "prompts": len(order.needed), "samples_per_prompt": suite.samples,
+        "scorer": "official", "source_file": file.name, "videos": digest, "official_aggregates": aggregates, "limit": None,
+    }  # fmt: skip
+    filing = Filing(results, suite_name, arm, seed, order, common)
+    filing.check_scores((*found, *summed))
+    strangers = sorted({name for each in by_name.values() for name in each.unknown})
+    extra = sorted({name for each in by_name.values() for name in each.extra})
+    return Ingested(found, summed, filing.write(found, summed), aggregates, strangers, extra)
+
+
+def _sort(file: Path, dimension: str, videos: Iterable[official.Video], prompts: PromptSet, suite: Suite, order: Order) -> _Sorted:
+    """Every score under its prompt and index.
+
+    Raises:
+        IngestError: two videos of one prompt and index, in a suite that scores videos whole.
+    """
+    found = _Sorted()
+    in_clips = any("clips" in use.config for use in suite.scorers)
+    for place, video in enumerate(videos):
+        text, index = split_name(Path(f"{video.whole}.mp4" if in_clips else video.name))
+        meant = [prompt for prompt in prompts.find(text) or prompts.find_other_case(text) if meant_for(suite, dimension, prompt.labels)]
+        if not meant:
+            found.unknown.append(video.name)
+        elif index is None or index >= order.needed[meant[0].id]:
+            found.extra.append(video.name)
+        else:
+            scores = found.scores.setdefault(meant[0].id, {}).setdefault(index, [])
+            if scores and not in_clips:
+                raise IngestError(file, f"{dimension}[{place}].video_path", f"a second video of index {index} of {meant[0].text!r}")
+            scores.append(video.score)
+    return found
+
+
+def _outcome(suite: Suite, dimension: str, found: dict[str, dict[int, list[float | None]]], order: Order) -> Outcome:
+    meant = [prompt for prompt in order.needed if meant_for(suite, dimension, order.labels[prompt])]
+    there, expected = sum(len(found.get(prompt, {})) for prompt in meant), sum(order.needed[prompt] for prompt in meant)
+    by_video = {prompt: [mean for scores in videos.values() if (mean := mean_of(scores)) is not None] for prompt, videos in found.items()}
+    means = {prompt: PERCENT * fmean(values) for prompt, values in by_video.items() if values}
+    info = MetricInfo(dimension, "up", "0..1", "official result")
+    scores = [means.get(prompt) for prompt in order.needed] if there == expected else None
+    mean, counted = fmean(means.values()) if means else None, sum(map(len, by_video.values()))
+    return Outcome(dimension, info, there, expected, scores, mean, scale=PERCENT, counted=counted)

@@ -1,0 +1,231 @@
+"""Writes what a suite found as records, with the protocol they hold under; refuses to continue an arm under another protocol. Computes no score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from astro_cli.config.errors import IntegrityError, RecordError
+from eval.records import store
+from eval.inputs.check import differing
+from eval.inputs.requirements import Requirements
+from eval.contract import MetricInfo, Sample
+from eval.scoring.outcomes import Order, Outcome
+from eval.scoring.worker import contents
+from eval.watchers.sidecar import sidecar
+from eval.scoring.scorers import Slot
+from eval.suites.suite import Suite
+
+BACKBONE: store.Backbone = "wan"  # videos that are scored from files are natural ones, whoever made them
+PACKAGES = ("av", "decord", "opencv-python-headless", "open-clip-torch", "torchvision", "transformers", "vbench")
+CONFIG_CONDITIONS = ("grayscale", "positions")  # of a scorer's configuration, by themselves among a record's conditions
+UNKNOWN = "unknown"
+
+
+class Filing:
+    """Where and under which name the outcomes of one folder are kept.
+
+    Args:
+        common: the protocol all its records share.
+        made: recipe and weights hash of the arm, where they are known.
+        samples: those that count, of one seed where seeds are kept apart.
+    """
+
+    def __init__(
+        self, results: Path, name: str, arm: str, seed: int, order: Order, common: Mapping[str, Any], samples: Sequence[Sample] = (),
+    ) -> None:  # fmt: skip
+        self.path, self.benchmark, self.arm, self.seed = store.record_path(checked_results(results), name), name, checked_arm(arm), seed
+        self.order, self.common, self.samples, self.made = order, common, samples, _provenance(samples)
+
+    @classmethod
+    def of_videos(
+        cls, results: Path, suite: Suite, needs: Requirements, arm: str, seed: int, samples: Sequence[Sample], order: Order, decoder: str
+    ) -> Filing:
+        """With the protocol of these videos, and in what they are not as the suite's published run has them."""
+        unlike = sorted({finding.key for finding in differing(samples, needs) if finding.severity == "error"})
+        common = _of_videos(suite, samples, order) | {"decoder": decoder, "unlike_published": unlike}
+        if needs.published is not None and "prompts" not in unlike:
+            common["prompt_set"] = needs.published.name
+        return cls(results, needs.suite, arm, seed, order, common, samples)
+
+    def check(self, slots: Iterable[Slot]) -> None:
+        """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared with none.
+
+        Raises:
+            IntegrityError: naming what differs.
+        """
+        if self.order.limit is not None:
+            return
+        held = self._own()
+        for slot in slots:
+            for key, info in slot.metrics.items():
+                if key in held and (wrong := self._differences(held[key], _slot_protocol(slot, info))):
+                    what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
+                    raise IntegrityError(self.path, f"seed {self.seed}", what, hint="give these videos another --name, or use another --results")
+
+    def check_scores(self, outcomes: Iterable[Outcome]) -> None:
+        """Refuse to replace scores of this arm by others, where they come from files and no protocol tells the two apart.
+
+        Raises:
+            IntegrityError: naming what differs.
+        """
+        held = self._own()
+        for outcome in outcomes:
+            old = held.get(outcome.key)
+            if old is None or outcome.scores is None:
+                continue
+            wrong = self._differences(old, {})
+            if not wrong and old.scores != outcome.scores:
+                wrong = f"other scores, from {old.protocol.get('source_file')}, now {self.common.get('source_file')}"
+            if wrong:
+                what, hint = f"{outcome.key} of {self.arm} is recorded already: {wrong}", "use another --name, --seed or --results"
+                raise IntegrityError(self.path, f"seed {self.seed}", what, hint=hint)
+
+    def write(self, outcomes: Iterable[Outcome], totals: Iterable[Outcome]) -> list[str]:
+        """Append a record per complete metric that is not recorded already; returns their names."""
+        held = {record.key: record for record in self._held(limited=self.order.limit is not None)}
+        environment, found, written = _environment(self.seed), list(outcomes), list[str]()
+        parts = sorted({_scorer(outcome.slot) for outcome in found if outcome.slot}) or self.common.get("scorer")
+        for outcome in (*found, *totals):
+            if outcome.scores is None or all(score is None for score in outcome.scores):
+                continue
+            scorer = _slot_protocol(outcome.slot, outcome.info) if outcome.slot else {"scorer": parts, "linearised": outcome.parts == "metrics"}
+            scorer |= self._files_read([outcome.slot] if outcome.slot else [part.slot for part in found if part.slot])
+            record = self._record(outcome, scorer, environment)
+            old = held.get(record.key)
+            if old is None or _content(old) != _content(record):
+                store.append(self.path, record)
+                written.append(outcome.key)
+        return written
+
+    def _files_read(self, slots: Iterable[Slot]) -> dict[str, str]:
+        """Hash of what these scorers read beside the videos, by prompt; empty where they read nothing."""
+        used = {slot.name: slot for slot in slots}.values()
+        rows = sorted({(sample.prompt_id, *read) for slot in used for sample in self.samples if (read := contents(sample, slot))})
+        return {store.FILES_READ: hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]} if rows else {}
+
+    def _held(self, *, limited: bool = False) -> list[store.Record]:
+        records = store.load([self.path]) if self.path.is_file() else []
+        return store.latest(record for record in records if (record.limit is not None) == limited)
+
+    def _own(self) -> dict[str, store.Record]:
+        """This arm's newest records under this seed, by metric."""
+        return {record.metric: record for record in self._held() if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)}
+
+    def _differences(self, held: store.Record, scorer: Mapping[str, Any]) -> str:
+        ours = {**self.common, **scorer}
+        pairs = {key: (held.protocol.get(key), _json(ours.get(key))) for key in store.CONDITION_KEYS}
+        wrong = [f"{key} {old}, now {new}" for key, (old, new) in pairs.items() if old != new]
+        if held.prompt_set_hash != self.order.hash:
+            wrong.append(f"prompt set {held.prompt_set_hash}, now {self.order.hash}")
+        return "; ".join(wrong)
+
+    def _record(self, outcome: Outcome, scorer: Mapping[str, Any], environment: Mapping[str, Any]) -> store.Record:
+        protocol = {**self.common, **scorer, "unit": outcome.info.unit, "scale": outcome.scale, **environment["protocol"]}
+        assert outcome.scores is not None
+        return store.Record(
+            benchmark=self.benchmark, backbone=BACKBONE, arm=self.arm, seed=self.seed, metric=outcome.key, direction=outcome.info.direction,
+            scores=outcome.scores, recipe_hash=self.made["recipe_hash"], weights_hash=self.made["weights_hash"], prompt_set_hash=self.order.hash,
+            protocol=_json(protocol), commit=environment["commit"], dirty=environment["dirty"],
+        )  # fmt: skip
+
+
+def checked_arm(name: str) -> str:
+    """The name of an arm.
+
+    Raises:
+        RecordError: it is empty.
+    """
+    if not name.strip():
+        raise RecordError("--name", name, "empty", hint="the arm's name in the tables' TOML, e.g. astrolabe_causal")
+    return name
+
+
+def checked_results(results: Path) -> Path:
+    """The folder of records, which need not be there yet.
+
+    Raises:
+        RecordError: it cannot be made or written: there is a file in its place, or no permission.
+    """
+    hint = "name a folder; it is made where it is not there"
+    for wanted in (results / "records", results / "samples"):
+        there = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+        if not there.is_dir():
+            raise RecordError("--results", str(results), f"{there} is a file", hint=hint)
+        if not os.access(there, os.W_OK):
+            raise RecordError("--results", str(results), f"{there} cannot be written", hint=hint)
+    return results
+
+
+def _of_videos(suite: Suite, samples: Sequence[Sample], order: Order) -> dict[str, Any]:
+    infos, hashes = [sample.info for sample in samples], sorted(sample.video_hash for sample in samples)
+    return {
+        "benchmark_version": suite.version, "prompt_set": order.name or None, "prompts": len(order.needed),
+        "samples_per_prompt": _one(order.needed.values()), "seeds": sorted({sample.seed for sample in samples if sample.seed is not None}),
+        "num_frames": _one(info.frames for info in infos), "fps": _one(round(info.fps, 3) for info in infos),
+        "resolution": _one((info.width, info.height) for info in infos),
+        "videos": hashlib.sha256("".join(hashes).encode()).hexdigest()[:16], "limit": order.limit,
+        "published_protocol": suite.protocol.model_dump(exclude_none=True),
+    }  # fmt: skip
+
+
+def _content(record: store.Record) -> tuple[Any, ...]:
+    """What makes a second record of one key worth writing."""
+    return record.scores, record.conditions, record.protocol.get("videos"), record.protocol.get(store.FILES_READ)
+
+
+def _scorer(slot: Slot) -> str:
+    return f"{slot.use.scorer}-{slot.config_hash}-{slot.weights_hash}"
+
+
+def _slot_protocol(slot: Slot, info: MetricInfo) -> dict[str, Any]:
+    config = slot.config.model_dump(mode="json")
+    conditions = {key: config[key] for key in CONFIG_CONDITIONS if key in config}
+    return {"scorer": _scorer(slot), "config": config, **conditions} | ({"norm": info.norm} if info.norm else {})
+
+
+def _one(values: Iterable[Any]) -> Any:
+    """The value all share, else all distinct ones, sorted."""
+    distinct = sorted(set(values))
+    return distinct[0] if len(distinct) == 1 else distinct
+
+
+def _json(value: Any) -> Any:
+    """As it comes back from a file: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+def _provenance(samples: Sequence[Sample]) -> dict[str, str]:
+    """Recipe and weights hash that all sidecars of `astro sample` agree on."""
+    found: dict[str, set[str]] = {"recipe_hash": set(), "weights_hash": set()}
+    for sample in samples:
+        facts = sidecar(sample)
+        for key, values in found.items():
+            values.add(str(facts.get(key) or UNKNOWN))
+    return {key: next(iter(values)) if len(values) == 1 else UNKNOWN for key, values in found.items()}
+
+
+def _environment(seed: int) -> dict[str, Any]:
+    """Commit, versions and device."""
+    from astro_cli.training.rundir import environment  # imports torch
+
+    torch = sys.modules["torch"]
+    here = environment("cuda" if torch.cuda.is_available() else "cpu", seed)
+    versions = {**here["versions"], **{package: _version(package) for package in PACKAGES}}
+    return {
+        "commit": here["commit"] or UNKNOWN, "dirty": bool(here["dirty"]),
+        "protocol": {"versions": versions, "device": here["device"], "threads": here["threads"], "python": here["python"]},
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,181 @@
+"""Evaluates a folder of videos under a suite: loads, plans, scores what is missing, files the records. Shows nothing; scores nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from astro_cli.config.errors import RecordError
+from eval import inputs
+from eval.scoring import pool
+from eval.inputs.check import differing
+from eval.inputs.entries import Finding
+from eval.inputs.requirements import Requirements, of_suite
+from eval.contract import Frame, Sample
+from eval.scoring.outcomes import Order, Outcome, applies, order_of, outcomes, within
+from eval.prompt_sets.catalog import prompt_set
+from eval.records.video_scores import SampleStore
+from eval.scoring.worker import Failure, plan
+from eval.scoring.scorers import Slot, slots
+from eval.scoring.record_writer import Filing, checked_arm, checked_results
+from eval.suites.suite import Suite, load_suite
+from eval.scoring.totals import totals
+from eval.video.decode import Backend, decoder_version, frames
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        seed: of the records; None keeps the videos of each seed that the folder states apart, a record per seed.
+        metrics: only these; empty: the whole suite, with its totals.
+        prompts: another prompt set than the suite's, or a list of one's own; "": the suite's.
+        limit: the first so many prompts; the records are marked and no table shows them.
+    """
+
+    suite: str
+    folder: Path
+    arm: str
+    results: Path = Path("results")
+    seed: int | None = 0
+    metrics: tuple[str, ...] = ()
+    prompts: str = ""
+    limit: int | None = None
+    jobs: int = 1
+    decoder: Backend = "auto"
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass
+class Found:
+    """What an evaluation found, for one seed."""
+
+    seed: int
+    outcomes: list[Outcome]
+    totals: list[Outcome]
+    written: list[str]
+
+
+@dataclass
+class Report:
+    """All of an evaluation.
+
+    Attributes:
+        not_run: scorer -> what it lacks.
+        scored: how many (video, scorer) pairs were scored now; failures are none.
+        reused: how many were scored before.
+    """
+
+    found: list[Found]
+    failures: list[Failure]
+    not_run: dict[str, list[str]]
+    order: Order
+    scored: int = 0
+    reused: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return not self.not_run and all(each.complete for found in self.found for each in (*found.outcomes, *found.totals))
+
+
+@dataclass
+class Progress:
+    """Whom to tell: `read` hears of files opened, `warn` of videos unlike the others or the suite's published run, `begin` how many videos there are
+    to score, `step` of each as it is done.
+    """
+
+    read: Callable[[int, int], None] = field(default=lambda done, total: None)
+    begin: Callable[[int], None] = field(default=lambda total: None)
+    step: Callable[[], None] = field(default=lambda: None)
+    warn: Callable[[Finding], None] = field(default=lambda finding: None)
+
+
+def evaluate(request: Request, progress: Progress) -> Report:
+    """Score what is not scored yet and file every metric that is complete.
+
+    Raises:
+        AstroError: nothing to score, a scorer asked for by name that is not ready, or records of the arm under another protocol.
+    """
+    checked_arm(request.arm)
+    checked_results(request.results)
+    suite = load_suite(request.suite)
+    wanted = slots(suite, request.overrides, request.metrics)
+    ready, not_run = _ready(wanted, named=bool(request.metrics))
+    decoder = decoder_version(request.decoder)
+    named = request.prompts or suite.prompts
+    prompts = prompt_set(named) if named else None
+    samples = inputs.load(request.folder, prompts, progress.read)
+    if not samples:
+        raise RecordError(request.folder, "", "no videos", hint="expected a folder of videos; `astro eval check` says more")
+    order = order_of(suite, samples, prompts, request.limit, 1 if request.seed is None else None)
+    needs = of_suite(suite, request.suite, prompts)
+    filings = _filings(request, suite, needs, samples, order, decoder)
+    for filing in filings:
+        filing.check(ready)
+    counted = [sample for filing in filings for sample in filing.samples]
+    if not counted:
+        what = f"none of the {len(samples)} videos is of this prompt set with an index that counts, from 0"
+        raise RecordError(request.folder, named or "prompts", what, hint="see `astro eval check`")
+    for finding in differing(counted, needs):
+        progress.warn(finding)
+    kept = SampleStore(request.results, request.suite)
+    kept.load(slot.name for slot in ready)
+    works = plan(counted, ready, kept, partial(applies, suite))
+    meant = sum(applies(suite, sample, slot) for sample in counted for slot in ready)
+    report = Report([], [], not_run, order, reused=meant - sum(len(work.slots) for work in works))
+    progress.begin(len(works))
+    for scored in pool.run(works, ready, partial(_frames, backend=request.decoder), decoder, request.jobs):
+        for name, line in scored.lines.items():
+            kept.add(name, line)
+        report.scored += len(scored.lines)
+        report.failures += scored.failures
+        progress.step()
+    report.found = [_file(filing, suite, ready, kept, whole=not request.metrics) for filing in filings]
+    return report
+
+
+def _ready(wanted: Sequence[Slot], *, named: bool) -> tuple[list[Slot], dict[str, list[str]]]:
+    """The slots that can run, and what the others lack.
+
+    Raises:
+        RecordError: none can run, or one that was asked for by name cannot.
+    """
+    lacks = {slot.name: list(slot.lacks) for slot in wanted if slot.lacks}
+    if lacks and (named or len(lacks) == len(wanted)):
+        name, texts = next(iter(lacks.items()))
+        more = f" (and {len(lacks) - 1} more scorers)" if len(lacks) > 1 else ""
+        raise RecordError("eval", name, f"not ready{more}: {texts[0]}", hint="`astro eval list` says what each metric needs")
+    return [slot for slot in wanted if slot.name not in lacks], lacks
+
+
+def _filings(request: Request, suite: Suite, needs: Requirements, samples: list[Sample], order: Order, decoder: str) -> list[Filing]:
+    """One per seed whose records are kept apart."""
+    groups: dict[int, list[Sample]] = {}
+    for sample in samples:
+        if request.seed is None and sample.seed is None:
+            what = "not stated, so --seed-from manifest cannot tell the videos apart"
+            raise RecordError(sample.path, "seed", what, hint="add it, or leave the option out")
+        seed = request.seed if request.seed is not None else sample.seed
+        assert seed is not None
+        group = groups.setdefault(seed, [])
+        if request.seed is None and any(other.prompt_id == sample.prompt_id for other in group):
+            what = f"{seed} is also that of another video of this prompt, and --seed-from manifest takes one of each"
+            raise RecordError(sample.path, "seed", what, hint="correct it, or leave the option out")
+        group.append(sample)
+    return [
+        Filing.of_videos(request.results, suite, needs, request.arm, seed, within(group, order), order, decoder)
+        for seed, group in sorted(groups.items())
+    ]
+
+
+def _file(filing: Filing, suite: Suite, ready: Sequence[Slot], kept: SampleStore, *, whole: bool) -> Found:
+    found = outcomes(suite, ready, filing.samples, filing.order, kept)
+    summed = totals(suite.totals, found) if whole and filing.order.limit is None else []
+    return Found(filing.seed, found, summed, filing.write(found, summed))
+
+
+def _frames(sample: Sample, backend: Backend) -> Iterator[tuple[int, Frame]]:
+    return frames(sample.path, backend)

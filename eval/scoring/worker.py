@@ -1,0 +1,151 @@
+"""Scores videos: decodes each once for all scorers that still lack it and shows them the frames. Keeps no score and averages nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from astro_cli.config.errors import AstroError
+from astro_cli.models.hashes import remembered
+from eval.contract import Frame, Sample, Score, ScoreError, Scorer, Towers, Watcher
+from eval.records.video_scores import Key, Line, SampleStore, prompt_hash
+from eval.scoring.scorers import Slot
+
+Frames = Callable[[Sample], Iterator[tuple[int, Frame]]]  # a video's frames in order
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video a scorer could not score, and why."""
+
+    video: str
+    scorer: str
+    what: str
+
+
+@dataclass
+class Scored:
+    """What came of one video: a line per scorer that scored it, a failure per scorer that could not."""
+
+    lines: dict[str, Line] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One video and the names of the scorers that lack it."""
+
+    sample: Sample
+    slots: tuple[str, ...]
+
+
+def line_key(sample: Sample, slot: Slot) -> Key:
+    """The key a line of this slot for this video has."""
+    return (sample.video_hash, prompt_hash(sample, contents(sample, slot)), slot.name, slot.config_hash, slot.weights_hash)
+
+
+def contents(sample: Sample, slot: Slot) -> tuple[str, ...]:
+    """Hashes of the files beside the video that the slot's scorer reads; a word that is none where one cannot be read, which is then not scored."""
+    try:
+        return tuple(map(remembered, slot.declaration.reads(sample)))
+    except (ScoreError, OSError):
+        return (UNREADABLE,)
+
+
+def plan(samples: Sequence[Sample], slots: Sequence[Slot], store: SampleStore, applies: Callable[[Sample, Slot], bool]) -> list[Work]:
+    """The videos that some scorer lacks, in order; of equal ones with equal prompts the first.
+
+    Args:
+        applies: whether a scorer is meant for a video.
+    """
+    works, planned = [], set[Key]()
+    for sample in samples:
+        keys = {slot.name: line_key(sample, slot) for slot in slots if applies(sample, slot)}
+        lacking = tuple(name for name, key in keys.items() if key not in planned and store.find(key) is None)
+        planned.update(keys.values())
+        if lacking:
+            works.append(Work(sample, lacking))
+    return works
+
+
+class Desk:
+    """Scorers built when first needed, towers shared between them. One per process."""
+
+    def __init__(self, slots: Sequence[Slot], frames: Frames, decoder: str) -> None:
+        self.slots, self.frames, self.decoder = {slot.name: slot for slot in slots}, frames, decoder
+        self.towers = Towers()
+        self._scorers: dict[str, Scorer] = {}
+
+    def scorer(self, name: str) -> Scorer:
+        if name not in self._scorers:
+            self._scorers[name] = self.slots[name].build(self.towers)
+        return self._scorers[name]
+
+    def score(self, work: Work) -> Scored:
+        """Show the video to its scorers. A scorer that fails leaves the others alone; a video that cannot be decoded fails them all."""
+        sample, scored, watchers = work.sample, Scored(), dict[str, Watcher]()
+        for name in work.slots:
+            try:
+                watchers[name] = self.scorer(name).watch(sample)
+            except ScoreError as error:
+                scored.failures.append(_failure(sample, name, error))
+        try:
+            self._show(sample, watchers, scored)
+        except AstroError as error:
+            scored.failures += [_failure(sample, name, error) for name in watchers]
+            return scored
+        for name, watcher in watchers.items():
+            try:
+                scored.lines[name] = self._line(sample, self.slots[name], watcher.scores())
+            except ScoreError as error:
+                scored.failures.append(_failure(sample, name, error))
+        return scored
+
+    def _show(self, sample: Sample, watchers: dict[str, Watcher], scored: Scored) -> None:
+        """Every frame to every watcher that wants frames; one that cannot go on is dropped."""
+        eager = {name: watcher for name, watcher in watchers.items() if self.slots[name].declaration.sees}
+        count = 0
+        for index, frame_HWC in self.frames(sample) if eager else ():
+            count += 1
+            for name, watcher in list(eager.items()):
+                try:
+                    watcher.see(index, frame_HWC)
+                except ScoreError as error:
+                    scored.failures.append(_failure(sample, name, error))
+                    del eager[name], watchers[name]
+        if eager and count != sample.info.frames:
+            raise ScoreError(sample.path, "frames", f"{count} decoded, {sample.info.frames} announced")
+
+    def _line(self, sample: Sample, slot: Slot, scores: Mapping[str, Score]) -> Line:
+        expected = [info.id for info in slot.declaration.metrics]
+        assert sorted(scores) == sorted(expected), f"{slot.name} declares {expected} and scores {sorted(scores)}"
+        for metric, score in scores.items():
+            if score.value is not None and not math.isfinite(score.value):
+                raise ScoreError(sample.path, metric, f"found {score.value}, scores are finite")
+        video_hash, prompt, scorer, config, weights = line_key(sample, slot)
+        return Line(
+            video=sample.path.name, video_hash=video_hash, prompt_id=sample.prompt_id, prompt_hash=prompt, seed=sample.seed,
+            scorer=scorer, config_hash=config, weights_hash=weights, decoder=self.decoder,
+            scores={metric: None if score.value is None else float(score.value) for metric, score in scores.items()},
+            details=_plain({metric: dict(score.details) for metric, score in scores.items() if score.details}, sample),
+        )  # fmt: skip
+
+
+def _failure(sample: Sample, name: str, error: AstroError) -> Failure:
+    return Failure(sample.path.name, name, ": ".join(part for part in (error.key, error.what) if part))
+
+
+def _plain(details: dict[str, Any], sample: Sample) -> dict[str, Any]:
+    """Details as JSON.
+
+    Raises:
+        ScoreError: a number in them is not finite.
+    """
+    try:
+        return json.loads(json.dumps(details, allow_nan=False, default=lambda value: value.tolist()))  # arrays and their scalars
+    except ValueError as error:
+        raise ScoreError(sample.path, "details", str(error)) from error

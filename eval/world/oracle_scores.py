@@ -1,0 +1,63 @@
+"""VQ, MQ and TA of clips by the oracle of the embedded world, and the noise of paired comparisons. Owns no prompt set and generates nothing.
+
+VQ, MQ and TA are the oracle's, over all frames; the training rewards of the same names are other formulas (best 30 % of frames, no oracle), so
+what RL gains by exploiting a reward does not count here.
+Dimensions: B clip, T frame, C colour, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from astro_cli.core.rng import stream_seed
+from astro_cli.shapes.grammar import Scene
+from astro_cli.shapes.oracle import ATTRIBUTES, QUALITIES, Measurement, agreement, measure
+from eval.world.suites import Scores
+
+LIVELY = 0.25  # dynamics of a slow object in nine frames: enough motion for full marks
+STILL_FLOOR = 0.5  # share of the motion score a picture that does not move can reach
+HEADLINE = ("vq", "mq", "ta")
+METRICS = (*HEADLINE, *ATTRIBUTES, *QUALITIES)  # of `score_clips`
+
+
+def visual_quality(m: Measurement) -> torch.Tensor:
+    """VQ (B,): a visible object, crisp and without noise, on average over all frames."""
+    return m.presence * (m.sharpness + m.cleanliness) / 2
+
+
+def motion_quality(m: Measurement) -> torch.Tensor:
+    """MQ (B,): steady, flicker-free motion of one and the same object; a picture that does not move gets half."""
+    steady = m.presence * (m.smoothness + m.flicker + m.identity) / 3
+    lively = (m.dynamics / LIVELY).clamp(max=1)
+    return steady * (STILL_FLOOR + (1 - STILL_FLOOR) * lively)
+
+
+def text_alignment(agreed: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """TA (B,): share of the stated attributes that the clip shows."""
+    return torch.stack([agreed[name] for name in ATTRIBUTES]).nanmean(0)
+
+
+def score_clips(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]:
+    """All of `METRICS` per clip, (B,) each, NaN where one does not apply."""
+    measured = measure(frames_BTCHW)
+    agreed = agreement(measured, scenes)
+    scores = {"vq": visual_quality(measured), "mq": motion_quality(measured), "ta": text_alignment(agreed)}
+    return scores | agreed | {name: getattr(measured, name) for name in QUALITIES}
+
+
+def join_batches(parts: Sequence[Mapping[str, torch.Tensor]]) -> Scores:
+    """Scores of batches in order, as lists, with None for NaN."""
+    joined = {key: torch.cat([part[key] for part in parts]).tolist() for key in parts[0]}
+    return {key: [None if value != value else float(value) for value in values] for key, values in joined.items()}
+
+
+def noise_seeds(seed: int, count: int) -> list[int]:
+    """Noise of the paired comparison: the same for every arm at the same seed."""
+    return [stream_seed("shapes-benchmark-noise", seed, index) for index in range(count)]
+
+
+def prompt_set_hash(prompts: list[str]) -> str:
+    return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]

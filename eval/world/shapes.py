@@ -1,0 +1,65 @@
+"""The benchmark of the embedded world: held-out prompts and clips of the trained length, scored by the oracle. Owns the protocol, not the store."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from astro_cli.core.rng import stream
+from astro_cli.shapes.grammar import caption, parse, random_scene
+from eval.world.suites import Scores
+from astro_cli.generate.arm import Arm
+from eval.world import oracle_scores
+from eval.world.oracle_scores import join_batches, noise_seeds, score_clips
+
+NAME = "shapes"
+VERSION = 1
+METRICS = oracle_scores.METRICS
+BATCH = 64  # clips generated at once
+THROUGHPUT_RUNS = 100
+
+
+def prompt_set(count: int) -> list[str]:
+    """The first `count` prompts of the held-out set: complete one-object captions, from a stream training never draws from."""
+    return [caption(random_scene(stream("shapes-benchmark", VERSION, index))) for index in range(count)]
+
+
+def num_frames(arm: Arm) -> int:
+    return arm.card["video"]["frames"]
+
+
+def protocol(arm: Arm) -> dict[str, Any]:
+    return {}
+
+
+def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, int], None]) -> Scores:
+    """Generate every prompt once and score it. Returns per metric one score per prompt (None: does not apply)."""
+    seeds, parts = noise_seeds(seed, len(prompts)), []
+    for start in range(0, len(prompts), BATCH):
+        rows = slice(start, start + BATCH)
+        clips = arm.backbone.decode(arm.generate(prompts[rows], seeds[rows], num_frames(arm)))
+        parts.append(score_clips(clips, [parse(prompt) for prompt in prompts[rows]]))
+        progress(min(start + BATCH, len(prompts)), len(prompts))
+    return join_batches(parts)
+
+
+def throughput(arms: list[Arm]) -> list[list[float]]:
+    """Frames per second of single-video generation, codec included: per arm one value per run, after a warm-up run.
+
+    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them alike; and they take turns in one
+    network per size, into which their weights are copied, and with one codec: where weights lie in memory alone changes the rate of a CPU by 2 %.
+    """
+    shells = {arm.network.config: copy.deepcopy(arm.network) for arm in arms}
+    codecs = {arm.card["codec"]: arm.backbone for arm in arms}
+    rates: list[list[float]] = [[] for _ in arms]
+    for run in range(THROUGHPUT_RUNS + 1):
+        for arm, found in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
+            shell, frames = shells[arm.network.config], num_frames(arm)
+            shell.load_state_dict(arm.network.state_dict())
+            timed, began = replace(arm, network=shell, backbone=codecs[arm.card["codec"]]), time.perf_counter()
+            timed.backbone.decode(timed.generate(prompt_set(1), [run], frames))
+            found.append(frames / (time.perf_counter() - began))
+    return [found[1:] for found in rates]

@@ -1,0 +1,118 @@
+"""The multi-prompt benchmark of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own. Owns the protocol only.
+
+60 s are 480 frames at the world's 8 fps. A prompt is asked for every 80 frames and takes over at the next block: at 81, 162, 240, 321 and 402, which
+are the bounds of the segments. Every arm switches alike, as LongLive does: the visible past is recomputed under the new prompt, the sink is kept.
+A story is one object before one background; from prompt to prompt it changes one or two of size, colour, shape and motion. Noise is that of `shapes`.
+Source: Astrolabe (arXiv 2603.17051) section 4.4, Table 3; LongLive (arXiv 2509.22622) section 3.1 for the switch.
+
+**Deviations**: all but the text score are means over the six segments, since over the whole video the oracle would count the changes that the prompts
+ask for as faults; what happens at a switch counts in the segment that begins there. Stories of the grammar instead of written scripts, 32 of them
+instead of 100. Students trained on short clips stream as in `shapes_long`.
+Dimensions: B video, K segment, T frame, C colour, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from astro_cli.core.rng import stream
+from astro_cli.rollout.switching import SwitchRule
+from astro_cli.shapes.grammar import Scene, caption, parse, random_scene
+from eval.world.suites import Progress, Scores
+from astro_cli.generate.arm import Arm
+from eval.world import oracle_scores
+from eval.world.oracle_scores import join_batches, noise_seeds, score_clips
+from eval.world.streams import cache_protocol, decoded_blocks, done_of, frames_of, turning_points
+
+NAME = "shapes-multi"
+VERSION = 1
+SEGMENTS = 6
+SECONDS = 10  # of a segment
+BATCH = 32  # videos generated at once
+BETWEEN = " | "  # between the prompts of a script, which is an entry of the prompt set
+CHANGING = ("size", "color", "shape", "motion")
+MOST_CHANGES = 2
+RULE = SwitchRule(recache="bidirectional", renew_sink=False)
+METRICS = (*oracle_scores.METRICS, *(f"ta_segment_{place}" for place in range(1, SEGMENTS + 1)))
+
+
+def prompt_set(count: int) -> list[str]:
+    """The first `count` scripts of the held-out set, six prompts each, from a stream of their own."""
+    return [BETWEEN.join(caption(scene) for scene in story(stream("shapes-multi-benchmark", VERSION, index))) for index in range(count)]
+
+
+def story(rng: torch.Generator) -> list[Scene]:
+    """Six complete scenes of one object; consecutive ones differ in one or two of its size, colour, shape and motion, never in the background."""
+    scenes = [random_scene(rng)]
+    while len(scenes) < SEGMENTS:
+        count = 1 + int(torch.randint(MOST_CHANGES, (), generator=rng))
+        chosen = torch.randperm(len(CHANGING), generator=rng)[:count].tolist()
+        scenes.append(_changed(scenes[-1], [CHANGING[index] for index in chosen], rng))
+    return scenes
+
+
+def _changed(scene: Scene, names: list[str], rng: torch.Generator) -> Scene:
+    """The scene with other values of these attributes of its object, drawn as `random_scene` draws them."""
+    spec = scene.objects[0]
+    for name in names:
+        value = getattr(spec, name)
+        while value == getattr(spec, name):
+            value = getattr(random_scene(rng).objects[0], name)
+        spec = dataclasses.replace(spec, **{name: value})
+    return dataclasses.replace(scene, objects=(spec,))
+
+
+def num_frames(arm: Arm) -> int:
+    return frames_of(arm, SEGMENTS * SECONDS)
+
+
+def segment_starts(arm: Arm) -> list[int]:
+    """The first frame of every segment."""
+    return [0, *turning_points(arm, [SECONDS * place for place in range(1, SEGMENTS)], num_frames(arm))]
+
+
+def protocol(arm: Arm) -> dict[str, Any]:
+    cache, starts = cache_protocol(arm, num_frames(arm)), segment_starts(arm)
+    return {"seconds": SEGMENTS * SECONDS, "segments": starts, "switch": RULE.model_dump(), "cache": cache}
+
+
+def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Scores:
+    """Stream every script once and score its segments. Returns per metric one score per script (None: does not apply).
+
+    Raises:
+        CheckpointError: a multi-step teacher.
+    """
+    seeds, frames, parts = noise_seeds(seed, len(prompts)), num_frames(arm), []
+    for start in range(0, len(prompts), BATCH):
+        rows = range(start, min(start + BATCH, len(prompts)))
+        scripts = [prompt.split(BETWEEN) for prompt in prompts[start : rows.stop]]
+        scored = []
+        for place, (clip_BTCHW, end) in enumerate(segments(arm, scripts, seeds[start : rows.stop])):
+            scored.append(score_clips(clip_BTCHW, [parse(script[place]) for script in scripts]))
+            progress(done_of(rows, end, frames), len(prompts))
+        parts.append(joined(scored))
+        progress(rows.stop, len(prompts))
+    return join_batches(parts)
+
+
+def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[tuple[torch.Tensor, int]]:
+    """The decoded frames (B, T, C, H, W) of each segment in turn, and the frame it ends before; no more than one segment is held."""
+    starts = segment_starts(arm)
+    switches = [(frame, [script[place] for script in scripts]) for place, frame in enumerate(starts) if place]
+    ends, held, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0
+    for block_BTCHW in decoded_blocks(arm, [script[0] for script in scripts], seeds, ends[-1], switches, RULE):
+        held.append(block_BTCHW)
+        made += block_BTCHW.shape[1]
+        if made == ends[0]:
+            yield torch.cat(held, 1), ends.pop(0)
+            held.clear()
+
+
+def joined(scored: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """All of `METRICS` per video, (B,) each: means over the segments, and each segment's text score."""
+    means = {key: torch.stack([segment[key] for segment in scored]).nanmean(0) for key in scored[0]}
+    return means | {f"ta_segment_{place}": segment["ta"] for place, segment in enumerate(scored, start=1)}

@@ -1,0 +1,84 @@
+"""Long videos of the embedded world as decoded blocks, with prompt switches: the generation that the long benchmarks share. Scores nothing.
+
+Dimensions: B video, T frame, C colour, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
+from astro_cli.generate.arm import Arm
+
+MAX_SHARE = 0.999  # progress of a batch whose videos are made but not scored
+
+
+def frames_of(arm: Arm, seconds: float) -> int:
+    """Frames of a video of that many seconds of the embedded world: seconds x fps, rounded up to whole blocks.
+
+    A latent frame of the embedded world is a frame.
+    """
+    block = arm.card["video"]["block"]
+    return math.ceil(seconds * arm.card["video"]["fps"] / block) * block
+
+
+def turning_points(arm: Arm, seconds: Sequence[float], frames: int) -> list[int]:
+    """The frames at which prompts asked for at these seconds take over: starts of blocks, since a switch acts at the next block."""
+    starts = block_starts(frames, arm.card["video"]["block"])
+    return [next(start for start in starts if start >= round(second * arm.card["video"]["fps"])) for second in seconds]
+
+
+def cache_protocol(arm: Arm, frames: int) -> dict[str, Any]:
+    """The cache videos of that length are streamed with: window, sink, position rule and sink policy."""
+    return dataclasses.asdict(arm.stream_spec(frames).cache)
+
+
+@torch.no_grad()
+def decoded_blocks(
+    arm: Arm, prompts: list[str], seeds: list[int], frames: int, switches: Sequence[tuple[int, list[str]]] = (), rule: SwitchRule | None = None
+) -> Iterator[torch.Tensor]:
+    """Blocks (B, block, C, H, W) of videos in [0, 1], decoded as they are made.
+
+    Args:
+        switches: (frame, prompts of all videos) in order.
+        rule: what a switch does to the cached past; default that of `Streamer.switch`.
+
+    Raises:
+        CheckpointError: a multi-step teacher, which makes whole clips.
+    """
+    if not arm.streams:
+        what = f"found {arm.card['sampling']!r}, long videos are streamed by a few-step student"
+        raise CheckpointError(arm.path, "sampling", what, hint="evaluate the teacher on `shapes`")
+    schedule = SwitchSchedule(switches, frames, arm.card["video"]["block"])
+    streamer, decoder = arm.streamer(prompts, seeds, frames), arm.backbone.decoder()
+    while streamer.frame < frames:
+        turned = schedule.due(streamer.frame)
+        if turned is not None:
+            streamer.switch(arm.text(turned), rule)
+        yield decoder.decode(streamer.next_block()).cpu()
+
+
+@torch.no_grad()
+def kv_memory_growth(arm: Arm, prompt: str, frames: int) -> float:
+    """Bytes of keys and values that a video of that many frames holds at its end, over those of a video of three blocks more than the window."""
+    block = arm.card["video"]["block"]
+    window = arm.stream_spec(frames).cache.window
+    shortest = frames if window is None else min(frames, (window // block + 3) * block)
+    held = []
+    for length in (shortest, frames):
+        streamer = arm.streamer([prompt], [0], length)
+        while streamer.frame < length:
+            streamer.next_block()
+        held.append(streamer.cache.bytes + streamer.cache.sink_bytes)
+    return held[1] / held[0]
+
+
+def done_of(rows: range, frame: int, frames: int) -> int:
+    """Prompts that count as done, for a progress bar, when the videos of these rows have `frame` of their `frames` frames."""
+    return rows.start + int(MAX_SHARE * len(rows) * frame / frames)

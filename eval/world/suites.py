@@ -1,0 +1,93 @@
+"""The benchmarks of the embedded world that score arms (weights), by name; `eval/world/` owns the protocols. Free of torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from astro_cli.config.errors import RecordError, did_you_mean
+
+if TYPE_CHECKING:
+    from astro_cli.generate.arm import Arm
+
+Progress = Callable[[int, int], None]  # prompts done, prompts in all
+Scores = dict[str, list[float | None]]  # per metric one score per prompt; None: does not apply
+ATTRIBUTES_SHOWN = ("color", "shape", "size", "motion", "speed", "background", "texture")
+
+
+class Benchmark(Protocol):
+    """What a module of `eval/world/` that scores arms has."""
+
+    NAME: str
+    VERSION: int
+    METRICS: tuple[str, ...]  # of a complete evaluation
+
+    def prompt_set(self, count: int) -> list[str]:
+        """The first `count` entries of the held-out set, a line of text each."""
+        ...
+
+    def num_frames(self, arm: Arm) -> int:
+        """Frames of a video of this arm."""
+        ...
+
+    def protocol(self, arm: Arm) -> dict[str, Any]:
+        """What a record's protocol says beside the fields all benchmarks have."""
+        ...
+
+    def evaluate(self, arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Scores:
+        """Generate a video per entry of the prompt set with the noise of `seed`, and score it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArmSuite:
+    """A benchmark of arms as the command line shows it.
+
+    Attributes:
+        prompts: entries of the prompt set that are scored where no number is asked for.
+        shown: metrics printed after an evaluation, in order.
+        timed: whether the throughput of the arms is measured too.
+    """
+
+    name: str
+    title: str
+    module: str
+    prompts: int
+    shown: tuple[str, ...]
+    timed: bool = False
+
+    def benchmark(self) -> Benchmark:
+        """The benchmark's module; imports torch."""
+        return cast(Benchmark, importlib.import_module(self.module))
+
+
+ARM_SUITES: dict[str, ArmSuite] = {
+    suite.name: suite
+    for suite in (
+        ArmSuite(
+            "shapes", "Clips of the trained length, one prompt each", "eval.world.shapes", 256,
+            ("vq", "mq", "ta", *ATTRIBUTES_SHOWN, "throughput"), timed=True,
+        ),
+        ArmSuite(
+            "shapes-long", "Videos of 30 s, one prompt each", "eval.world.shapes_long", 64,
+            ("vq", "mq", "ta", *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last"))),
+        ),
+        ArmSuite(
+            "shapes-multi", "Videos of 60 s, six prompts of 10 s in turn", "eval.world.shapes_multi", 32,
+            ("vq", "mq", "ta", "identity", *(f"ta_segment_{place}" for place in range(1, 7))),
+        ),
+    )
+}  # fmt: skip
+
+
+def arm_suite(name: str) -> ArmSuite:
+    """A suite by its name.
+
+    Raises:
+        RecordError: no such suite, with the nearest name.
+    """
+    if name not in ARM_SUITES:
+        raise RecordError("eval", name, "unknown benchmark", hint=did_you_mean(name, ARM_SUITES))
+    return ARM_SUITES[name]
