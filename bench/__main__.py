@@ -12,12 +12,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from astro_cli.generate.arm import load_arm
 from astro_cli.recipe import load_recipe
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.trainer import Trainer
-from bench import scoring as bench_eval, rl as bench_rl, stream as bench_stream
-from astro_cli.generate.arm import load_arm
+from bench import rl as bench_rl
+from bench import scoring as bench_eval
+from bench import stream as bench_stream
 
 LONG_FRAMES = 480  # 60 s of the embedded world
 LOOPS = {

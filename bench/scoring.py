@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE
-from eval.scoring import pool
 from astro_cli.generate.media import write_mp4
-from eval.metrics import catalog
+from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Frame, Sample
+from eval.metrics import catalog
 from eval.records.video_scores import SampleStore
-from eval.scoring.worker import Desk, Work
+from eval.scoring import pool
 from eval.scoring.scorers import Slot, slots
+from eval.scoring.worker import Desk, Work
 from eval.suites.suite import Suite, Use
 from eval.video.decode import frames, probe
 

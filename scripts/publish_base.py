@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from astro_cli.generate.arm import load_arm
 from astro_cli.models import hashes, weights
 from astro_cli.shapes.grammar import complete_scene, random_scene
-from astro_cli.generate.arm import load_arm
 from eval.world import shapes
 from eval.world.run import evaluate_arm
 

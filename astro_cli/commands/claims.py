@@ -25,8 +25,8 @@ def claims(
     Example: astro claims astrolabe --results results/astrolabe
     """
     from eval.papers.claims import list_papers, load_claims
-    from eval.renderers.claims import RENDERERS
     from eval.papers.verdicts import evaluate
+    from eval.renderers.claims import RENDERERS
 
     if format not in RENDERERS:
         raise RecordError("--format", format, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(format, RENDERERS))

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.parity import parity
-from astro_cli.models.zoo.places import checkpoints_folder
 from astro_cli.rewards import scorer_places
+from astro_cli.zoo.places import checkpoints_folder
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's memory limit, which the machine's total does not show
 GIB = 2**30

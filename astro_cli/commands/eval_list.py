@@ -10,8 +10,8 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.recipe import JsonOption
-from eval.world.suites import ARM_SUITES
 from eval.suites.suite import list_suites, load_suite
+from eval.world.suites import ARM_SUITES
 
 if TYPE_CHECKING:
     from eval.contract import Declaration, MetricInfo

@@ -18,8 +18,8 @@ from astro_cli.commands.eval_ingest import ingest
 from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
 from astro_cli.config.errors import RecordError, did_you_mean
-from eval.world.suites import ARM_SUITES, arm_suite
 from eval.suites.suite import list_suites
+from eval.world.suites import ARM_SUITES, arm_suite
 
 DEFAULT_SUITE = "shapes"
 Timing = Literal["once", "again", "none"]

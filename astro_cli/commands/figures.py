@@ -1,4 +1,4 @@
-"""`astro figures`: a paper's figures from the runs and records that are there. Trains and scores nothing; draws through `eval.report.paper_figures`."""
+"""`astro figures`: a paper's figures from the runs and records that are there. Draws through `eval.report.paper_figures`."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ class GridRun:
 
     def _work(self, job: Job) -> str:
         """Train if need be, record what training measured, evaluate what is not recorded; returns what went wrong, or nothing."""
-        from eval.world.run import is_recorded
         from eval.report.training_records import record_training
+        from eval.world.run import is_recorded
 
         if job.recipe is not None:
             if job.state != "finished" and (why := self._call(job, "train", self._training(job))):

@@ -14,8 +14,8 @@ from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eval.report.clips import Take
     from eval.records.store import Backbone
+    from eval.report.clips import Take
 
 CLIPS = 6  # prompts shown
 MEGABYTE = 1e6

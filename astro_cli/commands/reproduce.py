@@ -86,9 +86,9 @@ def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
 def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, console: Console) -> Path:
     """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures, page."""
     from eval.papers.ablation import load_grid, merge, plan
-    from eval.world.suites import ARM_SUITES
     from eval.report.paper_figures import pictures
     from eval.report.study import study_records, write_study
+    from eval.world.suites import ARM_SUITES
 
     runs = folder / "runs"
     planned = merge([plan(load_grid(name), seeds, runs, [], None) for name in study.grids])

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.generate import plan as sample_input
 from astro_cli.config.errors import StreamError
+from astro_cli.generate import plan as sample_input
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
@@ -114,8 +114,8 @@ def _load(
 ) -> Arm:  # fmt: skip
     import torch
 
-    from astro_cli.training.build import pick_device
     from astro_cli.generate.arm import load_arm
+    from astro_cli.training.build import pick_device
 
     where = pick_device(device.value)
     name = weights or (DEFAULT_WEIGHTS if recipe is None and wan is None else None)

@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.commands.interactive import QUIT, TypedPrompts
 from astro_cli.commands.preview import TerminalPreview, write_preview
-from astro_cli.generate.plan import Length, Video, batches, name_of
-from astro_cli.generate.stream import Schedule, Script, enlarged, stream_batch
 from astro_cli.config.errors import EXIT_RUN, StreamError
-from astro_cli.rollout.switching import SwitchRule
 from astro_cli.generate.arm import Arm
 from astro_cli.generate.media import mp4_encoder
+from astro_cli.generate.plan import Length, Video, batches, name_of
+from astro_cli.generate.stream import Schedule, Script, enlarged, stream_batch
+from astro_cli.rollout.switching import SwitchRule
 
 NAMED = 60  # characters of a prompt beside the bar
 

@@ -43,9 +43,9 @@ def table(
 
 def print_tables(names: list[str], format: str, backbone: str, results: Path) -> None:
     """Print the tables the names stand for; one id alone is one table, not a list."""
+    from eval.papers.published import select
     from eval.records.comparable import check_backbone
     from eval.renderers.joined import join
-    from eval.papers.published import select
     from eval.renderers.render import check_format, render, render_many
 
     check_format(format)
@@ -57,8 +57,8 @@ def print_tables(names: list[str], format: str, backbone: str, results: Path) ->
 
 def print_checks(ids: list[str], format: str) -> None:
     """Print the checks of these tables; exit 4 where a number neither adds up nor has an erratum."""
-    from eval.renderers.checks import RENDERERS, summary
     from eval.papers.verify import verify as recompute
+    from eval.renderers.checks import RENDERERS, summary
 
     if format not in RENDERERS:
         what = f"unknown format with --verify, allowed: {', '.join(RENDERERS)}"

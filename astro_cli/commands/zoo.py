@@ -11,8 +11,8 @@ import typer
 
 from astro_cli.commands.recipe import JsonOption, echo_aligned
 from astro_cli.config.errors import EXIT_RUN
-from astro_cli.models.zoo.entries import ENTRIES, Entry
-from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_folder, imported, locate, released, target
+from astro_cli.zoo.entries import ENTRIES, Entry
+from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_folder, imported, locate, released, target
 
 IMPORTED, HERE, MISSING = "imported", "here", "missing"
 
@@ -65,7 +65,7 @@ def import_(
     Example: astro zoo import self_forcing --dtype bf16
     """
     from astro_cli.commands.progress import RunProgress
-    from astro_cli.models.zoo.importing import import_checkpoint
+    from astro_cli.models.importing import import_checkpoint
 
     with RunProgress() as progress:
         folder, new = import_checkpoint(source, to, lora=lora, dtype=dtype.value if dtype else None, ema=ema, report=progress.work)
@@ -84,7 +84,7 @@ def verify(source: SourceArgument, json_: JsonOption = False) -> None:
     Example: astro zoo verify self_forcing
     """
     from astro_cli.commands.progress import RunProgress
-    from astro_cli.models.zoo.verify import problems
+    from astro_cli.models.verify import problems
 
     path = locate(source)
     with RunProgress() as progress:

@@ -17,6 +17,7 @@ from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import CheckpointError
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import sample_noise
+from astro_cli.generate import card as cards
 from astro_cli.models import hashes, lora_files, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
@@ -24,7 +25,6 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.sampling.ode import euler, guided, sigma_grid
-from astro_cli.generate import card as cards
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from astro_cli.models.wan import keys, sizes
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.models.weights import check_state
-from astro_cli.models.zoo.entries import of_path
-from astro_cli.models.zoo.places import locate
+from astro_cli.zoo.entries import of_path
+from astro_cli.zoo.places import locate
 
 STEM = "diffusion_pytorch_model"  # diffusers' and Wan's own name of a transformer's weights
 STUDENT = "student.safetensors"  # a finished run's, with its card beside it

@@ -20,7 +20,7 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.models import nesting, weights
 from astro_cli.models.tensor_files import PICKLES, SUFFIXES, LazyState, LazyTensor, header, open_file, some
 from astro_cli.models.wan import keys
-from astro_cli.models.zoo.places import locate
+from astro_cli.zoo.places import locate
 
 PREFIXES = ("base_model.model.", "transformer.", *keys.PREFIXES)
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")

@@ -9,8 +9,8 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.umt5 import TextEncoder, load_text_encoder
 from astro_cli.models.vae import CELL, PICTURES, StreamDecoder, WanVAE, load_vae
-from astro_cli.models.zoo.entries import BY_NAME
-from astro_cli.models.zoo.places import checkpoints_folder, locate, released
+from astro_cli.zoo.entries import BY_NAME
+from astro_cli.zoo.places import checkpoints_folder, locate, released
 
 FPS = 16.0
 RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # all have the same text encoder and VAE

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,16 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from astro_cli.config.errors import CheckpointError, did_you_mean
+from astro_cli.models.wan.sizes import Shaped
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
 MODEL_HINT = "does the recipe's [model] match?"
-
-
-class Shaped(Protocol):
-    """A tensor, or what will be read as one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 def packaged() -> list[str]:

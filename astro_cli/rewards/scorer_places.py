@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from astro_cli.models.zoo.places import checkpoints_folder
+from astro_cli.zoo.places import checkpoints_folder
 
 HPSV3, HPSV3_BASE = "HPSv3/HPSv3.safetensors", "Qwen2-VL-7B-Instruct"
 VIDEOALIGN, VIDEOALIGN_BASE = "VideoReward", "Qwen2-VL-2B-Instruct"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.contract import Sample
 from eval.inputs.coverage import coverage, published, repeated, same_bytes
 from eval.inputs.entries import Entry, Finding, Listing
 from eval.inputs.requirements import Requirements
 from eval.inputs.samples import Progress, broken, list_folder, open_all
 from eval.inputs.uniform import cut_short, late_segments, lengths, uniform, without_switches
-from eval.contract import Sample
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from pydantic import Field, JsonValue, StrictInt, ValidationError, model_validat
 
 from astro_cli.config.base import Config
 from astro_cli.config.problems import first_problem
-from eval.inputs.entries import Entry, Finding, Listing, Turn, about
 from astro_cli.generate.media import written_whole
 from eval.contract import Sample, Segment
+from eval.inputs.entries import Entry, Finding, Listing, Turn, about
 from eval.prompt_sets import Prompt, PromptSet, text_id
 
 MANIFEST = "manifest.jsonl"

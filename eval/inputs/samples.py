@@ -9,11 +9,11 @@ from pathlib import Path
 
 from astro_cli.config.errors import AstroError
 from astro_cli.models.hashes import sha256
+from eval.contract import Sample, VideoInfo
 from eval.inputs.entries import Finding, InputError, Listing, about
 from eval.inputs.manifest import MANIFEST, list_manifest
 from eval.inputs.names import list_names, split_name
 from eval.inputs.sidecars import has_sidecars, list_sidecars
-from eval.contract import Sample, VideoInfo
 from eval.prompt_sets import PromptSet
 from eval.video.decode import SUFFIXES, VideoError, count_frames, probe
 

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from eval.contract import VideoInfo
 from eval.inputs.entries import Entry, Finding, about
 from eval.inputs.requirements import Requirements
-from eval.contract import VideoInfo
 
 FPS_DIGITS = 3  # 30000/1001 as written by two programs
 PUBLISHED = " are the suite's published numbers; others are scored too, and their records say so"

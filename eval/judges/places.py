@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models.zoo.places import checkpoints_folder
+from astro_cli.zoo.places import checkpoints_folder
 
 URL_VARIABLE, KEY_VARIABLE, MODEL_VARIABLE = "ASTRO_JUDGE_URL", "ASTRO_JUDGE_KEY", "ASTRO_JUDGE_MODEL"
 JUDGE = "Qwen3-VL-235B-A22B-Instruct"  # Reward Forcing's

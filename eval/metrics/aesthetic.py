@@ -13,9 +13,9 @@ import numpy as np
 
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, Sample, Score, Towers
-from eval.watchers.watching import Batches
 from eval.networks.clip_names import clip_need, file_names
 from eval.networks.places import need, require
+from eval.watchers.watching import Batches
 
 if TYPE_CHECKING:
     from torch import nn

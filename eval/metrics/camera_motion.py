@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eval.contract import Sample, Score, ScoreError, Towers
-from eval.watchers.watching import Chosen
 from eval.vbench.camera import GRID, PHRASES, asked_type, camera_types
 from eval.vbench.dimension import DimensionConfig, at_least, declare
 from eval.vbench.places import cotracker_checkout, cotracker_code, found, need, need_cotracker, path_of
+from eval.watchers.watching import Chosen
 
 if TYPE_CHECKING:
     from eval.networks.cotracker import GridTracker

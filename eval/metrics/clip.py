@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.watchers.encoding import Encoded
 from eval.contract import Declaration, MetricInfo, Sample, Score, Towers
-from eval.watchers.segments import frames_of, parts
 from eval.networks.clip_names import clip_need, file_names
 from eval.networks.places import require
+from eval.watchers.encoding import Encoded
+from eval.watchers.segments import frames_of, parts
 
 if TYPE_CHECKING:
     from eval.networks.clip import ClipTower

@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.metrics import imaging_quality as inner
 from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Scorer, Towers, Watcher
+from eval.metrics import imaging_quality as inner
 from eval.vbench.long import Span, cut
 
 NAME = "drift"

@@ -8,10 +8,11 @@ from typing import Literal
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.watchers.flow import FlowScorer, flow_metrics, references_of
 from eval.contract import Declaration, Towers
 from eval.networks.places import need, require
 from eval.networks.raft_names import RAFT_FILES
+from eval.watchers.flow import FlowScorer, flow_metrics
+from eval.watchers.flow_label import references_of
 
 NAME = "flow"
 

@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.watchers.flow import FlowScorer, flow_metrics, references_of
 from eval.contract import Declaration, Frame, Towers, package
+from eval.watchers.flow import FlowScorer, flow_metrics
+from eval.watchers.flow_label import references_of
 
 NAME = "flow_dis"
 

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
+from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
 from eval.judges import places
 from eval.judges.frames import Shown, prompt_of, shown
-from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
 from eval.watchers.watching import Chosen
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
+from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
 from eval.judges import places, rubric
 from eval.judges.frames import Shown, prompt_of, shown
-from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
 from eval.watchers.watching import Chosen
 
 NAME = "qwen_judge"

@@ -14,13 +14,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
-from eval.watchers.encoding import Encoded
 from eval.contract import Declaration, MetricInfo, Sample, Score, ScoreError, Segment, Towers, Watcher
-from eval.watchers.segments import parts
 from eval.networks.clip_names import file_names
 from eval.networks.places import require
-from eval.watchers.trajectories import measure, project
 from eval.video.sampling import between, every
+from eval.watchers.encoding import Encoded
+from eval.watchers.segments import parts
+from eval.watchers.trajectories import measure, project
 
 NAME = "trajectory"
 CLIP = "ViT-L-14"

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, Sample, Score, ScoreError, Towers
-from eval.watchers.watching import Chosen
 from eval.networks.places import need, require
 from eval.video.sampling import strided
+from eval.watchers.watching import Chosen
 
 if TYPE_CHECKING:
     from eval.networks.viclip import VideoTower

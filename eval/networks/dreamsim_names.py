@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE
+from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Need
 from eval.networks import places
 

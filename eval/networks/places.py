@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder
+from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder
 from eval.contract import Need
 
 

@@ -14,8 +14,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
-from eval.records import data_file
 from eval.papers.published import list_tables
+from eval.records import data_file
 from eval.records.store import Backbone
 
 Relation = Literal[">", ">=", "=", "<=", "<"]

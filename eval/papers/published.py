@@ -13,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
-from eval.records import data_file
 from eval.papers.checks import Check
+from eval.records import data_file
 from eval.records.store import Backbone
 
 ALL, ABLATIONS = "all", "ablations"

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
+from eval.papers.published import Cell, Column, ColumnDirection, Row, Table
+from eval.papers.total_parts import refuse_unlike_parts
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
 from eval.records.protocol_text import measured_with, on_prompt_set, prompts_text
-from eval.papers.published import Cell, Column, ColumnDirection, Row, Table
 from eval.records.stats import Interval, cluster_bootstrap, has_interval, independent_units, paired_difference, verdict
 from eval.records.store import Backbone, Record
-from eval.papers.total_parts import refuse_unlike_parts
 
 # A published difference of zero (frames per second) counts as reproduced within this share of the base: claim `as-throughput`.
 EQUAL_WITHIN = 0.02

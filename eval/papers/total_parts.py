@@ -6,8 +6,8 @@ from functools import cache
 
 from astro_cli.config.errors import IntegrityError
 from eval.records.comparable import EVALUATE_AGAIN, BySeed, Cells, differs
-from eval.suites.suite import list_suites, load_suite
 from eval.scoring.totals import TOTALS
+from eval.suites.suite import list_suites, load_suite
 
 # Of a record's conditions, those that a total shares with its parts: its scorer is all of theirs.
 VIDEO_KEYS = ("num_frames", "fps", "resolution", "prompts", "samples_per_prompt")

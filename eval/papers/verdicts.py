@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
 from eval.papers.claims import Bound, Claim, Compare, Measure, PaperClaims, Published, Relation, Trend, Verdict, VerdictWord
-from eval.records.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, student_interval
-from eval.records.store import Record
 from eval.papers.table import MIN_PAIRS
 from eval.papers.verify import verify
+from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
+from eval.records.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, student_interval
+from eval.records.store import Record
 
 ARM_SUFFIX = {"shapes": "_shapes", "wan": ""}
 

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
 from eval.papers import checks
-from eval.vbench import totals as vbench_score
 from eval.papers.published import Row, Table, load_table, numbers
+from eval.vbench import totals as vbench_score
 
 PERCENT = 100
 SCORES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from astro_cli.models.zoo.places import checkpoints_folder
+from astro_cli.zoo.places import checkpoints_folder
 from eval.prompt_sets.base import PromptSetError
 
 PROMPTS_VARIABLE = "ASTRO_PROMPTS"

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
 from astro_cli.config.problems import first_problem
-from eval.records import jsonl
 from eval.contract import Sample
+from eval.records import jsonl
 
 SCHEMA_VERSION = 1
 FILE_LABELS = frozenset({"image", "reference"})  # labels that name files

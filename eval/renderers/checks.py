@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from eval.papers.verify import Outcome
 from eval.renderers.data import csv_lines, dumps
 from eval.renderers.markdown import pipe_table
-from eval.papers.verify import Outcome
 
 HEADS = ("Table", "Check", "Row", "Column", "Printed", "Recomputed", "Difference", "Tolerance", "Verdict")
 DECIMALS = 6

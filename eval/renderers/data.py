@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from eval.renderers.words import measured_text
 from eval.papers.table import Difference, TableView, ViewColumn, ViewRow
+from eval.renderers.words import measured_text
 
 MEASURED_FIELDS = ("low", "high", "n")
 

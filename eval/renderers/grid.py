@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Literal, NamedTuple
 
 from eval.papers.published import Table, numbers
-from eval.renderers.words import NO_COUNTERPART, heading, measured_text
 from eval.papers.table import TableView, ViewColumn, ViewRow
+from eval.renderers.words import NO_COUNTERPART, heading, measured_text
 
 Mark = Literal["best", "second", ""]
 # Of two numbers the second is also the last.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html as escaping
 from collections.abc import Sequence
 
+from eval.papers.table import Difference, TableView
 from eval.renderers.grid import Grid, GridCell, Line, Mark, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
-from eval.papers.table import Difference, TableView
 
 TAGS = {"best": "strong", "second": "u"}
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from eval.papers.claims import list_papers, load_claims
 from eval.papers.published import load_table, paper_of, select
-from eval.renderers.render import Item
-from eval.records.store import Backbone, Record
 from eval.papers.table import build, differences
 from eval.papers.verdicts import evaluate
+from eval.records.store import Backbone, Record
+from eval.renderers.render import Item
 
 
 def join(ids: Sequence[str], records: list[Record], backbone: Backbone = "shapes") -> list[Item]:

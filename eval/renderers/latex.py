@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate
 
+from eval.papers.table import Difference, TableView
 from eval.renderers.grid import Grid, GridCell, Mark, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, difference_lines, notes
-from eval.papers.table import Difference, TableView
 
 PREAMBLE, WIDE_PREAMBLE = r"% needs \usepackage{booktabs}", r"% needs \usepackage{booktabs} and \usepackage{graphicx}"
 SPECIAL = {

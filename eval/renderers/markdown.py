@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from eval.papers.table import Difference, TableView
 from eval.renderers.grid import Grid, GridCell, Head, Mark, by_group, grid
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
-from eval.papers.table import Difference, TableView
 
 
 def markdown(view: TableView, differences: Sequence[Difference]) -> str:

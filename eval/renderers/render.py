@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from astro_cli.config.errors import RecordError, did_you_mean
 from eval.papers.claims import Verdict
+from eval.papers.table import Difference, TableView
 from eval.renderers.claims import claims_html, claims_markdown
 from eval.renderers.data import csv, dumps, json, json_form
 from eval.renderers.html import html
 from eval.renderers.latex import latex
 from eval.renderers.markdown import markdown
-from eval.papers.table import Difference, TableView
 
 RENDERERS: dict[str, Callable[[TableView, Sequence[Difference]], str]] = {
     "markdown": markdown, "html": html, "latex": latex, "csv": csv, "json": json,

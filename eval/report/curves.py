@@ -1,4 +1,4 @@
-"""The page's training curves: which runs are given, what of their metrics is drawn, and what changed in numbers. Draws through `eval.report.figures`."""
+"""The page's training curves: which runs are given, what is drawn, and what changed in numbers. Draws through `eval.report.figures`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from statistics import mean
 from typing import Any
 
 from astro_cli.config.errors import RecordError
-from eval.report import figures
-from eval.renderers.words import seeds
-from eval.report.page import Beside, Fragment, Grid, Part, Picture, Section, Text
 from eval.records.store import Backbone
+from eval.renderers.words import seeds
+from eval.report import figures
+from eval.report.page import Beside, Fragment, Grid, Part, Picture, Section, Text
 
 # In the order they are drawn; a stage shows those it logs.
 REWARDS = ("reward/total", "reward/vq", "reward/mq", "reward/ta")

@@ -8,10 +8,10 @@ import numpy as np
 
 from astro_cli.config.errors import RecordError
 from astro_cli.generate.arm import Arm, load_arm
+from eval.records.store import Backbone
+from eval.report.clips import Take
 from eval.world import shapes
 from eval.world.oracle_scores import noise_seeds
-from eval.report.clips import Take
-from eval.records.store import Backbone
 
 NOISE_SEED = 0
 MAX_ARMS = 6  # more are too narrow beside each other on a phone

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astro_cli.config.errors import RecordError, did_you_mean
-from astro_cli.training.rundir import RunDir
-from eval.report import figures, sheets
 from astro_cli.generate.arm import load_arm
-from eval.world.base_rewards import base_rows
+from astro_cli.training.rundir import RunDir
 from eval.records.comparable import Cells, matrix
 from eval.records.stats import cluster_bootstrap
 from eval.records.store import Record
+from eval.report import figures, sheets
+from eval.world.base_rewards import base_rows
 
 WINDOW = 11  # epochs of the moving average: an epoch is four prompts, whose difficulty differs more than the policies do
 REWARDS = ("reward/vq", "reward/mq", "reward/ta", "reward/total")

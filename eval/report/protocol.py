@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from eval.records.protocol_text import video_text
-from eval.report.page import Grid, Section, Text
 from eval.records.store import CONDITION_KEYS, Record
+from eval.report.page import Grid, Section, Text
 
 # Columns of their own; what else of CONDITION_KEYS a record has is named in "settings".
 CONDITION_COLUMNS = ("prompts", "num_frames", "fps", "resolution")

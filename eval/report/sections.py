@@ -8,15 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from astro_cli.config.errors import OutputError, RecordError
-from eval.renderers.joined import join
 from eval.papers.published import ALL, select
+from eval.records.store import Backbone, Record, latest
+from eval.renderers.joined import join
 from eval.renderers.render import Item
-from eval.report.page import write_report
 from eval.report.clips import Take, clips_section
 from eval.report.curves import Run, curves_section
+from eval.report.page import write_report
 from eval.report.protocol import protocol_section
 from eval.report.tables import claims_section, is_measured, summary_section, tables_section
-from eval.records.store import Backbone, Record, latest
 
 FOREWORD = {
     "shapes": "`shapes` is the embedded world: absolute values are not comparable with the papers', the directions of the differences are.",

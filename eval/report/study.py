@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.report import figures, sheets
 from astro_cli.generate import media
-from eval.renderers import render
-from eval.records import store
-from eval.world.suites import arm_suite
 from astro_cli.generate.arm import load_arm
-from eval.world import shapes
-from eval.world.oracle_scores import prompt_set_hash
+from eval.records import store
+from eval.renderers import render
 from eval.renderers.joined import join
+from eval.report import figures, sheets
 from eval.report.page import Fragment, Picture, Section, write_report
 from eval.report.training_records import PROMPTS
+from eval.world import shapes
+from eval.world.oracle_scores import prompt_set_hash
+from eval.world.suites import arm_suite
 
 CLIP_SCALE = 6  # pixels per world pixel
 CLIP_REPEATS = 3  # a nine-frame clip is over in a second

@@ -8,8 +8,8 @@ from itertools import groupby
 
 from eval.papers.claims import Verdict, list_papers, load_claims
 from eval.papers.published import paper_of
-from eval.renderers.render import Item, render
 from eval.renderers.claim_list import claim_list
+from eval.renderers.render import Item, render
 from eval.report.page import Folded, Fragment, Grid, Part, Section, Text
 
 WORDS = ("holds", "fails", "undecided", "not run")

@@ -9,15 +9,15 @@ from statistics import fmean
 
 from astro_cli.config.errors import did_you_mean
 from astro_cli.models.hashes import DIGEST_CHARACTERS, sha256
-from eval.vbench import result_files as official
-from eval.inputs.names import split_name
 from eval.contract import MetricInfo
-from eval.vbench.result_files import IngestError
-from eval.scoring.outcomes import Order, Outcome, mean_of, meant_for, order_of
+from eval.inputs.names import split_name
 from eval.prompt_sets import PromptSet, prompt_set
+from eval.scoring.outcomes import Order, Outcome, mean_of, meant_for, order_of
 from eval.scoring.record_writer import Filing
-from eval.suites.suite import Suite, load_suite
 from eval.scoring.totals import PERCENT, TOTALS, totals
+from eval.suites.suite import Suite, load_suite
+from eval.vbench import result_files as official
+from eval.vbench.result_files import IngestError
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 from eval.contract import MetricInfo, Sample
 from eval.prompt_sets.base import PromptSet
 from eval.records.video_scores import SampleStore
-from eval.scoring.worker import line_key
 from eval.scoring.scorers import Slot
+from eval.scoring.worker import line_key
 from eval.suites.suite import Suite
 
 Labels = Mapping[str, Any]

@@ -11,8 +11,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from astro_cli.config.errors import RunError
-from eval.scoring.worker import Desk, Frames, Scored, Work
 from eval.scoring.scorers import Slot
+from eval.scoring.worker import Desk, Frames, Scored, Work
 
 _desk: Desk | None = None  # a worker's, built once in `_start`
 

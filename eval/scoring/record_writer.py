@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from astro_cli.config.errors import IntegrityError, RecordError
-from eval.records import store
+from eval.contract import MetricInfo, Sample
 from eval.inputs.check import differing
 from eval.inputs.requirements import Requirements
-from eval.contract import MetricInfo, Sample
+from eval.records import store
 from eval.scoring.outcomes import Order, Outcome
-from eval.scoring.worker import contents
-from eval.watchers.sidecar import sidecar
 from eval.scoring.scorers import Slot
+from eval.scoring.worker import contents
 from eval.suites.suite import Suite
+from eval.watchers.sidecar import sidecar
 
 BACKBONE: store.Backbone = "wan"  # videos that are scored from files are natural ones, whoever made them
 PACKAGES = ("av", "decord", "opencv-python-headless", "open-clip-torch", "torchvision", "transformers", "vbench")

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from astro_cli.config.errors import RecordError
 from eval import inputs
-from eval.scoring import pool
+from eval.contract import Frame, Sample
 from eval.inputs.check import differing
 from eval.inputs.entries import Finding
 from eval.inputs.requirements import Requirements, of_suite
-from eval.contract import Frame, Sample
-from eval.scoring.outcomes import Order, Outcome, applies, order_of, outcomes, within
 from eval.prompt_sets.catalog import prompt_set
 from eval.records.video_scores import SampleStore
-from eval.scoring.worker import Failure, plan
-from eval.scoring.scorers import Slot, slots
+from eval.scoring import pool
+from eval.scoring.outcomes import Order, Outcome, applies, order_of, outcomes, within
 from eval.scoring.record_writer import Filing, checked_arm, checked_results
-from eval.suites.suite import Suite, load_suite
+from eval.scoring.scorers import Slot, slots
 from eval.scoring.totals import totals
+from eval.scoring.worker import Failure, plan
+from eval.suites.suite import Suite, load_suite
 from eval.video.decode import Backend, decoder_version, frames
 
 

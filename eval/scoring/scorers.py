@@ -15,8 +15,8 @@ from astro_cli.config.errors import AstroError, RecordError, did_you_mean
 from astro_cli.config.problems import first_problem
 from astro_cli.config.toml import parse_override
 from astro_cli.models.hashes import remembered
-from eval.metrics import catalog
 from eval.contract import Declaration, MetricInfo, Scorer, Towers, config_hash
+from eval.metrics import catalog
 from eval.suites.suite import Suite, Use
 
 NO_WEIGHTS = "none"  # weights hash of a scorer without weights

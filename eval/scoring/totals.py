@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.vbench import totals as vbench_score
 from eval.contract import MetricInfo
 from eval.scoring.outcomes import Outcome
+from eval.vbench import totals as vbench_score
 
 PERCENT = 100.0
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from astro_cli.config.errors import did_you_mean
 from eval.contract import Sample, Score, ScoreError
-from eval.watchers.watching import Chosen
 from eval.networks.pictures import IMAGENET_MEAN, IMAGENET_STD
 from eval.vbench.adapter import module
 from eval.vbench.networks import on
 from eval.video.sampling import middle
+from eval.watchers.watching import Chosen
 
 FRAMES, TOP, LEAST, DIGITS = 16, 5, 0.85, 4
 SIDE_PX, WIDE_PX = 224, 256

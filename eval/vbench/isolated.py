@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from astro_cli import torchvision_ops
+from astro_cli.compat import torchvision_ops
 from astro_cli.config.errors import RunError
 from eval.contract import Declaration, Frame, Need, Sample, Score, ScoreError, Scorer, Towers
 from eval.vbench import places

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from eval.contract import Sample, Score
-from eval.watchers.watching import Batches
 from eval.vbench.dimension import at_least
 from eval.vbench.images import image_of
 from eval.vbench.similarity import Conformity, Consistency
+from eval.watchers.watching import Batches
 
 BATCH = 16  # frames per pass of a network
 Features = Callable[[np.ndarray], torch.Tensor]  # (N, H, W, C) uint8 -> (N, D)

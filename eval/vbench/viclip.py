@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 
 from eval.contract import Sample, Score, ScoreError, Towers
-from eval.watchers.watching import Chosen
 from eval.networks.pictures import clip_input
 from eval.vbench.networks import on, viclip
 from eval.vbench.pictures import SIDE_PX
 from eval.video.sampling import middle
+from eval.watchers.watching import Chosen
 
 FRAMES = 8
 

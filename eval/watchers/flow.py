@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 
-from eval.watchers.flow_errors import ErrorSums, magnitude
 from eval.contract import Frame, MetricInfo, Sample, Score, ScoreError
+from eval.watchers.flow_errors import ErrorSums, magnitude
+from eval.watchers.flow_label import LABEL, Estimate
 
-LABEL = "reference"  # the prompt set's name for it
-Estimate = Callable[[Frame, Frame], np.ndarray]  # two frames -> (2, H, W), x then y, in pixels
 ERRORS = {
     "epe": ("pixels", "end-point error: mean distance to the reference's flow"),
     "over_1px": ("%", "share of pixels off by more than 1 pixel"),
@@ -24,23 +22,6 @@ def flow_metrics(name: str, estimator: str) -> tuple[MetricInfo, ...]:
     """Magnitude first, then the errors against `labels["reference"]`."""
     errors = [MetricInfo(f"{name}.{key}", "down", unit, f"{text}; {estimator}") for key, (unit, text) in ERRORS.items()]
     return (MetricInfo(f"{name}.magnitude", "up", "pixels per interval", f"mean length of the flow; {estimator}"), *errors)
-
-
-def references_of(sample: Sample) -> tuple[Path, ...]:
-    """The file of `labels["reference"]`, a path relative to the video's folder; none where the prompt set names no reference.
-
-    Raises:
-        ScoreError: it is not there, or the label is no path.
-    """
-    name = sample.labels.get(LABEL)
-    if name is None:
-        return ()
-    if not isinstance(name, str):
-        raise ScoreError(sample.path, LABEL, f"found {name!r}, expected the path of a video or of a .npy file of flows")
-    path = sample.path.parent / name
-    if not path.is_file():
-        raise ScoreError(sample.path, LABEL, f"no such file: {path}", hint="the label `reference` is relative to the video's folder")
-    return (path,)
 
 
 class FlowScorer:

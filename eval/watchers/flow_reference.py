@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.watchers.flow import LABEL, Estimate, references_of
 from eval.contract import Frame, Sample, ScoreError
 from eval.video.decode import VideoError, frames, probe
 from eval.video.sampling import every
+from eval.watchers.flow_label import LABEL, Estimate, references_of
 
 FPS_TOLERANCE = 0.01  # 30 and 29.97 are one rate
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.models.hashes import digest
 from astro_cli.training.rundir import environment
 from eval.records import store
-from eval.world.suites import ARM_SUITES, ArmSuite, Benchmark, arm_suite
-from astro_cli.generate.arm import Arm, load_arm
 from eval.world import shapes
 from eval.world.oracle_scores import prompt_set_hash
+from eval.world.suites import ARM_SUITES, ArmSuite, Benchmark, arm_suite
 
 SHAPES = ARM_SUITES[shapes.NAME]
 RESOLUTION = [32, 32]

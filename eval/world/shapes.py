@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from astro_cli.core.rng import stream
-from astro_cli.shapes.grammar import caption, parse, random_scene
-from eval.world.suites import Scores
 from astro_cli.generate.arm import Arm
+from astro_cli.shapes.grammar import caption, parse, random_scene
 from eval.world import oracle_scores
 from eval.world.oracle_scores import join_batches, noise_seeds, score_clips
+from eval.world.suites import Scores
 
 NAME = "shapes"
 VERSION = 1

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from astro_cli.shapes.grammar import Scene, parse
-from eval.world.suites import Progress, Scores
 from astro_cli.generate.arm import Arm
+from astro_cli.shapes.grammar import Scene, parse
 from eval.world import oracle_scores, shapes
 from eval.world.oracle_scores import HEADLINE, join_batches, noise_seeds, score_clips
 from eval.world.streams import cache_protocol, decoded_blocks, done_of, frames_of, kv_memory_growth
+from eval.world.suites import Progress, Scores
 
 NAME = "shapes-long"
 VERSION = 1

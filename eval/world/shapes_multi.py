@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from astro_cli.core.rng import stream
+from astro_cli.generate.arm import Arm
 from astro_cli.rollout.switching import SwitchRule
 from astro_cli.shapes.grammar import Scene, caption, parse, random_scene
-from eval.world.suites import Progress, Scores
-from astro_cli.generate.arm import Arm
 from eval.world import oracle_scores
 from eval.world.oracle_scores import join_batches, noise_seeds, score_clips
 from eval.world.streams import cache_protocol, decoded_blocks, done_of, frames_of, turning_points
+from eval.world.suites import Progress, Scores
 
 NAME = "shapes-multi"
 VERSION = 1

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
 from astro_cli.generate.arm import Arm
+from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
 
 MAX_SHARE = 0.999  # progress of a batch whose videos are made but not scored
 

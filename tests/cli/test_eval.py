@@ -206,8 +206,8 @@ def test_the_group_lists_suites(astro_eval):
 def test_official_results_reach_the_table(astro_eval, tmp_path, capsys):
     """VBench's own file with all sixteen dimensions on its real prompts; values of Reward Forcing, Tables 6 and 7, Self Forcing."""
     pytest.importorskip("vbench")
-    from eval.prompt_sets.catalog import prompt_set
     from eval.papers.published import load_table, numbers
+    from eval.prompt_sets.catalog import prompt_set
 
     published = {
         column.key: float(value)

@@ -16,10 +16,10 @@ import torch
 from astro_cli.__main__ import main
 from astro_cli.commands import interactive
 from astro_cli.commands.preview import HALF_BLOCK, half_blocks
-from astro_cli.generate.plan import Length, Switch, Video, batches, parse_switches, place, plan
 from astro_cli.config.errors import StreamError
-from astro_cli.models.wan_backbone import WanBackbone
 from astro_cli.generate.media import Mp4Stream, to_uint8
+from astro_cli.generate.plan import Length, Switch, Video, batches, parse_switches, place, plan
+from astro_cli.models.wan_backbone import WanBackbone
 
 RED, BLUE = "a large red circle moves right slowly over a gray plain background", "a small blue square moves left fast"
 GREEN = "a small green cross stays still"

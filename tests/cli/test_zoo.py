@@ -15,10 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from astro_cli.__main__ import main
 from astro_cli.config.errors import OutputError
-from astro_cli.models import lora, lora_files
+from astro_cli.models import importing, lora, lora_files
 from astro_cli.models.checkpoint import into, load_transformer
-from astro_cli.models.zoo import importing
-from astro_cli.models.zoo.entries import ENTRIES
+from astro_cli.zoo.entries import ENTRIES
 
 ONE = "diffusion_pytorch_model.safetensors"
 

@@ -10,14 +10,14 @@ from test_training import run
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate import media
-from eval.report import sheets
-from eval.records import store
-from eval.world.suites import arm_suite
 from astro_cli.generate.arm import load_arm
+from eval.records import store
+from eval.report import sheets
 from eval.world import shapes, shapes_long, shapes_multi
 from eval.world.oracle_scores import noise_seeds
-from eval.world.streams import decoded_blocks
 from eval.world.run import evaluate_arm
+from eval.world.streams import decoded_blocks
+from eval.world.suites import arm_suite
 
 PROMPTS = 3
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from astro_cli.config.base import Config
-from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE
 from astro_cli.generate.media import write_mp4
-from eval.metrics import catalog
+from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
+from eval.metrics import catalog
 from eval.suites.suite import Suite, parse_suite
 
 FRAMES, HEIGHT, WIDTH, FPS = 5, 48, 64, 8

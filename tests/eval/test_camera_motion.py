@@ -20,8 +20,8 @@ from astro_cli.__main__ import main
 from astro_cli.config.base import Config
 from astro_cli.config.errors import CheckpointError, RunError
 from astro_cli.generate.media import write_mp4
-from eval.metrics import catalog
 from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers, VideoInfo
+from eval.metrics import catalog
 from eval.scoring.scorers import weights_hash
 from eval.vbench import places
 from eval.vbench.camera import PHRASES

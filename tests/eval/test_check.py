@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from astro_cli.__main__ import app
 from astro_cli.config.errors import AstroError
+from eval.contract import Segment
 from eval.inputs import InputError, load, samples
 from eval.inputs.check import check, examine
 from eval.inputs.coverage import coverage
 from eval.inputs.entries import SHOWN, Finding
 from eval.inputs.requirements import LENGTHS, Length, Requirements, requirements
 from eval.inputs.samples import list_folder
-from eval.contract import Segment
 from eval.prompt_sets import Prompt, PromptSet
 from eval.suites.suite import Protocol
 from tests.small_videos import write_damaged, write_truncated, write_video

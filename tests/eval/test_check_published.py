@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from eval.records import store
 from eval.inputs.check import check
 from eval.inputs.entries import Finding
 from eval.inputs.requirements import requirements
+from eval.records import store
 from eval.scoring.run import Progress, Request, evaluate
 from tests.small_videos import write_video
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
-from eval.metrics import aesthetic, clip, long_clip
 from eval.contract import ScoreError, Segment, Towers
+from eval.metrics import aesthetic, clip, long_clip
 from eval.networks import words
 from eval.networks.clip import load, merge_tables
 from eval.networks.clip_names import FORMS

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from tiny_towers import sample_of, show
 
 from astro_cli.config.errors import CheckpointError
-from eval.metrics import background_consistency, i2v_background
 from eval.contract import Score, Towers
+from eval.metrics import background_consistency, i2v_background
+from eval.networks import dreamsim, dreamsim_names
 from eval.scoring.scorers import slots
 from eval.suites.suite import load_suite
-from eval.networks import dreamsim, dreamsim_names
 from eval.vbench import places
 from eval.vbench.features import features_of, picture_features
 from eval.vbench.long import Long

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.metrics import drift
 from eval.contract import Frame, Sample, Score, ScoreError, Towers, VideoInfo
+from eval.metrics import drift
 
 FPS = 4
 

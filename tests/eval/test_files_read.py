@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from astro_cli.config.errors import IntegrityError
+from eval.contract import ScoreError
+from eval.metrics import i2v_background, i2v_subject
 from eval.records import store
 from eval.records.comparable import Cells, refuse_mixed
-from eval.metrics import i2v_background, i2v_subject
-from eval.contract import ScoreError
 from eval.scoring.run import Progress, Report, Request, evaluate
 from tests.eval.conftest import FRAMES, HEIGHT, WIDTH
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from astro_cli.config.errors import IntegrityError, RecordError
-from eval.scoring import ingest as module
-from eval.records import store
-from eval.scoring.ingest import IngestError, ingest
 from eval.prompt_sets.base import Prompt, PromptSet
+from eval.records import store
+from eval.scoring import ingest as module
+from eval.scoring.ingest import IngestError, ingest
 from eval.vbench.totals import DIMENSIONS
 
 TEXTS = ("a cat", "a dog", "a bird")

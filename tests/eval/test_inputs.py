@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from eval.inputs import InputError, load, write_manifest
 from eval.contract import Segment, VideoInfo
+from eval.inputs import InputError, load, write_manifest
 from eval.prompt_sets import Prompt, PromptSet, text_id
-from eval.watchers.sidecar import sidecar
 from eval.video.decode import VideoError
+from eval.watchers.sidecar import sidecar
 from tests.small_videos import FPS, write_truncated, write_video
 
 CEDILLA = "old fa\u00e7ades"

@@ -18,12 +18,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from astro_cli.config.errors import CheckpointError
+from eval.contract import Sample, ScoreError, Segment, Towers, VideoInfo
 from eval.judges import endpoint as endpoint_module
 from eval.judges import frames as shown_frames
 from eval.judges import places, rubric
 from eval.judges.endpoint import Endpoint, EndpointError
 from eval.metrics import catalog, qwen_judge
-from eval.contract import Sample, ScoreError, Segment, Towers, VideoInfo
 
 GOOD = "Text Alignment: 4\nReason: fine.\nDynamics: 3\nReason: 5 cars move.\nVisual Quality: 5\nReason: sharp.\n"
 PROMPT = "a red circle"

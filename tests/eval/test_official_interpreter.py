@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astro_cli import torchvision_ops
+from astro_cli.compat import torchvision_ops
 from astro_cli.generate.media import write_mp4
 from eval.contract import Sample, Towers
 from eval.metrics.catalog import find

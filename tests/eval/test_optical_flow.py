@@ -7,12 +7,12 @@ from torchvision.models import optical_flow
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate import media
-from eval.watchers.flow_errors import ErrorSums, magnitude
-from eval.watchers.flow import FlowScorer, flow_metrics
-from eval.metrics import flow, flow_dis
 from eval.contract import ScoreError, Towers
+from eval.metrics import flow, flow_dis
 from eval.networks import raft
 from eval.networks.raft_names import RAFT_FILES
+from eval.watchers.flow import FlowScorer, flow_metrics
+from eval.watchers.flow_errors import ErrorSums, magnitude
 from tests.tiny_towers import put, sample_of, show, video
 
 H, W = 6, 10

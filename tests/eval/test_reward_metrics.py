@@ -12,8 +12,8 @@ import pytest
 import reward_folders as folders
 import torch
 
-from eval.metrics import catalog
 from eval.contract import Sample, ScoreError, Segment, Towers, VideoInfo
+from eval.metrics import catalog
 
 PROMPT = "a red circle"
 

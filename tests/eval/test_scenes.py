@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from astro_cli.generate.media import write_mp4
-from eval.metrics import catalog, subject_consistency, temporal_flickering
 from eval.contract import Sample, Score, ScoreError, Towers
+from eval.metrics import catalog, subject_consistency, temporal_flickering
 from eval.metrics.temporal_flickering import FlickerConfig
 from eval.vbench.long import Span, clip_seconds
 from eval.vbench.scenes import PACKAGE, Scenes, scenes

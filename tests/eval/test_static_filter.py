@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval.inputs.requirements import requirements
 from astro_cli.generate.media import write_mp4
-from eval.metrics import temporal_flickering
 from eval.contract import Sample, Score, Towers, VideoInfo
+from eval.inputs.requirements import requirements
+from eval.metrics import temporal_flickering
 from eval.metrics.temporal_flickering import FlickerConfig
 from eval.scoring.run import Progress, Request, evaluate
 from eval.vbench import adapter, places, static

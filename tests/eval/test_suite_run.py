@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from astro_cli.__main__ import app
 from astro_cli.config.errors import CheckpointError, IntegrityError, RecordError
-from eval.scoring import pool, run as suite_run
 from eval.records import store
 from eval.records.video_scores import SampleStore
+from eval.scoring import pool
+from eval.scoring import run as suite_run
 from eval.scoring.run import Progress, Request, evaluate
 from tests.small_videos import write_video
 
@@ -90,8 +91,8 @@ def test_results_that_are_a_file_are_refused_before_the_folder_is_read(place, tm
 
 
 def test_grayscale_and_norm_are_conditions_with_names(tmp_path):
-    from eval.scoring.scorers import slots
     from eval.scoring.record_writer import _slot_protocol
+    from eval.scoring.scorers import slots
     from eval.suites.suite import load_suite
 
     colour, gray = slots(load_suite("videoalign"))
@@ -373,8 +374,8 @@ def test_one_seed_twice_is_refused_where_seeds_are_kept_apart(fake, suite_of, fo
 
 def test_equal_videos_of_a_prompt_are_planned_once(fake, suite_of, folder_of, tmp_path):
     from eval.inputs import load
-    from eval.scoring.worker import plan
     from eval.scoring.scorers import slots
+    from eval.scoring.worker import plan
 
     suite = suite_of('scorers = [{ scorer = "brightness" }]')
     sample = load(folder_of("videos", PROMPTS[:1]))[0]

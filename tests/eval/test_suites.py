@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval.world.suites import ARM_SUITES
 from eval.metrics import catalog
-from eval.prompt_sets.catalog import NAMES
 from eval.papers.published import list_tables, load_table
-from eval.suites.suite import list_suites, load_suite, parse_suite
-from eval.scoring.totals import TOTALS
+from eval.prompt_sets.catalog import NAMES
 from eval.report.training_records import DIRECTIONS
+from eval.scoring.totals import TOTALS
+from eval.suites.suite import list_suites, load_suite, parse_suite
+from eval.world.suites import ARM_SUITES
 
 WANTED = {
     "vbench", "vbench-long", "vbench-i2v", "hpsv3", "videoalign", "long-clip", "clip", "videoclip-xl", "qwen-judge", "qwen-embedding", "aesthetic",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.vbench import totals as vbench_score
 from eval.contract import MetricInfo
-from eval.scoring.outcomes import Outcome
 from eval.records.stats import RESAMPLES, cluster_bootstrap
+from eval.scoring.outcomes import Outcome
 from eval.scoring.totals import totals
+from eval.vbench import totals as vbench_score
 
 PROMPTS = 120
 

@@ -6,8 +6,8 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.vae import WanVAE
-from eval.metrics import trajectory
 from eval.contract import ScoreError, Segment, Towers
+from eval.metrics import trajectory
 from eval.watchers.trajectories import evenness, measure, project
 from tests.tiny_towers import clip_state, put, sample_of, show, video
 from tests.wan_folder import tiny_vae

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from astro_cli.config.errors import RecordError, RunError
-from eval.vbench import totals as vbench_score
-from eval.metrics import object_class, subject_consistency, temporal_flickering
 from eval.contract import Sample, ScoreError, Towers, VideoInfo
+from eval.metrics import object_class, subject_consistency, temporal_flickering
+from eval.vbench import totals as vbench_score
 from eval.vbench.dimension import DimensionConfig
 from eval.vbench.isolated import VARIABLE, Worker
 from eval.vbench.long import Span, clip_seconds, cut

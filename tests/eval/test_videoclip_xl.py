@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
-from eval.metrics import videoclip_xl
 from eval.contract import ScoreError, Towers
+from eval.metrics import videoclip_xl
 from eval.networks.opencv_resize import stretch
 from eval.networks.pictures import IMAGENET_MEAN, IMAGENET_STD, squeezed_input
 from eval.networks.viclip import VICLIP, VIDEOCLIP_XL, VisionEncoder, VisionSizes, load

@@ -13,9 +13,9 @@ import pytest
 from astro_cli.commands.table import table as table_command
 from astro_cli.config.errors import IntegrityError, RecordError
 from eval.papers.published import Table, list_tables, load_table, parse_table
-from eval.renderers.render import Item, render, render_many
-from eval.records.store import Record, append, record_path
 from eval.papers.table import Difference, build, differences
+from eval.records.store import Record, append, record_path
+from eval.renderers.render import Item, render, render_many
 
 KEYS = ["total", "quality", "semantic", "hpsv3", "mq", "throughput"]
 PRINTED = """

@@ -9,9 +9,9 @@ import pytest
 
 from astro_cli.config.errors import IntegrityError
 from eval.papers.published import Table, load_table
-from eval.renderers.render import render
-from eval.records.store import Record
 from eval.papers.table import build, differences
+from eval.records.store import Record
+from eval.renderers.render import render
 
 BASE, TUNED = "causal_forcing_shapes", "astrolabe_causal_shapes"
 

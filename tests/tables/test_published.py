@@ -9,13 +9,13 @@ import pytest
 
 from astro_cli.config.errors import RecordError
 from astro_cli.config.toml import list_recipes
-from astro_cli.models.zoo.entries import ENTRIES
+from astro_cli.zoo.entries import ENTRIES
 from eval.papers.claims import Bound, Compare, Part, Published, Trend, load_claims
-from eval.prompt_sets.catalog import FIRST, NAMES
 from eval.papers.published import list_tables, load_table, parse_table, select
+from eval.papers.verdicts import ARM_SUFFIX
+from eval.prompt_sets.catalog import FIRST, NAMES
 from eval.records.store import BACKBONES
 from eval.scoring.record_writer import checked_arm
-from eval.papers.verdicts import ARM_SUFFIX
 
 # Rows and columns of numbers (or settings) as printed; a transposed table has the paper's columns as rows.
 SHAPES = {

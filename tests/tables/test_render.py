@@ -9,10 +9,10 @@ import json
 import pytest
 
 from eval.papers.published import Table, list_tables, load_table, parse_table
-from eval.renderers.render import render
+from eval.papers.table import build
 from eval.renderers.grid import rank
 from eval.renderers.latex import escape
-from eval.papers.table import build
+from eval.renderers.render import render
 
 SMALL = parse_table(
     """

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from astro_cli.config.errors import CheckpointError, RecipeError
-from astro_cli.models.zoo.entries import BY_NAME, ENTRIES
 from astro_cli.recipe import load_recipe
 from astro_cli.training.aligned_student import check_student
+from astro_cli.zoo.entries import BY_NAME, ENTRIES
 
 SHAPES, WAN = "astrolabe_self_forcing_shapes", "astrolabe_causal"
 CARD = {"role": "student", "sampling": "few_step", "recipe": "mine", "video": {"block": 3}}

@@ -340,7 +340,7 @@ def test_a_recipe_on_wan_starts_from_a_released_file(monkeypatch, tmp_path):
 
 
 def test_the_table_has_every_transformer_entry_of_section_9():
-    from astro_cli.models.zoo.entries import ENTRIES, of_path
+    from astro_cli.zoo.entries import ENTRIES, of_path
 
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
     for entry in ENTRIES:

@@ -10,10 +10,10 @@ import pytest
 from astro_cli.config.errors import IntegrityError, RecordError
 from eval.papers.claims import PaperClaims, Verdict, list_papers, load_claims, parse_claims
 from eval.papers.published import load_table
-from eval.renderers.claims import claims_html, claims_json, claims_markdown, claims_text
+from eval.papers.verdicts import conjunction, evaluate, judge
 from eval.records.stats import Interval
 from eval.records.store import Record
-from eval.papers.verdicts import conjunction, evaluate, judge
+from eval.renderers.claims import claims_html, claims_json, claims_markdown, claims_text
 
 # All of the papers' claims, by id.
 IDS = {

@@ -15,10 +15,10 @@ from astro_cli.config.errors import RecordError
 from astro_cli.core.rng import stream
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import random_layout, render
-from eval.world.suites import ARM_SUITES, arm_suite
 from eval.world import shapes, shapes_long, shapes_multi
 from eval.world.oracle_scores import score_clips
 from eval.world.streams import done_of, frames_of, turning_points
+from eval.world.suites import ARM_SUITES, arm_suite
 
 
 def an_arm(block: int = 3, fps: float = 8.0) -> Any:

@@ -15,7 +15,19 @@ from PIL import Image
 
 from astro_cli.config.errors import OutputError
 from astro_cli.generate import media
-from astro_cli.generate.media import GUTTER_PX, INK, MARGIN_PX, MIN_TEXT_PX, contact_sheet, mp4_encoder, side_by_side, to_uint8, write_gif, write_mp4, written_whole
+from astro_cli.generate.media import (
+    GUTTER_PX,
+    INK,
+    MARGIN_PX,
+    MIN_TEXT_PX,
+    contact_sheet,
+    mp4_encoder,
+    side_by_side,
+    to_uint8,
+    write_gif,
+    write_mp4,
+    written_whole,
+)
 
 GIF_ERROR = 6  # of 255, largest: 256 colours hold these clips almost exactly
 MP4_MEAN_ERROR = 3  # of 255: crf 16 and one colour per 2 x 2 pixels

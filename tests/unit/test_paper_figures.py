@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval.report import figures, paper_figures
 from eval.records import store
+from eval.report import figures, paper_figures
 from eval.report.paper_figures import find_runs, pictures
 from tests.command_line import run
 

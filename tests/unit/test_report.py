@@ -13,9 +13,9 @@ from PIL import Image
 from astro_cli.config.errors import OutputError, RecordError
 from astro_cli.generate.media import write_gif
 from eval.papers.published import list_tables, load_table
+from eval.papers.table import build, differences
 from eval.renderers.render import render
 from eval.report.page import Beside, Folded, Fragment, Grid, Picture, Section, Text, Video, write_report
-from eval.papers.table import build, differences
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source", "col", "wbr"}
 EVIL = '<script>alert("x")</script> & "quotes"'

@@ -11,18 +11,18 @@ import pytest
 from PIL import Image
 
 from astro_cli.config.errors import OutputError, RecordError
-from eval.report import clips as report_clips
 from eval.papers.claims import Verdict
-from eval.renderers.joined import join
 from eval.papers.published import list_tables
+from eval.records.store import Record
 from eval.renderers.claim_list import claim_list
-from eval.report.page import Beside, Folded, Fragment, Grid, Section, Text, Video
+from eval.renderers.joined import join
+from eval.report import clips as report_clips
 from eval.report.clips import Take, clips_section
 from eval.report.curves import Run, curves_section, read_run
-from eval.report.sections import check_out, shown_records, write_page
+from eval.report.page import Beside, Folded, Fragment, Grid, Section, Text, Video
 from eval.report.protocol import protocol_section
+from eval.report.sections import check_out, shown_records, write_page
 from eval.report.tables import claims_section, summary_section, tables_section
-from eval.records.store import Record
 
 PROMPTS = 8
 

@@ -204,5 +204,6 @@ def test_conditions_count_the_files_a_scorer_read_beside_the_video_but_no_sideca
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import eval.records.store, eval.records.stats, eval.papers.table, eval.renderers.render, astro_cli.commands.table, sys; sys.exit('torch' in sys.modules)"
+    modules = "eval.records.store, eval.records.stats, eval.papers.table, eval.renderers.render, astro_cli.commands.table"
+    code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from astro_cli.config.errors import RecordError
-from eval.records import store
 from eval.papers.published import load_table
 from eval.papers.table import build
+from eval.records import store
 from eval.report.training_records import measures, record_training
 
 

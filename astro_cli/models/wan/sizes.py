@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.config.problems import first_problem
 from astro_cli.models.wan.config import WanConfig
-from astro_cli.models.weights import Shaped
 
 HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths (reference, section 1.1)
 NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
@@ -25,6 +24,13 @@ ORIGINAL = {"dim": "dim", "ffn_dim": "ffn_dim", "num_heads": "num_heads", "num_l
             "freq_dim": "freq_dim", "text_dim": "text_dim", "text_len": "text_len", "eps": "eps"}  # fmt: skip
 DIFFUSERS = {"ffn_dim": "ffn_dim", "num_attention_heads": "num_heads", "num_layers": "num_layers", "in_channels": "in_channels",
              "freq_dim": "freq_dim", "text_dim": "text_dim", "eps": "eps"}  # fmt: skip
+
+
+class Shaped(Protocol):
+    """A tensor, or what will be read as one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError, did_you_mean
-from astro_cli.models.zoo.entries import BY_NAME, SUFFIXES, Entry, of_path
+from astro_cli.zoo.entries import BY_NAME, SUFFIXES, Entry, of_path
 
 CHECKPOINTS_VARIABLE = "ASTRO_CHECKPOINTS"
 DEFAULT_CHECKPOINTS = Path("~/.cache/astro")

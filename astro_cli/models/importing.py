@@ -21,10 +21,10 @@ from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
 from astro_cli.models.lora_files import Lora, merge_lora, read_lora
 from astro_cli.models.tensor_files import INDEX, some
+from astro_cli.models.verify import problems
 from astro_cli.models.wan import sizes
-from astro_cli.models.zoo.entries import BY_NAME, Entry, of_path
-from astro_cli.models.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
-from astro_cli.models.zoo.verify import problems
+from astro_cli.zoo.entries import BY_NAME, Entry, of_path
+from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARD_SIZE = 5 * 10**9  # bytes; a larger model is written in shards

@@ -14,7 +14,7 @@ from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import expected, load_transformer
 from astro_cli.models.tensor_files import LazyTensor, open_safetensors, some
 from astro_cli.models.wan.config import WanConfig
-from astro_cli.models.zoo.places import MANIFEST
+from astro_cli.zoo.places import MANIFEST
 
 REQUIRED = ("config", "dtype", "tensors", "written")
 

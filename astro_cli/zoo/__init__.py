@@ -1,0 +1,1 @@
+"""Released checkpoints: which are known and where they lie."""
