@@ -23,9 +23,9 @@ from eval.contract import Frame, Sample
 from eval.metrics import catalog
 from eval.records.video_scores import SampleStore
 from eval.scoring import pool
-from eval.scoring.scorers import Slot, slots
-from eval.scoring.worker import Desk, Work
-from eval.suites.suite import Suite, Use
+from eval.scoring.scorers import ConfiguredScorer, configured_scorers
+from eval.scoring.worker import ScoringWorker, Work
+from eval.suites.suite import ScorerSpec, Suite
 from eval.video.decode import frames, probe
 
 LARGE = (81, 480, 832)  # frames, height, width: a clip of Wan 2.1
@@ -49,8 +49,8 @@ def sample_of(path: Path, name: str = "clip") -> Sample:
     return Sample(path, name, probe(path), name, "a texture slides")
 
 
-def slot_of(*scorers: str) -> list[Slot]:
-    return slots(Suite(title="bench", version=1, samples=1, source="here", scorers=tuple(Use(scorer=name) for name in scorers)))
+def slot_of(*scorers: str) -> list[ConfiguredScorer]:
+    return configured_scorers(Suite(title="bench", version=1, samples=1, source="here", scorers=tuple(ScorerSpec(scorer=name) for name in scorers)))
 
 
 def show(sample: Sample) -> Iterator[tuple[int, Frame]]:
@@ -71,7 +71,7 @@ def flicker_over_decoding(folder: Path) -> tuple[float, float]:
     """CPU seconds of decoding an 81-frame 832 x 480 clip, and of decoding and scoring its flicker."""
     path = folder / "large.mp4"
     write_mp4(moving(LARGE), path, 16)
-    sample, desk = sample_of(path), Desk(slot_of("temporal_flickering"), show, "bench")
+    sample, desk = sample_of(path), ScoringWorker(slot_of("temporal_flickering"), show, "bench")
     desk.score(Work(sample, ("temporal_flickering",)))  # imports
     decoding = fastest(lambda: [None for _ in frames(path)])
     return decoding, fastest(lambda: desk.score(Work(sample, ("temporal_flickering",))))
@@ -82,10 +82,10 @@ def videos_per_second(folder: Path, scorer: str, jobs: int = 1, clips: int = SPE
     path = folder / "middle.mp4"
     if not path.is_file():
         write_mp4(moving((81, 120, 208)), path, 16)
-    (slot,), sample = slot_of(scorer), sample_of(path)
-    works = [Work(replace(sample, video_hash=str(index)), (slot.name,)) for index in range(clips)]
+    (configured,), sample = slot_of(scorer), sample_of(path)
+    works = [Work(replace(sample, video_hash=str(index)), (configured.name,)) for index in range(clips)]
     began = time.perf_counter()
-    for _ in pool.run(works, [slot], show, "bench", jobs):
+    for _ in pool.run(works, [configured], show, "bench", jobs):
         pass
     return clips / (time.perf_counter() - began)
 
@@ -94,17 +94,17 @@ def write_tiny(checkpoints: Path) -> bool:
     """Tiny random weights in the released layouts of some scorers, by the writers of the test suite; False where this is no checkout."""
     if importlib.util.find_spec("tests") is None:
         return False
-    from tests import reward_folders, tiny_towers
+    from tests import reward_folders, tiny_networks
 
-    tiny_towers.put(tiny_towers.clip_state(), checkpoints / "eval" / "clip" / "ViT-L-14.pt")
-    tiny_towers.put(tiny_towers.long_clip_state(), checkpoints / "eval" / "longclip" / "longclip-L.pt")
+    tiny_networks.put(tiny_networks.clip_state(), checkpoints / "eval" / "clip" / "ViT-L-14.pt")
+    tiny_networks.put(tiny_networks.long_clip_state(), checkpoints / "eval" / "longclip" / "longclip-L.pt")
     reward_folders.write_hpsv3(checkpoints)
     reward_folders.write_videoalign(checkpoints)
     return True
 
 
 def tiny_forms(folder: Path) -> list[tuple[str, str, str]]:
-    """Videos per second of scorers with tiny weights: what frames, tokens and towers cost beside the networks."""
+    """Videos per second of scorers with tiny weights: what frames, tokens and loaded cost beside the networks."""
     before = os.environ.get(CHECKPOINTS_VARIABLE)
     os.environ[CHECKPOINTS_VARIABLE] = str(folder)
     try:
@@ -124,7 +124,7 @@ def memory(folder: Path) -> tuple[float, float]:
     path, store = folder / "small.mp4", SampleStore(folder, "bench")
     write_mp4(moving(SMALL), path, 8)
     used, sample = slot_of("temporal_flickering"), sample_of(path)
-    desk, process, early = Desk(used, show, "bench"), psutil.Process(os.getpid()), 0.0
+    desk, process, early = ScoringWorker(used, show, "bench"), psutil.Process(os.getpid()), 0.0
     for index in range(CLIPS):
         named = replace(sample, video_hash=f"{index}", prompt_id=f"p{index}")
         for name, line in desk.score(Work(named, ("temporal_flickering",))).lines.items():

@@ -153,7 +153,7 @@ class Scorer(Protocol):
         ...
 
 
-class Towers:
+class NetworkCache:
     """Networks shared by the scorers of one run: built once per key (file, form), whoever asks first."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class Declaration:
     metrics: tuple[MetricInfo, ...]
     config: type[Config]
     version: int
-    build: Callable[[Any, Towers], Scorer]
+    build: Callable[[Any, NetworkCache], Scorer]
     needs: tuple[Need, ...] = ()
     config_needs: Callable[[Any], tuple[Need, ...]] = lambda config: ()
     files: Callable[[Any], tuple[Path, ...]] = lambda config: ()

@@ -15,7 +15,7 @@ from eval.world.suites import ARM_SUITES
 
 if TYPE_CHECKING:
     from eval.contract import Declaration, MetricInfo
-    from eval.suites.suite import Use
+    from eval.suites.suite import ScorerSpec
 
 READY = "ready"
 TABLE_WIDTH = 200
@@ -56,14 +56,14 @@ def metric_rows() -> list[dict[str, Any]]:
     """A row per metric id of the scorers of videos."""
     from eval.metrics import catalog
 
-    used: dict[str, list[tuple[str, Use]]] = {}
+    used: dict[str, list[tuple[str, ScorerSpec]]] = {}
     for name in list_suites():
-        for use in load_suite(name).scorers:
-            used.setdefault(use.scorer, []).append((name, use))
+        for spec in load_suite(name).scorers:
+            used.setdefault(spec.scorer, []).append((name, spec))
     return [_row(info, used.get(name, []), declaration) for name, declaration in catalog.declarations().items() for info in declaration.metrics]
 
 
-def _row(info: MetricInfo, uses: list[tuple[str, Use]], declaration: Declaration) -> dict[str, Any]:
+def _row(info: MetricInfo, uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[str, Any]:
     missing = [text for need in declaration.needs if (text := need.missing())]
     return {
         "metric": info.id, "suites": sorted({suite for suite, _ in uses}), "direction": info.direction, "unit": info.unit, "text": info.text,
@@ -71,9 +71,9 @@ def _row(info: MetricInfo, uses: list[tuple[str, Use]], declaration: Declaration
     }  # fmt: skip
 
 
-def _more(uses: list[tuple[str, Use]], declaration: Declaration) -> dict[str, dict[str, list[str]]]:
+def _more(uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[str, dict[str, list[str]]]:
     """What a suite's options need besides: suite -> the needs and what is missing of them."""
-    asked = {suite: declaration.config_needs(declaration.config.model_validate(use.config)) for suite, use in uses}
+    asked = {suite: declaration.config_needs(declaration.config.model_validate(spec.config)) for suite, spec in uses}
     return {
         suite: {"needs": [need.name for need in needs], "missing": [text for need in needs if (text := need.missing())]}
         for suite, needs in asked.items() if needs

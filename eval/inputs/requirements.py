@@ -93,7 +93,7 @@ def requirements(suite: str, prompts: str = "", dimensions: tuple[str, ...] = ()
 
 def of_suite(found: Suite, name: str, prompts: PromptSet | None, dimensions: tuple[str, ...] = ()) -> Requirements:
     """The requirements of a suite at hand, with the prompt set it is used with."""
-    extra = {use.slot: use.candidates for use in found.scorers if use.candidates}
+    extra = {spec.label: spec.candidates for spec in found.scorers if spec.candidates}
     published, problem = _looked_up(found.protocol.prompts) if prompts is None else (None, None)
     return Requirements(name, prompts, found.samples, dimensions, extra, found.protocol, LENGTHS.get(name, ANY_LENGTH), published, problem)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, Sample, Score, Towers
+from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score
 from eval.networks.clip_names import clip_need, file_names
 from eval.networks.places import need, require
 from eval.watchers.watching import Batches
@@ -58,12 +58,12 @@ class _Scorer:
         return {NAME: Score(value, {"frames": frames}), FRACTION: Score(value / TOP)}
 
 
-def _build(config: AestheticConfig, towers: Towers) -> _Scorer:
+def _build(config: AestheticConfig, loaded: NetworkCache) -> _Scorer:
     from eval.networks.clip import shared
     from eval.networks.heads import linear
 
-    tower, path = shared(towers, TOWER), require(*HEAD)
-    head = towers.get(("aesthetic", path), lambda: linear(path, tower.width, "LAION's aesthetic head of CLIP ViT-L/14"))
+    tower, path = shared(loaded, TOWER), require(*HEAD)
+    head = loaded.get(("aesthetic", path), lambda: linear(path, tower.width, "LAION's aesthetic head of CLIP ViT-L/14"))
     return _Scorer(tower, head, config.resize)
 
 

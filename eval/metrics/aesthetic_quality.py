@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.contract import Scorer, Towers
+from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.places import need
 
@@ -10,7 +10,7 @@ NAME = "aesthetic_quality"
 SCALE = 10.0  # LAION's scores run to about 10
 
 
-def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     """Mean over frames of linear(f) / 10; f: normalised CLIP ViT-L/14 of the centre, resized without antialiasing.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, aesthetic_quality.py.
@@ -24,7 +24,7 @@ def _build(config: DimensionConfig, towers: Towers) -> Scorer:
     from eval.vbench.pictures import clip_input
     from eval.vbench.scorers import MeanScorer
 
-    tower, head = clip_tower(towers, "clip_l14").model, aesthetic_head(towers)
+    tower, head = clip_tower(loaded, "clip_l14").model, aesthetic_head(loaded)
 
     @torch.no_grad()
     def score(frames_NHWC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.contract import Sample, Scorer, Towers
+from eval.contract import NetworkCache, Sample, Scorer
 from eval.vbench.dimension import DimensionConfig, auxiliary, declare
 from eval.vbench.places import need
 
@@ -10,7 +10,7 @@ NAME = "appearance_style"
 SCALE = 100.0
 
 
-def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     """Mean over frames of exp(logit scale) cos(f, style) / 100, CLIP ViT-B/32; style: the prompt set's phrase, e.g. "Van Gogh style".
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, appearance_style.py.
@@ -19,7 +19,7 @@ def _build(config: DimensionConfig, towers: Towers) -> Scorer:
     from eval.vbench.networks import clip_tower
     from eval.vbench.scorers import MeanScorer
 
-    tower = clip_tower(towers, "clip_b32")
+    tower = clip_tower(loaded, "clip_b32")
     scale = float(tower.model.logit_scale.exp()) / SCALE
 
     def per_frame(sample: Sample):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from eval.contract import Need, Scorer, Towers
+from eval.contract import Need, NetworkCache, Scorer
 from eval.networks.dreamsim_names import dreamsim_files, dreamsim_need
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
@@ -21,7 +21,7 @@ class BackgroundConfig(SlowFastConfig):
     fast: Literal["none", "clip", "dreamsim"] = "none"  # pyright: ignore[reportIncompatibleVariableOverride] - narrower, and frozen
 
 
-def _build(config: BackgroundConfig, towers: Towers) -> Scorer:
+def _build(config: BackgroundConfig, loaded: NetworkCache) -> Scorer:
     """Mean over n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2; f: CLIP ViT-B/32 of the centre, resized without antialiasing.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, background_consistency.py.
@@ -31,17 +31,17 @@ def _build(config: BackgroundConfig, towers: Towers) -> Scorer:
     from eval.vbench.features import features_of
     from eval.vbench.scorers import ConsistencyScorer
 
-    return ConsistencyScorer(NAME, features_of(towers, "clip"))
+    return ConsistencyScorer(NAME, features_of(loaded, "clip"))
 
 
-def _fuse(config: BackgroundConfig, towers: Towers, long: Long) -> Scorer:
+def _fuse(config: BackgroundConfig, loaded: NetworkCache, long: Long) -> Scorer:
     """Source: vbench 0.1.5, vbench2_beta_long/background_consistency.py. **Deviations:** those of `eval.networks.dreamsim` and `SlowFast`."""
     from eval.vbench.features import features_of
     from eval.vbench.slow_fast import SlowFast, read_table
 
     if config.fast == "none":
         return long
-    return SlowFast(long, features_of(towers, config.fast), read_table(table(TABLE)), config.fast_weight)
+    return SlowFast(long, features_of(loaded, config.fast), read_table(table(TABLE)), config.fast_weight)
 
 
 def _fuse_files(config: BackgroundConfig) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.contract import Sample, Score, ScoreError, Towers
+from eval.contract import NetworkCache, Sample, Score, ScoreError
 from eval.vbench.camera import GRID, PHRASES, asked_type, camera_types
 from eval.vbench.dimension import DimensionConfig, at_least, declare
 from eval.vbench.places import cotracker_checkout, cotracker_code, found, need, need_cotracker, path_of
@@ -55,11 +55,11 @@ class _Scorer:
         return {NAME: Score(float(asked in seen), {"asked": asked, "seen": sorted(seen), "frames": len(frames_THWC)})}
 
 
-def _build(config: DimensionConfig, towers: Towers) -> _Scorer:
+def _build(config: DimensionConfig, loaded: NetworkCache) -> _Scorer:
     from eval.networks.cotracker import load
 
     checkout, path = cotracker_checkout(), found("cotracker")
-    return _Scorer(towers.get((NAME, checkout, path), lambda: load(checkout, path)))
+    return _Scorer(loaded.get((NAME, checkout, path), lambda: load(checkout, path)))
 
 
 def _files(config: DimensionConfig) -> tuple[Path, ...]:

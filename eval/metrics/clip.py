@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, Sample, Score, Towers
+from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score
 from eval.networks.clip_names import clip_need, file_names
 from eval.networks.places import require
 from eval.watchers.encoding import Encoded
@@ -81,10 +81,10 @@ class SegmentScorer:
         return scores | {f"{self.name}.segment_{k + 1}": Score(values[k] if k < len(values) else None) for k in range(SEGMENTS)}
 
 
-def _build(config: ClipConfig, towers: Towers) -> SegmentScorer:
+def _build(config: ClipConfig, loaded: NetworkCache) -> SegmentScorer:
     from eval.networks.clip import shared
 
-    return SegmentScorer(NAME, shared(towers, config.model), config.rate, config.segment_seconds, config.too_long)
+    return SegmentScorer(NAME, shared(loaded, config.model), config.rate, config.segment_seconds, config.too_long)
 
 
 def _files(config: ClipConfig) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Scorer, Towers, Watcher
+from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, Scorer, Watcher
 from eval.metrics import imaging_quality as inner
 from eval.vbench.long import Span, cut
 
@@ -102,8 +102,8 @@ def _inner(config: DriftConfig) -> Any:
     return inner.SCORER.config.model_validate({"resize": config.resize})
 
 
-def _build(config: DriftConfig, towers: Towers) -> DriftScorer:
-    return DriftScorer(inner.SCORER.build(_inner(config), towers), config.clip_seconds)
+def _build(config: DriftConfig, loaded: NetworkCache) -> DriftScorer:
+    return DriftScorer(inner.SCORER.build(_inner(config), loaded), config.clip_seconds)
 
 
 def _files(config: DriftConfig) -> tuple[Path, ...]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from eval.contract import Scorer, Towers
+from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.places import PACKAGE, need
 
 NAME = "dynamic_degree"
 
 
-def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     """See `eval.vbench.motion.DynamicScorer`."""
     from eval.vbench.motion import DynamicScorer
     from eval.vbench.networks import raft
 
-    return DynamicScorer(NAME, raft(towers))
+    return DynamicScorer(NAME, raft(loaded))
 
 
 SCORER = declare(

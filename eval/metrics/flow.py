@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, Towers
+from eval.contract import Declaration, NetworkCache
 from eval.networks.places import need, require
 from eval.networks.raft_names import RAFT_FILES
 from eval.watchers.flow import FlowScorer, flow_metrics
@@ -25,7 +25,7 @@ class FlowConfig(Config):
     interval: int = Field(1, ge=1)
 
 
-def _build(config: FlowConfig, towers: Towers) -> FlowScorer:
+def _build(config: FlowConfig, loaded: NetworkCache) -> FlowScorer:
     """Source: TeleBoost 2602.07595v1, Table 2: RAFT's flow of the generated video against RAFT's flow of the reference, taken as truth.
 
     **Deviations:** which RAFT, at which interval and size is not published. Ours: torchvision's raft_large, 12 updates (its default), neighbouring
@@ -33,7 +33,7 @@ def _build(config: FlowConfig, towers: Towers) -> FlowScorer:
     """
     from eval.networks.raft import shared
 
-    return FlowScorer(NAME, shared(towers, require(*RAFT_FILES[config.model]), config.model, config.updates).flow, config.interval)
+    return FlowScorer(NAME, shared(loaded, require(*RAFT_FILES[config.model]), config.model, config.updates).flow, config.interval)
 
 
 def _files(config: FlowConfig) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, Frame, Towers, package
+from eval.contract import Declaration, Frame, NetworkCache, package
 from eval.watchers.flow import FlowScorer, flow_metrics
 from eval.watchers.flow_label import references_of
 
@@ -34,7 +34,7 @@ def _flow(dis: Any, first_HWC: Frame, second_HWC: Frame) -> np.ndarray:
     return np.moveaxis(dis.calc(*gray, None), -1, 0)
 
 
-def _build(config: DisConfig, towers: Towers) -> FlowScorer:
+def _build(config: DisConfig, loaded: NetworkCache) -> FlowScorer:
     """Source: dense inverse search, Kroeger et al. 1603.03590, OpenCV's implementation. No paper of this suite uses it.
 
     **Deviations:** another estimator than TeleBoost's RAFT; numbers of the two are not comparable.

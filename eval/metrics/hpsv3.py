@@ -15,7 +15,7 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from astro_cli.config.errors import PromptError
 from astro_cli.rewards.scorer_places import missing_hpsv3
-from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
+from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError
 from eval.watchers.watching import Batches
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Scorer:
         return {ALL: Score(float(np.mean(found)), {"frames": found}), BEST: Score(best)}
 
 
-def _build(config: HPSv3Config, towers: Towers) -> _Scorer:
+def _build(config: HPSv3Config, loaded: NetworkCache) -> _Scorer:
     import torch
 
     from astro_cli.rewards.hpsv3 import load_hpsv3
@@ -82,7 +82,7 @@ def _build(config: HPSv3Config, towers: Towers) -> _Scorer:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[config.dtype]
     key = (NAME, config.positions, config.dtype)
-    return _Scorer(config, towers.get(key, lambda: load_hpsv3(device, dtype, config.positions)))
+    return _Scorer(config, loaded.get(key, lambda: load_hpsv3(device, dtype, config.positions)))
 
 
 def _files(config: HPSv3Config) -> tuple[Path, ...]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from eval.contract import Scorer, Towers
+from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.places import PACKAGE, need
 
 NAME = "human_action"
 
 
-def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     """See `eval.vbench.actions.ActionScorer`."""
     from eval.vbench.actions import ActionScorer
     from eval.vbench.networks import umt
 
-    return ActionScorer(NAME, umt(towers))
+    return ActionScorer(NAME, umt(loaded))
 
 
 SCORER = declare(

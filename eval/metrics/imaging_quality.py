@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from eval.contract import Scorer, Towers
+from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.places import PYIQA, found, need
 
@@ -18,7 +18,7 @@ class ImagingConfig(DimensionConfig):
     resize: Literal["longer", "shorter", "shorter_centercrop", "none"] = "longer"
 
 
-def _build(config: ImagingConfig, towers: Towers) -> Scorer:
+def _build(config: ImagingConfig, loaded: NetworkCache) -> Scorer:
     """Mean over frames of MUSIQ trained on SPAQ, / 100.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, imaging_quality.py.
@@ -28,7 +28,7 @@ def _build(config: ImagingConfig, towers: Towers) -> Scorer:
     from eval.vbench.scorers import MeanScorer
 
     path = found("musiq")
-    quality = towers.get(("musiq", path, config.resize), lambda: ImagingQuality(path, config.resize))
+    quality = loaded.get(("musiq", path, config.resize), lambda: ImagingQuality(path, config.resize))
     return MeanScorer(NAME, lambda sample: lambda frames_NHWC: quality(frames_NHWC) / SCALE)
 
 

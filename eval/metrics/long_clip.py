@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, Towers
+from eval.contract import Declaration, NetworkCache
 from eval.metrics.clip import SegmentScorer, segment_metrics
 from eval.networks.clip_names import clip_need, file_names
 from eval.networks.places import require
@@ -25,14 +25,14 @@ class LongClipConfig(Config):
     too_long: Literal["cut", "refuse"] = "refuse"
 
 
-def _build(config: LongClipConfig, towers: Towers) -> SegmentScorer:
+def _build(config: LongClipConfig, loaded: NetworkCache) -> SegmentScorer:
     """Source: Delta Forcing 2605.14382v1, Table 1; Long-CLIP 2403.15378.
 
     **Deviations:** the size is not published (ours: L); sampling as in `SegmentScorer`.
     """
     from eval.networks.clip import shared
 
-    return SegmentScorer(NAME, shared(towers, config.model), config.rate, config.segment_seconds, config.too_long)
+    return SegmentScorer(NAME, shared(loaded, config.model), config.rate, config.segment_seconds, config.too_long)
 
 
 def _files(config: LongClipConfig) -> tuple[Path, ...]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from eval.contract import Scorer, Towers
+from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.places import PACKAGE, need
 
 NAME = "overall_consistency"
 
 
-def _build(config: DimensionConfig, towers: Towers) -> Scorer:
+def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     """See `ViclipScorer`; vbench 0.1.5, overall_consistency.py."""
     from eval.vbench.viclip import ViclipScorer
 
-    return ViclipScorer(NAME, towers)
+    return ViclipScorer(NAME, loaded)
 
 
 SCORER = declare(NAME, "VBench: ViCLIP similarity of video and prompt", _build, unit="cosine", needs=(PACKAGE, need("viclip")), files=("viclip",))

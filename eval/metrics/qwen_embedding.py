@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
+from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError
 from eval.judges import places
 from eval.judges.frames import Shown, prompt_of, shown
 from eval.watchers.watching import Chosen
@@ -58,11 +58,11 @@ class _Scorer:
         return {NAME: Score(value, {"frames": len(part.indices), "model": self.config.model})}
 
 
-def _build(config: QwenEmbeddingConfig, towers: Towers) -> _Scorer:
+def _build(config: QwenEmbeddingConfig, loaded: NetworkCache) -> _Scorer:
     from eval.judges.local import load_local
 
     folder = places.require(config.model)
-    return _Scorer(config, towers.get((NAME, folder), lambda: load_local(folder)))
+    return _Scorer(config, loaded.get((NAME, folder), lambda: load_local(folder)))
 
 
 def _files(config: QwenEmbeddingConfig) -> tuple[Path, ...]:

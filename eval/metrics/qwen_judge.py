@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, Need, Sample, Score, ScoreError, Towers
+from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError
 from eval.judges import places, rubric
 from eval.judges.frames import Shown, prompt_of, shown
 from eval.watchers.watching import Chosen
@@ -94,7 +94,7 @@ def read_answer(answer: str, notes: dict[str, Any]) -> dict[str, Score]:
     return {f"{NAME}.{key}": Score(float(value), {"answer": answer, **notes} if key == first else {}) for key, value in reading.scores.items()}
 
 
-def _build(config: QwenJudgeConfig, towers: Towers) -> _Scorer:
+def _build(config: QwenJudgeConfig, loaded: NetworkCache) -> _Scorer:
     notes = {"model": config.model, "backend": config.backend}
     if config.backend == "endpoint":
         from eval.judges.endpoint import Endpoint
@@ -104,7 +104,7 @@ def _build(config: QwenJudgeConfig, towers: Towers) -> _Scorer:
     from eval.judges.local import load_local
 
     folder = places.require(config.model)
-    local = towers.get((NAME, folder), lambda: load_local(folder))
+    local = loaded.get((NAME, folder), lambda: load_local(folder))
 
     def spoken(text: str, frames_THWC: np.ndarray, part: Shown) -> dict[str, Score]:
         return read_answer(local.answer(text, frames_THWC, part, config.max_tokens), notes)

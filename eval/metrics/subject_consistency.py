@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from eval.contract import Need, Scorer, Towers
+from eval.contract import Need, NetworkCache, Scorer
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
 from eval.vbench.places import need, path_of, table
@@ -23,7 +23,7 @@ class SubjectConfig(SlowFastConfig):
     fast: Literal["none", "dino", "dinov2"] = "none"  # pyright: ignore[reportIncompatibleVariableOverride] - narrower, and frozen
 
 
-def _build(config: SubjectConfig, towers: Towers) -> Scorer:
+def _build(config: SubjectConfig, loaded: NetworkCache) -> Scorer:
     """Mean over n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2; f: class token of DINO ViT-B/16, frames 224 pixels high, not cropped.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, subject_consistency.py.
@@ -33,17 +33,17 @@ def _build(config: SubjectConfig, towers: Towers) -> Scorer:
     from eval.vbench.features import features_of
     from eval.vbench.scorers import ConsistencyScorer
 
-    return ConsistencyScorer(NAME, features_of(towers, "dino"))
+    return ConsistencyScorer(NAME, features_of(loaded, "dino"))
 
 
-def _fuse(config: SubjectConfig, towers: Towers, long: Long) -> Scorer:
+def _fuse(config: SubjectConfig, loaded: NetworkCache, long: Long) -> Scorer:
     """Source: vbench 0.1.5, vbench2_beta_long/subject_consistency.py. **Deviations:** DINO and DINOv2 as above; those of `SlowFast`."""
     from eval.vbench.features import features_of
     from eval.vbench.slow_fast import SlowFast, read_table
 
     if config.fast == "none":
         return long
-    return SlowFast(long, features_of(towers, config.fast), read_table(table(TABLE)), config.fast_weight)
+    return SlowFast(long, features_of(loaded, config.fast), read_table(table(TABLE)), config.fast_weight)
 
 
 def _fuse_files(config: SubjectConfig) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.contract import Frame, Need, Sample, Score, Scorer, Towers
+from eval.contract import Frame, Need, NetworkCache, Sample, Score, Scorer
 from eval.vbench.dimension import DimensionConfig, at_least, declare
 from eval.vbench.places import PACKAGE, need, path_of
 
@@ -70,14 +70,14 @@ class _Scorer:
         return _Watcher(self.difference)
 
 
-def _build(config: FlickerConfig, towers: Towers) -> Scorer:
+def _build(config: FlickerConfig, loaded: NetworkCache) -> Scorer:
     """The filter: see `eval.vbench.static.StaticScorer`."""
     if not config.static_filter:
         return _Scorer()
     from eval.vbench.networks import raft
     from eval.vbench.static import StaticScorer
 
-    return StaticScorer(_Scorer(), raft(towers))
+    return StaticScorer(_Scorer(), raft(loaded))
 
 
 def _filter_files(config: FlickerConfig) -> tuple[Path, ...]:

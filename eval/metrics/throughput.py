@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
+from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError
 from eval.watchers.sidecar import sidecar, sidecars_of
 
 NAME, FIELD = "throughput", "frames_per_second"
@@ -39,7 +39,7 @@ class _Scorer:
         return _Watcher(float(rate))
 
 
-def _build(config: ThroughputConfig, towers: Towers) -> _Scorer:
+def _build(config: ThroughputConfig, loaded: NetworkCache) -> _Scorer:
     return _Scorer()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, Sample, Score, ScoreError, Segment, Towers, Watcher
+from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score, ScoreError, Segment, Watcher
 from eval.networks.clip_names import file_names
 from eval.networks.places import require
 from eval.video.sampling import between, every
@@ -105,19 +105,19 @@ class _Scorer:
         }
 
 
-def _build(config: TrajectoryConfig, towers: Towers) -> _Scorer:
+def _build(config: TrajectoryConfig, loaded: NetworkCache) -> _Scorer:
     if config.encoder == "vae":
         from astro_cli.models.vae import load_vae
         from astro_cli.models.wan_backbone import wan_folder
         from eval.watchers.latents import Latents
 
-        vae = towers.get(("vae", wan_folder(None)), lambda: load_vae(wan_folder(None)))
+        vae = loaded.get(("vae", wan_folder(None)), lambda: load_vae(wan_folder(None)))
         return _Scorer(config, lambda chosen, finish: Latents(vae, chosen, finish))
     encode: Encode = partial(pixel_features, grid=config.grid)
     if config.encoder == "clip":
         from eval.networks.clip import shared
 
-        tower = shared(towers, CLIP)
+        tower = shared(loaded, CLIP)
         encode = lambda frames_NHWC: tower.images(frames_NHWC).numpy()  # noqa: E731
     return _Scorer(config, lambda chosen, finish: Encoded(chosen, encode, finish))
 

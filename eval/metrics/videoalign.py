@@ -19,7 +19,7 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from astro_cli.config.errors import PromptError
 from astro_cli.rewards.scorer_places import missing_videoalign
-from eval.contract import Declaration, Frame, MetricInfo, Need, Sample, Score, ScoreError, Segment, Towers
+from eval.contract import Declaration, Frame, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError, Segment
 from eval.watchers.segments import parts
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class _Scorer:
         return self.remembered.get((sample.video_hash, clip.start, clip.end, clip.prompt, gray), look)
 
 
-def _build(config: VideoAlignConfig, towers: Towers) -> _Scorer:
+def _build(config: VideoAlignConfig, loaded: NetworkCache) -> _Scorer:
     import torch
 
     from astro_cli.rewards.videoalign import load_videoalign
@@ -176,8 +176,8 @@ def _build(config: VideoAlignConfig, towers: Towers) -> _Scorer:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[config.dtype]
     key = (NAME, config.positions, config.dtype)
-    scorer = towers.get(key, lambda: load_videoalign(device, dtype, config.positions))
-    return _Scorer(config, scorer, towers.get((*key, "seen"), Remembered))
+    scorer = loaded.get(key, lambda: load_videoalign(device, dtype, config.positions))
+    return _Scorer(config, scorer, loaded.get((*key, "seen"), Remembered))
 
 
 def _files(config: VideoAlignConfig) -> tuple[Path, ...]:

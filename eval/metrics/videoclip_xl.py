@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, Sample, Score, ScoreError, Towers
+from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score, ScoreError
 from eval.networks.places import need, require
 from eval.video.sampling import strided
 from eval.watchers.watching import Chosen
@@ -57,10 +57,10 @@ class _Scorer:
         return {NAME: Score(self.config.scale * cosine, {**note, "cosine": cosine})}
 
 
-def _build(config: VideoClipConfig, towers: Towers) -> _Scorer:
+def _build(config: VideoClipConfig, loaded: NetworkCache) -> _Scorer:
     from eval.networks.viclip import VIDEOCLIP_XL, shared
 
-    return _Scorer(shared(towers, require(*FILES), VIDEOCLIP_XL), config)
+    return _Scorer(shared(loaded, require(*FILES), VIDEOCLIP_XL), config)
 
 
 def _files(config: VideoClipConfig) -> tuple[Path, ...]:

@@ -15,14 +15,14 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
-from eval.contract import Towers
+from eval.contract import NetworkCache
 from eval.networks import files
 from eval.networks.clip_names import FORMS, Form, file_names
 from eval.networks.pictures import Resize, clip_input
 from eval.networks.places import require
 from eval.networks.words import TooLong, Words, tokenize
 
-HEAD_WIDTH = 64  # of every released CLIP, in both towers
+HEAD_WIDTH = 64  # of every released CLIP, in both loaded
 KEPT = 20  # Long-CLIP's positions below it come from the first table, the others from the second
 SECOND_TABLE = "positional_embedding_res"
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's archives hold beside the weights
@@ -42,7 +42,7 @@ class Texts:
 
 
 class ClipTower:
-    """Both towers of one file, in float32."""
+    """Both loaded of one file, in float32."""
 
     def __init__(self, model: CLIP, path: Path) -> None:
         self.model, self.path = model, path
@@ -65,10 +65,10 @@ class ClipTower:
         return Texts(F.normalize(self.model.encode_text(words.tokens_BM.to(self.device)), dim=-1).cpu(), words)
 
 
-def shared(towers: Towers, name: str) -> ClipTower:
+def shared(loaded: NetworkCache, name: str) -> ClipTower:
     """The tower `name` of `FORMS` from the checkpoints folder, built once per run."""
     path = require(*file_names(name))
-    return towers.get(("clip", path), lambda: load(path, FORMS[name]))
+    return loaded.get(("clip", path), lambda: load(path, FORMS[name]))
 
 
 def load(path: Path, form: Form) -> ClipTower:

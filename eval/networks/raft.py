@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import optical_flow
 
-from eval.contract import Frame, Towers
+from eval.contract import Frame, NetworkCache
 from eval.networks import files
 from eval.networks.pictures import to_tensor
 
@@ -51,8 +51,8 @@ def _sides(length: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def shared(towers: Towers, path: Path, model: Model, updates: int) -> RaftTower:
-    return towers.get(("raft", path, model, updates), lambda: load(path, model, updates))
+def shared(loaded: NetworkCache, path: Path, model: Model, updates: int) -> RaftTower:
+    return loaded.get(("raft", path, model, updates), lambda: load(path, model, updates))
 
 
 def load(path: Path, model: Model, updates: int) -> RaftTower:

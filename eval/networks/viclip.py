@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
-from eval.contract import Towers
+from eval.contract import NetworkCache
 from eval.networks import files
 from eval.networks.clip import HEAD_WIDTH, Texts, layers, merge_tables, text_sizes
 from eval.networks.words import TooLong, tokenize
@@ -26,7 +26,7 @@ TEXT_SIZED_BY = ("positional_embedding", "token_embedding.weight", "ln_final.wei
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a release keeps its two towers, and how many tokens its text tower reads."""
+    """Where a release keeps its two loaded, and how many tokens its text tower reads."""
 
     vision: str
     text: str
@@ -78,7 +78,7 @@ class VisionEncoder(nn.Module):
 
 
 class VideoTower:
-    """Both towers of one file, in float32."""
+    """Both loaded of one file, in float32."""
 
     def __init__(self, vision: VisionEncoder, text: TextTransformer) -> None:
         self.vision, self.text = vision, text
@@ -99,13 +99,13 @@ class VideoTower:
         return Texts(F.normalize(self.text(words.tokens_BM.to(self.device)), dim=-1).cpu(), words)
 
 
-def shared(towers: Towers, path: Path, layout: Layout) -> VideoTower:
+def shared(loaded: NetworkCache, path: Path, layout: Layout) -> VideoTower:
     """The tower of a file, built once per run."""
-    return towers.get(("viclip", path), lambda: load(path, layout))
+    return loaded.get(("viclip", path), lambda: load(path, layout))
 
 
 def load(path: Path, layout: Layout) -> VideoTower:
-    """Both towers of any width and depth from one file; the temperature in it is left out.
+    """Both loaded of any width and depth from one file; the temperature in it is left out.
 
     Raises:
         CheckpointError: not this release.

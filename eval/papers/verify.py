@@ -13,14 +13,14 @@ from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
 from eval.papers import checks
 from eval.papers.published import Row, Table, load_table, numbers
-from eval.vbench import totals as vbench_score
+from eval.vbench import totals as vbench_totals
 
 PERCENT = 100
 SCORES = {
-    "quality": vbench_score.quality,
-    "semantic": vbench_score.semantic,
-    "total": vbench_score.total,
-    "long_total": vbench_score.long_total,
+    "quality": vbench_totals.quality,
+    "semantic": vbench_totals.semantic,
+    "total": vbench_totals.total,
+    "long_total": vbench_totals.long_total,
 }
 CheckVerdict = Literal["ok", "erratum known", "mismatch"]
 
@@ -145,12 +145,12 @@ def _vbench(table: Table, check: checks.VBench) -> Iterator[Cell]:
 
 def _dimensions(table: Table, label: str) -> dict[str, Decimal]:
     published = next((row.published for row in table.rows if row.label == label), {})
-    return {key: value for key, value in published.items() if key in vbench_score.DIMENSIONS and isinstance(value, Decimal)}
+    return {key: value for key, value in published.items() if key in vbench_totals.DIMENSIONS and isinstance(value, Decimal)}
 
 
 def _constants(table: Table, check: checks.VBenchConstants) -> Iterator[Cell]:
     for column in table.columns:
-        held = vbench_score.DIMENSIONS[column.key]
+        held = vbench_totals.DIMENSIONS[column.key]
         for label, value in ((check.low, held.low), (check.high, held.high), (check.weight, held.weight)):
             yield Cell(label, column.key, _at(table, label, column.key), Decimal(repr(value)))
 

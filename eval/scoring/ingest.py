@@ -13,10 +13,10 @@ from eval.contract import MetricInfo
 from eval.inputs.names import split_name
 from eval.prompt_sets import PromptSet, prompt_set
 from eval.scoring.outcomes import Order, Outcome, mean_of, meant_for, order_of
-from eval.scoring.record_writer import Filing
+from eval.scoring.record_writer import RecordWriter
 from eval.scoring.totals import PERCENT, TOTALS, totals
 from eval.suites.suite import Suite, load_suite
-from eval.vbench import result_files as official
+from eval.vbench import result_files
 from eval.vbench.result_files import IngestError
 
 
@@ -65,8 +65,8 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     suite = load_suite(suite_name)
     if not suite.prompts:
         raise IngestError("--suite", suite_name, "has no official result files", hint="allowed: vbench, vbench-long, vbench-i2v")
-    data = official.read(file)
-    known = {use.scorer for use in suite.scorers}.union(*(TOTALS[name].metrics for name in suite.totals.values()))
+    data = result_files.read(file)
+    known = {spec.scorer for spec in suite.scorers}.union(*(TOTALS[name].metrics for name in suite.totals.values()))
     if unknown := sorted(set(data) - known):
         raise IngestError(file, unknown[0], f"no dimension of {suite_name}", hint=did_you_mean(unknown[0], known))
     prompts = prompt_set(suite.prompts)
@@ -80,21 +80,21 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
         "benchmark_version": suite.version, "prompt_set": prompts.name, "prompts": len(order.needed), "samples_per_prompt": suite.samples,
         "scorer": "official", "source_file": file.name, "videos": digest, "official_aggregates": aggregates, "limit": None,
     }  # fmt: skip
-    filing = Filing(results, suite_name, arm, seed, order, common)
-    filing.check_scores((*found, *summed))
+    writer = RecordWriter(results, suite_name, arm, seed, order, common)
+    writer.check_scores((*found, *summed))
     strangers = sorted({name for each in by_name.values() for name in each.unknown})
     extra = sorted({name for each in by_name.values() for name in each.extra})
-    return Ingested(found, summed, filing.write(found, summed), aggregates, strangers, extra)
+    return Ingested(found, summed, writer.write(found, summed), aggregates, strangers, extra)
 
 
-def _sort(file: Path, dimension: str, videos: Iterable[official.Video], prompts: PromptSet, suite: Suite, order: Order) -> _Sorted:
+def _sort(file: Path, dimension: str, videos: Iterable[result_files.Video], prompts: PromptSet, suite: Suite, order: Order) -> _Sorted:
     """Every score under its prompt and index.
 
     Raises:
         IngestError: two videos of one prompt and index, in a suite that scores videos whole.
     """
     found = _Sorted()
-    in_clips = any("clips" in use.config for use in suite.scorers)
+    in_clips = any("clips" in spec.config for spec in suite.scorers)
     for place, video in enumerate(videos):
         text, index = split_name(Path(f"{video.whole}.mp4" if in_clips else video.name))
         meant = [prompt for prompt in prompts.find(text) or prompts.find_other_case(text) if meant_for(suite, dimension, prompt.labels)]

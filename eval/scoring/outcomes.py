@@ -13,7 +13,7 @@ from typing import Any
 from eval.contract import MetricInfo, Sample
 from eval.prompt_sets.base import PromptSet
 from eval.records.video_scores import SampleStore
-from eval.scoring.scorers import Slot
+from eval.scoring.scorers import ConfiguredScorer
 from eval.scoring.worker import line_key
 from eval.suites.suite import Suite
 
@@ -50,7 +50,7 @@ class Outcome:
     Attributes:
         scores: per prompt in order, in the unit of tables, None where the metric does not apply; None while videos are missing.
         mean: over the prompts that have scores, None where none has.
-        slot: that gave it, None for a total.
+        configured: that gave it, None for a total.
         parts: what `found` and `expected` count.
         counted: of the found videos, those to which the metric applies; None for a total.
     """
@@ -61,7 +61,7 @@ class Outcome:
     expected: int
     scores: list[float | None] | None
     mean: float | None
-    slot: Slot | None = None
+    configured: ConfiguredScorer | None = None
     scale: float = 1.0
     parts: str = "videos"
     counted: int | None = None
@@ -103,8 +103,8 @@ def order_of(suite: Suite, samples: Iterable[Sample], prompt_set: PromptSet | No
 
 def _looked_at(suite: Suite, labels: Mapping[str, Labels]) -> dict[str, int]:
     """The largest `candidates` of the metrics that each prompt is meant for."""
-    uses = [use for use in suite.scorers if use.candidates]
-    found = {prompt: max((use.candidates for use in uses if meant_for(suite, use.slot, own)), default=0) for prompt, own in labels.items()}
+    specs = [spec for spec in suite.scorers if spec.candidates]
+    found = {prompt: max((spec.candidates for spec in specs if meant_for(suite, spec.label, own)), default=0) for prompt, own in labels.items()}
     return {prompt: count for prompt, count in found.items() if count}
 
 
@@ -141,31 +141,33 @@ def meant_for(suite: Suite, key: str, labels: Labels) -> bool:
     return named is None or key in named
 
 
-def applies(suite: Suite, sample: Sample, slot: Slot) -> bool:
-    """Whether any metric of the slot is meant for the sample."""
-    return any(meant_for(suite, key, sample.labels) for key in slot.metrics)
+def applies(suite: Suite, sample: Sample, configured: ConfiguredScorer) -> bool:
+    """Whether any metric of the configured is meant for the sample."""
+    return any(meant_for(suite, key, sample.labels) for key in configured.metrics)
 
 
-def outcomes(suite: Suite, slots: Sequence[Slot], samples: Sequence[Sample], order: Order, store: SampleStore) -> list[Outcome]:
-    """Every metric of the slots over these samples, from the lines kept so far."""
-    return [_outcome(suite, slot, key, info, samples, order, store) for slot in slots for key, info in slot.metrics.items()]
+def outcomes(suite: Suite, scorers: Sequence[ConfiguredScorer], samples: Sequence[Sample], order: Order, store: SampleStore) -> list[Outcome]:
+    """Every metric of the scorers over these samples, from the lines kept so far."""
+    return [_outcome(suite, configured, key, info, samples, order, store) for configured in scorers for key, info in configured.metrics.items()]
 
 
-def _outcome(suite: Suite, slot: Slot, key: str, info: MetricInfo, samples: Sequence[Sample], order: Order, store: SampleStore) -> Outcome:
+def _outcome(
+    suite: Suite, configured: ConfiguredScorer, key: str, info: MetricInfo, samples: Sequence[Sample], order: Order, store: SampleStore
+) -> Outcome:
     meant = [prompt for prompt in order.needed if meant_for(suite, key, order.labels[prompt])]
     found_by: dict[str, list[_Numbered]] = {prompt: [] for prompt in meant}
     for sample in samples:
-        line = store.find(line_key(sample, slot)) if sample.prompt_id in found_by else None
+        line = store.find(line_key(sample, configured)) if sample.prompt_id in found_by else None
         if line is not None:
             found_by[sample.prompt_id].append((index_of(sample) if order.numbered else None, line.scores[info.id]))
-    values = {prompt: _counting(found, order.needed[prompt], choose=bool(slot.use.candidates)) for prompt, found in found_by.items()}
+    values = {prompt: _counting(found, order.needed[prompt], choose=bool(configured.spec.candidates)) for prompt, found in found_by.items()}
     found, expected = sum(map(len, values.values())), sum(order.needed[prompt] for prompt in meant)
     counted = sum(value is not None for found in values.values() for value in found)
     means = {prompt: mean_of(found) for prompt, found in values.items()}
-    scores = [None if (mean := means.get(prompt)) is None else mean * slot.use.scale for prompt in order.needed]
+    scores = [None if (mean := means.get(prompt)) is None else mean * configured.spec.scale for prompt in order.needed]
     present = [score for score in scores if score is not None]
     mean = fmean(present) if present else None
-    return Outcome(key, info, found, expected, scores if found == expected else None, mean, slot, slot.use.scale, counted=counted)
+    return Outcome(key, info, found, expected, scores if found == expected else None, mean, configured, configured.spec.scale, counted=counted)
 
 
 def _counting(rows: Sequence[_Numbered], needed: int, *, choose: bool) -> list[float | None]:

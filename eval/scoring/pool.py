@@ -11,13 +11,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from astro_cli.config.errors import RunError
-from eval.scoring.scorers import Slot
-from eval.scoring.worker import Desk, Frames, Scored, Work
+from eval.scoring.scorers import ConfiguredScorer
+from eval.scoring.worker import Frames, Scored, ScoringWorker, Work
 
-_desk: Desk | None = None  # a worker's, built once in `_start`
+_desk: ScoringWorker | None = None  # a worker's, built once in `_start`
 
 
-def run(works: Sequence[Work], slots: Sequence[Slot], frames: Frames, decoder: str, jobs: int) -> Iterator[Scored]:
+def run(works: Sequence[Work], scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, jobs: int) -> Iterator[Scored]:
     """Score all works; results come as they are done, in any order where there are several processes.
 
     Args:
@@ -27,12 +27,12 @@ def run(works: Sequence[Work], slots: Sequence[Slot], frames: Frames, decoder: s
         RunError: a worker died.
     """
     if jobs == 1 or len(works) < 2:
-        desk = Desk(slots, frames, decoder)
+        desk = ScoringWorker(scorers, frames, decoder)
         yield from map(desk.score, works)
         return
     count = min(jobs, len(works))
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(slots, frames, decoder, count))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(scorers, frames, decoder, count))
     try:
         for future in as_completed(_submit(pool, works)):
             yield future.result()
@@ -54,13 +54,13 @@ def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Sco
         signal.signal(signal.SIGINT, handler)
 
 
-def _start(slots: Sequence[Slot], frames: Frames, decoder: str, count: int) -> None:
+def _start(scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, count: int) -> None:
     """Prepare a worker: share the cores, leave Ctrl-C to the parent, end with the parent even where that is killed."""
     global _desk
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _desk = Desk(slots, frames, decoder)
+    _desk = ScoringWorker(scorers, frames, decoder)
 
 
 def _follow_parent() -> None:

@@ -17,7 +17,7 @@ from eval.inputs.check import differing
 from eval.inputs.requirements import Requirements
 from eval.records import store
 from eval.scoring.outcomes import Order, Outcome
-from eval.scoring.scorers import Slot
+from eval.scoring.scorers import ConfiguredScorer
 from eval.scoring.worker import contents
 from eval.suites.suite import Suite
 from eval.watchers.sidecar import sidecar
@@ -28,7 +28,7 @@ CONFIG_CONDITIONS = ("grayscale", "positions")  # of a scorer's configuration, b
 UNKNOWN = "unknown"
 
 
-class Filing:
+class RecordWriter:
     """Where and under which name the outcomes of one folder are kept.
 
     Args:
@@ -46,7 +46,7 @@ class Filing:
     @classmethod
     def of_videos(
         cls, results: Path, suite: Suite, needs: Requirements, arm: str, seed: int, samples: Sequence[Sample], order: Order, decoder: str
-    ) -> Filing:
+    ) -> RecordWriter:
         """With the protocol of these videos, and in what they are not as the suite's published run has them."""
         unlike = sorted({finding.key for finding in differing(samples, needs) if finding.severity == "error"})
         common = _of_videos(suite, samples, order) | {"decoder": decoder, "unlike_published": unlike}
@@ -54,7 +54,7 @@ class Filing:
             common["prompt_set"] = needs.published.name
         return cls(results, needs.suite, arm, seed, order, common, samples)
 
-    def check(self, slots: Iterable[Slot]) -> None:
+    def check(self, scorers: Iterable[ConfiguredScorer]) -> None:
         """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared with none.
 
         Raises:
@@ -63,9 +63,9 @@ class Filing:
         if self.order.limit is not None:
             return
         held = self._own()
-        for slot in slots:
-            for key, info in slot.metrics.items():
-                if key in held and (wrong := self._differences(held[key], _slot_protocol(slot, info))):
+        for configured in scorers:
+            for key, info in configured.metrics.items():
+                if key in held and (wrong := self._differences(held[key], _scorer_protocol(configured, info))):
                     what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
                     raise IntegrityError(self.path, f"seed {self.seed}", what, hint="give these videos another --name, or use another --results")
 
@@ -91,12 +91,16 @@ class Filing:
         """Append a record per complete metric that is not recorded already; returns their names."""
         held = {record.key: record for record in self._held(limited=self.order.limit is not None)}
         environment, found, written = _environment(self.seed), list(outcomes), list[str]()
-        parts = sorted({_scorer(outcome.slot) for outcome in found if outcome.slot}) or self.common.get("scorer")
+        parts = sorted({_scorer(outcome.configured) for outcome in found if outcome.configured}) or self.common.get("scorer")
         for outcome in (*found, *totals):
             if outcome.scores is None or all(score is None for score in outcome.scores):
                 continue
-            scorer = _slot_protocol(outcome.slot, outcome.info) if outcome.slot else {"scorer": parts, "linearised": outcome.parts == "metrics"}
-            scorer |= self._files_read([outcome.slot] if outcome.slot else [part.slot for part in found if part.slot])
+            scorer = (
+                _scorer_protocol(outcome.configured, outcome.info)
+                if outcome.configured
+                else {"scorer": parts, "linearised": outcome.parts == "metrics"}
+            )
+            scorer |= self._files_read([outcome.configured] if outcome.configured else [part.configured for part in found if part.configured])
             record = self._record(outcome, scorer, environment)
             old = held.get(record.key)
             if old is None or _content(old) != _content(record):
@@ -104,10 +108,10 @@ class Filing:
                 written.append(outcome.key)
         return written
 
-    def _files_read(self, slots: Iterable[Slot]) -> dict[str, str]:
+    def _files_read(self, scorers: Iterable[ConfiguredScorer]) -> dict[str, str]:
         """Hash of what these scorers read beside the videos, by prompt; empty where they read nothing."""
-        used = {slot.name: slot for slot in slots}.values()
-        rows = sorted({(sample.prompt_id, *read) for slot in used for sample in self.samples if (read := contents(sample, slot))})
+        used = {configured.name: configured for configured in scorers}.values()
+        rows = sorted({(sample.prompt_id, *read) for configured in used for sample in self.samples if (read := contents(sample, configured))})
         return {store.FILES_READ: hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]} if rows else {}
 
     def _held(self, *, limited: bool = False) -> list[store.Record]:
@@ -180,14 +184,14 @@ def _content(record: store.Record) -> tuple[Any, ...]:
     return record.scores, record.conditions, record.protocol.get("videos"), record.protocol.get(store.FILES_READ)
 
 
-def _scorer(slot: Slot) -> str:
-    return f"{slot.use.scorer}-{slot.config_hash}-{slot.weights_hash}"
+def _scorer(configured: ConfiguredScorer) -> str:
+    return f"{configured.spec.scorer}-{configured.config_hash}-{configured.weights_hash}"
 
 
-def _slot_protocol(slot: Slot, info: MetricInfo) -> dict[str, Any]:
-    config = slot.config.model_dump(mode="json")
+def _scorer_protocol(configured: ConfiguredScorer, info: MetricInfo) -> dict[str, Any]:
+    config = configured.config.model_dump(mode="json")
     conditions = {key: config[key] for key in CONFIG_CONDITIONS if key in config}
-    return {"scorer": _scorer(slot), "config": config, **conditions} | ({"norm": info.norm} if info.norm else {})
+    return {"scorer": _scorer(configured), "config": config, **conditions} | ({"norm": info.norm} if info.norm else {})
 
 
 def _one(values: Iterable[Any]) -> Any:

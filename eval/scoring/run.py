@@ -17,8 +17,8 @@ from eval.prompt_sets.catalog import prompt_set
 from eval.records.video_scores import SampleStore
 from eval.scoring import pool
 from eval.scoring.outcomes import Order, Outcome, applies, order_of, outcomes, within
-from eval.scoring.record_writer import Filing, checked_arm, checked_results
-from eval.scoring.scorers import Slot, slots
+from eval.scoring.record_writer import RecordWriter, checked_arm, checked_results
+from eval.scoring.scorers import ConfiguredScorer, configured_scorers
 from eval.scoring.totals import totals
 from eval.scoring.worker import Failure, plan
 from eval.suites.suite import Suite, load_suite
@@ -102,7 +102,7 @@ def evaluate(request: Request, progress: Progress) -> Report:
     checked_arm(request.arm)
     checked_results(request.results)
     suite = load_suite(request.suite)
-    wanted = slots(suite, request.overrides, request.metrics)
+    wanted = configured_scorers(suite, request.overrides, request.metrics)
     ready, not_run = _ready(wanted, named=bool(request.metrics))
     decoder = decoder_version(request.decoder)
     named = request.prompts or suite.prompts
@@ -112,20 +112,20 @@ def evaluate(request: Request, progress: Progress) -> Report:
         raise RecordError(request.folder, "", "no videos", hint="expected a folder of videos; `astro eval check` says more")
     order = order_of(suite, samples, prompts, request.limit, 1 if request.seed is None else None)
     needs = of_suite(suite, request.suite, prompts)
-    filings = _filings(request, suite, needs, samples, order, decoder)
-    for filing in filings:
-        filing.check(ready)
-    counted = [sample for filing in filings for sample in filing.samples]
+    writers = _writers(request, suite, needs, samples, order, decoder)
+    for writer in writers:
+        writer.check(ready)
+    counted = [sample for writer in writers for sample in writer.samples]
     if not counted:
         what = f"none of the {len(samples)} videos is of this prompt set with an index that counts, from 0"
         raise RecordError(request.folder, named or "prompts", what, hint="see `astro eval check`")
     for finding in differing(counted, needs):
         progress.warn(finding)
     kept = SampleStore(request.results, request.suite)
-    kept.load(slot.name for slot in ready)
+    kept.load(configured.name for configured in ready)
     works = plan(counted, ready, kept, partial(applies, suite))
-    meant = sum(applies(suite, sample, slot) for sample in counted for slot in ready)
-    report = Report([], [], not_run, order, reused=meant - sum(len(work.slots) for work in works))
+    meant = sum(applies(suite, sample, configured) for sample in counted for configured in ready)
+    report = Report([], [], not_run, order, reused=meant - sum(len(work.scorers) for work in works))
     progress.begin(len(works))
     for scored in pool.run(works, ready, partial(_frames, backend=request.decoder), decoder, request.jobs):
         for name, line in scored.lines.items():
@@ -133,25 +133,25 @@ def evaluate(request: Request, progress: Progress) -> Report:
         report.scored += len(scored.lines)
         report.failures += scored.failures
         progress.step()
-    report.found = [_file(filing, suite, ready, kept, whole=not request.metrics) for filing in filings]
+    report.found = [_file(writer, suite, ready, kept, whole=not request.metrics) for writer in writers]
     return report
 
 
-def _ready(wanted: Sequence[Slot], *, named: bool) -> tuple[list[Slot], dict[str, list[str]]]:
-    """The slots that can run, and what the others lack.
+def _ready(wanted: Sequence[ConfiguredScorer], *, named: bool) -> tuple[list[ConfiguredScorer], dict[str, list[str]]]:
+    """The scorers that can run, and what the others lack.
 
     Raises:
         RecordError: none can run, or one that was asked for by name cannot.
     """
-    lacks = {slot.name: list(slot.lacks) for slot in wanted if slot.lacks}
+    lacks = {configured.name: list(configured.lacks) for configured in wanted if configured.lacks}
     if lacks and (named or len(lacks) == len(wanted)):
         name, texts = next(iter(lacks.items()))
         more = f" (and {len(lacks) - 1} more scorers)" if len(lacks) > 1 else ""
         raise RecordError("eval", name, f"not ready{more}: {texts[0]}", hint="`astro eval list` says what each metric needs")
-    return [slot for slot in wanted if slot.name not in lacks], lacks
+    return [configured for configured in wanted if configured.name not in lacks], lacks
 
 
-def _filings(request: Request, suite: Suite, needs: Requirements, samples: list[Sample], order: Order, decoder: str) -> list[Filing]:
+def _writers(request: Request, suite: Suite, needs: Requirements, samples: list[Sample], order: Order, decoder: str) -> list[RecordWriter]:
     """One per seed whose records are kept apart."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -166,15 +166,15 @@ def _filings(request: Request, suite: Suite, needs: Requirements, samples: list[
             raise RecordError(sample.path, "seed", what, hint="correct it, or leave the option out")
         group.append(sample)
     return [
-        Filing.of_videos(request.results, suite, needs, request.arm, seed, within(group, order), order, decoder)
+        RecordWriter.of_videos(request.results, suite, needs, request.arm, seed, within(group, order), order, decoder)
         for seed, group in sorted(groups.items())
     ]
 
 
-def _file(filing: Filing, suite: Suite, ready: Sequence[Slot], kept: SampleStore, *, whole: bool) -> Found:
-    found = outcomes(suite, ready, filing.samples, filing.order, kept)
-    summed = totals(suite.totals, found) if whole and filing.order.limit is None else []
-    return Found(filing.seed, found, summed, filing.write(found, summed))
+def _file(writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, *, whole: bool) -> Found:
+    found = outcomes(suite, ready, writer.samples, writer.order, kept)
+    summed = totals(suite.totals, found) if whole and writer.order.limit is None else []
+    return Found(writer.seed, found, summed, writer.write(found, summed))
 
 
 def _frames(sample: Sample, backend: Backend) -> Iterator[tuple[int, Frame]]:

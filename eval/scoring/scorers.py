@@ -15,16 +15,16 @@ from astro_cli.config.errors import AstroError, RecordError, did_you_mean
 from astro_cli.config.problems import first_problem
 from astro_cli.config.toml import parse_override
 from astro_cli.models.hashes import remembered
-from eval.contract import Declaration, MetricInfo, Scorer, Towers, config_hash
+from eval.contract import Declaration, MetricInfo, NetworkCache, Scorer, config_hash
 from eval.metrics import catalog
-from eval.suites.suite import Suite, Use
+from eval.suites.suite import ScorerSpec, Suite
 
 NO_WEIGHTS = "none"  # weights hash of a scorer without weights
 SET_EXAMPLE = "--set temporal_flickering.static_filter=true"
 
 
 @dataclass(frozen=True)
-class Slot:
+class ConfiguredScorer:
     """One scorer of a suite under one configuration.
 
     Attributes:
@@ -33,7 +33,7 @@ class Slot:
         lacks: what it cannot run without, a line each; empty: ready.
     """
 
-    use: Use
+    spec: ScorerSpec
     config: Config
     config_hash: str
     weights_hash: str
@@ -41,23 +41,23 @@ class Slot:
 
     @property
     def name(self) -> str:
-        return self.use.slot
+        return self.spec.label
 
     @property
     def declaration(self) -> Declaration:
-        """Looked up, not held: a slot is sent to other processes, and functions cannot be."""
-        return catalog.find(self.use.scorer)
+        """Looked up, not held: a configured is sent to other processes, and functions cannot be."""
+        return catalog.find(self.spec.scorer)
 
-    def build(self, towers: Towers) -> Scorer:
-        return self.declaration.build(self.config, towers)
+    def build(self, loaded: NetworkCache) -> Scorer:
+        return self.declaration.build(self.config, loaded)
 
     @property
     def metrics(self) -> Mapping[str, MetricInfo]:
         """By the name records use."""
-        return self.use.names(self.declaration.metrics)
+        return self.spec.names(self.declaration.metrics)
 
 
-def slots(suite: Suite, overrides: Iterable[str] = (), metrics: Iterable[str] = ()) -> list[Slot]:
+def configured_scorers(suite: Suite, overrides: Iterable[str] = (), metrics: Iterable[str] = ()) -> list[ConfiguredScorer]:
     """The suite's scorers in its order, or those that give `metrics` (names of records, scorers or metric ids).
 
     Args:
@@ -67,47 +67,47 @@ def slots(suite: Suite, overrides: Iterable[str] = (), metrics: Iterable[str] = 
         AstroError: a scorer, key, value or metric that does not exist; a key set twice.
     """
     changes = _changes(suite, overrides)
-    return [_slot(use, changes.get(use.slot, {})) for use in select(suite, metrics)]
+    return [_configured(spec, changes.get(spec.label, {})) for spec in select(suite, metrics)]
 
 
-def select(suite: Suite, metrics: Iterable[str]) -> list[Use]:
+def select(suite: Suite, metrics: Iterable[str]) -> list[ScorerSpec]:
     """The uses that give these metrics, all where none are named; a use gives its own name, its scorer's, its metrics' ids and record names."""
-    names = {use.slot: {use.slot, use.scorer, *_metric_names(use)} for use in suite.scorers}
+    names = {spec.label: {spec.label, spec.scorer, *_metric_names(spec)} for spec in suite.scorers}
     wanted = set(metrics)
     if unknown := wanted - set().union(*names.values()):
         first = sorted(unknown)[0]
         raise RecordError("--metrics", first, "no metric of this suite", hint=did_you_mean(first, set().union(*names.values())))
-    return [use for use in suite.scorers if not wanted or wanted & names[use.slot]]
+    return [spec for spec in suite.scorers if not wanted or wanted & names[spec.label]]
 
 
-def _metric_names(use: Use) -> set[str]:
-    named = use.names(catalog.find(use.scorer).metrics)
+def _metric_names(spec: ScorerSpec) -> set[str]:
+    named = spec.names(catalog.find(spec.scorer).metrics)
     return {*named, *(info.id for info in named.values())}
 
 
 def _changes(suite: Suite, overrides: Iterable[str]) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {}
-    known = {use.slot for use in suite.scorers}
+    known = {spec.label for spec in suite.scorers}
     for text in overrides:
         dotted, value = parse_override(text, example=SET_EXAMPLE)
-        slot, _, key = dotted.partition(".")
-        if slot not in known or not key:
-            raise RecordError("--set", text, "expected SCORER.KEY=VALUE with a scorer of this suite", hint=did_you_mean(slot, known))
-        if key in changes.setdefault(slot, {}):
+        configured, _, key = dotted.partition(".")
+        if configured not in known or not key:
+            raise RecordError("--set", text, "expected SCORER.KEY=VALUE with a scorer of this suite", hint=did_you_mean(configured, known))
+        if key in changes.setdefault(configured, {}):
             raise RecordError("--set", text, f"{dotted} is set twice", hint="give each key once")
-        changes[slot][key] = value
+        changes[configured][key] = value
     return changes
 
 
-def _slot(use: Use, changes: Mapping[str, Any]) -> Slot:
-    declaration = catalog.find(use.scorer)
+def _configured(spec: ScorerSpec, changes: Mapping[str, Any]) -> ConfiguredScorer:
+    declaration = catalog.find(spec.scorer)
     try:
-        config = declaration.config.model_validate({**use.config, **changes})
+        config = declaration.config.model_validate({**spec.config, **changes})
     except ValidationError as error:
         wrong = first_problem(error, declaration.config)
-        key = f"{use.slot}.{wrong.key}" if wrong.key else use.slot
+        key = f"{spec.label}.{wrong.key}" if wrong.key else spec.label
         raise RecordError("--set" if changes else "suite", key, f"{wrong.what}, found {wrong.found}", hint=wrong.hint) from error
-    return Slot(use, config, config_hash(declaration, config), *_weights(declaration, config))
+    return ConfiguredScorer(spec, config, config_hash(declaration, config), *_weights(declaration, config))
 
 
 def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, ...]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.contract import MetricInfo
 from eval.scoring.outcomes import Outcome
-from eval.vbench import totals as vbench_score
+from eval.vbench import totals as vbench_totals
 
 PERCENT = 100.0
 
@@ -36,14 +36,14 @@ def consistency(means: Mapping[str, float]) -> float:
 
 
 TOTALS = {
-    "quality": Total(tuple(vbench_score.QUALITY_DIMENSIONS), vbench_score.quality, "VBench: weighted mean of the seven quality dimensions"),
-    "semantic": Total(tuple(vbench_score.SEMANTIC_DIMENSIONS), vbench_score.semantic, "VBench: mean of the nine semantic dimensions"),
-    "total": Total(tuple(vbench_score.DIMENSIONS), vbench_score.total, "VBench: (4 Quality + Semantic) / 5"),
-    "long_total": Total(vbench_score.LONG_DIMENSIONS, vbench_score.long_total, "Reward Forcing: weighted mean of six quality dimensions"),
-    "i2v": Total(tuple(vbench_score.I2V_DIMENSIONS), vbench_score.i2v, "VBench-I2V: likeness to the image, and camera motion at weight 0.1"),
-    "i2v_quality": Total(vbench_score.LONG_DIMENSIONS, vbench_score.i2v_quality, "VBench-I2V: weighted mean of six quality dimensions"),
+    "quality": Total(tuple(vbench_totals.QUALITY_DIMENSIONS), vbench_totals.quality, "VBench: weighted mean of the seven quality dimensions"),
+    "semantic": Total(tuple(vbench_totals.SEMANTIC_DIMENSIONS), vbench_totals.semantic, "VBench: mean of the nine semantic dimensions"),
+    "total": Total(tuple(vbench_totals.DIMENSIONS), vbench_totals.total, "VBench: (4 Quality + Semantic) / 5"),
+    "long_total": Total(vbench_totals.LONG_DIMENSIONS, vbench_totals.long_total, "Reward Forcing: weighted mean of six quality dimensions"),
+    "i2v": Total(tuple(vbench_totals.I2V_DIMENSIONS), vbench_totals.i2v, "VBench-I2V: likeness to the image, and camera motion at weight 0.1"),
+    "i2v_quality": Total(vbench_totals.LONG_DIMENSIONS, vbench_totals.i2v_quality, "VBench-I2V: weighted mean of six quality dimensions"),
     "i2v_total": Total(
-        (*vbench_score.I2V_DIMENSIONS, *vbench_score.LONG_DIMENSIONS), vbench_score.i2v_total, "VBench-I2V: mean of its own part and its quality"
+        (*vbench_totals.I2V_DIMENSIONS, *vbench_totals.LONG_DIMENSIONS), vbench_totals.i2v_total, "VBench-I2V: mean of its own part and its quality"
     ),
     "consistency": Total(("subject_consistency", "background_consistency"), consistency, "mean of subject and background consistency"),
 }

@@ -10,9 +10,9 @@ from typing import Any
 
 from astro_cli.config.errors import AstroError
 from astro_cli.models.hashes import remembered
-from eval.contract import Frame, Sample, Score, ScoreError, Scorer, Towers, Watcher
+from eval.contract import Frame, NetworkCache, Sample, Score, ScoreError, Scorer, Watcher
 from eval.records.video_scores import Key, Line, SampleStore, prompt_hash
-from eval.scoring.scorers import Slot
+from eval.scoring.scorers import ConfiguredScorer
 
 Frames = Callable[[Sample], Iterator[tuple[int, Frame]]]  # a video's frames in order
 UNREADABLE = "unreadable"
@@ -40,23 +40,25 @@ class Work:
     """One video and the names of the scorers that lack it."""
 
     sample: Sample
-    slots: tuple[str, ...]
+    scorers: tuple[str, ...]
 
 
-def line_key(sample: Sample, slot: Slot) -> Key:
-    """The key a line of this slot for this video has."""
-    return (sample.video_hash, prompt_hash(sample, contents(sample, slot)), slot.name, slot.config_hash, slot.weights_hash)
+def line_key(sample: Sample, configured: ConfiguredScorer) -> Key:
+    """The key a line of this configured for this video has."""
+    return (sample.video_hash, prompt_hash(sample, contents(sample, configured)), configured.name, configured.config_hash, configured.weights_hash)
 
 
-def contents(sample: Sample, slot: Slot) -> tuple[str, ...]:
-    """Hashes of the files beside the video that the slot's scorer reads; a word that is none where one cannot be read, which is then not scored."""
+def contents(sample: Sample, configured: ConfiguredScorer) -> tuple[str, ...]:
+    """Hashes of the files beside the video that the scorer reads; a word that is none where one cannot be read: it is not scored."""
     try:
-        return tuple(map(remembered, slot.declaration.reads(sample)))
+        return tuple(map(remembered, configured.declaration.reads(sample)))
     except (ScoreError, OSError):
         return (UNREADABLE,)
 
 
-def plan(samples: Sequence[Sample], slots: Sequence[Slot], store: SampleStore, applies: Callable[[Sample, Slot], bool]) -> list[Work]:
+def plan(
+    samples: Sequence[Sample], scorers: Sequence[ConfiguredScorer], store: SampleStore, applies: Callable[[Sample, ConfiguredScorer], bool]
+) -> list[Work]:
     """The videos that some scorer lacks, in order; of equal ones with equal prompts the first.
 
     Args:
@@ -64,7 +66,7 @@ def plan(samples: Sequence[Sample], slots: Sequence[Slot], store: SampleStore, a
     """
     works, planned = [], set[Key]()
     for sample in samples:
-        keys = {slot.name: line_key(sample, slot) for slot in slots if applies(sample, slot)}
+        keys = {configured.name: line_key(sample, configured) for configured in scorers if applies(sample, configured)}
         lacking = tuple(name for name, key in keys.items() if key not in planned and store.find(key) is None)
         planned.update(keys.values())
         if lacking:
@@ -72,23 +74,23 @@ def plan(samples: Sequence[Sample], slots: Sequence[Slot], store: SampleStore, a
     return works
 
 
-class Desk:
-    """Scorers built when first needed, towers shared between them. One per process."""
+class ScoringWorker:
+    """Scorers built when first needed, loaded shared between them. One per process."""
 
-    def __init__(self, slots: Sequence[Slot], frames: Frames, decoder: str) -> None:
-        self.slots, self.frames, self.decoder = {slot.name: slot for slot in slots}, frames, decoder
-        self.towers = Towers()
+    def __init__(self, scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str) -> None:
+        self.scorers, self.frames, self.decoder = {configured.name: configured for configured in scorers}, frames, decoder
+        self.loaded = NetworkCache()
         self._scorers: dict[str, Scorer] = {}
 
     def scorer(self, name: str) -> Scorer:
         if name not in self._scorers:
-            self._scorers[name] = self.slots[name].build(self.towers)
+            self._scorers[name] = self.scorers[name].build(self.loaded)
         return self._scorers[name]
 
     def score(self, work: Work) -> Scored:
         """Show the video to its scorers. A scorer that fails leaves the others alone; a video that cannot be decoded fails them all."""
         sample, scored, watchers = work.sample, Scored(), dict[str, Watcher]()
-        for name in work.slots:
+        for name in work.scorers:
             try:
                 watchers[name] = self.scorer(name).watch(sample)
             except ScoreError as error:
@@ -100,14 +102,14 @@ class Desk:
             return scored
         for name, watcher in watchers.items():
             try:
-                scored.lines[name] = self._line(sample, self.slots[name], watcher.scores())
+                scored.lines[name] = self._line(sample, self.scorers[name], watcher.scores())
             except ScoreError as error:
                 scored.failures.append(_failure(sample, name, error))
         return scored
 
     def _show(self, sample: Sample, watchers: dict[str, Watcher], scored: Scored) -> None:
         """Every frame to every watcher that wants frames; one that cannot go on is dropped."""
-        eager = {name: watcher for name, watcher in watchers.items() if self.slots[name].declaration.sees}
+        eager = {name: watcher for name, watcher in watchers.items() if self.scorers[name].declaration.sees}
         count = 0
         for index, frame_HWC in self.frames(sample) if eager else ():
             count += 1
@@ -120,13 +122,13 @@ class Desk:
         if eager and count != sample.info.frames:
             raise ScoreError(sample.path, "frames", f"{count} decoded, {sample.info.frames} announced")
 
-    def _line(self, sample: Sample, slot: Slot, scores: Mapping[str, Score]) -> Line:
-        expected = [info.id for info in slot.declaration.metrics]
-        assert sorted(scores) == sorted(expected), f"{slot.name} declares {expected} and scores {sorted(scores)}"
+    def _line(self, sample: Sample, configured: ConfiguredScorer, scores: Mapping[str, Score]) -> Line:
+        expected = [info.id for info in configured.declaration.metrics]
+        assert sorted(scores) == sorted(expected), f"{configured.name} declares {expected} and scores {sorted(scores)}"
         for metric, score in scores.items():
             if score.value is not None and not math.isfinite(score.value):
                 raise ScoreError(sample.path, metric, f"found {score.value}, scores are finite")
-        video_hash, prompt, scorer, config, weights = line_key(sample, slot)
+        video_hash, prompt, scorer, config, weights = line_key(sample, configured)
         return Line(
             video=sample.path.name, video_hash=video_hash, prompt_id=sample.prompt_id, prompt_hash=prompt, seed=sample.seed,
             scorer=scorer, config_hash=config, weights_hash=weights, decoder=self.decoder,

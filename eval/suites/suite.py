@@ -31,7 +31,7 @@ class Protocol(Config):
     prompts: str | None = None
 
 
-class Use(Config):
+class ScorerSpec(Config):
     """A scorer as a suite uses it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Use(Config):
     scale: float = 1.0
 
     @property
-    def slot(self) -> str:
+    def label(self) -> str:
         return self.name or self.scorer
 
     def names(self, metrics: Iterable[MetricInfo]) -> dict[str, MetricInfo]:
@@ -82,12 +82,12 @@ class Suite(Config):
     samples: int = Field(1, ge=1)
     protocol: Protocol = Protocol()
     totals: dict[str, str] = Field(default_factory=dict)
-    scorers: tuple[Use, ...] = Field(min_length=1)
+    scorers: tuple[ScorerSpec, ...] = Field(min_length=1)
 
     @field_validator("scorers")
     @classmethod
-    def _distinct(cls, value: tuple[Use, ...]) -> tuple[Use, ...]:
-        names = [use.slot for use in value]
+    def _distinct(cls, value: tuple[ScorerSpec, ...]) -> tuple[ScorerSpec, ...]:
+        names = [spec.label for spec in value]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{repeated[0]!r} is used twice: give one a `name`")
         return value

@@ -9,13 +9,13 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, Need, Sample, ScoreError, Scorer, Towers
+from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, ScoreError, Scorer
 from eval.vbench.long import Clips, Long
 from eval.vbench.places import path_of
 from eval.vbench.scenes import PACKAGE as SCENEDETECT
 from eval.vbench.scenes import Scenes
 
-Build = Callable[[Any, Towers], Scorer]
+Build = Callable[[Any, NetworkCache], Scorer]
 
 
 class DimensionConfig(Config):
@@ -46,7 +46,7 @@ def declare(
     needs: tuple[Need, ...] = (),
     files: tuple[str, ...] = (),
     config: type[DimensionConfig] = DimensionConfig,
-    fuse: Callable[[Any, Towers, Long], Scorer] | None = None,
+    fuse: Callable[[Any, NetworkCache, Long], Scorer] | None = None,
     fuse_files: Callable[[Any], tuple[Path, ...]] = lambda config: (),
     reads: Callable[[Sample], tuple[Path, ...]] = lambda sample: (),
     config_needs: Callable[[Any], tuple[Need, ...]] = lambda config: (),
@@ -61,12 +61,12 @@ def declare(
         reads, config_needs: as of `Declaration`.
     """
 
-    def build_cut(chosen: Any, towers: Towers) -> Scorer:
-        scorer = build(chosen, towers)
+    def build_cut(chosen: Any, loaded: NetworkCache) -> Scorer:
+        scorer = build(chosen, loaded)
         if chosen.clips == "whole":
             return scorer
         long = Long(scorer, name, chosen.clips)
-        fused = long if fuse is None else fuse(chosen, towers, long)
+        fused = long if fuse is None else fuse(chosen, loaded, long)
         return Scenes(fused) if chosen.clips == "scenes" else fused
 
     def paths(chosen: Any) -> tuple[Path, ...]:

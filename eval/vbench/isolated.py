@@ -19,7 +19,7 @@ from typing import Any
 
 from astro_cli.compat import torchvision_ops
 from astro_cli.config.errors import RunError
-from eval.contract import Declaration, Frame, Need, Sample, Score, ScoreError, Scorer, Towers
+from eval.contract import Declaration, Frame, Need, NetworkCache, Sample, Score, ScoreError, Scorer
 from eval.vbench import places
 from eval.vbench.clip_file import ClipFile
 from eval.vbench.dimension import DimensionConfig, auxiliary, declare
@@ -198,9 +198,9 @@ class IsolatedScorer:
         return Score(None if value is None else float(value), answer.get("details", {}))
 
 
-def shared_worker(towers: Towers) -> Worker:
+def shared_worker(loaded: NetworkCache) -> Worker:
     """One process for all scorers of a run, so that dimensions of one network load it once."""
-    return towers.get(("vbench worker", interpreter()), Worker)
+    return loaded.get(("vbench worker", interpreter()), Worker)
 
 
 def declare_isolated(name: str, text: str, weights: str, what: str) -> Declaration:
@@ -211,10 +211,10 @@ def declare_isolated(name: str, text: str, weights: str, what: str) -> Declarati
         what: the package that only the other interpreter can have.
     """
 
-    def build(config: DimensionConfig, towers: Towers) -> Scorer:
+    def build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
         places.found(TOKENISER)
         clips = config.clips != "whole"
-        return IsolatedScorer(name, places.found(weights), shared_worker(towers), lambda sample: {"auxiliary": auxiliary(sample, name)}, clips=clips)
+        return IsolatedScorer(name, places.found(weights), shared_worker(loaded), lambda sample: {"auxiliary": auxiliary(sample, name)}, clips=clips)
 
     files = (weights, TOKENISER)
     return declare(name, text, build, needs=(need(what), *map(places.need, files)), files=files)

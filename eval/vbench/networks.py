@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.contract import Towers
+from eval.contract import NetworkCache
 from eval.networks import clip, dreamsim_names, files
 from eval.networks.clip_names import FORMS
 from eval.networks.dino import Dino, load_dino
@@ -27,46 +27,46 @@ AMT_S = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}  # vbench 0.1.5, thir
 UMT_CLASSES, UMT_FRAMES, UMT_HEAD_WIDTH = 400, 16, 64
 
 
-def clip_tower(towers: Towers, name: str) -> clip.ClipTower:
+def clip_tower(loaded: NetworkCache, name: str) -> clip.ClipTower:
     """CLIP "clip_b32" or "clip_l14"; shared with the other scorers where they read the same file."""
     path = found(name)
-    return towers.get(("clip", path), lambda: clip.load(path, FORMS[SHARED[name]]))
+    return loaded.get(("clip", path), lambda: clip.load(path, FORMS[SHARED[name]]))
 
 
-def dino(towers: Towers, name: str = "dino") -> Dino:
+def dino(loaded: NetworkCache, name: str = "dino") -> Dino:
     """DINO ViT-B/16 ("dino") or DINOv2 ViT-B/14 ("dinov2")."""
-    return _shared(towers, name, load_dino)
+    return _shared(loaded, name, load_dino)
 
 
-def dreamsim(towers: Towers) -> DreamSim:
+def dreamsim(loaded: NetworkCache) -> DreamSim:
     """DreamSim's ensemble, whose DINO backbone is the file that `dino` reads."""
     paths = (found("dino"), dreamsim_names.folder())
-    return towers.get(("vbench", "dreamsim", *paths), lambda: load_dreamsim(*paths))
+    return loaded.get(("vbench", "dreamsim", *paths), lambda: load_dreamsim(*paths))
 
 
-def aesthetic_head(towers: Towers) -> nn.Linear:
+def aesthetic_head(loaded: NetworkCache) -> nn.Linear:
     """LAION's linear head on CLIP ViT-L/14: 768 features to one number in about 0..10."""
-    return _shared(towers, "aesthetic", lambda path: _filled(nn.Linear(clip_tower(towers, "clip_l14").width, 1), "aesthetic", path))
+    return _shared(loaded, "aesthetic", lambda path: _filled(nn.Linear(clip_tower(loaded, "clip_l14").width, 1), "aesthetic", path))
 
 
-def amt(towers: Towers) -> nn.Module:
+def amt(loaded: NetworkCache) -> nn.Module:
     """AMT-S, which interpolates a frame between two."""
-    return _shared(towers, "amt", lambda path: _filled(vars(module("third_party.amt.networks.AMT-S"))["Model"](**AMT_S), "amt", path))
+    return _shared(loaded, "amt", lambda path: _filled(vars(module("third_party.amt.networks.AMT-S"))["Model"](**AMT_S), "amt", path))
 
 
-def raft(towers: Towers) -> nn.Module:
+def raft(loaded: NetworkCache) -> nn.Module:
     """RAFT trained on FlyingThings, optical flow between two frames."""
-    return _shared(towers, "raft", _raft)
+    return _shared(loaded, "raft", _raft)
 
 
-def umt(towers: Towers) -> nn.Module:
+def umt(loaded: NetworkCache) -> nn.Module:
     """UMT-L/16, Kinetics-400 actions of 16 frames."""
-    return _shared(towers, "umt", _umt)
+    return _shared(loaded, "umt", _umt)
 
 
-def viclip(towers: Towers) -> Any:
+def viclip(loaded: NetworkCache) -> Any:
     """ViCLIP-L with vbench's `encode_vision` and `encode_text`; text is cut at 32 tokens."""
-    return _shared(towers, "viclip", lambda path: _filled(module("third_party.ViCLIP.viclip").ViCLIP(pretrain=None), "viclip", path))
+    return _shared(loaded, "viclip", lambda path: _filled(module("third_party.ViCLIP.viclip").ViCLIP(pretrain=None), "viclip", path))
 
 
 def _raft(path: Path) -> nn.Module:
@@ -98,9 +98,9 @@ def _filled(network: nn.Module, name: str, path: Path) -> Any:
     return files.fill(network, files.read(path), path, FILES[name][1])
 
 
-def _shared(towers: Towers, name: str, load: Callable[[Path], Any]) -> Any:
+def _shared(loaded: NetworkCache, name: str, load: Callable[[Path], Any]) -> Any:
     path = found(name)
-    return towers.get(("vbench", name, path), lambda: load(path))
+    return loaded.get(("vbench", name, path), lambda: load(path))
 
 
 def on(network: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from eval.contract import Sample, Score, ScoreError, Towers
+from eval.contract import NetworkCache, Sample, Score, ScoreError
 from eval.networks.pictures import clip_input
 from eval.vbench.networks import on, viclip
 from eval.vbench.pictures import SIDE_PX
@@ -26,8 +26,8 @@ class ViclipScorer:
     **Deviations:** none.
     """
 
-    def __init__(self, name: str, towers: Towers) -> None:
-        self.name, self.network = name, viclip(towers)
+    def __init__(self, name: str, loaded: NetworkCache) -> None:
+        self.name, self.network = name, viclip(loaded)
 
     def watch(self, sample: Sample) -> Chosen:
         if not sample.prompt.strip():

@@ -12,7 +12,7 @@ import pytest
 from astro_cli.config.base import Config
 from astro_cli.generate.media import write_mp4
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
-from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers
+from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError
 from eval.metrics import catalog
 from eval.suites.suite import Suite, parse_suite
 
@@ -89,7 +89,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeScorer:
     """A scorer `brightness` beside the real ones: mean pixel value; `bad` says per file what it scores or where it fails, `seen` what it saw."""
     scorer = FakeScorer(1.0, {}, [])
 
-    def build(config: FakeConfig, towers: Towers) -> FakeScorer:
+    def build(config: FakeConfig, loaded: NetworkCache) -> FakeScorer:
         scorer.gain = config.gain
         return scorer
 

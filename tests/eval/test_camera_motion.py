@@ -20,7 +20,7 @@ from astro_cli.__main__ import main
 from astro_cli.config.base import Config
 from astro_cli.config.errors import CheckpointError, RunError
 from astro_cli.generate.media import write_mp4
-from eval.contract import Declaration, Frame, MetricInfo, Sample, Score, ScoreError, Towers, VideoInfo
+from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, VideoInfo
 from eval.metrics import catalog
 from eval.scoring.scorers import weights_hash
 from eval.vbench import places
@@ -135,7 +135,7 @@ def sample(prompt: str, frames: int = FRAMES) -> Sample:
 def build() -> Any:
     declaration = catalog.find(NAME)
     assert not [text for need in declaration.needs if (text := need.missing())]
-    return declaration.build(DimensionConfig(), Towers())
+    return declaration.build(DimensionConfig(), NetworkCache())
 
 
 def score(scorer: Any, frames_THWC: np.ndarray, prompt: str) -> Score:
@@ -225,7 +225,7 @@ def test_missing_weights_say_where_to_put_them(cache):
     assert "cotracker_model/cotracker2.pth" in text
     assert str(cache) in text
     with pytest.raises(CheckpointError, match="no such file"):
-        catalog.find(NAME).build(DimensionConfig(), Towers())
+        catalog.find(NAME).build(DimensionConfig(), NetworkCache())
 
 
 @pytest.mark.parametrize(("content", "says"), [
@@ -296,7 +296,7 @@ class Constant:
 
 
 def constant(name: str, value: float) -> Declaration:
-    return Declaration((MetricInfo(name, "up", "0..1", ""),), Config, 1, lambda config, towers: Constant(name, value))
+    return Declaration((MetricInfo(name, "up", "0..1", ""),), Config, 1, lambda config, loaded: Constant(name, value))
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ def test_one_lost_video_leaves_the_others(cache, astro, videos):
 def test_its_config_is_a_dimensions(cache):
     """On VBench-Long's clips it runs, too, and each clip's frames go with its score."""
     declaration = catalog.find(NAME)
-    scorer = declaration.build(DimensionConfig(clips="two_seconds"), Towers())
+    scorer = declaration.build(DimensionConfig(clips="two_seconds"), NetworkCache())
     frames = np.concatenate([clip("pan_right", frames=16), clip("static", frames=16)])
     given = replace(sample("a cat, camera pans right", 32), info=VideoInfo(32, 8.0, WIDTH, HEIGHT))
     watcher = scorer.watch(given)

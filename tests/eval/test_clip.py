@@ -9,20 +9,20 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
-from eval.contract import ScoreError, Segment, Towers
+from eval.contract import NetworkCache, ScoreError, Segment
 from eval.metrics import aesthetic, clip, long_clip
 from eval.networks import words
 from eval.networks.clip import load, merge_tables
 from eval.networks.clip_names import FORMS
 from eval.networks.pictures import clip_input
-from tests.tiny_towers import FEATURES, clip_state, long_clip_state, put, sample_of, show, video
+from tests.tiny_networks import FEATURES, clip_state, long_clip_state, put, sample_of, show, video
 
 LONG_PROMPT = "a dog runs over the wet grass " * 20  # 140 words
 
 
 def clip_scorer(folder: Path, **config):
     put(clip_state(), folder / "clip" / "ViT-L-14.pt")
-    return clip.SCORER.build(clip.ClipConfig(**config), Towers())
+    return clip.SCORER.build(clip.ClipConfig(**config), NetworkCache())
 
 
 def two_table_text(state, tokens):
@@ -74,13 +74,13 @@ def test_every_container_gives_the_same_tower(tmp_path):
     save_file(state, tmp_path / "x.safetensors")
     archive(state, tmp_path / "jit.pt")
     frames = video(3)
-    towers = [load(tmp_path / name, FORMS["ViT-L-14"]) for name in ("plain.pt", "nested.pt", "x.safetensors", "jit.pt")]
-    first = towers[0].images(frames)
+    loaded = [load(tmp_path / name, FORMS["ViT-L-14"]) for name in ("plain.pt", "nested.pt", "x.safetensors", "jit.pt")]
+    first = loaded[0].images(frames)
     assert first.shape == (3, FEATURES)
     torch.testing.assert_close(first.norm(dim=-1), torch.ones(3))
-    for tower in towers[1:]:
+    for tower in loaded[1:]:
         assert torch.equal(tower.images(frames), first)
-        assert torch.equal(tower.texts(["a cat"], "cut", "x").features_MD, towers[0].texts(["a cat"], "cut", "x").features_MD)
+        assert torch.equal(tower.texts(["a cat"], "cut", "x").features_MD, loaded[0].texts(["a cat"], "cut", "x").features_MD)
 
 
 def archive(state, path):
@@ -188,7 +188,7 @@ def test_long_prompts_are_cut_and_recorded_or_refused(checkpoints):
 
 def test_long_clip_scores_what_clip_would_cut(checkpoints):
     put(long_clip_state(), checkpoints / "longclip" / "longclip-L.pt")
-    scorer = long_clip.SCORER.build(long_clip.LongClipConfig(), Towers())
+    scorer = long_clip.SCORER.build(long_clip.LongClipConfig(), NetworkCache())
     frames = video(8)
     scores = show(scorer.watch(sample_of(frames, prompt=LONG_PROMPT)), frames)
     assert scores["long_clip"].details["segments"][0]["cut"] is False
@@ -202,11 +202,11 @@ def test_aesthetic_is_the_head_on_normalised_features(checkpoints):
     put(clip_state(), checkpoints / "clip" / "ViT-L-14.pt")
     head = {"weight": torch.linspace(-1, 1, FEATURES)[None], "bias": torch.tensor([5.0])}
     put(head, checkpoints / "aesthetic" / "sa_0_4_vit_l_14_linear.pth")
-    towers = Towers()
-    scorer = aesthetic.SCORER.build(aesthetic.AestheticConfig(), towers)
+    loaded = NetworkCache()
+    scorer = aesthetic.SCORER.build(aesthetic.AestheticConfig(), loaded)
     frames = video(5)
     scores = show(scorer.watch(sample_of(frames)), frames)
-    expected = towers.get(("clip", checkpoints / "clip" / "ViT-L-14.pt"), pytest.fail).images(frames) @ head["weight"][0] + 5
+    expected = loaded.get(("clip", checkpoints / "clip" / "ViT-L-14.pt"), pytest.fail).images(frames) @ head["weight"][0] + 5
     assert scores["aesthetic"].value == pytest.approx(expected.mean().item(), abs=1e-5)
     assert scores["aesthetic.fraction"].value == pytest.approx(expected.mean().item() / 10, abs=1e-6)
     assert np.allclose(scores["aesthetic"].details["frames"], expected.numpy(), atol=1e-5)
@@ -216,7 +216,7 @@ def test_an_aesthetic_head_of_another_width_is_refused(checkpoints):
     put(clip_state(), checkpoints / "clip" / "ViT-L-14.pt")
     put({"weight": torch.zeros(1, 512), "bias": torch.zeros(1)}, checkpoints / "aesthetic" / "sa_0_4_vit_l_14_linear.pth")
     with pytest.raises(CheckpointError, match=r"weight is \(1, 512\), expected \(1, 16\)"):
-        aesthetic.SCORER.build(aesthetic.AestheticConfig(), Towers())
+        aesthetic.SCORER.build(aesthetic.AestheticConfig(), NetworkCache())
 
 
 def lacking(module):
@@ -231,7 +231,7 @@ def test_missing_weights_say_where_they_belong(checkpoints):
     put(clip_state(), checkpoints / "clip" / "ViT-L-14.pt")
     assert lacking(clip) == []
     with pytest.raises(CheckpointError, match=r"ViT-B-32\.pt"):
-        clip.SCORER.build(clip.ClipConfig(model="ViT-B-32"), Towers())
+        clip.SCORER.build(clip.ClipConfig(model="ViT-B-32"), NetworkCache())
 
 
 def test_vbench_resizing_is_vbenchs(tmp_path):

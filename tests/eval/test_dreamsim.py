@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_towers import sample_of, show
+from tiny_networks import sample_of, show
 
 from astro_cli.config.errors import CheckpointError
-from eval.contract import Score, Towers
+from eval.contract import NetworkCache, Score
 from eval.metrics import background_consistency, i2v_background
 from eval.networks import dreamsim, dreamsim_names
-from eval.scoring.scorers import slots
+from eval.scoring.scorers import configured_scorers
 from eval.suites.suite import load_suite
 from eval.vbench import places
 from eval.vbench.features import features_of, picture_features
@@ -43,28 +43,28 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_embeddings_are_the_packages(folder: Path, image: Path) -> None:
-    towers = Towers()
-    found_ND = features_of(towers, "dreamsim")(FRAMES)
+    loaded = NetworkCache()
+    found_ND = features_of(loaded, "dreamsim")(FRAMES)
     torch.testing.assert_close(found_ND, GOLDEN["embeddings"], atol=2e-6, rtol=1e-5)
     torch.testing.assert_close(1 - dreamsim.similarity(found_ND[:-1], found_ND[1:]), GOLDEN["distances"], atol=2e-6, rtol=1e-5)
-    torch.testing.assert_close(picture_features(towers, "dreamsim")(image), GOLDEN["picture"], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(picture_features(loaded, "dreamsim")(image), GOLDEN["picture"], atol=2e-6, rtol=1e-5)
 
 
 def test_the_adapter_counts(folder: Path) -> None:
     state = {name: torch.zeros_like(value) for name, value in dreamsim_folder.adapter_state().items()}
     save_file(state, folder / dreamsim_names.WEIGHTS[0])
-    assert (features_of(Towers(), "dreamsim")(FRAMES) - GOLDEN["embeddings"]).abs().max() > 0.01
+    assert (features_of(NetworkCache(), "dreamsim")(FRAMES) - GOLDEN["embeddings"]).abs().max() > 0.01
 
 
 def test_a_bin_adapter_is_read_too(folder: Path) -> None:
     (folder / dreamsim_names.WEIGHTS[0]).unlink()
     torch.save(dreamsim_folder.adapter_state(), folder / dreamsim_names.WEIGHTS[1])
-    torch.testing.assert_close(features_of(Towers(), "dreamsim")(FRAMES), GOLDEN["embeddings"], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(features_of(NetworkCache(), "dreamsim")(FRAMES), GOLDEN["embeddings"], atol=2e-6, rtol=1e-5)
 
 
 def test_i2v_background_is_vbenchs(folder: Path, image: Path) -> None:
     assert not [text for need in i2v_background.SCORER.needs if (text := need.missing())]
-    scorer = i2v_background.SCORER.build(i2v_background.SCORER.config(), Towers())
+    scorer = i2v_background.SCORER.build(i2v_background.SCORER.config(), NetworkCache())
     score = show(scorer.watch(sample_of(FRAMES, image=str(image))), FRAMES)["i2v_background"]
     assert score.value == pytest.approx(GOLDEN["i2v_background"].item(), abs=2e-6)
     assert i2v_background.SCORER.reads(sample_of(FRAMES, image=str(image))) == (image,)
@@ -85,7 +85,7 @@ class _Slow:
 def test_the_fast_score_is_vbenchs_and_mapped_by_the_packaged_table(folder: Path) -> None:
     table = read_table(places.table(background_consistency.TABLE))
     clips = np.repeat(FRAMES, 4, axis=0)  # 2 s at 2 fps each, so the first frames are FRAMES
-    scorer = SlowFast(Long(_Slow(), "background_consistency", "two_seconds"), features_of(Towers(), "dreamsim"), table, 0.5)
+    scorer = SlowFast(Long(_Slow(), "background_consistency", "two_seconds"), features_of(NetworkCache(), "dreamsim"), table, 0.5)
     score = show(scorer.watch(sample_of(clips, fps=2.0)), clips)["background_consistency"]
     assert score.details["fast"] == pytest.approx(GOLDEN["fast"].item(), abs=2e-6)
     assert score.details["fast_mapped"] == pytest.approx(np.interp(GOLDEN["fast"].item(), *table), abs=1e-6)
@@ -97,11 +97,11 @@ def test_long_suites_are_slow_fast_and_say_what_that_needs(suite: str, checkpoin
     monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "none"))
     monkeypatch.setattr(dreamsim_names, "PACKAGE_CACHE", tmp_path / "none")
     wanted = ("subject_consistency", "background_consistency")
-    subject, background = slots(load_suite(suite), metrics=wanted)
+    subject, background = configured_scorers(load_suite(suite), metrics=wanted)
     assert any("dinov2_vitb14_pretrain.pth" in text for text in subject.lacks)
     assert any(f"at {checkpoints / 'dreamsim'}" in text and dreamsim_names.ARCHIVE in text for text in background.lacks)
-    plain = slots(load_suite(suite), [f"{name}.fast=none" for name in wanted], wanted)
-    assert not [text for slot in plain for text in slot.lacks if "DreamSim" in text or "dinov2" in text]
+    plain = configured_scorers(load_suite(suite), [f"{name}.fast=none" for name in wanted], wanted)
+    assert not [text for configured in plain for text in configured.lacks if "DreamSim" in text or "dinov2" in text]
 
 
 def test_the_packages_cache_is_looked_at(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.contract import Frame, Sample, Score, ScoreError, Towers, VideoInfo
+from eval.contract import Frame, NetworkCache, Sample, Score, ScoreError, VideoInfo
 from eval.metrics import drift
 
 FPS = 4
@@ -94,7 +94,7 @@ def test_the_real_inner_scorer_on_random_weights(monkeypatch, tmp_path):
     torch.save(arch.MUSIQ(pretrained=False).state_dict(), path)
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
     config = drift.DriftConfig(clip_seconds=1)
-    watcher = drift.SCORER.build(config, Towers()).watch(Sample(Path("v.mp4"), "0", VideoInfo(4, 2, 64, 48), "p", "a cat"))
+    watcher = drift.SCORER.build(config, NetworkCache()).watch(Sample(Path("v.mp4"), "0", VideoInfo(4, 2, 64, 48), "p", "a cat"))
     frames = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), dtype=np.uint8)
     for index, frame in enumerate(frames):
         watcher.see(index, frame)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from astro_cli.generate.media import write_mp4
-from eval.contract import Sample, Score, ScoreError, Towers, VideoInfo
+from eval.contract import NetworkCache, Sample, Score, ScoreError, VideoInfo
 from eval.metrics.catalog import find
 from eval.vbench import places
 from eval.vbench.clip_file import ClipFile
@@ -94,7 +94,7 @@ def score_of(dimension: str, path: Path, prompt: str, auxiliary: Any, **config: 
     declaration = find(dimension)
     assert not [text for need in declaration.needs if (text := need.missing())]
     sample = Sample(path, "0" * 64, probe(path), "p", prompt, labels={"auxiliary_info": {dimension: auxiliary}})
-    watcher = declaration.build(declaration.config(**config), Towers()).watch(sample)
+    watcher = declaration.build(declaration.config(**config), NetworkCache()).watch(sample)
     for index, frame_HWC in frames(path):
         watcher.see(index, frame_HWC)
     return watcher.scores()[dimension]

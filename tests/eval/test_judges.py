@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from astro_cli.config.errors import CheckpointError
-from eval.contract import Sample, ScoreError, Segment, Towers, VideoInfo
+from eval.contract import NetworkCache, Sample, ScoreError, Segment, VideoInfo
 from eval.judges import endpoint as endpoint_module
 from eval.judges import frames as shown_frames
 from eval.judges import places, rubric
@@ -169,7 +169,7 @@ def server(monkeypatch):
 
 def scorer(**config):
     declaration = catalog.find("qwen_judge")
-    return declaration.build(declaration.config(**config), Towers())
+    return declaration.build(declaration.config(**config), NetworkCache())
 
 
 def test_an_endpoint_is_asked_greedily_with_the_frames_and_the_rubric(server):
@@ -247,12 +247,12 @@ def _local(models, monkeypatch):
 @pytest.mark.usefixtures("_local")
 @pytest.mark.parametrize("model", ["tiny-2.5", "tiny-3"])
 def test_a_local_model_answers_greedily_and_babble_fails_the_video(model):
-    towers = Towers()
+    loaded = NetworkCache()
     declaration = catalog.find("qwen_judge")
     config = declaration.config(model=model, max_tokens=8)
     assert config.backend == "local"
     assert [path.name for path in declaration.files(config)] == [model]
-    built = declaration.build(config, towers)
+    built = declaration.build(config, loaded)
     said = []
     for _ in range(2):
         with pytest.raises(ScoreError, match="answer: unreadable, Text Alignment: no line") as caught:  # random weights
@@ -301,7 +301,7 @@ def test_what_a_judge_lacks_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize("model", ["tiny-2.5", "tiny-3"])
 def test_the_embedding_is_a_cosine_of_prompt_and_frames(model):
     declaration = catalog.find("qwen_embedding")
-    built = declaration.build(declaration.config(model=model), Towers())
+    built = declaration.build(declaration.config(model=model), NetworkCache())
     one, other = (score(built, sample(prompt=prompt), video())["qwen_embedding"] for prompt in (PROMPT, "gray"))
     assert one.details["frames"] == 10  # 10 s at 1 a second
     assert abs(one.value) <= 1.0

@@ -15,7 +15,7 @@ import pytest
 
 from astro_cli.compat import torchvision_ops
 from astro_cli.generate.media import write_mp4
-from eval.contract import Sample, Towers
+from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find
 from eval.vbench import isolated, places
 from eval.video.decode import frames, probe
@@ -60,7 +60,7 @@ def test_scene_is_vbenchs_own(tmp_path: Path) -> None:
     word, value = json.loads(found.stdout.splitlines()[-1])
     assert value > 0
     declaration = find("scene")
-    scorer = declaration.build(declaration.config(), Towers())
+    scorer = declaration.build(declaration.config(), NetworkCache())
     sample = Sample(path, "0" * 64, probe(path), "p", "a", labels={"auxiliary_info": {"scene": {"scene": {"scene": word}}}})
     watcher = scorer.watch(sample)
     for index, frame_HWC in frames(path):

@@ -7,13 +7,13 @@ from torchvision.models import optical_flow
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate import media
-from eval.contract import ScoreError, Towers
+from eval.contract import NetworkCache, ScoreError
 from eval.metrics import flow, flow_dis
 from eval.networks import raft
 from eval.networks.raft_names import RAFT_FILES
 from eval.watchers.flow import FlowScorer, flow_metrics
 from eval.watchers.flow_errors import ErrorSums, magnitude
-from tests.tiny_towers import put, sample_of, show, video
+from tests.tiny_networks import put, sample_of, show, video
 
 H, W = 6, 10
 
@@ -138,7 +138,7 @@ def test_raft_reads_torchvisions_files(checkpoints, model):
     torch.manual_seed(0)
     network = getattr(optical_flow, model)(weights=None).eval()
     put(network.state_dict(), checkpoints / RAFT_FILES[model][0])
-    scorer = flow.SCORER.build(flow.FlowConfig(model=model, updates=2), Towers())
+    scorer = flow.SCORER.build(flow.FlowConfig(model=model, updates=2), NetworkCache())
     frames = video(2, 128, 136)
     scores = show(scorer.watch(sample_of(frames)), frames)
     x_BCHW = torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1
@@ -168,7 +168,7 @@ def test_dis_finds_a_translation(tmp_path):
     truth = np.zeros((2, 2, 96, 64), np.float32)
     truth[:, 0] = 2
     np.save(tmp_path / "truth.npy", truth)
-    scorer = flow_dis.SCORER.build(flow_dis.DisConfig(), Towers())
+    scorer = flow_dis.SCORER.build(flow_dis.DisConfig(), NetworkCache())
     scores = show(scorer.watch(sample_of(frames, reference=str(tmp_path / "truth.npy"))), frames)
     assert scores["flow_dis.magnitude"].value == pytest.approx(2, abs=0.3)
     assert scores["flow_dis.epe"].value < 0.3

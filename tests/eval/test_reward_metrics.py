@@ -12,7 +12,7 @@ import pytest
 import reward_folders as folders
 import torch
 
-from eval.contract import Sample, ScoreError, Segment, Towers, VideoInfo
+from eval.contract import NetworkCache, Sample, ScoreError, Segment, VideoInfo
 from eval.metrics import catalog
 
 PROMPT = "a red circle"
@@ -39,9 +39,9 @@ def video(frames: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (frames, 28, 56, 3), dtype=np.uint8)
 
 
-def build(name: str, towers: Towers, **config):
+def build(name: str, loaded: NetworkCache, **config):
     declaration = catalog.find(name)
-    return declaration.build(declaration.config(dtype="float32", **config), towers)
+    return declaration.build(declaration.config(dtype="float32", **config), loaded)
 
 
 def score(scorer, item: Sample, frames: np.ndarray):
@@ -52,8 +52,8 @@ def score(scorer, item: Sample, frames: np.ndarray):
 
 
 @pytest.fixture(scope="module")
-def towers() -> Towers:
-    return Towers()
+def loaded() -> NetworkCache:
+    return NetworkCache()
 
 
 def test_both_are_ready_and_name_their_files(checkpoints):
@@ -78,20 +78,20 @@ def test_what_is_missing_is_said_without_torch(tmp_path):
     assert "put the folder of KlingTeam/VideoReward" in done.stdout
 
 
-def test_hpsv3_scores_every_frame_once_and_keeps_the_best(towers):
-    scorer = build("hpsv3", towers)
+def test_hpsv3_scores_every_frame_once_and_keeps_the_best(loaded):
+    scorer = build("hpsv3", loaded)
     found = score(scorer, sample(7), video(7))
     frames = found["hpsv3.all"].details["frames"]
     assert len(frames) == 7
     assert frames == pytest.approx(scorer.scorer.score(video(7), PROMPT).tolist(), abs=1e-5)
     assert found["hpsv3.all"].value == pytest.approx(sum(frames) / 7)
     assert found["hpsv3.top30"].value == pytest.approx(sum(sorted(frames)[-2:]) / 2, abs=1e-6)  # int(.3 x 7) = 2
-    half = score(build("hpsv3", towers, fraction=0.5), sample(4), video(4))
+    half = score(build("hpsv3", loaded, fraction=0.5), sample(4), video(4))
     assert half["hpsv3.top30"].value == pytest.approx(sum(sorted(half["hpsv3.all"].details["frames"])[-2:]) / 2, abs=1e-6)
 
 
-def test_videoalign_gives_raw_and_normalised_and_their_sums(towers):
-    scorer = build("videoalign", towers)
+def test_videoalign_gives_raw_and_normalised_and_their_sums(loaded):
+    scorer = build("videoalign", loaded)
     found = score(scorer, sample(9), video(9))
     chosen = [0, 3, 5, 8]  # 9 / 4 x 2 = 4.5 -> 4 of 0..8: 0, 2.67, 5.33, 8
     raw = scorer.scorer.raw([video(9)[chosen]], [PROMPT])[0].tolist()
@@ -107,8 +107,8 @@ def test_videoalign_gives_raw_and_normalised_and_their_sums(towers):
 
 
 def test_gray_changes_motion_quality_alone_and_network_and_passes_are_shared():
-    towers = Towers()
-    colour, gray = build("videoalign", towers), build("videoalign", towers, grayscale=True)
+    loaded = NetworkCache()
+    colour, gray = build("videoalign", loaded), build("videoalign", loaded, grayscale=True)
     assert colour.scorer is gray.scorer
     looked, raw = [], colour.scorer.raw
 
@@ -126,13 +126,13 @@ def test_gray_changes_motion_quality_alone_and_network_and_passes_are_shared():
     assert other["videoalign.mq_raw"].value == pytest.approx(luma, abs=1e-5)
 
 
-def test_positions_are_part_of_the_config_and_change_the_score(towers):
-    one, other = (score(build("videoalign", towers, positions=way), sample(8), video(8)) for way in ("official", "mrope"))
+def test_positions_are_part_of_the_config_and_change_the_score(loaded):
+    one, other = (score(build("videoalign", loaded, positions=way), sample(8), video(8)) for way in ("official", "mrope"))
     assert abs(one["videoalign.ta_raw"].value - other["videoalign.ta_raw"].value) > 1e-4
 
 
-def test_stitched_clips_begin_a_second_before_their_segment(towers):
-    scorer = build("videoalign", towers, stitched=True)
+def test_stitched_clips_begin_a_second_before_their_segment(loaded):
+    scorer = build("videoalign", loaded, stitched=True)
     segments = (Segment(0.0, 2.0, "a"), Segment(2.0, 4.0, "b"), Segment(4.0, 6.0, "c"))
     item = sample(24, prompt="", segments=segments)  # 4 fps
     frames = video(24)
@@ -155,24 +155,24 @@ def test_stitched_clips_begin_a_second_before_their_segment(towers):
 
 @pytest.mark.parametrize("name", ["hpsv3", "videoalign"])
 @pytest.mark.parametrize(("prompt", "said"), [("", "prompt: missing"), ("a <|Reward|>", "special token")])
-def test_a_prompt_that_cannot_be_scored_is_named(towers, name, prompt, said):
+def test_a_prompt_that_cannot_be_scored_is_named(loaded, name, prompt, said):
     with pytest.raises(ScoreError, match=said):
-        build(name, towers).watch(sample(8, prompt=prompt))
+        build(name, loaded).watch(sample(8, prompt=prompt))
 
 
-def test_clips_that_are_too_short_or_without_switches_are_named(towers):
+def test_clips_that_are_too_short_or_without_switches_are_named(loaded):
     with pytest.raises(ScoreError, match=r"frames: found 1 from 0 to 0.25 s, expected 2 or more"):
-        build("videoalign", towers).watch(sample(1))
+        build("videoalign", loaded).watch(sample(1))
     with pytest.raises(ScoreError, match="segments: missing"):
-        build("videoalign", towers, stitched=True).watch(sample(8))
+        build("videoalign", loaded, stitched=True).watch(sample(8))
 
 
-def test_a_score_that_is_not_finite_is_refused(towers, monkeypatch):
-    scorer = build("hpsv3", towers)
+def test_a_score_that_is_not_finite_is_refused(loaded, monkeypatch):
+    scorer = build("hpsv3", loaded)
     monkeypatch.setattr(scorer.scorer.tower, "read", lambda *given: torch.full((4, 1, 2), math.nan))
     with pytest.raises(ScoreError, match="not finite at one of frames 0 to 3"):
         score(scorer, sample(5), video(5))
-    align = build("videoalign", Towers())
+    align = build("videoalign", NetworkCache())
     monkeypatch.setattr(align.scorer.tower, "read", lambda *given: torch.full((1, 3, 1), math.inf))
     with pytest.raises(ScoreError, match="not finite, or not seen, from frame 0 to 7"):
         score(align, sample(8), video(8))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from astro_cli.generate.media import write_mp4
-from eval.contract import Sample, Score, ScoreError, Towers
+from eval.contract import NetworkCache, Sample, Score, ScoreError
 from eval.metrics import catalog, subject_consistency, temporal_flickering
 from eval.metrics.temporal_flickering import FlickerConfig
 from eval.vbench.long import Span, clip_seconds
@@ -52,12 +52,12 @@ def test_a_video_without_a_cut_is_one_scene(tmp_path):
 
 
 def test_scenes_are_scored_apart_and_averaged(cut_once):
-    found = shown(temporal_flickering.SCORER.build(FlickerConfig(clips="scenes"), Towers()), cut_once)[NAME]
+    found = shown(temporal_flickering.SCORER.build(FlickerConfig(clips="scenes"), NetworkCache()), cut_once)[NAME]
     assert found.details["scenes"] == [[0, FIRST], [FIRST, FIRST + SECOND]]
     still, moving = found.details["scene_values"]
     assert still > 0.999 > moving  # the jump between them is in neither
     assert found.value == pytest.approx((still + moving) / 2)
-    plain = shown(temporal_flickering.SCORER.build(FlickerConfig(clips="two_seconds"), Towers()), cut_once)[NAME]
+    plain = shown(temporal_flickering.SCORER.build(FlickerConfig(clips="two_seconds"), NetworkCache()), cut_once)[NAME]
     assert plain.details["clips"] == [[0, 16], [16, 32], [28, 44]]  # the second clip holds the jump
     assert plain.value != pytest.approx(found.value, abs=1e-4)
 

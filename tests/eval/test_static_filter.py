@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from astro_cli.generate.media import write_mp4
-from eval.contract import Sample, Score, Towers, VideoInfo
+from eval.contract import NetworkCache, Sample, Score, VideoInfo
 from eval.inputs.requirements import requirements
 from eval.metrics import temporal_flickering
 from eval.metrics.temporal_flickering import FlickerConfig
@@ -19,7 +19,7 @@ from eval.scoring.run import Progress, Request, evaluate
 from eval.vbench import adapter, places, static
 from eval.vbench.static import Limits, StaticScorer
 from eval.video.decode import frames, probe
-from tests.tiny_towers import sample_of, show
+from tests.tiny_networks import sample_of, show
 
 NAME = "temporal_flickering"
 H, W, T = 128, 192, 8
@@ -104,7 +104,7 @@ def test_flows_and_verdict_are_the_released_codes(limit_px, raft, tmp_path, monk
     theirs.set_params = with_limit
     verdict = theirs.infer(str(path))
     monkeypatch.setattr(static, "FLOW_PX", 3.0 * limit_px)
-    scorer = temporal_flickering.SCORER.build(FlickerConfig(static_filter=True), Towers())
+    scorer = temporal_flickering.SCORER.build(FlickerConfig(static_filter=True), NetworkCache())
     info = probe(path)
     watcher = scorer.watch(Sample(path, "0" * 64, info, "p", "p"))
     for index, frame_HWC in frames(path, "av"):

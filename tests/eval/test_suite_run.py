@@ -91,13 +91,16 @@ def test_results_that_are_a_file_are_refused_before_the_folder_is_read(place, tm
 
 
 def test_grayscale_and_norm_are_conditions_with_names(tmp_path):
-    from eval.scoring.record_writer import _slot_protocol
-    from eval.scoring.scorers import slots
+    from eval.scoring.record_writer import _scorer_protocol
+    from eval.scoring.scorers import configured_scorers
     from eval.suites.suite import load_suite
 
-    colour, gray = slots(load_suite("videoalign"))
+    colour, gray = configured_scorers(load_suite("videoalign"))
     found = [
-        _slot_protocol(slot, info) for slot in (colour, gray) for info in slot.metrics.values() if info.id in ("videoalign.mq", "videoalign.mq_raw")
+        _scorer_protocol(configured, info)
+        for configured in (colour, gray)
+        for info in configured.metrics.values()
+        if info.id in ("videoalign.mq", "videoalign.mq_raw")
     ]
     conditions = [(each["grayscale"], each["norm"], each["positions"]) for each in found]
     assert conditions == [(gray, norm, "official") for gray in (False, True) for norm in ("checkpoint", "none")]
@@ -374,13 +377,13 @@ def test_one_seed_twice_is_refused_where_seeds_are_kept_apart(fake, suite_of, fo
 
 def test_equal_videos_of_a_prompt_are_planned_once(fake, suite_of, folder_of, tmp_path):
     from eval.inputs import load
-    from eval.scoring.scorers import slots
+    from eval.scoring.scorers import configured_scorers
     from eval.scoring.worker import plan
 
     suite = suite_of('scorers = [{ scorer = "brightness" }]')
     sample = load(folder_of("videos", PROMPTS[:1]))[0]
-    works = plan([sample, sample], slots(suite), SampleStore(tmp_path / "r", "test"), lambda sample, slot: True)
-    assert [work.slots for work in works] == [("brightness",)]
+    works = plan([sample, sample], configured_scorers(suite), SampleStore(tmp_path / "r", "test"), lambda sample, configured: True)
+    assert [work.scorers for work in works] == [("brightness",)]
 
 
 def test_an_empty_name_is_refused_before_the_folder_is_read(tmp_path):

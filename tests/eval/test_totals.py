@@ -9,7 +9,7 @@ from eval.contract import MetricInfo
 from eval.records.stats import RESAMPLES, cluster_bootstrap
 from eval.scoring.outcomes import Outcome
 from eval.scoring.totals import totals
-from eval.vbench import totals as vbench_score
+from eval.vbench import totals as vbench_totals
 
 PROMPTS = 120
 
@@ -23,7 +23,7 @@ def outcome(key: str, scores: list[float | None] | None, found: int = 1) -> Outc
 def quality() -> list[Outcome]:
     """The seven quality dimensions in percent, each on prompts of its own that overlap with others'."""
     rng, made = np.random.default_rng(0), []
-    for place, name in enumerate(vbench_score.QUALITY_DIMENSIONS):
+    for place, name in enumerate(vbench_totals.QUALITY_DIMENSIONS):
         scores = (100 * rng.uniform(0.7, 0.95, PROMPTS)).tolist()
         made.append(outcome(name, [score if (prompt + place) % 3 else None for prompt, score in enumerate(scores)]))
     return made
@@ -32,15 +32,15 @@ def quality() -> list[Outcome]:
 def test_the_total_is_the_formula_of_the_means(quality):
     (found,) = totals({"quality": "quality"}, quality)
     means = {part.key: part.mean / 100 for part in quality}
-    assert found.mean == pytest.approx(100 * vbench_score.quality(means))
+    assert found.mean == pytest.approx(100 * vbench_totals.quality(means))
     assert found.coverage == "7/7"
 
 
 def test_published_totals_come_out():
     # Reward Forcing, Table 6, Self Forcing: subject 94.47 ... any constants do; one prompt each, so the mean is the value
-    values = dict.fromkeys(vbench_score.DIMENSIONS, 0.5)
+    values = dict.fromkeys(vbench_totals.DIMENSIONS, 0.5)
     found = {each.key: each.mean for each in totals({"total": "total", "q": "quality", "s": "semantic"}, [outcome(k, [50.0]) for k in values])}
-    assert found["total"] == pytest.approx(100 * vbench_score.total(values))
+    assert found["total"] == pytest.approx(100 * vbench_totals.total(values))
     assert found["total"] == pytest.approx((4 * found["q"] + found["s"]) / 5)
 
 
@@ -52,7 +52,7 @@ def test_its_interval_is_the_bootstraps_own(quality):
     rng, direct = np.random.default_rng(1), []
     for _ in range(RESAMPLES):
         drawn = np.nanmean(values_DP[:, rng.integers(0, PROMPTS, PROMPTS)], axis=1)
-        direct.append(100 * vbench_score.quality(dict(zip(vbench_score.QUALITY_DIMENSIONS, drawn, strict=True))))
+        direct.append(100 * vbench_totals.quality(dict(zip(vbench_totals.QUALITY_DIMENSIONS, drawn, strict=True))))
     low, high = np.percentile(direct, [2.5, 97.5])
     assert interval.high - interval.low == pytest.approx(high - low, rel=0.12)
     assert interval.low == pytest.approx(low, abs=0.12 * (high - low))
@@ -77,7 +77,7 @@ def test_i2v_totals_by_hand():
     assert found["total"].mean is None
     assert found["total"].coverage == "3/9"
     # six quality dimensions at their highest: 1; the total is the mean of both parts
-    high = {name: 0.9975 if name == "motion_smoothness" else 1.0 for name in vbench_score.LONG_DIMENSIONS}
+    high = {name: 0.9975 if name == "motion_smoothness" else 1.0 for name in vbench_totals.LONG_DIMENSIONS}
     found = {each.key: each for each in totals(names, own + [outcome(name, [100 * value]) for name, value in high.items()])}
     assert found["quality"].mean == pytest.approx(100.0)
     assert found["total"].mean == pytest.approx(50 * (0.1 / 2.1 + 1))

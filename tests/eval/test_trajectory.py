@@ -6,10 +6,10 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.vae import WanVAE
-from eval.contract import ScoreError, Segment, Towers
+from eval.contract import NetworkCache, ScoreError, Segment
 from eval.metrics import trajectory
 from eval.watchers.trajectories import evenness, measure, project
-from tests.tiny_towers import clip_state, put, sample_of, show, video
+from tests.tiny_networks import clip_state, put, sample_of, show, video
 from tests.wan_folder import tiny_vae
 
 
@@ -67,7 +67,7 @@ SEGMENTS = (Segment(0.0, 1.0, "a"), Segment(1.0, 2.0, "b"))
 
 def scores_of(levels, **config):
     frames = gray(levels)
-    scorer = trajectory.SCORER.build(trajectory.TrajectoryConfig(**config), Towers())
+    scorer = trajectory.SCORER.build(trajectory.TrajectoryConfig(**config), NetworkCache())
     return show(scorer.watch(sample_of(frames, segments=SEGMENTS)), frames)
 
 
@@ -96,7 +96,7 @@ def test_stride_takes_every_second_frame():
 
 def test_one_prompt_is_one_event():
     frames = gray([0, 51])
-    scorer = trajectory.SCORER.build(trajectory.TrajectoryConfig(), Towers())
+    scorer = trajectory.SCORER.build(trajectory.TrajectoryConfig(), NetworkCache())
     scores = show(scorer.watch(sample_of(frames)), frames)
     assert scores["trajectory.within_event_spread"].value == pytest.approx(0.1)
     assert [scores[f"trajectory.cross_event_{name}"].value for name in ("displacement", "step", "smoothness")] == [None] * 3
@@ -107,11 +107,11 @@ def test_pixels_need_nothing_and_clip_its_weights(checkpoints):
     assert trajectory.SCORER.files(trajectory.TrajectoryConfig()) == ()
     config = trajectory.TrajectoryConfig(encoder="clip")
     with pytest.raises(CheckpointError, match=r"ViT-L-14\.pt"):
-        trajectory.SCORER.build(config, Towers())
+        trajectory.SCORER.build(config, NetworkCache())
     path = put(clip_state(), checkpoints / "clip" / "ViT-L-14.pt")
     assert trajectory.SCORER.files(config) == (path,)
     frames = video(16)
-    scores = show(trajectory.SCORER.build(config, Towers()).watch(sample_of(frames, segments=SEGMENTS)), frames)
+    scores = show(trajectory.SCORER.build(config, NetworkCache()).watch(sample_of(frames, segments=SEGMENTS)), frames)
     assert 0 < scores["trajectory.within_event_spread"].value < 2
     assert set(scores) == {info.id for info in trajectory.SCORER.metrics}
 
@@ -123,7 +123,7 @@ def test_latents_are_the_vaes_own(tmp_path, monkeypatch):
     frames = video(10, 32, 48)
     config = trajectory.TrajectoryConfig(encoder="vae", stride=4)
     segments = (Segment(0, 1, "a"), Segment(1, 2.5, "b"))
-    found = show(trajectory.SCORER.build(config, Towers()).watch(sample_of(frames, segments=segments, fps=4.0)), frames)
+    found = show(trajectory.SCORER.build(config, NetworkCache()).watch(sample_of(frames, segments=segments, fps=4.0)), frames)
     z = WanVAE(tiny_vae()).encode(torch.from_numpy(frames[None, :9]).permute(0, 1, 4, 2, 3).float() / 255)[0].flatten(1).numpy()
     points, _ = project(z / z.shape[1] ** 0.5, components=2)
     np.testing.assert_allclose(found["trajectory.within_event_spread"].details["points"], points, atol=2e-5)
@@ -139,8 +139,8 @@ def test_latents_need_a_vae_its_stride_and_whole_cells(tmp_path, monkeypatch):
         trajectory.TrajectoryConfig(encoder="vae")
     config = trajectory.TrajectoryConfig(encoder="vae", stride=4)
     with pytest.raises(CheckpointError, match=r"no Wan 2\.1 folder"):
-        trajectory.SCORER.build(config, Towers())
+        trajectory.SCORER.build(config, NetworkCache())
     tiny_vae().save_pretrained(tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae")
     frames = video(5, 36, 64)
     with pytest.raises(ScoreError, match="multiples of 8"):
-        show(trajectory.SCORER.build(config, Towers()).watch(sample_of(frames)), frames)
+        show(trajectory.SCORER.build(config, NetworkCache()).watch(sample_of(frames)), frames)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
-from eval.contract import Sample, ScoreError, Towers, VideoInfo
+from eval.contract import NetworkCache, Sample, ScoreError, VideoInfo
 from eval.metrics.catalog import find
 from eval.networks.dino import Dino, load_dino
 from eval.vbench import places
@@ -42,7 +42,7 @@ def clip(moving: bool) -> np.ndarray:
 def score(name: str, frames: np.ndarray, labels: dict | None = None, **config: object):
     declaration = find(name)
     assert not [text for need in declaration.needs if (text := need.missing())]
-    scorer = declaration.build(declaration.config(**config), Towers())
+    scorer = declaration.build(declaration.config(**config), NetworkCache())
     info = VideoInfo(len(frames), FPS, SIZE[1], SIZE[0])
     watcher = scorer.watch(Sample(Path("v.mp4"), "0" * 64, info, "p", "a dog", labels=labels or {}))
     for index, frame in enumerate(frames):
@@ -60,7 +60,7 @@ def test_the_formula_from_its_features(weights):
     """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n), written out."""
     frames = clip(moving=True)
     Image.fromarray(frames[3]).save(weights / "third.png")
-    f = features_of(Towers(), "dino_centre")(frames)
+    f = features_of(NetworkCache(), "dino_centre")(frames)
     steps = cosine_similarity(f[1:], f[:-1])
     found = score("i2v_subject", frames, {"image": str(weights / "third.png")}).value
     # frame 3 is the image, read as a file: its cosine is 1 up to the rounding of the resized picture
@@ -78,7 +78,7 @@ def test_slow_and_fast_are_fused_as_the_packaged_table_says(weights):
     frames = clip(moving=True)
     alone = score("subject_consistency", frames, clips="two_seconds")
     fused = score("subject_consistency", frames, clips="two_seconds", fast="dinov2")
-    firsts = features_of(Towers(), "dinov2")(frames[[0, 8, 16]])
+    firsts = features_of(NetworkCache(), "dinov2")(frames[[0, 8, 16]])
     to_last, to_first = cosine_similarity(firsts[1:], firsts[:-1]), cosine_similarity(firsts[1:], firsts[:1].expand(2, -1))
     fast = ((to_last.clamp_min(0) + to_first.clamp_min(0)) / 2).mean().item()
     assert fused.details["slow"] == pytest.approx(alone.value, abs=1e-6)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from astro_cli.config.errors import RecordError, RunError
-from eval.contract import Sample, ScoreError, Towers, VideoInfo
+from eval.contract import NetworkCache, Sample, ScoreError, VideoInfo
 from eval.metrics import object_class, subject_consistency, temporal_flickering
-from eval.vbench import totals as vbench_score
+from eval.vbench import totals as vbench_totals
 from eval.vbench.dimension import DimensionConfig
 from eval.vbench.isolated import VARIABLE, Worker
 from eval.vbench.long import Span, clip_seconds, cut
@@ -59,7 +59,7 @@ def test_the_prompts_longest_dimension_rules_under_the_released_rule() -> None:
 
 
 def test_a_long_video_is_the_mean_of_its_clips() -> None:
-    scorer = temporal_flickering.SCORER.build(temporal_flickering.SCORER.config(clips="two_seconds"), Towers())
+    scorer = temporal_flickering.SCORER.build(temporal_flickering.SCORER.config(clips="two_seconds"), NetworkCache())
     watcher = scorer.watch(sample(6))
     for index, gray in enumerate([0, 51, 0, 51, 51, 51]):
         watcher.see(index, np.full((4, 4, 3), gray, np.uint8))
@@ -102,11 +102,11 @@ def test_consistency_and_conformity_by_hand() -> None:
 
 
 def test_i2v_totals() -> None:
-    ones = dict.fromkeys([*vbench_score.I2V_DIMENSIONS, *vbench_score.LONG_DIMENSIONS], 1.0)
+    ones = dict.fromkeys([*vbench_totals.I2V_DIMENSIONS, *vbench_totals.LONG_DIMENSIONS], 1.0)
     still = {**ones, "camera_motion": 0.0}
-    assert vbench_score.i2v(ones) == pytest.approx(1.0)
-    assert vbench_score.i2v(still) == pytest.approx(2 / 2.1)
-    assert vbench_score.i2v_total(still) - vbench_score.i2v_total(ones) == pytest.approx((2 / 2.1 - 1) / 2)
+    assert vbench_totals.i2v(ones) == pytest.approx(1.0)
+    assert vbench_totals.i2v(still) == pytest.approx(2 / 2.1)
+    assert vbench_totals.i2v_total(still) - vbench_totals.i2v_total(ones) == pytest.approx((2 / 2.1 - 1) / 2)
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def grit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_another_interpreter_scores_and_keeps_details(grit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, interpreter(grit, FAKE.format(python=sys.executable, value="0.25")))
     assert not [need.missing() for need in object_class.SCORER.needs if need.missing()]
-    towers = Towers()
-    scorer = object_class.SCORER.build(DimensionConfig(), towers)
+    loaded = NetworkCache()
+    scorer = object_class.SCORER.build(DimensionConfig(), loaded)
     found = [scorer.watch(sample(2, **AUXILIARY)).scores()["object_class"] for _ in range(2)]
     assert [score.value for score in found] == [0.25, 0.25]
     assert found[0].details == {"heard": {"object": "cat"}}

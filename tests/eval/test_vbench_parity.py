@@ -13,7 +13,7 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate.media import write_mp4
-from eval.contract import Sample, Towers
+from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find
 from eval.vbench import adapter, networks, places
 from eval.vbench.actions import action_names
@@ -55,10 +55,10 @@ def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict(network.state_dict())
 
 
-def ours(dimension: str, path: Path, towers: Towers | None = None, backend: str = "av", **config: Any) -> float:
+def ours(dimension: str, path: Path, loaded: NetworkCache | None = None, backend: str = "av", **config: Any) -> float:
     declaration = find(dimension)
     assert not [text for need in declaration.needs if (text := need.missing())]
-    scorer = declaration.build(declaration.config(**config), towers or Towers())
+    scorer = declaration.build(declaration.config(**config), loaded or NetworkCache())
     labels = {"auxiliary_info": STYLES}
     watcher = scorer.watch(Sample(path, "0" * 64, probe(path), "p", PROMPT, labels=labels))
     for index, frame in frames(path, backend):  # type: ignore[arg-type]
@@ -98,13 +98,13 @@ def test_clip_dimensions(cache: Path, video: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     small, large = archive("clip_b32", 32, 32), archive("clip_l14", 14, 768)
     put("aesthetic", torch.nn.Linear(768, 1).state_dict())
-    towers = Towers()
+    loaded = NetworkCache()
     found = theirs("background_consistency", video, [str(small), False], tmp_path)
-    assert ours("background_consistency", video, towers) == pytest.approx(found, abs=1e-5)
+    assert ours("background_consistency", video, loaded) == pytest.approx(found, abs=1e-5)
     found = theirs("appearance_style", video, {"name": str(small)}, tmp_path)
-    assert ours("appearance_style", video, towers) == pytest.approx(found, abs=1e-5)
+    assert ours("appearance_style", video, loaded) == pytest.approx(found, abs=1e-5)
     found = theirs("aesthetic_quality", video, [str(large), str(places.path_of("aesthetic").parent)], tmp_path)
-    assert ours("aesthetic_quality", video, towers) == pytest.approx(found, abs=1e-5)
+    assert ours("aesthetic_quality", video, loaded) == pytest.approx(found, abs=1e-5)
 
 
 def test_imaging_quality(cache: Path, video: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_subject_consistency(cache: Path, video: Path) -> None:
     torch.manual_seed(0)
     reference = timm.create_model("vit_base_patch16_224.dino", pretrained=False, depth=2).eval()
     put("dino", state(reference))
-    network = networks.dino(Towers())
+    network = networks.dino(NetworkCache())
     square = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(network(square), reference.forward_features(square)[:, 0], atol=1e-5, rtol=1e-4)
@@ -182,4 +182,4 @@ def test_subject_consistency(cache: Path, video: Path) -> None:
 def test_a_wrong_file_is_refused(cache: Path) -> None:
     put("dino", {"weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"patch_embed.proj.weight"):
-        networks.dino(Towers())
+        networks.dino(NetworkCache())

@@ -6,12 +6,12 @@ import torch
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
-from eval.contract import ScoreError, Towers
+from eval.contract import NetworkCache, ScoreError
 from eval.metrics import videoclip_xl
 from eval.networks.opencv_resize import stretch
 from eval.networks.pictures import IMAGENET_MEAN, IMAGENET_STD, squeezed_input
 from eval.networks.viclip import VICLIP, VIDEOCLIP_XL, VisionEncoder, VisionSizes, load
-from tests.tiny_towers import FEATURES, clip_state, put, sample_of, show, viclip_state, video
+from tests.tiny_networks import FEATURES, clip_state, put, sample_of, show, viclip_state, video
 
 
 def xl_state(**other):
@@ -20,7 +20,7 @@ def xl_state(**other):
 
 def scorer_in(folder, **config):
     put(xl_state(), folder / "videoclip_xl" / "VideoCLIP-XL.bin")
-    return videoclip_xl.SCORER.build(videoclip_xl.VideoClipConfig(**config), Towers())
+    return videoclip_xl.SCORER.build(videoclip_xl.VideoClipConfig(**config), NetworkCache())
 
 
 def test_vision_tower_is_the_released_one(tmp_path):

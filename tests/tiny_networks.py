@@ -56,7 +56,7 @@ def long_clip_state(patch: int = 14, seed: int = 1) -> State:
 
 
 def viclip_state(vision: str, text: str, context: int, two_tables: bool, frames: int = 8, seed: int = 2) -> State:
-    """One file with both towers under their prefixes, and a temperature."""
+    """One file with both loaded under their prefixes, and a temperature."""
     own = {
         "conv1.weight": (WIDTH, 3, 1, 14, 14), "class_embedding": (WIDTH,), "positional_embedding": (5, WIDTH),
         "temporal_positional_embedding": (1, frames, WIDTH), "ln_pre.weight": (WIDTH,), "ln_pre.bias": (WIDTH,), "ln_post.weight": (WIDTH,),
