@@ -11,7 +11,7 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.recipe import Recipe
 from astro_cli.shapes.codec import ShapesCodec
-from astro_cli.training.build import ADAPTERS, held_dtype, scored, wanted_roles
+from astro_cli.training.build import frozen_adapters, held_dtype, scored, wanted_roles
 
 BYTES_PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
 # Parameters of what Wan runs load beside the transformers, by the released configs; VideoAlign's and HPSv3's language heads are not loaded.
@@ -30,7 +30,7 @@ def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[s
     """
     frozen, trained = 0, 0
     for role, (trainable, total) in counts.items():
-        still = trainable * (len(ADAPTERS) - 1) if role == "student" and "old" in wanted_roles(recipe) else 0  # theta_old and theta_ref, float32
+        still = trainable * len(frozen_adapters(recipe)) if role == "student" else 0  # theta_old and theta_ref, float32
         frozen += (total - trainable - still) * held_dtype(recipe, role).itemsize + still * torch.float32.itemsize
         trained += trainable * BYTES_PER_TRAINED
     parts = {"frozen weights": frozen, "trained weights and optimiser": trained}
