@@ -101,20 +101,35 @@ class RoleSpec(Config):
 
 
 class OptimSpec(Config):
-    """AdamW, or Muon on the blocks' matrices (rate `matrix_lr`) and AdamW on the rest.
+    """The optimiser of a role.
 
-    `every` is the cadence: the role is updated in steps divisible by it.
+    Attributes:
+        kind: AdamW; Muon on the blocks' matrices (rate `matrix_lr`) and AdamW on the rest; or RMSProp.
+        betas: of AdamW.
+        alpha: RMSProp's share of the old mean square.
+        every: the cadence: the role is updated in steps divisible by it.
     """
 
+    kind: Literal["adam", "muon", "rmsprop"] = "adam"
     lr: float = Field(gt=0)
     matrix_lr: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
+    alpha: float | None = Field(default=None, gt=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     eps: float = Field(default=1e-8, gt=0)
     clip: float = Field(default=1.0, gt=0)
     warmup: int = Field(default=0, ge=0)
     decay: Literal["constant", "cosine"] = "constant"
     every: int = Field(default=1, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimSpec:
+        for key, value, kind in (("matrix_lr", self.matrix_lr, "muon"), ("alpha", self.alpha, "rmsprop")):
+            if value is None and self.kind == kind:
+                raise ValueError(f"{key}: missing, kind = {kind!r} needs it")
+            if value is not None and self.kind != kind:
+                raise ValueError(f"{key}: found {value} with kind {self.kind!r}, it is a key of kind = {kind!r}")
+        return self
 
 
 class EmaSpec(Config):
@@ -247,7 +262,7 @@ class Recipe(Config):
             try:
                 self.model_of(role)
             except ValidationError as error:
-                raise ValueError(f"roles.{role}.model.{error.errors()[0]['ctx']['error']}") from error
+                raise ValueError(f"roles.{role}.model.{error.errors()[0].get('ctx', {})['error']}") from error
         known = {*NETWORK_ROLES, *self.roles, *(role for stage in self.stages.values() for role in stage.optim)}
         for role in self.base.__pydantic_extra__:
             if role not in known:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from astro_cli.recipe import EmaSpec, OptimSpec
@@ -36,9 +37,9 @@ def named() -> list[tuple[str, nn.Parameter]]:
     return [(name, nn.Parameter(torch.randn(shape, generator=rng))) for name, shape in (("blocks.0.w", (4, 6)), ("head.w", (3, 4)), ("norm", (4,)))]
 
 
-@pytest.mark.parametrize("matrix_lr", [None, 0.02])
-def test_a_saved_optimiser_continues_with_the_same_bits(matrix_lr):
-    spec = OptimSpec(lr=0.01, matrix_lr=matrix_lr, weight_decay=0.1)
+@pytest.mark.parametrize("own", [{}, {"kind": "muon", "matrix_lr": 0.02}, {"kind": "rmsprop", "alpha": 0.9}], ids=["adam", "muon", "rmsprop"])
+def test_a_saved_optimiser_continues_with_the_same_bits(own):
+    spec = OptimSpec(lr=0.01, weight_decay=0.1, **own)
 
     def advance(optimizer: RoleOptimizer, step: int) -> None:
         for index, p in enumerate(optimizer.parameters):
@@ -61,7 +62,7 @@ def test_a_saved_optimiser_continues_with_the_same_bits(matrix_lr):
 
 
 def test_vectors_are_not_decayed_and_muon_takes_only_block_matrices():
-    optimizer = RoleOptimizer(OptimSpec(lr=0.01, matrix_lr=0.02, weight_decay=0.5), named())
+    optimizer = RoleOptimizer(OptimSpec(kind="muon", lr=0.01, matrix_lr=0.02, weight_decay=0.5), named())
     adamw, muon = optimizer.parts
     assert [[tuple(p.shape) for p in group["params"]] for group in adamw.param_groups] == [[(3, 4)], [(4,)]]
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.5, 0.0]
@@ -73,3 +74,30 @@ def test_gradients_are_clipped_to_the_norm():
     optimizer = RoleOptimizer(OptimSpec(lr=0.1, clip=1.0), [("head", p)])
     p.grad = torch.full((4, 4), 10.0)
     assert optimizer.step(0.1) == pytest.approx(40.0)  # the norm before clipping, sqrt(16) * 10
+
+
+def test_rmsprop_by_hand():
+    # mean square .9 * 0 + .1 * 4 = .4; step 1 * 2 / (sqrt(.4) + 0) = 3.1623 (eps 1e-8)
+    p = nn.Parameter(torch.zeros(1))
+    optimizer = RoleOptimizer(OptimSpec(kind="rmsprop", lr=1.0, alpha=0.9, clip=100.0), [("head", p)])
+    p.grad = torch.tensor([2.0])
+    optimizer.step(1.0)
+    assert p.item() == pytest.approx(-2 / 0.4**0.5, rel=1e-6)
+    # mean square .9 * .4 + .1 * 4 = .76
+    p.grad = torch.tensor([2.0])
+    optimizer.step(1.0)
+    assert p.item() == pytest.approx(-2 / 0.4**0.5 - 2 / 0.76**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"kind": "rmsprop"}, "alpha: missing"),
+        ({"kind": "muon"}, "matrix_lr: missing"),
+        ({"matrix_lr": 0.02}, "matrix_lr: found 0.02 with kind 'adam', it is a key of kind = 'muon'"),
+        ({"kind": "muon", "matrix_lr": 0.02, "alpha": 0.9}, "alpha: found 0.9 with kind 'muon'"),
+    ],
+)
+def test_keys_of_another_optimiser_are_refused(keys, says):
+    with pytest.raises(ValidationError, match=says):
+        OptimSpec(lr=0.1, **keys)
