@@ -243,7 +243,11 @@ class Trainer:
 
     def _load_stage(self, stage: _Stage, checkpoint: Checkpoint) -> None:
         for role, optimizer in stage.optimizers.items():
-            optimizer.load(checkpoint.group(f"optimizer-{role}"))
+            try:
+                optimizer.load(checkpoint.group(f"optimizer-{role}"))
+            except ValueError as error:
+                hint = "saved by another version or for other networks; train again in a new --out"
+                raise CheckpointError(checkpoint.path, f"optimizer-{role}", str(error), hint=hint) from error
         if stage.ema is not None:
             shadow = checkpoint.group("ema")
             stage.ema.shadow = {name: shadow[name] for name in stage.ema.shadow}

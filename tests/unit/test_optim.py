@@ -34,7 +34,8 @@ def test_moving_average_by_hand():
 
 def named() -> list[tuple[str, nn.Parameter]]:
     rng = torch.Generator().manual_seed(0)
-    return [(name, nn.Parameter(torch.randn(shape, generator=rng))) for name, shape in (("blocks.0.w", (4, 6)), ("head.w", (3, 4)), ("norm", (4,)))]
+    shapes = {"blocks.0.w": (4, 6), "blocks.0.scale_shift_table": (1, 6, 4), "head.w": (3, 4), "norm": (4,)}
+    return [(name, nn.Parameter(torch.randn(shape, generator=rng))) for name, shape in shapes.items()]
 
 
 @pytest.mark.parametrize("own", [{}, {"kind": "muon", "matrix_lr": 0.02}, {"kind": "rmsprop", "alpha": 0.9}], ids=["adam", "muon", "rmsprop"])
@@ -61,10 +62,10 @@ def test_a_saved_optimiser_continues_with_the_same_bits(own):
         assert torch.equal(a, b)
 
 
-def test_vectors_are_not_decayed_and_muon_takes_only_block_matrices():
+def test_vectors_and_tables_are_not_decayed_and_muon_takes_only_block_matrices():
     optimizer = RoleOptimizer(OptimSpec(kind="muon", lr=0.01, matrix_lr=0.02, weight_decay=0.5), named())
     adamw, muon = optimizer.parts
-    assert [[tuple(p.shape) for p in group["params"]] for group in adamw.param_groups] == [[(3, 4)], [(4,)]]
+    assert [[tuple(p.shape) for p in group["params"]] for group in adamw.param_groups] == [[(3, 4)], [(1, 6, 4), (4,)]]
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.5, 0.0]
     assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(4, 6)]
 
@@ -101,3 +102,26 @@ def test_rmsprop_by_hand():
 def test_keys_of_another_optimiser_are_refused(keys, says):
     with pytest.raises(ValidationError, match=says):
         OptimSpec(lr=0.1, **keys)
+
+
+def test_decay_alone_shrinks_matrices_and_leaves_the_tables():
+    # no gradient but weight decay: w (1 - lr wd) = w (1 - .1 * .5)
+    parameters = named()
+    before = {name: p.detach().clone() for name, p in parameters}
+    optimizer = RoleOptimizer(OptimSpec(lr=0.1, weight_decay=0.5), parameters)
+    for _, p in parameters:
+        p.grad = torch.zeros_like(p)
+    optimizer.step(0.1)
+    for name, p in parameters:
+        share = 0.95 if name in ("blocks.0.w", "head.w") else 1.0
+        assert torch.allclose(p, share * before[name], atol=1e-7), name
+
+
+def test_the_state_of_other_parameters_is_refused():
+    saved = RoleOptimizer(OptimSpec(lr=0.1), named())
+    for p in saved.parameters:
+        p.grad = torch.ones_like(p)
+    saved.step(0.1)
+    other = RoleOptimizer(OptimSpec(lr=0.1), named()[::-1])
+    with pytest.raises(ValueError, match="parameter 0 of optimiser 0 has another shape"):
+        other.load(saved.tensors())
