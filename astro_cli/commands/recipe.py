@@ -1,4 +1,4 @@
-"""`astro recipe`: lists, shows, checks and compares recipes. Reads TOML, checks nothing itself, trains nothing; `list` needs no torch."""
+"""`astro recipe`: lists, shows, checks and compares recipes. `list` and `show` import no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from astro_cli.commands.training_run import SetOption
 from astro_cli.config import toml
 from astro_cli.config.errors import EXIT_USAGE, AstroError, RecipeError
-from astro_cli.recipe import load_recipe
+from astro_cli.recipe import load_recipe, read_recipe
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 DEFAULT_ORIGIN = "default"  # no file sets the key
@@ -68,11 +68,11 @@ def show(
     origins: Annotated[bool, typer.Option("--origins", help="Say behind each key which file set it.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Print a recipe with all it extends and all defaults filled in, as TOML.
+    """Print a recipe with all it extends and all defaults filled in, as TOML; `astro recipe check` also asks its methods.
 
     Example: astro recipe show astrolabe_causal_shapes --origins
     """
-    data = load_recipe(name, set_).model_dump(mode="json", exclude_none=True)
+    data = read_recipe(name, set_).model_dump(mode="json", exclude_none=True)
     comments = key_origins(data, toml.load(name, set_)) if origins else {}
     if json_:
         typer.echo(json.dumps({"recipe": data, "origins": comments} if origins else data, indent=2))

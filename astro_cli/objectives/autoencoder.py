@@ -29,7 +29,7 @@ def psnr(mse: torch.Tensor) -> torch.Tensor:
 
 class Objective(BaseObjective):
     trains = ("codec",)
-    consumes = "frames"
+    source = "astro_cli.training.sources:FrameSource"
     config: Config
 
     def __init__(self, config: Config, setting: Setting) -> None:

@@ -5,17 +5,21 @@ Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns, T
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from pkgutil import resolve_name
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import nn
 
 from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.base import Config
 from astro_cli.core.rng import sample_noise, stream
 from astro_cli.models.roles import Roles
+from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.spec import Recipe, StageSpec
 
 TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B", "risk_B", "group_B")  # a row per sample
 
@@ -96,34 +100,66 @@ class Setting:
         return self.encode_text([""] * len(text_BMD)).to(text_BMD)
 
 
+@dataclass(frozen=True)
+class RoleContext:
+    """What a role that an objective declares is built from.
+
+    Attributes:
+        role: its name.
+        recipe: the run's; `recipe.base.of(role)` are weights to start from.
+        modules: the networks that are built already, by role; declared roles come last.
+        transformer: a transformer of the role's own sizes, with the weights of `base.<role>` or fresh ones.
+        initialise: fresh weights for a module, from the run's own streams; nothing in a dry run, on the meta device.
+    """
+
+    role: str
+    recipe: Recipe
+    modules: Mapping[str, nn.Module]
+    transformer: Callable[[], CausalWan]
+    initialise: Callable[[nn.Module], None]
+
+
 class Objective:
     """One loss per trained role. Subclasses are modules' `Objective` classes beside their `Config`.
 
     Class attributes:
         trains: roles whose parameters it updates, in the order of a step; the recipe's moving average is of the first.
         needs: further roles it reads.
-        consumes: what a batch holds: rendered "frames", encoded "latents", bare "prompts", or scored "experience".
+        builds: how the roles are built that are neither networks of the recipe nor adapters of the student, e.g. a discriminator.
+        source: where its batches come from: a class with the members of `training.sources.Source`, or "module:Class".
         excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the window.
     """
 
     trains: ClassVar[tuple[str, ...]] = ("student",)
     needs: ClassVar[tuple[str, ...]] = ()
-    consumes: ClassVar[Literal["frames", "latents", "prompts", "experience"]] = "latents"
+    builds: ClassVar[Mapping[str, Callable[[RoleContext], nn.Module]]] = {}
+    source: ClassVar[str | type[Any]] = "astro_cli.training.sources:ClipSource"
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
 
     @classmethod
-    def wants_risk(cls, config: Any) -> bool:
-        """Whether its batches must say which samples the rewards disagree on (`Batch.risk_B`); the recipe's experience then needs a primary."""
-        return False
+    def source_class(cls) -> type[Any]:
+        """The class of its source."""
+        return resolve_name(cls.source) if isinstance(cls.source, str) else cls.source
+
+    @classmethod
+    def check(cls, config: Any, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        """Refuse what its own keys rule out elsewhere in the recipe, before anything is loaded; `key` is the stage's, "stages.nft".
+
+        Raises:
+            ValueError: "key: what is wrong, found, allowed".
+        """
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         """Work before the first step, e.g. pairs from the teacher; `batches(use, size)` draws prompts for it."""
 
-    def loss(self, role: str, batch: Batch) -> LossOutput:
-        """Scalar loss of one role on a batch; gradients reach that role only."""
+    def loss(self, role: str, batch: Batch) -> LossOutput | Iterator[LossOutput]:
+        """Scalar loss of one role on a batch, or several, each back-propagated and freed before the next is asked for.
+
+        Gradients reach that role only; those of several losses add up. A generator must not yield inside of `no_grad`.
+        """
         raise AssertionError(f"{type(self).__name__} trains no {role}")
 
     def after_step(self, step: int) -> dict[str, float]:

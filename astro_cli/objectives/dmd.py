@@ -51,7 +51,7 @@ def dmd_loss(x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 class Objective(BaseObjective):
     trains = ("student", "critic")
     needs = ("teacher",)
-    consumes = "prompts"
+    source = "astro_cli.training.sources:PromptSource"
     config: Config
 
     def loss(self, role: str, batch: Batch) -> LossOutput:

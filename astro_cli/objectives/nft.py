@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 
 from astro_cli.cache.context import FrozenContext, NoisedContext
 from astro_cli.config.base import Config as BaseConfig
+from astro_cli.config.errors import did_you_mean
 from astro_cli.core.flow import add_noise, per_frame, sigma_of, timestep_of, unshift_sigma, velocity_target, x0_from_velocity
 from astro_cli.core.reset import ResetRule
 from astro_cli.core.stats import per_sample_mse
@@ -37,6 +38,7 @@ from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.rollout.branches import check_sink
 from astro_cli.rollout.grouped import ClipContext, HistoryMemory
 from astro_cli.rollout.streaming import StreamSpec
+from astro_cli.spec import Recipe, StageSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
 RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
@@ -119,8 +121,8 @@ def policy_loss(
 
 
 class Objective(BaseObjective):
-    needs = ("old",)
-    consumes = "experience"
+    needs = ("old", "ref")
+    source = "astro_cli.training.experience:ExperienceSource"
     excludes = ("ema",)
     config: Config
 
@@ -136,8 +138,15 @@ class Objective(BaseObjective):
             check_sink(setting.cache)
 
     @classmethod
-    def wants_risk(cls, config: Config) -> bool:
-        return config.kl == "selective"
+    def check(cls, config: Config, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        experience = stage.experience
+        assert experience is not None, "its source has checked that"
+        if config.kl == "selective" and experience.primary is None:
+            what = f"missing, a selective penalty needs the reward that is optimised, {did_you_mean('', experience.rewards)}"
+            raise ValueError(f"{key}.experience.primary: {what}")
+        if config.context == "released" and experience.clip:
+            what = f"found {experience.clip}, expected 0: context = 'released' has no history"
+            raise ValueError(f"{key}.experience.clip: {what}")
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0, credit, config = batch.latents_BFCHW, batch.credit_B, self.config

@@ -41,7 +41,7 @@ def grid_through(steps: torch.Tensor, total: int, shift: float) -> tuple[torch.T
 
 class Objective(BaseObjective):
     needs = ("teacher",)
-    consumes = "prompts"
+    source = "astro_cli.training.sources:PromptSource"
     excludes = ("ema", "relative")
     config: Config
 

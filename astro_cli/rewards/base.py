@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # recipes are read without torch
+    from torch import Tensor
 
 KEYS = ("vq", "mq", "ta")  # what a recipe may name: visual quality, motion quality, text alignment; every backbone has its own scorers
 

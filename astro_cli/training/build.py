@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from astro_cli.cache.kv import CacheSpec
-from astro_cli.config.errors import RecipeError
+from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
@@ -19,15 +19,13 @@ from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.roles import Roles
 from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.wan.transformer import CausalWan
-from astro_cli.objectives.base import Objective, Setting
-from astro_cli.recipe import ExperienceSpec, Recipe
+from astro_cli.objectives.base import Objective, RoleContext, Setting
+from astro_cli.recipe import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, LoraSpec, Recipe, objective_class
 from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.sources import read_prompts
-
-ADAPTERS = (lora.TRAINED, "old", "ref")
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -47,7 +45,7 @@ def make_accelerator(recipe: Recipe, project_dir: str | None = None) -> Accelera
 
 
 def objectives(recipe: Recipe) -> list[type[Objective]]:
-    return [importlib.import_module(f"astro_cli.objectives.{recipe.stages[name].kind}").Objective for name in recipe.order]
+    return [objective_class(recipe.stages[name]) for name in recipe.order]
 
 
 def stream_spec(recipe: Recipe) -> StreamSpec:
@@ -57,9 +55,32 @@ def stream_spec(recipe: Recipe) -> StreamSpec:
 
 
 def wanted_roles(recipe: Recipe) -> list[str]:
-    """Roles the recipe's objectives train or need, each once, students first."""
-    names = [role for objective in objectives(recipe) for role in (*objective.trains, *objective.needs)]
-    return sorted(set(names), key=lambda role: (role not in ("codec", "student"), role))
+    """Roles the recipe's objectives train or need, each once: codec and student, then adapters and other networks, then declared roles.
+
+    Raises:
+        RecipeError: a role that nothing builds.
+    """
+    names = {role for objective in objectives(recipe) for role in (*objective.trains, *objective.needs)}
+    known = (*NETWORK_ROLES, *ADAPTER_ROLES, *_builders(recipe))
+    for role in sorted(names):
+        if role not in known:
+            raise RecipeError(recipe.name, role, f"unknown role, {did_you_mean(role, known)}")
+    return sorted(names, key=lambda role: (role in _builders(recipe), role not in ("codec", "student"), role))
+
+
+def trained_roles(recipe: Recipe) -> set[str]:
+    """Roles that a stage updates."""
+    return {role for objective in objectives(recipe) for role in objective.trains}
+
+
+def frozen_adapters(recipe: Recipe) -> list[str]:
+    """Roles that are adapters of the student beside the trained one."""
+    return [role for role in ADAPTER_ROLES if role in wanted_roles(recipe)]
+
+
+def _builders(recipe: Recipe) -> dict[str, Callable[[RoleContext], nn.Module]]:
+    """How the roles are built that the recipe's objectives declare."""
+    return {role: builder for objective in objectives(recipe) for role, builder in objective.builds.items()}
 
 
 def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
@@ -79,16 +100,13 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
             assert isinstance(backbone, ShapesBackbone), "no other backbone is left empty"
             _initialise(backbone.codec, recipe.seed)
             roles.add("codec", backbone.codec, trained=True)
-        elif role in ("student", "critic", "teacher"):
-            roles.add(role, _network(recipe, role).to(device, held_dtype(recipe, role)), trained=role != "teacher")
+        elif role not in ADAPTER_ROLES:
+            network = _declared(recipe, role, roles.modules) if role in _builders(recipe) else _network(recipe, role)
+            roles.add(role, network.to(device, held_dtype(recipe, role)), trained=role in trained_roles(recipe))
     _check_scorers(recipe)
-    if recipe.lora is not None:
-        names = ADAPTERS if "old" in wanted else ADAPTERS[:1]
-        student = roles.modules["student"]
-        generator = stream(recipe.seed, "lora")
-        lora.add_adapters(student, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout, names, generator)
-        for name in names[1:]:
-            roles.add_adapter(name, "student", name)
+    for role in roles.modules:
+        if (spec := recipe.lora_of(role)) is not None:
+            _add_adapters(recipe, role, spec, roles)
     spec = stream_spec(recipe)
     setting = Setting(
         roles=roles, steps=spec.steps, shift=recipe.sampler.shift, frames=recipe.video.frames, block=spec.block,
@@ -96,6 +114,24 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
         encode_text=backbone.encode_text, device=device,
     )  # fmt: skip
     return setting, backbone
+
+
+def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> None:
+    """The trained adapter of a role; of the student also those that act as the frozen roles that are asked for."""
+    frozen = frozen_adapters(recipe) if role == "student" else []
+    generator = stream(recipe.seed, "lora") if role == "student" else stream(recipe.seed, "lora", role)
+    network = roles.modules[role]
+    lora.add_adapters(network, spec.rank, spec.alpha, spec.dropout, (lora.TRAINED, *frozen), generator)
+    if not lora.layers(network):
+        raise RecipeError(recipe.name, f"roles.{role}.lora", "this role has no layers that adapters go to", hint="leave it out")
+    for name in frozen:
+        roles.add_adapter(name, role, name)
+
+
+def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Module:
+    """A role as its objective builds it."""
+    context = RoleContext(role, recipe, dict(modules), lambda: _network(recipe, role), lambda module: _initialise(module, recipe.seed))
+    return _builders(recipe)[role](context)
 
 
 def scored(experience: ExperienceSpec) -> dict[str, float]:
@@ -121,21 +157,20 @@ def _check_prompts(recipe: Recipe) -> None:
 
 def held_dtype(recipe: Recipe, role: str) -> torch.dtype:
     """What a role's own weights are held in: those no optimiser touches at the run's precision; adapters and networks trained whole in float32."""
-    frozen = role == "teacher" or (role == "student" and recipe.lora is not None)
+    frozen = role not in trained_roles(recipe) or recipe.lora_of(role) is not None
     return torch.bfloat16 if frozen and recipe.runtime.precision == "bf16" else torch.float32
 
 
 def _network(recipe: Recipe, role: str) -> CausalWan:
-    network = CausalWan(recipe.model)
+    """A role's transformer: of its own sizes, with the weights of `base`, or fresh ones."""
+    config = recipe.model_of(role)
+    network = CausalWan(config)
     network.gradient_checkpointing = recipe.runtime.gradient_checkpointing
-    source = getattr(recipe.base, role)
+    source = recipe.base.of(role)
     if source is None:
-        if role != "student":
-            hint = 'for example base.teacher = "shapes/teacher"'
-            raise RecipeError(recipe.name, f"base.{role}", "missing: an objective needs this role", hint=hint)
         _initialise(network, recipe.seed)
     elif recipe.backbone == "wan":
-        checkpoint.into(network, checkpoint.load_transformer(source, config=recipe.model))
+        checkpoint.into(network, checkpoint.load_transformer(source, config=config))
     else:
         weights.load_into(network, weights.find(source, role))
     return network
@@ -167,20 +202,29 @@ def _initialise(module: nn.Module, seed: int) -> None:
 
 def dry_run_counts(recipe: Recipe) -> dict[str, tuple[int, int]]:
     """(trainable, total) parameters per network, counted on the meta device: no memory, no weights."""
-    counts = {}
+    counts, modules = dict[str, tuple[int, int]](), dict[str, nn.Module]()
     for role in wanted_roles(recipe):
-        if role in ("old", "ref"):
+        if role in ADAPTER_ROLES:
             continue
-        with torch.device("meta"):
-            module = ShapesCodec() if role == "codec" else CausalWan(recipe.model)
-        total = sum(p.numel() for p in module.parameters())
-        trainable = 0 if role == "teacher" else total
-        if role == "student" and recipe.lora is not None:
-            trainable = _adapter_size(module, recipe.lora.rank)
-            adapters = 3 if "old" in wanted_roles(recipe) else 1
-            total += trainable * adapters
+        modules[role] = _empty(recipe, role, modules)
+        total = sum(p.numel() for p in modules[role].parameters())
+        trainable = total if role in trained_roles(recipe) else 0
+        if (spec := recipe.lora_of(role)) is not None:
+            trainable = _adapter_size(modules[role], spec.rank)
+            total += trainable * (1 + (len(frozen_adapters(recipe)) if role == "student" else 0))
         counts[role] = (trainable, total)
     return counts
+
+
+def _empty(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Module:
+    """A role's network on the meta device."""
+    with torch.device("meta"):
+        if role == "codec":
+            return ShapesCodec()
+        if role in _builders(recipe):
+            transformer = lambda: CausalWan(recipe.model_of(role))  # noqa: E731
+            return _builders(recipe)[role](RoleContext(role, recipe, dict(modules), transformer, lambda module: None))
+        return CausalWan(recipe.model_of(role))
 
 
 def _adapter_size(network: nn.Module, rank: int) -> int:

@@ -13,7 +13,7 @@ from astro_cli.core.disagreement import RiskRatio, rank_disagreement, threshold
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Setting
-from astro_cli.recipe import ExperienceSpec, resolve_kind
+from astro_cli.recipe import ExperienceSpec, Recipe, StageSpec, resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
 from astro_cli.training.build import scored
@@ -22,7 +22,7 @@ from astro_cli.training.collapse import CollapseWatch
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import own_rows
 from astro_cli.training.samples import Sample
-from astro_cli.training.sources import PromptSource
+from astro_cli.training.sources import PromptSource, SourceContext
 
 
 def _load(keys: list[str], backbone: Backbone, device: torch.device) -> list[Reward]:
@@ -64,10 +64,24 @@ class ExperienceSource:
         self.samples: list[Sample] = []
         self.warning = ""
 
-    def batch(self, use: str, step: int, role: str, size: int) -> Batch:
-        return self.prompts.batch(use, step, role, size)
+    @classmethod
+    def make(cls, context: SourceContext) -> ExperienceSource:
+        assert context.spec.experience is not None, "checked with the recipe"
+        prompts = PromptSource.make(context)
+        return cls(context.spec.experience, prompts, context.setting, context.backbone, context.accelerator, context.stage)
 
-    def collect(self, step: int) -> list[Batch]:
+    @classmethod
+    def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        """Refuse what only the methods know: whether there is an experience to collect, and the credit rule's own keys."""
+        PromptSource.check(recipe, stage, key)
+        if stage.experience is None:
+            raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
+        resolve_kind("advantages", stage.experience.advantage, f"{key}.experience.advantage")
+
+    def draw(self, use: str, size: int) -> Batch:
+        return self.prompts.draw(use, size)
+
+    def batches(self, step: int, role: str) -> list[Batch]:
         """This process's batches of the step: rolled out, scored, each group's members dealt out over the step's updates."""
         group, self.metrics = self.spec.group, {}
         asked = self.prompts.batch(self.stage, step, "prompts", self.spec.prompts)
@@ -165,6 +179,12 @@ class ExperienceSource:
         gathered = self.accelerator.gather(value.to(self.accelerator.device))
         assert isinstance(gathered, torch.Tensor)
         return gathered.to(value.device)
+
+    def stop(self) -> tuple[str, str] | None:
+        if not self.warning or not self.spec.collapse.stop:
+            return None
+        again = f"--resume --set stages.{self.stage}.experience.collapse.stop=false"
+        return f"collapsed: {self.warning}", f"to go on all the same: {again}"
 
     def state(self) -> dict[str, torch.Tensor]:
         """What the next epoch needs of the ones before: risk ratio with its buffer, and what the collapse watch has seen."""

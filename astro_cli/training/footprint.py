@@ -11,9 +11,10 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.recipe import Recipe
 from astro_cli.shapes.codec import ShapesCodec
-from astro_cli.training.build import ADAPTERS, held_dtype, scored, wanted_roles
+from astro_cli.training.build import frozen_adapters, held_dtype, scored, wanted_roles
 
-BYTES_PER_TRAINED = 16  # fp32 weight, gradient and AdamW's two moments
+# float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum is counted as two.
+BYTES_PER_TRAINED = {"adam": 16, "muon": 16, "rmsprop": 12}
 # Parameters of what Wan runs load beside the transformers, by the released configs; VideoAlign's and HPSv3's language heads are not loaded.
 UMT5_PARAMETERS = 5_680_910_336  # google/umt5-xxl, encoder: vocabulary 256384, width 4096, feed-forward 10240, 24 layers
 VAE_PARAMETERS = 126_892_531  # Wan 2.1: AutoencoderKLWan's defaults
@@ -30,11 +31,17 @@ def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[s
     """
     frozen, trained = 0, 0
     for role, (trainable, total) in counts.items():
-        still = trainable * (len(ADAPTERS) - 1) if role == "student" and "old" in wanted_roles(recipe) else 0  # theta_old and theta_ref, float32
+        still = trainable * len(frozen_adapters(recipe)) if role == "student" else 0  # theta_old and theta_ref, float32
         frozen += (total - trainable - still) * held_dtype(recipe, role).itemsize + still * torch.float32.itemsize
-        trained += trainable * BYTES_PER_TRAINED
+        trained += trainable * _bytes_per_trained(recipe, role)
     parts = {"frozen weights": frozen, "trained weights and optimiser": trained}
     return parts | _around(recipe) | _cache(recipe)
+
+
+def _bytes_per_trained(recipe: Recipe, role: str) -> int:
+    """Of the stage that keeps most; 0 for a role that none trains."""
+    optims = [recipe.stages[name].optim for name in recipe.order]
+    return max((BYTES_PER_TRAINED[optim[role].kind] for optim in optims if role in optim), default=0)
 
 
 def _around(recipe: Recipe) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,23 +23,34 @@ def learning_rate(spec: OptimSpec, step: int, steps: int) -> float:
     return spec.lr * (FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
+def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Matrices and kernels are; norms, biases and tables (of shift and scale, (1, 6, dim)) are not."""
+    return parameter.ndim >= 2 and not name.endswith("table")
+
+
+def _first_part(spec: OptimSpec, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimiser of everything that is not Muon's."""
+    if spec.kind == "rmsprop":
+        assert spec.alpha is not None, "checked with the recipe"
+        return torch.optim.RMSprop(groups, lr=spec.lr, alpha=spec.alpha, eps=spec.eps, foreach=True)
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, foreach=True)
+
+
 class RoleOptimizer:
-    """The optimiser of one role: AdamW, or with `matrix_lr` Muon on the blocks' matrices and AdamW on the rest.
+    """The optimiser of one role: AdamW, Muon on the blocks' matrices and AdamW on the rest, or RMSProp.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. Only the embedded world's teacher uses it (docs/log.md); nothing a paper
-    reports is trained with it.
+    reports is trained with it. RMSProp is AAPT's (arXiv 2506.09350); its weight decay is added to the gradient, as PyTorch's is.
     """
 
     def __init__(self, spec: OptimSpec, named: list[tuple[str, nn.Parameter]]) -> None:
         self.spec = spec
         self.parameters = [p for _, p in named]
-        muon = [p for name, p in named if spec.matrix_lr and p.ndim == 2 and name.startswith("blocks.")]
-        rest = [p for p in self.parameters if not any(p is m for m in muon)]
-        decayed, free = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]  # norms, biases and tables are not decayed
+        muon = [p for name, p in named if spec.kind == "muon" and p.ndim == 2 and name.startswith("blocks.")]
+        rest = [(name, p) for name, p in named if not any(p is m for m in muon)]
+        decayed, free = [p for name, p in rest if _is_decayed(name, p)], [p for name, p in rest if not _is_decayed(name, p)]
         groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=spec.betas, eps=spec.eps, foreach=True)
-        ]
+        self.parts = [_first_part(spec, [g for g in groups if g["params"]])]
         if muon:
             self.parts.append(torch.optim.Muon(muon, lr=spec.matrix_lr or 0.0, weight_decay=spec.weight_decay))
         self.peaks = [spec.lr, spec.matrix_lr or 0.0]
@@ -63,12 +75,22 @@ class RoleOptimizer:
         }
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take up a saved state.
+
+        Raises:
+            ValueError: it is of other parameters, or of the same in another order.
+        """
         for number, part in enumerate(self.parts):
             state: dict[int, dict[str, torch.Tensor]] = {}
             for name, value in tensors.items():
                 owner, index, key = name.split(".", 2)
                 if int(owner) == number:
                     state.setdefault(int(index), {})[key] = value
+            held = [p for group in part.param_groups for p in group["params"]]
+            for number_in_part, entry in state.items():
+                shapes = {value.shape for value in entry.values() if value.ndim}
+                if number_in_part >= len(held) or shapes - {held[number_in_part].shape}:
+                    raise ValueError(f"parameter {number_in_part} of optimiser {number} has another shape")
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 
 

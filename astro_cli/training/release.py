@@ -18,11 +18,11 @@ def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
         module = setting.roles.modules.get(role)
         if module is None:
             continue
-        if recipe.lora is not None and role == "student":
+        if (spec := recipe.lora_of(role)) is not None:
             state = lora.merged_state(module, lora.TRAINED)
             adapter = lora.adapter_state(module, lora.TRAINED)
             for save in (lora_files.save_peft, lora_files.save_diffusers):
-                save(run.final / "lora", adapter, recipe.lora.rank, recipe.lora.alpha, lora.TARGETS)
+                save(run.final / "lora", adapter, spec.rank, spec.alpha, lora.TARGETS)
         else:
             state = module.state_dict()
         weights.write(run.final / f"{role}.safetensors", state)

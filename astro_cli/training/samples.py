@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Sample:
     reward: float
 
 
-def write_samples(folder: Path, step: int, samples: list[Sample], fps: float) -> None:
+def write_samples(folder: Path, step: int, samples: Sequence[Sample], fps: float) -> None:
     """Write `<step>-<name>.gif` for each, and `<step>.json` with prompts and rewards; whole files or none."""
     folder.mkdir(parents=True, exist_ok=True)
     for sample in samples:

@@ -1,4 +1,4 @@
-"""Where batches come from: rendered frames, encoded clips, bare prompts.
+"""Where batches come from: the contract, and the sources of rendered frames, encoded clips and bare prompts.
 
 Every draw is a function of (seed, stage, step, role, row), never of a loader's state.
 """
@@ -6,27 +6,136 @@ Every draw is a function of (seed, stage, step, role, row), never of a loader's 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, Self
 
 import torch
+from accelerate import Accelerator
 
 from astro_cli.config.errors import RecipeError
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
-from astro_cli.objectives.base import Batch
+from astro_cli.objectives.base import Batch, Setting
+from astro_cli.recipe import Recipe, StageSpec
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import random_layout, render
+from astro_cli.training.distributed import own_rows
+from astro_cli.training.samples import Sample
 
 ENCODE_BATCH = 128  # clips encoded at once
 
 
+@dataclass(frozen=True)
+class SourceContext:
+    """What a stage's source is made of; `progress` is told of slow work: what, done, total."""
+
+    stage: str
+    spec: StageSpec
+    recipe: Recipe
+    setting: Setting
+    backbone: Backbone
+    accelerator: Accelerator
+    progress: Callable[[str, int, int], None]
+
+    @property
+    def every(self) -> dict[str, int]:
+        """Cadence of each trained role."""
+        return {role: optim.every for role, optim in self.spec.optim.items()}
+
+
 class Source(Protocol):
+    """Where a stage's batches come from: captions, clips, scored rollouts, pairs, scripts with prompt switches, sequences that go on.
+
+    The trainer reads metrics, warning and samples after every step, and saves the state with each checkpoint.
+
+    Attributes:
+        metrics: of the last step, for the log.
+        warning: what is wrong with the last step's batches, "" for nothing.
+        samples: clips of the last step to be written into the run's folder.
+    """
+
+    @property
+    def metrics(self) -> Mapping[str, Any]: ...
+
+    @property
+    def warning(self) -> str: ...
+
+    @property
+    def samples(self) -> Sequence[Sample]: ...
+
+    @classmethod
+    def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        """Refuse a recipe this source cannot serve, before anything is loaded; `key` is the stage's.
+
+        Raises:
+            ValueError: "key: what is wrong, found, allowed".
+        """
+        ...
+
+    @classmethod
+    def make(cls, context: SourceContext) -> Self:
+        """The source of a stage that begins."""
+        ...
+
+    def draw(self, use: str, size: int) -> Batch:
+        """Samples for work before the first step, named by its use."""
+        ...
+
+    def batches(self, step: int, role: str) -> list[Batch]:
+        """This process's share of the batches of a role's update in a step, one optimiser step each."""
+        ...
+
+    def stop(self) -> tuple[str, str] | None:
+        """Why the run must end after the last step, and how to go on all the same; None where it goes on."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Tensors to save with a checkpoint; none where batches are functions of the step."""
+        ...
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None: ...
+
+
+class SeededSource:
+    """A source whose batches are functions of (use, step, role): subclasses give `make` and `batch`."""
+
+    context: SourceContext
+    metrics: Mapping[str, Any] = MappingProxyType({})
+    warning = ""
+    samples: Sequence[Sample] = ()
+
+    @classmethod
+    def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        """Serves every recipe."""
+
+    def of(self, context: SourceContext) -> Self:
+        """This source, as the one of a stage."""
+        self.context = context
+        return self
+
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         """`size` samples for one role's update in a step."""
-        ...
+        raise NotImplementedError
+
+    def draw(self, use: str, size: int) -> Batch:
+        return self.batch(f"{self.context.stage}:{use}", 0, "prepare", size)
+
+    def batches(self, step: int, role: str) -> list[Batch]:
+        size = self.context.spec.batch
+        rows = own_rows(self.context.accelerator, size)
+        return [self.batch(self.context.stage, step, role, size).rows(rows.start, rows.stop)]
+
+    def stop(self) -> tuple[str, str] | None:
+        return None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        assert not state
 
 
 def sample_seeds(seed: int, use: str, step: int, role: str, size: int) -> list[int]:
@@ -45,10 +154,14 @@ def render_scenes(scenes: list[Scene], seeds: list[int], frames: int) -> torch.T
 
 
 @dataclass
-class FrameSource:
+class FrameSource(SeededSource):
     """Single rendered frames, for the codec."""
 
     seed: int
+
+    @classmethod
+    def make(cls, context: SourceContext) -> FrameSource:
+        return cls(context.recipe.seed).of(context)
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
@@ -56,8 +169,14 @@ class FrameSource:
         return Batch(seeds, [""] * size, frames_BTCHW=render_scenes(scenes, seeds, 1), shared=stream_seed(self.seed, use, step, role))
 
 
-class ClipSource:
+class ClipSource(SeededSource):
     """Encoded clips with captions from a pool rendered once."""
+
+    @classmethod
+    def make(cls, context: SourceContext) -> ClipSource:
+        recipe, data = context.recipe, context.spec.data
+        frames = data.frames or recipe.video.frames
+        return cls(recipe.seed, context.backbone, frames, data.pool, data.drop, context.progress).of(context)
 
     def __init__(self, seed: int, backbone: Backbone, frames: int, pool: int, drop: float, progress: Callable[[str, int, int], None]) -> None:
         self.seed, self.backbone = seed, backbone
@@ -79,7 +198,7 @@ class ClipSource:
         return Batch(seeds, prompts, text_BMD=text, latents_BFCHW=self.latents[rows], shared=shared)
 
 
-class PromptSource:
+class PromptSource(SeededSource):
     """Prompts from the world's grammar, or from a file with one prompt a line.
 
     A file's lines come in a new order every epoch, each once. No line comes twice in a (global) batch that is no larger than the file, also where an
@@ -95,6 +214,16 @@ class PromptSource:
         self.seed, self.encode_text, self.drop = seed, encode_text, drop
         self.lines = read_prompts(Path(path)) if path is not None else None
         self.every = every or {}
+
+    @classmethod
+    def make(cls, context: SourceContext) -> PromptSource:
+        data = context.spec.data
+        return cls(context.recipe.seed, context.backbone.encode_text, data.drop, data.prompts, context.every).of(context)
+
+    @classmethod
+    def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        if recipe.backbone == "wan" and stage.data.prompts is None:
+            raise ValueError(f"{key}.data.prompts: missing, training on Wan needs a text file with a prompt a line")
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)

@@ -1,4 +1,4 @@
-"""The training loop: batches -> losses -> optimiser steps -> metrics -> checkpoints. Knows no method.
+"""The training loop: batches -> losses -> optimiser steps -> metrics -> checkpoints, the same for every method.
 
 Runs the recipe's stages one after the other on the same networks. All randomness is a function of (seed, stage, step, role, sample), so a run that
 is killed and resumed computes the same bits, and several processes compute what one would.
@@ -6,9 +6,9 @@ is killed and resumed computes the same bits, and several processes compute what
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,16 +17,15 @@ from accelerate import Accelerator
 
 from astro_cli.config.errors import AstroError, CheckpointError, RunError
 from astro_cli.models.backbone import Backbone
-from astro_cli.objectives.base import Batch, Objective, Setting
-from astro_cli.recipe import Recipe, StageSpec, resolve_kind
+from astro_cli.objectives.base import Batch, LossOutput, Objective, Setting
+from astro_cli.recipe import Recipe, StageSpec, objective_class, resolve_kind
 from astro_cli.training.checkpoints import Checkpoint, Meta, load_newest
-from astro_cli.training.distributed import average_gradients, average_metrics, own_rows
-from astro_cli.training.experience import ExperienceSource
+from astro_cli.training.distributed import average_gradients, average_metrics
 from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.samples import write_samples
-from astro_cli.training.sources import ClipSource, FrameSource, PromptSource, Source
+from astro_cli.training.sources import Source, SourceContext
 from astro_cli.training.timing import SectionTimer
 
 
@@ -80,7 +79,7 @@ class Trainer:
             self._load_networks(checkpoint)  # with all stages done too: the final weights are written from them
         for index, name in enumerate(self.recipe.order):
             if index < meta.stage:
-                self.trained.update(self._objective_class(name).trains)
+                self.trained.update(objective_class(self.recipe.stages[name]).trains)
                 continue
             here = checkpoint if checkpoint and index == meta.stage else None
             stage = self._enter(name)
@@ -96,19 +95,17 @@ class Trainer:
             self.watcher.warn(f"{': '.join(part for part in (fault.where, fault.key, fault.what) if part)}; going on from an older checkpoint")
         return checkpoint
 
-    def _objective_class(self, name: str) -> type[Objective]:
-        return importlib.import_module(f"astro_cli.objectives.{self.recipe.stages[name].kind}").Objective
-
     def _enter(self, name: str) -> _Stage:
         spec = self.recipe.stages[name]
-        objective = self._objective_class(name)(resolve_kind("objectives", spec.objective, name), self.setting)
+        objective: Objective = objective_class(spec)(resolve_kind("objectives", spec.objective, name), self.setting)
         self._check(name, spec)
-        source = self._source(name, spec, objective)
+        work = self.watcher.work
+        source = objective.source_class().make(SourceContext(name, spec, self.recipe, self.setting, self.backbone, self.accelerator, work))
         roles = self.setting.roles
-        optimizers = {role: RoleOptimizer(spec.optimizer(role), roles.trainable(role)) for role in objective.trains}
+        optimizers = {role: RoleOptimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}
         ema = Ema(spec.ema, roles.trainable(objective.trains[0])) if spec.ema else None
         self.trained.update(objective.trains)
-        objective.prepare(lambda use, size: source.batch(f"{name}:{use}", 0, "prepare", size))
+        objective.prepare(source.draw)
         return _Stage(name, spec, objective, source, optimizers, ema)
 
     def _check(self, name: str, spec: StageSpec) -> None:
@@ -120,19 +117,6 @@ class Trainer:
         if spec.batch % share:
             what = f"found {spec.batch}, expected a multiple of processes x accumulate ({share})"
             raise AstroError(self.recipe.name, f"stages.{name}.batch", what)
-
-    def _source(self, name: str, spec: StageSpec, objective: Objective) -> Source:
-        seed, data = self.recipe.seed, spec.data
-        every = {role: spec.optimizer(role).every for role in objective.trains}
-        prompts = PromptSource(seed, self.backbone.encode_text, data.drop, data.prompts, every)
-        if objective.consumes == "frames":
-            return FrameSource(seed)
-        if objective.consumes == "latents":
-            return ClipSource(seed, self.backbone, data.frames or self.recipe.video.frames, data.pool, data.drop, self.watcher.work)
-        if objective.consumes == "prompts":
-            return prompts
-        assert spec.experience is not None
-        return ExperienceSource(spec.experience, prompts, self.setting, self.backbone, self.accelerator, name)
 
     def _train(self, stage: _Stage, index: int, start: int) -> None:
         self.watcher.stage(stage.name, start, stage.spec.steps)
@@ -149,7 +133,7 @@ class Trainer:
         began = time.perf_counter()
         row: dict[str, Any] = {"stage": stage.name, "step": step}
         for role in stage.optimizers:
-            spec = stage.spec.optimizer(role)
+            spec = stage.spec.optim[role]
             if step % spec.every:
                 continue
             rate = learning_rate(spec, step, stage.spec.steps)
@@ -158,21 +142,19 @@ class Trainer:
         if stage.ema is not None:
             stage.ema.update(step)
         row |= stage.objective.after_step(step)
-        if isinstance(stage.source, ExperienceSource):
-            row |= stage.source.metrics
-            row |= {"warning": stage.source.warning} if stage.source.warning else {}
+        row |= stage.source.metrics
+        row |= {"warning": stage.source.warning} if stage.source.warning else {}
         row |= self.saved.take(self.setting.device)
         row |= self._speed(time.perf_counter() - began)
         self.rows += 1
         if self.accelerator.is_main_process:
             self.run.log(row)
             self.accelerator.log({key: value for key, value in row.items() if isinstance(value, float)}, step=self.rows)
-            if isinstance(stage.source, ExperienceSource) and stage.source.samples:
+            if stage.source.samples:
                 write_samples(self.run.path / "samples", step, stage.source.samples, self.backbone.fps)
         self.watcher.step(row)
-        if isinstance(stage.source, ExperienceSource) and stage.source.warning and stage.source.spec.collapse.stop:
-            hint = f"to go on all the same: --resume --set stages.{stage.name}.experience.collapse.stop=false"
-            raise RunError(self.run.path, f"stage {stage.name}, step {step}", f"collapsed: {stage.source.warning}", hint=hint)
+        if (stopped := stage.source.stop()) is not None:
+            raise RunError(self.run.path, f"stage {stage.name}, step {step}", stopped[0], hint=stopped[1])
 
     def _speed(self, seconds: float) -> dict[str, float]:
         """Seconds, latent tokens trained per second, and the share of time of each section of the step."""
@@ -185,7 +167,7 @@ class Trainer:
     def _update_role(self, stage: _Stage, step: int, role: str, rate: float) -> dict[str, float]:
         """All optimiser steps of a role in one training step; mean metrics."""
         sums: dict[str, float] = {}
-        batches = self._batches(stage, step, role)
+        batches = stage.source.batches(step, role)
         for batch in batches:
             self.frames += len(batch) * (self.setting.frames if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1])
             parts = stage.spec.accumulate
@@ -193,11 +175,7 @@ class Trainer:
             total: dict[str, float] = {}
             for part in range(parts):
                 micro = batch.rows(part * size, (part + 1) * size).to(self.setting.device)
-                with self.timer("train"), self.accelerator.autocast():
-                    with self.saved.counting(self.setting.roles.modules[role].parameters()):
-                        out = stage.objective.loss(role, micro)
-                    self.accelerator.backward(out.loss / parts)
-                for key, value in {"loss": out.loss.item(), **out.metrics}.items():
+                for key, value in self._back_propagate(stage.objective, role, micro, parts).items():
                     total[key] = total.get(key, 0.0) + value / parts
             with self.timer("train"):
                 average_gradients(self.accelerator, stage.optimizers[role].parameters)
@@ -209,13 +187,22 @@ class Trainer:
                 sums[key] = sums.get(key, 0.0) + value / len(batches)
         return {f"{role}/{key}": value for key, value in average_metrics(self.accelerator, sums).items()}
 
-    def _batches(self, stage: _Stage, step: int, role: str) -> list[Batch]:
-        """This process's share of the batches of a role's update in a step."""
-        if isinstance(stage.source, ExperienceSource):
-            return stage.source.collect(step)
-        batch = stage.source.batch(stage.name, step, role, stage.spec.batch)
-        rows = own_rows(self.accelerator, stage.spec.batch)
-        return [batch.rows(rows.start, rows.stop)]
+    def _back_propagate(self, objective: Objective, role: str, micro: Batch, parts: int) -> dict[str, float]:
+        """Add the gradients of one of `parts` micro-batches, of one loss after the other; their sum as "loss", means of the other metrics."""
+        loss, metrics = 0.0, dict[str, list[float]]()
+        with self.timer("train"), self.accelerator.autocast():
+            losses = _each(objective, role, micro)
+            while True:
+                with self.saved.counting(self.setting.roles.modules[role].parameters()):
+                    out = next(losses, None)
+                if out is None:
+                    break
+                self.accelerator.backward(out.loss / parts)
+                loss += out.loss.item()
+                for key, value in out.metrics.items():
+                    metrics.setdefault(key, []).append(value)
+                del out  # its graph, before the next one is built
+        return {"loss": loss, **{key: sum(values) / len(values) for key, values in metrics.items()}}
 
     def _save(self, index: int, step: int, stage: _Stage | None) -> None:
         """Checkpoint: networks trained so far, and in the middle of a stage its optimisers, average and objective."""
@@ -228,8 +215,8 @@ class Trainer:
                 groups["ema"] = stage.ema.shadow
             if extra := stage.objective.state():
                 groups["objective"] = extra
-            if isinstance(stage.source, ExperienceSource):
-                groups["experience"] = stage.source.state()
+            if kept := stage.source.state():
+                groups["source"] = kept
         index_key = sum(self.recipe.stages[name].steps for name in self.recipe.order[:index]) + index + step
         self.run.save_checkpoint(index_key, index, step, self.rows, groups)
 
@@ -256,10 +243,23 @@ class Trainer:
 
     def _load_stage(self, stage: _Stage, checkpoint: Checkpoint) -> None:
         for role, optimizer in stage.optimizers.items():
-            optimizer.load(checkpoint.group(f"optimizer-{role}"))
+            try:
+                optimizer.load(checkpoint.group(f"optimizer-{role}"))
+            except ValueError as error:
+                hint = "saved by another version or for other networks; train again in a new --out"
+                raise CheckpointError(checkpoint.path, f"optimizer-{role}", str(error), hint=hint) from error
         if stage.ema is not None:
             shadow = checkpoint.group("ema")
             stage.ema.shadow = {name: shadow[name] for name in stage.ema.shadow}
         stage.objective.load_state(checkpoint.groups.get("objective", {}))
-        if isinstance(stage.source, ExperienceSource):
-            stage.source.load_state(checkpoint.group("experience"))
+        if stage.source.state() or "source" in checkpoint.groups:
+            stage.source.load_state(checkpoint.group("source"))
+
+
+def _each(objective: Objective, role: str, micro: Batch) -> Iterator[LossOutput]:
+    """The losses of a micro-batch, computed as they are asked for."""
+    losses = objective.loss(role, micro)
+    if isinstance(losses, LossOutput):
+        yield losses
+    else:
+        yield from losses

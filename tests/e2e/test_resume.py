@@ -92,10 +92,10 @@ def test_old_meta_data_without_a_list_of_groups_is_read(whole, resume, capsys):
     shutil.rmtree(out / "checkpoints" / NEWEST)
     meta = out / "checkpoints" / OLDER / "meta.json"
     meta.write_text(json.dumps({key: value for key, value in json.loads(meta.read_text()).items() if key != "groups"}))
-    (out / "checkpoints" / OLDER / "experience.safetensors").rename(out / "kept")
+    (out / "checkpoints" / OLDER / "source.safetensors").rename(out / "kept")
     assert again() == 2
-    assert "experience.safetensors: missing" in message(capsys)
-    (out / "kept").rename(out / "checkpoints" / OLDER / "experience.safetensors")
+    assert "source.safetensors: missing" in message(capsys)
+    (out / "kept").rename(out / "checkpoints" / OLDER / "source.safetensors")
     assert again() == 0
     assert same_bits(out / "final" / "student.safetensors", whole / "final" / "student.safetensors")
 

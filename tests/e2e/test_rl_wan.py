@@ -59,15 +59,15 @@ def other_precision():
 def test_in_bfloat16_the_base_is_held_so_and_adapters_in_float32(arguments, tmp_path, monkeypatch, other_precision):
     seen = {}
 
-    def collect(source, step):
+    def collect(source, step, role):
         network = source.setting.roles.modules["student"]
-        batches = real(source, step)
+        batches = real(source, step, role)
         seen["base"] = {parameter.dtype for name, parameter in network.named_parameters() if ".lora_" not in name}
         seen["adapters"] = {parameter.dtype for name, parameter in network.named_parameters() if ".lora_" in name}
         return batches
 
-    real = ExperienceSource.collect
-    monkeypatch.setattr(ExperienceSource, "collect", collect)
+    real = ExperienceSource.batches
+    monkeypatch.setattr(ExperienceSource, "batches", collect)
     reward_folders.write_hpsv3(tmp_path / "checkpoints")
     reward_folders.write_videoalign(tmp_path / "checkpoints")
     assert run([*arguments, "--set", "runtime.precision=bf16"], monkeypatch) == 0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from astro_cli.recipe import EmaSpec, OptimSpec
@@ -33,12 +34,13 @@ def test_moving_average_by_hand():
 
 def named() -> list[tuple[str, nn.Parameter]]:
     rng = torch.Generator().manual_seed(0)
-    return [(name, nn.Parameter(torch.randn(shape, generator=rng))) for name, shape in (("blocks.0.w", (4, 6)), ("head.w", (3, 4)), ("norm", (4,)))]
+    shapes = {"blocks.0.w": (4, 6), "blocks.0.scale_shift_table": (1, 6, 4), "head.w": (3, 4), "norm": (4,)}
+    return [(name, nn.Parameter(torch.randn(shape, generator=rng))) for name, shape in shapes.items()]
 
 
-@pytest.mark.parametrize("matrix_lr", [None, 0.02])
-def test_a_saved_optimiser_continues_with_the_same_bits(matrix_lr):
-    spec = OptimSpec(lr=0.01, matrix_lr=matrix_lr, weight_decay=0.1)
+@pytest.mark.parametrize("own", [{}, {"kind": "muon", "matrix_lr": 0.02}, {"kind": "rmsprop", "alpha": 0.9}], ids=["adam", "muon", "rmsprop"])
+def test_a_saved_optimiser_continues_with_the_same_bits(own):
+    spec = OptimSpec(lr=0.01, weight_decay=0.1, **own)
 
     def advance(optimizer: RoleOptimizer, step: int) -> None:
         for index, p in enumerate(optimizer.parameters):
@@ -60,10 +62,10 @@ def test_a_saved_optimiser_continues_with_the_same_bits(matrix_lr):
         assert torch.equal(a, b)
 
 
-def test_vectors_are_not_decayed_and_muon_takes_only_block_matrices():
-    optimizer = RoleOptimizer(OptimSpec(lr=0.01, matrix_lr=0.02, weight_decay=0.5), named())
+def test_vectors_and_tables_are_not_decayed_and_muon_takes_only_block_matrices():
+    optimizer = RoleOptimizer(OptimSpec(kind="muon", lr=0.01, matrix_lr=0.02, weight_decay=0.5), named())
     adamw, muon = optimizer.parts
-    assert [[tuple(p.shape) for p in group["params"]] for group in adamw.param_groups] == [[(3, 4)], [(4,)]]
+    assert [[tuple(p.shape) for p in group["params"]] for group in adamw.param_groups] == [[(3, 4)], [(1, 6, 4), (4,)]]
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.5, 0.0]
     assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(4, 6)]
 
@@ -73,3 +75,53 @@ def test_gradients_are_clipped_to_the_norm():
     optimizer = RoleOptimizer(OptimSpec(lr=0.1, clip=1.0), [("head", p)])
     p.grad = torch.full((4, 4), 10.0)
     assert optimizer.step(0.1) == pytest.approx(40.0)  # the norm before clipping, sqrt(16) * 10
+
+
+def test_rmsprop_by_hand():
+    # mean square .9 * 0 + .1 * 4 = .4; step 1 * 2 / (sqrt(.4) + 0) = 3.1623 (eps 1e-8)
+    p = nn.Parameter(torch.zeros(1))
+    optimizer = RoleOptimizer(OptimSpec(kind="rmsprop", lr=1.0, alpha=0.9, clip=100.0), [("head", p)])
+    p.grad = torch.tensor([2.0])
+    optimizer.step(1.0)
+    assert p.item() == pytest.approx(-2 / 0.4**0.5, rel=1e-6)
+    # mean square .9 * .4 + .1 * 4 = .76
+    p.grad = torch.tensor([2.0])
+    optimizer.step(1.0)
+    assert p.item() == pytest.approx(-2 / 0.4**0.5 - 2 / 0.76**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"kind": "rmsprop"}, "alpha: missing"),
+        ({"kind": "muon"}, "matrix_lr: missing"),
+        ({"matrix_lr": 0.02}, "matrix_lr: found 0.02 with kind 'adam', it is a key of kind = 'muon'"),
+        ({"kind": "muon", "matrix_lr": 0.02, "alpha": 0.9}, "alpha: found 0.9 with kind 'muon'"),
+    ],
+)
+def test_keys_of_another_optimiser_are_refused(keys, says):
+    with pytest.raises(ValidationError, match=says):
+        OptimSpec(lr=0.1, **keys)
+
+
+def test_decay_alone_shrinks_matrices_and_leaves_the_tables():
+    # no gradient but weight decay: w (1 - lr wd) = w (1 - .1 * .5)
+    parameters = named()
+    before = {name: p.detach().clone() for name, p in parameters}
+    optimizer = RoleOptimizer(OptimSpec(lr=0.1, weight_decay=0.5), parameters)
+    for _, p in parameters:
+        p.grad = torch.zeros_like(p)
+    optimizer.step(0.1)
+    for name, p in parameters:
+        share = 0.95 if name in ("blocks.0.w", "head.w") else 1.0
+        assert torch.allclose(p, share * before[name], atol=1e-7), name
+
+
+def test_the_state_of_other_parameters_is_refused():
+    saved = RoleOptimizer(OptimSpec(lr=0.1), named())
+    for p in saved.parameters:
+        p.grad = torch.ones_like(p)
+    saved.step(0.1)
+    other = RoleOptimizer(OptimSpec(lr=0.1), named()[::-1])
+    with pytest.raises(ValueError, match="parameter 0 of optimiser 0 has another shape"):
+        other.load(saved.tensors())
