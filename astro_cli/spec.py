@@ -133,6 +133,8 @@ class OptimSpec(Config):
 
 
 class EmaSpec(Config):
+    """Moving average of the weights of the first role that a stage trains, which the stage ends with; `start` is in updates of that role."""
+
     decay: float = Field(gt=0, lt=1)
     start: int = Field(default=0, ge=0)
 
