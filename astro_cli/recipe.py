@@ -137,14 +137,19 @@ def _check_kind(package: str, table: dict[str, Any], key: str) -> None:
 
 
 def _check_rewards(key: str, spec: ExperienceSpec) -> None:
-    for reward in spec.rewards:
+    rewards, primary = spec.rewards, spec.primary
+    for reward, weight in rewards.items():
         if reward not in REWARDS:
             raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, REWARDS)}")
-    if not any(spec.rewards.values()):
+        if weight < 0:
+            raise ValueError(f"{key}.rewards.{reward}: found {weight}, expected a weight of 0 or more (0: scored, not optimised)")
+    if not any(rewards.values()):
         raise ValueError(f"{key}.rewards: all weights are zero, give one of {', '.join(REWARDS)} a weight")
-    if spec.primary is not None and len(spec.rewards) < 2:
-        others = ", ".join(sorted({*REWARDS} - {spec.primary}))
-        what = f"no auxiliary reward beside {spec.primary!r} to judge it, add one of {others} (weight 0 will do)"
+    if primary is not None and primary not in rewards:
+        raise ValueError(f"{key}.primary: found {primary!r}, {did_you_mean(primary, rewards)}")
+    if primary is not None and len(rewards) < 2:
+        others = ", ".join(sorted({*REWARDS} - {primary}))
+        what = f"no auxiliary reward beside {primary!r} to judge it, add one of {others} (weight 0 will do)"
         raise ValueError(f"{key}.rewards: {what}")
 
 

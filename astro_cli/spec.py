@@ -43,7 +43,10 @@ class SamplerSpec(Config):
 
 
 class TeacherSampler(Config):
-    """Multi-step sampling of the bidirectional teacher: Euler steps, guidance u + scale (c - u)."""
+    """How videos are sampled from the bidirectional teacher: Euler steps, guidance u + scale (c - u).
+
+    Objectives that ask the teacher have values of their own.
+    """
 
     steps: int = Field(gt=0)
     guidance: float = Field(ge=0)
@@ -133,6 +136,8 @@ class OptimSpec(Config):
 
 
 class EmaSpec(Config):
+    """Moving average of the weights of the first role that a stage trains, which the stage ends with; `start` is in updates of that role."""
+
     decay: float = Field(gt=0, lt=1)
     start: int = Field(default=0, ge=0)
 
@@ -273,7 +278,6 @@ class Recipe(Config):
             raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
         if stage.experience is not None:
             self._check_experience(key, stage, stage.experience)
-            self._check_rewards(f"{key}.experience", stage.experience)
             self._check_rollout(f"{key}.experience", stage.experience)
 
     def _check_experience(self, key: str, stage: StageSpec, spec: ExperienceSpec) -> None:
@@ -284,15 +288,6 @@ class Recipe(Config):
         if stage.batch % (spec.updates * stage.accumulate):
             what = f"found {stage.accumulate}, expected updates x accumulate to divide the batch ({stage.batch})"
             raise ValueError(f"{key}.accumulate: {what}")
-
-    def _check_rewards(self, key: str, spec: ExperienceSpec) -> None:
-        rewards, primary = spec.rewards, spec.primary
-        for reward, weight in rewards.items():
-            if weight < 0:
-                what = "expected a weight of 0 or more (0: scored, not optimised)"
-                raise ValueError(f"{key}.rewards.{reward}: found {weight}, {what}")
-        if primary is not None and primary not in rewards:
-            raise ValueError(f"{key}.primary: found {primary!r}, {did_you_mean(primary, rewards)}")
 
     def _check_rollout(self, key: str, spec: ExperienceSpec) -> None:
         block, window = self.video.block, self.cache.window

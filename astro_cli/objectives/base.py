@@ -87,8 +87,6 @@ class Setting:
     block: int
     latent_shape: tuple[int, int, int]  # C, H, W
     cache: CacheSpec
-    teacher_steps: int
-    guidance: float
     encode_text: Callable[[list[str]], torch.Tensor]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"

@@ -102,8 +102,9 @@ class Ema:
         self.shadow = {name: p.detach().float().clone() for name, p in named}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        keep = self.spec.decay if step >= self.spec.start else 0.0
+    def update(self, updates: int) -> None:
+        """Take in the weights after the role has been updated for the `updates + 1`-th time."""
+        keep = self.spec.decay if updates >= self.spec.start else 0.0
         for name, p in self.named:
             self.shadow[name].lerp_(p.float(), 1.0 - keep)
 

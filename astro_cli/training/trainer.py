@@ -139,8 +139,8 @@ class Trainer:
             rate = learning_rate(spec, step, stage.spec.steps)
             row |= self._update_role(stage, step, role, rate)
             row[f"{role}/lr"] = rate
-        if stage.ema is not None:
-            stage.ema.update(step)
+            if stage.ema is not None and role == stage.objective.trains[0]:
+                stage.ema.update(step // spec.every)
         row |= stage.objective.after_step(step)
         row |= stage.source.metrics
         row |= {"warning": stage.source.warning} if stage.source.warning else {}

@@ -114,7 +114,7 @@ def test_the_teacher_recipe_trains_frames_then_clips(tiny, tmp_path, monkeypatch
 
 def test_ode_distillation_runs(tiny, tmp_path, monkeypatch):
     small = ["stages.ode.steps=2", "stages.ode.batch=4", "stages.ode.objective.pairs=8",
-             "stages.dmd.steps=1", "stages.dmd.batch=4", "teacher.steps=4"]  # fmt: skip
+             "stages.dmd.steps=1", "stages.dmd.batch=4", "stages.ode.objective.steps=4"]  # fmt: skip
     arguments = ["distill", "--recipe", "self_forcing_shapes", *tiny, "--out", str(tmp_path / "sf"), *(f for s in small for f in ("--set", s))]
     assert run(arguments, monkeypatch) == 0
     assert (tmp_path / "sf" / "final" / "student.json").is_file()

@@ -29,7 +29,7 @@ def setting() -> Setting:
         roles.add(role, network, trained=role == "student")
     return Setting(
         roles=roles, steps=warp_timesteps((1000, 750, 500, 250), 4.0), shift=4.0, frames=4, block=2, latent_shape=(2, 4, 4),
-        cache=CacheSpec(), teacher_steps=4, guidance=2.0, encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
+        cache=CacheSpec(), encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_the_ode_grid_holds_the_students_steps_exactly():
 
 def test_ode_regression_is_zero_where_the_teacher_stands_still(setting):
     # v = 0: every stored state equals the end point, and so does the student's x0 = x_t - sigma * 0
-    objective = ode.Objective(ode.Config(pairs=4), setting)
+    objective = ode.Objective(ode.Config(pairs=4, steps=4, guidance=2.0), setting)
     objective.prepare(lambda use, size: Batch(list(range(size)), [""] * size, text_BMD=torch.zeros(size, 4, 5)))
     assert objective.loss("student", batch()).loss.item() == 0.0
 
@@ -115,10 +115,10 @@ def test_the_unconditional_branch_is_the_empty_prompt(setting, stage):
     empty, other = (torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3))
 
     def result(states: torch.Tensor, scale: float) -> torch.Tensor:
-        here = replace(speaking(setting, states), guidance=scale)
+        here = speaking(setting, states)
         sample = told(empty.expand(2, -1, -1))
         if stage == "ode":
-            objective = ode.Objective(ode.Config(pairs=2), here)
+            objective = ode.Objective(ode.Config(pairs=2, steps=4, guidance=scale), here)
             objective.prepare(lambda use, size: sample)
             return objective.states
         if stage == "consistency":
@@ -141,7 +141,7 @@ def test_a_dropped_caption_is_the_empty_prompt(setting):
 
 
 def test_the_ode_stage_sees_what_a_rolling_cache_with_a_sink_holds(setting):
-    objective = ode.Objective(ode.Config(pairs=2), replace(setting, frames=8, cache=CacheSpec(4, 2)))
+    objective = ode.Objective(ode.Config(pairs=2, steps=4, guidance=2.0), replace(setting, frames=8, cache=CacheSpec(4, 2)))
     objective.prepare(lambda use, size: Batch(list(range(size)), [""] * size, text_BMD=torch.zeros(size, 4, 5)))
     tokens = 4  # a frame of 4 x 4 cells in patches of 2 x 2
     seen = objective.mask[::tokens, ::tokens]

@@ -22,7 +22,7 @@ def setting() -> Setting:
         roles.add(role, CausalWan(TINY), trained=role != "teacher")
     return Setting(
         roles=roles, steps=warp_timesteps((1000, 750, 500, 250), 4.0), shift=4.0, frames=4, block=2, latent_shape=(2, 4, 4),
-        cache=CacheSpec(), teacher_steps=4, guidance=2.0, encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
+        cache=CacheSpec(), encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def setting(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool
         roles.add_adapter(role, "student", role)
     return Setting(
         roles=roles, steps=warp_timesteps((1000, 500), 4.0), shift=4.0, frames=4, block=BLOCK, latent_shape=SHAPE,
-        cache=cache or CacheSpec(6, 2), teacher_steps=1, guidance=1.0, encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
+        cache=cache or CacheSpec(6, 2), encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
     )  # fmt: skip
 
 

@@ -198,3 +198,12 @@ def test_rewards_given_whole_are_the_only_ones():
     assert spec.stages["nft"].experience.rewards == {"vq": 1.0, "mq": 0.0}
     with pytest.raises(RecipeError, match="no auxiliary reward beside 'vq'"):
         load_recipe("astrolabe_all_shapes", [alone])
+
+
+def test_each_use_of_the_teacher_has_its_own_guidance():
+    """Wan 2.1 samples 50 steps at scale 5; DMD compares scores at 4; ODE pairs say theirs, since Wan's are of no use elsewhere."""
+    wan = load_recipe("astrolabe_causal")
+    assert (wan.teacher.steps, wan.teacher.guidance) == (50, 5.0)
+    assert load_recipe("self_forcing_shapes").stages["ode"].objective["guidance"] == 2.0
+    with pytest.raises(RecipeError, match=re.escape("stages.ode.objective.guidance: missing")):
+        load_recipe("self_forcing_shapes", ['stages.ode.objective={kind="ode", steps=24}'])
