@@ -14,7 +14,7 @@ from eval import figures, sheets
 from eval.arms import load_arm
 from eval.base_rewards import base_rows
 from eval.cells import Cells, matrix
-from eval.stats import cluster_bootstrap
+from eval.stats import mean_interval
 from eval.store import Record
 
 WINDOW = 11  # epochs of the moving average: an epoch is four prompts, whose difficulty differs more than the policies do
@@ -177,7 +177,7 @@ def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> Pictu
 
 
 def _bounds(scores_SP) -> figures.Bounds:
-    return cluster_bootstrap(scores_SP)[:3]
+    return mean_interval(scores_SP)[:3]
 
 
 def _sheet(kind: str, base: str, recipe: str, runs: Path) -> Picture:

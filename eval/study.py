@@ -13,6 +13,8 @@ from eval.arms import load_arm
 from eval.benchmarks import shapes
 from eval.benchmarks.oracle_scores import prompt_set_hash
 from eval.joined import join
+from eval.protocol_text import trained_once
+from eval.renderers.words import INTERVALS, one_training_text
 from eval.report import Fragment, Picture, Section, write_report
 from eval.training_records import PROMPTS
 
@@ -47,9 +49,11 @@ def write_study(
         sections.append(Section("Figures", shown))
     sections += [_clips(base, paths[0], folder) for base, paths in runs.items()]
     page = folder / "index.html"
+    once = [f"`{arm}`" for arm in trained_once(records)]
     intro = (
         "A streaming four-step student of the embedded world before and after forward-process reinforcement learning. Absolute values are not "
-        "comparable with the paper's: the direction of the change is. Intervals are 95 % bootstrap intervals over prompts and seeds."
+        "comparable with the paper's: the direction of the change is. "
+        f"{INTERVALS} {one_training_text(once) if once else ''}"
     )
     write_report(page, f"{paper.title()} on the embedded world", intro, sections, protocol=_protocol(records))
     return page

@@ -12,9 +12,8 @@ import numpy as np
 
 from eval.cells import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
 from eval.claims import Bound, Claim, Compare, Measure, PaperClaims, Published, Relation, Trend, Verdict, VerdictWord
-from eval.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, student_interval
+from eval.stats import Interval, has_interval, may_decide, mean_interval
 from eval.store import Record
-from eval.table import MIN_PAIRS
 from eval.verify import verify
 
 ARM_SUFFIX = {"shapes": "_shapes", "wan": ""}
@@ -110,7 +109,7 @@ def _compare(part: Compare, metric: Measure, other: str, claim: Claim, cells: Ce
         refuse_mixed(f"claim {claim.id}", metric.name, {a_stem: a, b_stem: b})
         return Result(text, "undecided", None)
     b_SP, a_SP = part.factor * pair[0], pair[1]
-    interval, enough = _interval(a_SP - b_SP, exact=part.exact)
+    interval, enough = mean_interval(a_SP - b_SP), part.exact or may_decide(a_SP - b_SP)
     margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
     return Result(text, judge(interval, part.relation, margin) if enough else "undecided", interval, part.exact or has_interval(a_SP - b_SP))
 
@@ -121,17 +120,9 @@ def _bound(part: Bound, metric: Measure, claim: Claim, cells: Cells) -> Result:
     scores_SP = matrix(_find(stem, metric, cells).values())
     if np.isnan(scores_SP).all():
         return Result(text, "not run", None)
-    interval, enough = _interval(scores_SP, exact=part.exact)
+    interval, enough = mean_interval(scores_SP), part.exact or may_decide(scores_SP)
     shifted = Interval(interval.mean - part.value, interval.low - part.value, interval.high - part.value, interval.n)
     return Result(text, judge(shifted, part.relation, part.margin) if enough else "undecided", interval, part.exact or has_interval(scores_SP))
-
-
-def _interval(scores_SP: np.ndarray, *, exact: bool) -> tuple[Interval, bool]:
-    """The interval of the mean, and whether it may settle a claim: what a run yields once has few values, and Student's interval, not a bootstrap."""
-    values_S = scores_SP[~np.isnan(scores_SP)]
-    if not exact and scores_SP.shape[1] == 1 and values_S.size in STUDENT_T:
-        return student_interval(values_S), True
-    return cluster_bootstrap(scores_SP), exact or independent_units(scores_SP) >= MIN_PAIRS
 
 
 def _published(part: Published) -> Result:

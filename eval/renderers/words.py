@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from eval.published import Erratum
-from eval.table import EQUAL_WITHIN, MIN_PAIRS, Difference, Measured, TableView, ViewColumn
+from eval.stats import MIN_PAIRS, MIN_UNITS
+from eval.table import EQUAL_WITHIN, Difference, Measured, TableView, ViewColumn
 
 NOT_RUN = "not run"
 NO_COUNTERPART = "—"
@@ -18,9 +19,17 @@ MAX_DECIMALS = 4  # finer than any seed repeats
 SHOWN_IN = {"peak_memory": (2.0**20, " MiB")}  # metrics recorded in a unit too small to read
 LARGE = 10_000  # effects from here on are shown as whole numbers
 DIFFERENCE_HEADS = ("Row", "Base", "Column", "Published difference", "Measured difference [95 %]", "Verdict")
+INTERVALS = (
+    "Intervals are 95 %, two-way over seeds and prompts: variance components, Student's quantile with Satterthwaite's degrees of freedom; of one "
+    "seed they are over prompts alone."
+)
+SEEDS_OF_ONE_TRAINING = (
+    "The same weights under every seed, so seeds vary the sampling noise. A difference to one of these varies the tuned model's training and the "
+    "noise, not the training of its base."
+)
 DIFFERENCE_NOTE = (
     "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; `disagrees`: on the "
-    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs. "
+    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs (under {MIN_UNITS} of values that a run yields once). "
     f"A published 0 agrees within {EQUAL_WITHIN:.0%} of the base."
 )
 
@@ -105,10 +114,16 @@ def _measured_notes(view: TableView) -> list[str]:
     is_alone = any(cell is not None and cell.low is None for row in view.rows for cell in row.measured.values())
     alone = "; one prompt under one seed has none" if is_alone else ""
     return [
-        f"Cells: published / measured mean ± half-width of the 95 % bootstrap interval (seeds){alone}. `{NOT_RUN}`: no record exists.",
+        f"Cells: published / measured mean ± half-width of the 95 % interval (seeds){alone}. `{NOT_RUN}`: no record exists. {INTERVALS}",
         f"Measured on `{view.backbone}`: {comparable}. On `{view.backbone}` {', '.join(played)}{absent}.",
         *_protocol_notes(view),
+        *([one_training_text(once)] if (once := [row.label for row in view.rows if row.trained_once]) else []),
     ]
+
+
+def one_training_text(names: Sequence[str]) -> str:
+    """What the seeds of rows or arms that were trained once are seeds of."""
+    return f"One training seed: {', '.join(names)}. {SEEDS_OF_ONE_TRAINING}"
 
 
 def _protocol_notes(view: TableView) -> list[str]:

@@ -304,7 +304,7 @@ def test_bound(relation: str, expected: str) -> None:
     ("values", "expected"),
     [
         ([0.93, 0.95, 0.97], "fails"),  # .95 +- 4.30 x .02 / sqrt 3 = [.90, 1.00], below 1.1
-        ([0.8, 1.0, 1.2], "undecided"),  # [.50, 1.50]; a bootstrap would say at most 1.2
+        ([0.8, 1.0, 1.2], "undecided"),  # [.50, 1.50], though no value is above 1.2
         ([1.29, 1.3, 1.31], "holds"),
         ([1.3], "undecided"),
     ],

@@ -257,6 +257,14 @@ def test_equal_input_is_an_equal_page(tmp_path: Path, records: list[Record]) -> 
     assert {target.split('"')[0] for target in text.split('href="#')[1:]} <= set(ids)
 
 
+def test_the_page_says_which_arms_were_trained_once(tmp_path: Path, records: list[Record]) -> None:
+    seeds = [each.model_copy(update={"seed": seed}) for each in records for seed in (0, 1)]
+    tuned = [each.model_copy(update={"weights_hash": f"w{each.seed}"}) if each.arm.startswith("astrolabe") else each for each in seeds]
+    write_page(tmp_path / "page.html", tuned, "shapes", [], [], lambda part: None)
+    intro = (tmp_path / "page.html").read_text().split("<h2>")[0]
+    assert "One training seed: <code>self_forcing_shapes</code>. The same weights under every seed" in intro
+
+
 def test_no_records_and_no_place_are_said_before_any_work(tmp_path: Path, records: list[Record]) -> None:
     with pytest.raises(RecordError, match="no records of backbone 'shapes'") as caught:
         shown_records([], "shapes", tmp_path)
