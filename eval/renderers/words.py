@@ -63,14 +63,14 @@ def heading(column: ViewColumn) -> str:
     return f"{column.label}{unit} {ARROWS[column.direction]}".rstrip()
 
 
-def interval_text(mean: float, low: float | None, high: float | None) -> str:
-    """A signed effect with the ends of its interval, where it has one."""
-    if low is None or high is None:
-        return f"{mean:+,.0f}" if abs(mean) >= LARGE else f"{mean:+.{DECIMALS_EXACT}f}"
-    if abs(mean) >= LARGE:
-        return f"{mean:+,.0f} [{low:+,.0f}, {high:+,.0f}]"
-    digits = decimals((high - low) / 2)
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+def interval_text(mean: float, low: float | None, high: float | None, metric: str, *, signed: bool = True) -> str:
+    """An effect on a metric with the ends of its interval, where it has one, in the unit the metric is shown in."""
+    scale, unit = SHOWN_IN.get(metric, (1.0, ""))
+    numbers = [value / scale for value in (mean, low, high) if value is not None]
+    digits = decimals((numbers[2] - numbers[1]) / 2) if len(numbers) > 2 else DECIMALS_EXACT
+    form = ("+" if signed else "") + (",.0f" if abs(numbers[0]) >= LARGE else f".{digits}f")
+    shown = [f"{number:{form}}" for number in numbers]
+    return f"{shown[0]}{unit}" if len(shown) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]{unit}"
 
 
 def difference_cells(difference: Difference, column: ViewColumn) -> list[str]:
@@ -83,7 +83,7 @@ def difference_cells(difference: Difference, column: ViewColumn) -> list[str]:
         NO_COUNTERPART if published is None else "0" if published == 0 else f"{published:+.6g}",
         (difference.verdict or NO_COUNTERPART)
         if measured is None
-        else f"{interval_text(measured.mean, measured.low, measured.high)} ({seeds(measured.n)})",
+        else f"{interval_text(measured.mean, measured.low, measured.high, column.metric or '')} ({seeds(measured.n)})",
         difference.verdict or NO_COUNTERPART,
     ]
 

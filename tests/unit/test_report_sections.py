@@ -87,7 +87,18 @@ def test_claims_show_verdict_effect_interval_seeds_and_backbone(records: list[Re
 
 def test_claim_texts_are_escaped() -> None:
     verdict = Verdict(
-        id='x"', source="<i>", verdict="not run", effect=None, low=None, high=None, n=0, backbone="shapes", text="a < b", tables=[], parts=[]
+        id='x"',
+        source="<i>",
+        verdict="not run",
+        effect=None,
+        effect_kind=None,
+        low=None,
+        high=None,
+        n=0,
+        backbone="shapes",
+        text="a < b",
+        tables=[],
+        parts=[],
     )
     assert '<li id="claim-x&quot;">' in claim_list([verdict])
     assert "a &lt; b <small>(&lt;i&gt;, <code>x&quot;</code>)" in claim_list([verdict])
