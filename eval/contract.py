@@ -103,7 +103,7 @@ class Sample:
 
     Attributes:
         video_hash: sha256 of the file, hex.
-        prompt_id: of the prompt set; samples that share it are one cluster of the bootstrap.
+        prompt_id: of the prompt set; samples that share it count as one prompt.
         seed: of the generation, None where unknown.
         segments: the switches of an interactive video; empty: one prompt throughout.
         labels: what else the prompt set says (VBench's `dimension` and `auxiliary_info`, the image of an I2V prompt), JSON values.

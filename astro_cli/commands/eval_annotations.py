@@ -47,7 +47,7 @@ def likert(
     scale: Annotated[str, typer.Option("--scale", metavar="LOW-HIGH", help="Lowest and highest score.")] = "1-5",
     threshold: Annotated[int | None, typer.Option("--threshold", help="Score from which a rating counts as high; default: the top half.")] = None,
 ) -> None:  # fmt: skip
-    """Likert ratings: mean per arm and criterion with a bootstrap interval over items, share of high ratings with its Wilson interval.
+    """Likert ratings: mean per arm and criterion with an interval over items, share of high ratings with its Wilson interval.
 
     Arms rated for the same items (by the same raters, where they are named) are compared in pairs, with a sign test.
 

@@ -29,7 +29,7 @@ def compare(
     results: Annotated[Path, typer.Option("--results", help="Folder of the records of arms.")] = Path("results"),
     format: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
 ) -> None:
-    """Compare two arms metric by metric: paired difference by prompt and seed, interval (cluster bootstrap over prompts), win rate.
+    """Compare two arms metric by metric: paired difference by prompt and seed, 95 % interval over both, win rate.
 
     Example: astro eval compare causal_forcing astrolabe_causal
     """

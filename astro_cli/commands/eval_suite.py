@@ -127,7 +127,7 @@ def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
     """metric, value, interval, coverage, unit, direction."""
     import numpy as np
 
-    from eval.records.stats import cluster_bootstrap, has_interval
+    from eval.records.stats import has_interval, mean_interval
 
     tail = [outcome.coverage, unit(outcome.info.unit, outcome.scale), ARROWS[outcome.info.direction]]
     if outcome.scores is None:
@@ -137,5 +137,5 @@ def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
     if outcome.mean is None:
         return [outcome.key, "does not apply", "", *tail]
     scores_P = np.array(outcome.scores, dtype=float)
-    interval = cluster_bootstrap(scores_P)
+    interval = mean_interval(scores_P)
     return [outcome.key, f"{outcome.mean:.4f}", f"{interval.low:.4f} .. {interval.high:.4f}" if has_interval(scores_P) else "", *tail]

@@ -18,7 +18,7 @@ from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
 from eval.human import gsb
 from eval.human.annotations import AnnotationError, read_rows, wilson
-from eval.records.stats import cluster_bootstrap
+from eval.records.stats import mean_interval
 
 SCORE, CRITERION, ARM, ITEM, RATER = "score", "criterion", "arm", "item", "rater"
 
@@ -95,7 +95,7 @@ def read(path: Path, scale: tuple[int, int], threshold: int | None = None) -> Ra
         AnnotationError: no such column or file, or a score that is no whole number of the scale.
         RecordError: a threshold that every rating of the scale reaches, or none.
 
-    **Deviations:** the paper prints means only. Intervals and tests are ours: the mean's is a bootstrap over items, each rating an item of its own
+    **Deviations:** the paper prints means only. Intervals and tests are ours: the mean's is Student's over items, each rating an item of its own
     where no item is named; the share's takes ratings as independent, the sign test pairs, which is too sure of itself where one item has many raters.
     """
     high = top_half(scale) if threshold is None else threshold
@@ -109,7 +109,7 @@ def read(path: Path, scale: tuple[int, int], threshold: int | None = None) -> Ra
         groups.setdefault((arm, criterion), {}).setdefault(item or f"line {line}", []).append(score)
         if item:
             units.setdefault((criterion, arm), {}).setdefault((item, cells.get(RATER, "")), []).append(score)
-    return Ratings([_summarise(arm, criterion, items, high) for (arm, criterion), items in groups.items()], _pairs(units))
+    return Ratings([_summarise(arm, criterion, items, high, scale) for (arm, criterion), items in groups.items()], _pairs(units))
 
 
 def _score(path: Path, line: int, text: str, scale: tuple[int, int]) -> int:
@@ -118,15 +118,15 @@ def _score(path: Path, line: int, text: str, scale: tuple[int, int]) -> int:
     raise AnnotationError(path, f"line {line}", f"{SCORE}: found {text!r}, allowed: whole numbers {scale[0]} to {scale[1]}", hint="see --scale")
 
 
-def _summarise(arm: str, criterion: str, items: Mapping[str, list[float]], threshold: int) -> Likert:
-    """The mean is over ratings; the bootstrap draws items with all their ratings."""
+def _summarise(arm: str, criterion: str, items: Mapping[str, list[float]], threshold: int, scale: tuple[int, int]) -> Likert:
+    """The mean is over ratings, its interval over items with all their ratings and within the scale."""
     most, n = max(map(len, items.values())), sum(map(len, items.values()))
     scores_SP = np.array([[*found, *[math.nan] * (most - len(found))] for found in items.values()]).T
     low, high = item_interval(scores_SP)
     reached = int((scores_SP >= threshold).sum())
     share_low, share_high = wilson(reached, n)
     return Likert(
-        arm=arm, criterion=criterion, mean=float(np.nanmean(scores_SP)), low=low, high=high, n=n, items=len(items),
+        arm=arm, criterion=criterion, mean=float(np.nanmean(scores_SP)), low=max(low, scale[0]), high=min(high, scale[1]), n=n, items=len(items),
         threshold=threshold, share=reached / n, share_low=share_low, share_high=share_high,
     )  # fmt: skip
 
@@ -157,12 +157,12 @@ def _paired(criterion: str, arm: str, other: str, differences: list[float]) -> P
 
 
 def item_interval(scores_SP: np.ndarray) -> tuple[float, float]:
-    """95 % interval where items alone are drawn: raters differ from item to item, so rows are no factor of their own.
+    """95 % interval over items alone: raters differ from item to item, so rows are no factor of their own.
 
     The mean over ratings is linear in each item's sum and count, so items enter by their influence on it: mean + (P / n) (sum_p - count_p mean).
     """
     sums_P, counts_P = np.nansum(scores_SP, axis=0), (~np.isnan(scores_SP)).sum(0)
     mean = sums_P.sum() / counts_P.sum()
     influence_P = mean + len(sums_P) / counts_P.sum() * (sums_P - counts_P * mean)
-    interval = cluster_bootstrap(influence_P)
+    interval = mean_interval(influence_P)
     return interval.low, interval.high

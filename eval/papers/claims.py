@@ -1,7 +1,7 @@
 """What the papers say happens, as predicates: the classes of `eval/papers/claims/*.toml` and how they are read. Evaluates nothing.
 
-A side of a comparison is a recipe's stem; its arm is `<stem>` on Wan and `<stem>_shapes` on the embedded world. A claim's `arms` replace stems on a
-backbone.
+A side of a comparison is a recipe's stem or a released checkpoint's name; its arm is `<stem>` on Wan and `<stem>_shapes` on the embedded world. A
+claim's `arms` replace stems on a backbone, a paper's `planned` names stems that no recipe has yet.
 """
 
 from __future__ import annotations
@@ -20,26 +20,36 @@ from eval.records.store import Backbone
 
 Relation = Literal[">", ">=", "=", "<=", "<"]
 VerdictWord = Literal["holds", "fails", "undecided", "not run"]
+# What an effect is: a paired difference, a ratio of means, a mean by itself, or a share of metrics.
+EffectKind = Literal["difference", "ratio", "value", "share"]
 
 
 class _Measured(Config):
     metrics: list[str] = Field(min_length=1)
     exact: bool = False  # bytes, an identity: not a sample, so that one value decides
+    ours: bool = False  # margin, factor or bound are not the paper's
 
 
 class Compare(_Measured):
-    """metric(a) relation factor x metric(b), for every metric and every b; paired over prompts and seeds.
+    """metric(a) relation metric(b), for every metric and every b; paired over prompts and seeds.
 
-    `margin` (or `margin_share` of |metric(b)|) widens >=, <= and =, and is what > and < must exceed.
+    `margin` (or `margin_share` of |metric(b)|) widens >=, <= and =, and is what > and < must exceed. With a `factor` the ratio
+    metric(a) / metric(b) is compared with it.
     """
 
     kind: Literal["compare"] = "compare"
     a: str
     relation: Relation
     b: list[str] = Field(min_length=1)
-    factor: float = Field(default=1.0, gt=0)
+    factor: float | None = Field(default=None, gt=0)
     margin: float = Field(default=0.0, ge=0)
     margin_share: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_allowance(self) -> Self:
+        if self.factor is not None and (self.margin or self.margin_share):
+            raise ValueError("factor: takes no margin beside it, the factor is the margin")
+        return self
 
 
 class Trend(_Measured):
@@ -60,6 +70,18 @@ class Bound(_Measured):
     margin: float = Field(default=0.0, ge=0)
 
 
+class Most(_Measured):
+    """a has the highest mean of a and every b in more than half of the metrics, all better when higher.
+
+    `absent` lists metrics that have no counterpart on a backbone: they do not count there.
+    """
+
+    kind: Literal["most"]
+    a: str
+    b: list[str] = Field(min_length=1)
+    absent: dict[Backbone, list[str]] = Field(default_factory=dict)
+
+
 class Published(Config):
     """All checks of these tables come out (`eval.papers.verify`)."""
 
@@ -67,7 +89,7 @@ class Published(Config):
     verify: list[str] = Field(min_length=1)
 
 
-Part = Annotated[Compare | Trend | Bound | Published, Field(discriminator="kind")]
+Part = Annotated[Compare | Trend | Bound | Most | Published, Field(discriminator="kind")]
 
 
 class Measure(Config):
@@ -105,6 +127,7 @@ class PaperClaims(Config):
     """The claims of one paper. `metrics` says what plays a metric on a backbone (VQ is HPSv3 on Wan)."""
 
     title: str
+    planned: list[str] = Field(default_factory=list)  # sides and rows of tables whose recipes are still to come
     metrics: Measures = Field(default_factory=dict)
     claims: list[Claim] = Field(min_length=1)
 
@@ -129,18 +152,20 @@ class Verdict(Config):
     """A claim's verdict. `model_dump()` is the stable JSON form; excluded fields only help to print.
 
     Effect and interval are those of the first part with the claim's verdict; n counts its seeds. All are empty where nothing was measured, and the
-    backbone is where the claim is about published numbers.
+    backbone is where the claim is about published numbers. `metric` is the effect's, empty where it is of several.
     """
 
     id: str
     source: str
     verdict: VerdictWord
     effect: float | None
+    effect_kind: EffectKind | None
     low: float | None
     high: float | None
     n: int
     backbone: Backbone | None
     text: str = Field(exclude=True)
+    metric: str = Field("", exclude=True)
     tables: list[str] = Field(exclude=True)
     parts: list[tuple[str, VerdictWord]] = Field(exclude=True)
 

@@ -48,6 +48,7 @@ class Row(Config):
     published: dict[str, Cell] = Field(default_factory=dict)
     delta: dict[str, Decimal] = Field(default_factory=dict)
     arm: dict[Backbone, str] = Field(default_factory=dict)
+    external: bool = False  # a model that is neither trained nor imported here: it is measured from a folder of its videos
     base: str | None = None
 
 

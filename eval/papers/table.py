@@ -14,14 +14,12 @@ from astro_cli.config.errors import RecordError
 from eval.papers.published import Cell, Column, ColumnDirection, Row, Table
 from eval.papers.total_parts import refuse_unlike_parts
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
-from eval.records.protocol_text import measured_with, on_prompt_set, prompts_text
-from eval.records.stats import Interval, cluster_bootstrap, has_interval, independent_units, paired_difference, verdict
+from eval.records.protocol_text import measured_with, on_prompt_set, prompts_text, trained_once
+from eval.records.stats import Interval, has_interval, may_decide, mean_interval, paired_difference, verdict
 from eval.records.store import Backbone, Record
 
 # A published difference of zero (frames per second) counts as reproduced within this share of the base: claim `as-throughput`.
 EQUAL_WITHIN = 0.02
-# With fewer pairs, all of one sign by chance is likelier than 5 % (5 pairs: 2 / 2^5 = 6 %), so no interval may decide.
-MIN_PAIRS = 6
 DifferenceVerdict = Literal["agrees", "disagrees", "undecided", "not run", "not comparable"]
 
 
@@ -54,6 +52,7 @@ class ViewRow(Config):
     measured: dict[str, Measured | None]
     printed: dict[str, str] = Field(exclude=True)  # published cells as printed, text included
     delta: dict[str, Decimal] = Field(exclude=True)  # printed beside them
+    trained_once: bool = Field(exclude=True)  # the same weights under every seed
 
 
 class TableView(Config):
@@ -138,6 +137,7 @@ def _view_row(table: Table, row: Row, found: dict[str, BySeed], backbone: Backbo
         measured={key: _measured(by_seed, backbone) for key, by_seed in found.items()},
         printed={key: str(value) for key, value in row.published.items()},
         delta=row.delta,
+        trained_once=bool(trained_once(record for by_seed in found.values() for record in by_seed.values())),
     )
 
 
@@ -147,7 +147,7 @@ def _number(cell: Cell | None) -> float | None:
 
 def _measured(records: BySeed, backbone: Backbone) -> Measured | None:
     scores_SP = matrix(records.values())
-    return None if np.isnan(scores_SP).all() else _as_measured(cluster_bootstrap(scores_SP), scores_SP, backbone)
+    return None if np.isnan(scores_SP).all() else _as_measured(mean_interval(scores_SP), scores_SP, backbone)
 
 
 def _difference(table: Table, row: Row, base: Row, column: Column, cells: Cells) -> Difference:
@@ -171,7 +171,7 @@ def _compare(base: BySeed, tuned: BySeed, delta: Decimal | None, backbone: Backb
     interval, difference_SP = paired_difference(base_SP, tuned_SP), tuned_SP - base_SP
     if delta is None:
         return _as_measured(interval, difference_SP, backbone), None
-    if independent_units(difference_SP) < MIN_PAIRS:
+    if not may_decide(difference_SP):
         return _as_measured(interval, difference_SP, backbone), "undecided"
     equal_within = EQUAL_WITHIN * abs(float(np.nanmean(base_SP)))
     return _as_measured(interval, difference_SP, backbone), verdict(interval, float(delta), equal_within)

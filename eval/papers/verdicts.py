@@ -10,23 +10,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.papers.claims import Bound, Claim, Compare, Measure, PaperClaims, Published, Relation, Trend, Verdict, VerdictWord
-from eval.papers.table import MIN_PAIRS
+from eval.papers.claims import Bound, Claim, Compare, EffectKind, Measure, Most, PaperClaims, Part, Published, Relation, Trend, Verdict, VerdictWord
 from eval.papers.verify import verify
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
-from eval.records.stats import STUDENT_T, Interval, cluster_bootstrap, has_interval, independent_units, student_interval
+from eval.records.stats import Interval, has_interval, may_decide, mean_interval
 from eval.records.store import Record
 
 ARM_SUFFIX = {"shapes": "_shapes", "wan": ""}
 
 
 class Result(NamedTuple):
-    """A part's verdict. No interval where nothing was measured."""
+    """A part's verdict. No interval where nothing was measured; no ends of it where it is of one prompt under one seed."""
 
     text: str
     verdict: VerdictWord
-    interval: Interval | None
-    has_ends: bool = True  # no: of one prompt under one seed
+    interval: Interval | None = None
+    kind: EffectKind = "difference"
+    metric: str = ""
+    has_ends: bool = True
 
 
 def evaluate(claims: PaperClaims, records: Iterable[Record], backbone: str = "shapes") -> list[Verdict]:
@@ -72,25 +73,26 @@ def _verdict(claim: Claim, results: list[Result], cells: Cells) -> Verdict:
     is_published = all(isinstance(part, Published) for part in claim.parts)
     return Verdict(
         id=claim.id, source=claim.source, verdict=word, n=shown.n if shown else 0,
-        effect=shown.mean if shown else None, low=ends[0], high=ends[1],
-        backbone=None if is_published else cells.backbone,
+        effect=shown.mean if shown else None, effect_kind=source.kind if source else None, low=ends[0], high=ends[1],
+        backbone=None if is_published else cells.backbone, metric=source.metric if source else "",
         text=claim.text, tables=claim.tables, parts=[(result.text, result.verdict) for result in results],
     )  # fmt: skip
 
 
-def _results(part: Compare | Trend | Bound | Published, claim: Claim, claims: PaperClaims, cells: Cells) -> Iterator[Result]:
-    if isinstance(part, Published):
-        yield _published(part)
-        return
-    for metric in part.metrics:
-        measured = claims.measure(metric, claim, cells.backbone)
-        match part:
-            case Compare():
-                yield from (_compare(part, measured, other, claim, cells) for other in part.b)
-            case Trend():
-                yield from (_compare(step, measured, step.b[0], claim, cells) for step in _steps(part))
-            case Bound():
-                yield _bound(part, measured, claim, cells)
+def _results(part: Part, claim: Claim, claims: PaperClaims, cells: Cells) -> Iterator[Result]:
+    match part:
+        case Published():
+            yield _published(part)
+        case Most():
+            yield _most(part, claim, claims, cells)
+        case Compare():
+            for metric in part.metrics:
+                yield from (_compare(part, metric, other, claim, claims, cells) for other in part.b)
+        case Trend():
+            for metric in part.metrics:
+                yield from (_compare(step, metric, step.b[0], claim, claims, cells) for step in _steps(part))
+        case Bound():
+            yield from (_bound(part, metric, claim, claims, cells) for metric in part.metrics)
 
 
 def _steps(trend: Trend) -> Iterator[Compare]:
@@ -99,39 +101,82 @@ def _steps(trend: Trend) -> Iterator[Compare]:
         yield Compare(metrics=trend.metrics, exact=trend.exact, a=after, relation=relation, b=[before])
 
 
-def _compare(part: Compare, metric: Measure, other: str, claim: Claim, cells: Cells) -> Result:
-    a_stem, b_stem = (claim.stem(side, cells.backbone) for side in (part.a, other))
+def _compare(part: Compare, name: str, other: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
+    metric, sides = claims.measure(name, claim, cells.backbone), (part.a, other)
+    a_stem, b_stem = (claim.stem(side, cells.backbone) for side in sides)
     text = _text(metric.name, part, a_stem, b_stem)
     a, b = _find(a_stem, metric, cells), _find(b_stem, metric, cells)
     if not a or not b:
-        return Result(text, "not run", None)
+        return Result(f"{text}{_to_come(claims, (a_stem, a), (b_stem, b))}", "not run")
     pair = paired(b, a)
     if pair is None:
         refuse_mixed(f"claim {claim.id}", metric.name, {a_stem: a, b_stem: b})
-        return Result(text, "undecided", None)
-    b_SP, a_SP = part.factor * pair[0], pair[1]
-    interval, enough = _interval(a_SP - b_SP, exact=part.exact)
+        return Result(text, "undecided")
+    b_SP, a_SP = pair
+    if part.factor is not None:
+        return _ratio(part, part.factor, text, a_SP, b_SP)
+    difference_SP = a_SP - b_SP
     margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
-    return Result(text, judge(interval, part.relation, margin) if enough else "undecided", interval, part.exact or has_interval(a_SP - b_SP))
+    return _judged(text, metric.name, "difference", difference_SP, 0.0, part.relation, margin, exact=part.exact)
 
 
-def _bound(part: Bound, metric: Measure, claim: Claim, cells: Cells) -> Result:
-    stem = claim.stem(part.a, cells.backbone)
-    text = f"{metric.name}: {stem} {part.relation} {part.value:g}" + (f" (within {part.margin:g})" if part.margin else "")
-    scores_SP = matrix(_find(stem, metric, cells).values())
+def _ratio(part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.ndarray) -> Result:
+    """The ratio r of the means of a and b against the factor.
+
+    a_sp / mean(b) - r (b_sp / mean(b) - 1) has the mean r and, to first order, the ratio's spread (delta method).
+    There is no ratio to a mean of b that is not positive.
+    """
+    absent_SP = np.isnan(a_SP - b_SP)
+    a_mean, b_mean = float(a_SP[~absent_SP].mean()), float(b_SP[~absent_SP].mean())
+    if b_mean <= 0:
+        return Result(text, "undecided")
+    ratio = a_mean / b_mean
+    return _judged(text, "", "ratio", a_SP / b_mean - ratio * (b_SP / b_mean - 1), factor, part.relation, 0.0, exact=part.exact)
+
+
+def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
+    metric, stem = claims.measure(name, claim, cells.backbone), claim.stem(part.a, cells.backbone)
+    text = f"{metric.name}: {stem} {part.relation} {part.value:g}{_allowance(part)}"
+    found = _find(stem, metric, cells)
+    scores_SP = matrix(found.values())
     if np.isnan(scores_SP).all():
-        return Result(text, "not run", None)
-    interval, enough = _interval(scores_SP, exact=part.exact)
-    shifted = Interval(interval.mean - part.value, interval.low - part.value, interval.high - part.value, interval.n)
-    return Result(text, judge(shifted, part.relation, part.margin) if enough else "undecided", interval, part.exact or has_interval(scores_SP))
+        return Result(f"{text}{_to_come(claims, (stem, found))}", "not run")
+    return _judged(text, metric.name, "value", scores_SP, part.value, part.relation, part.margin, exact=part.exact)
 
 
-def _interval(scores_SP: np.ndarray, *, exact: bool) -> tuple[Interval, bool]:
-    """The interval of the mean, and whether it may settle a claim: what a run yields once has few values, and Student's interval, not a bootstrap."""
-    values_S = scores_SP[~np.isnan(scores_SP)]
-    if not exact and scores_SP.shape[1] == 1 and values_S.size in STUDENT_T:
-        return student_interval(values_S), True
-    return cluster_bootstrap(scores_SP), exact or independent_units(scores_SP) >= MIN_PAIRS
+def _judged(
+    text: str, metric: str, kind: EffectKind, scores_SP: np.ndarray, value: float, relation: Relation, margin: float, *, exact: bool
+) -> Result:
+    """Whether the mean of the scores stands in the relation to a value."""
+    interval = mean_interval(scores_SP)
+    shifted = Interval(interval.mean - value, interval.low - value, interval.high - value, interval.n)
+    word = judge(shifted, relation, margin) if exact or may_decide(scores_SP) else "undecided"
+    return Result(text, word, interval, kind, metric, exact or has_interval(scores_SP))
+
+
+def _most(part: Most, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
+    """Counts metrics: won where a exceeds every b, lost where it falls short of any, open else.
+
+    Effect: the share in which a has the highest mean; interval: from the share won to the share not lost.
+    """
+    counted = [metric for metric in part.metrics if metric not in part.absent.get(cells.backbone, [])]
+    rivals = [_rivals(part, metric, claim, claims, cells) for metric in counted]
+    stems = [claim.stem(side, cells.backbone) for side in (part.a, *part.b)]
+    text = f"{stems[0]} best of {', '.join(stems)} in most of {len(counted)} metrics{_allowance(part)}"
+    if all(result.verdict == "not run" for results in rivals for result in results):
+        return Result(f"{text}{_to_come(claims, *((stem, {}) for stem in stems))}", "not run")
+    words = [conjunction(result.verdict for result in results) for results in rivals]
+    best = [all(result.interval is not None and result.interval.mean > 0 for result in results) for results in rivals]
+    total, won, lost = len(counted), words.count("holds"), words.count("fails")
+    seeds = min((result.interval.n for results in rivals for result in results if result.interval is not None), default=0)
+    word: VerdictWord = "holds" if 2 * won > total else "fails" if 2 * (total - lost) <= total else "undecided"
+    return Result(f"{text}: {won} won, {lost} lost", word, Interval(sum(best) / total, won / total, (total - lost) / total, seeds), "share")
+
+
+def _rivals(part: Most, metric: str, claim: Claim, claims: PaperClaims, cells: Cells) -> list[Result]:
+    """a against every b in one metric."""
+    above = Compare(metrics=[metric], exact=part.exact, a=part.a, relation=">", b=part.b)
+    return [_compare(above, metric, other, claim, claims, cells) for other in part.b]
 
 
 def _published(part: Published) -> Result:
@@ -148,6 +193,20 @@ def _find(stem: str, metric: Measure, cells: Cells) -> BySeed:
 
 
 def _text(metric: str, part: Compare, a: str, b: str) -> str:
-    factor = "" if part.factor == 1 else f"{part.factor:g} x "
-    margin = f" (within {part.margin_share:.0%})" if part.margin_share else f" (within {part.margin:g})" if part.margin else ""
-    return f"{metric}: {a} {part.relation} {factor}{b}{margin}"
+    factor = "" if part.factor is None else f"{part.factor:g} x "
+    return f"{metric}: {a} {part.relation} {factor}{b}{_allowance(part)}"
+
+
+def _allowance(part: Compare | Bound | Most) -> str:
+    """The margin, and whose it is."""
+    share = part.margin_share if isinstance(part, Compare) else 0.0
+    margin = 0.0 if isinstance(part, Most) else part.margin
+    words = [f"within {share:.0%}"] if share else [f"within {margin:g}"] if margin else []
+    words += ["ours"] if part.ours else []
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _to_come(claims: PaperClaims, *sides: tuple[str, BySeed]) -> str:
+    """Which of the sides without records no recipe trains yet."""
+    missing = [stem for stem, found in sides if not found and stem in claims.planned]
+    return f" [no recipe yet: {', '.join(missing)}]" if missing else ""

@@ -23,7 +23,7 @@ class Comparison(Config):
     """One metric of B beside A; numbers are None where `note` says why there are none.
 
     Attributes:
-        difference: mean over prompts and seeds of B - A, with its 95 % interval by cluster bootstrap over prompts;
+        difference: mean over prompts and seeds of B - A, with its 95 % interval over both;
             of one prompt under one seed there is none.
         win_rate: share of pairs where B is better, in the metric's direction; a tie is half.
         n: pairs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eval.records.store import DEVICE, HARDWARE_METRICS, Record
+from eval.records.store import DEVICE, HARDWARE_METRICS, UNKNOWN, Record
 
 SCORER_SETTINGS = ("norm", "grayscale", "positions")  # of a learned scorer, those a reader knows by name
 HASH_SHOWN = 8  # digits: enough to tell two sets of one table apart
@@ -39,6 +39,16 @@ def on_prompt_set(records: Iterable[Record], published: str) -> bool:
         if published not in (name, f"{name}-{record.protocol.get('prompts')}"):
             return False
     return True
+
+
+def trained_once(records: Iterable[Record]) -> list[str]:
+    """The arms whose records under several seeds are all of the same weights, sorted: their seeds vary the noise, not the training."""
+    seeds: dict[str, set[int]] = {}
+    weights: dict[str, set[str]] = {}
+    for record in records:
+        seeds.setdefault(record.arm, set()).add(record.seed)
+        weights.setdefault(record.arm, set()).add(record.weights_hash)
+    return sorted(arm for arm, held in seeds.items() if len(held) > 1 and len(weights[arm]) == 1 and UNKNOWN not in weights[arm])
 
 
 def video_text(protocol: Mapping[str, Any]) -> str:

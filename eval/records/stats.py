@@ -1,27 +1,30 @@
-"""Means, bootstrap intervals and verdicts over per-sample scores. Knows no records and no tables.
+"""Means, 95 % intervals and verdicts over scores of prompts under seeds.
 
-Dimensions: S seeds, P prompts (or samples in a fixed order), R resamples.
+The interval is two-way: seeds and prompts are both random, and both are few or many. Its centre is the plain mean.
+
+Dimensions: S seeds, P prompts (or samples in a fixed order).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-CONFIDENCE_PERCENT = 95.0
-RESAMPLES = 2000  # the ends of the interval then move by about 1 % of its width between random streams
-BOOTSTRAP_SEED = 0  # one fixed stream: the same records always print the same table
-FIXED_DRAWS_KEPT = 8  # shapes of (seeds, prompts) in one run; 4 MiB each at 256 prompts
-MIN_UNITS = 2  # every resample of one prompt under one seed is the same: no width, and no interval
-# Student's t at 97.5 % for 2 to 5 values (1 to 4 degrees of freedom): where a bootstrap has too little to draw from.
-STUDENT_T = {2: 12.7062, 3: 4.3027, 4: 3.1824, 5: 2.7764}
+MIN_UNITS = 2  # one prompt under one seed has no spread, and so no interval
+# Scores of single prompts: with fewer of them, all of one sign by chance is likelier than 5 % (5: 2 / 2^5 = 6 %), so no interval may decide.
+MIN_PAIRS = 6
+TAIL = 0.475  # of Student's distribution between 0 and the quantile of a 95 % interval
+NORMAL_QUANTILE = 1.959963984540054  # Student's for infinitely many degrees of freedom
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)  # on [-1, 1]; the quantile is then exact to 1e-9
+NEWTON_STEPS = 50  # about 5 are needed; with one degree of freedom, one
+RANK_TOLERANCE = 1e-9  # of the singular values of a layout that confounds components, e.g. one seed
 Verdict = Literal["agrees", "disagrees", "undecided"]
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % percentile interval; `n` counts seeds."""
+    """A mean with its 95 % interval; `n` counts seeds."""
 
     mean: float
     low: float
@@ -33,80 +36,114 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
-def cluster_bootstrap(scores: np.ndarray, rng: np.random.Generator | None = None, resamples: int = RESAMPLES) -> Interval:
-    """Mean and 95 % percentile interval of scores that share prompts across seeds.
+def mean_interval(scores: np.ndarray) -> Interval:
+    """Mean of scores that share prompts across seeds, with its 95 % interval.
 
-    A resample draws prompts with replacement, the same draw for all seeds (a prompt is a cluster), and, where there is more than
-    one seed, seeds with replacement. Efron & Tibshirani 1993, ch. 13 (percentile), crossed over the two factors.
+    score_sp = mean + seed_s + prompt_p + rest_sp, three independent random terms. The variance of the mean is
+    sum_s n_s^2 / N^2 var_seed + sum_p n_p^2 / N^2 var_prompt + var_rest / N over N scores, n_s of a seed and n_p of a prompt; the three
+    variances come from the sums of squares between seeds, between prompts and in all (Henderson 1953, method I; of a full matrix that is the
+    two-way analysis of variance). A negative one counts as 0. The half-width is Student's quantile times the root, with the degrees of freedom
+    of Satterthwaite 1946. Of one seed, or one prompt, it is Student's interval of the single scores.
 
     Args:
         scores: (S, P); NaN where the metric does not apply. A 1-d array is one seed.
-        rng: stream of the draws; by default a fixed one.
-        resamples: R.
 
     Raises:
         ValueError: no finite score, or an infinite one.
 
-    **Deviations:** none. With two or three seeds a percentile interval is too narrow in the seed direction; `n` is shown for that.
+    **Deviations:** none. One seed tells nothing about other seeds: its interval is over prompts alone, and `n` is shown for that.
     """
     scores_SP = _without_empty(np.atleast_2d(np.asarray(scores, dtype=float)))
-    seeds, prompts = scores_SP.shape
-    draws = _fixed_draws(seeds, prompts, resamples) if rng is None else _draws(rng, seeds, prompts, resamples)
-    prompt_counts_RP, seed_counts_RS = draws
-    present_SP = ~np.isnan(scores_SP)
-    values_SP = np.where(present_SP, scores_SP, 0.0)
-    sums_R = ((seed_counts_RS @ values_SP) * prompt_counts_RP).sum(1)
-    counts_R = ((seed_counts_RS @ present_SP) * prompt_counts_RP).sum(1)
-    means_R = sums_R[counts_R > 0] / counts_R[counts_R > 0]  # a draw of absent scores only has no mean
-    tail = (100 - CONFIDENCE_PERCENT) / 2
-    low, high = np.percentile(means_R, [tail, 100 - tail])
-    return Interval(float(scores_SP[present_SP].mean()), float(low), float(high), seeds)
+    seeds, present_SP = scores_SP.shape[0], ~np.isnan(scores_SP)
+    values = scores_SP[present_SP]
+    if (values == values[0]).all():
+        return Interval(float(values[0]), float(values[0]), float(values[0]), seeds)
+    mean = float(values.mean())
+    variance, freedom = _variance_of_mean(np.where(present_SP, scores_SP - mean, 0.0), present_SP)
+    half = student_quantile(freedom) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, seeds)
 
 
-def _draws(rng: np.random.Generator, seeds: int, prompts: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each prompt (R, P) and each seed (R, S) is drawn, as floats."""
-    prompt_counts_RP = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
-    seed_counts_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)  # one seed: always counted once
-    return prompt_counts_RP.astype(float), seed_counts_RS.astype(float)
+def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean and its degrees of freedom, of deviations from it; absent ones are 0.
+
+    Rows of the system are the sums of squares between seeds, between prompts and in all, columns the variances of seed, prompt and rest.
+    """
+    (S, P), N = present_SP.shape, int(present_SP.sum())
+    count_S, count_P = present_SP.sum(1), present_SP.sum(0)
+    squares = np.array([(centred_SP.sum(1) ** 2 / count_S).sum(), (centred_SP.sum(0) ** 2 / count_P).sum(), (centred_SP**2).sum()])
+    per_seed, per_prompt = (count_S**2).sum() / N, (count_P**2).sum() / N
+    expected = np.array(
+        [
+            [N - per_seed, S - per_prompt, S - 1],
+            [P - per_seed, N - per_prompt, P - 1],
+            [N - per_seed, N - per_prompt, N - 1],
+        ]
+    )
+    inverse = np.linalg.pinv(expected, rcond=RANK_TOLERANCE)
+    coefficients = np.array([per_seed, per_prompt, 1.0]) / N
+    variance = float(coefficients @ np.maximum(inverse @ squares, 0.0))
+    share_seed, share_prompt, share_rest = coefficients @ inverse  # of the sums of squares in the variance before negative parts count as 0
+    rest = squares[2] - squares[0] - squares[1]
+    terms = (
+        ((share_seed + share_rest) * squares[0], S - 1),
+        ((share_prompt + share_rest) * squares[1], P - 1),
+        (share_rest * rest, N - S - P + 1),
+    )
+    spread = sum(float(term) ** 2 / freedom for term, freedom in terms if freedom > 0)
+    least = min(count - 1 for count in (S, P) if count > 1)
+    return variance, max(variance**2 / spread, least) if spread > 0 else least
 
 
-@lru_cache(maxsize=FIXED_DRAWS_KEPT)
-def _fixed_draws(seeds: int, prompts: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """The draws of the fixed stream: the same for all cells of one shape, so a page of tables draws them once."""
-    return _draws(np.random.default_rng(BOOTSTRAP_SEED), seeds, prompts, resamples)
+def student_quantile(freedom: float) -> float:
+    """Student's t at 97.5 % for `freedom` >= 1 degrees of freedom, whole or not.
+
+    With t = sqrt(freedom) tan(u) the distribution is the integral of cos(u)^(freedom - 1), which rises ever slower: Newton's method from the
+    normal quantile below it only ever comes closer.
+
+    Raises:
+        ValueError: under one degree of freedom.
+    """
+    if freedom < 1:
+        raise ValueError(f"expected at least 1 degree of freedom, found {freedom}")
+    log_norm = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.lgamma(0.5)
+
+    def density(angle: np.ndarray) -> np.ndarray:
+        return np.exp(log_norm + (freedom - 1) / 2 * np.log1p(-(np.sin(angle) ** 2)))
+
+    angle = math.atan(NORMAL_QUANTILE / math.sqrt(freedom))
+    for _ in range(NEWTON_STEPS):
+        reached = float(angle / 2 * (WEIGHTS * density(angle / 2 * (NODES + 1))).sum())
+        step = (TAIL - reached) / float(density(np.array(angle)))
+        angle += step
+        if abs(step) < 1e-12 * angle:
+            break
+    return math.sqrt(freedom) * math.tan(angle)
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, rng: np.random.Generator | None = None, resamples: int = RESAMPLES) -> Interval:
-    """Interval of mean(b - a) where `a` and `b` hold the same seeds and prompts in the same order; pairs are resampled together."""
+def paired_difference(a: np.ndarray, b: np.ndarray) -> Interval:
+    """Interval of mean(b - a) where `a` and `b` hold the same seeds and prompts in the same order."""
     a_SP, b_SP = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a_SP.shape != b_SP.shape:
         raise ValueError(f"paired scores need one shape, found {a_SP.shape} and {b_SP.shape}")
-    return cluster_bootstrap(b_SP - a_SP, rng, resamples)
-
-
-def student_interval(scores: np.ndarray) -> Interval:
-    """Mean and 95 % interval of 2 to 5 numbers, one per seed, taken as normal: mean +- t s / sqrt(n); s: sample standard deviation.
-
-    Raises:
-        ValueError: another count, or a number that is not finite.
-    """
-    values_S = np.asarray(scores, dtype=float)
-    n = values_S.size
-    if values_S.ndim != 1 or n not in STUDENT_T or not np.isfinite(values_S).all():
-        raise ValueError(f"expected {min(STUDENT_T)} to {max(STUDENT_T)} finite numbers, found {values_S}")
-    mean, half = float(values_S.mean()), STUDENT_T[n] * float(values_S.std(ddof=1)) / n**0.5
-    return Interval(mean, mean - half, mean + half, n)
+    return mean_interval(b_SP - a_SP)
 
 
 def independent_units(scores: np.ndarray) -> int:
-    """How many prompts (or seeds, if those are more) carry a score: what the bootstrap has to draw from."""
+    """How many prompts (or seeds, if those are more) carry a score."""
     present_SP = ~np.isnan(np.atleast_2d(np.asarray(scores, dtype=float)))
     return int(max(present_SP.any(0).sum(), present_SP.any(1).sum()))
 
 
 def has_interval(scores: np.ndarray) -> bool:
-    """Whether there is more than one prompt or seed to draw from: else the ends of an interval are its mean."""
+    """Whether there is more than one prompt or seed: else the ends of an interval are its mean."""
     return independent_units(scores) >= MIN_UNITS
+
+
+def may_decide(scores: np.ndarray) -> bool:
+    """Whether there are enough scores for an interval to settle anything: 2 runs of a value that each yields once, else 6 prompts."""
+    is_once_per_run = np.atleast_2d(np.asarray(scores, dtype=float)).shape[1] == 1
+    return independent_units(scores) >= (MIN_UNITS if is_once_per_run else MIN_PAIRS)
 
 
 def verdict(interval: Interval, published_delta: float, equal_within: float = 0.0) -> Verdict:

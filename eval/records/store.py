@@ -24,6 +24,7 @@ BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts", "samples_per_prompt", "norm", "grayscale", "positions", "scorer")
 # Numbers of these metrics depend on the machine, so the device is one of their conditions; what was measured lies beside each video.
 HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
+UNKNOWN = "unknown"  # a hash or commit of videos that come without one
 DEVICE, FILES_READ = "device", "files_read"  # of the protocol; the second: hash of references and start images
 
 

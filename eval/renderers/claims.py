@@ -45,9 +45,11 @@ def _cells(verdict: Verdict) -> list[str]:
 
 
 def effect_text(verdict: Verdict) -> str:
-    if verdict.effect is None:
+    """The effect with the ends of its interval; differences are signed."""
+    if verdict.effect is None or verdict.effect_kind is None:
         return NO_COUNTERPART
-    return interval_text(verdict.effect, verdict.low, verdict.high)
+    text = interval_text(verdict.effect, verdict.low, verdict.high, verdict.metric, signed=verdict.effect_kind == "difference")
+    return text if verdict.effect_kind in ("difference", "value") else f"{verdict.effect_kind} {text}"
 
 
 RENDERERS = {"text": claims_text, "markdown": claims_markdown, "json": claims_json}

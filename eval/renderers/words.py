@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from eval.papers.published import Erratum
-from eval.papers.table import EQUAL_WITHIN, MIN_PAIRS, Difference, Measured, TableView, ViewColumn
+from eval.papers.table import EQUAL_WITHIN, Difference, Measured, TableView, ViewColumn
+from eval.records.stats import MIN_PAIRS, MIN_UNITS
 
 NOT_RUN = "not run"
 NO_COUNTERPART = "—"
@@ -18,9 +19,17 @@ MAX_DECIMALS = 4  # finer than any seed repeats
 SHOWN_IN = {"peak_memory": (2.0**20, " MiB")}  # metrics recorded in a unit too small to read
 LARGE = 10_000  # effects from here on are shown as whole numbers
 DIFFERENCE_HEADS = ("Row", "Base", "Column", "Published difference", "Measured difference [95 %]", "Verdict")
+INTERVALS = (
+    "Intervals are 95 %, two-way over seeds and prompts: variance components, Student's quantile with Satterthwaite's degrees of freedom; of one "
+    "seed they are over prompts alone."
+)
+SEEDS_OF_ONE_TRAINING = (
+    "The same weights under every seed, so seeds vary the sampling noise. A difference to one of these varies the tuned model's training and the "
+    "noise, not the training of its base."
+)
 DIFFERENCE_NOTE = (
     "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; `disagrees`: on the "
-    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs. "
+    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs (under {MIN_UNITS} of values that a run yields once). "
     f"A published 0 agrees within {EQUAL_WITHIN:.0%} of the base."
 )
 
@@ -54,14 +63,14 @@ def heading(column: ViewColumn) -> str:
     return f"{column.label}{unit} {ARROWS[column.direction]}".rstrip()
 
 
-def interval_text(mean: float, low: float | None, high: float | None) -> str:
-    """A signed effect with the ends of its interval, where it has one."""
-    if low is None or high is None:
-        return f"{mean:+,.0f}" if abs(mean) >= LARGE else f"{mean:+.{DECIMALS_EXACT}f}"
-    if abs(mean) >= LARGE:
-        return f"{mean:+,.0f} [{low:+,.0f}, {high:+,.0f}]"
-    digits = decimals((high - low) / 2)
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+def interval_text(mean: float, low: float | None, high: float | None, metric: str, *, signed: bool = True) -> str:
+    """An effect on a metric with the ends of its interval, where it has one, in the unit the metric is shown in."""
+    scale, unit = SHOWN_IN.get(metric, (1.0, ""))
+    numbers = [value / scale for value in (mean, low, high) if value is not None]
+    digits = decimals((numbers[2] - numbers[1]) / 2) if len(numbers) > 2 else DECIMALS_EXACT
+    form = ("+" if signed else "") + (",.0f" if abs(numbers[0]) >= LARGE else f".{digits}f")
+    shown = [f"{number:{form}}" for number in numbers]
+    return f"{shown[0]}{unit}" if len(shown) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]{unit}"
 
 
 def difference_cells(difference: Difference, column: ViewColumn) -> list[str]:
@@ -74,7 +83,7 @@ def difference_cells(difference: Difference, column: ViewColumn) -> list[str]:
         NO_COUNTERPART if published is None else "0" if published == 0 else f"{published:+.6g}",
         (difference.verdict or NO_COUNTERPART)
         if measured is None
-        else f"{interval_text(measured.mean, measured.low, measured.high)} ({seeds(measured.n)})",
+        else f"{interval_text(measured.mean, measured.low, measured.high, column.metric or '')} ({seeds(measured.n)})",
         difference.verdict or NO_COUNTERPART,
     ]
 
@@ -105,10 +114,16 @@ def _measured_notes(view: TableView) -> list[str]:
     is_alone = any(cell is not None and cell.low is None for row in view.rows for cell in row.measured.values())
     alone = "; one prompt under one seed has none" if is_alone else ""
     return [
-        f"Cells: published / measured mean ± half-width of the 95 % bootstrap interval (seeds){alone}. `{NOT_RUN}`: no record exists.",
+        f"Cells: published / measured mean ± half-width of the 95 % interval (seeds){alone}. `{NOT_RUN}`: no record exists. {INTERVALS}",
         f"Measured on `{view.backbone}`: {comparable}. On `{view.backbone}` {', '.join(played)}{absent}.",
         *_protocol_notes(view),
+        *([one_training_text(once)] if (once := [row.label for row in view.rows if row.trained_once]) else []),
     ]
+
+
+def one_training_text(names: Sequence[str]) -> str:
+    """What the seeds of rows or arms that were trained once are seeds of."""
+    return f"One training seed: {', '.join(names)}. {SEEDS_OF_ONE_TRAINING}"
 
 
 def _protocol_notes(view: TableView) -> list[str]:

@@ -12,7 +12,7 @@ from astro_cli.config.errors import RecordError, did_you_mean
 from astro_cli.generate.arm import load_arm
 from astro_cli.training.rundir import RunDir
 from eval.records.comparable import Cells, matrix
-from eval.records.stats import cluster_bootstrap
+from eval.records.stats import mean_interval
 from eval.records.store import Record
 from eval.report import figures, sheets
 from eval.world.base_rewards import base_rows
@@ -177,7 +177,7 @@ def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> Pictu
 
 
 def _bounds(scores_SP) -> figures.Bounds:
-    return cluster_bootstrap(scores_SP)[:3]
+    return mean_interval(scores_SP)[:3]
 
 
 def _sheet(kind: str, base: str, recipe: str, runs: Path) -> Picture:

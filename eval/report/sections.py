@@ -9,9 +9,11 @@ from tempfile import TemporaryDirectory
 
 from astro_cli.config.errors import OutputError, RecordError
 from eval.papers.published import ALL, select
+from eval.records.protocol_text import trained_once
 from eval.records.store import Backbone, Record, latest
 from eval.renderers.joined import join
 from eval.renderers.render import Item
+from eval.renderers.words import INTERVALS, one_training_text
 from eval.report.clips import Take, clips_section
 from eval.report.curves import Run, curves_section
 from eval.report.page import write_report
@@ -84,9 +86,10 @@ def _intro(items: Sequence[Item], records: Sequence[Record], backbone: Backbone)
     arms, seeds = {record.arm for record in records}, {record.seed for record in records}
     verdicts = Counter(verdict.verdict for item in items for verdict in item.claims)
     measured = sum(map(is_measured, items))
+    once = [f"`{arm}`" for arm in trained_once(records)]
     return (
         f"{len(records)} records of {len(arms)} arms and {len(seeds)} seeds fill cells of {measured} of {len(items)} published tables. Of "
         f"{verdicts.total()} claims of the papers {verdicts['holds']} hold, {verdicts['fails']} fail, {verdicts['undecided']} are undecided and "
-        f"{verdicts['not run']} were not run.\n\n{FOREWORD[backbone]} Numbers come from records with recipe hash, weights hash, seed and commit; "
-        "intervals are 95 % bootstrap intervals over prompts and seeds. A folded line opens on a click, and is printed only when it is open."
+        f"{verdicts['not run']} were not run.\n\n{FOREWORD[backbone]} Numbers come from records with recipe hash, weights hash, seed and commit. "
+        f"{INTERVALS} {one_training_text(once) if once else ''}\n\nA folded line opens on a click, and is printed only when it is open."
     )

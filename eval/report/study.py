@@ -10,8 +10,10 @@ import numpy as np
 from astro_cli.generate import media
 from astro_cli.generate.arm import load_arm
 from eval.records import store
+from eval.records.protocol_text import trained_once
 from eval.renderers import render
 from eval.renderers.joined import join
+from eval.renderers.words import INTERVALS, one_training_text
 from eval.report import figures, sheets
 from eval.report.page import Fragment, Picture, Section, write_report
 from eval.report.training_records import PROMPTS
@@ -50,9 +52,11 @@ def write_study(
         sections.append(Section("Figures", shown))
     sections += [_clips(base, paths[0], folder) for base, paths in runs.items()]
     page = folder / "index.html"
+    once = [f"`{arm}`" for arm in trained_once(records)]
     intro = (
         "A streaming four-step student of the embedded world before and after forward-process reinforcement learning. Absolute values are not "
-        "comparable with the paper's: the direction of the change is. Intervals are 95 % bootstrap intervals over prompts and seeds."
+        "comparable with the paper's: the direction of the change is. "
+        f"{INTERVALS} {one_training_text(once) if once else ''}"
     )
     write_report(page, f"{paper.title()} on the embedded world", intro, sections, protocol=_protocol(records))
     return page

@@ -10,13 +10,14 @@ from eval.papers.claims import Verdict, list_papers, load_claims
 from eval.papers.published import paper_of
 from eval.renderers.claim_list import claim_list
 from eval.renderers.render import Item, render
+from eval.renderers.words import INTERVALS
 from eval.report.page import Folded, Fragment, Grid, Part, Section, Text
 
 WORDS = ("holds", "fails", "undecided", "not run")
 HOW_TO_READ = (
     "A claim `holds` where the 95 % interval of the paired difference lies within it, `fails` where it lies outside, and is `undecided` where the "
     "interval reaches both sides or there are too few pairs. A claim of several parts holds where all do and fails where any does; the effect shown "
-    "is that of the first part with the claim's verdict. Intervals are cluster bootstraps over prompts and seeds."
+    f"is that of the first part with the claim's verdict. {INTERVALS}"
 )
 
 

@@ -25,7 +25,6 @@ from eval.watchers.sidecar import sidecar
 BACKBONE: store.Backbone = "wan"  # videos that are scored from files are natural ones, whoever made them
 PACKAGES = ("av", "decord", "opencv-python-headless", "open-clip-torch", "torchvision", "transformers", "vbench")
 CONFIG_CONDITIONS = ("grayscale", "positions")  # of a scorer's configuration, by themselves among a record's conditions
-UNKNOWN = "unknown"
 
 
 class RecordWriter:
@@ -211,8 +210,8 @@ def _provenance(samples: Sequence[Sample]) -> dict[str, str]:
     for sample in samples:
         facts = sidecar(sample)
         for key, values in found.items():
-            values.add(str(facts.get(key) or UNKNOWN))
-    return {key: next(iter(values)) if len(values) == 1 else UNKNOWN for key, values in found.items()}
+            values.add(str(facts.get(key) or store.UNKNOWN))
+    return {key: next(iter(values)) if len(values) == 1 else store.UNKNOWN for key, values in found.items()}
 
 
 def _environment(seed: int) -> dict[str, Any]:
@@ -223,7 +222,7 @@ def _environment(seed: int) -> dict[str, Any]:
     here = environment("cuda" if torch.cuda.is_available() else "cpu", seed)
     versions = {**here["versions"], **{package: _version(package) for package in PACKAGES}}
     return {
-        "commit": here["commit"] or UNKNOWN, "dirty": bool(here["dirty"]),
+        "commit": here["commit"] or store.UNKNOWN, "dirty": bool(here["dirty"]),
         "protocol": {"versions": versions, "device": here["device"], "threads": here["threads"], "python": here["python"]},
     }  # fmt: skip
 

@@ -73,7 +73,8 @@ def _linearised(total: Total, parts: Sequence[Outcome]) -> list[float | None]:
     """One number per prompt whose mean is the total and whose spread is the total's, in percent; None where no metric has a score.
 
     T + sum_d w_d (P / P_d) (x_pd - m_d) over the metrics d that prompt p has: the empirical influence of prompt p on T = c + sum_d w_d m_d, where
-    m_d is a mean over P_d of the P prompts. Resampling these numbers gives the bootstrap of T to first order. Efron & Tibshirani 1993, ch. 22.
+    m_d is a mean over P_d of the P prompts. The standard error of these numbers' mean is T's to first order (the nonparametric delta method).
+    Efron & Tibshirani 1993, ch. 22.
     """
     values_DP = np.array([part.scores for part in parts], dtype=float) / np.array([[part.scale] for part in parts])
     means_D = np.nanmean(values_DP, axis=1)

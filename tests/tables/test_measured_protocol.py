@@ -114,3 +114,15 @@ def test_one_prompt_under_one_seed_has_no_interval(table: Table, seeds: int) -> 
     row = next(row for row in csv.DictReader(io.StringIO(render(view, compared, "csv"))) if row["label"] == "Causal Forcing")
     assert (row["hpsv3_low"] == "", row["hpsv3_n"]) == (seeds == 1, str(seeds))
     assert "null" in render(view, compared, "json")
+
+
+def test_bases_that_were_trained_once_are_named(table: Table) -> None:
+    """Seeds of a base vary its noise, those of a tuned arm its training too: below the table stands which is which."""
+    records = [record(BASE, "vq", [2.0] * 8, seed) for seed in range(3)]
+    records += [record(TUNED, "vq", [3.0] * 8, seed).model_copy(update={"weights_hash": f"w{seed}"}) for seed in range(3)]
+    once = [line for line in render(build(table, records), [], "markdown").splitlines() if "One training seed" in line]
+    assert len(once) == 1
+    assert once[0].startswith("- One training seed: Causal Forcing. The same weights under every seed")
+    assert "not the training of its base" in once[0]
+    for left in (records[:1] + records[3:], [each.model_copy(update={"weights_hash": "unknown"}) for each in records[:3]]):
+        assert "One training seed" not in render(build(table, left), [], "markdown")

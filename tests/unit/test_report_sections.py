@@ -87,7 +87,18 @@ def test_claims_show_verdict_effect_interval_seeds_and_backbone(records: list[Re
 
 def test_claim_texts_are_escaped() -> None:
     verdict = Verdict(
-        id='x"', source="<i>", verdict="not run", effect=None, low=None, high=None, n=0, backbone="shapes", text="a < b", tables=[], parts=[]
+        id='x"',
+        source="<i>",
+        verdict="not run",
+        effect=None,
+        effect_kind=None,
+        low=None,
+        high=None,
+        n=0,
+        backbone="shapes",
+        text="a < b",
+        tables=[],
+        parts=[],
     )
     assert '<li id="claim-x&quot;">' in claim_list([verdict])
     assert "a &lt; b <small>(&lt;i&gt;, <code>x&quot;</code>)" in claim_list([verdict])
@@ -255,6 +266,14 @@ def test_equal_input_is_an_equal_page(tmp_path: Path, records: list[Record]) -> 
     ids = [piece.split('"')[0] for piece in text.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
     assert {target.split('"')[0] for target in text.split('href="#')[1:]} <= set(ids)
+
+
+def test_the_page_says_which_arms_were_trained_once(tmp_path: Path, records: list[Record]) -> None:
+    seeds = [each.model_copy(update={"seed": seed}) for each in records for seed in (0, 1)]
+    tuned = [each.model_copy(update={"weights_hash": f"w{each.seed}"}) if each.arm.startswith("astrolabe") else each for each in seeds]
+    write_page(tmp_path / "page.html", tuned, "shapes", [], [], lambda part: None)
+    intro = (tmp_path / "page.html").read_text().split("<h2>")[0]
+    assert "One training seed: <code>self_forcing_shapes</code>. The same weights under every seed" in intro
 
 
 def test_no_records_and_no_place_are_said_before_any_work(tmp_path: Path, records: list[Record]) -> None:
