@@ -121,9 +121,10 @@ def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> No
     frozen = frozen_adapters(recipe) if role == "student" else []
     generator = stream(recipe.seed, "lora") if role == "student" else stream(recipe.seed, "lora", role)
     network = roles.modules[role]
+    if not _adapter_size(network, spec.rank):
+        what = "found adapters, this role has no layer they go to: they go to the blocks of a transformer"
+        raise RecipeError(recipe.name, f"roles.{role}.lora", what, hint="leave it out: the role is then trained whole")
     lora.add_adapters(network, spec.rank, spec.alpha, spec.dropout, (lora.TRAINED, *frozen), generator)
-    if not lora.layers(network):
-        raise RecipeError(recipe.name, f"roles.{role}.lora", "this role has no layers that adapters go to", hint="leave it out")
     for name in frozen:
         roles.add_adapter(name, role, name)
 

@@ -191,6 +191,11 @@ def test_a_recipe_gives_each_role_its_own_size_adapters_and_optimiser(bases, tmp
     ))  # fmt: skip
 
 
+def test_adapters_are_refused_where_no_layer_takes_them(probe):
+    with pytest.raises(RecipeError, match=r"roles\.discriminator\.lora: found adapters, this role has no layer they go to"):
+        build(probe("roles.discriminator.lora={rank=2, alpha=2}"), CPU)
+
+
 def test_a_critic_without_weights_is_refused_before_anything_is_loaded():
     with pytest.raises(RecipeError, match=r"base\.critic: missing"):
         load_recipe("longlive_shapes", [*TINY, "base={student='shapes/teacher', teacher='shapes/teacher'}"])
