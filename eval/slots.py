@@ -14,6 +14,7 @@ from astro_cli.config.base import Config
 from astro_cli.config.errors import AstroError, RecordError, did_you_mean
 from astro_cli.config.problems import first_problem
 from astro_cli.config.toml import parse_override
+from astro_cli.core import threads
 from astro_cli.models.hashes import remembered
 from eval.metrics import catalog
 from eval.metrics.base import Declaration, MetricInfo, Scorer, Towers, config_hash
@@ -108,6 +109,11 @@ def _slot(use: Use, changes: Mapping[str, Any]) -> Slot:
         key = f"{use.slot}.{wrong.key}" if wrong.key else use.slot
         raise RecordError("--set" if changes else "suite", key, f"{wrong.what}, found {wrong.found}", hint=wrong.hint) from error
     return Slot(use, config, config_hash(declaration, config), *_weights(declaration, config))
+
+
+def layer_flops(slots: Iterable[Slot]) -> float:
+    """Work of the scorers' layers, as `core.threads` wants it: networks look at whole frames, so theirs is large."""
+    return threads.LARGE if any(slot.weights_hash != NO_WEIGHTS for slot in slots) else threads.SMALL
 
 
 def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from astro_cli.commands.eval_compare import compare
 from astro_cli.commands.eval_ingest import ingest
 from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
+from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
 from eval.arm_suites import ARM_SUITES, arm_suite
 from eval.suites import list_suites
@@ -34,9 +35,9 @@ class SuiteGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in ARM_SUITES:
-            return _single(cmd_name, _arm_command(cmd_name))
+            return _single(cmd_name, with_threads(_arm_command(cmd_name)))
         if cmd_name in list_suites():
-            return _single(cmd_name, suite_command(cmd_name))
+            return _single(cmd_name, with_threads(suite_command(cmd_name)))
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -49,13 +49,15 @@ def execute(
 def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:
     """Train a resolved recipe in a folder; returns the folder. A finished run is left as it is when resuming."""
     from astro_cli.commands.progress import RunProgress
+    from astro_cli.core import threads
     from astro_cli.training.build import build, make_accelerator, pick_device
     from astro_cli.training.release import write_final
     from astro_cli.training.rundir import RunDir
     from astro_cli.training.trainer import Trainer
 
     console = plain_console(stderr=True)
-    run = RunDir(out)
+    run, video = RunDir(out), recipe.video
+    threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
     device = pick_device(recipe.runtime.device)
     setting, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
     accelerator = make_accelerator(recipe, str(out))

@@ -289,7 +289,7 @@ def test_doctor_prints_tables(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     doctor()
     out = capsys.readouterr().out
-    for word in ("torch", "cores / threads", "packaged bases", "Self-Forcing student", "recipe astrolabe_self_forcing"):
+    for word in ("torch", "threads, embedded world", "packaged bases", "Self-Forcing student", "recipe astrolabe_self_forcing"):
         assert word in out
 
 
