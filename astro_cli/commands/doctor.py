@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +112,8 @@ def versions() -> dict[str, str | None]:
 
 
 def version(package: str) -> str | None:
+    from importlib import metadata  # half of this file's import time
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -20,7 +20,6 @@ from astro_cli.commands.eval_suite import suite_command
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
 from eval.arm_suites import ARM_SUITES, arm_suite
-from eval.suites import list_suites
 
 DEFAULT_SUITE = "shapes"
 Timing = Literal["once", "again", "none"]
@@ -31,9 +30,13 @@ class SuiteGroup(TyperGroup):
     """Its commands are those registered and one per suite, made when they are asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
+        from eval.suites import list_suites
+
         return [*super().list_commands(ctx), *ARM_SUITES, *list_suites()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from eval.suites import list_suites
+
         if cmd_name in ARM_SUITES:
             return _single(cmd_name, with_threads(_arm_command(cmd_name)))
         if cmd_name in list_suites():

@@ -16,7 +16,6 @@ from astro_cli.commands.grid_run import SECONDS, GridRun, report
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.core import threads
-from astro_cli.recipe import load_recipe
 
 
 class Study(NamedTuple):
@@ -71,6 +70,7 @@ def reproduce(
 
 def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
     """The first pair at one seed, in this process."""
+    from astro_cli.recipe import load_recipe
     from eval.study import write_study
 
     base, recipe_name = study.pairs[0]
