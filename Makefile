@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One process per core, each on one thread; a file's tests stay in one process, so that it makes its fixtures once.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test numerics smoke lint types imports check bench tables
+.PHONY: help setup run test test-all numerics smoke lint types imports check bench tables
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)"
@@ -17,14 +19,17 @@ setup: $(STAMP)  ## create .venv and install the package under constraints.txt (
 run: setup  ## the main job: base -> RL -> evaluation -> Table 1, about ten minutes; results in results/astrolabe/
 	$(BIN)/astro reproduce astrolabe --quick
 
-test: setup  ## the whole test suite
-	$(BIN)/python -m pytest -q
+test: setup  ## the test suite but for its slow cases, a process per core
+	$(PYTEST) -m "not slow"
+
+test-all: setup  ## the whole test suite, which CI runs
+	$(PYTEST)
 
 numerics: setup  ## only the equations and the recordings of the released models
-	$(BIN)/python -m pytest -q tests/numerics tests/golden
+	$(PYTEST) tests/numerics tests/golden
 
 smoke: setup  ## every training command for a few steps
-	$(BIN)/python -m pytest -q tests/e2e
+	$(PYTEST) tests/e2e
 
 lint: setup  ## ruff
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from astro_cli.commands.report import report
 from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.sample import sample
 from astro_cli.commands.table import table
+from astro_cli.commands.threads_option import with_threads
 from astro_cli.commands.training_commands import distill, long_tune, pretrain, rl
 from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
@@ -28,8 +29,9 @@ app = typer.Typer(
     "Example: astro table astrolabe-1",
 )  # fmt: skip
 for name, command in {
-    "pretrain": pretrain, "distill": distill, "rl": rl, "long-tune": long_tune, "sample": sample, "ablate": ablate, "table": table,
-    "claims": claims, "figures": figures, "report": report, "reproduce": reproduce,
+    "pretrain": with_threads(pretrain), "distill": with_threads(distill), "rl": with_threads(rl), "long-tune": with_threads(long_tune),
+    "sample": with_threads(sample), "ablate": with_threads(ablate), "table": table, "claims": claims, "figures": with_threads(figures),
+    "report": with_threads(report), "reproduce": with_threads(reproduce),
 }.items():  # fmt: skip
     app.command(name)(command)
 app.add_typer(eval_app)

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from astro_cli.core import threads
 from astro_cli.generate.arm import load_arm
 from astro_cli.recipe import load_recipe
 from astro_cli.training.build import build, make_accelerator
@@ -71,7 +72,7 @@ def bench_video() -> dict[str, float]:
 
 def main() -> None:
     console = Console()
-    torch.set_num_threads(1)  # threads that wait for each other on a busy machine count as CPU time; studies run one process per core anyway
+    threads.fit(threads.SMALL)
     table = Table(
         "loop",
         "s/step",

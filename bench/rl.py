@@ -137,7 +137,7 @@ class _After(Background):
 
 @torch.no_grad()
 def scored_beside() -> dict[str, float]:
-    """Wall seconds of an epoch's clips with their scores, a group at a time: scored beside the next rollout, and before it. One thread each."""
+    """Wall seconds of an epoch's clips with their scores, a group at a time: scored beside the next rollout, and before it."""
     recipe = load_recipe("astrolabe_krea_shapes")
     setting, backbone = build(recipe, CPU)
     spec = recipe.stages["nft"].experience
@@ -150,12 +150,7 @@ def scored_beside() -> dict[str, float]:
         with mock.patch.object(clips, "Background", kind):
             return roller.candidates(prompts, seeds, text, owners, setting.block)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _medians({"beside": lambda: collect(Background), "before": lambda: collect(_After)}, REPEATS, time.perf_counter)
-    finally:
-        torch.set_num_threads(threads)
+    return _medians({"beside": lambda: collect(Background), "before": lambda: collect(_After)}, REPEATS, time.perf_counter)
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -23,7 +23,7 @@ TABLES = "astrolabe-bases (Tables 1 to 3), astrolabe-4a, -4b, -4c, -beta, -adapt
 def ablate(
     table: Annotated[str, typer.Argument(help=TABLES)],
     seeds: Annotated[str, typer.Option(help="Comma-separated training seeds; the rows share them, so they are paired.")] = "0",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, each on one thread.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; they share the cores.")] = 1,
     prompts: Annotated[int | None, typer.Option(min=1, help="Held-out prompts of each evaluation. Default: the suites' own numbers.")] = None,
     results: Annotated[Path, typer.Option(help="Folder of the records, which `astro table` reads; logs go to <results>/logs.")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Folder of the training runs; tables share the rows they have in common.")] = Path("runs"),

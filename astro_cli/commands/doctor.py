@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,8 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.parity import parity
+from astro_cli.commands.threads_option import with_threads
+from astro_cli.core import threads
 from astro_cli.rewards import scorer_places
 from astro_cli.zoo.places import checkpoints_folder
 
@@ -65,7 +66,7 @@ OPTIONAL = (
 
 
 doctor_app = typer.Typer(name="doctor", invoke_without_command=True)
-doctor_app.command("parity")(parity)
+doctor_app.command("parity")(with_threads(parity))
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -111,6 +112,8 @@ def versions() -> dict[str, str | None]:
 
 
 def version(package: str) -> str | None:
+    from importlib import metadata  # half of this file's import time
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -131,23 +134,16 @@ def find_devices() -> list[dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """Cores this process may use, threads torch will use, memory, and free disk in the current folder."""
+    """Cores this process may use, threads it computes with, memory, and free disk in the current folder."""
     import psutil  # comes with accelerate
 
     memory, limit = psutil.virtual_memory(), memory_limit()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    small, large = threads.choose(threads.SMALL), threads.choose(threads.LARGE)
     return {
-        "cores": cores, "threads": threads(), "ram_total_gib": gib(min(memory.total, limit)),
+        "cores": threads.cores(), "threads": small.number, "threads_why": small.why,
+        "threads_large": large.number, "threads_large_why": large.why, "ram_total_gib": gib(min(memory.total, limit)),
         "ram_available_gib": gib(min(memory.available, limit)), "disk_free_gib": gib(shutil.disk_usage(Path.cwd()).free),
     }  # fmt: skip
-
-
-def threads() -> int | None:
-    try:
-        import torch
-    except (ImportError, OSError):
-        return None
-    return torch.get_num_threads()
 
 
 def memory_limit() -> float:
@@ -208,7 +204,9 @@ def machine_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     devices = [f"{each['kind']} {each['name']}" + (f", {each['memory_gib']} GiB" if each["memory_gib"] else "") for each in report["devices"]]
     return [
         ("devices", "; ".join(devices) or "none: torch cannot be imported"),
-        ("cores / threads", f"{spec['cores']} / {spec['threads'] or '?'}"),
+        ("cores", str(spec["cores"])),
+        ("threads, embedded world", f"{spec['threads']}: {spec['threads_why']}"),
+        ("threads, Wan 2.1", f"{spec['threads_large']}: {spec['threads_large_why']}"),
         ("memory", f"{spec['ram_total_gib']} GiB, {spec['ram_available_gib']} GiB available"),
         ("disk, current folder", f"{spec['disk_free_gib']} GiB free"),
     ]

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.recipe import JsonOption
-from eval.suites.suite import list_suites, load_suite
 from eval.world.suites import ARM_SUITES
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ def lacking(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
 def metric_rows() -> list[dict[str, Any]]:
     """A row per metric id of the scorers of videos."""
     from eval.metrics import catalog
+    from eval.suites.suite import list_suites, load_suite
 
     used: dict[str, list[tuple[str, ScorerSpec]]] = {}
     for name in list_suites():
@@ -104,6 +104,8 @@ def arm_rows() -> list[dict[str, Any]]:
 
 def suite_rows() -> list[dict[str, Any]]:
     """A row per suite of videos and of arms."""
+    from eval.suites.suite import list_suites, load_suite
+
     videos = [
         {"suite": name, "scores": "videos", "title": suite.title, "version": suite.version, "source": suite.source, "prompts": suite.prompts or None}
         for name in list_suites() for suite in [load_suite(name)]

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_column, plain_console
 from astro_cli.config.errors import EXIT_PARTIAL
-from eval.suites.suite import load_suite
 
 if TYPE_CHECKING:
     from eval.inputs.entries import Finding
@@ -38,6 +37,8 @@ class SeedFrom(StrEnum):
 
 def suite_command(name: str) -> Any:
     """The command of one suite of videos."""
+    from eval.suites.suite import load_suite
+
     suite = load_suite(name)
 
     def command(

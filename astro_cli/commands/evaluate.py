@@ -17,8 +17,8 @@ from astro_cli.commands.eval_compare import compare
 from astro_cli.commands.eval_ingest import ingest
 from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
+from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
-from eval.suites.suite import list_suites
 from eval.world.suites import ARM_SUITES, arm_suite
 
 DEFAULT_SUITE = "shapes"
@@ -30,13 +30,17 @@ class SuiteGroup(TyperGroup):
     """Its commands are those registered and one per suite, made when they are asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
+        from eval.suites.suite import list_suites
+
         return [*super().list_commands(ctx), *ARM_SUITES, *list_suites()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from eval.suites.suite import list_suites
+
         if cmd_name in ARM_SUITES:
-            return _single(cmd_name, _arm_command(cmd_name))
+            return _single(cmd_name, with_threads(_arm_command(cmd_name)))
         if cmd_name in list_suites():
-            return _single(cmd_name, suite_command(cmd_name))
+            return _single(cmd_name, with_threads(suite_command(cmd_name)))
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

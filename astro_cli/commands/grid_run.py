@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from astro_cli.commands.console import plain_column
 from astro_cli.config.errors import EXIT_RUN, AstroError
+from astro_cli.core import threads
 
 if TYPE_CHECKING:
     from eval.papers.ablation import Job
@@ -39,12 +40,14 @@ class GridRun:
     def __init__(self, results: Path, logs: Path, prompts: int | None = None, overrides: list[str] | None = None, steps: int | None = None) -> None:
         self.results, self.logs = results, logs
         self.prompts, self.overrides, self.steps = prompts, overrides or [], steps
+        self.jobs = 1
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
 
     def run(self, planned: list[Job], jobs: int, console: Console) -> list[tuple[Job, str]]:
         """Run all, `jobs` at a time. Returns the failed ones, each with the end of its log."""
         failed: list[tuple[Job, str]] = []
+        self.jobs = jobs
         self.logs.mkdir(parents=True, exist_ok=True)
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: or the processes would go on by themselves
         columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -110,14 +113,14 @@ class GridRun:
         return ["eval", suite, "--arm", job.arm, "--seeds", str(job.seed), "--results", str(self.results), *prompts, "--timing", "none"]
 
     def _call(self, job: Job, what: str, arguments: list[str]) -> str:
-        """Run one process on one thread; returns what went wrong, or nothing."""
+        """Run one process on its share of the cores; returns what went wrong, or nothing."""
         from eval.records import jsonl
 
         log, began = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log", time.monotonic()
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "astro_cli", *arguments], stdout=file, stderr=file, stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **threads.share(self.jobs)},
             )  # fmt: skip
         self.running.add(process)
         if self.stopped:  # while it was started

@@ -40,8 +40,10 @@ def parity(
     """
     import torch
 
+    from astro_cli.core import threads
     from astro_cli.rollout.parity import check_folder
 
+    threads.fit(threads.SMALL)  # recordings are of tiny networks
     if device is Device.cuda and not torch.cuda.is_available():
         raise StreamError("--device", "cuda", "no CUDA device is available", hint="use --device cpu")
     results = list(check_folder(folder, torch.device(device.value), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype.value]))

@@ -12,7 +12,6 @@ import typer
 from astro_cli.commands.training_run import SetOption
 from astro_cli.config import toml
 from astro_cli.config.errors import EXIT_USAGE, AstroError, RecipeError
-from astro_cli.recipe import load_recipe, read_recipe
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 DEFAULT_ORIGIN = "default"  # no file sets the key
@@ -72,6 +71,8 @@ def show(
 
     Example: astro recipe show astrolabe_causal_shapes --origins
     """
+    from astro_cli.recipe import read_recipe
+
     data = read_recipe(name, set_).model_dump(mode="json", exclude_none=True)
     comments = key_origins(data, toml.load(name, set_)) if origins else {}
     if json_:
@@ -141,6 +142,8 @@ def check(
 
 def passes(name: str) -> bool:
     """Check one recipe: "ok" on stdout, or its error on stderr."""
+    from astro_cli.recipe import load_recipe
+
     try:
         load_recipe(name)
     except AstroError as error:
@@ -156,6 +159,8 @@ def diff(a: Annotated[str, typer.Argument(metavar="A")], b: Annotated[str, typer
 
     Example: astro recipe diff astrolabe_causal astrolabe_causal_shapes
     """
+    from astro_cli.recipe import load_recipe
+
     changes = differences(*(load_recipe(name).model_dump(mode="json", exclude_none=True) for name in (a, b)))
     if json_:
         typer.echo(json.dumps(changes, indent=2))

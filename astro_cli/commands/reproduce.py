@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,7 @@ from astro_cli.commands.evaluate import evaluate_arms, parse_seeds
 from astro_cli.commands.grid_run import SECONDS, GridRun, report
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
-from astro_cli.recipe import load_recipe
+from astro_cli.core import threads
 
 
 class Study(NamedTuple):
@@ -65,12 +64,13 @@ def reproduce(
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()
     study = STUDIES[paper]
-    page = _quick(paper, study, folder, console) if quick else _full(paper, study, parse_seeds(seeds), jobs or _cores(), folder, console)
+    page = _quick(paper, study, folder, console) if quick else _full(paper, study, parse_seeds(seeds), jobs or threads.cores(), folder, console)
     console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True)
 
 
 def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
-    """The first pair at one seed, in this process, on all cores."""
+    """The first pair at one seed, in this process."""
+    from astro_cli.recipe import load_recipe
     from eval.report.study import write_study
 
     base, recipe_name = study.pairs[0]
@@ -115,7 +115,3 @@ def _core_time(path: Path) -> str:
     for _, row in jsonl.read(path) if path.is_file() else ():
         spent["training" if row["what"] == "train" else "evaluation"] += row["seconds"]
     return "time of one core: " + ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in spent.items())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from astro_cli.commands.training_run import SetOption, execute
-from astro_cli.recipe import Command
+
+if TYPE_CHECKING:
+    from astro_cli.recipe import Command
 
 
 def _command(name: Command, text: str, example: str) -> Callable[..., None]:

@@ -6,14 +6,16 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.config.errors import EXIT_RUN, OutputError, RunError
-from astro_cli.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from astro_cli.recipe import Recipe
 
 SET_HELP = "Override a recipe value; repeatable. A table, KEY={...}, replaces the whole table."
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help=SET_HELP)]
@@ -21,6 +23,8 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY
 
 def resolve(recipe_name: str, command: str, overrides: list[str] | None, steps: int | None, seed: int | None) -> Recipe:
     """The recipe with the command line's overrides."""
+    from astro_cli.recipe import load_recipe
+
     sets = list(overrides or [])
     if seed is not None:
         sets.append(f"seed={seed}")
@@ -49,13 +53,15 @@ def execute(
 def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:
     """Train a resolved recipe in a folder; returns the folder. A finished run is left as it is when resuming."""
     from astro_cli.commands.progress import RunProgress
+    from astro_cli.core import threads
     from astro_cli.training.build import build, make_accelerator, pick_device
     from astro_cli.training.release import write_final
     from astro_cli.training.rundir import RunDir
     from astro_cli.training.trainer import Trainer
 
     console = plain_console(stderr=True)
-    run = RunDir(out)
+    run, video = RunDir(out), recipe.video
+    threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
     device = pick_device(recipe.runtime.device)
     setting, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
     accelerator = make_accelerator(recipe, str(out))

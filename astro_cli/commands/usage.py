@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from pydantic import ValidationError
 from typer._click.exceptions import BadOptionUsage, ClickException, MissingParameter, NoArgsIsHelpError, NoSuchOption, UsageError  # typer's own click
 
 from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
-from astro_cli.config.problems import first_problem
 
 PROGRAM = "astro"  # in messages and help, however it was started
 
@@ -65,6 +63,10 @@ def _wrong_value(error: typer.BadParameter) -> str:
     """Typer checks values with pydantic, whose error knows what was found where typer's message does not."""
     if isinstance(error, MissingParameter):
         return "missing"
+    from pydantic import ValidationError  # slow to import, and only this needs it
+
+    from astro_cli.config.problems import first_problem
+
     cause = error.__cause__
     if isinstance(cause, ValidationError) and (wrong := first_problem(cause)).kind != "value_error":
         return f"{_sentence(wrong.what)}, found {wrong.found}"

@@ -15,6 +15,7 @@ import torch
 
 from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import CheckpointError
+from astro_cli.core import threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import sample_noise
 from astro_cli.generate import card as cards
@@ -107,7 +108,7 @@ def load_arm(
     name: str | None, *, recipe: str | None = None, lora: str | None = None, wan: str | None = None,
     dtype: torch.dtype = torch.float32, device: torch.device | None = None, cache: Mapping[str, Any] | None = None,
 ) -> Arm:  # fmt: skip
-    """Weights with everything around them.
+    """Weights with everything around them. From here on torch computes on as many threads as fit the transformer.
 
     Args:
         name: a packaged base, a run folder, a weights file with its JSON card beside it, or a Wan checkpoint of any known release or format.
@@ -127,6 +128,8 @@ def load_arm(
     table = own if recipe is None else cards.of_recipe(recipe)
     checkpoint = load_transformer(found, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
     card = table or cards.of_wan(checkpoint)
+    video = card["video"]
+    threads.fit(checkpoint.config.layer_flops(video["block"], video["height"], video["width"]))
     if wan is not None and card["backbone"] != "wan":
         raise CheckpointError(
             checkpoint.source, "backbone", f"found {card['backbone']!r}, --wan goes with weights of Wan 2.1", hint="leave --wan out"

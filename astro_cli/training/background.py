@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import torch
 
+from astro_cli.core import threads
+
 T = TypeVar("T")
 
 
@@ -22,7 +24,8 @@ class Background:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="rewards")
+        # A new thread computes on all cores until it is told otherwise.
+        self.pool = ThreadPoolExecutor(1, "rewards", initializer=threads.use, initargs=(torch.get_num_threads(),))
 
     def __enter__(self) -> Background:
         return self

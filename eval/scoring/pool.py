@@ -11,7 +11,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from astro_cli.config.errors import RunError
-from eval.scoring.scorers import ConfiguredScorer
+from astro_cli.core import threads
+from eval.scoring.scorers import ConfiguredScorer, layer_flops
 from eval.scoring.worker import Frames, Scored, ScoringWorker, Work
 
 _desk: ScoringWorker | None = None  # a worker's, built once in `_start`
@@ -27,12 +28,13 @@ def run(works: Sequence[Work], scorers: Sequence[ConfiguredScorer], frames: Fram
         RunError: a worker died.
     """
     if jobs == 1 or len(works) < 2:
+        threads.fit(layer_flops(scorers))
         desk = ScoringWorker(scorers, frames, decoder)
         yield from map(desk.score, works)
         return
     count = min(jobs, len(works))
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(scorers, frames, decoder, count))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(scorers, frames, decoder, threads.share(count)))
     try:
         for future in as_completed(_submit(pool, works)):
             yield future.result()
@@ -54,10 +56,11 @@ def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Sco
         signal.signal(signal.SIGINT, handler)
 
 
-def _start(scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, count: int) -> None:
-    """Prepare a worker: share the cores, leave Ctrl-C to the parent, end with the parent even where that is killed."""
+def _start(scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, share: dict[str, str]) -> None:
+    """Prepare a worker: compute on its share of the cores, leave Ctrl-C to the parent, end with the parent even where that is killed."""
     global _desk
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.update(share)
+    threads.fit(layer_flops(scorers))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     _desk = ScoringWorker(scorers, frames, decoder)

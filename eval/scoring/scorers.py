@@ -14,6 +14,7 @@ from astro_cli.config.base import Config
 from astro_cli.config.errors import AstroError, RecordError, did_you_mean
 from astro_cli.config.problems import first_problem
 from astro_cli.config.toml import parse_override
+from astro_cli.core import threads
 from astro_cli.models.hashes import remembered
 from eval.contract import Declaration, MetricInfo, NetworkCache, Scorer, config_hash
 from eval.metrics import catalog
@@ -108,6 +109,11 @@ def _configured(spec: ScorerSpec, changes: Mapping[str, Any]) -> ConfiguredScore
         key = f"{spec.label}.{wrong.key}" if wrong.key else spec.label
         raise RecordError("--set" if changes else "suite", key, f"{wrong.what}, found {wrong.found}", hint=wrong.hint) from error
     return ConfiguredScorer(spec, config, config_hash(declaration, config), *_weights(declaration, config))
+
+
+def layer_flops(scorers: Iterable[ConfiguredScorer]) -> float:
+    """Work of the scorers' layers, as `core.threads` wants it: networks look at whole frames, so theirs is large."""
+    return threads.LARGE if any(configured.weights_hash != NO_WEIGHTS for configured in scorers) else threads.SMALL
 
 
 def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, ...]]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from astro_cli.compat import torchvision_ops
 from astro_cli.config.errors import RunError
+from astro_cli.core import threads
 from eval.contract import Declaration, Frame, Need, NetworkCache, Sample, Score, ScoreError, Scorer
 from eval.vbench import places
 from eval.vbench.clip_file import ClipFile
@@ -100,10 +101,11 @@ class Worker:
             if python is None:
                 raise RunError("vbench", VARIABLE, "names no Python that can be run", hint="the path of a Python with official vbench 0.1.5")
             command = [python, "-u", str(WORKER), str(torchvision_ops.__file__)]
+            number = {threads.USER_VARIABLE: str(threads.choose(threads.LARGE).number)}
             folder = places.cache_folder()  # where vbench's `from_pretrained("bert-base-uncased")` finds a folder of that name
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, encoding="utf-8", bufsize=1,
-                cwd=folder if folder.is_dir() else None, env={**os.environ, **ENVIRONMENT},
+                cwd=folder if folder.is_dir() else None, env={**os.environ, **number, **ENVIRONMENT},
             )  # fmt: skip
         return self.process
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,13 +37,12 @@ def iter_frames(path: Path) -> Iterator[np.ndarray]:
 
 @pytest.mark.parametrize("arguments", [RL, LONG], ids=["rl", "long-tune"])
 def test_two_processes_equal_one(arguments, tiny, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "29533"}
     outs = []
     for count in (1, 2):
         out = tmp_path / str(count)
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", "29533", "-m", "astro_cli"]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "astro_cli"]
         command = [*launch, *arguments, *tiny, "--out", str(out)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         outs.append(out)
     one, two = (without_times(out / "metrics.jsonl") for out in outs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,14 +29,13 @@ def rollout(network: CausalWan) -> tuple[torch.Tensor, torch.Tensor]:
     return video.detach(), torch.cat([(grad.full_tensor() if hasattr(grad, "full_tensor") else grad).flatten() for grad in grads])
 
 
-def work(rank: int, port: int, failures) -> None:
+def work(rank: int, meeting: Path, failures) -> None:
     from torch.distributed.device_mesh import init_device_mesh
 
     from astro_cli.models.wan.sharding import shard
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=2)  # a file: two suites may run side by side
     torch.manual_seed(0)
     whole = CausalWan(TINY)
     sharded = CausalWan(TINY)
@@ -53,9 +52,9 @@ def work(rank: int, port: int, failures) -> None:
 
 
 @pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this build of torch has no gloo")
-def test_two_processes_stream_and_train_as_one():
+def test_two_processes_stream_and_train_as_one(tmp_path):
     context = multiprocessing.get_context("spawn")
     failures = context.SimpleQueue()
-    multiprocessing.spawn(work, args=(29547, failures), nprocs=2)
+    multiprocessing.spawn(work, args=(tmp_path / "meeting", failures), nprocs=2)
     found = [failures.get() for _ in range(4) if not failures.empty()]
     assert not found

@@ -34,3 +34,8 @@ class WanConfig(Config):
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+    def layer_flops(self, frames: int, height: int, width: int) -> float:
+        """Floating-point operations of the widest layer, over so many latent frames of height x width cells."""
+        tokens = frames * (height // self.patch[0]) * (width // self.patch[1])
+        return 2.0 * tokens * self.dim * self.ffn_dim
