@@ -36,7 +36,6 @@ from astro_cli.objectives.base import Batch, LossOutput, Setting
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.rollout.branches import check_sink
 from astro_cli.rollout.grouped import ClipContext, HistoryMemory
-from astro_cli.rollout.streaming import StreamSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
 RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
@@ -126,7 +125,7 @@ class Objective(BaseObjective):
 
     def __init__(self, config: Config, setting: Setting) -> None:
         super().__init__(config, setting)
-        self.spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
+        self.spec = setting.stream_spec()
         plain = timestep_of(unshift_sigma(sigma_of(setting.steps), setting.shift))
         self.steps = setting.steps if config.warped else plain
         self.reset = ResetRule(config.kl_threshold, config.kl_patience, released=config.reference == "released")
