@@ -46,7 +46,7 @@ class VideoSpec(Config):
 
 
 class SamplerSpec(Config):
-    """The distilled student's schedule and transition kernel: steps in (0, 1000], falling, before warping by the flow shift."""
+    """The distilled student's steps and kernel: steps in (0, 1000], falling, before warping by the flow shift."""
 
     steps: tuple[float, ...] = Field(default=(1000, 750, 500, 250), min_length=1)
     shift: float = Field(gt=0)

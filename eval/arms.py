@@ -66,7 +66,8 @@ class Arm:
             window = spec.window or video["frames"]
             spec = replace(spec, window=window, sink=max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink, relative=True)
         steps = warp_timesteps(sampler.steps, sampler.shift)
-        return StreamSpec(steps, video["block"], self.latent_shape, replace(spec, **self.cache), kernel=sampler.kernel())
+        cache = replace(spec, **self.cache)
+        return StreamSpec(steps, video["block"], self.latent_shape, cache, kernel=sampler.kernel())
 
     def weights_hash(self) -> str:
         """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""

@@ -96,7 +96,7 @@ class KVCache:
         return {f"{kind}.{layer}": tensor for kind, tensors in kinds.items() for layer, tensor in enumerate(tensors)}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything it holds, by name: its own buffers, and where it stands. To be copied or written before the next pass."""
+        """Everything it holds, by name: its own buffers and where it stands. To be copied before the next pass."""
         places = [-1 if place is None else place for place in self._sink_at]
         standing = {"at": [self.end, self.first, self.rewrites], "settled": self._settled, "sink_at": places}
         return self._buffers() | {name: torch.tensor(values) for name, values in standing.items()}
@@ -113,7 +113,8 @@ class KVCache:
         for name, expected in (shapes | {"at": ((3,), torch.int64), "settled": layers, "sink_at": layers}).items():
             found = (tuple(state[name].shape), state[name].dtype) if name in state else "nothing"
             if found != expected:
-                raise StreamError("cache", name, f"found {found} in the saved stream, expected {expected}", hint="is the network the same?")
+                what = f"found {found} in the saved stream, expected {expected}"
+                raise StreamError("cache", name, what, hint="is the network the same?")
         for name, tensor in buffers.items():
             tensor.copy_(state[name])
         self.end, self.first, self.rewrites = state["at"].tolist()

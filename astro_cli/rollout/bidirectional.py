@@ -1,4 +1,4 @@
-"""Whole clips at once from a bidirectional network, by an ODE or an SDE. The multi-step engine beside the streaming ones.
+"""Whole clips at once from a bidirectional network, by an ODE or an SDE: the multi-step engine.
 
 Noise belongs to (sample, step). Dimensions: F latent frame, C channel, H, W latent rows and columns; S step.
 """
@@ -33,5 +33,9 @@ def sample_clips(
         recorder: keeps the trajectory.
     """
     x_T = sample_noise(shape, seeds, "x_T", device=device)
-    steps = multi_step(velocity, x_T, sigmas, kernel, lambda step: sample_noise(shape, seeds, f"renoise-{step}", device=device))
+
+    def noise(step: int) -> torch.Tensor:
+        return sample_noise(shape, seeds, f"renoise-{step}", device=device)
+
+    steps = multi_step(velocity, x_T, sigmas, kernel, noise)
     return final(steps if recorder is None else recorder.listen(steps))

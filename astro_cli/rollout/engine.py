@@ -79,7 +79,8 @@ class Streamer:
 
     def __init__(
         self, network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, max_frames: int | None = None,
-        policy: SinkPolicy | None = None, *, cache: KVCache | None = None, join: bool = True, recorder: Recorder | None = None,
+        policy: SinkPolicy | None = None, *, cache: KVCache | None = None, join: bool = True,
+        recorder: Recorder | None = None,
     ) -> None:  # fmt: skip
         spec.check(len(seeds), max_frames)
         self.network, self.seeds, self.spec, self.max_frames = network, seeds, spec, max_frames
@@ -94,16 +95,15 @@ class Streamer:
             self._finish(spec.given[:, self.frame : self.frame + spec.block_at(self.frame)].to(network.device))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that the next blocks depend on but network and spec, as tensors by name, for a checkpoint; copies on the CPU."""
-        held = StreamState(
-            self.frame, self._written, self.max_frames, self.join, self.seeds, list(self._recent), self.text, self.cache.state()
-        )
+        """All that the next blocks depend on but network and spec, as tensors by name; copies on the CPU."""
+        recent, cache = list(self._recent), self.cache.state()
+        held = StreamState(self.frame, self._written, self.max_frames, self.join, self.seeds, recent, self.text, cache)
         return held.tensors(self.spec)
 
     @classmethod
     def load(
         cls, network: CausalWan, spec: StreamSpec, state: Mapping[str, torch.Tensor], policy: SinkPolicy | None = None
-    ) -> Streamer:
+    ) -> Streamer:  # fmt: skip
         """The stream that `state` was taken from: its next blocks have the same bits, given the same weights.
 
         Its text states are those it had; `renew_text` remakes them where the weights have changed since.
@@ -139,8 +139,8 @@ class Streamer:
         start, frames = self.frame, range(self.frame, self.frame + self.spec.block_at(self.frame))
         steps = transitions(
             lambda x, timestep, last: self.predict(x, timestep, start, gradient=gradient and last),
-            self.noise(frames, "x_T"), few_step_grid(self.spec.steps, exit_step), lambda step: self.noise(frames, f"renoise-{step}"),
-            self.spec.kernel,
+            self.noise(frames, "x_T"), few_step_grid(self.spec.steps, exit_step),
+            lambda step: self.noise(frames, f"renoise-{step}"), self.spec.kernel,
         )  # fmt: skip
         x0 = final(steps if self.recorder is None else self.recorder.listen(steps))
         self._finish(x0.detach())
@@ -148,7 +148,7 @@ class Streamer:
 
     def next_chunk(
         self, frames: int, exit_step: int | Sequence[int] | None = None, *, gradient: bool = False
-    ) -> torch.Tensor:
+    ) -> torch.Tensor:  # fmt: skip
         """Make the next `frames` frames, whole blocks: what one training step takes from a stream that goes on.
 
         Args:
@@ -158,17 +158,20 @@ class Streamer:
             x0 (B, frames, C, H, W).
 
         Raises:
-            StreamError: a length that is no whole blocks or goes past the video's end, or exit steps for another number of blocks.
+            StreamError: a length that is no whole blocks or goes past the video's end, or exit steps for another number
+                of blocks.
         """
         ends, first = [self.frame], self.frame
         while ends[-1] < first + frames:
             ends.append(ends[-1] + self.spec.block_at(ends[-1]))
         count = len(ends) - 1
         if count == 0 or ends[-1] != first + frames:
-            raise StreamError("stream", "frames", f"found {frames} latent frames at frame {first}, expected whole blocks of {self.spec.block}")
+            what = f"found {frames} latent frames at frame {first}, expected whole blocks of {self.spec.block}"
+            raise StreamError("stream", "frames", what)
         exits = list(exit_step) if isinstance(exit_step, Sequence) else [exit_step] * count
         if len(exits) != count:
-            raise StreamError("stream", "exit_step", f"found {len(exits)} exit steps, expected one, or one for each of {count} blocks")
+            what = f"found {len(exits)} exit steps, expected one, or one for each of {count} blocks"
+            raise StreamError("stream", "exit_step", what)
         return torch.cat([self.next_block(each, gradient=gradient) for each in exits], 1)
 
     def predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, start: int, *, gradient: bool) -> torch.Tensor:
@@ -187,13 +190,13 @@ class Streamer:
         return frame_noise(self.spec, self.seeds, frames, use, self.network.device)
 
     def recent(self) -> torch.Tensor:
-        """The newest finished latents (B, F, C, H, W), at least as many frames as the window holds once there are that many."""
+        """The newest finished latents (B, F, C, H, W): all frames the window holds, or more."""
         return torch.cat(list(self._recent), 1)
 
     def renew_text(self) -> None:
-        """Remake the text states after the weights have changed: their keys and values are made by the weights. Keeps the cached past as it is.
+        """Remake the text states after an optimiser step: their keys and values are made by the weights.
 
-        Gradients reach the text layers where they are enabled at this call.
+        The cached past stays as it is. Gradients reach the text layers where they are enabled at this call.
         """
         self.text = self.network.encode_text(self.text.source_BMD, fold_padding=self.text.folded)
 

@@ -52,8 +52,8 @@ def record_history(network: CausalWan, text: TextStates, history_PFCHW: torch.Te
 
 @torch.no_grad()
 def decode_candidates(
-    network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, shared: list[Segment], rows: torch.Tensor, start: int, frames: int,
-    recorder: Recorder | None = None,
+    network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, shared: list[Segment], rows: torch.Tensor,
+    start: int, frames: int, recorder: Recorder | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Candidate clips (B, frames, C, H, W) that continue histories at frame `start`.
 

@@ -1,4 +1,4 @@
-"""What a stream is: the student's steps and kernel, its block, its cache, and the frames it is given. Refuses what cannot stream.
+"""What a stream is: the student's steps and kernel, block, cache and given frames. Refuses what cannot stream.
 
 Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns; S step.
 """
@@ -50,20 +50,33 @@ class StreamSpec:
         """
         self.cache.check(self.block, first_frame_alone=self.first_frame_alone)
         if max_frames is None and self.cache.window is None:
-            raise StreamError("stream", "max_frames", "missing: without a window the cache holds the whole video", hint="give a window or a length")
+            raise StreamError(
+                "stream",
+                "max_frames",
+                "missing: without a window the cache holds the whole video",
+                hint="give a window or a length",
+            )
         if max_frames is not None:
             self._check_whole("frames", max_frames)
         if self.given is None:
             return
         expected = (batch, self.given.shape[1], *self.latent_shape)
         if self.given.shape != expected:
-            raise StreamError("stream", "given", f"found latents of shape {tuple(self.given.shape)}, expected {expected}")
+            raise StreamError(
+                "stream", "given", f"found latents of shape {tuple(self.given.shape)}, expected {expected}"
+            )
         self._check_whole("given", self.given.shape[1])
         if max_frames is not None and self.given.shape[1] >= max_frames:
-            raise StreamError("stream", "given", f"found {self.given.shape[1]} frames, expected fewer than the video's {max_frames}")
+            raise StreamError(
+                "stream", "given", f"found {self.given.shape[1]} frames, expected fewer than the video's {max_frames}"
+            )
 
     def _check_whole(self, key: str, frames: int) -> None:
         starts = block_starts(frames, self.block, first_frame_alone=self.first_frame_alone)
         if not starts or starts[-1] + self.block_at(starts[-1]) != frames:
-            blocks = f"1 + a multiple of the block ({self.block})" if self.first_frame_alone else f"a multiple of the block ({self.block})"
+            blocks = (
+                f"1 + a multiple of the block ({self.block})"
+                if self.first_frame_alone
+                else f"a multiple of the block ({self.block})"
+            )
             raise StreamError("stream", key, f"found {frames} latent frames, expected {blocks}")

@@ -1,9 +1,11 @@
-"""A running stream as a flat dict of tensors, and back: what a checkpoint holds of it. Noise needs no entry, it belongs to (seed, frame, step).
+"""A running stream as a flat dict of tensors, and back: what a checkpoint holds of it.
+
+Noise needs no entry: it belongs to (seed, frame, step).
 
 | name | what |
 |---|---|
-| spec | block, window, sink, positions, sink policy and kernel, to be compared when it is loaded; steps: its timesteps |
-| at | frames finished, frames written, length (-1: none), number of recent blocks, whether passes are joined, whether the text is folded |
+| spec, steps | block, cache and kernel as numbers, and the timesteps; compared when the stream is loaded |
+| at | frames finished, frames written, length (-1: none), recent blocks, joined passes (0, 1), folded text (0, 1) |
 | seeds | one per sample |
 | recent.i | the newest finished blocks, oldest first |
 | text.l.i | text states of layer l; text.source: the encoder's states they were made of |
@@ -95,11 +97,14 @@ def _facts(spec: StreamSpec) -> dict[str, float]:
 
 
 def _check_spec(held: Mapping[str, torch.Tensor], spec: StreamSpec) -> None:
-    expected = _facts(spec)
-    for (key, value), found in zip(expected.items(), _get(held, "spec").tolist(), strict=True):
+    expected, saved = _facts(spec), _get(held, "spec").tolist()
+    if len(saved) != len(expected):
+        what = f"found {len(saved)} values in the saved stream, expected {len(expected)}"
+        raise StreamError("stream", "spec", what, hint=HINT)
+    for (key, value), found in zip(expected.items(), saved, strict=True):
         if found != value:
             raise StreamError("stream", key, f"found {found:g} in the saved stream, expected {value:g}", hint=HINT)
-    if not torch.equal(_get(held, "steps"), spec.steps.cpu()):
+    if not torch.equal(_get(held, "steps").double(), spec.steps.cpu().double()):
         found, wanted = _get(held, "steps").tolist(), spec.steps.tolist()
         raise StreamError("stream", "sampler.steps", f"found {found} in the saved stream, expected {wanted}", hint=HINT)
 

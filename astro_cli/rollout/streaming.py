@@ -21,7 +21,8 @@ __all__ = ["StreamSpec", "frame_noise", "generate", "new_cache", "sample", "stre
 def stream(
     network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, frames: int, *,
     exit_step: int | None = None, gradient: bool = False, cache: KVCache | None = None, join: bool = True,
-    schedule: SwitchSchedule[TextStates] | None = None, rule: SwitchRule | None = None, recorder: Recorder | None = None,
+    schedule: SwitchSchedule[TextStates] | None = None, rule: SwitchRule | None = None,
+    recorder: Recorder | None = None,
 ) -> Iterator[torch.Tensor]:  # fmt: skip
     """Generate block after block.
 
@@ -56,7 +57,7 @@ def generate(network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec:
 
 @torch.no_grad()
 def sample(network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec: StreamSpec, frames: int) -> Trajectory:
-    """The trajectory of a whole batch of videos, given frames excepted; its latents are those of `generate`, bit for bit."""
+    """The trajectory of a whole batch of videos, without given frames; its latents are those of `generate`."""
     text, recorder = network.encode_text(text_BMD.to(network.device)), Recorder()
     for _ in stream(network, text, seeds, spec, frames, recorder=recorder):
         pass

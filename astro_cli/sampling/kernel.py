@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["renoise", "cps", "dance", "flow", "ode"]
-LEVELS = {"cps": (0.0, 1.0), "dance": (0.0, float("inf")), "flow": (0.0, float("inf"))}  # kinds with a level, and its range
+LEVELS = {"cps": (0.0, 1.0), "dance": (0.0, float("inf")), "flow": (0.0, float("inf"))}  # kinds with a level, its range
 
 
 @dataclass(frozen=True)

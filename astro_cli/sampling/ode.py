@@ -1,4 +1,4 @@
-"""Multi-step sampling of a bidirectional network: Euler on the probability-flow ODE or an SDE kernel, with classifier-free guidance.
+"""Multi-step sampling of a bidirectional network by Euler or an SDE kernel, with classifier-free guidance.
 
     x_{s'} = x_s + (sigma' - sigma) v(x_s, s)
 
@@ -25,7 +25,9 @@ def sigma_grid(steps: int, shift: float) -> torch.Tensor:
     return shift_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
 
 
-def euler(velocity: Velocity, x: torch.Tensor, sigmas: torch.Tensor, keep: tuple[int, ...] = ()) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def euler(
+    velocity: Velocity, x: torch.Tensor, sigmas: torch.Tensor, keep: tuple[int, ...] = ()
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Integrate from sigmas[0] to sigmas[-1] = 0.
 
     Args:

@@ -1,8 +1,10 @@
 """The sampling loop, one for all kernels: predict a velocity, take a step, until the sample is clean.
 
 The steps come out one by one: `final` wants only where they lead, a `trajectory.Recorder` keeps them.
-Source: Self-Forcing (arXiv 2506.08009), Algorithm 1, for few-step students; the kernels: `transition`. **Deviations**: none.
+Source: Self-Forcing (arXiv 2506.08009), Algorithm 1, for few-step students; the kernels' are in `transition`.
 Dimensions: B sample, F frame of the block, S step.
+
+**Deviations**: none.
 """
 
 from __future__ import annotations

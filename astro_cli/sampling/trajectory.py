@@ -1,8 +1,8 @@
-"""What a sampler went through, kept for training: states, timesteps, means, standard deviations and log-probs of its steps.
+"""What a sampler went through, kept for training: states, timesteps, means, deviations and log-probs of its steps.
 
-`Recorder` listens to samplers while they run; `Trajectory.pick` gives back single steps, to be replayed under another policy.
-Dimensions: S step, K = S + 1 state, R random step (all but the last; none of an ODE), B sample, F latent frame, C channel, H, W latent rows
-and columns.
+`Recorder` listens to samplers while they run; `Trajectory.pick` gives back steps to replay under another policy.
+Dimensions: S step, K = S + 1 state, R random step (all but the last; none of an ODE), B sample, F latent frame,
+C channel, H, W latent rows and columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Trajectory:
         timesteps_K: (K,), falling to 0, on the CPU.
         states_KBFCHW: from Gaussian noise to clean latents.
         means_SBFCHW, std_S: of each step's Gaussian; std on the CPU, the last one 0.
-        log_prob_RBF: under the policy that sampled, averaged over a frame's entries; a sample's is its mean over frames.
+        log_prob_RBF: under the policy that sampled, a mean over a frame's entries; over frames, a sample's.
     """
 
     kernel: Kernel
@@ -117,7 +117,10 @@ def _recorded(steps: list[Transition]) -> Trajectory:
     times = [step.timestep_BF[0, 0] for step in steps]
     log_probs = [step.log_prob() for step in random]
     return Trajectory(
-        first.kernel, torch.stack([*times, steps[-1].next_BF[0, 0]]).cpu(), torch.stack([first.x, *(step.x_next for step in steps)]),
-        torch.stack([step.mean for step in steps]), torch.stack([step.std_BF[0, 0] for step in steps]).cpu(),
+        first.kernel,
+        torch.stack([*times, steps[-1].next_BF[0, 0]]).cpu(),
+        torch.stack([first.x, *(step.x_next for step in steps)]),
+        torch.stack([step.mean for step in steps]),
+        torch.stack([step.std_BF[0, 0] for step in steps]).cpu(),
         torch.stack(log_probs) if log_probs else first.x.new_empty(0, *first.x.shape[:2]),
-    )  # fmt: skip
+    )

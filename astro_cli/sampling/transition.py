@@ -1,18 +1,18 @@
-"""One step of a sampler, drawn or replayed: the Gaussian N(mean, std^2) that leads from x at sigma to x' at sigma', and its log-density.
+"""One step of a sampler, drawn or replayed: the Gaussian that leads from x at sigma to x' at sigma', and its density.
 
     e = x + (1 - s) v,   x0 = x - s v,   ds = s' - s < 0
-    dance, flow     mean = x + ds v + g^2 ds / (2 s) e,   std = g sqrt|ds|          g = eta,  or  g = a sqrt(s / (1 - s))
-    cps, renoise    mean = (1 - s') x0 + sqrt(s'^2 - std^2) e,   std = s' sin(nu pi / 2)         renoise: nu = 1, std = s'
+    dance, flow     mean = x + ds v + g^2 ds / (2 s) e,   std = g sqrt|ds|;   g = eta, or g = a sqrt(s / (1 - s))
+    cps, renoise    mean = (1 - s') x0 + sqrt(s'^2 - std^2) e,   std = s' sin(nu pi / 2);   renoise: nu = 1, std = s'
     ode             mean = x + ds v,   std = 0
 
 A step to s' = 0 is always the ODE's, whose mean is x0: it draws no noise and has no density.
-Source: DanceGRPO (arXiv 2505.07818) Eq. 8 for `dance`; Flow-GRPO (arXiv 2505.05470) Eq. 9 for `flow`, whose published form is the same expanded;
-Flow-CPS (arXiv 2509.05952) for `cps`; Self-Forcing (arXiv 2506.08009), Algorithm 1, for `renoise`.
-Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
+Source: DanceGRPO (arXiv 2505.07818) for `dance`; Flow-GRPO (arXiv 2505.05470) for `flow`, whose published form is the
+same expanded in x and v; Flow-CPS (arXiv 2509.05952) for `cps`; Self-Forcing (arXiv 2506.08009), Algorithm 1, for
+`renoise`. Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 
-**Deviations**: the last step of `dance` and `flow` is deterministic (DanceGRPO draws it, then takes x0 as its sample; Flow-GRPO keeps what it drew);
-`flow` at s = 1, its pole, divides by 1 - s' (the released code: by 1 - the first level below 1, the same on its grids). The log-density of `cps` is
-the Gaussian's, where Flow-CPS drops its constants and 1 / (2 std^2).
+**Deviations**: the last step of `dance` and `flow` is deterministic. `flow` at s = 1, its pole, divides by 1 - s' (the
+released code: by 1 - the first level below 1, the same on its grids). The log-density of `cps` is the Gaussian's, where
+its released code drops the constants and the factor 1 / (2 std^2).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Transition:
         return gaussian_log_density(self.x_next, self.mean, per_frame(self.std_BF).to(self.x.dtype))
 
     def log_prob(self) -> torch.Tensor:
-        """(B, F) log-density, averaged over the entries of a frame as DanceGRPO and Flow-GRPO average it over a sample's."""
+        """(B, F) log-density, averaged over a frame's entries; its mean over frames is a sample's log-prob in GRPO."""
         return self.log_density().mean((2, 3, 4))
 
     def replay(self, v: torch.Tensor) -> Transition:

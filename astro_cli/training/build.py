@@ -93,7 +93,8 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
     spec = stream_spec(recipe)
     setting = Setting(
         roles=roles, steps=spec.steps, shift=recipe.sampler.shift, frames=recipe.video.frames, block=spec.block,
-        latent_shape=spec.latent_shape, cache=spec.cache, kernel=spec.kernel, teacher_steps=recipe.teacher.steps, guidance=recipe.teacher.guidance,
+        latent_shape=spec.latent_shape, cache=spec.cache, kernel=spec.kernel,
+        teacher_steps=recipe.teacher.steps, guidance=recipe.teacher.guidance,
         encode_text=backbone.encode_text, device=device,
     )  # fmt: skip
     return setting, backbone

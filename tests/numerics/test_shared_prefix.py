@@ -65,7 +65,8 @@ def separately(model: CausalWan, row: int, history_seed: int, seed: int, how: St
             return frame_noise(how, [seed], range(first, first + BLOCK), use, model.device)
 
         steps = few_step_grid(how.steps)
-        made.append(final(transitions(predict, noise("x_T"), steps, lambda index, noise=noise: noise(f"renoise-{index}"))))
+        sampled = transitions(predict, noise("x_T"), steps, lambda index, noise=noise: noise(f"renoise-{index}"))
+        made.append(final(sampled))
         if first + BLOCK < start + frames:
             write_context(model, states, made[-1], cache, first)
     return torch.cat(made, 1)
