@@ -17,6 +17,7 @@ from astro_cli.cache.spec import cache_problem
 from astro_cli.config.base import Config
 from astro_cli.config.errors import did_you_mean
 from astro_cli.models.wan.config import WanConfig
+from astro_cli.sampling.kernel import Kernel, Kind, level_problem
 
 Command = Literal["pretrain", "distill", "rl", "long-tune"]
 TIMESTEPS = 1000  # a timestep is 1000 sigma
@@ -36,10 +37,21 @@ class VideoSpec(Config):
 
 
 class SamplerSpec(Config):
-    """The distilled student's schedule: steps in (0, 1000], falling, before warping by the flow shift."""
+    """The distilled student's steps and kernel: steps in (0, 1000], falling, before warping by the flow shift."""
 
     steps: tuple[float, ...] = Field(default=(1000, 750, 500, 250), min_length=1)
     shift: float = Field(gt=0)
+    kind: Kind = "renoise"
+    noise: float | None = None  # the kernel's level: nu of cps, eta of dance, a of flow
+
+    @model_validator(mode="after")
+    def _check(self) -> SamplerSpec:
+        if problem := level_problem(self.kind, self.noise):
+            raise ValueError(f"noise: {problem}")
+        return self
+
+    def kernel(self) -> Kernel:
+        return Kernel(self.kind, self.noise or 0.0)
 
 
 class TeacherSampler(Config):

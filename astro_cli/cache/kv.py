@@ -12,6 +12,8 @@ every layer and pass; contents, order, counts and attention are the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from astro_cli.cache.passes import Pass, runs
@@ -19,6 +21,7 @@ from astro_cli.cache.sinks.base import SinkPolicy
 from astro_cli.cache.sinks.ema import EmaSink
 from astro_cli.cache.sinks.fixed import FixedSink
 from astro_cli.cache.spec import CacheSpec
+from astro_cli.config.errors import StreamError
 from astro_cli.models.wan.rope import RopeTable, rope_table, rotate
 
 __all__ = ["CacheSpec", "KVCache", "make_policy"]
@@ -87,6 +90,37 @@ class KVCache:
     def sink_bytes(self) -> int:
         """Of the sink's own copy: un-rotated keys with relative positions; keys and values in float32 where the policy blends."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.sink_k, *self.sink_v))
+
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        kinds = {"k": self.k, "v": self.v, "sink_k": self.sink_k, "sink_v": self.sink_v}
+        return {f"{kind}.{layer}": tensor for kind, tensors in kinds.items() for layer, tensor in enumerate(tensors)}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything it holds, by name: its own buffers and where it stands. To be copied before the next pass."""
+        places = [-1 if place is None else place for place in self._sink_at]
+        standing = {"at": [self.end, self.first, self.rewrites], "settled": self._settled, "sink_at": places}
+        return self._buffers() | {name: torch.tensor(values) for name, values in standing.items()}
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Hold what `state` holds.
+
+        Raises:
+            StreamError: a tensor is missing, or of another shape or number type.
+        """
+        buffers = self._buffers()
+        shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in buffers.items()}
+        layers = (len(self.k),), torch.int64
+        for name, expected in (shapes | {"at": ((3,), torch.int64), "settled": layers, "sink_at": layers}).items():
+            found = (tuple(state[name].shape), state[name].dtype) if name in state else "nothing"
+            if found != expected:
+                what = f"found {found} in the saved stream, expected {expected}"
+                raise StreamError("cache", name, what, hint="is the network the same?")
+        for name, tensor in buffers.items():
+            tensor.copy_(state[name])
+        self.end, self.first, self.rewrites = state["at"].tolist()
+        self._settled = state["settled"].tolist()
+        self._sink_at = [None if place < 0 else place for place in state["sink_at"].tolist()]
+        self._moves, self._placed = {}, None
 
     @property
     def ring(self) -> int:

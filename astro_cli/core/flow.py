@@ -64,6 +64,12 @@ def x0_from_velocity(x_t: torch.Tensor, v: torch.Tensor, sigma_BF: torch.Tensor)
     return (x_t.double() - sigma * v.double()).to(x_t.dtype)
 
 
+def noise_from_velocity(x_t: torch.Tensor, v: torch.Tensor, sigma_BF: torch.Tensor) -> torch.Tensor:
+    """eps = x_t + (1 - sigma) v, computed in float64 like x0, returned in x_t's dtype."""
+    sigma = per_frame(sigma_BF).double()
+    return (x_t.double() + (1.0 - sigma) * v.double()).to(x_t.dtype)
+
+
 def velocity_from_x0(x_t: torch.Tensor, x0: torch.Tensor, sigma_BF: torch.Tensor) -> torch.Tensor:
     """v = (x_t - x0) / sigma; sigma must be positive."""
     sigma = per_frame(sigma_BF).double()

@@ -17,15 +17,16 @@ from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import CheckpointError
 from astro_cli.core import threads
 from astro_cli.core.flow import warp_timesteps
-from astro_cli.core.rng import sample_noise
 from astro_cli.generate import card as cards
 from astro_cli.models import hashes, lora_files, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
+from astro_cli.recipe import SamplerSpec
+from astro_cli.rollout.bidirectional import sample_clips
 from astro_cli.rollout.engine import Streamer, StreamSpec
-from astro_cli.sampling.ode import euler, guided, sigma_grid
+from astro_cli.sampling.ode import guided, sigma_grid
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ class Arm:
 
     def stream_spec(self, frames: int | None) -> StreamSpec:
         """As trained up to the trained length; beyond it (None: no end) a window of that length with cache-relative positions (Infinity-RoPE)."""
-        video, sampler = self.card["video"], self.card["sampler"]
+        video, sampler = self.card["video"], SamplerSpec(**self.card["sampler"])
         spec = CacheSpec(**self.card["cache"])
         if frames is None or frames > video["frames"]:
             window = spec.window or video["frames"]
             spec = replace(spec, window=window, sink=max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink, relative=True)
-        steps = warp_timesteps(tuple(sampler["steps"]), sampler["shift"])
-        return StreamSpec(steps, video["block"], self.latent_shape, replace(spec, **self.cache))
+        steps = warp_timesteps(sampler.steps, sampler.shift)
+        cache = replace(spec, **self.cache)
+        return StreamSpec(steps, video["block"], self.latent_shape, cache, kernel=sampler.kernel())
 
     def weights_hash(self) -> str:
         """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""
@@ -98,10 +100,9 @@ class Arm:
         if self.streams:
             return torch.cat(list(self.stream(prompts, seeds, frames)), 1)
         teacher, shift, device = self.card["teacher"], self.card["sampler"]["shift"], self.network.device
-        noise = sample_noise((frames, *self.latent_shape), seeds, "x_T", device=device)
         empty = self.backbone.encode_text([""] * len(prompts)).to(device)
         velocity = guided(self.network, self.backbone.encode_text(prompts).to(device), teacher["guidance"], empty)
-        return euler(velocity, noise, sigma_grid(teacher["steps"], shift))[0]
+        return sample_clips(velocity, seeds, (frames, *self.latent_shape), sigma_grid(teacher["steps"], shift), device)
 
 
 def load_arm(

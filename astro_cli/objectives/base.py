@@ -19,6 +19,8 @@ from astro_cli.config.base import Config
 from astro_cli.core.rng import sample_noise, stream
 from astro_cli.models.roles import Roles
 from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.rollout.spec import StreamSpec
+from astro_cli.sampling.kernel import RENOISE, Kernel
 from astro_cli.spec import Recipe, StageSpec
 
 TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B", "risk_B", "group_B")  # a row per sample
@@ -88,10 +90,15 @@ class Setting:
     latent_shape: tuple[int, int, int]  # C, H, W
     cache: CacheSpec
     encode_text: Callable[[list[str]], torch.Tensor]
+    kernel: Kernel = RENOISE  # the student's, between its steps
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
     mean: Callable[[float], float] = _alone  # over processes
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # the run's precision, for passes outside a loss
+
+    def stream_spec(self) -> StreamSpec:
+        """How the student streams."""
+        return StreamSpec(self.steps, self.block, self.latent_shape, self.cache, kernel=self.kernel)
 
     def empty_text(self, text_BMD: torch.Tensor) -> torch.Tensor:
         """States (B, M, D) of the empty prompt, one row for each of `text_BMD`: guidance's unconditional branch. Zeros on `shapes`, not on Wan."""

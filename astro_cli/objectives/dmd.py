@@ -23,7 +23,7 @@ from astro_cli.core.flow import add_noise, guide, shift_sigma, timestep_of, velo
 from astro_cli.core.rng import stream as rng_stream
 from astro_cli.objectives.base import Batch, LossOutput
 from astro_cli.objectives.base import Objective as BaseObjective
-from astro_cli.rollout.streaming import StreamSpec, stream
+from astro_cli.rollout.streaming import stream
 
 NORMALIZER_FLOOR = 1e-6  # a student equal to the teacher would divide by zero
 
@@ -60,7 +60,7 @@ class Objective(BaseObjective):
     def rollout(self, batch: Batch, *, gradient: bool) -> torch.Tensor:
         """Videos (B, F, C, H, W) on the student's own history, every block stopped at one random exit step."""
         setting = self.setting
-        spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
+        spec = setting.stream_spec()
         exit_step = int(torch.randint(len(setting.steps), (), generator=rng_stream(batch.shared, "exit")))
         assert batch.text_BMD is not None
         with setting.section("rollout"), setting.roles.use("student") as student, torch.set_grad_enabled(gradient):

@@ -37,7 +37,6 @@ from astro_cli.objectives.base import Batch, LossOutput, Setting
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.rollout.branches import check_sink
 from astro_cli.rollout.grouped import ClipContext, HistoryMemory
-from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.spec import Recipe, StageSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
@@ -128,7 +127,7 @@ class Objective(BaseObjective):
 
     def __init__(self, config: Config, setting: Setting) -> None:
         super().__init__(config, setting)
-        self.spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
+        self.spec = setting.stream_spec()
         plain = timestep_of(unshift_sigma(sigma_of(setting.steps), setting.shift))
         self.steps = setting.steps if config.warped else plain
         self.reset = ResetRule(config.kl_threshold, config.kl_patience, released=config.reference == "released")

@@ -15,69 +15,23 @@ or a switch needs it, so the last block has none. The released recache pass with
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
-from astro_cli.cache.kv import CacheSpec, KVCache
+from astro_cli.cache.kv import KVCache
 from astro_cli.cache.sinks.base import SinkPolicy
 from astro_cli.config.errors import StreamError
 from astro_cli.core.rng import sample_noise
 from astro_cli.models.wan.transformer import CausalWan, Context, TextStates
+from astro_cli.rollout.spec import StreamSpec
+from astro_cli.rollout.stream_state import StreamState
 from astro_cli.rollout.switching import SwitchRule, block_starts
-from astro_cli.sampling.few_step import few_step
+from astro_cli.sampling.sampler import few_step_grid, final, transitions
+from astro_cli.sampling.trajectory import Recorder
 
-
-@dataclass(frozen=True)
-class StreamSpec:
-    """How a student streams.
-
-    Args:
-        steps: (S,) warped timesteps, descending.
-        block: latent frames per block, 1 or more.
-        latent_shape: (C, H, W).
-        cache: window, sink, positions, sink policy.
-        first_frame_alone: block 0 is one frame (image to video).
-        given: (B, F, C, H, W) clean latents of the first frames, whole blocks: an image, or a video to continue.
-    """
-
-    steps: torch.Tensor
-    block: int
-    latent_shape: tuple[int, int, int]
-    cache: CacheSpec
-    first_frame_alone: bool = False
-    given: torch.Tensor | None = None
-
-    def block_at(self, start: int) -> int:
-        """Frames of the block that starts at frame `start`."""
-        return 1 if self.first_frame_alone and start == 0 else self.block
-
-    def check(self, batch: int, max_frames: int | None) -> None:
-        """Refuse what cannot stream.
-
-        Raises:
-            RecipeError: the cache's window or sink.
-            StreamError: a length or given latents that are no whole blocks, an endless stream without a window.
-        """
-        self.cache.check(self.block, first_frame_alone=self.first_frame_alone)
-        if max_frames is None and self.cache.window is None:
-            raise StreamError("stream", "max_frames", "missing: without a window the cache holds the whole video", hint="give a window or a length")
-        if max_frames is not None:
-            self._check_whole("frames", max_frames)
-        if self.given is None:
-            return
-        expected = (batch, self.given.shape[1], *self.latent_shape)
-        if self.given.shape != expected:
-            raise StreamError("stream", "given", f"found latents of shape {tuple(self.given.shape)}, expected {expected}")
-        self._check_whole("given", self.given.shape[1])
-        if max_frames is not None and self.given.shape[1] >= max_frames:
-            raise StreamError("stream", "given", f"found {self.given.shape[1]} frames, expected fewer than the video's {max_frames}")
-
-    def _check_whole(self, key: str, frames: int) -> None:
-        starts = block_starts(frames, self.block, first_frame_alone=self.first_frame_alone)
-        if not starts or starts[-1] + self.block_at(starts[-1]) != frames:
-            blocks = f"1 + a multiple of the block ({self.block})" if self.first_frame_alone else f"a multiple of the block ({self.block})"
-            raise StreamError("stream", key, f"found {frames} latent frames, expected {blocks}")
+__all__ = ["StreamSpec", "Streamer", "frame_noise", "new_cache", "write_context"]
 
 
 def new_cache(network: CausalWan, batch: int, spec: StreamSpec, max_frames: int | None, policy: SinkPolicy | None = None) -> KVCache:
@@ -111,11 +65,10 @@ class Streamer:
         seeds: one per sample.
         max_frames: length of the videos; None with a window streams without end.
         policy: sink policy, instead of the spec's.
-        exit_step: stop every block after this step (Self-Forcing's random exit); default the last.
-        gradient: let gradients through the exit step of every block; earlier steps and the cache carry none.
         cache: an empty cache to use, instead of a new one.
         join: let a block's context pass and the next block's first step share their matrix products; else they are two passes, whose keys and values
             are bit for bit those of `write_context` alone.
+        recorder: keeps the trajectory of every block made.
 
     Attributes:
         frame: latent frames finished, given ones included.
@@ -126,12 +79,12 @@ class Streamer:
 
     def __init__(
         self, network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, max_frames: int | None = None,
-        policy: SinkPolicy | None = None, *, exit_step: int | None = None, gradient: bool = False, cache: KVCache | None = None,
-        join: bool = True,
+        policy: SinkPolicy | None = None, *, cache: KVCache | None = None, join: bool = True,
+        recorder: Recorder | None = None,
     ) -> None:  # fmt: skip
         spec.check(len(seeds), max_frames)
         self.network, self.seeds, self.spec, self.max_frames = network, seeds, spec, max_frames
-        self.exit_step, self.gradient, self.join = exit_step, gradient, join
+        self.join, self.recorder = join, recorder
         self.cache = cache if cache is not None else new_cache(network, len(seeds), spec, max_frames, policy)
         self.frame = 0
         self._written = 0  # frames whose cache entries are those of their finished latents
@@ -141,28 +94,88 @@ class Streamer:
             self.write_finished()
             self._finish(spec.given[:, self.frame : self.frame + spec.block_at(self.frame)].to(network.device))
 
-    def next_block(self) -> torch.Tensor:
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the next blocks depend on but network and spec, as tensors by name; copies on the CPU."""
+        recent, cache = list(self._recent), self.cache.state()
+        held = StreamState(self.frame, self._written, self.max_frames, self.join, self.seeds, recent, self.text, cache)
+        return held.tensors(self.spec)
+
+    @classmethod
+    def load(
+        cls, network: CausalWan, spec: StreamSpec, state: Mapping[str, torch.Tensor], policy: SinkPolicy | None = None
+    ) -> Streamer:  # fmt: skip
+        """The stream that `state` was taken from: its next blocks have the same bits, given the same weights.
+
+        Its text states are those it had; `renew_text` remakes them where the weights have changed since.
+
+        Raises:
+            StreamError: a tensor is missing or of another network's shape, or the stream had another spec.
+        """
+        held = StreamState.read(state, spec, network.device)
+        fresh = replace(spec, given=None)  # given frames are in the past
+        streamer = cls(network, held.text, held.seeds, fresh, held.max_frames, policy, join=held.join)
+        streamer.spec, streamer.frame, streamer._written = spec, held.frame, held.written
+        streamer._recent.extend(held.recent)
+        streamer.cache.load(held.cache)
+        return streamer
+
+    def next_block(self, exit_step: int | None = None, *, gradient: bool = False) -> torch.Tensor:
         """Make the next block.
+
+        Args:
+            exit_step: stop after this step (Self-Forcing's random exit); default the last.
+            gradient: let gradients through the exit step; earlier steps and the cache carry none.
 
         Returns:
             x0 (B, f, C, H, W) of its f frames: `spec.block`, or 1 for a first frame alone.
 
         Raises:
-            StreamError: the video is complete.
+            StreamError: the video is complete, or there is no such step.
         """
         if self.max_frames is not None and self.frame >= self.max_frames:
             raise StreamError("stream", str(self.frame), f"the video is complete: {self.max_frames} latent frames")
+        if exit_step is not None and not 0 <= exit_step < len(self.spec.steps):
+            raise StreamError("stream", "exit_step", f"found {exit_step}, expected 0 to {len(self.spec.steps) - 1}")
         start, frames = self.frame, range(self.frame, self.frame + self.spec.block_at(self.frame))
-        x0 = few_step(
-            lambda x, timestep, last: self.predict(x, timestep, start, last),
-            self.noise(frames, "x_T"), self.spec.steps, lambda step: self.noise(frames, f"renoise-{step}"), self.exit_step,
+        steps = transitions(
+            lambda x, timestep, last: self.predict(x, timestep, start, gradient=gradient and last),
+            self.noise(frames, "x_T"), few_step_grid(self.spec.steps, exit_step),
+            lambda step: self.noise(frames, f"renoise-{step}"), self.spec.kernel,
         )  # fmt: skip
+        x0 = final(steps if self.recorder is None else self.recorder.listen(steps))
         self._finish(x0.detach())
         return x0
 
-    def predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, start: int, last: bool) -> torch.Tensor:
-        """Velocity of the block at `start`; `last` marks the exit step."""
-        gradient = self.gradient and last
+    def next_chunk(
+        self, frames: int, exit_step: int | Sequence[int] | None = None, *, gradient: bool = False
+    ) -> torch.Tensor:  # fmt: skip
+        """Make the next `frames` frames, whole blocks: what one training step takes from a stream that goes on.
+
+        Args:
+            exit_step: of all blocks, or one per block.
+
+        Returns:
+            x0 (B, frames, C, H, W).
+
+        Raises:
+            StreamError: a length that is no whole blocks or goes past the video's end, or exit steps for another number
+                of blocks.
+        """
+        ends, first = [self.frame], self.frame
+        while ends[-1] < first + frames:
+            ends.append(ends[-1] + self.spec.block_at(ends[-1]))
+        count = len(ends) - 1
+        if count == 0 or ends[-1] != first + frames:
+            what = f"found {frames} latent frames at frame {first}, expected whole blocks of {self.spec.block}"
+            raise StreamError("stream", "frames", what)
+        exits = list(exit_step) if isinstance(exit_step, Sequence) else [exit_step] * count
+        if len(exits) != count:
+            what = f"found {len(exits)} exit steps, expected one, or one for each of {count} blocks"
+            raise StreamError("stream", "exit_step", what)
+        return torch.cat([self.next_block(each, gradient=gradient) for each in exits], 1)
+
+    def predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, start: int, *, gradient: bool) -> torch.Tensor:
+        """Velocity of the block at `start`, with gradients or without."""
         if gradient or not self.join:
             self.write_finished()
         with torch.set_grad_enabled(gradient):
@@ -175,6 +188,17 @@ class Streamer:
     def noise(self, frames: range, use: str) -> torch.Tensor:
         """(B, F, C, H, W) standard normal noise of frames, for "x_T" or "renoise-<step>"."""
         return frame_noise(self.spec, self.seeds, frames, use, self.network.device)
+
+    def recent(self) -> torch.Tensor:
+        """The newest finished latents (B, F, C, H, W): all frames the window holds, or more."""
+        return torch.cat(list(self._recent), 1)
+
+    def renew_text(self) -> None:
+        """Remake the text states after an optimiser step: their keys and values are made by the weights.
+
+        The cached past stays as it is. Gradients reach the text layers where they are enabled at this call.
+        """
+        self.text = self.network.encode_text(self.text.source_BMD, fold_padding=self.text.folded)
 
     def switch(self, text: TextStates, rule: SwitchRule | None = None) -> None:
         """Change the prompt before the next block.
@@ -217,7 +241,7 @@ class Streamer:
 
     def _latents(self, begin: int, end: int) -> torch.Tensor:
         """Finished latents (B, F, C, H, W) of recent frames."""
-        recent = torch.cat(list(self._recent), 1)
+        recent = self.recent()
         first = self.frame - recent.shape[1]
         return recent[:, begin - first : end - first]
 

@@ -19,7 +19,8 @@ import torch
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.branches import Branches, Segment, snapshot
 from astro_cli.rollout.streaming import StreamSpec, frame_noise, new_cache, stream, write_context
-from astro_cli.sampling.few_step import few_step
+from astro_cli.sampling.sampler import few_step_grid, final, transitions
+from astro_cli.sampling.trajectory import Recorder
 
 
 @torch.no_grad()
@@ -51,13 +52,15 @@ def record_history(network: CausalWan, text: TextStates, history_PFCHW: torch.Te
 
 @torch.no_grad()
 def decode_candidates(
-    network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, shared: list[Segment], rows: torch.Tensor, start: int, frames: int
-) -> torch.Tensor:
+    network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, shared: list[Segment], rows: torch.Tensor,
+    start: int, frames: int, recorder: Recorder | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Candidate clips (B, frames, C, H, W) that continue histories at frame `start`.
 
     Args:
         text, seeds: of the B clips.
         shared, rows: the histories' context, and which of them each clip continues.
+        recorder: keeps the clips' trajectory.
     """
     branches = Branches(network, spec.latent_shape, spec.cache, shared, rows)
     blocks: list[torch.Tensor] = []
@@ -71,7 +74,9 @@ def decode_candidates(
         def renoise(index: int, block: range = block) -> torch.Tensor:
             return frame_noise(spec, seeds, block, f"renoise-{index}", network.device)
 
-        blocks.append(few_step(predict, frame_noise(spec, seeds, block, "x_T", network.device), spec.steps, renoise))
+        x_T = frame_noise(spec, seeds, block, "x_T", network.device)
+        steps = transitions(predict, x_T, few_step_grid(spec.steps), renoise, spec.kernel)
+        blocks.append(final(steps if recorder is None else recorder.listen(steps)))
         if first + spec.block < start + frames:
             record_block(network, text, blocks[-1], branches, first)
     return torch.cat(blocks, 1)

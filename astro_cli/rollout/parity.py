@@ -216,9 +216,9 @@ class Replay(Streamer):
             return recording.tensor("in.warped")
         return torch.tensor(recording.info.warped_steps)
 
-    def next_block(self) -> torch.Tensor:
+    def next_block(self, exit_step: int | None = None, *, gradient: bool = False) -> torch.Tensor:
         self.block_index, self.step = self.block_index + 1, 0
-        return super().next_block()
+        return super().next_block(exit_step, gradient=gradient)
 
     def noise(self, frames: range, use: str) -> torch.Tensor:
         if use == "x_T":
@@ -235,14 +235,14 @@ class Replay(Streamer):
         what = f"found shape {tuple(stored.shape)}, expected {wanted} at block {self.block_index}, step {step}"
         raise recording_error(self.run.recording, "in.renoise", what)
 
-    def predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, start: int, last: bool) -> torch.Tensor:
+    def predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, start: int, *, gradient: bool) -> torch.Tensor:
         name = f"{self.run.name}.b{self.block_index}.s{self.step}"
         self.step += 1
         if f"{name}.x_t" in self.run.recording.tensors:
             x_BFCHW = self.run.tensor(f"{name}.x_t", tuple(x_BFCHW.shape))
         else:
             self.forced = False
-        v = super().predict(x_BFCHW, timestep_BF, start, last)
+        v = super().predict(x_BFCHW, timestep_BF, start, gradient=gradient)
         if f"{name}.flow" in self.run.recording.tensors:
             error = self.run.compare("flow", f"{name}.flow", v).error
             self.worst = error if self.worst is None else max(self.worst, error)

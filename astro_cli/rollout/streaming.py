@@ -13,19 +13,22 @@ from astro_cli.cache.kv import KVCache
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.engine import Streamer, StreamSpec, frame_noise, new_cache, write_context
 from astro_cli.rollout.switching import SwitchRule, SwitchSchedule
+from astro_cli.sampling.trajectory import Recorder, Trajectory
 
-__all__ = ["StreamSpec", "frame_noise", "generate", "new_cache", "stream", "write_context"]
+__all__ = ["StreamSpec", "frame_noise", "generate", "new_cache", "sample", "stream", "write_context"]
 
 
 def stream(
     network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, frames: int, *,
     exit_step: int | None = None, gradient: bool = False, cache: KVCache | None = None, join: bool = True,
     schedule: SwitchSchedule[TextStates] | None = None, rule: SwitchRule | None = None,
+    recorder: Recorder | None = None,
 ) -> Iterator[torch.Tensor]:  # fmt: skip
     """Generate block after block.
 
     Args:
         frames: latent frames of the video, whole blocks; given ones included.
+        exit_step, gradient: of every block, as `Streamer.next_block`.
         schedule, rule: prompt switches, and what they do to the cached past.
         others: as `Streamer`.
 
@@ -35,14 +38,14 @@ def stream(
     Raises:
         RecipeError, StreamError: a spec, length or switch that cannot stream.
     """
-    streamer = Streamer(network, text, seeds, spec, frames, exit_step=exit_step, gradient=gradient, cache=cache, join=join)
+    streamer = Streamer(network, text, seeds, spec, frames, cache=cache, join=join, recorder=recorder)
     if spec.given is not None:
         yield spec.given
     while streamer.frame < frames:
         new_text = schedule.due(streamer.frame) if schedule is not None else None
         if new_text is not None:
             streamer.switch(new_text, rule)
-        yield streamer.next_block()
+        yield streamer.next_block(exit_step, gradient=gradient)
 
 
 @torch.no_grad()
@@ -50,3 +53,12 @@ def generate(network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec:
     """A whole batch of videos at once, (B, F, C, H, W), without gradients."""
     text = network.encode_text(text_BMD.to(network.device))
     return torch.cat(list(stream(network, text, seeds, spec, frames)), dim=1)
+
+
+@torch.no_grad()
+def sample(network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec: StreamSpec, frames: int) -> Trajectory:
+    """The trajectory of a whole batch of videos, without given frames; its latents are those of `generate`."""
+    text, recorder = network.encode_text(text_BMD.to(network.device)), Recorder()
+    for _ in stream(network, text, seeds, spec, frames, recorder=recorder):
+        pass
+    return recorder.take()

@@ -1,18 +1,21 @@
-"""Multi-step Euler sampling of the probability-flow ODE, with classifier-free guidance. Knows no cache and no text.
+"""Multi-step sampling of a bidirectional network by Euler or an SDE kernel, with classifier-free guidance.
 
     x_{s'} = x_s + (sigma' - sigma) v(x_s, s)
 
-Source: Wan 2.1; reference, section 2. **Deviations**: Euler instead of UniPC.
+Source: Wan 2.1 (arXiv 2503.20314). **Deviations**: Euler instead of UniPC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
 from astro_cli.core.flow import guide, shift_sigma, timestep_of
 from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.sampling.kernel import ODE, Kernel
+from astro_cli.sampling.sampler import transitions
+from astro_cli.sampling.transition import Transition
 
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -23,7 +26,7 @@ def sigma_grid(steps: int, shift: float) -> torch.Tensor:
 
 
 def euler(velocity: Velocity, x: torch.Tensor, sigmas: torch.Tensor, keep: tuple[int, ...] = ()) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Integrate from sigmas[0] to sigmas[-1].
+    """Integrate from sigmas[0] to sigmas[-1] = 0.
 
     Args:
         velocity: (x, timestep (B, F)) -> v.
@@ -33,12 +36,22 @@ def euler(velocity: Velocity, x: torch.Tensor, sigmas: torch.Tensor, keep: tuple
         (final state, kept states).
     """
     kept = []
-    for index in range(len(sigmas) - 1):
+    for index, step in enumerate(multi_step(velocity, x, sigmas)):
         if index in keep:
-            kept.append(x)
-        timestep = timestep_of(sigmas[index]).to(x.device).expand(x.shape[:2])
-        x = x + velocity(x, timestep) * float(sigmas[index + 1] - sigmas[index])
+            kept.append(step.x)
+        x = step.x_next
     return x, kept
+
+
+def multi_step(
+    velocity: Velocity,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    kernel: Kernel = ODE,
+    noise: Callable[[int], torch.Tensor] | None = None,
+) -> Iterator[Transition]:
+    """Steps from sigmas[0] to sigmas[-1] = 0: Euler's, or those of a kernel that draws `noise(i)` in step i."""
+    return transitions(lambda x_t, timestep, _: velocity(x_t, timestep), x, timestep_of(sigmas), noise, kernel)
 
 
 def guided(network: CausalWan, text_BMD: torch.Tensor, scale: float, empty_BMD: torch.Tensor, **attention) -> Velocity:

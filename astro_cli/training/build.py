@@ -51,7 +51,8 @@ def objectives(recipe: Recipe) -> list[type[Objective]]:
 def stream_spec(recipe: Recipe) -> StreamSpec:
     cache = CacheSpec(**recipe.cache.model_dump())
     steps = warp_timesteps(recipe.sampler.steps, recipe.sampler.shift)
-    return StreamSpec(steps, recipe.video.block, (recipe.model.in_channels, recipe.video.height, recipe.video.width), cache)
+    shape = (recipe.model.in_channels, recipe.video.height, recipe.video.width)
+    return StreamSpec(steps, recipe.video.block, shape, cache, kernel=recipe.sampler.kernel())
 
 
 def wanted_roles(recipe: Recipe) -> list[str]:
@@ -110,7 +111,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
     spec = stream_spec(recipe)
     setting = Setting(
         roles=roles, steps=spec.steps, shift=recipe.sampler.shift, frames=recipe.video.frames, block=spec.block,
-        latent_shape=spec.latent_shape, cache=spec.cache,
+        latent_shape=spec.latent_shape, cache=spec.cache, kernel=spec.kernel,
         encode_text=backbone.encode_text, device=device,
     )  # fmt: skip
     return setting, backbone

@@ -22,7 +22,7 @@ from astro_cli.recipe import ExperienceSpec
 from astro_cli.rewards.base import Reward
 from astro_cli.rollout.branches import Segment, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
-from astro_cli.rollout.streaming import StreamSpec, generate
+from astro_cli.rollout.streaming import generate
 from astro_cli.training.background import Background
 
 History = tuple[torch.Tensor, list[Segment]]  # latents (P, F, C, H, W) and the frozen context after them
@@ -61,7 +61,7 @@ class Roller:
 
     def __init__(self, spec: ExperienceSpec, setting: Setting, backbone: Backbone, rewards: list[Reward]) -> None:
         self.spec, self.setting, self.backbone, self.rewards = spec, setting, backbone, rewards
-        self.stream = StreamSpec(setting.steps, setting.block, setting.latent_shape, setting.cache)
+        self.stream = setting.stream_spec()
         self.frames = spec.frames or setting.frames
         if spec.clip:
             check_sink(setting.cache)

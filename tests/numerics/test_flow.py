@@ -3,8 +3,8 @@
 import torch
 
 from astro_cli.core.flow import add_noise, guide, shift_sigma, velocity_from_x0, velocity_target, warp_timesteps, x0_from_velocity
-from astro_cli.sampling.few_step import few_step
 from astro_cli.sampling.ode import euler, sigma_grid
+from astro_cli.sampling.sampler import few_step_grid, final, transitions
 
 
 def scalar(value: float) -> torch.Tensor:
@@ -60,6 +60,6 @@ def test_few_step_sampler_replays_by_hand_and_exits_early():
         return (x - 3.0) / (timestep / 1000)[..., None, None, None].to(x.dtype)
 
     steps = warp_timesteps((1000, 750, 500, 250), 5.0)
-    out = few_step(predict, scalar(0.7), steps, lambda index: scalar(float(index)), exit_step=1)
+    out = final(transitions(predict, scalar(0.7), few_step_grid(steps, 1), lambda index: scalar(float(index))))
     assert abs(out.item() - 3.0) < 1e-6
     assert calls == [(1000.0, False), (937.5, True)]

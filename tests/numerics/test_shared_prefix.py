@@ -16,7 +16,7 @@ from astro_cli.rollout import grouped as group_wise
 from astro_cli.rollout.branches import Branches, Segment, snapshot
 from astro_cli.rollout.grouped import ClipContext, decode_candidates, record_history, sample_history
 from astro_cli.rollout.streaming import StreamSpec, frame_noise, new_cache, stream, write_context
-from astro_cli.sampling.few_step import few_step
+from astro_cli.sampling.sampler import few_step_grid, final, transitions
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 SHAPE, BLOCK = (2, 4, 4), 2
@@ -64,7 +64,9 @@ def separately(model: CausalWan, row: int, history_seed: int, seed: int, how: St
         def noise(use: str, first: int = first) -> torch.Tensor:
             return frame_noise(how, [seed], range(first, first + BLOCK), use, model.device)
 
-        made.append(few_step(predict, noise("x_T"), how.steps, lambda index, noise=noise: noise(f"renoise-{index}")))
+        steps = few_step_grid(how.steps)
+        sampled = transitions(predict, noise("x_T"), steps, lambda index, noise=noise: noise(f"renoise-{index}"))
+        made.append(final(sampled))
         if first + BLOCK < start + frames:
             write_context(model, states, made[-1], cache, first)
     return torch.cat(made, 1)

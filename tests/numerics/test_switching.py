@@ -186,8 +186,8 @@ def test_recomputing_a_pass_after_a_recache_is_caught(model):
     network = CausalWan(TINY)
     network.load_state_dict(model.state_dict())
     network.gradient_checkpointing = True
-    streamer = Streamer(network, prompt(network, 0), [3], spec(), 12, gradient=True)
-    loss = torch.stack([streamer.next_block().sum() for _ in range(2)]).sum()
+    streamer = Streamer(network, prompt(network, 0), [3], spec(), 12)
+    loss = torch.stack([streamer.next_block(gradient=True).sum() for _ in range(2)]).sum()
     streamer.switch(prompt(network, 1))
     with pytest.raises(AssertionError, match="rewrote the history"):
         loss.backward()

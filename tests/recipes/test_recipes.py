@@ -9,6 +9,8 @@ import pytest
 from astro_cli.config import toml
 from astro_cli.config.errors import RecipeError
 from astro_cli.recipe import load_recipe
+from astro_cli.sampling.kernel import Kernel
+from astro_cli.training.build import stream_spec
 
 SHIPPED = toml.list_recipes()
 WAN = ("astrolabe_causal", "astrolabe_self_forcing", "astrolabe_longlive")
@@ -185,10 +187,32 @@ def test_an_ema_sink_is_trained_on_rollouts():
     ("sampler.steps=[250, 1000]", "sampler.steps: found [250.0, 1000.0]"),
     ("sampler.steps=[1000, 1000]", "sampler.steps: found [1000.0, 1000.0]"),
     ("sampler.steps=[1000, 0]", "sampler.steps: found [1000.0, 0.0]"),
+    ("sampler.kind=dance", "sampler.noise: missing, 'dance' needs its noise level"),
+    ("sampler.noise=0.5", "sampler.noise: found 0.5, 'renoise' has no noise level: leave it out"),
 ])  # fmt: skip
 def test_weights_and_steps_out_of_range_are_refused(override, says):
     with pytest.raises(RecipeError, match=re.escape(says)):
         load_recipe("astrolabe_causal_shapes", [override])
+
+
+@pytest.mark.parametrize(("overrides", "says"), [
+    (["sampler.kind=cps", "sampler.noise=1.5"], "sampler.noise: found 1.5, expected a number from 0 to 1"),
+    (["sampler.kind=flow", "sampler.noise=-1"], "sampler.noise: found -1.0, expected 0 or more"),
+    (["sampler.kind=ddim"], "sampler.kind: found 'ddim', expected 'renoise', 'cps', 'dance', 'flow' or 'ode'"),
+])  # fmt: skip
+def test_kernels_that_do_not_exist_are_refused(overrides, says):
+    with pytest.raises(RecipeError, match=re.escape(says)):
+        load_recipe("astrolabe_causal_shapes", overrides)
+
+
+def test_the_kernel_is_the_recipes_and_without_one_the_recipe_is_as_before():
+    """The hash of the packaged recipe is pinned above; naming the default changes nothing, another kernel does."""
+    plain = load_recipe("astrolabe_causal_shapes")
+    assert plain.sampler.kernel() == Kernel("renoise")
+    assert load_recipe("astrolabe_causal_shapes", ["sampler.kind=renoise"]).hash() == plain.hash()
+    danced = load_recipe("astrolabe_causal_shapes", ["sampler.kind=dance", "sampler.noise=0.3"])
+    assert danced.hash() != plain.hash()
+    assert stream_spec(danced).kernel == Kernel("dance", 0.3)
 
 
 def test_rewards_given_whole_are_the_only_ones():

@@ -32,16 +32,20 @@ class TextStates:
     """Projected text of a batch: per layer the cross-attention keys and values (B, heads, M, D). Made once per prompt.
 
     A layer's third entry, where there is one, is added to the attention scores (B, 1, 1, M): it weighs a key that stands for many.
+    They hold what they were made of, so that they can be remade when the weights have changed.
     """
 
     layers: list[tuple[torch.Tensor, ...]]
+    source_BMD: torch.Tensor
+    folded: bool
 
     @property
     def batch(self) -> int:
         return self.layers[0][0].shape[0]
 
     def select(self, rows: torch.Tensor | list[int]) -> TextStates:
-        return TextStates([tuple(part[rows] for part in layer) for layer in self.layers])
+        layers = [tuple(part[rows] for part in layer) for layer in self.layers]
+        return TextStates(layers, self.source_BMD[rows], self.folded)
 
 
 @dataclass(frozen=True)
@@ -210,12 +214,13 @@ class CausalWan(nn.Module):
             fold_padding: let one key stand for all of a prompt's padding, whose keys are equal, with the logarithm of their number added to its
                 score. The same attention up to rounding, over as many keys as the longest prompt needs.
         """
-        bias = None
+        bias, source_BMD = None, text_BMD
         if fold_padding:
             text_BMD, bias = fold(text_BMD, self.dtype)
         states = self.condition_embedder.text_embedder(text_BMD.to(self.dtype))
         keys_values = [block.text_keys_values(states) for block in self._layers]
-        return TextStates([(k, v) if bias is None else (k, v, bias) for k, v in keys_values])
+        layers = [(k, v) if bias is None else (k, v, bias) for k, v in keys_values]
+        return TextStates(layers, source_BMD, fold_padding)
 
     def forward(
         self,

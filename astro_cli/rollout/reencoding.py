@@ -1,0 +1,33 @@
+"""Latents from the middle of a long video as a clip of their own: the first one re-encoded as the image it shows.
+
+Wan's VAE gives a video's first latent one frame and every later latent four, so a network that sees clips from their
+first frame must not be shown a window whose first latent is one of the later kind. The same latent opens a new stream
+(`StreamSpec.given`, `first_frame_alone`).
+Source: Self-Forcing (arXiv 2506.08009) and LongLive (arXiv 2509.22622), released trainers.
+Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
+
+**Deviations**: none.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from astro_cli.models.backbone import Backbone
+
+
+@torch.no_grad()
+def image_latent(backbone: Backbone, history_BFCHW: torch.Tensor) -> torch.Tensor:
+    """(B, 1, C, H, W): the last frame of the video that these latents show from its beginning, encoded as an image."""
+    return backbone.encode(backbone.decode(history_BFCHW)[:, -1:]).to(history_BFCHW)
+
+
+def last_window(backbone: Backbone, video_BFCHW: torch.Tensor, frames: int) -> torch.Tensor:
+    """The last `frames` latents as a clip of their own; a video no longer than that as it is.
+
+    Gradients pass through all but the first latent.
+    """
+    past = video_BFCHW.shape[1] - frames
+    if past <= 0:
+        return video_BFCHW
+    return torch.cat((image_latent(backbone, video_BFCHW[:, : past + 1]), video_BFCHW[:, past + 1 :]), 1)
