@@ -8,9 +8,10 @@ import pytest
 
 from astro_cli.config import toml
 from astro_cli.config.errors import RecipeError
-from astro_cli.recipe import load_recipe
+from astro_cli.recipe import SamplerSpec, load_recipe
 from astro_cli.sampling.kernel import Kernel
 from astro_cli.training.build import stream_spec
+from astro_cli.training.release import describe
 
 SHIPPED = toml.list_recipes()
 WAN = ("astrolabe_causal", "astrolabe_self_forcing", "astrolabe_longlive")
@@ -213,6 +214,8 @@ def test_the_kernel_is_the_recipes_and_without_one_the_recipe_is_as_before():
     danced = load_recipe("astrolabe_causal_shapes", ["sampler.kind=dance", "sampler.noise=0.3"])
     assert danced.hash() != plain.hash()
     assert stream_spec(danced).kernel == Kernel("dance", 0.3)
+    card = describe(danced, "student")  # and its weights are sampled with it
+    assert SamplerSpec(**card["sampler"]).kernel() == Kernel("dance", 0.3)
 
 
 def test_rewards_given_whole_are_the_only_ones():
