@@ -151,7 +151,7 @@ class _Blocks:
         else:
             assert self.clip is not None, "checked before: a teacher's clip has a length"
             latents, self._made = self.arm.generate(self.prompts, self.seeds, self.clip), self.clip
-        return self.decoder.decode(latents).permute(0, 1, 3, 4, 2).cpu().numpy()
+        return self.decoder.push(latents).permute(0, 1, 3, 4, 2).cpu().numpy()
 
 
 def _finish(reel: Reel, out: Path, times: list[float], facts: dict[str, Any]) -> dict[str, Any]:

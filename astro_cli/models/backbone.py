@@ -8,13 +8,8 @@ from typing import Protocol
 import torch
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone
-
-
-class FrameDecoder(Protocol):
-    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        """The next latents of a batch of videos -> their frames (B, T, 3, H, W) in [0, 1], float32."""
-        ...
 
 
 class Backbone(Protocol):
@@ -53,16 +48,20 @@ class Backbone(Protocol):
         """Frames in [0, 1] -> latents (B, F, C, H, W)."""
         ...
 
-    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        """Latents of whole videos -> frames (B, T, 3, H, W) in [0, 1]."""
+    def decode(self, latents_BFCHW: torch.Tensor, *, gradient: bool = False) -> torch.Tensor:
+        """Latents of whole videos -> frames (B, T, 3, H, W) in [0, 1], float32.
+
+        Args:
+            gradient: frames carry gradients to the latents.
+        """
         ...
 
-    def decoder(self) -> FrameDecoder:
+    def decoder(self) -> StreamingDecoder:
         """A decoder at the start of a batch of videos; block after block it gives the frames of `decode`."""
         ...
 
-    def num_frames(self, num_latents: int) -> int:
-        """Frames of a video of so many latents."""
+    def num_frames(self, num_latents: int, history: int = 0) -> int:
+        """Frames of a clip of so many latents that continues `history` latents; without any, it opens the video."""
         ...
 
     def num_latents(self, num_frames: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from astro_cli.models import weights
+from astro_cli.models.decoding import Features, StreamingDecoder
 from astro_cli.shapes import render, text
 from astro_cli.shapes.codec import LATENT_CHANNELS, STRIDE, ShapesCodec
 
@@ -32,14 +33,16 @@ class ShapesBackbone:
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         return self.codec.encode(frames_BTCHW)
 
-    @torch.no_grad()
-    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        return self.codec.decode(latents_BFCHW)
+    def decode(self, latents_BFCHW: torch.Tensor, *, gradient: bool = False) -> torch.Tensor:
+        return self.decoder().push(latents_BFCHW, gradient=gradient)
 
-    def decoder(self) -> ShapesBackbone:
-        return self
+    def decoder(self) -> StreamingDecoder:
+        return StreamingDecoder(self._decode, features=[])
 
-    def num_frames(self, num_latents: int) -> int:
+    def _decode(self, latents_BFCHW: torch.Tensor, features: Features) -> tuple[torch.Tensor, Features]:
+        return self.codec.decode(latents_BFCHW), features
+
+    def num_frames(self, num_latents: int, history: int = 0) -> int:
         return num_latents
 
     def num_latents(self, num_frames: int) -> int:

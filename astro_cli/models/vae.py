@@ -2,7 +2,7 @@
 
 The first latent frame is one picture, each later one four. Decoding is causal: a decoder keeps the last two features of every convolution, so
 blocks of any size give the frames of the whole-video decode, in memory that does not grow with length.
-Source: Wan 2.1 (arXiv 2503.20314), section 4.1; reference, section 1.7. The network is diffusers' `AutoencoderKLWan`.
+Source: Wan 2.1 (arXiv 2503.20314), section 4.1. The network is diffusers' `AutoencoderKLWan`.
 Dimensions: B sample, F latent frame, T picture, C channel, H, W rows and columns.
 
 **Deviations**: none.
@@ -20,6 +20,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, W
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import parts
+from astro_cli.models.decoding import Features, StreamingDecoder
 
 FOLDER, ORIGINAL_FILE = "vae", "Wan2.1_VAE"
 PICTURES = 4  # of every latent frame but the first
@@ -37,17 +38,29 @@ class WanVAE:
         self.model.to(device)  # type: ignore[arg-type]
         return self
 
-    def decoder(self) -> StreamDecoder:
+    def decoder(self) -> StreamingDecoder:
         """A decoder at the start of a video; several may run beside each other."""
-        return StreamDecoder(self)
+        return StreamingDecoder(self._decode, [None] * len(_convolutions(self.model.decoder)), _reach(self.model.decoder))
 
     def encoder(self) -> StreamEncoder:
         """An encoder at the start of a video; several may run beside each other."""
         return StreamEncoder(self)
 
-    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        """Whole videos: normalised latents -> frames (B, 4F - 3, 3, H, W) in [0, 1], float32."""
-        return self.decoder().decode(latents_BFCHW)
+    def decode(self, latents_BFCHW: torch.Tensor, *, gradient: bool = False) -> torch.Tensor:
+        """Normalised latents of whole videos -> frames (B, 4F - 3, 3, H, W) in [0, 1], float32."""
+        return self.decoder().push(latents_BFCHW, gradient=gradient)
+
+    def _decode(self, latents_BFCHW: torch.Tensor, features: Features) -> tuple[torch.Tensor, Features]:
+        """The step of a decoder: T is 4F, or 4F - 3 where the video begins."""
+        model, features = self.model, list(features)
+        latents = latents_BFCHW.to(model.device, torch.float32)
+        latents = latents * self.std_C11.to(latents) + self.mean_C11.to(latents)
+        hidden_BCFHW = model.post_quant_conv(latents.transpose(1, 2).to(model.dtype))
+        pictures = []
+        for frame_BC1HW in hidden_BCFHW.split(1, dim=2):
+            first = features[0] is None
+            pictures.append(model.decoder(frame_BC1HW, feat_cache=features, feat_idx=[0], first_chunk=first))
+        return torch.cat(pictures, 2).transpose(1, 2).float().clamp(-1, 1) / 2 + 0.5, features
 
     @torch.no_grad()
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
@@ -63,34 +76,12 @@ class WanVAE:
         return (latents - self.mean_C11.to(latents)) / self.std_C11.to(latents)
 
 
-class StreamDecoder:
-    """Decodes one batch of videos, block after block."""
-
-    def __init__(self, vae: WanVAE) -> None:
-        self.vae = vae
-        self._features: list[Any] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.model.decoder.modules())
-        self._started = False
-
-    @torch.no_grad()
-    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        """The next normalised latents -> their frames (B, T, 3, H, W) in [0, 1], float32; T is 4F, or 4F - 3 where the video begins."""
-        model = self.vae.model
-        latents = latents_BFCHW.to(model.device, torch.float32)
-        latents = latents * self.vae.std_C11.to(latents) + self.vae.mean_C11.to(latents)
-        hidden_BCFHW = model.post_quant_conv(latents.transpose(1, 2).to(model.dtype))
-        pictures = []
-        for frame_BC1HW in hidden_BCFHW.split(1, dim=2):
-            pictures.append(model.decoder(frame_BC1HW, feat_cache=self._features, feat_idx=[0], first_chunk=not self._started))
-            self._started = True
-        return torch.cat(pictures, 2).transpose(1, 2).float().clamp(-1, 1) / 2 + 0.5
-
-
 class StreamEncoder:
     """Encodes one batch of videos as frames come: the first alone, then four to a latent."""
 
     def __init__(self, vae: WanVAE) -> None:
         self.vae = vae
-        self._features: list[Any] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.model.encoder.modules())
+        self._features: list[Any] = [None] * len(_convolutions(vae.model.encoder))
         self._started = False
 
     @torch.no_grad()
@@ -111,6 +102,24 @@ class StreamEncoder:
         self._started = True
         mean = model.quant_conv(torch.cat(latents, 2)).chunk(2, dim=1)[0].float().transpose(1, 2)
         return (mean - self.vae.mean_C11.to(mean)) / self.vae.std_C11.to(mean)
+
+
+def _convolutions(network: torch.nn.Module) -> list[tuple[str, WanCausalConv3d]]:
+    """Those that see earlier frames, by name, first to last."""
+    return [(name, module) for name, module in network.named_modules() if isinstance(module, WanCausalConv3d)]
+
+
+def _reach(decoder: torch.nn.Module) -> int:
+    """How many earlier latents the frames of a latent depend on: its first frame, traced back through the convolutions.
+
+    `time_conv` makes two frames of one, so frame p behind it comes from ceil(p / 2) before it.
+    """
+    frame = 1 - PICTURES  # the first of latent 0; the last is 0
+    for name, convolution in reversed(_convolutions(decoder)):
+        if name.endswith("time_conv"):
+            frame = -(-frame // 2)
+        frame -= convolution.kernel_size[0] - 1
+    return -frame
 
 
 def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.umt5 import TextEncoder, load_text_encoder
-from astro_cli.models.vae import CELL, PICTURES, StreamDecoder, WanVAE, load_vae
+from astro_cli.models.vae import CELL, PICTURES, WanVAE, load_vae
 from astro_cli.zoo.entries import BY_NAME
 from astro_cli.zoo.places import checkpoints_folder, locate, released
 
@@ -46,14 +47,14 @@ class WanBackbone:
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         return self.vae.encode(frames_BTCHW)
 
-    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        return self.vae.decode(latents_BFCHW)
+    def decode(self, latents_BFCHW: torch.Tensor, *, gradient: bool = False) -> torch.Tensor:
+        return self.vae.decode(latents_BFCHW, gradient=gradient)
 
-    def decoder(self) -> StreamDecoder:
+    def decoder(self) -> StreamingDecoder:
         return self.vae.decoder()
 
-    def num_frames(self, num_latents: int) -> int:
-        return PICTURES * (num_latents - 1) + 1
+    def num_frames(self, num_latents: int, history: int = 0) -> int:
+        return PICTURES * num_latents - (0 if history else PICTURES - 1)
 
     def num_latents(self, num_frames: int) -> int:
         return 1 + -(-(num_frames - 1) // PICTURES) if num_frames else 0

@@ -8,6 +8,7 @@ Dimensions: P prompt, G candidate of a prompt, B clip (prompts in order, each wi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import torch
 from astro_cli.config.errors import RunError
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
+from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import Setting
 from astro_cli.recipe import ExperienceSpec
@@ -45,15 +47,26 @@ class Clips:
         return Clips(torch.cat([part.latents for part in parts]), scores, torch.cat([part.motion for part in parts]), history)
 
 
-def window_start(spec: ExperienceSpec, frames: int, block: int, shared: int) -> int:
-    """First frame s of the clip in a video of `frames`: SELECTWINDOW of Algorithm 2, the same on every process, since `shared` is.
+def window_starts(spec: ExperienceSpec, frames: int, block: int) -> range:
+    """Latent frames at which a clip of a video may start: blocks at which a whole one fits, or the last of them."""
+    last = (frames - spec.clip) // block * block
+    return range(last if spec.window == "last" else 0, last + 1, block)
 
-    "random" is Table S1's "Random Choice", uniform over the blocks at which a whole clip fits.
+
+def window_start(spec: ExperienceSpec, frames: int, block: int, shared: int) -> int:
+    """First latent frame s of the clip: SELECTWINDOW of Algorithm 2, the same on every process, since `shared` is.
+
+    "random" is Table S1's "Random Choice", uniform over the possible starts.
     """
-    last = (frames - spec.clip) // block
-    if spec.window == "last":
-        return last * block
-    return block * int(torch.randint(last + 1, (), generator=stream(shared, "window")))
+    starts = window_starts(spec, frames, block)
+    return starts[int(torch.randint(len(starts), (), generator=stream(shared, "window")))]
+
+
+def fewest_frames(spec: ExperienceSpec, frames: int, block: int, backbone: Backbone) -> int:
+    """Pixel frames of the shortest clip that rewards will see; one that opens a video may have fewer than later ones."""
+    if not spec.clip:
+        return backbone.num_frames(frames)
+    return min(backbone.num_frames(spec.clip, start) for start in window_starts(spec, frames, block))
 
 
 class Roller:
@@ -80,10 +93,12 @@ class Roller:
     def candidates(self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int) -> Clips:
         """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run together are streamed together.
 
-        A group larger than `parallel` is decoded in parts, all from its one history.
+        A group larger than `parallel` is rolled out in parts, all from its one history. A history is decoded to frames
+        once, for all its clips: their frames are those of the whole video.
         """
         group, size, parts = self.spec.group, self.spec.parallel or len(seeds), []
         at_once, histories = max(1, size // group), list[torch.Tensor]()
+        past: Future[StreamingDecoder] | None = None
         with Background(self.setting.device) as background:
             for first in range(0, len(prompt_seeds), at_once):
                 owners = prompt_seeds[first : first + at_once]
@@ -96,8 +111,9 @@ class Roller:
                         if shared is None:
                             shared = self._history(policy, told.select(torch.arange(0, told.batch, group)), owners, start)
                             histories.append(shared[0])
+                            past = background.submit(self._decoded, shared[0])
                         latents = self._decode(policy, told, seeds[rows], shared, own, start)
-                    parts.append(background.submit(self._scored, latents, prompts[rows]))
+                    parts.append(background.submit(self._scored, latents, prompts[rows], past, own))
             return Clips.join([part.result() for part in parts], histories)
 
     @contextmanager
@@ -113,9 +129,22 @@ class Roller:
     def _decode(self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int) -> torch.Tensor:
         return decode_candidates(policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip)
 
-    def _scored(self, latents: torch.Tensor, prompts: list[str]) -> Clips:
+    def _decoded(self, history: torch.Tensor) -> StreamingDecoder:
+        """The decoder after the histories; their frames are not kept."""
         with self.setting.section("reward"):
-            frames = self.backbone.decode(latents).float()
+            return self.backbone.decoder().skip(history)
+
+    def _frames(self, latents: torch.Tensor, past: Future[StreamingDecoder] | None, owner: torch.Tensor | None) -> torch.Tensor:
+        """Frames of clips that continue the histories `owner` (B,) behind `past`, or that open their videos."""
+        if past is None or owner is None:
+            return self.backbone.decode(latents)
+        return past.result().fork(owner).push(latents)
+
+    def _scored(
+        self, latents: torch.Tensor, prompts: list[str], past: Future[StreamingDecoder] | None = None, owner: torch.Tensor | None = None
+    ) -> Clips:
+        with self.setting.section("reward"):
+            frames = self._frames(latents, past, owner).float()
             scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
             motion = (frames[:, 1:] - frames[:, :-1]).abs().flatten(1).sum(1) / max(1, frames.shape[1] - 1) / frames[0, 0].numel()
         for key, value in scores.items():

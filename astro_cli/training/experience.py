@@ -17,7 +17,7 @@ from astro_cli.recipe import ExperienceSpec, Recipe, StageSpec, resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
 from astro_cli.training.build import scored
-from astro_cli.training.clips import Clips, Roller, window_start
+from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
 from astro_cli.training.collapse import CollapseWatch
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import own_rows
@@ -49,7 +49,7 @@ class ExperienceSource:
         self.weights = scored(spec)
         self.primary = spec.primary or next(iter(self.weights))
         rewards = _load(list(self.weights), backbone, setting.device)
-        frames = backbone.num_frames(spec.clip or spec.frames or setting.frames)
+        frames = fewest_frames(spec, spec.frames or setting.frames, setting.block, backbone)
         unweighted = [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []  # Wan's cost a network each
         watched: list[Reward] = _load(unweighted, backbone, setting.device)  # weight 0: logged, not optimised
         self.roller = Roller(spec, setting, backbone, rewards + [reward for reward in watched if frames >= reward.num_frames_min])
@@ -167,13 +167,16 @@ class ExperienceSource:
         self.samples = []
         if not self.spec.samples_every or step % self.spec.samples_every:
             return
-        rows, own = (int(total_N.argmax()), int(total_N.argmin())), len(clips.latents)
+        rows, own, group = (int(total_N.argmax()), int(total_N.argmin())), len(clips.latents), self.spec.group
         latents = self._gather(clips.latents[[row % own for row in rows]])  # two of every process, of which the owner's are the ones
+        history = None if clips.history is None else self._gather(clips.history[[row % own // group for row in rows]])
         if not self.accelerator.is_main_process:
             return
         for place, (name, row) in enumerate(zip(("best", "worst"), rows, strict=True)):
-            at = row // own * len(rows) + place
-            self.samples.append(Sample(name, self.backbone.decode(latents[at : at + 1])[0], asked[row // self.spec.group], total_N[row].item()))
+            at, decoder = slice(row // own * len(rows) + place, row // own * len(rows) + place + 1), self.backbone.decoder()
+            if history is not None:
+                decoder.skip(history[at])
+            self.samples.append(Sample(name, decoder.push(latents[at])[0], asked[row // group], total_N[row].item()))
 
     def _gather(self, value: torch.Tensor) -> torch.Tensor:
         gathered = self.accelerator.gather(value.to(self.accelerator.device))

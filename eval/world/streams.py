@@ -61,7 +61,7 @@ def decoded_blocks(
         turned = schedule.due(streamer.frame)
         if turned is not None:
             streamer.switch(arm.text(turned), rule)
-        yield decoder.decode(streamer.next_block()).cpu()
+        yield decoder.push(streamer.next_block()).cpu()
 
 
 @torch.no_grad()

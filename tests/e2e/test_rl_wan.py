@@ -17,7 +17,10 @@ from wan_folder import write_wan_folder
 from astro_cli.cache.kv import KVCache
 from astro_cli.models import lora
 from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.rewards import wan as wan_rewards
 from astro_cli.rewards.hpsv3 import HPSv3
+from astro_cli.training import trainer
+from astro_cli.training.clips import Roller
 from astro_cli.training.experience import ExperienceSource
 
 SETS = (
@@ -38,14 +41,49 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["rl", "--recipe", "astrolabe_causal", "--out", str(tmp_path / "run"), *(part for item in sets for part in ("--set", item))]
 
 
-def test_rl_on_wan_scores_with_hpsv3_and_videoalign(arguments, tmp_path, monkeypatch):
+def test_hpsv3_videoalign_samples_and_motion_see_a_clip_as_the_whole_video_shows_it(arguments, tmp_path, monkeypatch):
+    """Two histories of three latents (9 frames), two candidates of three (12 frames) on each."""
+    scored, rolled, written = {}, [], {}
+
+    def watch(kind):
+        score = kind.score
+
+        def seen(self, frames, prompts):
+            scored.setdefault(self.key, []).append(frames)
+            return score(self, frames, prompts)
+
+        monkeypatch.setattr(kind, "score", seen)
+
+    def roll(roller, *rest):
+        rolled.append((roller.backbone, candidates(roller, *rest)))
+        return rolled[0][1]
+
+    candidates = Roller.candidates
+    watch(wan_rewards.FrameQuality)
+    watch(wan_rewards.ClipQuality)
+    monkeypatch.setattr(Roller, "candidates", roll)
+    monkeypatch.setattr(trainer, "write_samples", lambda folder, step, samples, fps: written.update({sample.name: sample for sample in samples}))
     reward_folders.write_hpsv3(tmp_path / "checkpoints")
     reward_folders.write_videoalign(tmp_path / "checkpoints")
-    assert run(arguments, monkeypatch) == 0
-    metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    experience = {"prompts": 2, "window": '"last"', "samples_every": 1}
+    sets = [f"--set=stages.nft.experience.{key}={value}" for key, value in experience.items()]
+    assert run([*arguments, *sets, "--set=stages.nft.batch=4"], monkeypatch) == 0
+    ((backbone, clips),) = rolled
+    history = clips.history.repeat_interleave(2, 0)
+    assert history.shape[1] == clips.latents.shape[1] == 3
+    expected = backbone.decode(torch.cat((history, clips.latents), 1))[:, 9:]
+    assert expected.shape[:2] == (4, 12)
     for key in ("vq", "mq", "ta"):
-        assert any(key in name and isinstance(value, float) for name, value in metrics.items() if name.startswith("reward"))
+        torch.testing.assert_close(torch.cat(scored[key]), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(clips.motion, (expected[:, 1:] - expected[:, :-1]).abs().mean((1, 2, 3, 4)), atol=1e-5, rtol=0)
+    metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"reward/vq", "reward/mq", "reward/ta"} <= metrics.keys()
     assert (tmp_path / "run" / "final" / "lora").is_dir()
+    assert metrics["reward/motion"] == pytest.approx(clips.motion.mean().item(), abs=1e-5)
+    total = sum(weight * clips.scores[key] for key, weight in {"vq": 1.0, "mq": 1.0, "ta": 1.0}.items())
+    for name, row in (("best", int(total.argmax())), ("worst", int(total.argmin()))):
+        assert written[name].reward == pytest.approx(total[row].item(), abs=1e-4)
+        torch.testing.assert_close(written[name].frames_TCHW, expected[row], atol=1e-5, rtol=0)
 
 
 @pytest.fixture

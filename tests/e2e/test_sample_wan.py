@@ -56,7 +56,7 @@ def test_a_stream_is_the_whole_video_decoded_at_once(folder):
     arm.card["video"] |= {"height": 4, "width": 6}
     latents = arm.generate([RED, BLUE], [0, 1], 6)
     decoder = arm.backbone.decoder()
-    streamed = torch.cat([decoder.decode(block) for block in arm.stream([RED, BLUE], [0, 1], 6)], 1)
+    streamed = torch.cat([decoder.push(block) for block in arm.stream([RED, BLUE], [0, 1], 6)], 1)
     torch.testing.assert_close(streamed, arm.backbone.decode(latents), atol=1e-5, rtol=0)
     single = arm.generate([BLUE], [1], 6)
     torch.testing.assert_close(single, latents[1:], atol=1e-4, rtol=0)

@@ -47,7 +47,7 @@ def reference_decode(model: AutoencoderKLWan, latents_BFCHW: torch.Tensor) -> to
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
 def test_a_stream_in_any_chunks_equals_the_whole_decode(vae, latents_BFCHW, chunks):
     whole, decoder = reference_decode(vae.model, latents_BFCHW), vae.decoder()
-    pieces = [decoder.decode(chunk) for chunk in latents_BFCHW.split(chunks, dim=1)]
+    pieces = [decoder.push(chunk) for chunk in latents_BFCHW.split(chunks, dim=1)]
     assert [piece.shape[1] for piece in pieces] == [4 * size - (3 if index == 0 else 0) for index, size in enumerate(chunks)]
     found = torch.cat(pieces, 1)
     assert found.shape == (2, 25, 3, 32, 48)
@@ -58,21 +58,21 @@ def test_a_stream_in_any_chunks_equals_the_whole_decode(vae, latents_BFCHW, chun
 
 def test_streams_beside_each_other_do_not_mix(vae, latents_BFCHW):
     first, second = vae.decoder(), vae.decoder()
-    a = [first.decode(latents_BFCHW[:1, :2])]
-    b = [second.decode(latents_BFCHW[1:, :2])]
-    a.append(first.decode(latents_BFCHW[:1, 2:]))
-    b.append(second.decode(latents_BFCHW[1:, 2:]))
+    a = [first.push(latents_BFCHW[:1, :2])]
+    b = [second.push(latents_BFCHW[1:, :2])]
+    a.append(first.push(latents_BFCHW[:1, 2:]))
+    b.append(second.push(latents_BFCHW[1:, 2:]))
     torch.testing.assert_close(torch.cat((torch.cat(a, 1), torch.cat(b, 1))), vae.decode(latents_BFCHW), atol=1e-5, rtol=0)
 
 
 def test_the_decoder_holds_no_more_after_many_frames(vae):
     def held(decoder) -> int:
-        return sum(value.numel() for value in decoder._features if isinstance(value, torch.Tensor))
+        return sum(value.numel() for value in decoder.features if isinstance(value, torch.Tensor))
 
     decoder = vae.decoder()
     sizes = []
     for _ in range(6):
-        decoder.decode(torch.zeros(1, 3, 16, 2, 2))
+        decoder.push(torch.zeros(1, 3, 16, 2, 2))
         sizes.append(held(decoder))
     assert sizes[0] > 0
     assert sizes == [sizes[0]] * 6

@@ -110,8 +110,8 @@ class _Stub:
 
     name, fps, device, frames, block, steps, latent_shape, cache = "wan", FPS, CPU, 3, 3, (1000.0,), (16, 8, 8), CacheSpec()
 
-    def num_frames(self, num_latents: int) -> int:
-        return 4 * (num_latents - 1) + 1
+    def num_frames(self, num_latents: int, history: int = 0) -> int:
+        return 4 * num_latents - (0 if history else 3)
 
 
 def test_an_experience_on_wan_takes_wans_scorers(checkpoints, monkeypatch):
