@@ -5,6 +5,8 @@
     L_policy = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
     L = L_policy + lambda_KL 1/|M| sum_{i in M} || v_theta - v_ref ||^2                    (section 3.4; M: all samples, or those at risk)
 
+With `space = "x0"` all three squared norms are of x0 predictions, whose differences are sigma times those of velocities.
+
 t is drawn from the student's warped steps, per block. Every block is conditioned on the clean blocks before it (and on the history a clip continues),
 through keys and values that theta_old computed once and all policies share: the cache C_n, detached. With `context = "full"` theta computes its own,
 with gradients ("full back-propagation" of Table 4a); `context = "released"` is the released code's pass without a cache.
@@ -46,7 +48,7 @@ class Config(BaseConfig):
     """Interpolation strength beta, advantage bound A_max, share of theta_old kept per step (gamma), and the options of the ablations.
 
     Attributes:
-        space: what the squared errors are of; "x0" is the released one.
+        space: what the squared errors and the penalty are of; "x0" is the released one.
         adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
         warped: draw t from the flow-shifted steps the student samples at; false is released.
         old_rule: theta_old's share after a step is `old_decay`, or the released ramp.
@@ -154,7 +156,7 @@ class Objective(BaseObjective):
         loss = policy_loss(v_theta, v_old, velocity_target(x0, noise), r, config.beta, errors_of, config.adaptive).mean()
         metrics = self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, r)
         if v_ref is not None:
-            penalty = self._penalty(v_theta, v_ref, batch)
+            penalty = self._penalty(branch_error(v_theta, v_ref, errors_of), batch)
             loss = loss + config.kl_weight * penalty
             metrics["kl"] = penalty.item()
             self.penalties.append(metrics["kl"])
@@ -212,9 +214,11 @@ class Objective(BaseObjective):
         index = (batch.uniform(frames // self.setting.block, "timestep") * len(self.steps)).long()
         return self.steps[index].float().repeat_interleave(self.setting.block, 1)
 
-    def _penalty(self, v_theta: torch.Tensor, v_ref: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """1/|M| sum over M of || v_theta - v_ref ||^2; the batch's weights hold 1/|M| of the whole update, so parts and processes add up to it."""
-        divergence_B = per_sample_mse(v_theta, v_ref)
+    def _penalty(self, divergence_B: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """1/|M| sum over M of a sample's divergence from the reference.
+
+        The batch's weights hold 1/|M| of the whole update, so parts and processes add up to it.
+        """
         if self.config.kl == "uniform":
             return divergence_B.mean()
         assert batch.risk_B is not None
