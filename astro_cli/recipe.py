@@ -101,8 +101,17 @@ class OptimSpec(Config):
 
 
 class EmaSpec(Config):
+    """Moving average of the trained weights, which a stage ends with: what is saved and evaluated.
+
+    Attributes:
+        decay: share of the average kept per update.
+        start: updates before this one set the average to the weights.
+        ramp: after the n-th update keep min((1 + n) / (10 + n), decay), as Astrolabe's released code does.
+    """
+
     decay: float = Field(gt=0, lt=1)
     start: int = Field(default=0, ge=0)
+    ramp: bool = False
 
 
 class DataSpec(Config):

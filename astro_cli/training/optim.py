@@ -82,6 +82,8 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         keep = self.spec.decay if step >= self.spec.start else 0.0
+        if self.spec.ramp:
+            keep = min(keep, (2 + step) / (11 + step))  # (1 + n) / (10 + n) after update n = step + 1
         for name, p in self.named:
             self.shadow[name].lerp_(p.float(), 1.0 - keep)
 

@@ -14,7 +14,7 @@ from astro_cli.models.wan.masks import block_causal_mask
 from astro_cli.objectives import nft
 from astro_cli.objectives.base import Batch
 from astro_cli.objectives.nft import Config, Objective
-from astro_cli.recipe import ExperienceSpec, load_recipe
+from astro_cli.recipe import EmaSpec, ExperienceSpec, load_recipe
 from astro_cli.training.experience import ExperienceSource
 
 
@@ -90,3 +90,7 @@ def test_the_penalty_is_of_x0_where_the_errors_are():
 def test_no_context_goes_with_whole_videos_only():
     with pytest.raises(RecipeError, match=re.escape("stages.nft.experience.clip: found 6, expected 0: context = 'released'")):
         load_recipe("astrolabe_released_shapes", ["stages.nft.experience.clip=6"])
+
+
+def test_the_released_recipe_saves_an_average_of_the_weights():
+    assert load_recipe("astrolabe_released_shapes").stages["nft"].ema == EmaSpec(decay=0.9, ramp=True)
