@@ -113,6 +113,7 @@ class Objective:
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
+        self.warning = ""  # what is wrong with the step that has just ended; logged and shown
 
     @classmethod
     def wants_risk(cls, config: Any) -> bool:

@@ -41,6 +41,7 @@ from astro_cli.rollout.grouped import ClipContext, HistoryMemory
 from astro_cli.rollout.streaming import StreamSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
+SAME = "the policy's velocities equal the old policy's in every pass of this epoch: the contrast of NFT vanishes (old_difference 0)"
 RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
 
 
@@ -133,6 +134,7 @@ class Objective(BaseObjective):
         self.steps = setting.steps if config.warped else plain
         self.reset = ResetRule(config.kl_threshold, config.kl_patience, released=config.reference == "released")
         self.penalties: list[float] = []  # of this step's passes
+        self.differences: list[float] = []  # mean |v_theta - v_old| of this step's passes
         self.memory = HistoryMemory()  # of theta_old, which stays for a step
         if config.context == "full":
             check_sink(setting.cache)
@@ -160,6 +162,7 @@ class Objective(BaseObjective):
             loss = loss + config.kl_weight * penalty
             metrics["kl"] = penalty.item()
             self.penalties.append(metrics["kl"])
+        self.differences.append(metrics["old_difference"])
         return LossOutput(loss, metrics)
 
     def _velocities(
@@ -229,6 +232,7 @@ class Objective(BaseObjective):
         x0 = x0_from_velocity(x_t, v_theta, sigma_BF)
         return {
             "old_deviation": per_sample_mse(v_theta, v_old).mean().item(),
+            "old_difference": (v_theta - v_old).abs().mean().item(),
             "x0_norm": x0.pow(2).mean().sqrt().item(),
             "r_clipped": ((r <= 0) | (r >= 1)).float().mean().item(),
         }
@@ -236,6 +240,7 @@ class Objective(BaseObjective):
     def after_step(self, step: int) -> dict[str, float]:
         """theta_ref <- theta where it is due (Alg. 1, lines 34-37); theta_old <- gamma theta_old + (1 - gamma) theta (line 38)."""
         student, metrics = self.setting.roles.modules["student"], dict[str, float]()
+        self._watch_contrast(step)
         if self.config.kl != "none":
             kl = self.setting.mean(sum(self.penalties) / len(self.penalties))
             self.penalties.clear()
@@ -247,6 +252,12 @@ class Objective(BaseObjective):
         kept = self.config.old_decay if self.config.old_rule == "average" else min(RAMP * (step + 1), RAMP_MAX)
         lora.blend(student, "old", lora.TRAINED, kept)
         return metrics
+
+    def _watch_contrast(self, step: int) -> None:
+        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: v+ and v- are then one."""
+        same = bool(self.differences) and self.setting.mean(sum(self.differences)) == 0
+        self.differences.clear()
+        self.warning = SAME if same and step else ""
 
     def state(self) -> dict[str, torch.Tensor]:
         """When the reference was last reset, and its threshold."""

@@ -158,9 +158,11 @@ class Trainer:
         if stage.ema is not None:
             stage.ema.update(step)
         row |= stage.objective.after_step(step)
+        warnings = [stage.objective.warning]
         if isinstance(stage.source, ExperienceSource):
             row |= stage.source.metrics
-            row |= {"warning": stage.source.warning} if stage.source.warning else {}
+            warnings.append(stage.source.warning)
+        row |= {"warning": "; ".join(filter(None, warnings))} if any(warnings) else {}
         row |= self.saved.take(self.setting.device)
         row |= self._speed(time.perf_counter() - began)
         self.rows += 1

@@ -1,11 +1,15 @@
 """Forward-process RL (Astrolabe Eq. 1, 2, 4): hand-worked values and limit cases."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
+from test_long_tuning import batch, setting
 
 from astro_cli.advantages.group import Advantage, Config
 from astro_cli.core.flow import add_noise, unshift_sigma, warp_timesteps, x0_from_velocity
+from astro_cli.models import lora
 from astro_cli.objectives.base import Batch
 from astro_cli.objectives.nft import Config as LossConfig
 from astro_cli.objectives.nft import Objective, branch_error, implicit_velocities, optimality, policy_loss
@@ -144,3 +148,35 @@ def test_group_draws_are_common_within_and_differ_between_groups():
         noise = objective._drawn(batch).noise_like(x, "noise")
         assert torch.equal(noise[0], noise[1]) is common
         assert not torch.equal(noise[1], noise[2])
+
+
+def test_an_old_policy_equal_to_the_new_one_is_reported_after_the_first_step():
+    here = setting()
+    network = here.roles.modules["student"].float()
+    samples = batch(0)
+    samples = replace(samples, **{name: getattr(samples, name).float() for name in ("text_BMD", "latents_BFCHW", "history_PFCHW")})
+    objective = Objective(LossConfig(old_decay=0.0), here)
+
+    def step(number: int) -> tuple[float, str]:
+        found = objective.loss("student", samples).metrics["old_difference"]
+        objective.after_step(number)  # theta_old <- theta
+        return found, objective.warning
+
+    difference, warning = step(1)
+    assert difference > 0
+    assert warning == ""
+    assert step(0) == (0.0, "")  # before the first update they are equal by construction
+    difference, warning = step(1)
+    assert difference == 0
+    assert "contrast of NFT vanishes" in warning
+    for value in lora.adapter_state(network, "default").values():
+        value.data += 0.1
+    assert step(2)[1] == ""  # it is taken back
+
+
+def test_the_difference_is_a_mean_of_absolute_values():
+    # v_theta (3, -1), v_old (1, 1): (2 + 2) / 2 = 2; the squared one is (4 + 4) / 2 = 4
+    objective = Objective.__new__(Objective)
+    v_theta, v_old = torch.tensor([3.0, -1.0]).view(1, 2, 1, 1, 1), torch.ones(1, 2, 1, 1, 1)
+    metrics = objective._metrics(v_theta, v_old, v_theta, torch.ones(1, 2), torch.tensor([0.5]))
+    assert (metrics["old_difference"], metrics["old_deviation"]) == (2.0, 4.0)
