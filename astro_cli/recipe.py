@@ -264,6 +264,16 @@ class Recipe(Config):
         if stage.batch % (spec.updates * stage.accumulate):
             raise ValueError(f"{key}.accumulate: found {stage.accumulate}, expected updates x accumulate to divide the batch ({stage.batch})")
         resolve_kind("advantages", spec.advantage, f"{key}.experience.advantage")
+        self._check_credit(f"{key}.experience.advantage.kind", spec.advantage["kind"], stage.kind)
+
+    def _check_credit(self, key: str, rule: str, objective: str) -> None:
+        """Refuse a rule whose credit the objective cannot use."""
+        gives = importlib.import_module(f"astro_cli.advantages.{rule}").Advantage.gives
+        takes = importlib.import_module(f"astro_cli.objectives.{objective}").Objective.credits
+        if gives not in takes:
+            forms = {"sample": "per sample", "map": "per frame and position"}
+            taken = " or ".join(forms[form] for form in takes)
+            raise ValueError(f"{key}: found {rule!r}, which gives credit {forms[gives]}; {objective} takes credit {taken}")
 
     def _check_rewards(self, key: str, stage: StageSpec, wants_risk: bool) -> None:
         assert stage.experience is not None

@@ -144,19 +144,20 @@ class Objective(BaseObjective):
         return config.kl == "selective"
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
-        x0, credit, config = batch.latents_BFCHW, batch.credit_B, self.config
+        x0, config = batch.latents_BFCHW, self.config
         assert x0 is not None
-        assert credit is not None
+        assert batch.credit, "experience comes with credit"
         drawn = self._drawn(batch)
         timestep_BF = self._timesteps(drawn, x0.shape[1]).to(x0.device)
         sigma_BF = sigma_of(timestep_BF)
         noise = drawn.noise_like(x0, "noise")
         x_t = add_noise(x0, noise, sigma_BF)
         v_theta, v_old, v_ref = self._velocities(role, batch, x0, x_t, timestep_BF)
-        r = optimality(credit, config.advantage_max)
         errors_of = None if config.space == "velocity" else sigma_BF
-        loss = policy_loss(v_theta, v_old, velocity_target(x0, noise), r, config.beta, errors_of, config.adaptive).mean()
-        metrics = self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, r)
+        target, r = velocity_target(x0, noise), [optimality(term.value, config.advantage_max) for term in batch.credit]
+        losses = [policy_loss(v_theta, v_old, target, r_B, config.beta, errors_of, config.adaptive) for r_B in r]
+        loss = torch.stack([term.mean(loss_B) for term, loss_B in zip(batch.credit, losses, strict=True)]).sum()
+        metrics = self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, torch.cat(r))
         if v_ref is not None:
             penalty = self._penalty(branch_error(v_theta, v_ref, errors_of), batch)
             loss = loss + config.kl_weight * penalty

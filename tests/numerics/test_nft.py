@@ -7,7 +7,9 @@ import torch
 from pydantic import ValidationError
 from test_long_tuning import batch, setting
 
-from astro_cli.advantages.group import Advantage, Config
+from astro_cli.advantages.base import Scored
+from astro_cli.advantages.group import Advantage, Config, group_advantage
+from astro_cli.core.credit import Term
 from astro_cli.core.flow import add_noise, unshift_sigma, warp_timesteps, x0_from_velocity
 from astro_cli.models import lora
 from astro_cli.objectives.base import Batch
@@ -66,24 +68,47 @@ def test_gradient_scales_with_beta_at_theta_old():
 def test_group_advantage_by_hand():
     # group (1, 3): mean 2 -> (-1, 1); group (5, 5) -> zeros. Deviation of all four rewards 1, 3, 5, 5 (unbiased): sqrt(11 / 3)
     rewards = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
-    assert Advantage(Config(scale="none")).credit(rewards, {}).tolist() == [[-1.0, 1.0], [0.0, 0.0]]
-    scaled = Advantage(Config(scale="global")).credit(rewards, {})
+    assert group_advantage(rewards, "none").tolist() == [[-1.0, 1.0], [0.0, 0.0]]
+    scaled = group_advantage(rewards, "global")
     assert torch.allclose(scaled[0], torch.tensor([-1.0, 1.0]) / ((11 / 3) ** 0.5 + 1e-4))
-    per_group = Advantage(Config(scale="group")).credit(rewards, {})
+    per_group = group_advantage(rewards, "group")
     assert torch.allclose(per_group[0], torch.tensor([-1.0, 1.0]) / (2**0.5 + 1e-4))
     assert per_group[1].tolist() == [0.0, 0.0]
+
+
+def test_group_credit_is_the_advantage_of_the_weighted_sum():
+    # 2 * (1, 0) + .5 * (0, 4) = (2, 2); 2 * (0, 1) + .5 * (2, 2) = (1, 3): centred (0, 0), (-1, 1)
+    scores = {"vq": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "mq": torch.tensor([[0.0, 4.0], [2.0, 2.0]])}
+    credit = Advantage(Config(scale="none")).credit(Scored(scores, {"vq": 2.0, "mq": 0.5}, ["a", "b"]), {})
+    assert [term.value.tolist() for term in credit.terms] == [[[0.0, 0.0], [-1.0, 1.0]]]
+    assert credit.terms[0].weight is None
+
+
+def test_terms_of_credit_are_losses_that_are_added_with_their_weights():
+    """Not the loss of the added credits: each term is clipped on its own."""
+    here, first, second = setting(), torch.tensor([9.0, 2.0]), torch.tensor([-8.0, 1.0])
+    weights = torch.tensor([0.5, 2.0])
+
+    def loss(*terms: Term) -> torch.Tensor:
+        return Objective(LossConfig(), here).loss("student", replace(batch(0), credit=terms)).loss
+
+    each = {name: loss(Term(value)) for name, value in (("first", first), ("second", second), ("sum", first + second))}
+    assert torch.allclose(loss(Term(first), Term(second)), each["first"] + each["second"])
+    assert not torch.allclose(each["sum"], each["first"] + each["second"])
+    weighted = loss(Term(first, weights))
+    alone = [Objective(LossConfig(), here).loss("student", replace(batch(0), credit=(Term(first),)).rows(i, i + 1)).loss for i in (0, 1)]
+    assert torch.allclose(weighted, (0.5 * alone[0] + 2.0 * alone[1]) / 2)
 
 
 def test_credit_ignores_shift_and_scale_of_rewards():
     rewards = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
     for scale in ("global", "group"):
-        rule = Advantage(Config(scale=scale))
-        assert torch.allclose(rule.credit(rewards, {}), rule.credit(rewards * 4 + 7, {}), atol=1e-3)
+        assert torch.allclose(group_advantage(rewards, scale), group_advantage(rewards * 4 + 7, scale), atol=1e-3)
 
 
 def test_released_deviation_by_hand():
     # rewards 1, 3, 5, 5: population variance 11 / 4
-    scaled = Advantage(Config(scale="released")).credit(torch.tensor([[1.0, 3.0], [5.0, 5.0]]), {})
+    scaled = group_advantage(torch.tensor([[1.0, 3.0], [5.0, 5.0]]), "released")
     assert torch.allclose(scaled[0], torch.tensor([-1.0, 1.0]) / ((11 / 4) ** 0.5 + 1e-4))
 
 
