@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from astro_cli.media.decode import frames, probe
 from astro_cli.models.zoo.places import CHECKPOINTS_VARIABLE
 from eval import pool
 from eval.media import write_mp4
@@ -26,7 +27,6 @@ from eval.samples import SampleStore
 from eval.scoring import Desk, Work
 from eval.slots import Slot, slots
 from eval.suites import Suite, Use
-from eval.video.decode import frames, probe
 
 LARGE = (81, 480, 832)  # frames, height, width: a clip of Wan 2.1
 SMALL = (9, 64, 96)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_cli.media.decode import VideoError, frames, probe
 from eval.flow_watch import LABEL, Estimate, references_of
 from eval.metrics.base import Frame, Sample, ScoreError
-from eval.video.decode import VideoError, frames, probe
 from eval.video.sampling import every
 
 FPS_TOLERANCE = 0.01  # 30 and 29.97 are one rate

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from astro_cli.config.errors import RecordError
+from astro_cli.media.decode import Backend, decoder_version, frames
 from eval import inputs, pool
 from eval.inputs.check import differing
 from eval.inputs.entries import Finding
@@ -21,7 +22,6 @@ from eval.slots import Slot, slots
 from eval.suite_records import Filing, checked_arm, checked_results
 from eval.suites import Suite, load_suite
 from eval.totals import totals
-from eval.video.decode import Backend, decoder_version, frames
 
 
 @dataclass(frozen=True)

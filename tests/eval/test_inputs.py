@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from astro_cli.media.decode import VideoError
 from eval.inputs import InputError, load, write_manifest
 from eval.metrics.base import Segment, VideoInfo
 from eval.prompt_sets import Prompt, PromptSet, text_id
 from eval.sidecars import sidecar
-from eval.video.decode import VideoError
 from tests.small_videos import FPS, write_truncated, write_video
 
 CEDILLA = "old fa\u00e7ades"

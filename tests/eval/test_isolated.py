@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from astro_cli.media.decode import frames, probe
 from eval.media import write_mp4
 from eval.metrics.base import Sample, Score, ScoreError, Towers, VideoInfo
 from eval.metrics.catalog import find
 from eval.vbench import places
 from eval.vbench.clip_file import ClipFile
 from eval.vbench.isolated import VARIABLE
-from eval.video.decode import frames, probe
 
 pytest.importorskip("vbench")
 pytest.importorskip("decord")

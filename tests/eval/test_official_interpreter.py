@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from astro_cli import torchvision_ops
+from astro_cli.media.decode import frames, probe
 from eval.media import write_mp4
 from eval.metrics.base import Sample, Towers
 from eval.metrics.catalog import find
 from eval.vbench import isolated, places
-from eval.video.decode import frames, probe
 
 WEIGHTS = "tag2text"
 # Argument 1: the hook, 2: a video, 3: weights. Prints a word of a caption and vbench's own result for it.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from astro_cli.media.decode import frames, probe
 from eval.inputs.requirements import requirements
 from eval.media import write_mp4
 from eval.metrics import temporal_flickering
@@ -18,7 +19,6 @@ from eval.metrics.temporal_flickering import FlickerConfig
 from eval.suite_run import Progress, Request, evaluate
 from eval.vbench import adapter, places, static
 from eval.vbench.static import Limits, StaticScorer
-from eval.video.decode import frames, probe
 from tests.tiny_towers import sample_of, show
 
 NAME = "temporal_flickering"

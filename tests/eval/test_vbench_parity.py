@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.media.decode import frames, probe
 from eval.media import write_mp4
 from eval.metrics.base import Sample, Towers
 from eval.metrics.catalog import find
 from eval.vbench import adapter, networks, places
 from eval.vbench.actions import action_names
-from eval.video.decode import frames, probe
 
 pytest.importorskip("vbench")
 pytest.importorskip("decord")
