@@ -121,6 +121,7 @@ class DataSpec(Config):
     pool: int = Field(default=8192, gt=0)
     frames: int | None = Field(default=None, gt=0)  # latent frames of a clip; absent: video.frames
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
+    clips: str | None = None  # Wan: a folder of videos with a text file beside each, or a manifest.jsonl
 
 
 class CollapseSpec(Config):
@@ -235,11 +236,21 @@ class Recipe(Config):
             raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
         if self.backbone == "wan" and objective.consumes in ("prompts", "experience") and stage.data.prompts is None:
             raise ValueError(f"{key}.data.prompts: missing, training on Wan needs a text file with a prompt a line")
+        self._check_clips(f"{key}.data.clips", stage, objective)
         self._check_excluded(stage, objective)
         if objective.consumes == "experience":
             self._check_experience(key, stage)
             self._check_rewards(f"{key}.experience", stage, objective.wants_risk(config))
             self._check_rollout(f"{key}.experience", stage)
+
+    def _check_clips(self, key: str, stage: StageSpec, objective: Any) -> None:
+        """Wan learns from the user's videos; the embedded world renders its own."""
+        clips = stage.data.clips
+        if self.backbone == "wan" and objective.consumes == "latents" and clips is None:
+            raise ValueError(f"{key}: missing, {stage.kind} on Wan needs a folder of videos with prompts, or a manifest.jsonl")
+        if clips is not None and (self.backbone != "wan" or objective.consumes != "latents"):
+            reads = "the embedded world renders its own clips" if self.backbone != "wan" else f"{stage.kind} reads no clips"
+            raise ValueError(f"{key}: found {clips!r}, expected none: {reads}")
 
     def _check_excluded(self, stage: StageSpec, objective: Any) -> None:
         """Refuse a cache that this stage's passes over whole clips would silently take for a plain one; only a sink that outlives frames differs."""

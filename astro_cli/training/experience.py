@@ -110,7 +110,8 @@ class ExperienceSource:
         self._refuse_constant({key: value for key, value in scores_N.items() if self.weights[key]}, step)
         observed_N = {name: self._gather(value) for name, value in clips.observed.items()}
         scored = self.credit.scored(scores_N, observed_N, asked)
-        credit = self.credit.credit(scored, (clips.latents.shape[1], *clips.latents.shape[3:]))
+        _, frames, _, rows, columns = clips.latents.shape
+        credit = self.credit.credit(scored, (frames, rows, columns))
         everyone_PG, credit_PG = scored.total(), credit.per_sample()
         self.metrics |= describe_rewards(logged_N, everyone_PG, credit_PG) | describe_credit(credit_PG)
         self.metrics |= {f"advantage/{key}": value for key, value in credit.metrics.items()}

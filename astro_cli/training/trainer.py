@@ -127,6 +127,10 @@ class Trainer:
         prompts = PromptSource(seed, self.backbone.encode_text, data.drop, data.prompts, every)
         if objective.consumes == "frames":
             return FrameSource(seed)
+        if objective.consumes == "latents" and data.clips is not None:
+            from astro_cli.training.video_clips import open_clips  # with PyAV and diffusers, which few runs need
+
+            return open_clips(self.recipe, data, self.backbone, self.accelerator, self.watcher.work, self.watcher.warn)
         if objective.consumes == "latents":
             return ClipSource(seed, self.backbone, data.frames or self.recipe.video.frames, data.pool, data.drop, self.watcher.work)
         if objective.consumes == "prompts":

@@ -14,6 +14,7 @@ def test_samples_of_some_prompts_are_rows_with_their_groups_weight():
     assert term.weight is not None
     assert term.weight.tolist() == [1.0, 1.0, 2.0, 2.0]
     part = term.rows(torch.tensor([3, 0]))
+    assert part.weight is not None
     assert (part.value.tolist(), part.weight.tolist()) == ([6.0, 3.0], [2.0, 1.0])
 
 
