@@ -148,10 +148,17 @@ class OptimSpec(Config):
 
 
 class EmaSpec(Config):
-    """Moving average of the weights of the first role that a stage trains, which the stage ends with; `start` is in updates of that role."""
+    """Moving average of the weights of the first role that a stage trains: what is saved and evaluated at its end.
+
+    Attributes:
+        decay: share of the average kept per update of that role.
+        start: updates before this one set the average to the weights.
+        ramp: after the n-th update keep min((1 + n) / (10 + n), decay), as Astrolabe's released code does.
+    """
 
     decay: float = Field(gt=0, lt=1)
     start: int = Field(default=0, ge=0)
+    ramp: bool = False
 
 
 class DataSpec(Config):
@@ -161,6 +168,7 @@ class DataSpec(Config):
     pool: int = Field(default=8192, gt=0)
     frames: int | None = Field(default=None, gt=0)  # latent frames of a clip; absent: video.frames
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
+    clips: str | None = None  # Wan: a folder of videos with a text file beside each, or a manifest.jsonl
 
 
 class CollapseSpec(Config):

@@ -18,6 +18,7 @@ from unittest import mock
 import torch
 
 from astro_cli.cache.kv import CacheSpec
+from astro_cli.core.credit import Term
 from astro_cli.core.rng import stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives import nft
@@ -82,7 +83,7 @@ def _batch(setting: Setting, backbone: Backbone, history: int, frames: int, size
     seeds = [stream_seed("bench", row) for row in range(size)]
     return Batch(
         seeds, [PROMPT] * size, text_BMD=backbone.encode_text([PROMPT] * size), latents_BFCHW=latents[:, history:],
-        credit_B=torch.linspace(-1, 1, size), history_PFCHW=latents[:1, :history] if history else None,
+        credit=(Term(torch.linspace(-1, 1, size)),), history_PFCHW=latents[:1, :history] if history else None,
         group_B=torch.zeros(size, dtype=torch.long), group_seeds=[seeds[0]] * size, risk_B=torch.ones(size),
     )  # fmt: skip
 

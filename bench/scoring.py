@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 
 from astro_cli.generate.media import write_mp4
+from astro_cli.media.decode import frames, probe
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Frame, Sample
 from eval.metrics import catalog
@@ -26,7 +27,6 @@ from eval.scoring import pool
 from eval.scoring.scorers import ConfiguredScorer, configured_scorers
 from eval.scoring.worker import ScoringWorker, Work
 from eval.suites.suite import ScorerSpec, Suite
-from eval.video.decode import frames, probe
 
 LARGE = (81, 480, 832)  # frames, height, width: a clip of Wan 2.1
 SMALL = (9, 64, 96)

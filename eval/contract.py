@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from astro_cli.config.base import Config
 from astro_cli.config.errors import EXIT_RUN, AstroError
+from astro_cli.media.video import Frame, VideoInfo
 
 Direction = Literal["up", "down"]
-Frame = np.ndarray  # (H, W, 3) uint8 RGB
 
 
 class ScoreError(AstroError):
@@ -72,20 +70,6 @@ def weights(name: str, locate: Callable[[], Path | None], hint: str) -> Need:
         return "" if locate() is not None else f"weights of {name}: {hint}"
 
     return Need(name, missing)
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What the container says, counted by decoding where it does not say."""
-
-    frames: int
-    fps: float
-    width: int
-    height: int
-
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.fps
 
 
 @dataclass(frozen=True)

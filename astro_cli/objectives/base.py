@@ -16,6 +16,7 @@ from torch import nn
 
 from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.base import Config
+from astro_cli.core.credit import CreditForm, Term
 from astro_cli.core.rng import sample_noise, stream
 from astro_cli.models.roles import Roles
 from astro_cli.models.wan.transformer import CausalWan
@@ -23,7 +24,7 @@ from astro_cli.rollout.spec import StreamSpec
 from astro_cli.sampling.kernel import RENOISE, Kernel
 from astro_cli.spec import Recipe, StageSpec
 
-TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "credit_B", "risk_B", "group_B")  # a row per sample
+TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "risk_B", "group_B")  # a row per sample
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Batch:
     text_BMD: torch.Tensor | None = None
     latents_BFCHW: torch.Tensor | None = None
     frames_BTCHW: torch.Tensor | None = None
-    credit_B: torch.Tensor | None = None  # advantages of RL samples
+    credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added
     risk_B: torch.Tensor | None = None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk
     history_PFCHW: torch.Tensor | None = None  # clean latents before the clips, a row per group; absent for whole videos
     group_B: torch.Tensor | None = None  # each sample's group, which shares history (its row) and prompt
@@ -49,11 +50,13 @@ class Batch:
         """Samples [start, stop)."""
         cut = {name: getattr(self, name)[start:stop] for name in TENSORS if getattr(self, name) is not None}
         shared = None if self.group_seeds is None else self.group_seeds[start:stop]
-        return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], group_seeds=shared, **cut)
+        credit = tuple(term.rows(slice(start, stop)) for term in self.credit)
+        return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], group_seeds=shared, credit=credit, **cut)
 
     def to(self, device: torch.device) -> Batch:
         names = (*TENSORS, "history_PFCHW")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None})
+        credit = tuple(term.to(device) for term in self.credit)
+        return replace(self, credit=credit, **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None})
 
     def noise_like(self, x: torch.Tensor, use: str) -> torch.Tensor:
         """Standard normal noise of x's shape (B, ...), from the samples' own streams."""
@@ -132,17 +135,20 @@ class Objective:
         needs: further roles it reads.
         builds: how the roles are built that are neither networks of the recipe nor adapters of the student, e.g. a discriminator.
         source: where its batches come from: a class with the members of `training.sources.Source`, or "module:Class".
+        credits: forms of credit it can use: per "sample", or a "map" per latent frame and position.
         excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the window.
     """
 
     trains: ClassVar[tuple[str, ...]] = ("student",)
     needs: ClassVar[tuple[str, ...]] = ()
     builds: ClassVar[Mapping[str, Callable[[RoleContext], nn.Module]]] = {}
-    source: ClassVar[str | type[Any]] = "astro_cli.training.sources:ClipSource"
+    source: ClassVar[str | type[Any]] = "astro_cli.training.clip_source:EncodedClips"
+    credits: ClassVar[tuple[CreditForm, ...]] = ("sample",)
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
 
     def __init__(self, config: Config, setting: Setting) -> None:
         self.config, self.setting = config, setting
+        self.warning = ""  # what is wrong with the step that has just ended; logged and shown
 
     @classmethod
     def source_class(cls) -> type[Any]:

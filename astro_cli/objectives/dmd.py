@@ -36,10 +36,17 @@ class Config(BaseConfig):
     sigma_max: float = Field(default=0.98, gt=0, lt=1)
 
 
-def dmd_gradient(x: torch.Tensor, real_x0: torch.Tensor, fake_x0: torch.Tensor) -> torch.Tensor:
-    """g = (f - r) / mean|x - r|, the mean per sample; non-finite entries become 0. All (B, F, C, H, W)."""
+def dmd_gradient(x: torch.Tensor, real_x0: torch.Tensor, fake_x0: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """g = (f - r) / mean|x - r|, the mean per sample, and how many of its entries were not finite.
+
+    Those entries are 0. All tensors are (B, F, C, H, W).
+
+    **Deviations**: the released code calls `nan_to_num`, which makes an infinite entry the largest float instead of 0.
+    """
     normalizer = (x - real_x0).abs().mean(dim=(1, 2, 3, 4), keepdim=True).clamp_min(NORMALIZER_FLOOR)
-    return torch.nan_to_num((fake_x0 - real_x0) / normalizer)
+    gradient = (fake_x0 - real_x0) / normalizer
+    finite = gradient.isfinite()
+    return gradient.where(finite, 0.0), int((~finite).sum())
 
 
 def dmd_loss(x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -77,16 +84,17 @@ class Objective(BaseObjective):
 
     def _student(self, batch: Batch) -> LossOutput:
         x = self.rollout(batch, gradient=True)
-        gradient = self.score_difference(batch, x.detach())
-        return LossOutput(self.weigh(batch, x, dmd_loss(x, gradient)).mean(), {"dmd_gradient": gradient.abs().mean().item()})
+        gradient, non_finite = self.score_difference(batch, x.detach())
+        metrics = {"dmd_gradient": gradient.abs().mean().item(), "dmd_non_finite": float(non_finite)}
+        return LossOutput(self.weigh(batch, x, dmd_loss(x, gradient)).mean(), metrics)
 
     def weigh(self, batch: Batch, x: torch.Tensor, loss_B: torch.Tensor) -> torch.Tensor:
         """Weight per sample; 1 for DMD. Reward-weighted variants override it."""
         return loss_B
 
     @torch.no_grad()
-    def score_difference(self, batch: Batch, x: torch.Tensor) -> torch.Tensor:
-        """The DMD gradient at x."""
+    def score_difference(self, batch: Batch, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """The DMD gradient at x, and how many of its entries were not finite and are 0."""
         x_t, _, sigma_BF = self._noised(batch, x)
         timestep, text_BMD = timestep_of(sigma_BF), batch.text_BMD
         assert text_BMD is not None

@@ -5,6 +5,8 @@
     L_policy = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
     L = L_policy + lambda_KL 1/|M| sum_{i in M} || v_theta - v_ref ||^2                    (section 3.4; M: all samples, or those at risk)
 
+With `space = "x0"` all three squared norms are of x0 predictions, whose differences are sigma times those of velocities.
+
 t is drawn from the student's warped steps, per block. Every block is conditioned on the clean blocks before it (and on the history a clip continues),
 through keys and values that theta_old computed once and all policies share: the cache C_n, detached. With `context = "full"` theta computes its own,
 with gradients ("full back-propagation" of Table 4a); `context = "released"` is the released code's pass without a cache.
@@ -40,6 +42,7 @@ from astro_cli.rollout.grouped import ClipContext, HistoryMemory
 from astro_cli.spec import Recipe, StageSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
+SAME = "the policy's velocities equal the old policy's in every pass of this epoch: the contrast of NFT vanishes (old_difference 0)"
 RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
 
 
@@ -47,7 +50,7 @@ class Config(BaseConfig):
     """Interpolation strength beta, advantage bound A_max, share of theta_old kept per step (gamma), and the options of the ablations.
 
     Attributes:
-        space: what the squared errors are of; "x0" is the released one.
+        space: what the squared errors and the penalty are of; "x0" is the released one.
         adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
         warped: draw t from the flow-shifted steps the student samples at; false is released.
         old_rule: theta_old's share after a step is `old_decay`, or the released ramp.
@@ -132,6 +135,7 @@ class Objective(BaseObjective):
         self.steps = setting.steps if config.warped else plain
         self.reset = ResetRule(config.kl_threshold, config.kl_patience, released=config.reference == "released")
         self.penalties: list[float] = []  # of this step's passes
+        self.differences: list[float] = []  # mean |v_theta - v_old| of this step's passes
         self.memory = HistoryMemory()  # of theta_old, which stays for a step
         if config.context == "full":
             check_sink(setting.cache)
@@ -148,24 +152,26 @@ class Objective(BaseObjective):
             raise ValueError(f"{key}.experience.clip: {what}")
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
-        x0, credit, config = batch.latents_BFCHW, batch.credit_B, self.config
+        x0, config = batch.latents_BFCHW, self.config
         assert x0 is not None
-        assert credit is not None
+        assert batch.credit, "experience comes with credit"
         drawn = self._drawn(batch)
         timestep_BF = self._timesteps(drawn, x0.shape[1]).to(x0.device)
         sigma_BF = sigma_of(timestep_BF)
         noise = drawn.noise_like(x0, "noise")
         x_t = add_noise(x0, noise, sigma_BF)
         v_theta, v_old, v_ref = self._velocities(role, batch, x0, x_t, timestep_BF)
-        r = optimality(credit, config.advantage_max)
         errors_of = None if config.space == "velocity" else sigma_BF
-        loss = policy_loss(v_theta, v_old, velocity_target(x0, noise), r, config.beta, errors_of, config.adaptive).mean()
-        metrics = self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, r)
+        target, r = velocity_target(x0, noise), [optimality(term.value, config.advantage_max) for term in batch.credit]
+        losses = [policy_loss(v_theta, v_old, target, r_B, config.beta, errors_of, config.adaptive) for r_B in r]
+        loss = torch.stack([term.mean(loss_B) for term, loss_B in zip(batch.credit, losses, strict=True)]).sum()
+        metrics = self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, torch.cat(r))
         if v_ref is not None:
-            penalty = self._penalty(v_theta, v_ref, batch)
+            penalty = self._penalty(branch_error(v_theta, v_ref, errors_of), batch)
             loss = loss + config.kl_weight * penalty
             metrics["kl"] = penalty.item()
             self.penalties.append(metrics["kl"])
+        self.differences.append(metrics["old_difference"])
         return LossOutput(loss, metrics)
 
     def _velocities(
@@ -220,9 +226,11 @@ class Objective(BaseObjective):
         index = (batch.uniform(frames // self.setting.block, "timestep") * len(self.steps)).long()
         return self.steps[index].float().repeat_interleave(self.setting.block, 1)
 
-    def _penalty(self, v_theta: torch.Tensor, v_ref: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """1/|M| sum over M of || v_theta - v_ref ||^2; the batch's weights hold 1/|M| of the whole update, so parts and processes add up to it."""
-        divergence_B = per_sample_mse(v_theta, v_ref)
+    def _penalty(self, divergence_B: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """1/|M| sum over M of a sample's divergence from the reference.
+
+        The batch's weights hold 1/|M| of the whole update, so parts and processes add up to it.
+        """
         if self.config.kl == "uniform":
             return divergence_B.mean()
         assert batch.risk_B is not None
@@ -233,6 +241,7 @@ class Objective(BaseObjective):
         x0 = x0_from_velocity(x_t, v_theta, sigma_BF)
         return {
             "old_deviation": per_sample_mse(v_theta, v_old).mean().item(),
+            "old_difference": (v_theta - v_old).abs().mean().item(),
             "x0_norm": x0.pow(2).mean().sqrt().item(),
             "r_clipped": ((r <= 0) | (r >= 1)).float().mean().item(),
         }
@@ -240,6 +249,7 @@ class Objective(BaseObjective):
     def after_step(self, step: int) -> dict[str, float]:
         """theta_ref <- theta where it is due (Alg. 1, lines 34-37); theta_old <- gamma theta_old + (1 - gamma) theta (line 38)."""
         student, metrics = self.setting.roles.modules["student"], dict[str, float]()
+        self._watch_contrast(step)
         if self.config.kl != "none":
             kl = self.setting.mean(sum(self.penalties) / len(self.penalties))
             self.penalties.clear()
@@ -251,6 +261,12 @@ class Objective(BaseObjective):
         kept = self.config.old_decay if self.config.old_rule == "average" else min(RAMP * (step + 1), RAMP_MAX)
         lora.blend(student, "old", lora.TRAINED, kept)
         return metrics
+
+    def _watch_contrast(self, step: int) -> None:
+        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: v+ and v- are then one."""
+        same = bool(self.differences) and self.setting.mean(sum(self.differences)) == 0
+        self.differences.clear()
+        self.warning = SAME if same and step else ""
 
     def state(self) -> dict[str, torch.Tensor]:
         """When the reference was last reset, and its threshold."""

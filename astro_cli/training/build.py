@@ -151,10 +151,15 @@ def _check_scorers(recipe: Recipe) -> None:
 
 
 def _check_prompts(recipe: Recipe) -> None:
-    """Prompt files are read before any weights are."""
+    """Prompt files and lists of clips are read before any weights are."""
     for name in recipe.order:
-        if (path := recipe.stages[name].data.prompts) is not None:
-            read_prompts(Path(path))
+        data = recipe.stages[name].data
+        if data.prompts is not None:
+            read_prompts(Path(data.prompts))
+        if data.clips is not None:
+            from astro_cli.media.clips import list_clips  # with PyAV, which few runs need
+
+            list_clips(data.clips)
 
 
 def held_dtype(recipe: Recipe, role: str) -> torch.dtype:

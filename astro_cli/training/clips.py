@@ -7,10 +7,10 @@ Dimensions: P prompt, G candidate of a prompt, B clip (prompts in order, each wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -27,24 +27,28 @@ from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import generate
 from astro_cli.training.background import Background
 
+Observe = Callable[[torch.Tensor, torch.Tensor, Backbone], dict[str, torch.Tensor]]  # a credit rule's, on latents and frames
 History = tuple[torch.Tensor, list[Segment]]  # latents (P, F, C, H, W) and the frozen context after them
 
 
 @dataclass
 class Clips:
-    """Latents (B, F, C, H, W), scores per reward and mean motion (B,), and the latents (P, F, C, H, W) they continue, if any."""
+    """Latents (B, F, C, H, W), scores per reward and mean motion (B,), what the credit rule observed (B, ...) by name,
+    and the latents (P, F, C, H, W) they continue, if any."""
 
     latents: torch.Tensor
     scores: dict[str, torch.Tensor]
     motion: torch.Tensor
     history: torch.Tensor | None = None
+    observed: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @staticmethod
     def join(parts: list[Clips], histories: list[torch.Tensor] | None = None) -> Clips:
         first = parts[0]
         scores = {key: torch.cat([part.scores[key] for part in parts]) for key in first.scores}
         history = torch.cat(histories) if histories else None
-        return Clips(torch.cat([part.latents for part in parts]), scores, torch.cat([part.motion for part in parts]), history)
+        observed = {name: torch.cat([part.observed[name] for part in parts]) for name in first.observed}
+        return Clips(torch.cat([part.latents for part in parts]), scores, torch.cat([part.motion for part in parts]), history, observed)
 
 
 def window_starts(spec: ExperienceSpec, frames: int, block: int) -> range:
@@ -72,8 +76,8 @@ def fewest_frames(spec: ExperienceSpec, frames: int, block: int, backbone: Backb
 class Roller:
     """The old policy at work, `parallel` clips at a time."""
 
-    def __init__(self, spec: ExperienceSpec, setting: Setting, backbone: Backbone, rewards: list[Reward]) -> None:
-        self.spec, self.setting, self.backbone, self.rewards = spec, setting, backbone, rewards
+    def __init__(self, spec: ExperienceSpec, setting: Setting, backbone: Backbone, rewards: list[Reward], observe: Observe | None = None) -> None:
+        self.spec, self.setting, self.backbone, self.rewards, self.observe = spec, setting, backbone, rewards, observe
         self.stream = setting.stream_spec()
         self.frames = spec.frames or setting.frames
         if spec.clip:
@@ -146,9 +150,11 @@ class Roller:
         with self.setting.section("reward"):
             frames = self._frames(latents, past, owner).float()
             scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
+            with torch.no_grad():
+                observed = self.observe(latents, frames, self.backbone) if self.observe is not None else {}
             motion = (frames[:, 1:] - frames[:, :-1]).abs().flatten(1).sum(1) / max(1, frames.shape[1] - 1) / frames[0, 0].numel()
         for key, value in scores.items():
             if value.shape != (len(prompts),) or not bool(value.isfinite().all()):
                 bad = f"shape {tuple(value.shape)}" if value.shape != (len(prompts),) else f"{int((~value.isfinite()).sum())} non-finite scores"
                 raise RunError("reward", key, f"{bad} for {len(prompts)} clips", hint="the run can be resumed from its last checkpoint")
-        return Clips(latents, scores, motion)
+        return Clips(latents, scores, motion, observed=observed)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from astro_cli.config.errors import RecipeError, RunError
+from astro_cli.core.credit import Term
 from astro_cli.core.disagreement import RiskRatio, rank_disagreement, threshold
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
@@ -19,6 +19,7 @@ from astro_cli.rewards.shapes import REWARDS
 from astro_cli.training.build import scored
 from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
 from astro_cli.training.collapse import CollapseWatch
+from astro_cli.training.credit import CreditRule, check_credit
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import own_rows
 from astro_cli.training.samples import Sample
@@ -52,13 +53,13 @@ class ExperienceSource:
         frames = fewest_frames(spec, spec.frames or setting.frames, setting.block, backbone)
         unweighted = [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []  # Wan's cost a network each
         watched: list[Reward] = _load(unweighted, backbone, setting.device)  # weight 0: logged, not optimised
-        self.roller = Roller(spec, setting, backbone, rewards + [reward for reward in watched if frames >= reward.num_frames_min])
+        self.credit = CreditRule(spec.advantage, self.weights, spec.group)
+        fitting = [reward for reward in watched if frames >= reward.num_frames_min]
+        self.roller = Roller(spec, setting, backbone, rewards + fitting, self.credit.rule.observe)
         for reward in rewards:
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
                 raise RecipeError("video.frames" if not spec.clip else f"stages.{stage}.experience.clip", reward.key, what)
-        advantage = importlib.import_module(f"astro_cli.advantages.{spec.advantage['kind']}")
-        self.advantage = advantage.Advantage(resolve_kind("advantages", spec.advantage, "advantage"))
         self.risk, self.watch = RiskRatio(), CollapseWatch(spec.collapse)
         self.metrics: dict[str, Any] = {}
         self.samples: list[Sample] = []
@@ -77,6 +78,7 @@ class ExperienceSource:
         if stage.experience is None:
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
         resolve_kind("advantages", stage.experience.advantage, f"{key}.experience.advantage")
+        check_credit(f"{key}.experience.advantage.kind", stage.experience.advantage["kind"], stage)
 
     def draw(self, use: str, size: int) -> Batch:
         return self.prompts.draw(use, size)
@@ -99,7 +101,7 @@ class ExperienceSource:
             batches.append(
                 Batch(
                     [seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=clips.latents[rows],
-                    credit_B=credit[rows], risk_B=self._risk_weights(at_risk, mine, rows),
+                    credit=tuple(term.rows(rows) for term in credit), risk_B=self._risk_weights(at_risk, mine, rows),
                     history_PFCHW=clips.history, group_B=rows // group,
                     group_seeds=[stream_seed(owners[row // group], "group", update) for row in rows.tolist()],
                 )
@@ -113,23 +115,25 @@ class ExperienceSource:
         self.metrics["window/start"] = float(start)
         return self.roller.candidates(prompts, seeds, text, owners, start)
 
-    def _judge(self, step: int, clips: Clips, asked: list[str], mine: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _judge(self, step: int, clips: Clips, asked: list[str], mine: slice) -> tuple[tuple[Term, ...], torch.Tensor | None]:
         """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the samples.
 
         `asked` holds the prompts of all processes, one per group.
         """
-        total_PG = torch.stack([clips.scores[key] * weight for key, weight in self.weights.items()]).sum(0).reshape(-1, self.spec.group)
-        everyone_PG = self._gather(total_PG)
         logged_N = {key: self._gather(value) for key, value in clips.scores.items()}
         scores_N = {key: logged_N[key] for key in self.weights}
         self._refuse_constant({key: value for key, value in scores_N.items() if self.weights[key]}, step)
-        credit_PG = self.advantage.credit(everyone_PG, {})
-        credit = credit_PG[mine].flatten()
+        observed_N = {name: self._gather(value) for name, value in clips.observed.items()}
+        scored = self.credit.scored(scores_N, observed_N, asked)
+        _, frames, _, rows, columns = clips.latents.shape
+        credit = self.credit.credit(scored, (frames, rows, columns))
+        everyone_PG, credit_PG = scored.total(), credit.per_sample()
         self.metrics |= describe_rewards(logged_N, everyone_PG, credit_PG) | describe_credit(credit_PG)
+        self.metrics |= {f"advantage/{key}": value for key, value in credit.metrics.items()}
         self.metrics |= describe_disagreement(scores_N, self.primary)
         self._watch(everyone_PG, clips)
         self._pick_samples(step, clips, asked, everyone_PG.flatten())
-        return credit, self._at_risk(scores_N)
+        return credit.of_prompts(mine), self._at_risk(scores_N)
 
     def _at_risk(self, scores_N: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(N,) which samples of the epoch the primary reward over-scores (Alg. 1, lines 9-17); None without a primary."""
@@ -190,9 +194,10 @@ class ExperienceSource:
         return f"collapsed: {self.warning}", f"to go on all the same: {again}"
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What the next epoch needs of the ones before: risk ratio with its buffer, and what the collapse watch has seen."""
-        return {"risk": self.risk.state(), "collapse": self.watch.state()}
+        """What the next epoch needs: risk ratio with its buffer, what the collapse watch saw, the credit rule's state."""
+        return {"risk": self.risk.state(), "collapse": self.watch.state(), **self.credit.state()}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.risk.load(state["risk"])
         self.watch.load(state["collapse"])
+        self.credit.load_state(state)

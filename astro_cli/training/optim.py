@@ -105,6 +105,8 @@ class Ema:
     def update(self, updates: int) -> None:
         """Take in the weights after the role has been updated for the `updates + 1`-th time."""
         keep = self.spec.decay if updates >= self.spec.start else 0.0
+        if self.spec.ramp:
+            keep = min(keep, (2 + updates) / (11 + updates))  # (1 + n) / (10 + n) after update n = updates + 1
         for name, p in self.named:
             self.shadow[name].lerp_(p.float(), 1.0 - keep)
 

@@ -30,7 +30,7 @@ ENCODE_BATCH = 128  # clips encoded at once
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a stage's source is made of; `progress` is told of slow work: what, done, total."""
+    """What a stage's source is made of; `progress` is told of slow work (what, done, total), `warn` of what is left out."""
 
     stage: str
     spec: StageSpec
@@ -39,6 +39,7 @@ class SourceContext:
     backbone: Backbone
     accelerator: Accelerator
     progress: Callable[[str, int, int], None]
+    warn: Callable[[str], None]
 
     @property
     def every(self) -> dict[str, int]:
@@ -109,7 +110,8 @@ class SeededSource:
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
-        """Serves every recipe."""
+        if stage.data.clips is not None:
+            raise ValueError(f"{key}.data.clips: found {stage.data.clips!r}, expected none: {stage.kind} reads no clips")
 
     def of(self, context: SourceContext) -> Self:
         """This source, as the one of a stage."""
@@ -118,7 +120,7 @@ class SeededSource:
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         """`size` samples for one role's update in a step."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} draws no batches")
 
     def draw(self, use: str, size: int) -> Batch:
         return self.batch(f"{self.context.stage}:{use}", 0, "prepare", size)
@@ -222,6 +224,7 @@ class PromptSource(SeededSource):
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        super().check(recipe, stage, key)
         if recipe.backbone == "wan" and stage.data.prompts is None:
             raise ValueError(f"{key}.data.prompts: missing, training on Wan needs a text file with a prompt a line")
 

@@ -99,8 +99,9 @@ class Trainer:
         spec = self.recipe.stages[name]
         objective: Objective = objective_class(spec)(resolve_kind("objectives", spec.objective, name), self.setting)
         self._check(name, spec)
-        work = self.watcher.work
-        source = objective.source_class().make(SourceContext(name, spec, self.recipe, self.setting, self.backbone, self.accelerator, work))
+        told = (self.watcher.work, self.watcher.warn)
+        context = SourceContext(name, spec, self.recipe, self.setting, self.backbone, self.accelerator, *told)
+        source = objective.source_class().make(context)
         roles = self.setting.roles
         optimizers = {role: RoleOptimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}
         ema = Ema(spec.ema, roles.trainable(objective.trains[0])) if spec.ema else None
@@ -143,7 +144,8 @@ class Trainer:
                 stage.ema.update(step // spec.every)
         row |= stage.objective.after_step(step)
         row |= stage.source.metrics
-        row |= {"warning": stage.source.warning} if stage.source.warning else {}
+        warnings = [stage.objective.warning, stage.source.warning]
+        row |= {"warning": "; ".join(filter(None, warnings))} if any(warnings) else {}
         row |= self.saved.take(self.setting.device)
         row |= self._speed(time.perf_counter() - began)
         self.rows += 1

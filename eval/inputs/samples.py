@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astro_cli.config.errors import AstroError
+from astro_cli.media.decode import SUFFIXES, VideoError, count_frames, probe
 from astro_cli.models.hashes import sha256
 from eval.contract import Sample, VideoInfo
 from eval.inputs.entries import Finding, InputError, Listing, about
@@ -15,7 +16,6 @@ from eval.inputs.manifest import MANIFEST, list_manifest
 from eval.inputs.names import list_names, split_name
 from eval.inputs.sidecars import has_sidecars, list_sidecars
 from eval.prompt_sets import PromptSet
-from eval.video.decode import SUFFIXES, VideoError, count_frames, probe
 
 PARTIAL = ".partial"  # of the stem: a video `astro sample` has not finished
 FORMATS_HINT = f"expected {MANIFEST}, files named {{prompt}}-{{index}}.mp4, or an output folder of `astro sample`"

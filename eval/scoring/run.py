@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from astro_cli.config.errors import RecordError
+from astro_cli.media.decode import Backend, decoder_version, frames
 from eval import inputs
 from eval.contract import Frame, Sample
 from eval.inputs.check import differing
@@ -22,7 +23,6 @@ from eval.scoring.scorers import ConfiguredScorer, configured_scorers
 from eval.scoring.totals import totals
 from eval.scoring.worker import Failure, plan
 from eval.suites.suite import Suite, load_suite
-from eval.video.decode import Backend, decoder_version, frames
 
 
 @dataclass(frozen=True)

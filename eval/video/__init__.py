@@ -1,1 +1,1 @@
-"""Video files as streams of frames, and which frames a protocol takes. Scores nothing."""
+"""Which frames of a video a protocol takes."""

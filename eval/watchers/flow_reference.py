@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_cli.media.decode import VideoError, frames, probe
 from eval.contract import Frame, Sample, ScoreError
-from eval.video.decode import VideoError, frames, probe
 from eval.video.sampling import every
 from eval.watchers.flow_label import LABEL, Estimate, references_of
 

@@ -49,6 +49,17 @@ def test_selective_kl_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
     assert 0 < row["kl/masked_share"] <= 0.5
 
 
+def test_a_policy_whose_old_one_follows_at_once_is_warned_of(tiny, tmp_path, monkeypatch, capsys):
+    """With nothing of theta_old kept and one update an epoch, both policies are the same network in every pass."""
+    follow = ["--set", "stages.nft.objective.old_decay=0", "--set", "stages.nft.experience.updates=1", "--set", "stages.nft.steps=2"]
+    assert run(["rl", "--recipe", "astrolabe_no_kl_shapes", *SMALL, *follow, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    first, second = rows(tmp_path / "run")
+    assert "warning" not in first
+    assert second["student/old_difference"] == 0
+    assert "contrast of NFT vanishes" in second["warning"]
+    assert "warning: nft step 1: " in capsys.readouterr().err
+
+
 def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     """Run, and be interrupted in the given step."""
     from astro_cli.objectives import nft

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from astro_cli.generate.media import Mp4Stream, write_gif
-from eval.video import decode
-from eval.video.decode import VideoError, count_frames, decoder_version, frames, probe, resolve
+from astro_cli.media import decode
+from astro_cli.media.decode import VideoError, count_frames, decoder_version, frames, probe, resolve
 from tests.small_videos import FPS, moving_noise, write_damaged, write_truncated, write_video
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "videos"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from astro_cli.media.decode import VideoError
 from eval.contract import Segment, VideoInfo
 from eval.inputs import InputError, load, write_manifest
 from eval.prompt_sets import Prompt, PromptSet, text_id
-from eval.video.decode import VideoError
 from eval.watchers.sidecar import sidecar
 from tests.small_videos import FPS, write_truncated, write_video
 

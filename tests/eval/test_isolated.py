@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from astro_cli.generate.media import write_mp4
+from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample, Score, ScoreError, VideoInfo
 from eval.metrics.catalog import find
 from eval.vbench import places
 from eval.vbench.clip_file import ClipFile
 from eval.vbench.isolated import VARIABLE
-from eval.video.decode import frames, probe
 
 pytest.importorskip("vbench")
 pytest.importorskip("decord")

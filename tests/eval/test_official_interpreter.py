@@ -15,10 +15,10 @@ import pytest
 
 from astro_cli.compat import torchvision_ops
 from astro_cli.generate.media import write_mp4
+from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find
 from eval.vbench import isolated, places
-from eval.video.decode import frames, probe
 
 WEIGHTS = "tag2text"
 # Argument 1: the hook, 2: a video, 3: weights. Prints a word of a caption and vbench's own result for it.

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from astro_cli.generate.media import write_mp4
+from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample, Score, ScoreError
 from eval.metrics import catalog, subject_consistency, temporal_flickering
 from eval.metrics.temporal_flickering import FlickerConfig
 from eval.vbench.long import Span, clip_seconds
 from eval.vbench.scenes import PACKAGE, Scenes, scenes
-from eval.video.decode import frames, probe
 
 pytest.importorskip("scenedetect")
 pytest.importorskip("cv2")

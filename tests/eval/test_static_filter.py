@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from astro_cli.generate.media import write_mp4
+from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample, Score, VideoInfo
 from eval.inputs.requirements import requirements
 from eval.metrics import temporal_flickering
@@ -18,7 +19,6 @@ from eval.metrics.temporal_flickering import FlickerConfig
 from eval.scoring.run import Progress, Request, evaluate
 from eval.vbench import adapter, places, static
 from eval.vbench.static import Limits, StaticScorer
-from eval.video.decode import frames, probe
 from tests.tiny_networks import sample_of, show
 
 NAME = "temporal_flickering"

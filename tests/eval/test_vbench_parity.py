@@ -13,11 +13,11 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate.media import write_mp4
+from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find
 from eval.vbench import adapter, networks, places
 from eval.vbench.actions import action_names
-from eval.video.decode import frames, probe
 
 pytest.importorskip("vbench")
 pytest.importorskip("decord")

@@ -34,7 +34,25 @@ def batch(size: int = 2) -> Batch:
 def test_gradient_by_hand():
     # x 1, real 3, fake 2: g = (2 - 3) / |1 - 3| = -1/2, so descent moves x up, towards the teacher
     one = torch.ones(1, 1, 1, 1, 1)
-    assert dmd.dmd_gradient(one, 3 * one, 2 * one).item() == -0.5
+    gradient, non_finite = dmd.dmd_gradient(one, 3 * one, 2 * one)
+    assert (gradient.item(), non_finite) == (-0.5, 0)
+
+
+def test_entries_of_the_gradient_that_are_not_finite_are_zero_and_counted():
+    # normaliser mean|0 - 2| = 2: (8 - 2) / 2 = 3, the other three entries are inf, -inf and nan
+    x, real = torch.zeros(1, 1, 1, 2, 2), torch.full((1, 1, 1, 2, 2), 2.0)
+    fake = torch.tensor([8.0, float("inf"), float("-inf"), float("nan")]).view(1, 1, 1, 2, 2)
+    gradient, non_finite = dmd.dmd_gradient(x, real, fake)
+    assert gradient.flatten().tolist() == [3.0, 0.0, 0.0, 0.0]
+    assert non_finite == 3
+
+
+def test_a_critic_that_overflows_is_counted_in_the_metrics_and_gives_no_loss(setting):
+    with torch.no_grad():
+        setting.roles.modules["critic"].proj_out.bias.fill_(float("inf"))
+    out = dmd.Objective(dmd.Config(), setting).loss("student", batch())
+    assert out.metrics["dmd_non_finite"] == 2 * 4 * 2 * 4 * 4  # every entry of 2 videos of 4 frames, 2 channels, 4 x 4
+    assert out.metrics["dmd_gradient"] == out.loss.item() == 0.0
 
 
 def test_loss_gradient_is_g_over_numel():
@@ -49,7 +67,7 @@ def test_equal_critic_and_teacher_give_no_gradient(setting):
     roles.modules["critic"].load_state_dict(roles.modules["teacher"].state_dict())
     objective = dmd.Objective(dmd.Config(guidance=1.0), setting)
     x = torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
-    assert objective.score_difference(batch(), x).abs().max() < 1e-5
+    assert objective.score_difference(batch(), x)[0].abs().max() < 1e-5
 
 
 def test_each_role_gets_gradients_alone(setting):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from astro_cli.cache.kv import CacheSpec
+from astro_cli.core.credit import Term
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.models import lora
 from astro_cli.models.roles import Roles
@@ -46,7 +47,7 @@ def batch(history: int, clip: int = 4, size: int = 2) -> Batch:
     past = torch.randn(1, history, *SHAPE, generator=rng, dtype=torch.float64)
     return Batch(
         seeds=list(range(size)), prompts=["p"] * size, text_BMD=torch.ones(size, 4, 5, dtype=torch.float64),
-        latents_BFCHW=torch.randn(size, clip, *SHAPE, generator=rng, dtype=torch.float64), credit_B=torch.linspace(-4, 2, size),
+        latents_BFCHW=torch.randn(size, clip, *SHAPE, generator=rng, dtype=torch.float64), credit=(Term(torch.linspace(-4, 2, size)),),
         risk_B=torch.linspace(0, 2, size), history_PFCHW=past, group_B=torch.zeros(size, dtype=torch.long),
     )  # fmt: skip
 
@@ -154,7 +155,7 @@ def scheme_bytes(name: str) -> int:
     history = torch.randn(1, experience.frames - clip, *here.latent_shape, generator=rng)
     prompts, meter = ["a large red circle moves right slowly over a gray plain background"] * 4, SavedTensors()
     one = Batch(
-        seeds=list(range(4)), prompts=prompts, text_BMD=backbone.encode_text(prompts), credit_B=torch.zeros(4), risk_B=torch.ones(4),
+        seeds=list(range(4)), prompts=prompts, text_BMD=backbone.encode_text(prompts), credit=(Term(torch.zeros(4)),), risk_B=torch.ones(4),
         latents_BFCHW=torch.randn(4, clip, *here.latent_shape, generator=rng),
         history_PFCHW=history if experience.clip else None, group_B=torch.zeros(4, dtype=torch.long), group_seeds=[0] * 4,
     )  # fmt: skip

@@ -1,11 +1,17 @@
 """Forward-process RL (Astrolabe Eq. 1, 2, 4): hand-worked values and limit cases."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
+from test_long_tuning import batch, setting
 
-from astro_cli.advantages.group import Advantage, Config
+from astro_cli.advantages.base import Scored
+from astro_cli.advantages.group import Advantage, Config, group_advantage
+from astro_cli.core.credit import Term
 from astro_cli.core.flow import add_noise, unshift_sigma, warp_timesteps, x0_from_velocity
+from astro_cli.models import lora
 from astro_cli.objectives.base import Batch
 from astro_cli.objectives.nft import Config as LossConfig
 from astro_cli.objectives.nft import Objective, branch_error, implicit_velocities, optimality, policy_loss
@@ -62,24 +68,47 @@ def test_gradient_scales_with_beta_at_theta_old():
 def test_group_advantage_by_hand():
     # group (1, 3): mean 2 -> (-1, 1); group (5, 5) -> zeros. Deviation of all four rewards 1, 3, 5, 5 (unbiased): sqrt(11 / 3)
     rewards = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
-    assert Advantage(Config(scale="none")).credit(rewards, {}).tolist() == [[-1.0, 1.0], [0.0, 0.0]]
-    scaled = Advantage(Config(scale="global")).credit(rewards, {})
+    assert group_advantage(rewards, "none").tolist() == [[-1.0, 1.0], [0.0, 0.0]]
+    scaled = group_advantage(rewards, "global")
     assert torch.allclose(scaled[0], torch.tensor([-1.0, 1.0]) / ((11 / 3) ** 0.5 + 1e-4))
-    per_group = Advantage(Config(scale="group")).credit(rewards, {})
+    per_group = group_advantage(rewards, "group")
     assert torch.allclose(per_group[0], torch.tensor([-1.0, 1.0]) / (2**0.5 + 1e-4))
     assert per_group[1].tolist() == [0.0, 0.0]
+
+
+def test_group_credit_is_the_advantage_of_the_weighted_sum():
+    # 2 * (1, 0) + .5 * (0, 4) = (2, 2); 2 * (0, 1) + .5 * (2, 2) = (1, 3): centred (0, 0), (-1, 1)
+    scores = {"vq": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "mq": torch.tensor([[0.0, 4.0], [2.0, 2.0]])}
+    credit = Advantage(Config(scale="none")).credit(Scored(scores, {"vq": 2.0, "mq": 0.5}, ["a", "b"]), {})
+    assert [term.value.tolist() for term in credit.terms] == [[[0.0, 0.0], [-1.0, 1.0]]]
+    assert credit.terms[0].weight is None
+
+
+def test_terms_of_credit_are_losses_that_are_added_with_their_weights():
+    """Not the loss of the added credits: each term is clipped on its own."""
+    here, first, second = setting(), torch.tensor([9.0, 2.0]), torch.tensor([-8.0, 1.0])
+    weights = torch.tensor([0.5, 2.0])
+
+    def loss(*terms: Term) -> torch.Tensor:
+        return Objective(LossConfig(), here).loss("student", replace(batch(0), credit=terms)).loss
+
+    each = {name: loss(Term(value)) for name, value in (("first", first), ("second", second), ("sum", first + second))}
+    assert torch.allclose(loss(Term(first), Term(second)), each["first"] + each["second"])
+    assert not torch.allclose(each["sum"], each["first"] + each["second"])
+    weighted = loss(Term(first, weights))
+    alone = [Objective(LossConfig(), here).loss("student", replace(batch(0), credit=(Term(first),)).rows(i, i + 1)).loss for i in (0, 1)]
+    assert torch.allclose(weighted, (0.5 * alone[0] + 2.0 * alone[1]) / 2)
 
 
 def test_credit_ignores_shift_and_scale_of_rewards():
     rewards = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
     for scale in ("global", "group"):
-        rule = Advantage(Config(scale=scale))
-        assert torch.allclose(rule.credit(rewards, {}), rule.credit(rewards * 4 + 7, {}), atol=1e-3)
+        assert torch.allclose(group_advantage(rewards, scale), group_advantage(rewards * 4 + 7, scale), atol=1e-3)
 
 
 def test_released_deviation_by_hand():
     # rewards 1, 3, 5, 5: population variance 11 / 4
-    scaled = Advantage(Config(scale="released")).credit(torch.tensor([[1.0, 3.0], [5.0, 5.0]]), {})
+    scaled = group_advantage(torch.tensor([[1.0, 3.0], [5.0, 5.0]]), "released")
     assert torch.allclose(scaled[0], torch.tensor([-1.0, 1.0]) / ((11 / 4) ** 0.5 + 1e-4))
 
 
@@ -144,3 +173,35 @@ def test_group_draws_are_common_within_and_differ_between_groups():
         noise = objective._drawn(batch).noise_like(x, "noise")
         assert torch.equal(noise[0], noise[1]) is common
         assert not torch.equal(noise[1], noise[2])
+
+
+def test_an_old_policy_equal_to_the_new_one_is_reported_after_the_first_step():
+    here = setting()
+    network = here.roles.modules["student"].float()
+    samples = batch(0)
+    samples = replace(samples, **{name: getattr(samples, name).float() for name in ("text_BMD", "latents_BFCHW", "history_PFCHW")})
+    objective = Objective(LossConfig(old_decay=0.0), here)
+
+    def step(number: int) -> tuple[float, str]:
+        found = objective.loss("student", samples).metrics["old_difference"]
+        objective.after_step(number)  # theta_old <- theta
+        return found, objective.warning
+
+    difference, warning = step(1)
+    assert difference > 0
+    assert warning == ""
+    assert step(0) == (0.0, "")  # before the first update they are equal by construction
+    difference, warning = step(1)
+    assert difference == 0
+    assert "contrast of NFT vanishes" in warning
+    for value in lora.adapter_state(network, "default").values():
+        value.data += 0.1
+    assert step(2)[1] == ""  # it is taken back
+
+
+def test_the_difference_is_a_mean_of_absolute_values():
+    # v_theta (3, -1), v_old (1, 1): (2 + 2) / 2 = 2; the squared one is (4 + 4) / 2 = 4
+    objective = Objective.__new__(Objective)
+    v_theta, v_old = torch.tensor([3.0, -1.0]).view(1, 2, 1, 1, 1), torch.ones(1, 2, 1, 1, 1)
+    metrics = objective._metrics(v_theta, v_old, v_theta, torch.ones(1, 2), torch.tensor([0.5]))
+    assert (metrics["old_difference"], metrics["old_deviation"]) == (2.0, 4.0)

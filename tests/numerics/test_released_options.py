@@ -14,7 +14,7 @@ from astro_cli.models.wan.masks import block_causal_mask
 from astro_cli.objectives import nft
 from astro_cli.objectives.base import Batch
 from astro_cli.objectives.nft import Config, Objective
-from astro_cli.recipe import ExperienceSpec, load_recipe
+from astro_cli.recipe import EmaSpec, ExperienceSpec, load_recipe
 from astro_cli.training.experience import ExperienceSource
 
 
@@ -73,6 +73,24 @@ def test_its_ranks_mark_what_the_primary_scores_below_the_others():
     assert masks == {"paper": [False, False, True], "released": [True, False, False]}
 
 
+def test_the_penalty_is_of_x0_where_the_errors_are():
+    """x0 - x0_ref is -sigma (v - v_ref), so at one sigma for all frames the penalty is sigma^2 times that of velocities."""
+
+    def penalty(space: str, step: float) -> float:
+        config = Config(space=space, kl="uniform", draws="released", context="released")
+        objective = Objective(config, setting())
+        objective.steps = torch.tensor([step])
+        return objective.loss("student", batch(0)).metrics["kl"]
+
+    assert penalty("velocity", 500.0) > 1e-4
+    for step, share in ((1000.0, 1.0), (750.0, 9 / 16), (500.0, 1 / 4), (250.0, 1 / 16)):  # released steps: .469 on average
+        assert penalty("x0", step) == pytest.approx(share * penalty("velocity", step), rel=1e-5)
+
+
 def test_no_context_goes_with_whole_videos_only():
     with pytest.raises(RecipeError, match=re.escape("stages.nft.experience.clip: found 6, expected 0: context = 'released'")):
         load_recipe("astrolabe_released_shapes", ["stages.nft.experience.clip=6"])
+
+
+def test_the_released_recipe_saves_an_average_of_the_weights():
+    assert load_recipe("astrolabe_released_shapes").stages["nft"].ema == EmaSpec(decay=0.9, ramp=True)

@@ -32,6 +32,21 @@ def test_moving_average_by_hand():
     assert p.item() == pytest.approx(2.1)
 
 
+def test_moving_average_with_the_released_ramp_by_hand():
+    # after update n it keeps min((1 + n) / (10 + n), .9): 2/11, 3/12, and .9 from n = 80 on (81 / 90)
+    p = nn.Parameter(torch.tensor([0.0]))
+    ema = Ema(EmaSpec(decay=0.9, ramp=True), [("p", p)])
+    p.data.fill_(1.0)
+    ema.update(0)
+    assert ema.shadow["p"].item() == pytest.approx(1 - 2 / 11)
+    ema.update(1)
+    assert ema.shadow["p"].item() == pytest.approx(1 - 2 / 11 * 3 / 12)
+    for step, keep in ((78, 80 / 89), (79, 0.9), (500, 0.9)):
+        ema.shadow["p"].zero_()
+        ema.update(step)
+        assert ema.shadow["p"].item() == pytest.approx(1 - keep)
+
+
 def named() -> list[tuple[str, nn.Parameter]]:
     rng = torch.Generator().manual_seed(0)
     shapes = {"blocks.0.w": (4, 6), "blocks.0.scale_shift_table": (1, 6, 4), "head.w": (3, 4), "norm": (4,)}

@@ -1,10 +1,12 @@
-"""EMA sink of Reward Forcing (arXiv 2512.04678, section 3.3): evicted frames are blended into the sink, token by token.
+"""EMA sink of Reward Forcing (arXiv 2512.04678, section 3.2): evicted frames are blended into the sink, token by token.
 
     S_i = alpha S_(i-1) + (1 - alpha) K_evicted,   K before rotation, and V alike
 
-alpha = 1 is the fixed sink. **Deviations**: the sink is kept in float32 whatever the cache's dtype (in bfloat16, rounding swallows 99.5 % of an
-alpha = 0.999 update; reference, section 6.1). The released code overwrites the sink when the evicted length differs from the sink's; here evicted
-frame f goes into sink frame f mod n of n, so equal lengths blend as released and others blend too.
+alpha = 1 is the fixed sink.
+
+**Deviations**: the sink is kept in float32 whatever the cache's dtype (in bfloat16, rounding swallows 99.5 % of an alpha = 0.999
+update). The released code overwrites the sink when the evicted length differs from the sink's; here evicted frame f goes into
+sink frame f mod n of n, so equal lengths blend as released and others blend too.
 """
 
 from __future__ import annotations

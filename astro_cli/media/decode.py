@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from astro_cli.config.errors import AstroError, did_you_mean
-from eval.contract import Frame, VideoInfo
+from astro_cli.media.video import Frame, VideoInfo
 
 Backend = Literal["auto", "av", "decord"]
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})

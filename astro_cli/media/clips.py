@@ -1,0 +1,148 @@
+"""A user's video clips with their prompts, and the frames that training takes of a clip.
+
+A source of clips is one of:
+
+| source | prompts |
+|---|---|
+| `NAME.jsonl` | a line per clip: `{"video": "a.mp4", "prompt": "..."}`; paths are absolute or relative to the file |
+| a folder with `manifest.jsonl` | as above |
+| another folder | beside each `a.mp4` a text file `a.txt` |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, JsonValue, ValidationError
+
+from astro_cli.config.base import Config
+from astro_cli.config.errors import RecipeError
+from astro_cli.config.problems import first_problem
+from astro_cli.media.decode import SUFFIXES, VideoError, frames, probe
+from astro_cli.media.video import Frame
+
+MANIFEST = "manifest.jsonl"
+EXAMPLE = '{"video": "a.mp4", "prompt": "..."}'
+SOURCES = f"expected a folder of videos with a text file beside each, a folder with {MANIFEST}, or such a file"
+TINY = 1e-6  # frames: what rounding in time * fps may amount to
+
+
+@dataclass(frozen=True)
+class Clip:
+    path: Path
+    prompt: str
+
+
+@dataclass(frozen=True)
+class ClipForm:
+    """What training takes of a clip: its first `frames` frames at `fps`, the middle of each scaled to cover the size."""
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+
+
+class _Line(Config):
+    """A line of a manifest; what only evaluation reads may stand there too."""
+
+    video: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    prompt_id: str | None = None
+    seed: int | None = None
+    index: int | None = None
+    labels: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def list_clips(source: str | Path) -> list[Clip]:
+    """The clips of a source, in the manifest's order or by name. Opens no video.
+
+    Raises:
+        RecipeError: no such source, no clip in it, a malformed line, or a clip without its file or its prompt.
+    """
+    source = Path(source)
+    if source.is_dir():
+        manifest = source / MANIFEST
+        clips = list(_lines(manifest)) if manifest.is_file() else list(_texts(source))
+    elif source.is_file() and source.suffix == ".jsonl":
+        clips = list(_lines(source))
+    else:
+        what = f"found a {source.suffix or 'file without ending'}" if source.is_file() else "no such file or folder"
+        raise RecipeError(source, "clips", f"{what}, {SOURCES}")
+    if not clips:
+        raise RecipeError(source, "clips", f"holds no clip, {SOURCES}", hint=f"videos end in {', '.join(sorted(SUFFIXES))}")
+    return clips
+
+
+def _lines(manifest: Path) -> Iterator[Clip]:
+    try:
+        texts = manifest.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(manifest, "clips", f"cannot be read: {error}") from error
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
+        try:
+            line = _Line.model_validate(json.loads(text))
+        except ValidationError as error:
+            problem = first_problem(error, _Line)
+            hint = problem.hint or f"expected {EXAMPLE}"
+            raise RecipeError(manifest, f"line {number}", problem.text, hint=hint) from error
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(manifest, f"line {number}", f"no JSON: {error}", hint=f"expected {EXAMPLE}") from error
+        path = manifest.parent / line.video
+        if not path.is_file():
+            hint = "paths are absolute or relative to the manifest"
+            raise RecipeError(manifest, f"line {number}", f"found video {line.video!r}, no such file", hint=hint)
+        yield Clip(path, line.prompt)
+
+
+def _texts(folder: Path) -> Iterator[Clip]:
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        text = path.with_suffix(".txt")
+        try:
+            prompt = " ".join(text.read_text(encoding="utf-8-sig").split())
+        except (OSError, UnicodeDecodeError) as error:
+            what = f"{text.name} cannot be read: {error}" if text.is_file() else f"no {text.name} beside it"
+            hint = f"write each video's prompt into a text file of its name, or all into {MANIFEST}: {EXAMPLE}"
+            raise RecipeError(folder, path.name, f"has no prompt, {what}", hint=hint) from error
+        if not prompt:
+            raise RecipeError(folder, text.name, "holds no prompt")
+        yield Clip(path, prompt)
+
+
+def clip_frames(path: Path, form: ClipForm) -> np.ndarray:
+    """The frames (T, H, W, 3) uint8 that a form takes of a video: of each moment the frame that is shown then.
+
+    Raises:
+        VideoError: no video, damaged within these frames, or too short.
+    """
+    info = probe(path)
+    wanted = [math.floor(number * info.fps / form.fps + TINY) for number in range(form.frames)]
+    if wanted[-1] >= info.frames:
+        what = f"too short: {info.frames} frames at {info.fps:g} a second, expected {form.frames} at {form.fps:g}"
+        raise VideoError(path, "", what)
+    taken: list[Frame] = []
+    for index, frame in frames(path):
+        while len(taken) < len(wanted) and wanted[len(taken)] == index:
+            taken.append(_fitted(frame, form.height, form.width))
+        if len(taken) == len(wanted):
+            return np.stack(taken)
+    raise VideoError(path, "", f"damaged: {len(taken)} of {len(wanted)} frames decode")
+
+
+def _fitted(frame: Frame, height: int, width: int) -> Frame:
+    """Scaled to cover the size, bicubic with antialiasing, and cut to its middle."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    scale = max(height / frame.shape[0], width / frame.shape[1])
+    rows, columns = (max(size, round(scale * had)) for size, had in zip((height, width), frame.shape[:2], strict=True))
+    scaled = np.asarray(Image.fromarray(frame).resize((columns, rows), Image.Resampling.BICUBIC))
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return scaled[top : top + height, left : left + width]

@@ -1,0 +1,28 @@
+"""Encoded clips with captions: rendered ones of the embedded world, or the user's videos on Wan."""
+
+from __future__ import annotations
+
+from astro_cli.recipe import Recipe, StageSpec
+from astro_cli.training.sources import ClipSource, SourceContext
+
+
+class EncodedClips(ClipSource):
+    """The source of objectives that learn from clips."""
+
+    @classmethod
+    def make(cls, context: SourceContext) -> ClipSource:
+        if context.spec.data.clips is None:
+            return ClipSource.make(context)
+        from astro_cli.training.video_clips import VideoClipSource  # with PyAV and diffusers, which few runs need
+
+        return VideoClipSource.make(context)
+
+    @classmethod
+    def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        clips, on_wan = stage.data.clips, recipe.backbone == "wan"
+        if on_wan and clips is None:
+            what = f"missing, {stage.kind} on Wan needs a folder of videos with prompts, or a manifest.jsonl"
+            raise ValueError(f"{key}.data.clips: {what}")
+        if clips is not None and not on_wan:
+            what = f"found {clips!r}, expected none: the embedded world renders its own clips"
+            raise ValueError(f"{key}.data.clips: {what}")

@@ -1,0 +1,70 @@
+"""A run's credit rule with what it remembers: it is asked once per epoch, checked, and saved with checkpoints.
+
+Dimensions: P prompt, G sample of a prompt, N all samples of the epoch, F latent frame, h, w latent rows and columns.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from astro_cli.advantages.base import Advantage, Scored
+from astro_cli.config.errors import RunError
+from astro_cli.core.credit import Credit
+from astro_cli.recipe import objective_class, resolve_kind
+from astro_cli.spec import StageSpec
+
+STATE = "advantage."  # names in a checkpoint
+FORMS = {"sample": "per sample", "map": "per frame and position"}
+
+
+def check_credit(key: str, kind: str, stage: StageSpec) -> None:
+    """Refuse a credit rule whose credit the stage's objective cannot use.
+
+    Raises:
+        ValueError: "key: what is wrong", naming both.
+    """
+    gives = importlib.import_module(f"astro_cli.advantages.{kind}").Advantage.gives
+    takes = objective_class(stage).credits
+    if gives not in takes:
+        taken = " or ".join(FORMS[form] for form in takes)
+        raise ValueError(f"{key}: found {kind!r}, which gives credit {FORMS[gives]}; {stage.kind} takes credit {taken}")
+
+
+class CreditRule:
+    """Args: the recipe's `experience.advantage`, the weights of the rewards that are scored, samples per prompt."""
+
+    def __init__(self, table: dict[str, Any], weights: Mapping[str, float], group: int) -> None:
+        self.kind, self.weights, self.group = table["kind"], weights, group
+        module = importlib.import_module(f"astro_cli.advantages.{self.kind}")
+        self.rule: Advantage = module.Advantage(resolve_kind("advantages", table, "advantage"))
+        self.memory: dict[str, torch.Tensor] = {}
+
+    def scored(self, scores_N: Mapping[str, torch.Tensor], observed_N: Mapping[str, torch.Tensor], prompts: list[str]) -> Scored:
+        """Scores and observations of all processes' samples, prompts in order, a row per prompt."""
+        scores = {key: scores_N[key].reshape(-1, self.group) for key in self.weights}
+        observed = {name: value.unflatten(0, (-1, self.group)) for name, value in observed_N.items()}
+        return Scored(scores, self.weights, prompts, observed)
+
+    def credit(self, scored: Scored, grid: tuple[int, int, int]) -> Credit:
+        """Credit of samples whose latents are (F, h, w).
+
+        Raises:
+            RunError: the rule gives another shape than it declares, or values that are not finite.
+        """
+        device = next(iter(scored.scores.values())).device
+        self.memory = {name: value.to(device) for name, value in self.memory.items()}
+        credit = self.rule.credit(scored, self.memory)
+        samples = (len(scored.prompts), self.group)
+        if problem := credit.problem(self.rule.gives, samples, grid):
+            raise RunError("advantage", self.kind, problem, hint="the run can be resumed from its last checkpoint")
+        return credit
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {STATE + name: value for name, value in self.memory.items()}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.memory = {name.removeprefix(STATE): value for name, value in state.items() if name.startswith(STATE)}

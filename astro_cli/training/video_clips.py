@@ -1,0 +1,154 @@
+"""Batches of a user's video clips: decoded and encoded once, their latents kept on the disk.
+
+The latents are `latents/<codec>/<form>/<video>.safetensors` below the cache folder (`astro/` in XDG_CACHE_HOME or
+~/.cache): `codec` is a hash of the VAE's files, `form` what is taken of a video, `video` the sha256 of its file. So a video
+that is moved or gets another prompt is not encoded again, and latents of another VAE are never taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+
+from astro_cli.config.errors import RecipeError
+from astro_cli.media.clips import ClipForm, clip_frames, list_clips
+from astro_cli.media.decode import VideoError
+from astro_cli.models import hashes, weights
+from astro_cli.models.backbone import Backbone
+from astro_cli.models.vae import vae_files
+from astro_cli.models.wan_backbone import wan_folder
+from astro_cli.training.sources import ClipSource, SourceContext
+
+SHOWN = 10  # videos that are left out and named
+LATENTS = "latents"  # the tensor's name in its file
+
+
+def codec_hash(source: str | Path | None) -> str:
+    """16 hex digits of the VAE's weights and configuration in a Wan folder.
+
+    Raises:
+        CheckpointError: no such folder, or no VAE in it.
+    """
+    files = vae_files(wan_folder(source))
+    config = files[0].parent / "config.json"
+    parts = [hashes.remembered(path) for path in (*files, *([config] if config.is_file() else []))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[: hashes.DIGEST_CHARACTERS]
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The files of latents made by one codec of clips taken in one form."""
+
+    codec: str
+    form: ClipForm
+
+    def path(self, video: Path) -> Path:
+        form = self.form
+        name = f"{form.frames}x{form.height}x{form.width}-{form.fps:g}fps"
+        return hashes.cache_file().parent / LATENTS / self.codec / name / f"{hashes.remembered(video)}.safetensors"
+
+    def encode(self, video: Path, backbone: Backbone) -> Path:
+        """The file of a video's latents (F, C, H, W), made if it is not there whole.
+
+        Raises:
+            VideoError: the video has no such frames.
+        """
+        path = self.path(video)
+        if not _whole(path):
+            pixels = torch.from_numpy(clip_frames(video, self.form)).permute(0, 3, 1, 2)[None].float() / 255
+            weights.write(path, {LATENTS: backbone.encode(pixels)[0]})
+        return path
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file is there and not cut short; only its header is read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return LATENTS in file.keys()  # noqa: SIM118  no mapping
+    except (OSError, SafetensorError):
+        return False
+
+
+class CachedLatents:
+    """Latents on the disk, read when they are asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __getitem__(self, rows: list[int]) -> torch.Tensor:
+        """(B, F, C, H, W) of these clips."""
+        return torch.stack([weights.read(self.paths[row])[LATENTS] for row in rows])
+
+
+class VideoClipSource(ClipSource):
+    """Encoded clips with their prompts from the user's videos; every process encodes its share.
+
+    Args:
+        source: a folder or manifest, see `astro_cli.media.clips`.
+        progress: told what is done, how many videos of how many.
+        warn: told which videos are left out, on the main process.
+
+    Raises:
+        RecipeError: no clip can be used.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        backbone: Backbone,
+        source: str,
+        cache: LatentCache,
+        accelerator: Accelerator,
+        progress: Callable[[str, int, int], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.seed, self.backbone = seed, backbone
+        clips = list_clips(source)
+        videos = list(dict.fromkeys(clip.path for clip in clips))
+        mine = videos[accelerator.process_index :: accelerator.num_processes]
+        done: list[tuple[Path, Path | None, str]] = []
+        for number, video in enumerate(mine, 1):
+            done.append((video, *_encoded(video, cache, backbone)))
+            progress("decoding and encoding clips", number, len(mine))
+        everyone = {video: (latents, fault) for video, latents, fault in gather_object(done)}
+        faults = [(video, everyone[video][1]) for video in videos if everyone[video][0] is None]
+        if faults and accelerator.is_main_process:
+            warn(left_out(faults, len(videos)))
+        kept = [(clip.prompt, latents) for clip in clips if (latents := everyone[clip.path][0]) is not None]
+        if not kept:
+            what = f"none of {len(videos)} videos can be used; {faults[0][0].name}: {faults[0][1]}"
+            raise RecipeError(source, "clips", what)
+        self.captions = [prompt for prompt, _ in kept]
+        self.latents = CachedLatents([latents for _, latents in kept])
+
+    @classmethod
+    def make(cls, context: SourceContext) -> VideoClipSource:
+        """The clips that a stage's `data` names, in the length, rate and size of the recipe's videos."""
+        recipe, data, backbone = context.recipe, context.spec.data, context.backbone
+        assert data.clips is not None, "checked with the recipe"
+        frames, cell = backbone.num_frames(data.frames or recipe.video.frames), backbone.cell
+        form = ClipForm(frames, recipe.video.fps, recipe.video.height * cell, recipe.video.width * cell)
+        cache, told = LatentCache(codec_hash(recipe.base.codec), form), (context.progress, context.warn)
+        return cls(recipe.seed, backbone, data.clips, cache, context.accelerator, *told).of(context)
+
+
+def _encoded(video: Path, cache: LatentCache, backbone: Backbone) -> tuple[Path | None, str]:
+    """A video's file of latents, or what is wrong with the video."""
+    try:
+        return cache.encode(video, backbone), ""
+    except VideoError as error:
+        return None, error.what
+
+
+def left_out(faults: list[tuple[Path, str]], count: int) -> str:
+    """One line that counts the videos that are left out and names the first ones."""
+    named = "; ".join(f"{path.name}: {fault}" for path, fault in faults[:SHOWN])
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return f"{len(faults)} of {count} videos are left out: {named}{more}"

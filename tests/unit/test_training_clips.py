@@ -1,0 +1,108 @@
+"""A user's clips: lists of them, the frames taken of a video, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from small_videos import write_damaged, write_truncated, write_video
+
+from astro_cli.config.errors import RecipeError
+from astro_cli.media import clips
+from astro_cli.media.clips import Clip, ClipForm, clip_frames, list_clips
+from astro_cli.media.decode import VideoError, frames
+
+
+def test_a_folder_of_videos_with_a_text_file_beside_each(tmp_path):
+    for name in ("b", "a"):
+        write_video(tmp_path / f"{name}.mp4")
+        (tmp_path / f"{name}.txt").write_text(f"a {name}\n moves \n")
+    (tmp_path / "notes.md").write_text("not a video")
+    assert list_clips(tmp_path) == [Clip(tmp_path / "a.mp4", "a a moves"), Clip(tmp_path / "b.mp4", "a b moves")]
+
+
+def test_a_manifest_in_a_folder_or_by_its_name(tmp_path):
+    elsewhere = write_video(tmp_path / "elsewhere" / "b.mp4")
+    write_video(tmp_path / "data" / "a.mp4")
+    manifest = tmp_path / "data" / "manifest.jsonl"
+    lines = '{"video": "a.mp4", "prompt": "one", "seed": 3, "labels": {}}\n\n{"video": "%s", "prompt": "two"}\n'
+    manifest.write_text(lines % elsewhere)
+    expected = [Clip(tmp_path / "data" / "a.mp4", "one"), Clip(elsewhere, "two")]
+    assert list_clips(manifest) == list_clips(tmp_path / "data") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"video": "a.mp4"}', "manifest.jsonl: line 1: prompt: missing"),
+        (
+            '{"video": "a.mp4", "promt": "x"}',
+            "manifest.jsonl: line 1: promt: unknown key\nhint: did you mean 'prompt'?",
+        ),
+        ('\n{"video": "a.mp4", ', "manifest.jsonl: line 2: no JSON"),
+        ('{"video": "gone.mp4", "prompt": "x"}', "manifest.jsonl: line 1: found video 'gone.mp4', no such file"),
+        ("\n", "clips: holds no clip, expected a folder of videos"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_its_line(tmp_path, text, says):
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "manifest.jsonl").write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(says.partition("\n")[0])) as error:
+        list_clips(tmp_path)
+    assert says in str(error.value)
+
+
+def test_a_video_without_a_prompt_is_named(tmp_path):
+    write_video(tmp_path / "a.mp4")
+    with pytest.raises(RecipeError, match=re.escape("a.mp4: has no prompt, no a.txt beside it")):
+        list_clips(tmp_path)
+    (tmp_path / "a.txt").write_text(" \n")
+    with pytest.raises(RecipeError, match=re.escape("a.txt: holds no prompt")):
+        list_clips(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gone", "a.mp4", "empty"])
+def test_what_is_no_source_of_clips_is_refused(tmp_path, name):
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecipeError, match=re.escape("expected a folder of videos with a text file beside each")):
+        list_clips(tmp_path / name)
+
+
+def test_frames_are_those_shown_at_each_moment(tmp_path):
+    path = write_video(tmp_path / "a.mp4", frames=10, fps=12)
+    every = [frame for _, frame in frames(path)]
+    # moments 0, 1/8, 2/8, 3/8, 4/8 s at 12 frames a second: 0, 1.5, 3, 4.5, 6
+    found = clip_frames(path, ClipForm(5, 8.0, 32, 48))
+    assert found.shape == (5, 32, 48, 3)
+    assert all(np.array_equal(found[place], every[index]) for place, index in enumerate((0, 1, 3, 4, 6)))
+    # twice as many as there are: each is shown for two moments
+    twice = clip_frames(path, ClipForm(6, 24.0, 32, 48))
+    assert all(np.array_equal(twice[place], every[index]) for place, index in enumerate((0, 0, 1, 1, 2, 2)))
+
+
+def test_other_sizes_are_scaled_to_cover_and_cut_to_the_middle(tmp_path, monkeypatch):
+    picture = np.zeros((40, 80, 3), np.uint8)
+    picture[:, 20:60] = 200  # the middle half
+    monkeypatch.setattr(clips, "probe", lambda path: type("Info", (), {"frames": 1, "fps": 8.0}))
+    monkeypatch.setattr(clips, "frames", lambda path: iter([(0, picture)]))
+    # 40 x 80 covers 20 x 20 at half its size, 20 x 40, whose columns 10 to 30 remain: the middle half
+    found = clip_frames(tmp_path / "a.mp4", ClipForm(1, 8.0, 20, 20))
+    assert found.shape == (1, 20, 20, 3)
+    assert found[0, :, 2:-2].min() == 200
+
+
+def test_a_short_video_says_how_short(tmp_path):
+    path = write_video(tmp_path / "a.mp4", frames=5, fps=8)
+    assert len(clip_frames(path, ClipForm(5, 8.0, 32, 48))) == 5
+    with pytest.raises(VideoError, match=re.escape("too short: 5 frames at 8 a second, expected 6 at 8")):
+        clip_frames(path, ClipForm(6, 8.0, 32, 48))
+    with pytest.raises(VideoError, match="too short"):
+        clip_frames(path, ClipForm(4, 4.0, 32, 48))  # the fourth is due at frame 6
+
+
+@pytest.mark.parametrize("write", [write_damaged, write_truncated])
+def test_a_damaged_video_is_refused(tmp_path, write):
+    with pytest.raises(VideoError):
+        clip_frames(write(tmp_path / "a.mp4"), ClipForm(9, 8.0, 32, 48))
