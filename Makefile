@@ -44,7 +44,7 @@ imports: setup  ## the layers: who may import whom
 check: lint types imports  ## lint, types and layers
 
 bench: setup  ## speed and memory of the loops, as ratios from one run
-	$(BIN)/python -m bench.__main__
+	$(BIN)/python -m bench
 
 tables: setup  ## print the papers' tables from the records in results/
 	$(BIN)/astro table all

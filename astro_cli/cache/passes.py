@@ -9,22 +9,39 @@ Deviations: Self-Forcing's code lets gradients through the overwritten cache (re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
 from astro_cli.models.wan.rope import RopeTable, rotate
 
-if TYPE_CHECKING:
-    from astro_cli.cache.kv import KVCache
-
 KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+class Memory(Protocol):
+    """What a pass needs of the cache: keys and values per layer, where each frame lies, and what is kept of the sink."""
+
+    k: list[torch.Tensor]
+    v: list[torch.Tensor]
+    sink_k: list[torch.Tensor]
+    sink_v: list[torch.Tensor]
+    tokens: int
+    first: int
+    end: int
+    rewrites: int
+    rolls: bool
+
+    def slot(self, frame: int) -> int: ...
+    def visible(self, end: int) -> list[int]: ...
+    def is_sink(self, frame: int) -> bool: ...
+    def token_slice(self, slots: range) -> slice: ...
+    def settle(self, layer: int, end: int) -> None: ...
 
 
 class Pass(list):
     """A list of layer caches, and the temporal positions to call the model with."""
 
-    def __init__(self, cache: KVCache, start: int, end: int, write: bool) -> None:
+    def __init__(self, cache: Memory, start: int, end: int, write: bool) -> None:
         super().__init__(_LayerPass(self, layer) for layer in range(len(cache.k)))
         self.cache, self.write, self.rewrites = cache, write, cache.rewrites
         self.newest = cache.end

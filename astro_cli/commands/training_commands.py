@@ -11,7 +11,7 @@ import typer
 from astro_cli.commands.training_run import SetOption, execute
 
 if TYPE_CHECKING:
-    from astro_cli.recipe import Command
+    from astro_cli.spec import Command
 
 
 def _command(name: Command, text: str, example: str) -> Callable[..., None]:

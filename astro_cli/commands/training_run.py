@@ -15,7 +15,7 @@ from astro_cli.commands.console import plain_console
 from astro_cli.config.errors import EXIT_RUN, OutputError, RunError
 
 if TYPE_CHECKING:
-    from astro_cli.recipe import Recipe
+    from astro_cli.spec import Recipe
 
 SET_HELP = "Override a recipe value; repeatable. A table, KEY={...}, replaces the whole table."
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help=SET_HELP)]

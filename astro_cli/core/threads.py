@@ -19,7 +19,7 @@ SHARE_VARIABLE = "ASTRO_CORES"  # cores a process may use, set by the one that s
 #   quiet                        -     1.4  1.9  -     -     -     -     -
 #   beside 5 to 10 processes     .01   -    -    .14   .4    1.0   1.1   1.0
 #   and one more for each core   .01   -    -    .20   .55   1.0   1.2   1.9
-# (`python -m eval.bench_threads` measures it.) The layers of the embedded world have 6 MFLOP, those of Wan 2.1 1.3B 43,000 and more.
+# (`python -m bench.threads` measures it.) The layers of the embedded world have 6 MFLOP, those of Wan 2.1 1.3B 43,000 and more.
 THREADS_PAY_FLOPS = 2e9
 LARGE = float("inf")  # work of networks whose layers are known to be large
 SMALL = 0.0  # ... to be small

@@ -23,10 +23,10 @@ from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
-from astro_cli.recipe import SamplerSpec
 from astro_cli.rollout.bidirectional import sample_clips
 from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.sampling.ode import guided, sigma_grid
+from astro_cli.spec import SamplerSpec
 
 
 @dataclass(frozen=True)

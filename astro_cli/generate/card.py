@@ -12,7 +12,8 @@ from typing import Any
 from astro_cli.config import toml
 from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.models.checkpoint import Checkpoint
-from astro_cli.recipe import SamplerSpec, TeacherSampler, VideoSpec, load_recipe
+from astro_cli.recipe import load_recipe
+from astro_cli.spec import SamplerSpec, TeacherSampler, VideoSpec
 from astro_cli.training.release import describe
 from astro_cli.zoo.entries import BY_NAME, Entry, of_path
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.models import checkpoint, weights
-from astro_cli.recipe import Recipe
+from astro_cli.spec import Recipe
 from astro_cli.zoo.places import release_of
 
 ALIGNING = ("rl", "long-tune")  # commands that keep the student's sampler and blocks

@@ -20,10 +20,11 @@ from astro_cli.models.roles import Roles
 from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, RoleContext, Setting
-from astro_cli.recipe import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, LoraSpec, Recipe, objective_class
+from astro_cli.recipe import objective_class
 from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, LoraSpec, Recipe
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.sources import read_prompts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from astro_cli.recipe import Recipe, StageSpec
+from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.sources import ClipSource, SourceContext
 
 

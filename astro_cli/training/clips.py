@@ -20,11 +20,11 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import Setting
-from astro_cli.recipe import ExperienceSpec
 from astro_cli.rewards.base import Reward
 from astro_cli.rollout.branches import Segment, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import generate
+from astro_cli.spec import ExperienceSpec
 from astro_cli.training.background import Background
 
 Observe = Callable[[torch.Tensor, torch.Tensor, Backbone], dict[str, torch.Tensor]]  # a credit rule's, on latents and frames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from astro_cli.recipe import CollapseSpec
+from astro_cli.spec import CollapseSpec
 
 
 class CollapseWatch:

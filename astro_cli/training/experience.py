@@ -13,9 +13,10 @@ from astro_cli.core.disagreement import RiskRatio, rank_disagreement, threshold
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Setting
-from astro_cli.recipe import ExperienceSpec, Recipe, StageSpec, resolve_kind
+from astro_cli.recipe import resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
+from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
 from astro_cli.training.build import scored
 from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
 from astro_cli.training.collapse import CollapseWatch

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.recipe import Recipe
 from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.spec import Recipe
 from astro_cli.training.build import frozen_adapters, held_dtype, scored, wanted_roles
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum is counted as two.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from astro_cli.recipe import EmaSpec, OptimSpec
+from astro_cli.spec import EmaSpec, OptimSpec
 
 FINAL_LR = 0.02  # share of the peak rate a cosine ends at
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from astro_cli.models import hashes, lora, lora_files, weights
 from astro_cli.objectives.base import Setting
-from astro_cli.recipe import Recipe
+from astro_cli.spec import Recipe
 from astro_cli.training.rundir import RunDir
 
 

@@ -14,7 +14,7 @@ import torch
 
 from astro_cli.config.errors import OutputError
 from astro_cli.models import weights
-from astro_cli.recipe import Recipe
+from astro_cli.spec import Recipe
 from astro_cli.training import checkpoints
 
 try:

@@ -19,9 +19,9 @@ from astro_cli.config.errors import RecipeError
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, Setting
-from astro_cli.recipe import Recipe, StageSpec
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import random_layout, render
+from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.distributed import own_rows
 from astro_cli.training.samples import Sample
 

@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from astro_cli.config.errors import AstroError, CheckpointError, RunError
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, LossOutput, Objective, Setting
-from astro_cli.recipe import Recipe, StageSpec, objective_class, resolve_kind
+from astro_cli.recipe import objective_class, resolve_kind
+from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.checkpoints import Checkpoint, Meta, load_newest
 from astro_cli.training.distributed import average_gradients, average_metrics
 from astro_cli.training.memory import SavedTensors

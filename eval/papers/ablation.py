@@ -8,7 +8,8 @@ from pathlib import Path
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import OutputError, RecipeError, did_you_mean
-from astro_cli.recipe import Recipe, load_recipe
+from astro_cli.recipe import load_recipe
+from astro_cli.spec import Recipe
 from astro_cli.training.rundir import RunDir
 
 GRIDS = Path(__file__).resolve().parent / "ablations"

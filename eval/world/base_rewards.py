@@ -12,8 +12,8 @@ import torch
 
 from astro_cli.core.rng import stream_seed
 from astro_cli.objectives.base import Batch
-from astro_cli.recipe import Recipe
 from astro_cli.rewards.shapes import REWARDS
+from astro_cli.spec import Recipe
 from astro_cli.training.build import build
 from astro_cli.training.clips import Clips, Roller, window_start
 from astro_cli.training.sources import PromptSource

@@ -12,8 +12,9 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Batch, Setting
 from astro_cli.objectives.nft import Config, Objective
-from astro_cli.recipe import ExperienceSpec, load_recipe
+from astro_cli.recipe import load_recipe
 from astro_cli.rollout import grouped
+from astro_cli.spec import ExperienceSpec
 from astro_cli.training.build import build
 from astro_cli.training.clips import window_start
 from astro_cli.training.memory import SavedTensors

@@ -14,7 +14,8 @@ from astro_cli.models.wan.masks import block_causal_mask
 from astro_cli.objectives import nft
 from astro_cli.objectives.base import Batch
 from astro_cli.objectives.nft import Config, Objective
-from astro_cli.recipe import EmaSpec, ExperienceSpec, load_recipe
+from astro_cli.recipe import load_recipe
+from astro_cli.spec import EmaSpec, ExperienceSpec
 from astro_cli.training.experience import ExperienceSource
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from astro_cli.config import toml
 from astro_cli.config.errors import RecipeError
-from astro_cli.recipe import SamplerSpec, load_recipe
+from astro_cli.recipe import load_recipe
 from astro_cli.sampling.kernel import Kernel
+from astro_cli.spec import SamplerSpec
 from astro_cli.training.build import stream_spec
 from astro_cli.training.release import describe
 

@@ -14,7 +14,7 @@ from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import RecipeError
 from astro_cli.models.vae import WanVAE
 from astro_cli.models.wan_backbone import WanBackbone
-from astro_cli.recipe import ExperienceSpec
+from astro_cli.spec import ExperienceSpec
 from astro_cli.training import clips
 from astro_cli.training.clips import Roller, fewest_frames, window_starts
 from astro_cli.training.experience import ExperienceSource

@@ -2,7 +2,7 @@
 
 import pytest
 
-from astro_cli.recipe import CollapseSpec
+from astro_cli.spec import CollapseSpec
 from astro_cli.training.collapse import CollapseWatch
 
 MOVING = 1.0

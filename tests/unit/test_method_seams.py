@@ -18,7 +18,8 @@ from astro_cli.config.errors import RecipeError, RunError
 from astro_cli.models import lora, weights
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Batch, LossOutput
-from astro_cli.recipe import Recipe, load_recipe
+from astro_cli.recipe import load_recipe
+from astro_cli.spec import Recipe
 from astro_cli.training.build import _initialise, build, dry_run_counts, make_accelerator
 from astro_cli.training.footprint import expected_bytes
 from astro_cli.training.optim import Ema

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from astro_cli.recipe import EmaSpec, OptimSpec
+from astro_cli.spec import EmaSpec, OptimSpec
 from astro_cli.training.optim import FINAL_LR, Ema, RoleOptimizer, learning_rate
 
 

@@ -1,22 +1,12 @@
-"""What a recipe says: one typed description of a whole training run, whose parts fit together. Free of torch.
-
-Stages run one after the other on the same networks (a codec then a teacher; teacher forcing, then consistency, then
-DMD). The tables of a stage's objective and advantage are checked by `recipe` against the method that their `kind` names.
-"""
+"""The tables of a recipe: video, sampler, cache, roles, optimisers, data, stages. Free of torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from astro_cli.cache.spec import cache_problem
 from astro_cli.config.base import Config
-from astro_cli.config.errors import did_you_mean
-from astro_cli.models.wan.config import WanConfig
 from astro_cli.sampling.kernel import Kernel, Kind, level_problem
 
 Command = Literal["pretrain", "distill", "rl", "long-tune"]
@@ -227,105 +217,3 @@ class RuntimeSpec(Config):
     gradient_checkpointing: bool = False
     save_every: int = Field(default=100, gt=0)
     tracker: Literal["none", "tensorboard"] = "none"
-
-
-class Recipe(Config):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")  # also the run folder's name
-    command: Command
-    paper: str = ""
-    backbone: Literal["shapes", "wan"]
-    seed: int = Field(default=0, ge=0)
-    model: WanConfig
-    video: VideoSpec
-    sampler: SamplerSpec
-    teacher: TeacherSampler
-    cache: CacheConfig = CacheConfig()
-    base: BaseSpec = BaseSpec()
-    lora: LoraSpec | None = None  # the student's adapters
-    roles: dict[str, RoleSpec] = Field(default={})  # what other roles have of their own
-    runtime: RuntimeSpec = RuntimeSpec()
-    order: tuple[str, ...] = Field(min_length=1)  # the stages to run, in this order
-    stages: dict[str, StageSpec]
-
-    def model_of(self, role: str) -> WanConfig:
-        """Sizes of a role's transformer."""
-        own = self.roles[role].model.model_dump(exclude_none=True) if role in self.roles else {}
-        return WanConfig.model_validate(self.model.model_dump() | own)
-
-    def lora_of(self, role: str) -> LoraSpec | None:
-        """A role's adapters, None where it is trained whole or not at all."""
-        if role == "student":
-            return self.lora
-        return self.roles[role].lora if role in self.roles else None
-
-    @model_validator(mode="after")
-    def _check(self) -> Recipe:
-        if self.video.frames % self.video.block:
-            raise ValueError(f"video.frames: found {self.video.frames}, expected a multiple of video.block ({self.video.block})")
-        steps = self.sampler.steps
-        if not all(0 < step <= TIMESTEPS for step in steps) or any(later >= step for step, later in pairwise(steps)):
-            raise ValueError(f"sampler.steps: found {list(steps)}, expected strictly falling steps in (0, {TIMESTEPS}]")
-        if problem := cache_problem(self.cache.window, self.cache.sink, self.video.block):
-            raise ValueError(f"cache.{problem[0]}: {problem[1]}")
-        for name in self.order:
-            if name not in self.stages:
-                raise ValueError(f"order: no stage {name!r}, {did_you_mean(name, self.stages)}")
-            self._check_stage(f"stages.{name}", self.stages[name])
-        rows, columns = self.model.patch
-        for key, cells, patch in (("height", self.video.height, rows), ("width", self.video.width, columns)):
-            if cells % patch:
-                raise ValueError(f"video.{key}: found {cells}, expected a multiple of the patch ({patch})")
-        self._check_roles()
-        return self
-
-    def _check_roles(self) -> None:
-        for role in self.roles:
-            if role in ("student", *ADAPTER_ROLES):
-                raise ValueError(f"roles.{role}: unknown key, the student and its adapters are described by [model] and [lora]")
-            if role == "codec":
-                raise ValueError("roles.codec: unknown key, the codec has sizes of its own")
-            try:
-                self.model_of(role)
-            except ValidationError as error:
-                raise ValueError(f"roles.{role}.model.{error.errors()[0].get('ctx', {})['error']}") from error
-        known = {*NETWORK_ROLES, *self.roles, *(role for stage in self.stages.values() for role in stage.optim)}
-        for role in self.base.__pydantic_extra__:
-            if role not in known:
-                raise ValueError(f"base.{role}: unknown key, {did_you_mean(role, known)}")
-
-    def _check_stage(self, key: str, stage: StageSpec) -> None:
-        if stage.batch % stage.accumulate:
-            raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
-        if stage.experience is not None:
-            self._check_experience(key, stage, stage.experience)
-            self._check_rollout(f"{key}.experience", stage.experience)
-
-    def _check_experience(self, key: str, stage: StageSpec, spec: ExperienceSpec) -> None:
-        if stage.batch != spec.prompts * spec.group:
-            raise ValueError(f"{key}.batch: found {stage.batch}, expected prompts x group ({spec.prompts * spec.group})")
-        if spec.group % spec.updates:
-            raise ValueError(f"{key}.experience.updates: found {spec.updates}, expected a divisor of the group ({spec.group})")
-        if stage.batch % (spec.updates * stage.accumulate):
-            what = f"found {stage.accumulate}, expected updates x accumulate to divide the batch ({stage.batch})"
-            raise ValueError(f"{key}.accumulate: {what}")
-
-    def _check_rollout(self, key: str, spec: ExperienceSpec) -> None:
-        block, window = self.video.block, self.cache.window
-        frames = spec.frames or self.video.frames
-        if frames % block:
-            raise ValueError(f"{key}.frames: found {frames}, expected a multiple of video.block ({block})")
-        if window is not None and window > frames:
-            raise ValueError(f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, expected at most that")
-        if spec.clip % block or spec.clip > frames or (spec.clip == 0 and self.command == "long-tune"):
-            raise ValueError(f"{key}.clip: found {spec.clip}, expected a multiple of video.block ({block}) up to the video's {frames} frames")
-        if self.command == "long-tune" and window is None:
-            raise ValueError("cache.window: missing, long tuning needs a window so that memory does not grow with the video")
-
-    def hash(self) -> str:
-        """Short hash of everything that decides what is computed: not the name, not what a run shows or when it stops (samples, collapse), and of the
-        runtime only a precision other than float32."""
-        shown = {"stages": {"__all__": {"experience": {"samples_every", "collapse"}}}}
-        data = self.model_dump(mode="json", exclude={"runtime": True, "name": True, **shown}, exclude_defaults=True)
-        if self.runtime.precision != "no":
-            data["precision"] = self.runtime.precision
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

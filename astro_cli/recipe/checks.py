@@ -1,0 +1,100 @@
+"""What a recipe's methods ask of it: existing names, their own keys, roles, caches and data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from astro_cli.config.errors import did_you_mean
+from astro_cli.recipe.kinds import check_kind, kinds, objective_class, resolve_kind
+from astro_cli.rewards.base import KEYS as REWARDS
+from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, Recipe, StageSpec
+
+
+def check_names(recipe: Recipe) -> None:
+    """Whether the methods and rewards that the stages name exist."""
+    for name in recipe.order:
+        stage = recipe.stages[name]
+        check_kind("objectives", stage.objective, f"stages.{name}.objective")
+        if stage.experience is not None:
+            check_kind("advantages", stage.experience.advantage, f"stages.{name}.experience.advantage")
+            _check_rewards(f"stages.{name}.experience", stage.experience)
+
+
+def _check_rewards(key: str, spec: ExperienceSpec) -> None:
+    rewards, primary = spec.rewards, spec.primary
+    for reward, weight in rewards.items():
+        if reward not in REWARDS:
+            raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, REWARDS)}")
+        if weight < 0:
+            raise ValueError(f"{key}.rewards.{reward}: found {weight}, expected a weight of 0 or more (0: scored, not optimised)")
+    if not any(rewards.values()):
+        raise ValueError(f"{key}.rewards: all weights are zero, give one of {', '.join(REWARDS)} a weight")
+    if primary is not None and primary not in rewards:
+        raise ValueError(f"{key}.primary: found {primary!r}, {did_you_mean(primary, rewards)}")
+    if primary is not None and len(rewards) < 2:
+        others = ", ".join(sorted({*REWARDS} - {primary}))
+        what = f"no auxiliary reward beside {primary!r} to judge it, add one of {others} (weight 0 will do)"
+        raise ValueError(f"{key}.rewards: {what}")
+
+
+def check_methods(recipe: Recipe) -> None:
+    """What the stages' methods ask of the recipe: their own keys, the roles they train and read, and their data.
+
+    Raises:
+        ValueError: "key: what is wrong".
+    """
+    for name in recipe.order:
+        key, stage = f"stages.{name}", recipe.stages[name]
+        config, objective = resolve_kind("objectives", stage.objective, f"{key}.objective"), objective_class(stage)
+        _check_roles(key, recipe, stage, objective)
+        _check_excluded(recipe, stage, objective)
+        objective.source_class().check(recipe, stage, key)
+        objective.check(config, recipe, stage, key)
+    _check_own(recipe, [objective_class(stage) for stage in recipe.stages.values() if stage.kind in kinds("objectives")])
+
+
+def _check_roles(key: str, recipe: Recipe, stage: StageSpec, objective: Any) -> None:
+    """Whether a stage has what each role that its objective trains or reads is made of."""
+    networks = (*NETWORK_ROLES, *objective.builds)
+    for role in (*objective.trains, *objective.needs):
+        known = networks if role in objective.trains else (*networks, *ADAPTER_ROLES)
+        if role not in known:
+            raise ValueError(f"{key}.objective.kind: {stage.kind} asks for the unknown role {role!r}, {did_you_mean(role, known)}")
+        if role in ADAPTER_ROLES and recipe.lora is None:
+            raise ValueError(f"lora: missing, {stage.kind} needs the role {role!r}, an adapter beside the trained one")
+        fresh = role in objective.builds or (role in objective.trains and role in ("codec", "student"))
+        if not fresh and role in NETWORK_ROLES and recipe.base.of(role) is None:
+            raise ValueError(f"base.{role}: missing, {stage.kind} needs this role's weights")
+    for role in objective.trains:
+        if role not in stage.optim:
+            raise ValueError(f"{key}.optim.{role}: missing, {stage.kind} trains this role")
+    for role in stage.optim:
+        if role not in objective.trains:
+            what = f"unknown key, {stage.kind} trains no {role!r}, {did_you_mean(role, objective.trains)}"
+            raise ValueError(f"{key}.optim.{role}: {what}")
+
+
+def _check_excluded(recipe: Recipe, stage: StageSpec, objective: Any) -> None:
+    """Refuse a cache that this stage's passes over whole clips would silently take for a plain one; only a sink that outlives frames differs."""
+    cache, spec = recipe.cache, stage.experience
+    frames = (spec.frames if spec is not None else stage.data.frames) or recipe.video.frames
+    if cache.window is None or cache.window >= frames or cache.sink == 0:
+        return
+    way = f"where frames leave the window ({cache.window} of {frames}), {stage.kind} sees a sink of unchanged frames at their own places"
+    if cache.policy == "ema" and "ema" in objective.excludes:
+        raise ValueError(f"cache.policy: found 'ema', expected 'fixed': {way}")
+    if cache.relative and "relative" in objective.excludes:
+        raise ValueError(f"cache.relative: found true, expected false: {way}")
+
+
+def _check_own(recipe: Recipe, objectives: list[Any]) -> None:
+    """Whether every role with a table or weights of its own is one that there is, and adapters are of a trained one."""
+    declared = {*NETWORK_ROLES, *(role for objective in objectives for role in objective.builds)}
+    trained = {role for objective in objectives for role in objective.trains}
+    for table, roles in (("roles", recipe.roles), ("base", dict(recipe.base))):
+        for role in roles:
+            if role not in declared:
+                raise ValueError(f"{table}.{role}: unknown role, {did_you_mean(role, declared)}")
+    for role, spec in recipe.roles.items():
+        if spec.lora is not None and role not in trained:
+            raise ValueError(f"roles.{role}.lora: found adapters of a role that no stage trains, leave them out")
