@@ -43,7 +43,7 @@ class Entry:
 
 SF, CF, LL, MF = "gdhe17/Self-Forcing", "zhuhz22/Causal-Forcing", "Efficient-Large-Model/LongLive-1.3B", "KlingTeam/MemFlow"
 PICKLE = "torch.save, original names"
-EITHER, TRAINED, WITH_EMA = "generator_ema or generator", "generator", "generator, critic, generator_ema"
+EITHER, WITH_EMA = "generator_ema or generator", "generator, critic, generator_ema"
 
 
 def _causal_forcing(name: str, file: str, what: str, *, plain_first: bool = False) -> Entry:

@@ -29,20 +29,3 @@ def find(name: str) -> Declaration:
     if name not in known:
         raise RecordError("eval", name, "no such scorer", hint=did_you_mean(name, known))
     return known[name]
-
-
-def missing(name: str) -> list[str]:
-    """What the scorer lacks, a line each for the user; empty: ready."""
-    return [text for need in find(name).needs if (text := need.missing())]
-
-
-def metric_owner(metric: str) -> str:
-    """The scorer that gives a metric id.
-
-    Raises:
-        RecordError: no scorer gives it.
-    """
-    owners = {info.id: name for name, declaration in declarations().items() for info in declaration.metrics}
-    if metric not in owners:
-        raise RecordError("eval", metric, "no such metric", hint=did_you_mean(metric, owners))
-    return owners[metric]

@@ -75,11 +75,6 @@ class DreamSim(nn.Module):
         return functional.normalize(x_BD - x_BD.mean(dim=-1, keepdim=True), dim=-1)
 
 
-def similarity(a_BD: torch.Tensor, b_BD: torch.Tensor) -> torch.Tensor:
-    """1 - DreamSim's distance (B,) of embeddings: their cosine, 1 of equal pictures."""
-    return functional.cosine_similarity(a_BD, b_BD, dim=-1)
-
-
 def load(dino: Path, folder: Path) -> DreamSim:
     """The ensemble with its adapter folded in; sizes are read from the files.
 

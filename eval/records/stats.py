@@ -31,10 +31,6 @@ class Interval(NamedTuple):
     high: float
     n: int
 
-    @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
-
 
 def mean_interval(scores: np.ndarray) -> Interval:
     """Mean of scores that share prompts across seeds, with its 95 % interval.

@@ -125,25 +125,6 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list(newest.values())
 
 
-def has(
-    records: Iterable[Record],
-    *,
-    benchmark: str,
-    backbone: str,
-    arm: str,
-    seed: int,
-    metric: str,
-    recipe_hash: str | None = None,
-    weights_hash: str | None = None,
-    prompt_set_hash: str | None = None,
-) -> bool:
-    """Whether the newest record of this key exists, made from these hashes where they are given. For resuming an evaluation."""
-    wanted = {"recipe_hash": recipe_hash, "weights_hash": weights_hash, "prompt_set_hash": prompt_set_hash}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    held = latest(record for record in records if record.key == (benchmark, backbone, arm, seed, metric))
-    return any(all(getattr(record, name) == value for name, value in given.items()) for record in held)
-
-
 def _encode(path: Path, record: Record) -> bytes:
     try:
         return jsonl.encode(record.model_dump())

@@ -27,7 +27,7 @@ MEANING = "thick: mean over seeds; thin: each seed; shaded: lowest to highest se
 # Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies; line styles tell the arms apart without colour.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":")
-BASE_COLOR, TUNED_COLOR = "#9A9CA5", PALETTE[0]  # base recedes: gray
+BASE_COLOR = "#9A9CA5"  # base recedes: gray
 STYLE = {"font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False}
 DPI = 144
 PANEL_IN = (4.8, 3.2)  # two beside each other fill a page, one a phone

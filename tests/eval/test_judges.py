@@ -167,6 +167,10 @@ def server(monkeypatch):
     running.server_close()
 
 
+def lacks(name):
+    return [text for need in catalog.find(name).needs if (text := need.missing())]
+
+
 def scorer(**config):
     declaration = catalog.find("qwen_judge")
     return declaration.build(declaration.config(**config), NetworkCache())
@@ -174,7 +178,7 @@ def scorer(**config):
 
 def test_an_endpoint_is_asked_greedily_with_the_frames_and_the_rubric(server):
     server.answers.append(reply(GOOD))
-    assert catalog.missing("qwen_judge") == []
+    assert lacks("qwen_judge") == []
     found = score(scorer(), sample(), video())
     assert {key: value.value for key, value in found.items()} == {
         "qwen_judge.text_alignment": 4.0, "qwen_judge.dynamics": 3.0, "qwen_judge.visual_quality": 5.0,
@@ -284,10 +288,10 @@ def test_what_a_judge_lacks_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
     for variable in (places.URL_VARIABLE, places.MODEL_VARIABLE, places.EMBEDDER_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
-    [lack] = catalog.missing("qwen_judge")
+    [lack] = lacks("qwen_judge")
     assert "set ASTRO_JUDGE_URL" in lack
     assert str(tmp_path / "eval" / places.JUDGE) in lack
-    [lack] = catalog.missing("qwen_embedding")
+    [lack] = lacks("qwen_embedding")
     assert str(tmp_path / "eval" / places.EMBEDDER) in lack
     with pytest.raises(CheckpointError, match="no such model folder"):
         scorer(model="nothing-here", backend="local")

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from astro_cli.config.errors import OutputError, RecordError
-from eval.records.store import Record, append, has, latest, load, load_results, record_path
+from eval.records.store import Record, append, latest, load, load_results, record_path
 
 
 def make(**changes: object) -> Record:
@@ -178,16 +178,6 @@ def test_latest_compares_moments_not_texts() -> None:
     other = make(seed=1)
     assert latest([new, old, other]) == [new, other]
     assert latest([old, new.model_copy(update={"created": old.created})])[0].weights_hash == "new"  # equally old: the later line
-
-
-def test_has_looks_at_the_newest_record() -> None:
-    records = [make(weights_hash="first"), make(weights_hash="second", created="2026-02-01T00:00:00+00:00")]
-    key = {"benchmark": "shapes", "backbone": "shapes", "arm": "causal_forcing_shapes", "seed": 0, "metric": "vq"}
-    assert has(records, **key)
-    assert has(records, **key, weights_hash="second")
-    assert not has(records, **key, weights_hash="first")
-    assert not has(records, **key, weights_hash="second", prompt_set_hash="other")
-    assert not has(records, **(key | {"seed": 1}))
 
 
 def test_conditions_count_the_device_only_where_it_matters() -> None:
