@@ -18,6 +18,7 @@ from astro_cli.commands.eval_ingest import ingest
 from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
 from astro_cli.config.errors import RecordError, did_you_mean
+from astro_cli.config.seeds import parse_seeds
 from eval.arm_suites import ARM_SUITES, arm_suite
 from eval.suites import list_suites
 
@@ -85,21 +86,6 @@ def _arm_command(name: str) -> Any:
         f"Example: astro eval {name} --arm shapes/causal_forcing --arm runs/astrolabe_causal_shapes-seed0 --seeds 0"
     )
     return command
-
-
-def parse_seeds(text: str) -> list[int]:
-    """ "0,1,2" -> [0, 1, 2].
-
-    Raises:
-        RecordError: not whole numbers, or one of them twice.
-    """
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise RecordError("--seeds", text, "expected whole numbers separated by commas", hint="for example: --seeds 0,1,2") from error
-    if len(set(seeds)) < len(seeds):
-        raise RecordError("--seeds", text, "found a seed twice, expected each once", hint="for example: --seeds 0,1,2")
-    return seeds
 
 
 def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, timing: Timing = "once") -> None:
