@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from astro_cli.commands.console import plain_console
-from astro_cli.commands.evaluate import parse_seeds
 from astro_cli.commands.grid_run import GridRun, report
 from astro_cli.commands.training_run import SetOption
+from astro_cli.config.seeds import parse_seeds
 
 if TYPE_CHECKING:
     from eval.papers.ablation import Job

@@ -19,6 +19,11 @@ from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
+<<<<<<< ours
+=======
+from astro_cli.config.seeds import parse_seeds
+from eval.suites.suite import list_suites
+>>>>>>> theirs
 from eval.world.suites import ARM_SUITES, arm_suite
 
 DEFAULT_SUITE = "shapes"
@@ -89,21 +94,6 @@ def _arm_command(name: str) -> Any:
         f"Example: astro eval {name} --arm shapes/causal_forcing --arm runs/astrolabe_causal_shapes-seed0 --seeds 0"
     )
     return command
-
-
-def parse_seeds(text: str) -> list[int]:
-    """ "0,1,2" -> [0, 1, 2].
-
-    Raises:
-        RecordError: not whole numbers, or one of them twice.
-    """
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise RecordError("--seeds", text, "expected whole numbers separated by commas", hint="for example: --seeds 0,1,2") from error
-    if len(set(seeds)) < len(seeds):
-        raise RecordError("--seeds", text, "found a seed twice, expected each once", hint="for example: --seeds 0,1,2")
-    return seeds
 
 
 def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, timing: Timing = "once") -> None:

@@ -11,11 +11,16 @@ import typer
 from rich.console import Console
 
 from astro_cli.commands.console import plain_console
-from astro_cli.commands.evaluate import evaluate_arms, parse_seeds
+from astro_cli.commands.evaluate import evaluate_arms
 from astro_cli.commands.grid_run import SECONDS, GridRun, report
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
+<<<<<<< ours
 from astro_cli.core import threads
+=======
+from astro_cli.config.seeds import parse_seeds
+from astro_cli.recipe import load_recipe
+>>>>>>> theirs
 
 
 class Study(NamedTuple):

@@ -73,7 +73,7 @@ def sample(
     Example: astro sample "a large red circle moves right slowly over a gray plain background" --seconds 4
     """
     asked = None if interactive and prompts in (None, [], ["-"]) and file is None else sample_input.stories(prompts, file, sys.stdin)
-    switches, numbers = sample_input.parse_switches(switch), sample_input.parse_seeds(seeds, seed)
+    switches, numbers = sample_input.parse_switches(switch), sample_input.chosen_seeds(seeds, seed)
     if renew_sink and recache is Recache.none:
         raise StreamError("--renew-sink", "", "a sink is renewed by recomputing it, found --recache none", hint="use bidirectional or block_causal")
     if interactive and (switches or (asked and (len(asked) > 1 or len(asked[0]) > 1)) or (numbers and len(numbers) > 1)):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astro_cli.config.errors import PromptError, StreamError
+from astro_cli.config.seeds import parse_seeds
 
 if TYPE_CHECKING:
     from astro_cli.models.backbone import Backbone
@@ -121,11 +122,11 @@ def parse_switches(options: Sequence[str] | None) -> list[Switch]:
     return switches
 
 
-def parse_seeds(seeds: str | None, seed: int | None) -> list[int] | None:
+def chosen_seeds(seeds: str | None, seed: int | None) -> list[int] | None:
     """The seeds every prompt is made with, or None where prompt i has seed + i.
 
     Raises:
-        StreamError: no whole numbers, or both options.
+        AstroError: no whole numbers, one of them twice, or both options.
     """
     if seeds is None:
         return None
@@ -133,9 +134,7 @@ def parse_seeds(seeds: str | None, seed: int | None) -> list[int] | None:
         raise StreamError(
             "--seeds", seeds, "found --seed too", hint="--seeds makes every prompt with each seed; --seed gives prompt i the seed plus i"
         )
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", seeds):
-        raise StreamError("--seeds", seeds, "expected whole numbers, as in 0,1,2")
-    return [int(number) for number in seeds.split(",")]
+    return parse_seeds(seeds)
 
 
 def plan(asked: list[list[str]], seeds: list[int] | None, seed: int, switches: list[Switch], length: Length) -> list[Video]:

@@ -247,6 +247,7 @@ def test_switch_options_are_parsed(given, wanted):
         ((RED, "--switch", f"6:{BLUE}", "--switch", f"3:{GREEN}"), "--switch: 3: takes over at frame 3, not after the switch before it"),
         ((RED, "--recache", "none", "--renew-sink"), "--renew-sink"),
         ((RED, "--seeds", "0,x"), "--seeds: 0,x: expected whole numbers"),
+        ((RED, "--seeds", "0,1,0"), "--seeds: 0,1,0: found a seed twice"),
         ((RED, "--seeds", "0", "--seed", "1"), "--seeds: 0: found --seed too"),
         ((RED, "--seconds", "1", "--frames", "9"), "--seconds: 1: found --frames too"),
         ((RED, "--window", "7", "--sink", "3"), "cache: window: found 7, expected a multiple of the block (3)"),

@@ -11,8 +11,8 @@ import pytest
 
 from astro_cli.commands import grid_run
 from astro_cli.commands.console import plain_console
-from astro_cli.commands.evaluate import parse_seeds
-from astro_cli.config.errors import RecordError
+from astro_cli.config.errors import AstroError
+from astro_cli.config.seeds import parse_seeds
 from astro_cli.training.rundir import RunDir
 from eval.papers.ablation import list_grids, load_grid, merge, plan
 
@@ -36,7 +36,7 @@ def test_a_damaged_folder_does_not_stop_the_plan(tmp_path):
 
 def test_each_seed_is_given_once():
     assert parse_seeds("2,0,1") == [2, 0, 1]
-    with pytest.raises(RecordError, match=r"0,1,0.*a seed twice"):
+    with pytest.raises(AstroError, match=r"0,1,0.*a seed twice"):
         parse_seeds("0,1,0")
 
 
