@@ -19,11 +19,7 @@ from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
-<<<<<<< ours
-=======
 from astro_cli.config.seeds import parse_seeds
-from eval.suites.suite import list_suites
->>>>>>> theirs
 from eval.world.suites import ARM_SUITES, arm_suite
 
 DEFAULT_SUITE = "shapes"

@@ -15,12 +15,8 @@ from astro_cli.commands.evaluate import evaluate_arms
 from astro_cli.commands.grid_run import SECONDS, GridRun, report
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
-<<<<<<< ours
-from astro_cli.core import threads
-=======
 from astro_cli.config.seeds import parse_seeds
-from astro_cli.recipe import load_recipe
->>>>>>> theirs
+from astro_cli.core import threads
 
 
 class Study(NamedTuple):
