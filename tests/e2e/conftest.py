@@ -13,13 +13,17 @@ from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.recipe import load_recipe
 from astro_cli.training.build import _initialise
 from astro_cli.training.release import write_card
+from tests.once import once
 from tests.tiny_world import TINY
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random tiny student with its card, as a weights file."""
-    folder = tmp_path_factory.mktemp("base")
+    """A random tiny student with its card, as a weights file: one for the whole suite."""
+    return once(tmp_path_factory, "base", _write_base) / "student.safetensors"
+
+
+def _write_base(folder: Path) -> None:
     recipe = load_recipe("self_forcing_shapes", TINY, "distill")
     network = CausalWan(recipe.model)
     _initialise(network, 0)
@@ -28,7 +32,6 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights.write(folder / "student.safetensors", network.state_dict())
     write_card(recipe, "student", folder, {"commit": None, "dirty": None})
     assert json.loads((folder / "student.json").read_text())["role"] == "student"
-    return folder / "student.safetensors"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,14 +14,19 @@ from astro_cli.commands import reproduce
 from astro_cli.recipe import load_recipe
 from eval.papers import published, table
 from eval.records import store
+from tests.once import once
 from tests.tiny_world import TINY
 
 
 @pytest.fixture
-def evaluated(tiny_base, tmp_path, monkeypatch):
-    results = tmp_path / "results"
-    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(results)], monkeypatch) == 0
-    return results
+def evaluated(tiny_base, tmp_path, tmp_path_factory):
+    """Records of the tiny base on eight prompts; each test has a copy."""
+
+    def evaluate(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(folder)], patch) == 0
+
+    return shutil.copytree(once(tmp_path_factory, "evaluated", evaluate), tmp_path / "results")
 
 
 def test_eval_writes_records_once(evaluated, tiny_base, monkeypatch):
@@ -144,6 +150,7 @@ def tiny_recipe(folder, base, name="tiny_study"):
     return recipe
 
 
+@pytest.mark.slow
 def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
     study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(tiny_recipe(tmp_path, tiny_base))),), ())
     monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
@@ -166,6 +173,7 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
     assert measured["LongLive"] is None
 
 
+@pytest.mark.slow
 def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, tmp_path, monkeypatch, capsys):
     """A row that two grids share is trained and scored once; a second call starts no process."""
     from eval.papers import ablation

@@ -35,6 +35,7 @@ def iter_frames(path: Path) -> Iterator[np.ndarray]:
             yield np.asarray(frame.convert("RGB"))
 
 
+@pytest.mark.slow  # each starts three processes
 @pytest.mark.parametrize("arguments", [RL, LONG], ids=["rl", "long-tune"])
 def test_two_processes_equal_one(arguments, tiny, tmp_path):
     outs = []
