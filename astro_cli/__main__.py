@@ -24,13 +24,19 @@ from astro_cli.commands.zoo import zoo_app
 from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
 
 app = typer.Typer(
-    name="astro", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    name="astro",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.\n\n"
     "Example: astro table astrolabe-1",
-)  # fmt: skip
+)
 for name, command in {
-    "pretrain": with_threads(pretrain), "distill": with_threads(distill), "rl": with_threads(rl), "long-tune": with_threads(long_tune),
-    "sample": with_threads(sample), "ablate": with_threads(ablate), "table": table, "claims": claims, "figures": with_threads(figures),
+    "pretrain": with_threads(pretrain), "distill": with_threads(distill), "rl": with_threads(rl),
+    "long-tune": with_threads(long_tune),
+    "sample": with_threads(sample), "ablate": with_threads(ablate), "table": table, "claims": claims,
+    "figures": with_threads(figures),
     "report": with_threads(report), "reproduce": with_threads(reproduce),
 }.items():  # fmt: skip
     app.command(name)(command)
@@ -40,7 +46,8 @@ app.add_typer(zoo_app)
 app.add_typer(doctor_app)
 
 
-# What to do about a system error that can happen to any command: a full disk ends a run, a path that cannot be is a wrong command line.
+# What to do about a system error that can happen to any command: a full disk ends a run, a path that cannot be is a
+# wrong command line.
 HINTS = {
     errno.ENOSPC: "free space; a started run continues with --resume, an evaluation with the same command",
     errno.EACCES: "choose a folder that can be read and written",
@@ -54,7 +61,9 @@ WRONG_PATHS = {
 
 
 def main() -> None:
-    """Entry point: runs the app; an `AstroError`, a wrong command line included, becomes its message and exit code, never a traceback."""
+    """Entry point: runs the app; an `AstroError`, a wrong command line included, becomes its message and exit code,
+    never a traceback.
+    """
     try:
         sys.exit(run_app(app))
     except AstroError as error:

@@ -1,4 +1,6 @@
-"""`make bench`: speed and memory of the loops on this machine, as ratios from one run. Asserts nothing; times are not tests."""
+"""`make bench`: speed and memory of the loops on this machine, as ratios from one run. Asserts nothing; times are not
+tests.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +48,17 @@ def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
         run.open(recipe, "", resume=False, device="cpu")
         Trainer(recipe, setting, backbone, run, make_accelerator(recipe), _Silent()).fit(resume=False)
         rows = [json.loads(line) for line in run.metrics.read_text().splitlines()][1:]
-    keys = sorted({key for row in rows for key in row if key in ("seconds", "tokens_per_second") or key.startswith("share/")})
+    keys = sorted(
+        {key for row in rows for key in row if key in ("seconds", "tokens_per_second") or key.startswith("share/")}
+    )
     return {key: statistics.mean(row.get(key, 0.0) for row in rows) for key in keys}
 
 
 @torch.no_grad()
 def bench_video() -> dict[str, float]:
-    """A 60 s video of the embedded world, codec included: frames per second, and CPU time per block late against early."""
+    """A 60 s video of the embedded world, codec included: frames per second, and CPU time per block late against
+    early.
+    """
     arm = load_arm("shapes/causal_forcing")
     prompts = ["a large red circle moves right slowly over a gray plain background"]
     decoder = arm.backbone.decoder()
@@ -94,7 +100,10 @@ def main() -> None:
         streaming.add_row(what, f"{value:.3g}")
     console.print(streaming)
     engine = Table(
-        "measure", "value", "what it divides", title="the streaming engine, CPU seconds of one thread (dim 256, 8 layers, window 12, sink 3, block 3)"
+        "measure",
+        "value",
+        "what it divides",
+        title="the streaming engine, CPU seconds of one thread (dim 256, 8 layers, window 12, sink 3, block 3)",
     )
     for row in bench_stream.rows():
         engine.add_row(*row)

@@ -1,7 +1,8 @@
-"""What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached clips, policies side by side,
-rewards beside the next rollout.
+"""What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached
+clips, policies side by side, rewards beside the next rollout.
 
-Asserts nothing. Seconds are CPU seconds unless they are called wall seconds; the two sides of a ratio take turns, medians of the repeats.
+Asserts nothing. Seconds are CPU seconds unless they are called wall seconds; the two sides of a ratio take turns,
+medians of the repeats.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ CPU = torch.device("cpu")
 SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
 
 
-def _medians(sides: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time) -> dict[str, float]:
+def _medians(
+    sides: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, float]:
     """Seconds of each side, in turns, after one turn that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn, (name, run) in itertools.product(range(repeats + 1), sides.items()):
@@ -52,7 +55,9 @@ def _medians(sides: dict[str, Callable[[], object]], repeats: int, clock: Callab
 
 @torch.no_grad()
 def shared_history(blocks: int) -> dict[str, float]:
-    """Seconds for GROUP clips of `blocks` blocks after CHUNKS blocks: one history for all, and GROUP whole rollouts in one batch."""
+    """Seconds for GROUP clips of `blocks` blocks after CHUNKS blocks: one history for all, and GROUP whole rollouts in
+    one batch.
+    """
     setting, backbone = build(load_recipe("astrolabe_clip_detach_shapes"), CPU)
     spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, CacheSpec())
     text, rows = backbone.encode_text([PROMPT]), torch.zeros(GROUP, dtype=torch.long)
@@ -64,16 +69,23 @@ def shared_history(blocks: int) -> dict[str, float]:
             _, history = sample_history(policy, states, [1], spec, start)
             return decode_candidates(policy, states.select(rows), seeds, spec, history, rows, start, clip)
 
-        return _medians({
-            "shared": shared,
-            "apart": lambda: list(stream(policy, states.select(rows), seeds, spec, start + clip)),
-        }, REPEATS)  # fmt: skip
+        return _medians(
+            {
+                "shared": shared,
+                "apart": lambda: list(stream(policy, states.select(rows), seeds, spec, start + clip)),
+            },
+            REPEATS,
+        )
 
 
 def _objective(recipe_name: str) -> tuple[Objective, Setting, Backbone]:
     recipe = load_recipe(recipe_name)
     setting, backbone = build(recipe, CPU)
-    return objectives(recipe)[0](resolve_kind("objectives", recipe.stages["nft"].objective, "nft"), setting), setting, backbone
+    return (
+        objectives(recipe)[0](resolve_kind("objectives", recipe.stages["nft"].objective, "nft"), setting),
+        setting,
+        backbone,
+    )
 
 
 def _batch(setting: Setting, backbone: Backbone, history: int, frames: int, size: int) -> Batch:
@@ -82,16 +94,26 @@ def _batch(setting: Setting, backbone: Backbone, history: int, frames: int, size
     latents = torch.randn(size, history + frames, *setting.latent_shape, generator=generator)
     seeds = [stream_seed("bench", row) for row in range(size)]
     return Batch(
-        seeds, [PROMPT] * size, text_BMD=backbone.encode_text([PROMPT] * size), latents_BFCHW=latents[:, history:],
-        credit=(Term(torch.linspace(-1, 1, size)),), history_PFCHW=latents[:1, :history] if history else None,
-        group_B=torch.zeros(size, dtype=torch.long), group_seeds=[seeds[0]] * size, risk_B=torch.ones(size),
-    )  # fmt: skip
+        seeds,
+        [PROMPT] * size,
+        text_BMD=backbone.encode_text([PROMPT] * size),
+        latents_BFCHW=latents[:, history:],
+        credit=(Term(torch.linspace(-1, 1, size)),),
+        history_PFCHW=latents[:1, :history] if history else None,
+        group_B=torch.zeros(size, dtype=torch.long),
+        group_seeds=[seeds[0]] * size,
+        risk_B=torch.ones(size),
+    )
 
 
 def saved_bytes(scheme: str, frames: int, clip: int = 9, size: int = 4) -> int:
     """Bytes of tensors saved for backward in one pass of a training scheme over a video of `frames`."""
     objective, setting, backbone = _objective(f"astrolabe_{scheme}_shapes")
-    batch = _batch(setting, backbone, frames - clip, clip, size) if scheme.startswith("clip") else _batch(setting, backbone, 0, frames, size)
+    batch = (
+        _batch(setting, backbone, frames - clip, clip, size)
+        if scheme.startswith("clip")
+        else _batch(setting, backbone, 0, frames, size)
+    )
     saved = SavedTensors()
     with saved.counting(setting.roles.modules["student"].parameters()):
         objective.loss("student", batch)
@@ -100,7 +122,9 @@ def saved_bytes(scheme: str, frames: int, clip: int = 9, size: int = 4) -> int:
 
 @torch.no_grad()
 def side_by_side(size: int = 16) -> dict[str, float]:
-    """Seconds of the predictions without gradients of a penalised update: theta_old and theta_ref in one pass, and in two."""
+    """Seconds of the predictions without gradients of a penalised update: theta_old and theta_ref in one pass, and in
+    two.
+    """
     objective, setting, backbone = _objective("astrolabe_all_shapes")
     assert isinstance(objective, nft.Objective)
     batch = _batch(setting, backbone, 0, setting.frames, size)
@@ -138,7 +162,9 @@ class _After(Background):
 
 @torch.no_grad()
 def scored_beside() -> dict[str, float]:
-    """Wall seconds of an epoch's clips with their scores, a group at a time: scored beside the next rollout, and before it."""
+    """Wall seconds of an epoch's clips with their scores, a group at a time: scored beside the next rollout, and before
+    it.
+    """
     recipe = load_recipe("astrolabe_krea_shapes")
     setting, backbone = build(recipe, CPU)
     spec = recipe.stages["nft"].experience
@@ -151,7 +177,9 @@ def scored_beside() -> dict[str, float]:
         with mock.patch.object(clips, "Background", kind):
             return roller.candidates(prompts, seeds, text, owners, setting.block)
 
-    return _medians({"beside": lambda: collect(Background), "before": lambda: collect(_After)}, REPEATS, time.perf_counter)
+    return _medians(
+        {"beside": lambda: collect(Background), "before": lambda: collect(_After)}, REPEATS, time.perf_counter
+    )
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -162,19 +190,41 @@ def rows() -> list[tuple[str, str, str]]:
     policies, scored = side_by_side(), scored_beside()
     mib = {scheme: f"{value / 2**20:.0f} MiB" for scheme, value in held.items()}
     found = [
-        (f"{GROUP} candidates of {blocks} block{'s' * (blocks > 1)} on a history of {CHUNKS}", f"{seconds['apart'] / seconds['shared']:.2f}",
-         f"{GROUP} whole rollouts in one batch {seconds['apart']:.2f} s / one shared history {seconds['shared']:.2f} s")
+        (
+            f"{GROUP} candidates of {blocks} block{'s' * (blocks > 1)} on a history of {CHUNKS}",
+            f"{seconds['apart'] / seconds['shared']:.2f}",
+            (
+                f"{GROUP} whole rollouts in one batch {seconds['apart']:.2f} s / one shared history "
+                f"{seconds['shared']:.2f} s"
+            ),
+        )
         for blocks, seconds in histories.items()
-    ]  # fmt: skip
+    ]
     return [
         *found,
-        ("memory: clip + detach over clip + full", f"{held['clip_detach'] / held['clip_full']:.2f}",
-         f"saved for backward, 30 frames: {mib['clip_detach']} / {mib['clip_full']}"),
-        ("memory: clip + detach over sequence + full", f"{held['clip_detach'] / held['seq_full']:.2f}",
-         f"the same: {mib['clip_detach']} / {mib['seq_full']} (sequence + detach {mib['seq_detach']})"),
-        ("memory: twice the video's length", f"{longer / held['clip_detach']:.3f}", "clip + detach, 60 frames / 30 frames"),
-        ("old and reference policy in one pass", f"{policies['apart'] / policies['together']:.2f}",
-         f"two passes {policies['apart']:.3f} s / one {policies['together']:.3f} s"),
-        ("rewards beside the next rollout", f"{scored['before'] / scored['beside']:.2f}",
-         f"wall seconds of an epoch's clips, before {scored['before']:.2f} s / beside {scored['beside']:.2f} s"),
-    ]  # fmt: skip
+        (
+            "memory: clip + detach over clip + full",
+            f"{held['clip_detach'] / held['clip_full']:.2f}",
+            f"saved for backward, 30 frames: {mib['clip_detach']} / {mib['clip_full']}",
+        ),
+        (
+            "memory: clip + detach over sequence + full",
+            f"{held['clip_detach'] / held['seq_full']:.2f}",
+            f"the same: {mib['clip_detach']} / {mib['seq_full']} (sequence + detach {mib['seq_detach']})",
+        ),
+        (
+            "memory: twice the video's length",
+            f"{longer / held['clip_detach']:.3f}",
+            "clip + detach, 60 frames / 30 frames",
+        ),
+        (
+            "old and reference policy in one pass",
+            f"{policies['apart'] / policies['together']:.2f}",
+            f"two passes {policies['apart']:.3f} s / one {policies['together']:.3f} s",
+        ),
+        (
+            "rewards beside the next rollout",
+            f"{scored['before'] / scored['beside']:.2f}",
+            f"wall seconds of an epoch's clips, before {scored['before']:.2f} s / beside {scored['beside']:.2f} s",
+        ),
+    ]

@@ -31,7 +31,12 @@ from eval.suites.suite import ScorerSpec, Suite
 LARGE = (81, 480, 832)  # frames, height, width: a clip of Wan 2.1
 SMALL = (9, 64, 96)
 WEIGHT_FREE = ("temporal_flickering", "trajectory", "flow_dis")
-TINY = {"clip": 4, "long_clip": 12, "hpsv3": 1, "videoalign": 4}  # scorer -> clips; HPSv3 takes every frame as a picture of 588 x 336
+TINY = {
+    "clip": 4,
+    "long_clip": 12,
+    "hpsv3": 1,
+    "videoalign": 4,
+}  # scorer -> clips; HPSv3 takes every frame as a picture of 588 x 336
 CLIPS, REPEATS, SPEED_CLIPS = 1000, 5, 12
 MIB = 2**20
 
@@ -50,7 +55,15 @@ def sample_of(path: Path, name: str = "clip") -> Sample:
 
 
 def slot_of(*scorers: str) -> list[ConfiguredScorer]:
-    return configured_scorers(Suite(title="bench", version=1, samples=1, source="here", scorers=tuple(ScorerSpec(scorer=name) for name in scorers)))
+    return configured_scorers(
+        Suite(
+            title="bench",
+            version=1,
+            samples=1,
+            source="here",
+            scorers=tuple(ScorerSpec(scorer=name) for name in scorers),
+        )
+    )
 
 
 def show(sample: Sample) -> Iterator[tuple[int, Frame]]:
@@ -91,7 +104,9 @@ def videos_per_second(folder: Path, scorer: str, jobs: int = 1, clips: int = SPE
 
 
 def write_tiny(checkpoints: Path) -> bool:
-    """Tiny random weights in the released layouts of some scorers, by the writers of the test suite; False where this is no checkout."""
+    """Tiny random weights in the released layouts of some scorers, by the writers of the test suite; False where this
+    is no checkout.
+    """
     if importlib.util.find_spec("tests") is None:
         return False
     from tests import reward_folders, tiny_networks
@@ -111,7 +126,10 @@ def tiny_forms(folder: Path) -> list[tuple[str, str, str]]:
         if not write_tiny(folder):
             return []
         what = "tiny random weights in the released layout, the same clips, one process"
-        return [(f"{scorer}: videos per second", f"{videos_per_second(folder, scorer, clips=clips):.2f}", what) for scorer, clips in TINY.items()]
+        return [
+            (f"{scorer}: videos per second", f"{videos_per_second(folder, scorer, clips=clips):.2f}", what)
+            for scorer, clips in TINY.items()
+        ]
     finally:
         if before is None:
             del os.environ[CHECKPOINTS_VARIABLE]
@@ -139,16 +157,34 @@ def rows() -> list[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         decoding, scoring = flicker_over_decoding(folder)
-        found = [("flicker, 81 x 832 x 480", f"{scoring / decoding:.2f}", f"decoded and scored {scoring:.3f} s / decoded {decoding:.3f} s of CPU")]
+        found = [
+            (
+                "flicker, 81 x 832 x 480",
+                f"{scoring / decoding:.2f}",
+                f"decoded and scored {scoring:.3f} s / decoded {decoding:.3f} s of CPU",
+            )
+        ]
         speed = partial(videos_per_second, folder)
         for scorer in WEIGHT_FREE:
             if not [need for need in catalog.find(scorer).needs if need.missing()]:
-                found.append((f"{scorer}: videos per second", f"{speed(scorer):.1f}", "81 frames of 208 x 120, one process"))
-        found.append(("temporal_flickering, two processes", f"{speed('temporal_flickering', 2):.1f}", "the same, with their start"))
+                found.append(
+                    (f"{scorer}: videos per second", f"{speed(scorer):.1f}", "81 frames of 208 x 120, one process")
+                )
+        found.append(
+            (
+                "temporal_flickering, two processes",
+                f"{speed('temporal_flickering', 2):.1f}",
+                "the same, with their start",
+            )
+        )
         found += tiny_forms(folder)
         early, late = memory(folder)
         found.append(
-            (f"memory over {CLIPS} clips", f"{late - early:+.1f} MiB", f"resident {late:.0f} MiB at the end - {early:.0f} MiB after {CLIPS // 10}")
+            (
+                f"memory over {CLIPS} clips",
+                f"{late - early:+.1f} MiB",
+                f"resident {late:.0f} MiB at the end - {early:.0f} MiB after {CLIPS // 10}",
+            )
         )
     return found
 

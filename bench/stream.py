@@ -1,9 +1,11 @@
-"""Streaming speed against a yardstick: the released algorithm written plainly. Owns the yardstick and its timings; nothing else may use it but tests.
+"""Streaming speed against a yardstick: the released algorithm written plainly. Owns the yardstick and its timings;
+nothing else may use it but tests.
 
-`PlainLoop` does what the released loops do (reference, sections 1.5, 5, 6 and 10): the cache is a buffer shifted by a copy with clones, its pointers
-are tensors read with item(), RoPE is applied in complex128 and its table gathered anew in every layer and pass (over the whole buffer with relative
-positions), text MLP and cross-attention keys are computed in every forward, and the context pass computes the head. It reads `CausalWan`'s weights
-and shares no code with its attention, its cache or the engine, so it is also an independent reference for tests.
+`PlainLoop` does what the released loops do (reference, sections 1.5, 5, 6 and 10): the cache is a buffer shifted by a
+copy with clones, its pointers are tensors read with item(), RoPE is applied in complex128 and its table gathered anew
+in every layer and pass (over the whole buffer with relative positions), text MLP and cross-attention keys are computed
+in every forward, and the context pass computes the head. It reads `CausalWan`'s weights and shares no code with its
+attention, its cache or the engine, so it is also an independent reference for tests.
 Dimensions: B sample, F latent frame, C channel, H, W rows and columns, L token, N attention head, D head width.
 """
 
@@ -25,7 +27,8 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, Context, WanBlock
 from astro_cli.rollout.engine import Streamer, StreamSpec, frame_noise, new_cache
 
-# dim 256 with a feed-forward of 4 x dim, 64 tokens per frame; text as in Wan 2.1: 512 tokens, 4096 wide, of which a prompt fills 128
+# dim 256 with a feed-forward of 4 x dim, 64 tokens per frame; text as in Wan 2.1: 512 tokens, 4096 wide, of which a
+# prompt fills 128
 BENCH, PROMPT = WanConfig(dim=256, ffn_dim=1024, num_heads=4, num_layers=8), 128
 SHAPE, BLOCK, WINDOW, SINK, BLOCKS, REPEATS = (16, 16, 16), 3, 12, 3, 7, 3
 SAME_VIDEO, LONG_BLOCKS = 2e-4, 200
@@ -38,13 +41,22 @@ class PlainLoop:
         window: latent frames the buffer holds; the whole video where there is none.
         relative: keys un-rotated, positions by place in the buffer (Reward Forcing, LongLive's infinite attention).
         alpha: EMA sink, blended when the evicted frames are as many as the sink's.
-        cross_every_forward: recompute text states and cross-attention keys in every forward; else once (to tell the parts of the ratio apart).
+        cross_every_forward: recompute text states and cross-attention keys in every forward; else once (to tell the
+            parts of the ratio apart).
     """
 
     def __init__(
-        self, network: CausalWan, batch: int, grid: tuple[int, int], window: int, sink: int = 0, *,
-        relative: bool = False, alpha: float | None = None, cross_every_forward: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        network: CausalWan,
+        batch: int,
+        grid: tuple[int, int],
+        window: int,
+        sink: int = 0,
+        *,
+        relative: bool = False,
+        alpha: float | None = None,
+        cross_every_forward: bool = True,
+    ) -> None:
         config = network.config
         self.network, self.grid, self.tokens = network, grid, grid[0] * grid[1]
         self.sink, self.size, self.relative, self.alpha = sink * self.tokens, window * self.tokens, relative, alpha
@@ -55,7 +67,9 @@ class PlainLoop:
         self.global_end = torch.zeros(config.num_layers, dtype=torch.long)
         self.local_end = torch.zeros(config.num_layers, dtype=torch.long)
 
-    def forward(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, text_BMD: torch.Tensor, start: int) -> torch.Tensor:
+    def forward(
+        self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, text_BMD: torch.Tensor, start: int
+    ) -> torch.Tensor:
         """Velocity (B, F, C, H, W) of the frames from `start` on; their keys and values are written."""
         net, config = self.network, self.network.config
         frames = x_BFCHW.shape[1]
@@ -92,11 +106,15 @@ class PlainLoop:
     def _cross_keys(self, block: WanBlock, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self._heads(block.attn2.norm_k(block.attn2.to_k(states))), self._heads(block.attn2.to_v(states))
 
-    def _cross_attention(self, block: WanBlock, x: torch.Tensor, keys_values: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def _cross_attention(
+        self, block: WanBlock, x: torch.Tensor, keys_values: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
         q = self._heads(block.attn2.norm_q(block.attn2.to_q(x)))
         return block.attn2.to_out[0](_attend(q, *keys_values))
 
-    def _self_attention(self, layer: int, attention: Attention, x: torch.Tensor, start: int, frames: int) -> torch.Tensor:
+    def _self_attention(
+        self, layer: int, attention: Attention, x: torch.Tensor, start: int, frames: int
+    ) -> torch.Tensor:
         q, k = self._heads(attention.norm_q(attention.to_q(x))), self._heads(attention.norm_k(attention.to_k(x)))
         v = self._heads(attention.to_v(x))
         if not self.relative:
@@ -117,7 +135,9 @@ class PlainLoop:
             gone = slice(self.sink, self.sink + over)
             for buffer in (k_buffer, v_buffer):
                 if self.alpha is not None and over == self.sink:
-                    buffer[:, : self.sink] = self.alpha * buffer[:, : self.sink] + (1 - self.alpha) * buffer[:, gone].clone()
+                    buffer[:, : self.sink] = (
+                        self.alpha * buffer[:, : self.sink] + (1 - self.alpha) * buffer[:, gone].clone()
+                    )
                 buffer[:, self.sink : filled - over] = buffer[:, self.sink + over : filled].clone()
             self.local_end[layer] = self.size
         else:
@@ -137,12 +157,18 @@ class PlainLoop:
         for axis, (positions, channels) in enumerate(
             ((range(first, first + frames), width - 2 * spatial), (range(rows), spatial), (range(columns), spatial))
         ):
-            angle = torch.tensor(list(positions)).double()[:, None] * 10000.0 ** (-torch.arange(0, channels, 2).double() / channels)
+            angle = torch.tensor(list(positions)).double()[:, None] * 10000.0 ** (
+                -torch.arange(0, channels, 2).double() / channels
+            )
             shape = [1, 1, 1, -1]
             shape[axis] = len(positions)
             axes.append(torch.polar(torch.ones_like(angle), angle).view(shape).expand(frames, rows, columns, -1))
         table = torch.cat(axes, -1).view(1, -1, 1, width // 2)
-        return torch.view_as_real(torch.view_as_complex(x_BLND.double().unflatten(-1, (-1, 2))) * table).flatten(-2).to(x_BLND.dtype)
+        return (
+            torch.view_as_real(torch.view_as_complex(x_BLND.double().unflatten(-1, (-1, 2))) * table)
+            .flatten(-2)
+            .to(x_BLND.dtype)
+        )
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -152,10 +178,18 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def plain_block(
-    loop: PlainLoop, x_BFCHW: torch.Tensor, steps: torch.Tensor, text_BMD: torch.Tensor, start: int, renoise: Callable[[int], torch.Tensor],
+    loop: PlainLoop,
+    x_BFCHW: torch.Tensor,
+    steps: torch.Tensor,
+    text_BMD: torch.Tensor,
+    start: int,
+    renoise: Callable[[int], torch.Tensor],
     seen: Callable[[int, torch.Tensor, torch.Tensor], None] = lambda step, x_t, flow: None,
-) -> torch.Tensor:  # fmt: skip
-    """x0 of one block: the few steps, then a full forward at t = 0 that rewrites the cache. `seen` is shown each step's input and velocity."""
+) -> torch.Tensor:
+    """x0 of one block: the few steps, then a full forward at t = 0 that rewrites the cache.
+
+    `seen` is shown each step's input and velocity.
+    """
     x, x0 = x_BFCHW, x_BFCHW
     for index, step in enumerate(steps):
         timestep = step.expand(x.shape[:2])
@@ -182,11 +216,15 @@ def bench_network() -> tuple[CausalWan, torch.Tensor]:
 
 
 def spec_of(*, relative: bool) -> StreamSpec:
-    return StreamSpec(warp_timesteps((1000, 750, 500, 250), 5.0).float(), BLOCK, SHAPE, CacheSpec(WINDOW, SINK, relative))
+    return StreamSpec(
+        warp_timesteps((1000, 750, 500, 250), 5.0).float(), BLOCK, SHAPE, CacheSpec(WINDOW, SINK, relative)
+    )
 
 
 @torch.no_grad()
-def race(*, relative: bool, cross_every_forward: bool = True, blocks: int = BLOCKS, repeats: int = REPEATS) -> dict[str, float]:
+def race(
+    *, relative: bool, cross_every_forward: bool = True, blocks: int = BLOCKS, repeats: int = REPEATS
+) -> dict[str, float]:
     """Stream the same videos with the engine and with the yardstick, block by block in turn.
 
     Returns:
@@ -205,7 +243,10 @@ def race(*, relative: bool, cross_every_forward: bool = True, blocks: int = BLOC
             ours = streamer.next_block()
             middle = time.process_time()
             frames = range(start, start + BLOCK)
-            noise = [frame_noise(spec, [repeat], frames, use, network.device) for use in ("x_T", "renoise-0", "renoise-1", "renoise-2")]
+            noise = [
+                frame_noise(spec, [repeat], frames, use, network.device)
+                for use in ("x_T", "renoise-0", "renoise-1", "renoise-2")
+            ]
             theirs = plain_block(loop, noise[0], spec.steps, text, start, lambda step, noise=noise: noise[step + 1])
             if start >= WINDOW:
                 seconds["ours"].append(middle - began)
@@ -217,21 +258,28 @@ def race(*, relative: bool, cross_every_forward: bool = True, blocks: int = BLOC
 
 @torch.no_grad()
 def passes(*, relative: bool, repeats: int = 20) -> dict[str, float]:
-    """What writing a block's context costs at a full window, in denoising passes, and the share of a pass's operations that must remain.
+    """What writing a block's context costs at a full window, in denoising passes, and the share of a pass's operations
+    that must remain.
 
-    Median seconds, in turn, of a denoising pass, a context pass on its own, and the engine's way: a denoising pass that takes the context of the
-    block before it along, whose price is what it takes longer than a plain one. The remaining share counts the linear and attention operations of
-    all blocks but the last, and the last block's keys and values: what a context pass cannot leave out, over what a denoising pass does.
+    Median seconds, in turn, of a denoising pass, a context pass on its own, and the engine's way: a denoising pass that
+    takes the context of the block before it along, whose price is what it takes longer than a plain one. The remaining
+    share counts the linear and attention operations of all blocks but the last, and the last block's keys and values:
+    what a context pass cannot leave out, over what a denoising pass does.
     """
     network, text = bench_network()
     states, spec = network.encode_text(text, fold_padding=True), spec_of(relative=relative)
     cache, start = new_cache(network, 1, spec, None), 10 * WINDOW
     for block in range(0, start, BLOCK):
         cache.begin(block, BLOCK, write=True)
-    x, timestep = torch.randn(1, BLOCK, *SHAPE, generator=torch.Generator().manual_seed(1)), torch.full((1, BLOCK), 500.0)
+    x, timestep = (
+        torch.randn(1, BLOCK, *SHAPE, generator=torch.Generator().manual_seed(1)),
+        torch.full((1, BLOCK), 500.0),
+    )
     seconds: dict[str, list[float]] = {"denoising": [], "alone": [], "joined": []}
     for turn, kind in itertools.product(range(repeats), ("joined", "denoising", "alone")):
-        frame = start + (2 * turn + (kind != "joined")) * BLOCK  # joined and denoising are both the first pass of a block, which moves the sink
+        frame = (
+            start + (2 * turn + (kind != "joined")) * BLOCK
+        )  # joined and denoising are both the first pass of a block, which moves the sink
         earlier = cache.begin(frame - BLOCK, BLOCK, write=True) if kind == "joined" else None
         plan = cache.begin(frame, BLOCK, write=True)
         before = None if earlier is None else Context(x, earlier.positions, earlier)
@@ -239,34 +287,59 @@ def passes(*, relative: bool, repeats: int = 20) -> dict[str, float]:
         network(x, timestep, states, positions=plan.positions, cache=plan, context_only=kind == "alone", before=before)
         seconds[kind].append(time.process_time() - began)
     d, keys = BENCH.dim, WINDOW * cache.tokens
-    layer = 6 * d * d + 2 * d * BENCH.ffn_dim + 2 * d * (keys + states.layers[0][0].shape[2])  # multiplications per token
+    layer = (
+        6 * d * d + 2 * d * BENCH.ffn_dim + 2 * d * (keys + states.layers[0][0].shape[2])
+    )  # multiplications per token
     needed = ((BENCH.num_layers - 1) * layer + 2 * d * d) / (BENCH.num_layers * layer)
     denoising, alone, joined = (statistics.median(seconds[kind]) for kind in ("denoising", "alone", "joined"))
     context = joined - denoising
-    return {"denoising": denoising, "context": context, "ratio": context / denoising, "alone": alone / denoising, "needed": needed}
+    return {
+        "denoising": denoising,
+        "context": context,
+        "ratio": context / denoising,
+        "alone": alone / denoising,
+        "needed": needed,
+    }
 
 
 @torch.no_grad()
 def memory(*, relative: bool, frames: int = 10_002) -> dict[str, float]:
-    """Bytes of the cache over the formula, of the sink's own copy over the formula, and growth over many frames (held bytes, end over beginning)."""
+    """Bytes of the cache over the formula, of the sink's own copy over the formula, and growth over many frames (held
+    bytes, end over beginning).
+    """
     network, _ = bench_network()
     cache = new_cache(network, 1, spec_of(relative=relative), None)
     formula = 2 * BENCH.num_layers * WINDOW * cache.tokens * BENCH.dim * cache.k[0].element_size()
     before = cache.bytes + cache.sink_bytes
     for start in range(0, frames, BLOCK):
         cache.begin(start, BLOCK, write=True)
-    return {"cache": cache.bytes / formula, "sink": cache.sink_bytes / formula, "growth": (cache.bytes + cache.sink_bytes) / before}
+    return {
+        "cache": cache.bytes / formula,
+        "sink": cache.sink_bytes / formula,
+        "growth": (cache.bytes + cache.sink_bytes) / before,
+    }
 
 
 @torch.no_grad()
 def flatness(*, relative: bool, blocks: int = LONG_BLOCKS) -> float:
-    """Median seconds per block of the last tenth over the first tenth of a long stream, once the window is full. At a smaller width, to be quick.
+    """Median seconds per block of the last tenth over the first tenth of a long stream, once the window is full. At a
+    smaller width, to be quick.
 
-    Two streams take turns, one in its last tenth and one in its first, so that what the machine does besides slows both alike.
+    Two streams take turns, one in its last tenth and one in its first, so that what the machine does besides slows both
+    alike.
     """
-    network = CausalWan(BENCH.model_copy(update={"dim": 64, "ffn_dim": 128, "num_layers": 2, "text_dim": 64})).requires_grad_(False)
-    old, young = (Streamer(network, network.encode_text(torch.zeros(1, BENCH.text_len, 64), fold_padding=True), [0], spec_of(relative=relative))
-                  for _ in range(2))  # fmt: skip
+    network = CausalWan(
+        BENCH.model_copy(update={"dim": 64, "ffn_dim": 128, "num_layers": 2, "text_dim": 64})
+    ).requires_grad_(False)
+    old, young = (
+        Streamer(
+            network,
+            network.encode_text(torch.zeros(1, BENCH.text_len, 64), fold_padding=True),
+            [0],
+            spec_of(relative=relative),
+        )
+        for _ in range(2)
+    )
     full, tenth = WINDOW // BLOCK, blocks // 10
     for _ in range(full + blocks - tenth):
         old.next_block()
@@ -289,11 +362,18 @@ def profile_block() -> dict[str, float]:
         streamer.next_block()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
         streamer.next_block()
-    kinds = {"linear layers": ("addmm", "mm", "linear"), "attention": ("scaled_dot_product", "flash"), "GELU": ("gelu",),
-             "norms": ("norm", "rsqrt", "pow", "mean"), "copies": ("copy_", "cat", "clone", "contiguous")}  # fmt: skip
+    kinds = {
+        "linear layers": ("addmm", "mm", "linear"),
+        "attention": ("scaled_dot_product", "flash"),
+        "GELU": ("gelu",),
+        "norms": ("norm", "rsqrt", "pow", "mean"),
+        "copies": ("copy_", "cat", "clone", "contiguous"),
+    }
     spent = dict.fromkeys([*kinds, "other elementwise"], 0.0)
     for event in profiled.key_averages():
-        kind = next((kind for kind, words in kinds.items() if any(word in event.key for word in words)), "other elementwise")
+        kind = next(
+            (kind for kind, words in kinds.items() if any(word in event.key for word in words)), "other elementwise"
+        )
         spent[kind] += event.self_cpu_time_total
     total = sum(spent.values())
     return {kind: value / total for kind, value in spent.items()}
@@ -309,16 +389,43 @@ def rows() -> list[tuple[str, str, str]]:
         text_once = race(relative=relative, cross_every_forward=False, repeats=1)
         passed, held = passes(relative=relative), memory(relative=relative)
         found += [
-            (f"{keys}: speed over the yardstick", f"{raced['ratio']:.2f}", f"yardstick {raced['yardstick']:.3f} s / engine {raced['ours']:.3f} s"),
-            (f"{keys}: of it without the text", f"{text_once['ratio']:.2f}", "the same, the yardstick's text states and keys computed once"),
+            (
+                f"{keys}: speed over the yardstick",
+                f"{raced['ratio']:.2f}",
+                f"yardstick {raced['yardstick']:.3f} s / engine {raced['ours']:.3f} s",
+            ),
+            (
+                f"{keys}: of it without the text",
+                f"{text_once['ratio']:.2f}",
+                "the same, the yardstick's text states and keys computed once",
+            ),
             (f"{keys}: difference of the videos", f"{raced['difference']:.1e}", "largest, engine - yardstick"),
-            (f"{keys}: context, as the engine writes it", f"{passed['ratio']:.2f}",
-             f"(joined pass - denoising pass) {passed['context']:.4f} s / denoising pass {passed['denoising']:.4f} s"),
-            (f"{keys}: context as a pass of its own", f"{passed['alone']:.2f}",
-             f"the same block / denoising pass; operations that remain: {passed['needed']:.2f}"),
+            (
+                f"{keys}: context, as the engine writes it",
+                f"{passed['ratio']:.2f}",
+                (
+                    f"(joined pass - denoising pass) {passed['context']:.4f} s / denoising pass "
+                    f"{passed['denoising']:.4f} s"
+                ),
+            ),
+            (
+                f"{keys}: context as a pass of its own",
+                f"{passed['alone']:.2f}",
+                f"the same block / denoising pass; operations that remain: {passed['needed']:.2f}",
+            ),
             (f"{keys}: cache", f"{held['cache']:.3f}", "bytes held / (bytes per latent frame x window)"),
-            (f"{keys}: sink's un-rotated copy", f"{held['sink']:.3f}", "bytes held / (bytes per latent frame x window)"),
+            (
+                f"{keys}: sink's un-rotated copy",
+                f"{held['sink']:.3f}",
+                "bytes held / (bytes per latent frame x window)",
+            ),
             (f"{keys}: growth over 10,000 frames", f"{held['growth']:.3f}", "bytes after / bytes before"),
-            (f"{keys}: time per block", f"{flatness(relative=relative):.3f}", f"last tenth / first tenth of {LONG_BLOCKS} blocks, window full"),
-        ]  # fmt: skip
-    return found + [(f"profile: {kind}", f"{share:.0%}", "share of a block's time") for kind, share in profile_block().items()]
+            (
+                f"{keys}: time per block",
+                f"{flatness(relative=relative):.3f}",
+                f"last tenth / first tenth of {LONG_BLOCKS} blocks, window full",
+            ),
+        ]
+    return found + [
+        (f"profile: {kind}", f"{share:.0%}", "share of a block's time") for kind, share in profile_block().items()
+    ]

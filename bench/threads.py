@@ -1,7 +1,9 @@
-"""Threads on a busy machine: `python -m bench.threads [--suite]`. Starts the processes that make it busy, and ends them.
+"""Threads on a busy machine: `python -m bench.threads [--suite]`. Starts the processes that make it busy, and ends
+them.
 
-Two questions: from which size on two threads beat one, alone and beside one busy process per core (where `core.threads` has its constant from); and
-how much longer `astro sample`, an epoch of RL and, with --suite, `make test` take beside these processes. Asserts nothing; times are not tests.
+Two questions: from which size on two threads beat one, alone and beside one busy process per core (where `core.threads`
+has its constant from); and how much longer `astro sample`, an epoch of RL and, with --suite, `make test` take beside
+these processes. Asserts nothing; times are not tests.
 """
 
 from __future__ import annotations
@@ -24,11 +26,21 @@ from rich.table import Table
 
 from astro_cli.core import threads
 
-LAYERS = ((48, 128), (48, 512), (256, 512), (1024, 512), (1024, 1024), (2048, 1024), (2048, 1536))  # (tokens, width) of a square linear layer
+LAYERS = (
+    (48, 128),
+    (48, 512),
+    (256, 512),
+    (1024, 512),
+    (1024, 1024),
+    (2048, 1024),
+    (2048, 1536),
+)  # (tokens, width) of a square linear layer
 REPEATS, LAYER_S = 5, 0.2  # timings of a layer, seconds of each
 PROMPT = "a large red circle moves right slowly over a gray plain background"
 VIDEOS, FRAMES = 8, 9
-LIMIT = 2.2  # times the idle wall time that is accepted beside one busy process per core: a fair share of the cores is 2
+LIMIT = (
+    2.2  # times the idle wall time that is accepted beside one busy process per core: a fair share of the cores is 2
+)
 
 
 class Spent(NamedTuple):
@@ -102,10 +114,18 @@ def commands(folder: Path, suite: bool) -> dict[str, Callable[[int], list[str]]]
     rl = ["rl", "--recipe", "astrolabe_causal_shapes", "--steps", "2", "--set", 'runtime.device="cpu"']
     found: dict[str, Callable[[int], list[str]]] = {
         f"sample, {VIDEOS} videos of {FRAMES} frames": lambda run: [
-            *astro, "sample", *[PROMPT] * VIDEOS, "--frames", str(FRAMES), "--device", "cpu", "--out", str(folder / f"sample{run}"),
+            *astro,
+            "sample",
+            *[PROMPT] * VIDEOS,
+            "--frames",
+            str(FRAMES),
+            "--device",
+            "cpu",
+            "--out",
+            str(folder / f"sample{run}"),
         ],
         "rl, 2 epochs": lambda run: [*astro, *rl, "--out", str(folder / f"rl{run}")],
-    }  # fmt: skip
+    }
     return found | {"the suite": lambda run: ["make", "test"]} if suite else found
 
 
@@ -125,12 +145,28 @@ def slowdowns(cores: int, suite: bool) -> Iterator[tuple[str, ...]]:
 def main() -> None:
     console, cores = Console(width=160), threads.cores()
     load = os.getloadavg()[0]
-    console.print(f"{cores} cores, load before {load:.1f}" + (": not idle, so the ratios flatter" if load > 0.5 else ""))
-    grid = Table("tokens x width", "MFLOP", "alone", "beside one busy process per core", title=f"a linear layer: speed of {cores} threads over one")
+    console.print(
+        f"{cores} cores, load before {load:.1f}" + (": not idle, so the ratios flatter" if load > 0.5 else "")
+    )
+    grid = Table(
+        "tokens x width",
+        "MFLOP",
+        "alone",
+        "beside one busy process per core",
+        title=f"a linear layer: speed of {cores} threads over one",
+    )
     for row in layers(cores):
         grid.add_row(*row)
     console.print(grid)
-    slow = Table("command", "alone", "beside one busy process", "beside one per core", "ratio", f"<= {LIMIT}", title="wall time of commands")
+    slow = Table(
+        "command",
+        "alone",
+        "beside one busy process",
+        "beside one per core",
+        "ratio",
+        f"<= {LIMIT}",
+        title="wall time of commands",
+    )
     for row in slowdowns(cores, "--suite" in sys.argv[1:]):
         slow.add_row(*row)
     console.print(slow)

@@ -1,7 +1,9 @@
-"""What a scorer of videos is, and what it says of itself. Holds no metric, decodes no video, stores no score. Free of torch.
+"""What a scorer of videos is, and what it says of itself. Holds no metric, decodes no video, stores no score. Free of
+torch.
 
-A scorer never opens a video: it is shown the frames, one after the other, so that a video is decoded once however many scorers watch it and
-none is held whole. A scorer that needs eight frames keeps eight, one that needs all of a video keeps these until its score is there.
+A scorer never opens a video: it is shown the frames, one after the other, so that a video is decoded once however many
+scorers watch it and none is held whole. A scorer that needs eight frames keeps eight, one that needs all of a video
+keeps these until its score is there.
 Dimensions: T frame, H, W pixel rows and columns.
 """
 
@@ -23,7 +25,9 @@ Direction = Literal["up", "down"]
 
 
 class ScoreError(AstroError):
-    """A video that a scorer cannot score (too short, no prompt, a score that is not finite). The other videos go on; the suite is then partial."""
+    """A video that a scorer cannot score (too short, no prompt, a score that is not finite). The other videos go on;
+    the suite is then partial.
+    """
 
     exit_code = EXIT_RUN
 
@@ -48,7 +52,10 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class Need:
-    """Something a scorer cannot run without. `missing()` is "" where it is there, else what is missing and where to put it, for the user."""
+    """Something a scorer cannot run without.
+
+    `missing()` is "" where it is there, else what is missing and where to put it, for the user.
+    """
 
     name: str
     missing: Callable[[], str]
@@ -90,7 +97,8 @@ class Sample:
         prompt_id: of the prompt set; samples that share it count as one prompt.
         seed: of the generation, None where unknown.
         segments: the switches of an interactive video; empty: one prompt throughout.
-        labels: what else the prompt set says (VBench's `dimension` and `auxiliary_info`, the image of an I2V prompt), JSON values.
+        labels: what else the prompt set says (VBench's `dimension` and `auxiliary_info`, the image of an I2V prompt),
+            JSON values.
     """
 
     path: Path
@@ -105,7 +113,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Score:
-    """A value, finite, or None where the metric does not apply to the sample; `details` are JSON values kept beside it."""
+    """A value, finite, or None where the metric does not apply to the sample; `details` are JSON values kept beside
+    it.
+    """
 
     value: float | None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -151,16 +161,18 @@ class NetworkCache:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What `eval/metrics/<name>.py` holds as `SCORER`. Its top level imports no torch or transformers: `astro eval list` reads all.
+    """What `eval/metrics/<name>.py` holds as `SCORER`. Its top level imports no torch or transformers: `astro eval
+    list` reads all.
 
     Attributes:
         metrics: what it scores, in the order of tables.
-        config: everything that changes a number (frame sampling, norm, positions, crop), with the protocol's defaults. Hashed into every record.
+        config: everything that changes a number (frame sampling, norm, positions, crop), with the protocol's defaults.
+            Hashed into every record.
         version: goes up when the code would give another number for the same config.
         needs: all of it; the scorer is ready when none is missing.
         config_needs: what this config needs besides (the networks that a suite's options bring in).
-        reads: the files beside the video it reads for a sample (a reference, a start image); their content, not their name, is part of a score's key.
-            Raises ScoreError where one is missing.
+        reads: the files beside the video it reads for a sample (a reference, a start image); their content, not their
+            name, is part of a score's key. Raises ScoreError where one is missing.
         files: the weights it will read under this config, hashed into every record; empty for weight-free metrics.
         build: the scorer; imports what is heavy.
         sees: whether it looks at frames; a video that no scorer needs to see is not decoded.

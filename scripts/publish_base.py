@@ -1,6 +1,8 @@
-"""Ship a finished run's weights with the package: networks in half precision, the codec as it is, a card with measured scores. Trains nothing.
+"""Ship a finished run's weights with the package: networks in half precision, the codec as it is, a card with measured
+scores. Trains nothing.
 
-Usage: python scripts/publish_base.py RUN NAME     for example: python scripts/publish_base.py runs/teacher shapes/teacher
+Usage: python scripts/publish_base.py RUN NAME     for example: python scripts/publish_base.py runs/teacher
+    shapes/teacher
 """
 
 from __future__ import annotations

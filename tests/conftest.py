@@ -1,4 +1,6 @@
-"""What all tests share: one thread each, in the processes they start too; the suite runs in several processes side by side."""
+"""What all tests share: one thread each, in the processes they start too; the suite runs in several processes side by
+side.
+"""
 
 import os
 

@@ -1,6 +1,7 @@
 """Tiny random weights of DreamSim's ensemble in the released files' layout. Tests import it; it tests nothing.
 
-Numbers come from torch's own generator by name order, so that the recordings in tests/golden/dreamsim.safetensors were made with the same ones.
+Numbers come from torch's own generator by name order, so that the recordings in tests/golden/dreamsim.safetensors were
+made with the same ones.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ State = dict[str, torch.Tensor]
 def _block(index: int) -> dict[str, tuple[int, ...]]:
     w = WIDTH
     one = {
-        "norm1.weight": (w,), "norm1.bias": (w,), "norm2.weight": (w,), "norm2.bias": (w,), "attn.qkv.weight": (3 * w, w), "attn.qkv.bias": (3 * w,),
-        "attn.proj.weight": (w, w), "attn.proj.bias": (w,), "mlp.fc1.weight": (4 * w, w), "mlp.fc1.bias": (4 * w,), "mlp.fc2.weight": (w, 4 * w),
+        "norm1.weight": (w,),
+        "norm1.bias": (w,),
+        "norm2.weight": (w,),
+        "norm2.bias": (w,),
+        "attn.qkv.weight": (3 * w, w),
+        "attn.qkv.bias": (3 * w,),
+        "attn.proj.weight": (w, w),
+        "attn.proj.bias": (w,),
+        "mlp.fc1.weight": (4 * w, w),
+        "mlp.fc1.bias": (4 * w,),
+        "mlp.fc2.weight": (w, 4 * w),
         "mlp.fc2.bias": (w,),
-    }  # fmt: skip
+    }
     return {f"blocks.{index}.{name}": shape for name, shape in one.items()}
 
 
@@ -37,9 +47,13 @@ def random_state(shapes: dict[str, tuple[int, ...]], seed: int) -> State:
 def network_state(name: str) -> State:
     """One of the three networks in DINO's names; the two CLIPs with `pos_drop` and `proj`."""
     shapes = {
-        "cls_token": (1, 1, WIDTH), "pos_embed": (1, 1 + GRID**2, WIDTH), "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
-        "patch_embed.proj.bias": (WIDTH,), "norm.weight": (WIDTH,), "norm.bias": (WIDTH,),
-    }  # fmt: skip
+        "cls_token": (1, 1, WIDTH),
+        "pos_embed": (1, 1 + GRID**2, WIDTH),
+        "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": (WIDTH,),
+        "norm.weight": (WIDTH,),
+        "norm.bias": (WIDTH,),
+    }
     for index in range(DEPTHS[name]):
         shapes |= _block(index)
     if name != "dino":
@@ -65,5 +79,12 @@ def write(folder: Path, dino: Path) -> None:
     for name, file in (("clip", CLIP), ("open_clip", OPEN_CLIP)):
         torch.save({"state_dict": network_state(name)}, folder / file)
     save_file(adapter_state(), folder / WEIGHTS[0])
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0.3, "bias": "none", "target_modules": ["qkv"]}
+    config = {
+        "peft_type": "LORA",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "lora_dropout": 0.3,
+        "bias": "none",
+        "target_modules": ["qkv"],
+    }
     (folder / CONFIG).write_text(json.dumps(config))

@@ -10,7 +10,8 @@ from filelock import FileLock
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that `make` fills: by whichever process asks first, while the others wait. Read it; copy it to change it.
+    """A folder that `make` fills: by whichever process asks first, while the others wait. Read it; copy it to change
+        it.
 
     A folder that `make` failed to fill is made anew by the next who asks.
     """

@@ -1,4 +1,6 @@
-"""Small real video files for tests, each with its own bytes, and ways to damage them. Tests import it; it tests nothing."""
+"""Small real video files for tests, each with its own bytes, and ways to damage them. Tests import it; it tests
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ def _encoded(seed: int, frames: int, size: tuple[int, int], fps: float, folder: 
 def moving_noise(seed: int, frames: int = 5, size: tuple[int, int] = (48, 32)) -> np.ndarray:
     """(T, H, W, 3) uint8: blocks of random colours that wander."""
     width, height = size
-    tile = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    tile = (
+        np.random.default_rng(seed)
+        .integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        .repeat(8, 0)
+        .repeat(8, 1)
+    )
     return np.stack([np.roll(tile, 3 * index, axis=1) for index in range(frames)])
 
 

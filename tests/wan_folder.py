@@ -1,4 +1,7 @@
-"""Tiny random Wan 2.1 folders in diffusers' layout, written with the libraries that write the real ones. Tests import it; it tests nothing."""
+"""Tiny random Wan 2.1 folders in diffusers' layout, written with the libraries that write the real ones.
+
+Tests import it; it tests nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,41 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import UMT5Config, UMT5EncoderModel
 
-WORDS = ["a", "large", "small", "red", "blue", "green", "circle", "square", "moves", "right", "left", "slowly", "fast", "over", "gray", "plain",
-         "background", "and", "then"]  # fmt: skip
+WORDS = [
+    "a",
+    "large",
+    "small",
+    "red",
+    "blue",
+    "green",
+    "circle",
+    "square",
+    "moves",
+    "right",
+    "left",
+    "slowly",
+    "fast",
+    "over",
+    "gray",
+    "plain",
+    "background",
+    "and",
+    "then",
+]
 TEXT_WIDTH = 16
 SPREAD = 0.15  # of the VAE's biases: random weights alone give pictures near gray
 
 
 def write_tokenizer(folder: Path) -> int:
     """A Unigram tokenizer with umt5's special tokens; returns its number of tokens."""
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((f"▁{word}", -1.0) for word in WORDS), ("z", -5.0)]
+    vocabulary = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((f"▁{word}", -1.0) for word in WORDS),
+        ("z", -5.0),
+    ]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
@@ -35,7 +64,9 @@ def write_tokenizer(folder: Path) -> int:
 def write_text_encoder(folder: Path, max_shard_size: str = "1GB") -> None:
     """`text_encoder/` and `tokenizer/`."""
     torch.manual_seed(0)
-    config = UMT5Config(vocab_size=write_tokenizer(folder / "tokenizer"), d_model=TEXT_WIDTH, d_kv=4, d_ff=24, num_layers=2, num_heads=4)
+    config = UMT5Config(
+        vocab_size=write_tokenizer(folder / "tokenizer"), d_model=TEXT_WIDTH, d_kv=4, d_ff=24, num_layers=2, num_heads=4
+    )
     UMT5EncoderModel(config).save_pretrained(folder / "text_encoder", max_shard_size=max_shard_size)
 
 
@@ -54,8 +85,15 @@ def write_transformer(folder: Path) -> None:
     """`transformer/`: two layers, with an output head that predicts more than noise level."""
     torch.manual_seed(0)
     model = WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, ffn_dim=32, num_layers=2, text_dim=TEXT_WIDTH, freq_dim=8, in_channels=16, out_channels=16,
-    )  # fmt: skip
+        num_attention_heads=2,
+        attention_head_dim=12,
+        ffn_dim=32,
+        num_layers=2,
+        text_dim=TEXT_WIDTH,
+        freq_dim=8,
+        in_channels=16,
+        out_channels=16,
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)

@@ -48,7 +48,9 @@ class Advantage:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def observe(self, latents_BFCHW: torch.Tensor, frames_BTCHW: torch.Tensor, backbone: Backbone) -> dict[str, torch.Tensor]:
+    def observe(
+        self, latents_BFCHW: torch.Tensor, frames_BTCHW: torch.Tensor, backbone: Backbone
+    ) -> dict[str, torch.Tensor]:
         """What credit needs of clips besides their scores, by name, a row per clip: for example a map of salience.
 
         Called once for each clip, where it is scored, in a thread and without gradients. Frames are in [0, 1].

@@ -1,4 +1,5 @@
-"""Group advantage: rewards centred within their prompt's group, divided by nothing, the epoch's or the group's deviation.
+"""Group advantage: rewards centred within their prompt's group, divided by nothing, the epoch's or the group's
+deviation.
 
     A_i = (R_i - mean_group R) / scale
 
@@ -6,8 +7,9 @@ Source: Astrolabe (arXiv 2603.17051) Eq. 4 (centring) and Table S1 ("Global Std 
 R is the weighted sum of the rewards (section 3.4).
 Dimensions: P prompts, G samples per prompt.
 
-Deviations: `scale = "global"` divides by the deviation of all rewards of the step as Table S1 and the released code do, here the unbiased one;
-"released" is the released code's population deviation. The paper's Eq. 4 alone is "none". "group" (GRPO) divides by each group's own deviation.
+Deviations: `scale = "global"` divides by the deviation of all rewards of the step as Table S1 and the released code do,
+here the unbiased one; "released" is the released code's population deviation. The paper's Eq. 4 alone is "none".
+"group" (GRPO) divides by each group's own deviation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Keys and values of a whole clean video, recorded in one pass and then read by another: teacher forcing with a frozen context.
+"""Keys and values of a whole clean video, recorded in one pass and then read by another: teacher forcing with a frozen
+context.
 
-Where `kv.KVCache` rolls, this holds one clip: the recording pass runs block-causally over the clean latents; the reading pass denoises all blocks at
-once, each attending to the clean blocks before it (`masks.teacher_forcing_mask`). Nothing recorded carries gradients. `NoisedContext` holds nothing.
+Where `kv.KVCache` rolls, this holds one clip: the recording pass runs block-causally over the clean latents; the
+reading pass denoises all blocks at once, each attending to the clean blocks before it (`masks.teacher_forcing_mask`).
+Nothing recorded carries gradients. `NoisedContext` holds nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +51,15 @@ class FrozenContext:
         block, window, sink: of the student, in latent frames.
     """
 
-    def __init__(self, network: CausalWan, text: TextStates, clean_BFCHW: torch.Tensor, block: int, window: int | None = None, sink: int = 0) -> None:
+    def __init__(
+        self,
+        network: CausalWan,
+        text: TextStates,
+        clean_BFCHW: torch.Tensor,
+        block: int,
+        window: int | None = None,
+        sink: int = 0,
+    ) -> None:
         frames = clean_BFCHW.shape[1]
         length = frames * network.tokens_per_frame(*clean_BFCHW.shape[-2:])
         mask = teacher_forcing_mask(frames, length // frames, block, window, sink).to(clean_BFCHW.device)
@@ -59,7 +69,9 @@ class FrozenContext:
             timestep = torch.zeros(clean_BFCHW.shape[:2], device=clean_BFCHW.device)
             network(clean_BFCHW, timestep, text, mask=mask[:length, :length], cache=self.cache, context_only=True)
 
-    def velocity(self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates) -> torch.Tensor:
+    def velocity(
+        self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates
+    ) -> torch.Tensor:
         """Velocity (B, F, C, H, W) of every block given the frozen clean blocks before it."""
         v = network(x_t, timestep_BF, text, mask=self.reading, cache=self.cache)
         assert v is not None
@@ -67,16 +79,20 @@ class FrozenContext:
 
 
 class NoisedContext:
-    """What Astrolabe's released code denoises a clip with: no cache, every frame sees the noised frames before it, window without sink.
+    """What Astrolabe's released code denoises a clip with: no cache, every frame sees the noised frames before it,
+    window without sink.
 
-    Source: reference, sections 7.2 and 7.8 (the block size set on the adapter's wrapper leaves the base's at one frame).
+    Source: reference, sections 7.2 and 7.8 (the block size set on the adapter's wrapper leaves the base's at one
+        frame).
     """
 
     def __init__(self, network: CausalWan, clip_BFCHW: torch.Tensor, window: int | None) -> None:
         tokens = network.tokens_per_frame(*clip_BFCHW.shape[-2:])
         self.mask = block_causal_mask(clip_BFCHW.shape[1], tokens, 1, window).to(clip_BFCHW.device)
 
-    def velocity(self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates) -> torch.Tensor:
+    def velocity(
+        self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates
+    ) -> torch.Tensor:
         """Velocity (B, F, C, H, W) of all frames at once."""
         v = network(x_t, timestep_BF, text, mask=self.mask)
         assert v is not None

@@ -1,13 +1,15 @@
-"""The rolling key/value cache of streaming generation: a container that knows indices. Sink policies decide what the sink holds.
+"""The rolling key/value cache of streaming generation: a container that knows indices. Sink policies decide what the
+sink holds.
 
-All indices are python ints, so a pass needs no host synchronisation; frames live in fixed slots (the sink, then a ring), so nothing is moved or
-cloned. Keys are stored rotated by their absolute frame number. Relative positions then only concern the sink: inside the window the distance of two
-frames is the difference of their numbers anyway, so when the window moves on, the sink alone is rotated anew, once per block, from its un-rotated
-keys. `passes` plans a forward pass. Window and sink are counted in latent frames, and the window includes the sink and the current block.
+All indices are python ints, so a pass needs no host synchronisation; frames live in fixed slots (the sink, then a
+ring), so nothing is moved or cloned. Keys are stored rotated by their absolute frame number. Relative positions then
+only concern the sink: inside the window the distance of two frames is the difference of their numbers anyway, so when
+the window moves on, the sink alone is rotated anew, once per block, from its un-rotated keys. `passes` plans a forward
+pass. Window and sink are counted in latent frames, and the window includes the sink and the current block.
 Source: reference, sections 1.5, 5 and 6. Dimensions: B sample, H head, L token, D head width; P tokens per frame.
 
-Deviations: the released caches shift memory on eviction, keep their pointers on the device, and with relative positions rotate the whole window in
-every layer and pass; contents, order, counts and attention are the same.
+Deviations: the released caches shift memory on eviction, keep their pointers on the device, and with relative positions
+rotate the whole window in every layer and pass; contents, order, counts and attention are the same.
 """
 
 from __future__ import annotations
@@ -69,7 +71,10 @@ class KVCache:
         self.rewrites = 0  # how often finished frames were given other keys
 
         def buffers(count: int, frames: int, kind: torch.dtype) -> list[torch.Tensor]:
-            return [torch.zeros(batch, heads, frames * self.tokens, head_dim, device=device, dtype=kind) for _ in range(count)]
+            return [
+                torch.zeros(batch, heads, frames * self.tokens, head_dim, device=device, dtype=kind)
+                for _ in range(count)
+            ]
 
         self.k, self.v = buffers(layers, slots, dtype), buffers(layers, slots, dtype)
         blends = self.policy.blends and spec.sink > 0
@@ -77,8 +82,12 @@ class KVCache:
         self.sink_k = buffers(layers if blends or (spec.relative and spec.sink) else 0, spec.sink, kept)  # un-rotated
         self.sink_v = buffers(layers if blends else 0, spec.sink, kept)
         self._settled = [0] * layers  # frames each layer's sink has followed
-        self._sink_at: list[int | None] = [0] * layers  # the position a layer's sink keys are rotated to; None: what it holds has changed
-        self._moves: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor, RopeTable]]] = {}  # of the newest eviction, for all layers
+        self._sink_at: list[int | None] = [
+            0
+        ] * layers  # the position a layer's sink keys are rotated to; None: what it holds has changed
+        self._moves: dict[
+            tuple[int, int], list[tuple[torch.Tensor, torch.Tensor, RopeTable]]
+        ] = {}  # of the newest eviction, for all layers
         self._placed: tuple[int, RopeTable] | None = None  # the newest position of the sink and its table
 
     @property
@@ -88,7 +97,9 @@ class KVCache:
 
     @property
     def sink_bytes(self) -> int:
-        """Of the sink's own copy: un-rotated keys with relative positions; keys and values in float32 where the policy blends."""
+        """Of the sink's own copy: un-rotated keys with relative positions; keys and values in float32 where the policy
+        blends.
+        """
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.sink_k, *self.sink_v))
 
     def _buffers(self) -> dict[str, torch.Tensor]:
@@ -142,14 +153,18 @@ class KVCache:
         return [*range(self.first, min(self.first + self.spec.sink, end)), *range(self.oldest(end), end)]
 
     def sink_position(self, end: int) -> int:
-        """Temporal position of the sink's first frame: its own number, or with relative positions just before the window."""
+        """Temporal position of the sink's first frame: its own number, or with relative positions just before the
+        window.
+        """
         return self.oldest(end) - self.spec.sink if self.spec.relative else self.first
 
     def begin(self, start: int, frames: int, *, write: bool) -> Pass:
-        """Plan one forward pass over frames [start, start + frames); a new block evicts what it pushes out, layer by layer as the pass gets there.
+        """Plan one forward pass over frames [start, start + frames); a new block evicts what it pushes out, layer by
+        layer as the pass gets there.
 
         Args:
-            write: store this pass's keys and values (again, if the frames were seen before); else only read, for passes with gradients.
+            write: store this pass's keys and values (again, if the frames were seen before); else only read, for passes
+                with gradients.
         """
         assert start <= self.end, "blocks come in order"
         end = start + frames
@@ -158,15 +173,19 @@ class KVCache:
         return Pass(self, start, end, write)
 
     def renew_sink(self) -> None:
-        """Let the first of the last `slots` frames be the sink from now on; their keys and values are to be rewritten by the next pass."""
+        """Let the first of the last `slots` frames be the sink from now on; their keys and values are to be rewritten
+        by the next pass.
+        """
         self.first = max(0, self.end - self.slots)
         self._sink_at = [self.first] * len(self.k)
 
     @torch.no_grad()
     def settle(self, layer: int, end: int) -> None:
-        """Let a layer's sink follow the stream to frame `end`: blend what has left the window since, and move to its position now.
+        """Let a layer's sink follow the stream to frame `end`: blend what has left the window since, and move to its
+        position now.
 
-        Before the layer stores anything of the block that ends there; once per block, so there is nothing to do in its later passes.
+        Before the layer stores anything of the block that ends there; once per block, so there is nothing to do in its
+        later passes.
         """
         if not self.sink_k:
             return
@@ -178,7 +197,9 @@ class KVCache:
         self._place_sink(layer, self.sink_position(self._settled[layer]))
 
     def _blend(self, layer: int, oldest: int, kept: int) -> None:
-        """Give frames [oldest, kept), which leave the window, to the sink policy: at most one per sink frame at a time."""
+        """Give frames [oldest, kept), which leave the window, to the sink policy: at most one per sink frame at a
+        time.
+        """
         k, v = self.sink_k[layer], self.sink_v[layer]
         for rows, evicted, back in self._leaving(oldest, kept):
             k[:, :, rows] = self.policy.update(k[:, :, rows], rotate(self.k[layer][:, :, evicted].float(), back))
@@ -186,14 +207,22 @@ class KVCache:
             self._sink_at[layer] = None
 
     def _leaving(self, oldest: int, kept: int) -> list[tuple[torch.Tensor, torch.Tensor, RopeTable]]:
-        """Of frames [oldest, kept) in turns: sink tokens they go to, their tokens in the buffers, and the inverse of their rotation."""
+        """Of frames [oldest, kept) in turns: sink tokens they go to, their tokens in the buffers, and the inverse of
+        their rotation.
+        """
         if (oldest, kept) not in self._moves:
             size = self.spec.sink
             turns = [list(range(begin, min(begin + size, kept))) for begin in range(oldest, kept, size)]
-            self._moves = {(oldest, kept): [
-                (self._index([(frame - self.first) % size for frame in gone]), self._index([self.slot(frame) for frame in gone]),
-                 self.table(gone).inverse()) for gone in turns
-            ]}  # fmt: skip
+            self._moves = {
+                (oldest, kept): [
+                    (
+                        self._index([(frame - self.first) % size for frame in gone]),
+                        self._index([self.slot(frame) for frame in gone]),
+                        self.table(gone).inverse(),
+                    )
+                    for gone in turns
+                ]
+            }
         return self._moves[oldest, kept]
 
     def _place_sink(self, layer: int, position: int) -> None:
@@ -224,7 +253,12 @@ class KVCache:
         Keys are as the released caches hold them: rotated by absolute position, un-rotated with relative positions.
         """
         visible = self.visible(self.end)
-        index = torch.cat([torch.arange(run.start * self.tokens, run.stop * self.tokens) for run in runs([self.slot(f) for f in visible])])
+        index = torch.cat(
+            [
+                torch.arange(run.start * self.tokens, run.stop * self.tokens)
+                for run in runs([self.slot(f) for f in visible])
+            ]
+        )
         k, v = self.k[layer][:, :, index.to(self.k[layer].device)], self.v[layer][:, :, index.to(self.k[layer].device)]
         if self.spec.relative:
             shift = self.sink_position(self.end) - self.first

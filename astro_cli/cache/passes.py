@@ -1,10 +1,13 @@
-"""One forward pass over a block of a rolling cache: what it may see, where its keys go. Plans and exchanges; `kv` owns the memory.
+"""One forward pass over a block of a rolling cache: what it may see, where its keys go. Plans and exchanges; `kv` owns
+the memory.
 
-In a pass that only reads (for gradients), everything cached is detached. Where the cache rolls, what was read is kept until the pass is released, so
-that recomputing the pass under gradient checkpointing sees what it saw, not what later blocks wrote over it.
+In a pass that only reads (for gradients), everything cached is detached. Where the cache rolls, what was read is kept
+until the pass is released, so that recomputing the pass under gradient checkpointing sees what it saw, not what later
+blocks wrote over it.
 Dimensions: B sample, H head, L token, D head width.
 
-Deviations: Self-Forcing's code lets gradients through the overwritten cache (reference, section 4); its paper and Astrolabe's detach it, as here.
+Deviations: Self-Forcing's code lets gradients through the overwritten cache (reference, section 4); its paper and
+Astrolabe's detach it, as here.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Memory(Protocol):
-    """What a pass needs of the cache: keys and values per layer, where each frame lies, and what is kept of the sink."""
+    """What a pass needs of the cache: keys and values per layer, where each frame lies, and what is kept of the
+    sink.
+    """
 
     k: list[torch.Tensor]
     v: list[torch.Tensor]
@@ -49,12 +54,18 @@ class Pass(list):
         self.own = runs([cache.slot(frame) for frame in self.positions])
         visible = [frame for frame in cache.visible(cache.end) if frame < end]
         slots = sorted(cache.slot(frame) for frame in visible)
-        self.filled = len(slots) if slots[-1] == len(slots) - 1 else None  # the visible slots are the first ones, or scattered
+        self.filled = (
+            len(slots) if slots[-1] == len(slots) - 1 else None
+        )  # the visible slots are the first ones, or scattered
         self.seen = runs(slots)
         self.history = runs(sorted(cache.slot(frame) for frame in visible if frame < start))
         sink = [frame for frame in self.positions if cache.is_sink(frame)]
         offset = sink[0] - start if sink else 0
-        self.sink_rows = cache.token_slice(range(sink[0] - cache.first, sink[-1] + 1 - cache.first)) if sink and cache.sink_k else None
+        self.sink_rows = (
+            cache.token_slice(range(sink[0] - cache.first, sink[-1] + 1 - cache.first))
+            if sink and cache.sink_k
+            else None
+        )
         self.sink_source = cache.token_slice(range(offset, offset + len(sink)))
 
 
@@ -97,7 +108,9 @@ class _LayerPass:
 
     def _read(self, rotated: torch.Tensor, v: torch.Tensor) -> KeysValues:
         plan, cache = self.plan, self.plan.cache
-        assert plan.rewrites == cache.rewrites, "a prompt switch rewrote the history of a pass that still needs its gradients"
+        assert plan.rewrites == cache.rewrites, (
+            "a prompt switch rewrote the history of a pass that still needs its gradients"
+        )
         if self._past is None or not cache.rolls:
             parts = [cache.token_slice(run) for run in plan.history]
             past_k = [cache.k[self.layer][:, :, part].expand(v.shape[0], -1, -1, -1) for part in parts]

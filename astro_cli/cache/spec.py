@@ -1,4 +1,5 @@
-"""What a rolling cache is asked to be: window, sink, positions, sink policy; and which combinations cannot stream. Free of torch, for recipes.
+"""What a rolling cache is asked to be: window, sink, positions, sink policy; and which combinations cannot stream. Free
+of torch, for recipes.
 
 Window and sink are counted in latent frames; the window includes the sink and the current block.
 """
@@ -18,7 +19,8 @@ class CacheSpec:
     Args:
         window: visible latent frames, sink and current block included; None = everything.
         sink: first frames that are never evicted.
-        relative: positions are places in the window, 0 .. n-1 (Infinity-RoPE), so length is unbounded; else absolute frame numbers.
+        relative: positions are places in the window, 0 .. n-1 (Infinity-RoPE), so length is unbounded; else absolute
+            frame numbers.
         policy: "fixed" keeps the sink, "ema" blends evicted frames into it.
         alpha: share of the old sink that "ema" keeps.
     """
@@ -42,7 +44,9 @@ class CacheSpec:
             raise RecipeError("cache", "alpha", f"found {self.alpha}, expected a share between 0 and 1")
 
 
-def cache_problem(window: int | None, sink: int, block: int, *, first_frame_alone: bool = False) -> tuple[str, str, str] | None:
+def cache_problem(
+    window: int | None, sink: int, block: int, *, first_frame_alone: bool = False
+) -> tuple[str, str, str] | None:
     """(key, what, hint) of a window and sink that cannot stream, None where they can. All in latent frames."""
     if sink < 0:
         return "sink", f"found {sink}, expected 0 or more frames", ""
@@ -50,11 +54,22 @@ def cache_problem(window: int | None, sink: int, block: int, *, first_frame_alon
         return None
     least = sink + block
     if sink >= window:
-        return "sink", f"found {sink}, expected fewer frames than the window ({window})", f"use a window of at least {least}, or no window"
+        return (
+            "sink",
+            f"found {sink}, expected fewer frames than the window ({window})",
+            f"use a window of at least {least}, or no window",
+        )
     if window < least:
-        what = f"found {window}, expected at least {least} (sink {sink} + block {block}): it cannot hold the sink and a block"
+        what = (
+            f"found {window}, expected at least {least} (sink {sink} + block {block}): it cannot hold the sink "
+            "and a block"
+        )
         return "window", what, f"use at least {least}, or no window"
     if window % block and not (first_frame_alone and window % block == 1):
         nearest = max(window // block * block, -(-least // block) * block)
-        return "window", f"found {window}, expected a multiple of the block ({block})", f"use {nearest} or {nearest + block}"
+        return (
+            "window",
+            f"found {window}, expected a multiple of the block ({block})",
+            f"use {nearest} or {nearest + block}",
+        )
     return None

@@ -22,18 +22,29 @@ TABLES = "astrolabe-bases (Tables 1 to 3), astrolabe-4a, -4b, -4c, -beta, -adapt
 
 def ablate(
     table: Annotated[str, typer.Argument(help=TABLES)],
-    seeds: Annotated[str, typer.Option(help="Comma-separated training seeds; the rows share them, so they are paired.")] = "0",
+    seeds: Annotated[
+        str, typer.Option(help="Comma-separated training seeds; the rows share them, so they are paired.")
+    ] = "0",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; they share the cores.")] = 1,
-    prompts: Annotated[int | None, typer.Option(min=1, help="Held-out prompts of each evaluation. Default: the suites' own numbers.")] = None,
-    results: Annotated[Path, typer.Option(help="Folder of the records, which `astro table` reads; logs go to <results>/logs.")] = Path("results"),
-    runs: Annotated[Path, typer.Option(help="Folder of the training runs; tables share the rows they have in common.")] = Path("runs"),
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Held-out prompts of each evaluation. Default: the suites' own numbers.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(help="Folder of the records, which `astro table` reads; logs go to <results>/logs.")
+    ] = Path("results"),
+    runs: Annotated[
+        Path, typer.Option(help="Folder of the training runs; tables share the rows they have in common.")
+    ] = Path("runs"),
     set_: SetOption = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Epochs per run, instead of the recipes'.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Epochs per run, instead of the recipes'.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Run the rows of an ablation table as a grid of recipes and seeds, evaluate them, and keep what is finished.
 
-    Frames per second are not measured beside other runs: `astro eval shapes --arm ...` does it afterwards, and `astro reproduce` for Table 1.
+    Frames per second are not measured beside other runs: `astro eval shapes --arm ...` does it afterwards, and `astro
+    reproduce` for Table 1.
 
     Example: astro ablate astrolabe-4c --seeds 0,1,2 --jobs 2
     """

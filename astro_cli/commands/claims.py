@@ -12,15 +12,21 @@ from astro_cli.config.errors import RecordError, did_you_mean
 
 
 def claims(
-    paper: Annotated[str | None, typer.Argument(metavar="[PAPER]", help="A paper's name, e.g. astrolabe; all where none is named.")] = None,
+    paper: Annotated[
+        str | None, typer.Argument(metavar="[PAPER]", help="A paper's name, e.g. astrolabe; all where none is named.")
+    ] = None,
     format: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
-    backbone: Annotated[str, typer.Option("--backbone", help="Whose records to judge by: shapes or wan. They never mix.")] = "shapes",
-    results: Annotated[Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")] = DEFAULT_RESULTS,
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="Whose records to judge by: shapes or wan. They never mix.")
+    ] = "shapes",
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")
+    ] = DEFAULT_RESULTS,
 ) -> None:
     """Say which of the papers' claims hold, fail or are undecided by the records, or were not run.
 
-    A claim holds where the 95 % interval of the paired difference lies within it, and fails where it lies outside. A claim of several parts holds
-    where all do and fails where any does.
+    A claim holds where the 95 % interval of the paired difference lies within it, and fails where it lies outside. A
+    claim of several parts holds where all do and fails where any does.
 
     Example: astro claims astrolabe --results results/astrolabe
     """
@@ -29,7 +35,9 @@ def claims(
     from eval.renderers.claims import RENDERERS
 
     if format not in RENDERERS:
-        raise RecordError("--format", format, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(format, RENDERERS))
+        raise RecordError(
+            "--format", format, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(format, RENDERERS)
+        )
     loaded = [load_claims(name) for name in ([paper] if paper else list_papers())]
     records = read_records(results)
     typer.echo(RENDERERS[format]([verdict for each in loaded for verdict in evaluate(each, records, backbone)]))

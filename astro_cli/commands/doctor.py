@@ -25,15 +25,33 @@ from astro_cli.zoo.places import checkpoints_folder
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's memory limit, which the machine's total does not show
 GIB = 2**30
 PACKAGES = (
-    "torch", "diffusers", "peft", "accelerate", "transformers", "safetensors", "pydantic", "numpy", "pandas", "av", "matplotlib",
-    "open-clip-torch", "decord", "vbench", "tensorboard",
-)  # fmt: skip
-NOTE = "The embedded world needs none of the optional parts. Wan 2.1 needs its transformer, VAE and text encoder, its rewards HPSv3 and VideoAlign."
+    "torch",
+    "diffusers",
+    "peft",
+    "accelerate",
+    "transformers",
+    "safetensors",
+    "pydantic",
+    "numpy",
+    "pandas",
+    "av",
+    "matplotlib",
+    "open-clip-torch",
+    "decord",
+    "vbench",
+    "tensorboard",
+)
+NOTE = (
+    "The embedded world needs none of the optional parts. Wan 2.1 needs its transformer, VAE and text encoder, "
+    "its rewards HPSv3 and VideoAlign."
+)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part astro does without: found where `module` is installed, a file in the checkpoints folder matches one of `files`, and nothing `lacks`."""
+    """A part astro does without: found where `module` is installed, a file in the checkpoints folder matches one of
+    `files`, and nothing `lacks`.
+    """
 
     key: str
     label: str
@@ -45,24 +63,70 @@ class Part:
 
 
 OPTIONAL = (
-    Part("hpsv3", "HPSv3", "scorer", "HPSv3 columns; visual-quality reward of Wan recipes", ("HPSv3.safetensors",),
-         lacks=scorer_places.missing_hpsv3),
-    Part("videoalign", "VideoAlign", "scorer", "MQ columns; motion and alignment rewards of Wan recipes",
-         ("VideoReward/**/adapter_model.safetensors", "VideoReward/**/model.pth"), lacks=scorer_places.missing_videoalign),
+    Part(
+        "hpsv3",
+        "HPSv3",
+        "scorer",
+        "HPSv3 columns; visual-quality reward of Wan recipes",
+        ("HPSv3.safetensors",),
+        lacks=scorer_places.missing_hpsv3,
+    ),
+    Part(
+        "videoalign",
+        "VideoAlign",
+        "scorer",
+        "MQ columns; motion and alignment rewards of Wan recipes",
+        ("VideoReward/**/adapter_model.safetensors", "VideoReward/**/model.pth"),
+        lacks=scorer_places.missing_videoalign,
+    ),
     Part("vbench", "VBench", "scorer", "Total, Quality and Semantic columns on Wan 2.1 videos", module="vbench"),
-    Part("wan_transformer", "Wan 2.1 T2V 1.3B transformer", "checkpoint", "the teacher and critic of Wan distillation",
-         ("Wan2.1-T2V-1.3B*/transformer/*.safetensors", "Wan2.1-T2V-1.3B*/diffusion_pytorch_model*.safetensors")),
-    Part("wan_vae", "Wan 2.1 VAE", "checkpoint", "decoding and encoding of Wan 2.1 videos",
-         ("Wan2.1*/vae/*.safetensors", "Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth")),
-    Part("umt5", "UMT5-XXL text encoder", "checkpoint", "prompts of Wan recipes",
-         ("Wan2.1*/text_encoder/*.safetensors", "models_t5_umt5-xxl-enc-bf16.safetensors", "models_t5_umt5-xxl-enc-bf16.pth")),
-    Part("self_forcing", "Self-Forcing student", "checkpoint", "recipe astrolabe_self_forcing",
-         ("self_forcing_dmd.safetensors", "self_forcing_dmd.pt")),
-    Part("causal_forcing", "Causal-Forcing student, chunk-wise", "checkpoint", "recipe astrolabe_causal",
-         ("chunkwise/causal_forcing.safetensors", "chunkwise/causal_forcing.pt")),
-    Part("longlive", "LongLive student with its LoRA", "checkpoint",
-         "recipe astrolabe_longlive (astro zoo import longlive --lora longlive_lora)", ("longlive-merged/*.safetensors",)),
-)  # fmt: skip
+    Part(
+        "wan_transformer",
+        "Wan 2.1 T2V 1.3B transformer",
+        "checkpoint",
+        "the teacher and critic of Wan distillation",
+        ("Wan2.1-T2V-1.3B*/transformer/*.safetensors", "Wan2.1-T2V-1.3B*/diffusion_pytorch_model*.safetensors"),
+    ),
+    Part(
+        "wan_vae",
+        "Wan 2.1 VAE",
+        "checkpoint",
+        "decoding and encoding of Wan 2.1 videos",
+        ("Wan2.1*/vae/*.safetensors", "Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth"),
+    ),
+    Part(
+        "umt5",
+        "UMT5-XXL text encoder",
+        "checkpoint",
+        "prompts of Wan recipes",
+        (
+            "Wan2.1*/text_encoder/*.safetensors",
+            "models_t5_umt5-xxl-enc-bf16.safetensors",
+            "models_t5_umt5-xxl-enc-bf16.pth",
+        ),
+    ),
+    Part(
+        "self_forcing",
+        "Self-Forcing student",
+        "checkpoint",
+        "recipe astrolabe_self_forcing",
+        ("self_forcing_dmd.safetensors", "self_forcing_dmd.pt"),
+    ),
+    Part(
+        "causal_forcing",
+        "Causal-Forcing student, chunk-wise",
+        "checkpoint",
+        "recipe astrolabe_causal",
+        ("chunkwise/causal_forcing.safetensors", "chunkwise/causal_forcing.pt"),
+    ),
+    Part(
+        "longlive",
+        "LongLive student with its LoRA",
+        "checkpoint",
+        "recipe astrolabe_longlive (astro zoo import longlive --lora longlive_lora)",
+        ("longlive-merged/*.safetensors",),
+    ),
+)
 
 
 doctor_app = typer.Typer(name="doctor", invoke_without_command=True)
@@ -72,7 +136,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 @doctor_app.callback()
 def doctor_group(context: typer.Context, json_: JsonOption = False) -> None:
-    """Report versions, device, memory, packaged bases, and which optional parts are here; `parity` replays recordings of the released models.
+    """Report versions, device, memory, packaged bases, and which optional parts are here; `parity` replays recordings
+    of the released models.
 
     Optional checkpoints are looked for below the folder ASTRO_CHECKPOINTS names, by default ~/.cache/astro.
 
@@ -108,7 +173,9 @@ def examine() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Version of python, astro and the packages that matter; None where one is not installed. Imports none of them."""
-    return {"python": platform.python_version(), "astro": version("astro-cli")} | {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "astro": version("astro-cli")} | {
+        name: version(name) for name in PACKAGES
+    }
 
 
 def version(package: str) -> str | None:
@@ -126,7 +193,9 @@ def find_devices() -> list[dict[str, Any]]:
         import torch
     except (ImportError, OSError):  # a broken installation is what this command is for
         return []
-    found: list[dict[str, Any]] = [{"kind": "cpu", "name": platform.processor() or platform.machine(), "memory_gib": None}]
+    found: list[dict[str, Any]] = [
+        {"kind": "cpu", "name": platform.processor() or platform.machine(), "memory_gib": None}
+    ]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found.append({"kind": "cuda", "name": properties.name, "memory_gib": gib(properties.total_memory)})
@@ -140,10 +209,15 @@ def machine() -> dict[str, Any]:
     memory, limit = psutil.virtual_memory(), memory_limit()
     small, large = threads.choose(threads.SMALL), threads.choose(threads.LARGE)
     return {
-        "cores": threads.cores(), "threads": small.number, "threads_why": small.why,
-        "threads_large": large.number, "threads_large_why": large.why, "ram_total_gib": gib(min(memory.total, limit)),
-        "ram_available_gib": gib(min(memory.available, limit)), "disk_free_gib": gib(shutil.disk_usage(Path.cwd()).free),
-    }  # fmt: skip
+        "cores": threads.cores(),
+        "threads": small.number,
+        "threads_why": small.why,
+        "threads_large": large.number,
+        "threads_large_why": large.why,
+        "ram_total_gib": gib(min(memory.total, limit)),
+        "ram_available_gib": gib(min(memory.available, limit)),
+        "disk_free_gib": gib(shutil.disk_usage(Path.cwd()).free),
+    }
 
 
 def memory_limit() -> float:
@@ -181,27 +255,50 @@ def look_for(part: Part, folder: Path) -> dict[str, Any]:
     else:
         missing = part.lacks()
     return {
-        "key": part.key, "kind": part.kind, "label": part.label, "found": not missing, "path": str(path) if path else None,
-        "missing": missing, "enables": part.enables,
-    }  # fmt: skip
+        "key": part.key,
+        "kind": part.kind,
+        "label": part.label,
+        "found": not missing,
+        "path": str(path) if path else None,
+        "missing": missing,
+        "enables": part.enables,
+    }
 
 
 def show(report: dict[str, Any]) -> None:
     """The report as tables on stdout."""
     console = plain_console()
-    table(console, "versions", ("package", "version"), [(name, found or "not installed") for name, found in report["versions"].items()])
+    table(
+        console,
+        "versions",
+        ("package", "version"),
+        [(name, found or "not installed") for name, found in report["versions"].items()],
+    )
     table(console, "machine", ("what", "value"), machine_rows(report))
-    rows = [(base["name"], base["recipe"] or "?", "?" if base["seed"] is None else str(base["seed"]), scores_text(base["scores"]))
-            for base in report["bases"]]  # fmt: skip
+    rows = [
+        (
+            base["name"],
+            base["recipe"] or "?",
+            "?" if base["seed"] is None else str(base["seed"]),
+            scores_text(base["scores"]),
+        )
+        for base in report["bases"]
+    ]
     table(console, "packaged bases", ("name", "recipe", "seed", "scores"), rows)
-    parts = [(part["label"], "yes" if part["found"] else "no", part["enables"], part["missing"]) for part in report["optional"]]
+    parts = [
+        (part["label"], "yes" if part["found"] else "no", part["enables"], part["missing"])
+        for part in report["optional"]
+    ]
     table(console, f"optional parts, files in {report['checkpoints']}", ("part", "here", "enables", "missing"), parts)
     console.print(report["note"])
 
 
 def machine_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     spec = report["machine"]
-    devices = [f"{each['kind']} {each['name']}" + (f", {each['memory_gib']} GiB" if each["memory_gib"] else "") for each in report["devices"]]
+    devices = [
+        f"{each['kind']} {each['name']}" + (f", {each['memory_gib']} GiB" if each["memory_gib"] else "")
+        for each in report["devices"]
+    ]
     return [
         ("devices", "; ".join(devices) or "none: torch cannot be imported"),
         ("cores", str(spec["cores"])),

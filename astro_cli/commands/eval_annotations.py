@@ -16,7 +16,9 @@ from astro_cli.config.errors import RecordError
 if TYPE_CHECKING:
     from eval.human.likert import Likert, Paired
 
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE.csv", help="A row per judgement; the first line names the columns.")]
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE.csv", help="A row per judgement; the first line names the columns.")
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
 
 
@@ -43,11 +45,15 @@ def gsb(file: FileArgument, format: FormatOption = Format.table) -> None:
 
 
 def likert(
-    file: FileArgument, format: FormatOption = Format.table,
+    file: FileArgument,
+    format: FormatOption = Format.table,
     scale: Annotated[str, typer.Option("--scale", metavar="LOW-HIGH", help="Lowest and highest score.")] = "1-5",
-    threshold: Annotated[int | None, typer.Option("--threshold", help="Score from which a rating counts as high; default: the top half.")] = None,
-) -> None:  # fmt: skip
-    """Likert ratings: mean per arm and criterion with an interval over items, share of high ratings with its Wilson interval.
+    threshold: Annotated[
+        int | None, typer.Option("--threshold", help="Score from which a rating counts as high; default: the top half.")
+    ] = None,
+) -> None:
+    """Likert ratings: mean per arm and criterion with an interval over items, share of high ratings with its Wilson
+        interval.
 
     Arms rated for the same items (by the same raters, where they are named) are compared in pairs, with a sign test.
 
@@ -59,7 +65,10 @@ def likert(
 
     ratings = read(file, parse_scale(scale), threshold)
     if format is Format.json:
-        found = {"arms": [row.model_dump() for row in ratings.arms], "pairs": [pair.model_dump() for pair in ratings.pairs]}
+        found = {
+            "arms": [row.model_dump() for row in ratings.arms],
+            "pairs": [pair.model_dump() for pair in ratings.pairs],
+        }
         typer.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     _print(_arms_table(ratings.arms))

@@ -1,4 +1,6 @@
-"""`astro eval check`: what is wrong with a folder of videos, before any is scored. Owns what the user sees; looks at no video itself."""
+"""`astro eval check`: what is wrong with a folder of videos, before any is scored. Owns what the user sees; looks at no
+video itself.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,25 @@ COLORS = {"error": "red", "warning": "yellow"}
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="Videos with a manifest.jsonl, with VBench's names, or from `astro sample`.")],
-    suite: Annotated[str, typer.Option("--suite", "-s", help="Check for this suite; without one only what holds for every folder.")] = "",
+    folder: Annotated[
+        Path, typer.Argument(help="Videos with a manifest.jsonl, with VBench's names, or from `astro sample`.")
+    ],
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="Check for this suite; without one only what holds for every folder.")
+    ] = "",
     prompts: Annotated[str, typer.Option("--prompts", help="Prompt set or file instead of the suite's own.")] = "",
     dimensions: Annotated[
-        list[str] | None, typer.Option("--dimension", help="Ask only for the prompts of this VBench dimension; repeatable.")
+        list[str] | None,
+        typer.Option("--dimension", help="Ask only for the prompts of this VBench dimension; repeatable."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Decode no frames: finds unfinished files, but no damage inside.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Decode no frames: finds unfinished files, but no damage inside.")
+    ] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Videos looked at together.")] = JOBS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all file names.")] = False,
 ) -> None:
-    """Check names, counts, frame rates, lengths, sizes and every frame of a folder of videos before scoring it. Exit code 2 on errors.
+    """Check names, counts, frame rates, lengths, sizes and every frame of a folder of videos before scoring it. Exit
+    code 2 on errors.
 
     Example: astro eval check videos/ --suite vbench
     """
@@ -48,7 +58,13 @@ def check(
     columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("checking videos", total=None)
-        found = examine(folder, needs, quick=quick, jobs=jobs, progress=lambda done, total: progress.update(bar, completed=done, total=total))
+        found = examine(
+            folder,
+            needs,
+            quick=quick,
+            jobs=jobs,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
     if as_json:
         typer.echo(json.dumps(_data(folder, needs, found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -58,14 +74,23 @@ def check(
 
 
 def _data(folder: Path, needs: Requirements, found: Checked) -> dict[str, Any]:
-    """{"folder", "suite", "prompt_set": {"name", "version", "hash"} or null, "kind", "videos", "prompts", "errors", "warnings", "findings": [...]}"""
+    """{"folder", "suite", "prompt_set": {"name", "version", "hash"} or null, "kind", "videos", "prompts", "errors",
+    "warnings", "findings": [...]}
+    """
     prompts = needs.prompts
     return {
-        "folder": str(folder), "suite": needs.suite or None,
-        "prompt_set": None if prompts is None else {"name": prompts.name, "version": prompts.version, "hash": prompts.hash},
-        "kind": found.kind, "videos": found.videos, "prompts": found.prompts, "errors": found.errors,
-        "warnings": len(found.findings) - found.errors, "findings": [asdict(finding) for finding in found.findings],
-    }  # fmt: skip
+        "folder": str(folder),
+        "suite": needs.suite or None,
+        "prompt_set": None
+        if prompts is None
+        else {"name": prompts.name, "version": prompts.version, "hash": prompts.hash},
+        "kind": found.kind,
+        "videos": found.videos,
+        "prompts": found.prompts,
+        "errors": found.errors,
+        "warnings": len(found.findings) - found.errors,
+        "findings": [asdict(finding) for finding in found.findings],
+    }
 
 
 def _show(folder: Path, needs: Requirements, found: Checked) -> None:
@@ -76,6 +101,8 @@ def _show(folder: Path, needs: Requirements, found: Checked) -> None:
             what = finding.what + (f"\nhint: {finding.hint}" if finding.hint else "")
             table.add_row(Text(finding.severity, COLORS[finding.severity]), finding.file, finding.key, what)
         console.print(table)
-    prompts = "" if needs.prompts is None else f" of {needs.prompts.name} ({needs.prompts.version}, {needs.prompts.hash})"
+    prompts = (
+        "" if needs.prompts is None else f" of {needs.prompts.name} ({needs.prompts.version}, {needs.prompts.hash})"
+    )
     counts = f"{found.errors} errors, {len(found.findings) - found.errors} warnings"
     console.print(f"{folder}: {found.videos} videos, {found.prompts} prompts{prompts}: {counts}", soft_wrap=True)

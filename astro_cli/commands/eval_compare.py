@@ -39,9 +39,15 @@ def compare(
     (arm_a, found_a), (arm_b, found_b) = side(a, results), side(b, results)
     rows = compare_records(arm_a, found_a, arm_b, found_b)
     if format is Format.json:
-        typer.echo(json.dumps({"a": arm_a, "b": arm_b, "metrics": [row.model_dump() for row in rows]}, indent=2, allow_nan=False))
+        typer.echo(
+            json.dumps(
+                {"a": arm_a, "b": arm_b, "metrics": [row.model_dump() for row in rows]}, indent=2, allow_nan=False
+            )
+        )
         return
-    table = Table("benchmark", "metric", arm_a, arm_b, "difference", "95 %", "win rate", "pairs", "prompts", "seeds", "better")
+    table = Table(
+        "benchmark", "metric", arm_a, arm_b, "difference", "95 %", "win rate", "pairs", "prompts", "seeds", "better"
+    )
     for row in rows:
         table.add_row(*cells(row))
     plain_console(width=TABLE_WIDTH).print(table)
@@ -55,4 +61,13 @@ def cells(row: Comparison) -> list[str]:
     numbers = [f"{value:.4f}" for value in (row.mean_a, row.mean_b)]
     interval = "" if row.low is None else f"{row.low:+.4f} .. {row.high:+.4f}"
     counts = [str(value) for value in (row.n, row.prompts, row.seeds)]
-    return [row.benchmark, row.metric, *numbers, f"{row.difference:+.4f}", interval, f"{row.win_rate:.0%}", *counts, better]
+    return [
+        row.benchmark,
+        row.metric,
+        *numbers,
+        f"{row.difference:+.4f}",
+        interval,
+        f"{row.win_rate:.0%}",
+        *counts,
+        better,
+    ]

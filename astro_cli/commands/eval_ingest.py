@@ -1,4 +1,6 @@
-"""`astro eval ingest`: takes over VBench's own result file as records. Reads the command line and prints; computes nothing itself."""
+"""`astro eval ingest`: takes over VBench's own result file as records. Reads the command line and prints; computes
+nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def ingest(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the records.")] = 0,
     results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("results"),
 ) -> None:
-    """Record the dimensions of an official VBench result file, and the totals where all dimensions are there. Exit 3: some are incomplete.
+    """Record the dimensions of an official VBench result file, and the totals where all dimensions are there. Exit 3:
+    some are incomplete.
 
     Example: astro eval ingest results_eval_results.json --suite vbench --name astrolabe_causal
     """
@@ -33,8 +36,13 @@ def ingest(
     for outcome in (*found.outcomes, *found.totals):
         value = f"{outcome.mean:.4f}" if outcome.complete else f"partial ({outcome.coverage})"
         official = found.aggregates.get(outcome.key)
-        table.add_row(outcome.key, value, "" if official is None else f"{official:.4f}", f"{outcome.coverage} {outcome.parts}",
-                      "yes" if outcome.key in found.written else "no")  # fmt: skip
+        table.add_row(
+            outcome.key,
+            value,
+            "" if official is None else f"{official:.4f}",
+            f"{outcome.coverage} {outcome.parts}",
+            "yes" if outcome.key in found.written else "no",
+        )
     console = plain_console(stderr=True)
     plain_console(width=TABLE_WIDTH).print(table)
     if found.unknown:

@@ -32,7 +32,11 @@ def list_(json_: JsonOption = False) -> None:
     table = Table("metric", "suites", "better", "unit", "state", "what it is")
     for row in rows:
         state = READY if row["ready"] else f"needs {', '.join(row['needs'])}"
-        state += "".join(f"; {suite} needs {', '.join(more['needs'])}" for suite, more in row.get("more", {}).items() if more["missing"])
+        state += "".join(
+            f"; {suite} needs {', '.join(more['needs'])}"
+            for suite, more in row.get("more", {}).items()
+            if more["missing"]
+        )
         table.add_row(row["metric"], ", ".join(row["suites"]), row["direction"], row["unit"], state, row["text"])
     plain_console(width=TABLE_WIDTH).print(table)
     for text, metrics in lacking(rows).items():
@@ -60,15 +64,26 @@ def metric_rows() -> list[dict[str, Any]]:
     for name in list_suites():
         for spec in load_suite(name).scorers:
             used.setdefault(spec.scorer, []).append((name, spec))
-    return [_row(info, used.get(name, []), declaration) for name, declaration in catalog.declarations().items() for info in declaration.metrics]
+    return [
+        _row(info, used.get(name, []), declaration)
+        for name, declaration in catalog.declarations().items()
+        for info in declaration.metrics
+    ]
 
 
 def _row(info: MetricInfo, uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[str, Any]:
     missing = [text for need in declaration.needs if (text := need.missing())]
     return {
-        "metric": info.id, "suites": sorted({suite for suite, _ in uses}), "direction": info.direction, "unit": info.unit, "text": info.text,
-        "needs": [need.name for need in declaration.needs], "ready": not missing, "missing": missing, "more": _more(uses, declaration),
-    }  # fmt: skip
+        "metric": info.id,
+        "suites": sorted({suite for suite, _ in uses}),
+        "direction": info.direction,
+        "unit": info.unit,
+        "text": info.text,
+        "needs": [need.name for need in declaration.needs],
+        "ready": not missing,
+        "missing": missing,
+        "more": _more(uses, declaration),
+    }
 
 
 def _more(uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[str, dict[str, list[str]]]:
@@ -76,8 +91,9 @@ def _more(uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[
     asked = {suite: declaration.config_needs(declaration.config.model_validate(spec.config)) for suite, spec in uses}
     return {
         suite: {"needs": [need.name for need in needs], "missing": [text for need in needs if (text := need.missing())]}
-        for suite, needs in asked.items() if needs
-    }  # fmt: skip
+        for suite, needs in asked.items()
+        if needs
+    }
 
 
 def file_rows() -> list[dict[str, Any]]:
@@ -85,21 +101,37 @@ def file_rows() -> list[dict[str, Any]]:
     from eval.human.annotations import METRICS
 
     return [
-        {"metric": info.id, "suites": [suite], "direction": info.direction, "unit": info.unit, "text": info.text, "needs": ["a CSV of annotations"],
-         "ready": True, "missing": []}
-        for suite, infos in METRICS.items() for info in infos
-    ]  # fmt: skip
+        {
+            "metric": info.id,
+            "suites": [suite],
+            "direction": info.direction,
+            "unit": info.unit,
+            "text": info.text,
+            "needs": ["a CSV of annotations"],
+            "ready": True,
+            "missing": [],
+        }
+        for suite, infos in METRICS.items()
+        for info in infos
+    ]
 
 
 def arm_rows() -> list[dict[str, Any]]:
     """Metrics of the embedded world, which score arms."""
     names = dict.fromkeys(name for suite in ARM_SUITES.values() for name in suite.shown)
     return [
-        {"metric": name, "suites": [suite.name for suite in ARM_SUITES.values() if name in suite.shown], "direction": "up",
-         "unit": "frames per second" if name == "throughput" else "0..1", "text": "of the embedded world's oracle", "needs": [], "ready": True,
-         "missing": []}
+        {
+            "metric": name,
+            "suites": [suite.name for suite in ARM_SUITES.values() if name in suite.shown],
+            "direction": "up",
+            "unit": "frames per second" if name == "throughput" else "0..1",
+            "text": "of the embedded world's oracle",
+            "needs": [],
+            "ready": True,
+            "missing": [],
+        }
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def suite_rows() -> list[dict[str, Any]]:
@@ -107,8 +139,19 @@ def suite_rows() -> list[dict[str, Any]]:
     from eval.suites.suite import list_suites, load_suite
 
     videos = [
-        {"suite": name, "scores": "videos", "title": suite.title, "version": suite.version, "source": suite.source, "prompts": suite.prompts or None}
-        for name in list_suites() for suite in [load_suite(name)]
-    ]  # fmt: skip
-    arms = [{"suite": suite.name, "scores": "arms", "title": suite.title, "prompts": suite.prompts} for suite in ARM_SUITES.values()]
+        {
+            "suite": name,
+            "scores": "videos",
+            "title": suite.title,
+            "version": suite.version,
+            "source": suite.source,
+            "prompts": suite.prompts or None,
+        }
+        for name in list_suites()
+        for suite in [load_suite(name)]
+    ]
+    arms = [
+        {"suite": suite.name, "scores": "arms", "title": suite.title, "prompts": suite.prompts}
+        for suite in ARM_SUITES.values()
+    ]
     return videos + arms

@@ -1,4 +1,6 @@
-"""`astro eval SUITE DIR`: scores a folder of videos and prints what was found. Parses options and shows results; scores nothing itself."""
+"""`astro eval SUITE DIR`: scores a folder of videos and prints what was found. Parses options and shows results; scores
+nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -42,27 +44,51 @@ def suite_command(name: str) -> Any:
     suite = load_suite(name)
 
     def command(
-        folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of videos: with manifest.jsonl, VBench's names, or of astro sample.")],
+        folder: Annotated[
+            Path,
+            typer.Argument(
+                metavar="DIR", help="Folder of videos: with manifest.jsonl, VBench's names, or of astro sample."
+            ),
+        ],
         arm: Annotated[str, typer.Option("--name", "-n", help="Name of the arm in records and tables.")],
         seed: Annotated[int, typer.Option("--seed", help="Seed of the records, e.g. the training seed.")] = 0,
-        seed_from: Annotated[SeedFrom | None, typer.Option("--seed-from", help="A record per seed the folder states, instead of --seed.")] = None,
-        metrics: Annotated[str, typer.Option("--metrics", "-m", help="Only these, comma-separated; no totals then.")] = "",
-        prompts: Annotated[str, typer.Option("--prompts", help="Another prompt set, or a file with a prompt a line.")] = "",
-        limit: Annotated[int | None, typer.Option("--limit", min=1, help="First N prompts only; tables do not show the records.")] = None,
+        seed_from: Annotated[
+            SeedFrom | None, typer.Option("--seed-from", help="A record per seed the folder states, instead of --seed.")
+        ] = None,
+        metrics: Annotated[
+            str, typer.Option("--metrics", "-m", help="Only these, comma-separated; no totals then.")
+        ] = "",
+        prompts: Annotated[
+            str, typer.Option("--prompts", help="Another prompt set, or a file with a prompt a line.")
+        ] = "",
+        limit: Annotated[
+            int | None, typer.Option("--limit", min=1, help="First N prompts only; tables do not show the records.")
+        ] = None,
         jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes, each with scorers of its own.")] = 1,
         decoder: Annotated[Decoder, typer.Option("--decoder", help="Both give the same frames.")] = Decoder.auto,
-        set_: Annotated[list[str] | None, typer.Option("--set", "-s", metavar="SCORER.KEY=VALUE", help="Change a scorer; repeatable.")] = None,
-        results: Annotated[Path, typer.Option("--results", help="Folder of records and per-sample scores.")] = Path("results"),
-        allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Means of what is there, called partial; exit 0.")] = False,
+        set_: Annotated[
+            list[str] | None,
+            typer.Option("--set", "-s", metavar="SCORER.KEY=VALUE", help="Change a scorer; repeatable."),
+        ] = None,
+        results: Annotated[Path, typer.Option("--results", help="Folder of records and per-sample scores.")] = Path(
+            "results"
+        ),
+        allow_partial: Annotated[
+            bool, typer.Option("--allow-partial", help="Means of what is there, called partial; exit 0.")
+        ] = False,
     ) -> None:
         from eval.scoring.run import Request
 
         names = tuple(part.strip() for part in metrics.split(",") if part.strip())
         chosen = None if seed_from else seed
-        run(Request(name, folder, arm, results, chosen, names, prompts, limit, jobs, decoder.value, tuple(set_ or ())), allow_partial=allow_partial)
+        run(
+            Request(name, folder, arm, results, chosen, names, prompts, limit, jobs, decoder.value, tuple(set_ or ())),
+            allow_partial=allow_partial,
+        )
 
     command.__doc__ = (
-        f"{suite.title}.\n\nVideos scored before are not scored again. Exit 3: some videos or metrics are missing; `astro eval check` says which.\n\n"
+        f"{suite.title}.\n\nVideos scored before are not scored again. Exit 3: some videos or metrics are "
+        "missing; `astro eval check` says which.\n\n"
         f"Example: astro eval {name} samples --name my_arm"
     )
     return command
@@ -73,7 +99,13 @@ def run(request: Request, *, allow_partial: bool) -> None:
     from eval.scoring import run as suite_run
 
     console = plain_console(stderr=True)
-    columns = (plain_column(), BarColumn(), MofNCompleteColumn(), plain_column("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (
+        plain_column(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        plain_column("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(request.suite, total=None, rate="")
 
@@ -139,4 +171,9 @@ def row(outcome: Outcome, *, allow_partial: bool) -> list[str]:
         return [outcome.key, "does not apply", "", *tail]
     scores_P = np.array(outcome.scores, dtype=float)
     interval = mean_interval(scores_P)
-    return [outcome.key, f"{outcome.mean:.4f}", f"{interval.low:.4f} .. {interval.high:.4f}" if has_interval(scores_P) else "", *tail]
+    return [
+        outcome.key,
+        f"{outcome.mean:.4f}",
+        f"{interval.low:.4f} .. {interval.high:.4f}" if has_interval(scores_P) else "",
+        *tail,
+    ]

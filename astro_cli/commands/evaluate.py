@@ -1,4 +1,7 @@
-"""`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files. Scores nothing itself."""
+"""`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files.
+
+Scores nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +55,12 @@ class SuiteGroup(TyperGroup):
 
 
 eval_app = typer.Typer(
-    name="eval", cls=SuiteGroup, no_args_is_help=True,
+    name="eval",
+    cls=SuiteGroup,
+    no_args_is_help=True,
     help="Score arms of the embedded world, or folders of videos, under a suite; list, check and compare.\n\n"
     "Example: astro eval temporal-flickering samples --name my_arm",
-)  # fmt: skip
+)
 eval_app.command("list")(list_)
 eval_app.command("compare")(compare)
 eval_app.command("ingest")(ingest)
@@ -75,24 +80,37 @@ def _arm_command(name: str) -> Any:
     suite = arm_suite(name)
 
     def command(
-        arms: Annotated[list[str], typer.Option("--arm", "-a", help="Packaged base, run folder or weights file; repeatable.")],
-        seeds: Annotated[str, typer.Option(help="Comma-separated paired noise seeds; a tuned run is scored at its own training seed.")] = "0",
+        arms: Annotated[
+            list[str], typer.Option("--arm", "-a", help="Packaged base, run folder or weights file; repeatable.")
+        ],
+        seeds: Annotated[
+            str,
+            typer.Option(help="Comma-separated paired noise seeds; a tuned run is scored at its own training seed."),
+        ] = "0",
         prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = suite.prompts,
         results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
-        timing: Annotated[Timing, typer.Option(help="Frames per second: measured once, again (say, after a busy machine), or not (none).")] = "once",
+        timing: Annotated[
+            Timing,
+            typer.Option(help="Frames per second: measured once, again (say, after a busy machine), or not (none)."),
+        ] = "once",
     ) -> None:
         if timing == "again" and not suite.timed:
-            raise RecordError("--timing", timing, f"{name} measures no frames per second", hint="astro eval shapes does")
+            raise RecordError(
+                "--timing", timing, f"{name} measures no frames per second", hint="astro eval shapes does"
+            )
         evaluate_arms(arms, parse_seeds(seeds), prompts, results, name, timing)
 
     command.__doc__ = (
-        f"{suite.title}: score bases and tuned students on held-out prompts with paired noise; what is recorded is not scored again.\n\n"
+        f"{suite.title}: score bases and tuned students on held-out prompts with paired noise; what is "
+        "recorded is not scored again.\n\n"
         f"Example: astro eval {name} --arm shapes/causal_forcing --arm runs/astrolabe_causal_shapes-seed0 --seeds 0"
     )
     return command
 
 
-def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, timing: Timing = "once") -> None:
+def evaluate_arms(
+    arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, timing: Timing = "once"
+) -> None:
     """Score each base at every seed and each tuned run at its own, under a suite of arms; print the means.
 
     Args:
@@ -109,7 +127,11 @@ def evaluate_arms(arms: list[str], seeds: list[int], prompts: int, results: Path
         means = []
         for arm, seed in pairs:
             bar = progress.add_task(f"{arm.name} seed {seed}", total=prompts)
-            means.append(evaluate_arm(arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done), suite))
+            means.append(
+                evaluate_arm(
+                    arm, seed, prompts, results, lambda done, _, bar=bar: progress.update(bar, completed=done), suite
+                )
+            )
         shown = [metric for metric in suite.shown if metric != "throughput" or timing != "none"]
         if suite.timed and timing != "none":
             progress.add_task("frames per second", total=None)

@@ -1,4 +1,7 @@
-"""Runs a grid's jobs: one process per training or evaluation, some at a time; a failure stops no other. Owns the processes and their logs."""
+"""Runs a grid's jobs: one process per training or evaluation, some at a time; a failure stops no other.
+
+Owns the processes and their logs.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,14 @@ class GridRun:
         overrides, steps: what the jobs were planned with.
     """
 
-    def __init__(self, results: Path, logs: Path, prompts: int | None = None, overrides: list[str] | None = None, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        results: Path,
+        logs: Path,
+        prompts: int | None = None,
+        overrides: list[str] | None = None,
+        steps: int | None = None,
+    ) -> None:
         self.results, self.logs = results, logs
         self.prompts, self.overrides, self.steps = prompts, overrides or [], steps
         self.jobs = 1
@@ -49,9 +59,14 @@ class GridRun:
         failed: list[tuple[Job, str]] = []
         self.jobs = jobs
         self.logs.mkdir(parents=True, exist_ok=True)
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: or the processes would go on by themselves
+        before = signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # as Ctrl-C: or the processes would go on by themselves
         columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ThreadPoolExecutor(jobs) as pool:
+        with (
+            Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+            ThreadPoolExecutor(jobs) as pool,
+        ):
             bar = progress.add_task("runs", total=len(planned))
             try:
                 futures = {pool.submit(self._one, job): job for job in planned}
@@ -80,7 +95,9 @@ class GridRun:
             return str(error).replace("\n", " | ")
 
     def _work(self, job: Job) -> str:
-        """Train if need be, record what training measured, evaluate what is not recorded; returns what went wrong, or nothing."""
+        """Train if need be, record what training measured, evaluate what is not recorded; returns what went wrong, or
+        nothing.
+        """
         from eval.report.training_records import record_training
         from eval.world.run import is_recorded
 
@@ -105,12 +122,35 @@ class GridRun:
         sets = [argument for override in self.overrides for argument in ("--set", override)]
         steps = [] if self.steps is None else ["--steps", str(self.steps)]
         resume = ["--resume"] if job.state == "started" else []
-        return [job.recipe.command, "--recipe", job.given, "--seed", str(job.seed), "--out", job.arm, *sets, *steps, *resume]
+        return [
+            job.recipe.command,
+            "--recipe",
+            job.given,
+            "--seed",
+            str(job.seed),
+            "--out",
+            job.arm,
+            *sets,
+            *steps,
+            *resume,
+        ]
 
     def _evaluation(self, job: Job, suite: str) -> list[str]:
         """Without frames per second: beside other processes they say nothing."""
         prompts = [] if self.prompts is None else ["--prompts", str(self.prompts)]
-        return ["eval", suite, "--arm", job.arm, "--seeds", str(job.seed), "--results", str(self.results), *prompts, "--timing", "none"]
+        return [
+            "eval",
+            suite,
+            "--arm",
+            job.arm,
+            "--seeds",
+            str(job.seed),
+            "--results",
+            str(self.results),
+            *prompts,
+            "--timing",
+            "none",
+        ]
 
     def _call(self, job: Job, what: str, arguments: list[str]) -> str:
         """Run one process on its share of the cores; returns what went wrong, or nothing."""
@@ -119,9 +159,12 @@ class GridRun:
         log, began = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log", time.monotonic()
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "astro_cli", *arguments], stdout=file, stderr=file, stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "astro_cli", *arguments],
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
                 env={**os.environ, **threads.share(self.jobs)},
-            )  # fmt: skip
+            )
         self.running.add(process)
         if self.stopped:  # while it was started
             process.terminate()
@@ -145,7 +188,9 @@ def report(planned: list[Job], failed: list[tuple[Job, str]], results: Path, con
     Raises:
         Exit: something failed.
     """
-    console.print(f"{len(planned) - len(failed)} of {len(planned)} done; records in {results / 'records'}", soft_wrap=True)
+    console.print(
+        f"{len(planned) - len(failed)} of {len(planned)} done; records in {results / 'records'}", soft_wrap=True
+    )
     for job, why in failed:
         console.print(f"failed: {job.name}: {why}", soft_wrap=True)
     if failed:

@@ -1,4 +1,6 @@
-"""Prompts typed while a video streams: the reading thread and what a typed line does. Streams nothing; `preview` shows the frames."""
+"""Prompts typed while a video streams: the reading thread and what a typed line does. Streams nothing; `preview` shows
+the frames.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ QUIT = "/quit"
 class TypedPrompts:
     """A `Script` whose prompts are typed: each line takes over at the next block, in the order they come.
 
-    Empty lines are ignored. "/quit" ends the video at once; the end of input lets it run to its length, and ends it at once where it has none.
+    Empty lines are ignored. "/quit" ends the video at once; the end of input lets it run to its length, and ends it at
+    once where it has none.
 
     Args:
         lines: where they come from; read by a thread of its own, so that frames do not wait.
@@ -23,7 +26,9 @@ class TypedPrompts:
         show: prints a line to the user.
     """
 
-    def __init__(self, lines: Iterable[str], latents: int | None, check: Callable[[str], object], show: Callable[[str], None]) -> None:
+    def __init__(
+        self, lines: Iterable[str], latents: int | None, check: Callable[[str], object], show: Callable[[str], None]
+    ) -> None:
         self.latents, self.check, self.show = latents, check, show
         self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: the input has ended
         self._over = False

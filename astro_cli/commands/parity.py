@@ -1,4 +1,7 @@
-"""`astro doctor parity`: replays recordings of the released models on this machine and prints how close it comes. Computes in `rollout.parity`."""
+"""`astro doctor parity`: replays recordings of the released models on this machine and prints how close it comes.
+
+Computes in `rollout.parity`.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,20 @@ class Dtype(StrEnum):
 
 
 def parity(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of recordings: JSON descriptors, safetensors tensors, one weights file.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder of recordings: JSON descriptors, safetensors tensors, one weights file."
+        ),
+    ],
     device: Annotated[Device, typer.Option(help="Where to replay.")] = Device.cpu,
-    dtype: Annotated[Dtype, typer.Option(help="Of the weights and the cache; bfloat16 has a tolerance of its own.")] = Dtype.float32,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Of the weights and the cache; bfloat16 has a tolerance of its own.")
+    ] = Dtype.float32,
     json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Replay every recorded case and compare: largest error, tolerance, verdict. Exit code 1 if a case fails, 2 for an unusable folder.
+    """Replay every recorded case and compare: largest error, tolerance, verdict. Exit code 1 if a case fails, 2 for an
+        unusable folder.
 
     Example: astro doctor parity tests/golden
     """
@@ -46,11 +57,17 @@ def parity(
     threads.fit(threads.SMALL)  # recordings are of tiny networks
     if device is Device.cuda and not torch.cuda.is_available():
         raise StreamError("--device", "cuda", "no CUDA device is available", hint="use --device cpu")
-    results = list(check_folder(folder, torch.device(device.value), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype.value]))
+    results = list(
+        check_folder(
+            folder, torch.device(device.value), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype.value]
+        )
+    )
     failed = [result for result in results if not result.passed]
     if json_:
         cases = [as_json(result) for result in results]
-        typer.echo(json.dumps({"device": device.value, "dtype": dtype.value, "passed": not failed, "cases": cases}, indent=2))
+        typer.echo(
+            json.dumps({"device": device.value, "dtype": dtype.value, "passed": not failed, "cases": cases}, indent=2)
+        )
     else:
         show(results)
         typer.echo(f"{len(results) - len(failed)} of {len(results)} cases pass ({device.value}, {dtype.value})")
@@ -61,16 +78,29 @@ def parity(
 def as_json(result: CaseResult) -> dict[str, Any]:
     """A result as plain data; an error that is no number is given as text, which JSON has no number for."""
     checks = [
-        {"compared": check.quantity, "largest_error": check.error if check.error < float("inf") else str(check.error), "tolerance": check.tolerance,
-         "passed": check.passed} for check in result.checks
-    ]  # fmt: skip
+        {
+            "compared": check.quantity,
+            "largest_error": check.error if check.error < float("inf") else str(check.error),
+            "tolerance": check.tolerance,
+            "passed": check.passed,
+        }
+        for check in result.checks
+    ]
     return {"recording": result.source, "case": result.case, "passed": result.passed, "checks": checks}
 
 
 def show(results: list[CaseResult]) -> None:
     """One line per case and compared quantity, in columns."""
     rows = [
-        [result.source, result.case, check.quantity, f"{check.error:.1e}", f"{check.tolerance:.0e}", "ok" if check.passed else "FAIL"]
-        for result in results for check in result.checks
-    ]  # fmt: skip
+        [
+            result.source,
+            result.case,
+            check.quantity,
+            f"{check.error:.1e}",
+            f"{check.tolerance:.0e}",
+            "ok" if check.passed else "FAIL",
+        ]
+        for result in results
+        for check in result.checks
+    ]
     echo_aligned([[*HEADERS], *rows])

@@ -1,4 +1,7 @@
-"""The newest frame of a running stream: a PNG that is replaced with every block, and half-blocks in the terminal. Keeps no frame."""
+"""The newest frame of a running stream: a PNG that is replaced with every block, and half-blocks in the terminal.
+
+Keeps no frame.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ def half_blocks(frame_HWC: np.ndarray, columns: int, rows: int) -> list[str]:
     share = min(columns / picture.width, 2 * rows / picture.height)
     width, height = max(1, round(picture.width * share)), max(2, round(picture.height * share) // 2 * 2)
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.BOX))
-    return ["".join(_cell(upper, lower) for upper, lower in zip(*pair, strict=True)) + RESET for pair in zip(pixels[::2], pixels[1::2], strict=True)]
+    return [
+        "".join(_cell(upper, lower) for upper, lower in zip(*pair, strict=True)) + RESET
+        for pair in zip(pixels[::2], pixels[1::2], strict=True)
+    ]
 
 
 def _cell(upper: np.ndarray, lower: np.ndarray) -> str:
@@ -38,7 +44,10 @@ def _cell(upper: np.ndarray, lower: np.ndarray) -> str:
 
 
 class TerminalPreview:
-    """The newest frame at the top of the terminal; what is typed and printed scrolls below it. Does nothing where `out` is no terminal."""
+    """The newest frame at the top of the terminal; what is typed and printed scrolls below it.
+
+    Does nothing where `out` is no terminal.
+    """
 
     def __init__(self, out: IO[str]) -> None:
         self.out, self.live = out, out.isatty()
@@ -62,6 +71,8 @@ class TerminalPreview:
         """Draw a frame and a line under it, and put the cursor back where the user types."""
         if not self.live:
             return
-        drawn = [f"\x1b[{row};1H{line}\x1b[K" for row, line in enumerate(half_blocks(frame_HWC, self.columns, self.rows), 1)]
+        drawn = [
+            f"\x1b[{row};1H{line}\x1b[K" for row, line in enumerate(half_blocks(frame_HWC, self.columns, self.rows), 1)
+        ]
         self.out.write(f"{SAVE}{''.join(drawn)}\x1b[{len(drawn) + 1};1H{status[: self.columns]}\x1b[K{RESTORE}")
         self.out.flush()

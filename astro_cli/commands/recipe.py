@@ -67,7 +67,8 @@ def show(
     origins: Annotated[bool, typer.Option("--origins", help="Say behind each key which file set it.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Print a recipe with all it extends and all defaults filled in, as TOML; `astro recipe check` also asks its methods.
+    """Print a recipe with all it extends and all defaults filled in, as TOML; `astro recipe check` also asks its
+    methods.
 
     Example: astro recipe show astrolabe_causal_shapes --origins
     """
@@ -125,7 +126,9 @@ def toml_value(value: Any) -> str:
 
 @recipe_app.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Recipe files, or bare names in recipes/.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Recipe files, or bare names in recipes/.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Check every recipe that comes with astro.")] = False,
 ) -> None:
     """Check recipes without loading a weight; exit code 2 if one is wrong.
@@ -134,7 +137,9 @@ def check(
     """
     wanted = [*(names or []), *(str(path) for path in toml.list_recipes() if all_)]
     if not wanted:
-        raise RecipeError("astro recipe check", "NAME", "found none", hint="name recipes, or check all that come with astro: --all")
+        raise RecipeError(
+            "astro recipe check", "NAME", "found none", hint="name recipes, or check all that come with astro: --all"
+        )
     wrong = [name for name in wanted if not passes(name)]
     if wrong:
         raise typer.Exit(EXIT_USAGE)
@@ -154,7 +159,11 @@ def passes(name: str) -> bool:
 
 
 @recipe_app.command()
-def diff(a: Annotated[str, typer.Argument(metavar="A")], b: Annotated[str, typer.Argument(metavar="B")], json_: JsonOption = False) -> None:
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A")],
+    b: Annotated[str, typer.Argument(metavar="B")],
+    json_: JsonOption = False,
+) -> None:
     """Print the keys in which two recipes differ, defaults filled in; names are not compared.
 
     Example: astro recipe diff astrolabe_causal astrolabe_causal_shapes
@@ -168,7 +177,10 @@ def diff(a: Annotated[str, typer.Argument(metavar="A")], b: Annotated[str, typer
     if not changes:
         typer.echo("no differences", err=True)
         return
-    rows = [[change["key"], *(toml_value(change[side]) if side in change else ABSENT for side in ("a", "b"))] for change in changes]
+    rows = [
+        [change["key"], *(toml_value(change[side]) if side in change else ABSENT for side in ("a", "b"))]
+        for change in changes
+    ]
     echo_aligned([["key", a, b], *rows])
 
 
@@ -176,4 +188,6 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
     """Differing keys in A's order, then those of B alone: {"key", "a", "b"}; a side without the key is left out."""
     left, right = ({key: value for key, value in flatten(side).items() if key != "name"} for side in (a, b))
     keys = [key for key in {**left, **right} if key not in left or key not in right or left[key] != right[key]]
-    return [{"key": key} | {side: flat[key] for side, flat in (("a", left), ("b", right)) if key in flat} for key in keys]
+    return [
+        {"key": key} | {side: flat[key] for side, flat in (("a", left), ("b", right)) if key in flat} for key in keys
+    ]

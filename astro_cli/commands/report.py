@@ -1,4 +1,6 @@
-"""`astro report`: one HTML page of all tables, claims, training curves and clips. Measures and trains nothing; owns options and the bar."""
+"""`astro report`: one HTML page of all tables, claims, training curves and clips. Measures and trains nothing; owns
+options and the bar.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,31 @@ MEGABYTE = 1e6
 
 
 def report(
-    results: Annotated[Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")] = DEFAULT_RESULTS,
-    runs: Annotated[list[Path] | None, typer.Option("--runs", help="Run folder whose training curves are shown; repeatable.")] = None,
-    arms: Annotated[
-        list[str] | None, typer.Option("--arm", "-a", help="Packaged base, run folder or weights file to show clips of; repeatable.")
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")
+    ] = DEFAULT_RESULTS,
+    runs: Annotated[
+        list[Path] | None, typer.Option("--runs", help="Run folder whose training curves are shown; repeatable.")
     ] = None,
-    backbone: Annotated[str, typer.Option("--backbone", help="Whose records to show: shapes or wan. They never mix.")] = "shapes",
+    arms: Annotated[
+        list[str] | None,
+        typer.Option("--arm", "-a", help="Packaged base, run folder or weights file to show clips of; repeatable."),
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="Whose records to show: shapes or wan. They never mix.")
+    ] = "shapes",
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
 ) -> None:
-    """Write one HTML page that holds all there is to show: tables, claims with verdicts, training curves, clips and the protocol.
+    """Write one HTML page that holds all there is to show: tables, claims with verdicts, training curves, clips and the
+    protocol.
 
-    The page is whole in itself: it loads nothing, runs no script, reads on a phone, in the dark and in print. Equal input gives equal bytes.
+    The page is whole in itself: it loads nothing, runs no script, reads on a phone, in the dark and in print. Equal
+        input gives equal bytes.
 
     Example: astro report --out report.html
 
-    Example: astro report --results results/astrolabe --runs results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0 --arm shapes/self_forcing
+    Example: astro report --results results/astrolabe --runs results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
+        --arm shapes/self_forcing
     --arm results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
     """
     from eval.records.comparable import check_backbone

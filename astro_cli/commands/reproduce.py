@@ -1,4 +1,7 @@
-"""`astro reproduce`: a paper's study from end to end, base -> RL -> evaluation -> tables, figures and page. Owns the order, not the parts."""
+"""`astro reproduce`: a paper's study from end to end, base -> RL -> evaluation -> tables, figures and page.
+
+Owns the order, not the parts.
+"""
 
 from __future__ import annotations
 
@@ -36,28 +39,49 @@ class Study(NamedTuple):
 STUDIES = {
     "astrolabe": Study(
         tables=(
-            "astrolabe-1", "astrolabe-2", "astrolabe-3", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "astrolabe-beta", "astrolabe-adaptive",
+            "astrolabe-1",
+            "astrolabe-2",
+            "astrolabe-3",
+            "astrolabe-4a",
+            "astrolabe-4b",
+            "astrolabe-4c",
+            "astrolabe-beta",
+            "astrolabe-adaptive",
         ),
         pairs=(
             ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
             ("shapes/longlive", "astrolabe_longlive_shapes"),
             ("shapes/causal_forcing", "astrolabe_causal_shapes"),
         ),
-        grids=("astrolabe-bases", "astrolabe-4a", "astrolabe-4b", "astrolabe-4c", "astrolabe-beta", "astrolabe-adaptive"),
+        grids=(
+            "astrolabe-bases",
+            "astrolabe-4a",
+            "astrolabe-4b",
+            "astrolabe-4c",
+            "astrolabe-beta",
+            "astrolabe-adaptive",
+        ),
     ),
-}  # fmt: skip
+}
 QUICK_PROMPTS = 96
 TIMED = "shapes"  # the suite that measures frames per second
 
 
 def reproduce(
     paper: Annotated[str, typer.Argument(help="Paper: astrolabe.")],
-    quick: Annotated[bool, typer.Option("--quick", help="One base, one seed, fewer prompts: minutes instead of hours.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One base, one seed, fewer prompts: minutes instead of hours.")
+    ] = False,
     seeds: Annotated[str, typer.Option(help="Comma-separated training seeds of the full study.")] = "0,1,2",
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Runs of the full study at a time. Default: one per core.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: results/<paper>.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Runs of the full study at a time. Default: one per core.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: results/<paper>.")
+    ] = None,
 ) -> None:
-    """Train, evaluate and render a paper's tables and figures on the embedded world; what is finished already is kept, so it resumes.
+    """Train, evaluate and render a paper's tables and figures on the embedded world; what is finished already is kept,
+    so it resumes.
 
     Example: astro reproduce astrolabe --quick
     """
@@ -65,8 +89,14 @@ def reproduce(
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()
     study = STUDIES[paper]
-    page = _quick(paper, study, folder, console) if quick else _full(paper, study, parse_seeds(seeds), jobs or threads.cores(), folder, console)
-    console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True)
+    page = (
+        _quick(paper, study, folder, console)
+        if quick
+        else _full(paper, study, parse_seeds(seeds), jobs or threads.cores(), folder, console)
+    )
+    console.print(
+        f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True
+    )
 
 
 def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
@@ -85,7 +115,9 @@ def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
 
 
 def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, console: Console) -> Path:
-    """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures, page."""
+    """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures,
+    page.
+    """
     from eval.papers.ablation import load_grid, merge, plan
     from eval.report.paper_figures import pictures
     from eval.report.study import study_records, write_study
@@ -97,11 +129,15 @@ def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, c
     report(planned, grid.run(planned, jobs, console), folder, console)
     tuned = {base: [runs / f"{recipe}-seed{seed}" for seed in seeds] for base, recipe in study.pairs}
     prompts = {name: suite.prompts for name, suite in ARM_SUITES.items()}
-    evaluate_arms([*tuned, *(str(run) for paths in tuned.values() for run in paths)], seeds, prompts[TIMED], folder, TIMED)
+    evaluate_arms(
+        [*tuned, *(str(run) for paths in tuned.values() for run in paths)], seeds, prompts[TIMED], folder, TIMED
+    )
     drawn = []
     for picture in pictures(paper, study.pairs, runs, study_records(folder, prompts)):
         path = folder / "figures" / picture.name
-        if not picture.name.startswith("sheet_short") and picture.draw(path).written:  # those are written with their clips
+        if (
+            not picture.name.startswith("sheet_short") and picture.draw(path).written
+        ):  # those are written with their clips
             console.print(f"wrote {picture.name}", soft_wrap=True)
             drawn.append(path)
     console.print(_core_time(folder / "logs" / SECONDS), soft_wrap=True)

@@ -1,4 +1,6 @@
-"""`astro sample`: stream videos from a student to disk. Owns the options and their checks; `sample_stream` makes the videos."""
+"""`astro sample`: stream videos from a student to disk. Owns the options and their checks; `sample_stream` makes the
+videos.
+"""
 
 from __future__ import annotations
 
@@ -41,43 +43,82 @@ class Device(StrEnum):
 
 
 def sample(
-    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; '-' or none reads them from standard input.")] = None,
-    file: Annotated[Path | None, typer.Option("--prompts", help="File with a prompt a line, or JSON lines with lists of prompts in turn.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Prompts; '-' or none reads them from standard input.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--prompts", help="File with a prompt a line, or JSON lines with lists of prompts in turn."),
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", "-w", help=f"Packaged base, run, checkpoint or release. Default: {DEFAULT_WEIGHTS}.")
+        str | None,
+        typer.Option("--weights", "-w", help=f"Packaged base, run, checkpoint or release. Default: {DEFAULT_WEIGHTS}."),
     ] = None,
     lora: Annotated[str | None, typer.Option(help="LoRA to merge into the weights.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="Take sizes, sampler and cache from this recipe.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="Take sizes, sampler and cache from this recipe.")
+    ] = None,
     wan: Annotated[str | None, typer.Option(help="Wan 2.1 folder with text encoder and VAE.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Length of each video.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Length in frames, instead of seconds.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels. Default: as trained.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels. Default: as trained.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Prompt i uses seed + i. Default: 0.")] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Make every prompt with each of these seeds.")] = None,
-    switch: Annotated[list[str] | None, typer.Option(metavar="TIME:PROMPT", help="New prompt from a frame (80:) or second (5s:) on.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="Make every prompt with each of these seeds.")
+    ] = None,
+    switch: Annotated[
+        list[str] | None, typer.Option(metavar="TIME:PROMPT", help="New prompt from a frame (80:) or second (5s:) on.")
+    ] = None,
     recache: Annotated[Recache, typer.Option(help="How a switch recomputes the cached past.")] = Recache.bidirectional,
     renew_sink: Annotated[bool, typer.Option("--renew-sink", help="Let a switch recompute the sink too.")] = False,
-    interactive: Annotated[bool, typer.Option("--interactive", help="Type the next prompt while frames stream; /quit ends.")] = False,
-    window: Annotated[int | None, typer.Option(min=0, help="Visible latent frames, sink and block included; 0: all.")] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Type the next prompt while frames stream; /quit ends.")
+    ] = False,
+    window: Annotated[
+        int | None, typer.Option(min=0, help="Visible latent frames, sink and block included; 0: all.")
+    ] = None,
     sink: Annotated[int | None, typer.Option(min=0, help="Latent frames that are never evicted.")] = None,
-    relative: Annotated[bool | None, typer.Option("--relative/--absolute", help="Positions in the window, or frame numbers.")] = None,
-    ema: Annotated[float | None, typer.Option(min=0, max=1, metavar="ALPHA", help="Blend evicted frames into the sink.")] = None,
+    relative: Annotated[
+        bool | None, typer.Option("--relative/--absolute", help="Positions in the window, or frame numbers.")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="ALPHA", help="Blend evicted frames into the sink.")
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Of the transformer and of Wan's other parts.")] = Dtype.fp32,
     device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the transformer's blocks first.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Videos made at once; what they show does not depend on it.")] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
 ) -> None:
-    """Stream videos: MP4, PNG contact sheet and JSON sidecar per video. Time and memory per frame do not grow with length.
+    """Stream videos: MP4, PNG contact sheet and JSON sidecar per video. Time and memory per frame do not grow with
+        length.
 
     Example: astro sample "a large red circle moves right slowly over a gray plain background" --seconds 4
     """
-    asked = None if interactive and prompts in (None, [], ["-"]) and file is None else sample_input.stories(prompts, file, sys.stdin)
+    asked = (
+        None
+        if interactive and prompts in (None, [], ["-"]) and file is None
+        else sample_input.stories(prompts, file, sys.stdin)
+    )
     switches, numbers = sample_input.parse_switches(switch), sample_input.chosen_seeds(seeds, seed)
     if renew_sink and recache is Recache.none:
-        raise StreamError("--renew-sink", "", "a sink is renewed by recomputing it, found --recache none", hint="use bidirectional or block_causal")
-    if interactive and (switches or (asked and (len(asked) > 1 or len(asked[0]) > 1)) or (numbers and len(numbers) > 1)):
-        raise StreamError("--interactive", "", "streams one video whose prompts are typed", hint="give at most one prompt, one seed and no --switch")
+        raise StreamError(
+            "--renew-sink",
+            "",
+            "a sink is renewed by recomputing it, found --recache none",
+            hint="use bidirectional or block_causal",
+        )
+    if interactive and (
+        switches or (asked and (len(asked) > 1 or len(asked[0]) > 1)) or (numbers and len(numbers) > 1)
+    ):
+        raise StreamError(
+            "--interactive",
+            "",
+            "streams one video whose prompts are typed",
+            hint="give at most one prompt, one seed and no --switch",
+        )
     if seconds is not None and frames is not None:
         raise StreamError("--seconds", f"{seconds:g}", "found --frames too", hint="give one of them")
     cache = _cache(window, sink, relative, ema)
@@ -91,9 +132,20 @@ def sample(
     from astro_cli.commands.sample_run import Studio
     from astro_cli.rollout.switching import SwitchRule
 
-    facts = {"lora": lora, "dtype": dtype.value, "device": str(arm.network.device), "recache": recache.value, "renew_sink": renew_sink}
+    facts = {
+        "lora": lora,
+        "dtype": dtype.value,
+        "device": str(arm.network.device),
+        "recache": recache.value,
+        "renew_sink": renew_sink,
+    }
     studio = Studio(
-        arm, length, SwitchRule(recache=recache.value, renew_sink=renew_sink), out, facts, endless=interactive and seconds is None and frames is None
+        arm,
+        length,
+        SwitchRule(recache=recache.value, renew_sink=renew_sink),
+        out,
+        facts,
+        endless=interactive and seconds is None and frames is None,
     )
     with _interruptible():
         if asked is None or interactive:
@@ -110,8 +162,14 @@ def _cache(window: int | None, sink: int | None, relative: bool | None, ema: flo
 
 
 def _load(
-    weights: str | None, recipe: str | None, lora: str | None, wan: str | None, dtype: Dtype, device: Device, cache: dict[str, Any]
-) -> Arm:  # fmt: skip
+    weights: str | None,
+    recipe: str | None,
+    lora: str | None,
+    wan: str | None,
+    dtype: Dtype,
+    device: Device,
+    cache: dict[str, Any],
+) -> Arm:
     import torch
 
     from astro_cli.generate.arm import load_arm
@@ -134,7 +192,12 @@ def _resize(arm: Arm, size: str | None) -> None:
     match, cell = SIZE.fullmatch(size), arm.backbone.cell
     rows, columns = (cell * patch for patch in arm.network.config.patch)
     if match is None or int(match[1]) % rows or int(match[2]) % columns or "0" in match.groups():
-        raise StreamError("--size", size, f"expected HEIGHTxWIDTH in multiples of {rows} and {columns} pixels", hint="for example --size 480x832")
+        raise StreamError(
+            "--size",
+            size,
+            f"expected HEIGHTxWIDTH in multiples of {rows} and {columns} pixels",
+            hint="for example --size 480x832",
+        )
     arm.card["video"] |= {"height": int(match[1]) // cell, "width": int(match[2]) // cell}
 
 
@@ -150,12 +213,22 @@ def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input
     latents = video["frames"] if wanted is None else -(-backbone.num_latents(wanted) // video["block"]) * video["block"]
     if not arm.streams and latents != video["frames"]:
         made = backbone.num_frames(video["frames"])
-        raise StreamError("--frames", str(wanted), f"{arm.name} is a multi-step teacher and makes clips of {made} frames", hint="sample a student")
+        raise StreamError(
+            "--frames",
+            str(wanted),
+            f"{arm.name} is a multi-step teacher and makes clips of {made} frames",
+            hint="sample a student",
+        )
     if arm.streams:
         spec = arm.stream_spec(latents)
         spec.check(1, latents)
         if spec.cache.policy == "ema" and not spec.cache.sink:
-            raise StreamError("--ema", f"{spec.cache.alpha:g}", "there is no sink to blend evicted frames into", hint="for example --sink 3")
+            raise StreamError(
+                "--ema",
+                f"{spec.cache.alpha:g}",
+                "there is no sink to blend evicted frames into",
+                hint="for example --sink 3",
+            )
     return sample_input.Length(latents, video["block"], backbone)
 
 

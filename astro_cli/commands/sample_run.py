@@ -1,4 +1,7 @@
-"""Runs what `astro sample` was asked for, with a bar or a preview, and says what became of it. Owns what the user sees; checks no options."""
+"""Runs what `astro sample` was asked for, with a bar or a preview, and says what became of it.
+
+Owns what the user sees; checks no options.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,12 @@ class Studio:
         mp4_encoder()  # refuse a machine that cannot write MP4 before the first frame
         self.console = plain_console(stderr=True)
         self.facts |= {
-            "weights": self.arm.name, "weights_hash": self.arm.weights_hash(), "recipe_hash": self.arm.card["recipe_hash"],
-            "sampling": self.arm.card["sampling"], "cache": self.cache(),
-        }  # fmt: skip
+            "weights": self.arm.name,
+            "weights_hash": self.arm.weights_hash(),
+            "recipe_hash": self.arm.card["recipe_hash"],
+            "sampling": self.arm.card["sampling"],
+            "cache": self.cache(),
+        }
 
     def cache(self) -> dict[str, Any]:
         """The cache videos of this length stream with."""
@@ -54,19 +60,36 @@ class Studio:
             AstroError: a prompt the text side cannot take, before anything is written.
         """
         if not self.arm.streams and any(video.switches for video in videos):
-            raise StreamError("--switch", "", f"{self.arm.name} is a multi-step teacher and takes no switches", hint="sample a student")
-        for prompt in dict.fromkeys(prompt for video in videos for prompt in (video.prompt, *(text for _, text in video.switches))):
+            raise StreamError(
+                "--switch",
+                "",
+                f"{self.arm.name} is a multi-step teacher and takes no switches",
+                hint="sample a student",
+            )
+        for prompt in dict.fromkeys(
+            prompt for video in videos for prompt in (video.prompt, *(text for _, text in video.switches))
+        ):
             self.check(prompt)
-        columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), plain_column("{task.fields[rate]}"))
+        columns = (
+            plain_column(),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            plain_column("{task.fields[rate]}"),
+        )
         for group in batches(videos, size):
             name = group[0].prompt[:NAMED] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
             with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
                 bar = progress.add_task(name, total=self.length.frames, rate="")
 
-                def on_block(clips: np.ndarray, done: int, rate: float, bar: Any = bar, progress: Progress = progress) -> None:
+                def on_block(
+                    clips: np.ndarray, done: int, rate: float, bar: Any = bar, progress: Progress = progress
+                ) -> None:
                     progress.update(bar, completed=done, rate=f"{rate:.1f} frames/s")
 
-                self._stream(group, Schedule(group, self.length.latents, self.length.block), self.length.latents, on_block)
+                self._stream(
+                    group, Schedule(group, self.length.latents, self.length.block), self.length.latents, on_block
+                )
 
     def interactive(self, prompt: str | None, seed: int, lines: Iterable[str]) -> None:
         """Make one video whose prompts are typed.
@@ -75,7 +98,12 @@ class Studio:
             prompt: the first one; None waits for a line.
         """
         if not self.arm.streams:
-            raise StreamError("--interactive", "", f"{self.arm.name} is a multi-step teacher and does not stream", hint="sample a student")
+            raise StreamError(
+                "--interactive",
+                "",
+                f"{self.arm.name} is a multi-step teacher and does not stream",
+                hint="sample a student",
+            )
         if prompt is not None:
             self.check(prompt)
         latents = None if self.endless else self.length.latents
@@ -83,7 +111,9 @@ class Studio:
         self.say(f"type a prompt and Enter: it takes over at the next block; {QUIT} ends")
         first = script.first() if prompt is None else prompt
         if first is None:
-            raise StreamError("--interactive", "", "the input ended before a prompt", hint="type one, or give it on the command line")
+            raise StreamError(
+                "--interactive", "", "the input ended before a prompt", hint="type one, or give it on the command line"
+            )
         video = Video(first, seed, (), name_of(first, seed))
         preview = self.out / f"{video.stem}.preview.png"
         self.say(f"frames stream to {self.out / video.stem}.partial.mp4, the newest to {preview}")
@@ -102,12 +132,22 @@ class Studio:
     def say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
 
-    def _stream(self, videos: list[Video], script: Script, latents: int | None, on_block: Callable[[np.ndarray, int, float], None]) -> None:
+    def _stream(
+        self,
+        videos: list[Video],
+        script: Script,
+        latents: int | None,
+        on_block: Callable[[np.ndarray, int, float], None],
+    ) -> None:
         try:
             sidecars = stream_batch(self.arm, videos, script, latents, self.rule, self.out, self.facts, on_block)
         except KeyboardInterrupt:
             kept = [path for video in videos if (path := self.out / f"{video.stem}.partial.mp4").is_file()]
-            self.say(f"interrupted; what was made is in {', '.join(str(path) for path in kept)}" if kept else "interrupted before the first block")
+            self.say(
+                f"interrupted; what was made is in {', '.join(str(path) for path in kept)}"
+                if kept
+                else "interrupted before the first block"
+            )
             raise typer.Exit(EXIT_RUN) from None
         for sidecar in sidecars:
             self.say(f"{sidecar['video']}: {sidecar['frames']} frames, {sidecar['frames_per_second']:.1f} frames/s")

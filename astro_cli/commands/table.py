@@ -1,4 +1,7 @@
-"""`astro table`: prints published tables beside what was measured here, or checks their printed numbers. Reads records, runs nothing."""
+"""`astro table`: prints published tables beside what was measured here, or checks their printed numbers.
+
+Reads records, runs nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,25 @@ DEFAULT_RESULTS = Path("results")
 
 
 def table(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[ID|PAPER|ablations|all]...", help="Tables by id, a paper's, or all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID|PAPER|ablations|all]...", help="Tables by id, a paper's, or all.")
+    ] = None,
     format: Annotated[str, typer.Option("--format", help="markdown, html, latex, csv or json.")] = "markdown",
-    backbone: Annotated[str, typer.Option("--backbone", help="Whose records to show: shapes or wan. They never mix.")] = "shapes",
-    results: Annotated[Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")] = DEFAULT_RESULTS,
-    verify: Annotated[bool, typer.Option("--verify", help="Recompute what the printed numbers allow; exit 4 on an unexpected mismatch.")] = False,
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="Whose records to show: shapes or wan. They never mix.")
+    ] = "shapes",
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder whose records/*.jsonl are read.")
+    ] = DEFAULT_RESULTS,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Recompute what the printed numbers allow; exit 4 on an unexpected mismatch."),
+    ] = False,
 ) -> None:
     """Print published tables with the measured values beside the published ones, and the papers' claims below them.
 
-    Cells nobody has measured say 'not run'. Best is bold and second underlined within a column's group. A table by id is one table, any other name a
-    list of them. `--verify` takes all tables where none is named.
+    Cells nobody has measured say 'not run'. Best is bold and second underlined within a column's group. A table by id
+    is one table, any other name a list of them. `--verify` takes all tables where none is named.
 
     Example: astro table astrolabe-1 --format markdown
 
@@ -37,7 +49,12 @@ def table(
         print_checks([table_id for name in names or ["all"] for table_id in select(name)], format)
         return
     if not names:
-        raise RecordError("table", "", "no table named", hint="for example: astro table astrolabe-1, astro table reward-forcing, astro table all")
+        raise RecordError(
+            "table",
+            "",
+            "no table named",
+            hint="for example: astro table astrolabe-1, astro table reward-forcing, astro table all",
+        )
     print_tables(names, format, backbone, results)
 
 
@@ -52,7 +69,9 @@ def print_tables(names: list[str], format: str, backbone: str, results: Path) ->
     ids = [table_id for name in names for table_id in select(name)]
     items = join(ids, read_records(results), check_backbone(backbone))
     is_one = ids == names and len(ids) == 1
-    typer.echo(render(items[0].view, items[0].differences, format, items[0].claims) if is_one else render_many(items, format))
+    typer.echo(
+        render(items[0].view, items[0].differences, format, items[0].claims) if is_one else render_many(items, format)
+    )
 
 
 def print_checks(ids: list[str], format: str) -> None:

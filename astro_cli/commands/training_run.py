@@ -35,9 +35,15 @@ def resolve(recipe_name: str, command: str, overrides: list[str] | None, steps: 
 
 
 def execute(
-    command: str, recipe_name: str, overrides: list[str] | None, out: Path | None, steps: int | None, seed: int | None,
-    dry_run: bool, resume: bool,
-) -> None:  # fmt: skip
+    command: str,
+    recipe_name: str,
+    overrides: list[str] | None,
+    out: Path | None,
+    steps: int | None,
+    seed: int | None,
+    dry_run: bool,
+    resume: bool,
+) -> None:
     """Run one training command.
 
     Raises:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from typer._click.exceptions import BadOptionUsage, ClickException, MissingParameter, NoArgsIsHelpError, NoSuchOption, UsageError  # typer's own click
+from typer._click.exceptions import (
+    BadOptionUsage,
+    ClickException,
+    MissingParameter,
+    NoArgsIsHelpError,
+    NoSuchOption,
+    UsageError,
+)  # typer's own click
 
 from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
 
@@ -37,17 +44,25 @@ def run_app(app: typer.Typer) -> int:
 
 
 def as_error(error: ClickException) -> CommandLineError:
-    """The parser's error in the words of this program: option or argument, what is wrong, and whose --help says more."""
+    """The parser's error in the words of this program: option or argument, what is wrong, and whose --help says
+    more.
+    """
     context = error.ctx if isinstance(error, UsageError) else None
     help_ = f"{context.command_path} --help" if context else f"{PROGRAM} --help"
     if isinstance(error, typer.BadParameter):
         return CommandLineError(_name(error.param, error.param_hint), "", _wrong_value(error), hint=help_)
     if isinstance(error, NoSuchOption):
         near = " or ".join(sorted(error.possibilities or ()))
-        return CommandLineError(error.option_name, "", "no such option", hint=f"did you mean {near}? {help_}" if near else help_)
+        return CommandLineError(
+            error.option_name, "", "no such option", hint=f"did you mean {near}? {help_}" if near else help_
+        )
     if isinstance(error, BadOptionUsage):
-        return CommandLineError(error.option_name, "", _sentence(error.message.removeprefix(f"Option {error.option_name!r} ")), hint=help_)
-    return CommandLineError(PROGRAM if context is None else context.command_path, "", _sentence(error.format_message()), hint=help_)
+        return CommandLineError(
+            error.option_name, "", _sentence(error.message.removeprefix(f"Option {error.option_name!r} ")), hint=help_
+        )
+    return CommandLineError(
+        PROGRAM if context is None else context.command_path, "", _sentence(error.format_message()), hint=help_
+    )
 
 
 def _name(parameter: Any, given: Any) -> str:

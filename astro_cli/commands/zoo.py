@@ -16,8 +16,12 @@ from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_fol
 
 IMPORTED, HERE, MISSING = "imported", "here", "missing"
 
-zoo_app = typer.Typer(name="zoo", no_args_is_help=True, help="List, import and verify released checkpoints.\n\nExample: astro zoo list")
-SourceArgument = Annotated[str, typer.Argument(metavar="NAME|PATH", help="A name of `astro zoo list`, or a file or folder.")]
+zoo_app = typer.Typer(
+    name="zoo", no_args_is_help=True, help="List, import and verify released checkpoints.\n\nExample: astro zoo list"
+)
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="NAME|PATH", help="A name of `astro zoo list`, or a file or folder.")
+]
 
 
 class Dtype(StrEnum):
@@ -39,28 +43,50 @@ def list_(json_: JsonOption = False) -> None:
     columns = ("name", "state", "what", "format", "nesting", "licence", "repo", "file")
     echo_aligned([list(columns), *([str(each[column]) for column in columns] for each in rows)])
     folder = f"{checkpoints_folder()} ({CHECKPOINTS_VARIABLE})"
-    typer.echo(f"a missing FILE of OWNER/REPO belongs at REPO/FILE below {folder}; `astro zoo import NAME` converts what is here", err=True)
+    typer.echo(
+        (
+            f"a missing FILE of OWNER/REPO belongs at REPO/FILE below {folder}; `astro zoo import NAME` converts "
+            "what is here"
+        ),
+        err=True,
+    )
 
 
 def row(entry: Entry) -> dict[str, Any]:
     """What `list` says of an entry; `path` is where it is, or where its file belongs."""
     done, raw = imported(entry), released(entry)
     return {
-        "name": entry.name, "state": IMPORTED if done else HERE if raw else MISSING, "kind": entry.kind, "what": entry.what,
-        "repo": entry.repo, "file": entry.file, "format": entry.format, "nesting": entry.nesting, "licence": entry.licence,
+        "name": entry.name,
+        "state": IMPORTED if done else HERE if raw else MISSING,
+        "kind": entry.kind,
+        "what": entry.what,
+        "repo": entry.repo,
+        "file": entry.file,
+        "format": entry.format,
+        "nesting": entry.nesting,
+        "licence": entry.licence,
         "path": str(done or raw or target(entry)),
-    }  # fmt: skip
+    }
 
 
 @zoo_app.command("import")
 def import_(
     source: SourceArgument,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder to write; default: NAME in the checkpoints folder.")] = None,
-    lora: Annotated[str | None, typer.Option("--lora", metavar="FILE", help="LoRA to merge: file, folder or name.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Folder to write; default: NAME in the checkpoints folder."),
+    ] = None,
+    lora: Annotated[
+        str | None, typer.Option("--lora", metavar="FILE", help="LoRA to merge: file, folder or name.")
+    ] = None,
     dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Cast to; default as stored.")] = None,
-    ema: Annotated[bool | None, typer.Option("--ema/--no-ema", help="Only, or never, the moving average; default as the release does.")] = None,
+    ema: Annotated[
+        bool | None,
+        typer.Option("--ema/--no-ema", help="Only, or never, the moving average; default as the release does."),
+    ] = None,
 ) -> None:
-    """Convert a checkpoint into one folder: safetensors in diffusers' names, config.json, manifest.json. Whole or not at all.
+    """Convert a checkpoint into one folder: safetensors in diffusers' names, config.json, manifest.json. Whole or not
+        at all.
 
     Example: astro zoo import self_forcing --dtype bf16
     """
@@ -68,18 +94,25 @@ def import_(
     from astro_cli.models.importing import import_checkpoint
 
     with RunProgress() as progress:
-        folder, new = import_checkpoint(source, to, lora=lora, dtype=dtype.value if dtype else None, ema=ema, report=progress.work)
+        folder, new = import_checkpoint(
+            source, to, lora=lora, dtype=dtype.value if dtype else None, ema=ema, report=progress.work
+        )
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     typer.echo(folder)
     typer.echo(
-        f"{'imported' if new else 'there already'}: {manifest['nesting']}, {manifest['names']}, {manifest['parameters']:,} parameters", err=True
+        (
+            f"{'imported' if new else 'there already'}: {manifest['nesting']}, {manifest['names']}, "
+            f"{manifest['parameters']:,} parameters"
+        ),
+        err=True,
     )
     typer.echo(f"licence: {manifest['licence']}", err=True)
 
 
 @zoo_app.command()
 def verify(source: SourceArgument, json_: JsonOption = False) -> None:
-    """Check names, shapes, dtype and sha256 of an import, or names and shapes of a release; exit code 1 if something is wrong.
+    """Check names, shapes, dtype and sha256 of an import, or names and shapes of a release; exit code 1 if something is
+    wrong.
 
     Example: astro zoo verify self_forcing
     """

@@ -1,8 +1,10 @@
-"""Lets torchvision be imported beside a CPU build of torch. Does nothing until torchvision is imported, or where it loads.
+"""Lets torchvision be imported beside a CPU build of torch. Does nothing until torchvision is imported, or where it
+loads.
 
-torchvision's wheels are CUDA builds: beside a CPU torch their library does not load, and the import dies on the first operator that is described but
-not defined (`torchvision::nms`), which takes transformers, diffusers, peft, timm and open_clip down with it. Defining the two operators that are
-described without a guard is enough for all that needs no detector; calling one of them still fails, with torch's own message.
+torchvision's wheels are CUDA builds: beside a CPU torch their library does not load, and the import dies on the first
+operator that is described but not defined (`torchvision::nms`), which takes transformers, diffusers, peft, timm and
+open_clip down with it. Defining the two operators that are described without a guard is enough for all that needs no
+detector; calling one of them still fails, with torch's own message.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def install() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname != "torchvision":
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)

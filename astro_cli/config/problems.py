@@ -10,7 +10,12 @@ from astro_cli.config.errors import did_you_mean
 
 FOUND_CHARACTERS = 80  # of a wrong value: enough to recognise it
 # Where pydantic's own sentence speaks of classes and inputs.
-SENTENCES = {"extra_forbidden": "unknown key", "missing": "missing", "model_type": "expected an object", "dict_type": "expected an object"}
+SENTENCES = {
+    "extra_forbidden": "unknown key",
+    "missing": "missing",
+    "model_type": "expected an object",
+    "dict_type": "expected an object",
+}
 
 
 class Problem(NamedTuple):
@@ -59,7 +64,9 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None) 
 def fields_at(model: Any, path: list[str]) -> list[str]:
     """Field names of the configuration class at a path of keys; none where there is no such class."""
     for part in path:
-        if model is not None and part in model.model_fields:  # else the key of a dict of configurations, such as a stage's name, or a list's index
+        if (
+            model is not None and part in model.model_fields
+        ):  # else the key of a dict of configurations, such as a stage's name, or a list's index
             model = next(iter(_classes(model.model_fields[part].annotation)), None)
     return [] if model is None else list(model.model_fields)
 

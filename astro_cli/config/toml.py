@@ -1,6 +1,8 @@
-"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from. Knows nothing of what the keys mean.
+"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from. Knows nothing of what the keys
+mean.
 
-A file's tables merge into those it extends, key by key. A table given by `--set` is meant whole: it replaces the one that was there.
+A file's tables merge into those it extends, key by key. A table given by `--set` is meant whole: it replaces the one
+that was there.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     if matches:
         return matches[0]
     names = [path.name for path in list_recipes()]
-    raise RecipeError(name, "", "no such recipe", hint=f"{did_you_mean(wanted.name, names)}; `astro recipe list` shows all")
+    raise RecipeError(
+        name, "", "no such recipe", hint=f"{did_you_mean(wanted.name, names)}; `astro recipe list` shows all"
+    )
 
 
 def load(name: str, overrides: list[str] | None = None) -> Document:
@@ -97,7 +101,9 @@ def _find_parent(path: Path, parent: str) -> Path:
 
 
 def _merge(target: Table, source: Table, origins: dict[str, str], origin: str, prefix: str, whole: str = "") -> None:
-    """Tables merge key by key; everything else, arrays and the table at the dotted key `whole` included, is replaced."""
+    """Tables merge key by key; everything else, arrays and the table at the dotted key `whole` included, is
+    replaced.
+    """
     for key, value in source.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, dict) and dotted != whole and isinstance(target.get(key), dict):

@@ -1,14 +1,19 @@
-"""Where the primary reward stands alone: rank disagreement, its threshold and the adaptive risk ratio. Knows no reward and no loss.
+"""Where the primary reward stands alone: rank disagreement, its threshold and the adaptive risk ratio. Knows no reward
+and no loss.
 
-    Delta_i = rank_p(i) - mean_{m != p} rank_m(i)          rank 0 is the lowest score, so Delta > 0: the primary ranks the sample above the others
+    Delta_i = rank_p(i) - mean_{m != p} rank_m(i)          rank 0 is the lowest score, so Delta > 0: the primary ranks
+        the sample above the others
     tau     = percentile of {Delta_i >= 0} at 100 - 100 rho          M_i = 1[Delta_i > tau]
-    rho     <- 1.1 rho where mean {Delta_i >= 0} exceeds every value of the buffer, 0.9 rho where it is below every one, within [0.02, 0.2]
+    rho     <- 1.1 rho where mean {Delta_i >= 0} exceeds every value of the buffer, 0.9 rho where it is below every
+        one, within [0.02, 0.2]
 
-Source: Astrolabe (arXiv 2603.17051) section 3.4, Algorithm 1 lines 9-17; constants of UPDATERISKRATIO as released (reference, section 7.5).
+Source: Astrolabe (arXiv 2603.17051) section 3.4, Algorithm 1 lines 9-17; constants of UPDATERISKRATIO as released
+(reference, section 7.5).
 Dimensions: K reward (the primary first), N sample of the epoch.
 
-**Deviations**: the released code gives rank 1 to the best sample, so its positive Delta marks what the primary ranks *below* the others; the paper's
-text ("high positive values indicate likely reward hacking") is followed. Tied samples share their mean rank (released: order of arrival).
+**Deviations**: the released code gives rank 1 to the best sample, so its positive Delta marks what the primary ranks
+*below* the others; the paper's text ("high positive values indicate likely reward hacking") is followed. Tied samples
+share their mean rank (released: order of arrival).
 """
 
 from __future__ import annotations
@@ -38,7 +43,9 @@ def rank_disagreement(scores_KN: torch.Tensor) -> torch.Tensor:
 
 
 def threshold(delta_N: torch.Tensor, ratio: float) -> float:
-    """tau: the (100 - 100 ratio)-th percentile, linearly interpolated, of the disagreements that are not negative (their sum is zero: some exist)."""
+    """tau: the (100 - 100 ratio)-th percentile, linearly interpolated, of the disagreements that are not negative
+    (their sum is zero: some exist).
+    """
     return torch.quantile(delta_N[delta_N >= 0], 1.0 - ratio).item()
 
 

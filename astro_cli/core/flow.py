@@ -1,11 +1,12 @@
 """Rectified-flow conversions and the shifted noise schedule. No model, no I/O.
 
 Convention (Wan 2.1, Self-Forcing): x_t = (1 - sigma) x0 + sigma eps; the model predicts the velocity v = eps - x0.
-`sigma` lives in [0, 1], `timestep` = 1000 sigma in [0, 1000]; `sigma_of` and `timestep_of` are the one place that converts.
+`sigma` lives in [0, 1], `timestep` = 1000 sigma in [0, 1000]; `sigma_of` and `timestep_of` are the one place that
+converts.
 Dimensions: B sample, F latent frame, C channel, H height, W width.
 
-Deviations: sigma = timestep / 1000 exactly. The released code looks sigma up in a 1000-entry grid (nearest neighbour, error up to
-5e-3 near 0) and mixes a shift-5 with a shift-8 grid for the critic (reference, section 2).
+Deviations: sigma = timestep / 1000 exactly. The released code looks sigma up in a 1000-entry grid (nearest neighbour,
+error up to 5e-3 near 0) and mixes a shift-5 with a shift-8 grid for the critic (reference, section 2).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Random streams: every random draw comes from a generator named for its use. Touches no global seed.
 
-A stream is a pure function of its name parts, so a resumed run, another batch size or another rank draws the same numbers
-without any generator state in the checkpoint.
+A stream is a pure function of its name parts, so a resumed run, another batch size or another rank draws the same
+numbers without any generator state in the checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def stream(*parts: object) -> torch.Generator:
     return torch.Generator(device="cpu").manual_seed(stream_seed(*parts))
 
 
-def sample_noise(shape: tuple[int, ...], seeds: list[int], *use: object, device: torch.device | None = None) -> torch.Tensor:
+def sample_noise(
+    shape: tuple[int, ...], seeds: list[int], *use: object, device: torch.device | None = None
+) -> torch.Tensor:
     """Standard normal noise, one independent stream per sample.
 
     Args:
@@ -31,7 +33,8 @@ def sample_noise(shape: tuple[int, ...], seeds: list[int], *use: object, device:
         use: what the noise is for; part of the stream's name (e.g. "noise", frame index, step).
 
     Returns:
-        float32 (B, *shape). Drawn on CPU, so that a sample's noise depends neither on the batch it is in nor on the device.
+        float32 (B, *shape). Drawn on CPU, so that a sample's noise depends neither on the batch it is in nor on the
+        device.
     """
     noise = torch.empty((len(seeds), *shape))
     for row, seed in zip(noise, seeds, strict=True):

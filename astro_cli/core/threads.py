@@ -1,8 +1,9 @@
-"""How many threads torch computes with: one where layers are small, all cores where they are large. The one place that sets the number.
+"""How many threads torch computes with: one where layers are small, all cores where they are large. The one place that
+sets the number.
 
-Two threads meet at the end of every operation. Where an operation is short and another process holds one of the cores, each meeting costs a time
-slice of the scheduler; a small network makes thousands of them a second. Small networks therefore take one thread, and processes side by side fill
-the machine.
+Two threads meet at the end of every operation. Where an operation is short and another process holds one of the cores,
+each meeting costs a time slice of the scheduler; a small network makes thousands of them a second. Small networks
+therefore take one thread, and processes side by side fill the machine.
 
 What the user says comes first: `--threads N`, then OMP_NUM_THREADS. Imports torch only where the number is set.
 """
@@ -14,12 +15,14 @@ from typing import NamedTuple
 
 USER_VARIABLE = "OMP_NUM_THREADS"  # of OpenMP, which torch computes with
 SHARE_VARIABLE = "ASTRO_CORES"  # cores a process may use, set by the one that starts several of them
-# All cores are used from this much work of the widest layer on. Speed of two threads over one on 2 cores, by the work of a linear layer:
+# All cores are used from this much work of the widest layer on. Speed of two threads over one on 2 cores, by the work
+# of a linear layer:
 #   MFLOP                        1.6   6    34   134   537   2147  4295  9664
 #   quiet                        -     1.4  1.9  -     -     -     -     -
 #   beside 5 to 10 processes     .01   -    -    .14   .4    1.0   1.1   1.0
 #   and one more for each core   .01   -    -    .20   .55   1.0   1.2   1.9
-# (`python -m bench.threads` measures it.) The layers of the embedded world have 6 MFLOP, those of Wan 2.1 1.3B 43,000 and more.
+# (`python -m bench.threads` measures it.) The layers of the embedded world have 6 MFLOP, those of Wan 2.1 1.3B 43,000
+# and more.
 THREADS_PAY_FLOPS = 2e9
 LARGE = float("inf")  # work of networks whose layers are known to be large
 SMALL = 0.0  # ... to be small
@@ -80,6 +83,8 @@ def use(number: int) -> None:
 
 
 def share(processes: int) -> dict[str, str]:
-    """What to add to the environment of each of several processes side by side: its share of the cores, and the number of `--threads`."""
+    """What to add to the environment of each of several processes side by side: its share of the cores, and the number
+    of `--threads`.
+    """
     shared = {SHARE_VARIABLE: str(max(1, cores() // processes))}
     return shared if _asked is None else shared | {USER_VARIABLE: str(_asked)}

@@ -1,4 +1,5 @@
-"""What can be evaluated or sampled: weights with their card and backbone, as a ready generator of latents. Scores nothing, writes nothing.
+"""What can be evaluated or sampled: weights with their card and backbone, as a ready generator of latents. Scores
+nothing, writes nothing.
 
 Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 """
@@ -60,12 +61,19 @@ class Arm:
         return self.card["sampling"] == "few_step"
 
     def stream_spec(self, frames: int | None) -> StreamSpec:
-        """As trained up to the trained length; beyond it (None: no end) a window of that length with cache-relative positions (Infinity-RoPE)."""
+        """As trained up to the trained length; beyond it (None: no end) a window of that length with cache-relative
+        positions (Infinity-RoPE).
+        """
         video, sampler = self.card["video"], SamplerSpec(**self.card["sampler"])
         spec = CacheSpec(**self.card["cache"])
         if frames is None or frames > video["frames"]:
             window = spec.window or video["frames"]
-            spec = replace(spec, window=window, sink=max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink, relative=True)
+            spec = replace(
+                spec,
+                window=window,
+                sink=max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink,
+                relative=True,
+            )
         steps = warp_timesteps(sampler.steps, sampler.shift)
         cache = replace(spec, **self.cache)
         return StreamSpec(steps, video["block"], self.latent_shape, cache, kernel=sampler.kernel())
@@ -106,14 +114,21 @@ class Arm:
 
 
 def load_arm(
-    name: str | None, *, recipe: str | None = None, lora: str | None = None, wan: str | None = None,
-    dtype: torch.dtype = torch.float32, device: torch.device | None = None, cache: Mapping[str, Any] | None = None,
-) -> Arm:  # fmt: skip
+    name: str | None,
+    *,
+    recipe: str | None = None,
+    lora: str | None = None,
+    wan: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    cache: Mapping[str, Any] | None = None,
+) -> Arm:
     """Weights with everything around them. From here on torch computes on as many threads as fit the transformer.
 
     Args:
-        name: a packaged base, a run folder, a weights file with its JSON card beside it, or a Wan checkpoint of any known release or format.
-            Default: the student the recipe starts from, else the transformer of the Wan folder.
+        name: a packaged base, a run folder, a weights file with its JSON card beside it, or a Wan checkpoint of any
+            known release or format. Default: the student the recipe starts from, else the transformer of the Wan
+            folder.
         recipe: takes sizes, video, sampler and cache from this recipe instead of the card.
         lora: an adapter to merge into the weights.
         wan: the Wan 2.1 folder with text encoder and VAE; default one below the checkpoints folder.
@@ -133,14 +148,19 @@ def load_arm(
     threads.fit(checkpoint.config.layer_flops(video["block"], video["height"], video["width"]))
     if wan is not None and card["backbone"] != "wan":
         raise CheckpointError(
-            checkpoint.source, "backbone", f"found {card['backbone']!r}, --wan goes with weights of Wan 2.1", hint="leave --wan out"
+            checkpoint.source,
+            "backbone",
+            f"found {card['backbone']!r}, --wan goes with weights of Wan 2.1",
+            hint="leave --wan out",
         )
     backbone = load_backbone(card["backbone"], wan or card["codec"], dtype=None if dtype == torch.float32 else dtype)
     _check_fits(checkpoint, backbone)
     network, files = _network(checkpoint, lora)
     where = device or torch.device("cpu")
     seed = own["seed"] if own is not None and not checkpoint.source.is_relative_to(weights.PACKAGED) else None
-    return Arm(card["recipe"], seed, network.to(where), backbone.to(where), card, checkpoint.source, files, dict(cache or {}))
+    return Arm(
+        card["recipe"], seed, network.to(where), backbone.to(where), card, checkpoint.source, files, dict(cache or {})
+    )
 
 
 def _find(name: str | None, recipe: str | None, wan: str | None) -> str | Path:
@@ -159,7 +179,11 @@ def _own_card(found: Path) -> cards.Card | None:
     """The card beside weights that astro trained; None for other checkpoints."""
     places = (found, found / cards.STUDENT, found / "final" / cards.STUDENT)
     path = next((path for path in places if path.is_file()), None)
-    trained = path is not None and path.suffix == ".safetensors" and (path.name == cards.STUDENT or path.with_suffix(".json").is_file())
+    trained = (
+        path is not None
+        and path.suffix == ".safetensors"
+        and (path.name == cards.STUDENT or path.with_suffix(".json").is_file())
+    )
     return cards.of_weights(path) if path is not None and trained else None
 
 

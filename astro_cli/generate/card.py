@@ -1,4 +1,5 @@
-"""What weights need to be sampled (sizes, video, sampler, cache): from their JSON card, a recipe, or Wan 2.1's own values. Loads no weights.
+"""What weights need to be sampled (sizes, video, sampler, cache): from their JSON card, a recipe, or Wan 2.1's own
+values. Loads no weights.
 
 A card is the table `training.release` writes beside a finished run's weights. Released Wan students have none.
 """
@@ -24,7 +25,8 @@ WAN_BASE = "base/wan_1.3b.toml"
 SPECS = {"video": VideoSpec, "sampler": SamplerSpec, "teacher": TeacherSampler}
 TEACHERS = "Wan-AI/"  # hub account of the undistilled models
 FRAME_WISE: Card = {"video": {"block": 1}}
-# What a release runs with where it differs from Wan's recipes (reference, sections 3.5, 5, 6 and 8). Deviations: the one- and two-step students take
+# What a release runs with where it differs from Wan's recipes (reference, sections 3.5, 5, 6 and 8). Deviations: the
+# one- and two-step students take
 # four steps for their first block as released, here as many as for the others; MemFlow's memory bank is not there.
 RELEASED: dict[str, Card] = {
     "longlive": {"cache": {"window": 12, "sink": 3}},
@@ -73,7 +75,9 @@ def base_of_recipe(name: str) -> str:
     """
     student = load_recipe(name).base.student
     if student is None:
-        raise RecipeError(name, "base.student", "missing: the recipe names no student", hint="name the weights with --weights")
+        raise RecipeError(
+            name, "base.student", "missing: the recipe names no student", hint="name the weights with --weights"
+        )
     return student
 
 
@@ -103,6 +107,8 @@ def _plain_name(source: Path) -> str:
 
 
 def _entry(source: Path) -> Entry | None:
-    """The release a file belongs to: by its own path, that of the folder it lies in, or the name it was imported under."""
+    """The release a file belongs to: by its own path, that of the folder it lies in, or the name it was imported
+    under.
+    """
     near = (source, *source.resolve().parents[:2])
     return next((entry for path in near if (entry := of_path(path) or BY_NAME.get(path.name)) is not None), None)

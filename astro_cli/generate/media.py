@@ -1,6 +1,8 @@
-"""Clips as pictures and videos: contact sheets, side-by-side pairs, GIF and MP4 files. Generates, scores and plots nothing.
+"""Clips as pictures and videos: contact sheets, side-by-side pairs, GIF and MP4 files. Generates, scores and plots
+nothing.
 
-A clip is (T, H, W, 3), a frame (H, W, 3), RGB; floats in 0..1 or uint8, in anything `np.asarray` takes. Equal input gives equal bytes.
+A clip is (T, H, W, 3), a frame (H, W, 3), RGB; floats in 0..1 or uint8, in anything `np.asarray` takes. Equal input
+gives equal bytes.
 """
 
 from __future__ import annotations
@@ -23,8 +25,16 @@ from astro_cli.config.errors import OutputError
 Clip = Any  # (T, H, W, 3)
 Frame = Any  # (H, W, 3)
 
-PAPER, INK, QUIET = (244, 244, 246), (20, 22, 28), (96, 100, 110)  # light enough for print, apart from the white of a clip
-BAND = (56, 60, 72)  # of side-by-side captions: a video has no page around it; told apart from black, gray and white clips
+PAPER, INK, QUIET = (
+    (244, 244, 246),
+    (20, 22, 28),
+    (96, 100, 110),
+)  # light enough for print, apart from the white of a clip
+BAND = (
+    56,
+    60,
+    72,
+)  # of side-by-side captions: a video has no page around it; told apart from black, gray and white clips
 BAND_INK = (245, 245, 247)
 SHEET_FONT_PX = 17  # a sheet is looked at in its own size
 NUMBER_FONT_PX = 12
@@ -40,10 +50,18 @@ MAX_GIF_FPS = 50  # players slow a frame of under 2 hundredths down to 10
 GIF_COLORS = 256
 # What browsers play inside MP4, the widest first. yuv420p for the same reason.
 MP4_ENCODERS = ("libx264", "libvpx-vp9")
-# x264's assembly lets memory beyond a picture's edge sway its choices, so that bytes differ from run to run; its C code does not (half as fast).
-MP4_OPTIONS = {"libx264": {"crf": "16", "preset": "medium", "x264-params": "no-asm=1"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
+# x264's assembly lets memory beyond a picture's edge sway its choices, so that bytes differ from run to run; its C code
+# does not (half as fast).
+MP4_OPTIONS = {
+    "libx264": {"crf": "16", "preset": "medium", "x264-params": "no-asm=1"},
+    "libvpx-vp9": {"crf": "24", "b": "0"},
+}
 FASTSTART = {"movflags": "+faststart"}
-FRAGMENTED = {"movflags": "+empty_moov+default_base_moof", "frag_duration": "1000000", "flush_packets": "1"}  # microseconds
+FRAGMENTED = {
+    "movflags": "+empty_moov+default_base_moof",
+    "frag_duration": "1000000",
+    "flush_packets": "1",
+}  # microseconds
 BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers; untagged, players disagree on which matrix turns YUV into RGB
 
 
@@ -96,7 +114,12 @@ def upscale(frames: np.ndarray, scale: int) -> np.ndarray:
 
 
 def contact_sheet(
-    rows: Sequence[tuple[str, Clip]], path: str | Path, scale: int = 4, every: int = 1, apart: int = 1, fps: float | None = None
+    rows: Sequence[tuple[str, Clip]],
+    path: str | Path,
+    scale: int = 4,
+    every: int = 1,
+    apart: int = 1,
+    fps: float | None = None,
 ) -> None:
     """A PNG with one row per clip: its label above its frames, every `every`-th of them, numbered at the top.
 
@@ -156,7 +179,9 @@ def _draw_numbers(draw: ImageDraw.ImageDraw, clip: np.ndarray, every: int, fps: 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The face of the figures, which comes with matplotlib: the same letters on every machine, arrows and dashes included."""
+    """The face of the figures, which comes with matplotlib: the same letters on every machine, arrows and dashes
+    included.
+    """
     import matplotlib
 
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -198,11 +223,14 @@ def side_by_side(left: Clip, right: Clip, labels: tuple[str, str] = ("base", "tu
 def in_a_row(clips: Sequence[Clip], labels: Sequence[str], scale: int = 8) -> np.ndarray:
     """Clips of one size as one (T, H', W', 3) uint8 clip under a caption band.
 
-    The clips are enlarged here, before the captions are drawn, so that the letters are sharp: write the result with `scale=1`.
+    The clips are enlarged here, before the captions are drawn, so that the letters are sharp: write the result with
+    `scale=1`.
     """
     panes = [upscale(_clip(clip), scale) for clip in clips]
     if len({pane.shape for pane in panes}) != 1:
-        raise ValueError(f"clips side by side must have one shape, found {' and '.join(str(np.shape(clip)) for clip in clips)}")
+        raise ValueError(
+            f"clips side by side must have one shape, found {' and '.join(str(np.shape(clip)) for clip in clips)}"
+        )
     frames, height, width, _ = panes[0].shape
     gap = max(MIN_GAP_PX, scale // 2)
     band = _caption_band(labels, width, gap)
@@ -229,16 +257,29 @@ def _caption_band(labels: Sequence[str], pane: int, gap: int) -> np.ndarray:
 
 
 def write_gif(frames: Iterable[Frame], path: str | Path, fps: float, scale: int = 1) -> None:
-    """An endless GIF, 256 colours per frame. Equal neighbours become one frame that is shown longer; the total time is kept."""
+    """An endless GIF, 256 colours per frame. Equal neighbours become one frame that is shown longer; the total time is
+    kept.
+    """
     if not 0 < fps <= MAX_GIF_FPS:
         raise ValueError(f"a GIF plays at up to {MAX_GIF_FPS} fps, found {fps}")
     images = [_palette_image(frame, scale) for frame in _frames(frames)]
     with written_whole(path) as temporary:
-        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=_gif_delays(len(images), fps), loop=0, disposal=1)
+        images[0].save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=_gif_delays(len(images), fps),
+            loop=0,
+            disposal=1,
+        )
 
 
 def _palette_image(frame: np.ndarray, scale: int) -> Image.Image:
-    """Undithered: dots would flicker, and the clips' few colours fit. Colours are picked before enlarging, which is the cheaper order."""
+    """Undithered: dots would flicker, and the clips' few colours fit.
+
+    Colours are picked before enlarging, which is the cheaper order.
+    """
     image = Image.fromarray(frame).quantize(GIF_COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return image if scale == 1 else image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
@@ -276,11 +317,15 @@ def mp4_encoder() -> str:
             return av.Codec(name, "w").name
         except UnknownCodecError:
             continue
-    raise OutputError("mp4", "", f"PyAV has no encoder {' or '.join(MP4_ENCODERS)}", hint="install PyAV from PyPI, or write a GIF")
+    raise OutputError(
+        "mp4", "", f"PyAV has no encoder {' or '.join(MP4_ENCODERS)}", hint="install PyAV from PyPI, or write a GIF"
+    )
 
 
 def write_mp4(frames: Iterable[Frame], path: str | Path, fps: float, scale: int = 1) -> None:
-    """An MP4 that browsers play and can start before it is loaded. Takes one frame at a time: memory does not grow with length."""
+    """An MP4 that browsers play and can start before it is loaded. Takes one frame at a time: memory does not grow with
+    length.
+    """
     if fps <= 0:
         raise ValueError(f"fps must be positive, found {fps}")
     encoder = mp4_encoder()
@@ -295,8 +340,9 @@ def write_mp4(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
 
 
 class Mp4Stream:
-    """An MP4 that grows while its frames are made. Up to `finish` it is `<name>.partial.mp4`, in fragments of a second that players take at any
-    moment, even after the process was killed; then it becomes an ordinary MP4 under its own name.
+    """An MP4 that grows while its frames are made. Up to `finish` it is `<name>.partial.mp4`, in fragments of a second
+    that players take at any moment, even after the process was killed; then it becomes an ordinary MP4 under its own
+    name.
 
     As a context manager it finishes where the block ends well, and else keeps the partial file.
     """
@@ -349,8 +395,15 @@ class Mp4Stream:
         if not self.frames:
             raise ValueError("no frames")
         self.close()
-        with written_whole(self.path) as temporary, av.open(str(self.partial)) as source, _mp4_container(temporary, FASTSTART) as target:
-            stream, begin = target.add_stream_from_template(source.streams.video[0]), source.streams.video[0].start_time or 0
+        with (
+            written_whole(self.path) as temporary,
+            av.open(str(self.partial)) as source,
+            _mp4_container(temporary, FASTSTART) as target,
+        ):
+            stream, begin = (
+                target.add_stream_from_template(source.streams.video[0]),
+                source.streams.video[0].start_time or 0,
+            )
             for packet in source.demux(video=0):
                 if packet.pts is not None and packet.dts is not None:  # the last, empty one only ends the stream
                     packet.pts, packet.dts, packet.stream = packet.pts - begin, packet.dts - begin, stream

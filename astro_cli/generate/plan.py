@@ -1,4 +1,5 @@
-"""What `astro sample` is asked to make: prompts from arguments, files or standard input, seeds, prompt switches -> one `Video` each. Makes none.
+"""What `astro sample` is asked to make: prompts from arguments, files or standard input, seeds, prompt switches -> one
+`Video` each. Makes none.
 
 Frames are pixel frames unless they are called latents.
 """
@@ -27,7 +28,9 @@ SWITCH_EXAMPLE = 'for example --switch "5s:a small blue square moves left fast";
 
 @dataclass(frozen=True)
 class Video:
-    """One video to make: its prompt, its seed, the prompts that take over at later latent frames (block starts), and its files' name."""
+    """One video to make: its prompt, its seed, the prompts that take over at later latent frames (block starts), and
+    its files' name.
+    """
 
     prompt: str
     seed: int
@@ -61,7 +64,9 @@ class Length:
         return self.backbone.num_frames(self.latents)
 
     def starts_at(self, frame: int) -> int:
-        """First latent of the block with which a prompt asked for at a frame takes over: the first block that shows no frame before it."""
+        """First latent of the block with which a prompt asked for at a frame takes over: the first block that shows no
+        frame before it.
+        """
         return -(-self.backbone.num_latents(frame) // self.block) * self.block
 
 
@@ -88,22 +93,38 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
 
 def _of_file(file: Path) -> list[list[str]]:
     try:
-        lines = [(number, line) for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+        lines = [
+            (number, line)
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+            if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(file, "--prompts", f"cannot be read: {error}") from error
     if not lines:
         raise PromptError(file, "--prompts", "no prompt in this file", hint="one prompt a line, or JSON lines")
-    return [_of_json(file, number, line) for number, line in lines] if file.suffix in (".jsonl", ".json") else [[line] for _, line in lines]
+    return (
+        [_of_json(file, number, line) for number, line in lines]
+        if file.suffix in (".jsonl", ".json")
+        else [[line] for _, line in lines]
+    )
 
 
 def _of_json(file: Path, number: int, line: str) -> list[str]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise PromptError(file, f"line {number}", f"not JSON: {error}", hint='expected {"prompts": ["...", "..."]}') from error
+        raise PromptError(
+            file, f"line {number}", f"not JSON: {error}", hint='expected {"prompts": ["...", "..."]}'
+        ) from error
     found = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
-    if not isinstance(found, list) or not found or not all(isinstance(prompt, str) and prompt.strip() for prompt in found):
-        raise PromptError(file, f"line {number}", "no prompts", hint='expected {"prompts": ["...", "..."]} or {"prompt": "..."}')
+    if (
+        not isinstance(found, list)
+        or not found
+        or not all(isinstance(prompt, str) and prompt.strip() for prompt in found)
+    ):
+        raise PromptError(
+            file, f"line {number}", "no prompts", hint='expected {"prompts": ["...", "..."]} or {"prompt": "..."}'
+        )
     return found
 
 
@@ -132,12 +153,17 @@ def chosen_seeds(seeds: str | None, seed: int | None) -> list[int] | None:
         return None
     if seed is not None:
         raise StreamError(
-            "--seeds", seeds, "found --seed too", hint="--seeds makes every prompt with each seed; --seed gives prompt i the seed plus i"
+            "--seeds",
+            seeds,
+            "found --seed too",
+            hint="--seeds makes every prompt with each seed; --seed gives prompt i the seed plus i",
         )
     return parse_seeds(seeds)
 
 
-def plan(asked: list[list[str]], seeds: list[int] | None, seed: int, switches: list[Switch], length: Length) -> list[Video]:
+def plan(
+    asked: list[list[str]], seeds: list[int] | None, seed: int, switches: list[Switch], length: Length
+) -> list[Video]:
     """Every video: prompts times seeds, switches at block starts.
 
     Raises:
@@ -145,12 +171,18 @@ def plan(asked: list[list[str]], seeds: list[int] | None, seed: int, switches: l
     """
     many = next((story for story in asked if len(story) > 1), None)
     if many and switches:
-        raise StreamError("--switch", switches[0].given, "the prompt file has switches of its own", hint="leave --switch out")
+        raise StreamError(
+            "--switch", switches[0].given, "the prompt file has switches of its own", hint="leave --switch out"
+        )
     fixed = place(switches, length)
     videos: list[Video] = []
     names: set[str] = set()
     for index, story in enumerate(asked):
-        spread = [Switch(length.frames * part // len(story), False, prompt, f"prompt {part + 1}") for part, prompt in enumerate(story) if part]
+        spread = [
+            Switch(length.frames * part // len(story), False, prompt, f"prompt {part + 1}")
+            for part, prompt in enumerate(story)
+            if part
+        ]
         turns = place(spread, length) if spread else fixed
         for number in seeds if seeds is not None else [seed + index]:
             videos.append(Video(story[0], number, turns, _unique(name_of(story[0], number), names)))
@@ -169,11 +201,19 @@ def place(switches: list[Switch], length: Length) -> tuple[tuple[int, str], ...]
         start = length.starts_at(switch.frame(fps))
         if start == 0:
             raise StreamError(
-                "--switch", switch.given, "expected a time after the beginning", hint="the first prompt is the one the video starts with"
+                "--switch",
+                switch.given,
+                "expected a time after the beginning",
+                hint="the first prompt is the one the video starts with",
             )
         if placed and start <= placed[-1][0]:
             what = f"takes over at frame {length.backbone.num_frames(start)}, not after the switch before it"
-            raise StreamError("--switch", switch.given, what, hint=f"switches are at least a block of {length.block} latent frames apart, in order")
+            raise StreamError(
+                "--switch",
+                switch.given,
+                what,
+                hint=f"switches are at least a block of {length.block} latent frames apart, in order",
+            )
         if start > last:
             frame = length.backbone.num_frames(last) if last else 0
             what = f"past the end: the last block begins at frame {frame} ({frame / fps:.1f} s) of {length.frames}"
@@ -190,7 +230,9 @@ def name_of(prompt: str, seed: int) -> str:
 
 def _unique(name: str, taken: set[str]) -> str:
     """The name, numbered where an earlier video of this call has it."""
-    found = next(new for number in itertools.count(1) if (new := name if number == 1 else f"{name}-{number}") not in taken)
+    found = next(
+        new for number in itertools.count(1) if (new := name if number == 1 else f"{name}-{number}") not in taken
+    )
     taken.add(found)
     return found
 

@@ -1,4 +1,5 @@
-"""Streams a batch of videos to disk while it is made: MP4, contact sheet and sidecar of each. Reads no options and picks no weights.
+"""Streams a batch of videos to disk while it is made: MP4, contact sheet and sidecar of each. Reads no options and
+picks no weights.
 
 Dimensions: B video, T frame, H, W rows and columns, C colour.
 """
@@ -89,15 +90,22 @@ def enlarged(rows: int) -> int:
 
 
 def stream_batch(
-    arm: Arm, videos: list[Video], script: Script, latents: int | None, rule: SwitchRule, out: Path, facts: dict[str, Any],
+    arm: Arm,
+    videos: list[Video],
+    script: Script,
+    latents: int | None,
+    rule: SwitchRule,
+    out: Path,
+    facts: dict[str, Any],
     on_block: Callable[[np.ndarray, int, float], None],
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Make videos and write their files.
 
     Args:
         latents: length in latent frames, None for a stream whose end only the script knows.
         facts: what every sidecar says beside its video's own numbers.
-        on_block: called with each block's clips (B, T, H, W, C), the frames made of each video so far, and the frames per second of all of them.
+        on_block: called with each block's clips (B, T, H, W, C), the frames made of each video so far, and the frames
+            per second of all of them.
 
     Returns:
         Sidecars. On an error, `KeyboardInterrupt` included, what was made stays as `<name>.partial.mp4`.
@@ -105,7 +113,14 @@ def stream_batch(
     fps, rows = arm.backbone.fps, arm.card["video"]["height"] * arm.backbone.cell
     times: list[float] = []
     with ExitStack() as stack:
-        reels = [Reel(video, stack.enter_context(Mp4Stream(out / f"{video.stem}.mp4", fps, enlarged(rows))), [(0, video.prompt)]) for video in videos]
+        reels = [
+            Reel(
+                video,
+                stack.enter_context(Mp4Stream(out / f"{video.stem}.mp4", fps, enlarged(rows))),
+                [(0, video.prompt)],
+            )
+            for video in videos
+        ]
         makers = _Blocks(arm, videos, latents, rule)
         while not script.ended(makers.frame):
             began = time.perf_counter()
@@ -159,15 +174,26 @@ def _finish(reel: Reel, out: Path, times: list[float], facts: dict[str, Any]) ->
     video, fps, tenth = reel.video, reel.file.fps, max(1, len(times) // 10)
     reel.write_sheet(out / f"{video.stem}.png")
     sidecar = {
-        "video": str(reel.file.path), "prompt": video.prompt, "seed": video.seed, "frames": reel.file.frames, "fps": fps,
+        "video": str(reel.file.path),
+        "prompt": video.prompt,
+        "seed": video.seed,
+        "frames": reel.file.frames,
+        "fps": fps,
         "switches": [{"frame": frame, "seconds": frame / fps, "prompt": prompt} for frame, prompt in reel.prompts[1:]],
-        "frames_per_second": facts["batch"] * reel.file.frames / sum(times), "first_block_seconds": times[0],
-        "last_to_first_tenth": sum(times[-tenth:]) / sum(times[:tenth]), "peak_memory_bytes": peak_memory(), **facts,
-    }  # fmt: skip
+        "frames_per_second": facts["batch"] * reel.file.frames / sum(times),
+        "first_block_seconds": times[0],
+        "last_to_first_tenth": sum(times[-tenth:]) / sum(times[:tenth]),
+        "peak_memory_bytes": peak_memory(),
+        **facts,
+    }
     write_json(out / f"{video.stem}.json", sidecar)
     return sidecar
 
 
 def peak_memory() -> int:
     """Bytes: most that was allocated on a CUDA device, else the process's largest resident size."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (
+        torch.cuda.max_memory_allocated()
+        if torch.cuda.is_initialized()
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )

@@ -41,7 +41,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipForm:
-    """What training takes of a clip: its first `frames` frames at `fps`, the middle of each scaled to cover the size."""
+    """What training takes of a clip: its first `frames` frames at `fps`, the middle of each scaled to cover the
+    size.
+    """
 
     frames: int
     fps: float
@@ -76,7 +78,9 @@ def list_clips(source: str | Path) -> list[Clip]:
         what = f"found a {source.suffix or 'file without ending'}" if source.is_file() else "no such file or folder"
         raise RecipeError(source, "clips", f"{what}, {SOURCES}")
     if not clips:
-        raise RecipeError(source, "clips", f"holds no clip, {SOURCES}", hint=f"videos end in {', '.join(sorted(SUFFIXES))}")
+        raise RecipeError(
+            source, "clips", f"holds no clip, {SOURCES}", hint=f"videos end in {', '.join(sorted(SUFFIXES))}"
+        )
     return clips
 
 

@@ -1,4 +1,5 @@
-"""Opens video files: what they hold, and their frames one after the other. Chooses no frames, writes no video. Free of torch.
+"""Opens video files: what they hold, and their frames one after the other. Chooses no frames, writes no video. Free of
+torch.
 
 Dimensions: H, W pixel rows and columns.
 """
@@ -33,7 +34,8 @@ class VideoError(AstroError):
 def probe(path: str | Path) -> VideoInfo:
     """Frames, fps (average) and size of a video.
 
-    The number of frames is the container's where it has as many packets, which are counted without decoding; else it is counted by decoding.
+    The number of frames is the container's where it has as many packets, which are counted without decoding; else it is
+    counted by decoding.
 
     Raises:
         VideoError: missing, no video, without frames or frame rate, or damaged where it had to be decoded.
@@ -59,13 +61,15 @@ def count_frames(path: str | Path) -> int:
 
 
 def frames(path: str | Path, backend: Backend = "auto") -> Iterator[tuple[int, Frame]]:
-    """(index, frame (H, W, 3) uint8 RGB) of every frame, in order. One frame is held at a time; both backends give the same bytes.
+    """(index, frame (H, W, 3) uint8 RGB) of every frame, in order. One frame is held at a time; both backends give the
+    same bytes.
 
     Args:
         backend: "auto" is PyAV; "decord" has to be asked for, since it exists on x86-64 Linux only and reads no GIF.
 
     Raises:
-        VideoError: missing, no video, no frame, damaged (after the frames before the damage), or a backend that is not here.
+        VideoError: missing, no video, no frame, damaged (after the frames before the damage), or a backend that is not
+            here.
     """
     name = resolve(backend)
     return enumerate(_decord_frames(Path(path)) if name == "decord" else _av_frames(Path(path)))
@@ -79,7 +83,9 @@ def resolve(backend: str) -> str:
     """
     allowed = get_args(Backend)
     if backend not in allowed:
-        raise VideoError("decoder", backend, f"unknown, allowed: {', '.join(allowed)}", hint=did_you_mean(backend, allowed))
+        raise VideoError(
+            "decoder", backend, f"unknown, allowed: {', '.join(allowed)}", hint=did_you_mean(backend, allowed)
+        )
     if backend == "decord" and importlib.util.find_spec("decord") is None:
         raise VideoError("decoder", backend, "not installed", hint=DECORD_HINT)
     return "av" if backend == "auto" else backend
@@ -116,7 +122,12 @@ def _pictures(path: Path) -> Iterator[Any]:
         for picture in container.decode(stream):
             size = size or (picture.width, picture.height)
             if (picture.width, picture.height) != size:
-                raise VideoError(path, "", f"changes size from {size} to {(picture.width, picture.height)}", hint="expected one size throughout")
+                raise VideoError(
+                    path,
+                    "",
+                    f"changes size from {size} to {(picture.width, picture.height)}",
+                    hint="expected one size throughout",
+                )
             yield picture
     if size is None:
         raise VideoError(path, "", "holds no frame", hint=BROKEN)
@@ -153,7 +164,9 @@ def _decord_frames(path: Path) -> Iterator[Frame]:
                 raise VideoError(path, "", "decord misreads videos as narrow as this", hint="take the decoder 'av'")
             yield frame
     except (decord.DECORDError, RuntimeError) as error:
-        raise VideoError(path, "", f"decord cannot decode it: {_cause(error)}", hint="try the decoder 'av', or make the file again") from error
+        raise VideoError(
+            path, "", f"decord cannot decode it: {_cause(error)}", hint="try the decoder 'av', or make the file again"
+        ) from error
 
 
 def _cause(error: Exception) -> str:

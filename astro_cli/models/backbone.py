@@ -1,4 +1,7 @@
-"""A backbone: what stands around the transformer, prompts -> text states and latents <-> frames. Names the contract, finds the one asked for."""
+"""A backbone: what stands around the transformer, prompts -> text states and latents <-> frames.
+
+Names the contract, finds the one asked for.
+"""
 
 from __future__ import annotations
 
@@ -69,12 +72,15 @@ class Backbone(Protocol):
         ...
 
 
-def load_backbone(name: str, source: str | Path | None = None, *, empty: bool = False, dtype: torch.dtype | None = None) -> Backbone:
+def load_backbone(
+    name: str, source: str | Path | None = None, *, empty: bool = False, dtype: torch.dtype | None = None
+) -> Backbone:
     """Backbone by name.
 
     Args:
         name: "shapes" or "wan".
-        source: shapes: codec weights other than the packaged ones; wan: a Wan 2.1 folder, default one below ASTRO_CHECKPOINTS.
+        source: shapes: codec weights other than the packaged ones; wan: a Wan 2.1 folder, default one below
+            ASTRO_CHECKPOINTS.
         empty: leave the weights random, to be trained; shapes only.
         dtype: of Wan's VAE and text encoder; default that of their files.
 
@@ -84,7 +90,14 @@ def load_backbone(name: str, source: str | Path | None = None, *, empty: bool = 
     if name == ShapesBackbone.name:
         return load_shapes_backbone(None if source is None else str(source), empty=empty)
     if empty:
-        raise CheckpointError(name, "backbone", "Wan's VAE comes with its weights and is not trained here", hint="the codec of 'shapes' is")
-    from astro_cli.models.wan_backbone import load_wan_backbone  # with transformers and diffusers: seconds that the embedded world does without
+        raise CheckpointError(
+            name,
+            "backbone",
+            "Wan's VAE comes with its weights and is not trained here",
+            hint="the codec of 'shapes' is",
+        )
+    from astro_cli.models.wan_backbone import (
+        load_wan_backbone,
+    )  # with transformers and diffusers: seconds that the embedded world does without
 
     return load_wan_backbone(source, dtype)

@@ -1,6 +1,8 @@
-"""Wan transformer checkpoints of every release, as one state dict in diffusers' names with its sizes. Trains nothing, writes nothing.
+"""Wan transformer checkpoints of every release, as one state dict in diffusers' names with its sizes. Trains nothing,
+writes nothing.
 
-Reads diffusers folders, original Wan files and folders, and the releases of the reference, section 9. Tensors stay on disk until asked for.
+Reads diffusers folders, original Wan files and folders, and the releases of the reference, section 9. Tensors stay on
+disk until asked for.
 """
 
 from __future__ import annotations
@@ -25,8 +27,16 @@ from astro_cli.zoo.places import locate
 
 STEM = "diffusion_pytorch_model"  # diffusers' and Wan's own name of a transformer's weights
 STUDENT = "student.safetensors"  # a finished run's, with its card beside it
-# Files that may hold a folder's transformer, the surest first; a folder is searched with `transformer/` before and `final/` after it.
-PATTERNS = (f"{STEM}{INDEX}", f"{STEM}.safetensors", STUDENT, f"*{INDEX}", "*.safetensors", *(f"*{end}" for end in PICKLES))
+# Files that may hold a folder's transformer, the surest first; a folder is searched with `transformer/` before and
+# `final/` after it.
+PATTERNS = (
+    f"{STEM}{INDEX}",
+    f"{STEM}.safetensors",
+    STUDENT,
+    f"*{INDEX}",
+    "*.safetensors",
+    *(f"*{end}" for end in PICKLES),
+)
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -56,15 +66,17 @@ class Checkpoint:
         return sum(tensor.numel for tensor in self.state.tensors.values())
 
 
-def load_transformer(source: str | Path, *, config: WanConfig | None = None, dtype: torch.dtype | None = None, ema: bool | None = None) -> Checkpoint:
+def load_transformer(
+    source: str | Path, *, config: WanConfig | None = None, dtype: torch.dtype | None = None, ema: bool | None = None
+) -> Checkpoint:
     """A checkpoint, every name and shape checked; no tensor is read yet.
 
     Args:
         source: file or folder, one below the checkpoints folder, or a known release's name (`astro zoo list`).
         config: the sizes wanted; weights of another size are refused. Without it sizes come from the checkpoint alone.
         dtype: cast to on reading; default as stored (moving averages are stored in float32).
-        ema: True takes the moving average only, False never; None takes it where there is one, but for releases that run without
-            (Causal-Forcing's chunk-wise student).
+        ema: True takes the moving average only, False never; None takes it where there is one, but for releases that
+            run without (Causal-Forcing's chunk-wise student).
 
     Raises:
         CheckpointError: missing, truncated, unsafe, of unknown nesting, of another model or size.
@@ -81,7 +93,9 @@ def load_transformer(source: str | Path, *, config: WanConfig | None = None, dty
     check_state(tensors, expected(found), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")
     container = "pickle" if file.suffix in PICKLES else "shards" if file.name.endswith(INDEX) else "safetensors"
     names = "original" if original else "diffusers"
-    return Checkpoint(LazyState(tensors, dtype), found, file, f"{container}, {names} names", nested, _files(file, table))
+    return Checkpoint(
+        LazyState(tensors, dtype), found, file, f"{container}, {names} names", nested, _files(file, table)
+    )
 
 
 def find(source: str | Path) -> Path:
@@ -97,7 +111,8 @@ def expected(config: WanConfig) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def into(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Fill a module, one tensor at a time. A module on the meta device takes the tensors themselves, any other casts them to its own dtype.
+    """Fill a module, one tensor at a time. A module on the meta device takes the tensors themselves, any other casts
+    them to its own dtype.
 
     Raises:
         CheckpointError: names or shapes differ; the module is unchanged then.
@@ -127,7 +142,9 @@ def _pick(path: Path) -> tuple[Path, Path | None]:
     if file.name == STUDENT and card.is_file():
         return file, card
     table = file.parent / "config.json"
-    whole = path.is_dir() or file.name.startswith(STEM)  # a lone file of another name may have a neighbour's config.json beside it
+    whole = path.is_dir() or file.name.startswith(
+        STEM
+    )  # a lone file of another name may have a neighbour's config.json beside it
     return file, table if whole and table.is_file() else None
 
 
@@ -136,10 +153,17 @@ def _in_folder(folder: Path) -> Path:
         for pattern in PATTERNS:
             found = sorted(path for path in place.glob(pattern) if not path.name.startswith("."))
             if found and all(SHARD.search(path.name) for path in found):
-                raise CheckpointError(place, f"{STEM}{INDEX}", f"missing: {len(found)} shards without their index", hint="copy the index too")
+                raise CheckpointError(
+                    place,
+                    f"{STEM}{INDEX}",
+                    f"missing: {len(found)} shards without their index",
+                    hint="copy the index too",
+                )
             if len(found) > 1:
                 names = some([path.name for path in found])
-                raise CheckpointError(place, "", f"found {len(found)} files that may be the transformer: {names}", hint="name one of them")
+                raise CheckpointError(
+                    place, "", f"found {len(found)} files that may be the transformer: {names}", hint="name one of them"
+                )
             if found:
                 return found[0]
     what = "not a checkpoint: no safetensors and no torch.save file in it or its transformer/"
@@ -158,7 +182,9 @@ def _renamed(wrapped: Mapping[str, LazyTensor], where: Path) -> tuple[dict[str, 
         plain = keys.plain(key)
         name = keys.to_diffusers(plain)
         if name in tensors:
-            raise CheckpointError(where, key, f"a second tensor for {name}", hint="the file mixes two copies of the weights")
+            raise CheckpointError(
+                where, key, f"a second tensor for {name}", hint="the file mixes two copies of the weights"
+            )
         if tensor.dtype not in FLOATS:
             raise CheckpointError(where, key, f"stored as {tensor.dtype}, expected float32, float16 or bfloat16")
         tensors[name], original = tensor, original or name != plain

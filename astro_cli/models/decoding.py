@@ -56,5 +56,7 @@ class StreamingDecoder:
 
     def fork(self, rows: torch.Tensor) -> StreamingDecoder:
         """A decoder of B videos that continue videos `rows` (B,) of this one, which stays as it is."""
-        features = [value[rows.to(value.device)] if isinstance(value, torch.Tensor) else value for value in self.features]
+        features = [
+            value[rows.to(value.device)] if isinstance(value, torch.Tensor) else value for value in self.features
+        ]
         return StreamingDecoder(self.step, features, self.reach)

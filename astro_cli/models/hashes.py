@@ -13,7 +13,9 @@ from pathlib import Path
 
 PIECE = 2**24  # bytes hashed between two reports of progress
 LARGE = 2**24  # bytes from which a file is remembered beyond this process: smaller ones are read again in milliseconds
-SETTLED_NS = 2 * 10**9  # a file changed later than this might change once more within one tick of the file system's clock
+SETTLED_NS = (
+    2 * 10**9
+)  # a file changed later than this might change once more within one tick of the file system's clock
 DIGEST_CHARACTERS = 16
 CACHE_VARIABLE, DEFAULT_CACHE, CACHE_FILE = "XDG_CACHE_HOME", "~/.cache", "astro/digests.json"
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -36,8 +38,8 @@ def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
 def remembered(path: Path) -> str:
     """sha256 of a file, read once for as long as its resolved path, size, time of change and inode stay what they are.
 
-    Files of 16 MiB and more are remembered between runs, in `astro/digests.json` below XDG_CACHE_HOME or ~/.cache; a memory that cannot be read
-    or written is none. What checks a file against a manifest takes `sha256`.
+    Files of 16 MiB and more are remembered between runs, in `astro/digests.json` below XDG_CACHE_HOME or ~/.cache; a
+    memory that cannot be read or written is none. What checks a file against a manifest takes `sha256`.
     """
     path = path.resolve()
     state = _state(path)
@@ -82,7 +84,10 @@ def _load() -> dict[tuple[str, State], str]:
 
 
 def _store(path: str, state: State, sha: str) -> None:
-    """Add one entry; older ones of the same file, and those of files that are gone, leave. Two writers at once lose an entry at most."""
+    """Add one entry; older ones of the same file, and those of files that are gone, leave.
+
+    Two writers at once lose an entry at most.
+    """
     kept = {key: value for key, value in _load().items() if key[0] != path and os.path.exists(key[0])}
     rows = [[held, *facts, value] for (held, facts), value in {**kept, (path, state): sha}.items()]
     target = cache_file()

@@ -1,4 +1,5 @@
-"""A checkpoint of any known format -> one folder: safetensors in diffusers' names, config.json, manifest. Downloads nothing.
+"""A checkpoint of any known format -> one folder: safetensors in diffusers' names, config.json, manifest. Downloads
+nothing.
 
 diffusers' `WanTransformer3DModel.from_pretrained` reads the folder, and so does `checkpoint.load_transformer`.
 """
@@ -36,13 +37,21 @@ Report = Callable[[str, int, int], None]  # what is being done, how much of it i
 
 
 def import_checkpoint(
-    source: str, folder: Path | None, *, lora: str | None, dtype: str | None, ema: bool | None, report: Report, shard_size: int = SHARD_SIZE
+    source: str,
+    folder: Path | None,
+    *,
+    lora: str | None,
+    dtype: str | None,
+    ema: bool | None,
+    report: Report,
+    shard_size: int = SHARD_SIZE,
 ) -> tuple[Path, bool]:
     """Write the import folder, whole or not at all.
 
     Args:
         source: a known release's name or a path.
-        folder: where to; default below the checkpoints folder, under the release's or the file's name ("-merged" behind it with a LoRA).
+        folder: where to; default below the checkpoints folder, under the release's or the file's name ("-merged" behind
+            it with a LoRA).
         lora: an adapter to merge, name or path.
         dtype: "bf16", "fp16" or "fp32"; default as stored.
         ema: as in `load_transformer`.
@@ -84,7 +93,10 @@ def _outside(source: str) -> str | Path:
     if path is None:
         what = f"imported already to {imported(entry)}, and the release itself is not here any more"
         raise CheckpointError(
-            source, "", what, hint=f"`astro zoo verify {source}` checks the import; to repeat it put the release at {target(entry)}"
+            source,
+            "",
+            what,
+            hint=f"`astro zoo verify {source}` checks the import; to repeat it put the release at {target(entry)}",
         )
     return path
 
@@ -119,13 +131,23 @@ def _same(folder: Path, manifest: dict[str, Any]) -> bool:
         differ = [key for key in OWN_KEYS if found.get(key) != manifest[key]]
         written = {row["name"] for row in found["written"]}
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise OutputError(folder, MANIFEST, f"not readable: {error}", hint="delete the folder or choose another --to") from error
+        raise OutputError(
+            folder, MANIFEST, f"not readable: {error}", hint="delete the folder or choose another --to"
+        ) from error
     if differ:
-        what = f"holds another import ({differ[0]} is {_short(found.get(differ[0]))}, this is {_short(manifest[differ[0]])})"
+        what = (
+            f"holds another import ({differ[0]} is {_short(found.get(differ[0]))}, this is "
+            f"{_short(manifest[differ[0]])})"
+        )
         raise OutputError(folder, "--to", what, hint="choose another --to, or delete the folder")
     extra = sorted({file.name for file in folder.iterdir()} - written - {MANIFEST})
     if extra:
-        raise OutputError(folder, "--to", f"holds files that are not of the import: {some(extra)}", hint="move them, or choose another --to")
+        raise OutputError(
+            folder,
+            "--to",
+            f"holds files that are not of the import: {some(extra)}",
+            hint="move them, or choose another --to",
+        )
     return True
 
 
@@ -135,18 +157,31 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _manifest(checkpoint: Checkpoint, adapter: Lora | None, entry: Entry | None, dtype: str | None, report: Report) -> dict[str, Any]:
+def _manifest(
+    checkpoint: Checkpoint, adapter: Lora | None, entry: Entry | None, dtype: str | None, report: Report
+) -> dict[str, Any]:
     """Everything about the import but what is written."""
     stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.tensors.values()})
-    merged = None if adapter is None else {"files": _hashes((adapter.source,), report), "nesting": adapter.nesting, "pairs": len(adapter.pairs)}
+    merged = (
+        None
+        if adapter is None
+        else {"files": _hashes((adapter.source,), report), "nesting": adapter.nesting, "pairs": len(adapter.pairs)}
+    )
     return {
-        "format": MANIFEST_FORMAT, "entry": entry.name if entry else None, "repo": entry.repo if entry else None,
+        "format": MANIFEST_FORMAT,
+        "entry": entry.name if entry else None,
+        "repo": entry.repo if entry else None,
         "licence": entry.licence if entry else "unknown to astro",
         "source_name": f"{checkpoint.source.parent.name}/{checkpoint.source.name}",
-        "source": {"files": _hashes(checkpoint.files, report)}, "lora": merged,
-        "names": checkpoint.format, "nesting": checkpoint.nesting, "dtype": str(DTYPES[dtype]).removeprefix("torch.") if dtype else stored,
-        "config": checkpoint.config.model_dump(mode="json"), "tensors": len(checkpoint.state), "parameters": checkpoint.parameters,
-    }  # fmt: skip
+        "source": {"files": _hashes(checkpoint.files, report)},
+        "lora": merged,
+        "names": checkpoint.format,
+        "nesting": checkpoint.nesting,
+        "dtype": str(DTYPES[dtype]).removeprefix("torch.") if dtype else stored,
+        "config": checkpoint.config.model_dump(mode="json"),
+        "tensors": len(checkpoint.state),
+        "parameters": checkpoint.parameters,
+    }
 
 
 def _hashes(files: tuple[Path, ...], report: Report) -> list[dict[str, Any]]:
@@ -165,7 +200,12 @@ def _hashes(files: tuple[Path, ...], report: Report) -> list[dict[str, Any]]:
 
 
 def _write(
-    folder: Path, state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, manifest: dict[str, Any], shard_size: int, report: Report
+    folder: Path,
+    state: Mapping[str, torch.Tensor],
+    checkpoint: Checkpoint,
+    manifest: dict[str, Any],
+    shard_size: int,
+    report: Report,
 ) -> None:
     """All files into a hidden folder beside the target, which then takes its place."""
     folder = folder.resolve()
@@ -173,7 +213,9 @@ def _write(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         _write_tensors(temporary, state, checkpoint, shard_size, report)
-        weights.write_json(temporary / "config.json", sizes.to_diffusers(checkpoint.config, metadata.version("diffusers")))
+        weights.write_json(
+            temporary / "config.json", sizes.to_diffusers(checkpoint.config, metadata.version("diffusers"))
+        )
         written = _hashes(tuple(sorted(temporary.iterdir())), report)
         weights.write_json(temporary / MANIFEST, manifest | {"written": written})
         if folder.exists():
@@ -185,13 +227,17 @@ def _write(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_tensors(folder: Path, state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, shard_size: int, report: Report) -> None:
+def _write_tensors(
+    folder: Path, state: Mapping[str, torch.Tensor], checkpoint: Checkpoint, shard_size: int, report: Report
+) -> None:
     """One file, or shards with their index; one file's tensors are in memory at a time."""
     tensors, cast = checkpoint.state.tensors, checkpoint.state.dtype
     plan = split_state_dict_into_shards_factory(
-        {name: tensors[name] for name in sorted(tensors)}, filename_pattern=f"{STEM}{{suffix}}.safetensors", max_shard_size=shard_size,
+        {name: tensors[name] for name in sorted(tensors)},
+        filename_pattern=f"{STEM}{{suffix}}.safetensors",
+        max_shard_size=shard_size,
         get_storage_size=lambda tensor: tensor.numel * (cast or tensor.dtype).itemsize,
-    )  # fmt: skip
+    )
     done = 0
     for file, names in plan.filename_to_tensors.items():
         shard = {}
@@ -201,4 +247,6 @@ def _write_tensors(folder: Path, state: Mapping[str, torch.Tensor], checkpoint: 
             report("tensors", done, len(tensors))
         weights.write(folder / file, shard)
     if plan.is_sharded:
-        weights.write_json(folder / f"{STEM}{INDEX}", {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+        weights.write_json(
+            folder / f"{STEM}{INDEX}", {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        )

@@ -1,7 +1,9 @@
-"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying. Owns no training logic, no file.
+"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying. Owns no training
+logic, no file.
 
 Files are read and written in `lora_files`.
-Astrolabe keeps three: `default` (trained), `old` (the behaviour policy), `ref` (the KL reference). All start equal to the base.
+Astrolabe keeps three: `default` (trained), `old` (the behaviour policy), `ref` (the KL reference). All start equal to
+the base.
 """
 
 from __future__ import annotations
@@ -18,19 +20,25 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
-# Every Linear inside the attention blocks: q, k, v, o of self- and cross-attention and both of the feed-forward, ten per block.
+# Every Linear inside the attention blocks: q, k, v, o of self- and cross-attention and both of the feed-forward, ten
+# per block.
 TARGETS = r"blocks\.\d+\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ffn\.net\.(0\.proj|2))"
 TRAINED = "default"
 
 
-def add_adapters(network: nn.Module, rank: int, alpha: float, dropout: float, names: tuple[str, ...], generator: torch.Generator) -> None:
+def add_adapters(
+    network: nn.Module, rank: int, alpha: float, dropout: float, names: tuple[str, ...], generator: torch.Generator
+) -> None:
     """Inject LoRA adapters in place; the base is frozen and the first adapter is the trained and active one.
 
-    All adapters get the same start: A uniform as peft draws it (Kaiming, bound 1 / sqrt(fan-in)) but from `generator`, B zero. Adapters are
+    All adapters get the same start: A uniform as peft draws it (Kaiming, bound 1 / sqrt(fan-in)) but from `generator`,
+        B zero. Adapters are
     float32 whatever the base's dtype.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are what is wanted
+        warnings.filterwarnings(
+            "ignore", message="Already found a `peft_config`"
+        )  # several adapters are what is wanted
         for name in names:
             inject_adapter_in_model(_config(rank, alpha, dropout), network, name)
     for layer in layers(network):
@@ -77,14 +85,22 @@ def using(network: nn.Module, name: str | None) -> Iterator[None]:
 
 @contextmanager
 def side_by_side(network: nn.Module, names: list[str]) -> Iterator[None]:
-    """Let equal parts of a batch, in order, go through one adapter each for a while, without gradients; the trained one acts on all afterwards."""
+    """Let equal parts of a batch, in order, go through one adapter each for a while, without gradients; the trained one
+    acts on all afterwards.
+    """
 
-    def deal(layer: nn.Module, inputs: tuple[torch.Tensor, ...], options: dict[str, object]) -> tuple[tuple[torch.Tensor, ...], dict[str, object]]:
+    def deal(
+        layer: nn.Module, inputs: tuple[torch.Tensor, ...], options: dict[str, object]
+    ) -> tuple[tuple[torch.Tensor, ...], dict[str, object]]:
         rows, rest = divmod(len(inputs[0]), len(names))
         assert not rest, "a batch of equal parts, one per adapter"
         return inputs, {**options, "adapter_names": [name for name in names for _ in range(rows)]}
 
-    hooks = [layer.register_forward_pre_hook(deal, with_kwargs=True) for layer in layers(network) if isinstance(layer, nn.Module)]
+    hooks = [
+        layer.register_forward_pre_hook(deal, with_kwargs=True)
+        for layer in layers(network)
+        if isinstance(layer, nn.Module)
+    ]
     try:
         with torch.no_grad():
             yield
@@ -95,7 +111,11 @@ def side_by_side(network: nn.Module, names: list[str]) -> Iterator[None]:
 
 def adapter_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
     """Parameters of one adapter, by name without the adapter's."""
-    return {key.replace(f".{name}.", "."): value for key, value in network.named_parameters() if re.search(rf"\.lora_[AB]\.{name}\.", key)}
+    return {
+        key.replace(f".{name}.", "."): value
+        for key, value in network.named_parameters()
+        if re.search(rf"\.lora_[AB]\.{name}\.", key)
+    }
 
 
 @torch.no_grad()
@@ -112,7 +132,11 @@ def merged_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:
 
     float32 whatever the base's dtype: what training changes is often less than a step of bfloat16.
     """
-    deltas = {f"{key}.weight": layer.get_delta_weight(name) for key, layer in network.named_modules() if isinstance(layer, LoraLinear)}
+    deltas = {
+        f"{key}.weight": layer.get_delta_weight(name)
+        for key, layer in network.named_modules()
+        if isinstance(layer, LoraLinear)
+    }
     state = {}
     for key, value in network.state_dict().items():
         if ".lora_" in key:

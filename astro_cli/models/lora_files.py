@@ -1,4 +1,5 @@
-"""LoRA files: read in peft's, diffusers' and kohya's layouts and as released, merged into weights, written for peft and diffusers.
+"""LoRA files: read in peft's, diffusers' and kohya's layouts and as released, merged into weights, written for peft and
+diffusers.
 
 Owns no network and no training; several adapters over one network are in `lora`. Source: reference, section 9.
 """
@@ -55,13 +56,15 @@ class Lora:
 
 
 def read_lora(source: str | Path) -> Lora:
-    """An adapter from a peft folder, a diffusers file or folder, kohya's layout, or a released `lora.pt`; by path or known name.
+    """An adapter from a peft folder, a diffusers file or folder, kohya's layout, or a released `lora.pt`; by path or
+    known name.
 
-    The scale is alpha / rank (alpha / sqrt(rank) with rslora): alpha from the layer's own entry, the adapter config or the file's header,
-    else alpha = rank.
+    The scale is alpha / rank (alpha / sqrt(rank) with rslora): alpha from the layer's own entry, the adapter config or
+    the file's header, else alpha = rank.
 
     Raises:
-        CheckpointError: missing, unsafe, no LoRA, half a pair, or parts of another method (DoRA, bias, full differences).
+        CheckpointError: missing, unsafe, no LoRA, half a pair, or parts of another method (DoRA, bias, full
+            differences).
     """
     file = _pick(locate(source))
     tensors, nested = nesting.unwrap(open_file(file), nesting.LORA_FIRST, file, "is it a LoRA?")
@@ -77,7 +80,10 @@ def read_lora(source: str | Path) -> Lora:
         else:
             parts[layer][part] = tensor
     if foreign:
-        what = f"{len(foreign)} of {len(tensors)} tensors are no LoRA parts: {some(foreign)}; expected lora_A, lora_B (lora_down, lora_up), alpha"
+        what = (
+            f"{len(foreign)} of {len(tensors)} tensors are no LoRA parts: {some(foreign)}; expected lora_A, "
+            "lora_B (lora_down, lora_up), alpha"
+        )
         raise CheckpointError(file, "", what, hint="DoRA, LoKr, biases and full differences are not read")
     named = {keys.to_diffusers(f"{layer}.weight").removesuffix(".weight"): layer for layer in parts}
     if len(named) < len(parts):
@@ -93,7 +99,9 @@ def _pick(path: Path) -> Path:
     if named or len(other) == 1:
         return (named or other)[0]
     found = some([file.name for file in other]) or "no tensor file"
-    raise CheckpointError(path, "", f"not a LoRA folder: found {found}, expected {', '.join((*PEFT_FILES, DIFFUSERS_FILE))}")
+    raise CheckpointError(
+        path, "", f"not a LoRA folder: found {found}, expected {', '.join((*PEFT_FILES, DIFFUSERS_FILE))}"
+    )
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -118,7 +126,9 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _place(key: str) -> tuple[str, str | None]:
-    """The layer a tensor belongs to, as the file names it but for prefixes, and its part: a, b, alpha, or None for anything else."""
+    """The layer a tensor belongs to, as the file names it but for prefixes, and its part: a, b, alpha, or None for
+    anything else.
+    """
     if kohya := KOHYA.match(key):
         block, attention, leaf, feed, number = kohya.groups()
         key = f"blocks.{block}.{attention or feed}.{leaf or number}.{key[kohya.end() :]}"
@@ -166,7 +176,8 @@ class MergedState(Mapping[str, torch.Tensor]):
 
 
 def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0) -> Mapping[str, torch.Tensor]:
-    """W + scale (alpha / rank) B A in float32, in W's dtype; a network with these weights has no adapter and no cost of one.
+    """W + scale (alpha / rank) B A in float32, in W's dtype; a network with these weights has no adapter and no cost of
+    one.
 
     Args:
         state: weights by diffusers' names; read only where asked for, not changed.
@@ -183,17 +194,25 @@ def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0
     strange = sorted(lora.pairs.keys() - set(linear))
     if strange:
         matching = len(lora.pairs) - len(strange)
-        what = f"{len(strange)} of {len(lora.pairs)} pairs match no layer ({matching} do): found {some(strange)}; expected {some(linear)}"
+        what = (
+            f"{len(strange)} of {len(lora.pairs)} pairs match no layer ({matching} do): found {some(strange)}; "
+            f"expected {some(linear)}"
+        )
         raise CheckpointError(lora.source, "", what, hint="is it a LoRA of this model and number of layers?")
     for layer, pair in lora.pairs.items():
         wanted = tuple(shapes[f"{layer}.weight"].shape)
         if pair.shape != wanted:
-            raise CheckpointError(lora.source, layer, f"B A is {pair.shape}, expected {wanted}", hint="is it a LoRA of this model's size?")
+            raise CheckpointError(
+                lora.source, layer, f"B A is {pair.shape}, expected {wanted}", hint="is it a LoRA of this model's size?"
+            )
     return MergedState(state, lora, scale)
 
 
 def save_peft(folder: Path, state: Mapping[str, torch.Tensor], rank: int, alpha: float, targets: str) -> None:
-    """Write an adapter in peft's layout: adapter_model.safetensors and adapter_config.json. `state` is by `<layer>.lora_A.weight`."""
+    """Write an adapter in peft's layout: adapter_model.safetensors and adapter_config.json.
+
+    `state` is by `<layer>.lora_A.weight`.
+    """
     weights.write(folder / PEFT_FILES[0], {f"{PREFIXES[0]}{key}": value for key, value in state.items()})
     weights.write_json(folder / ADAPTER_CONFIG, _adapter_config(rank, alpha, targets))
 
@@ -208,4 +227,11 @@ def save_diffusers(folder: Path, state: Mapping[str, torch.Tensor], rank: int, a
 
 
 def _adapter_config(rank: int, alpha: float, targets: str) -> dict[str, Any]:
-    return {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "target_modules": targets, "bias": "none"}
+    return {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": targets,
+        "bias": "none",
+    }

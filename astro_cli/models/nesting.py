@@ -1,4 +1,5 @@
-"""Which part of a released file is the model: moving average, trained weights, or the file itself. Opens no file, renames nothing.
+"""Which part of a released file is the model: moving average, trained weights, or the file itself. Opens no file,
+renames nothing.
 
 Source: reference, section 9.
 """
@@ -29,8 +30,11 @@ def order(ema: bool | None, *, plain_first: bool = False) -> tuple[str, ...]:
     return PLAIN_FIRST if plain_first else EMA_FIRST
 
 
-def unwrap(content: Mapping[str, Any], names: tuple[str, ...], where: Path, hint: str = "") -> tuple[dict[str, LazyTensor], str]:
-    """The tensors of the first nesting that is there, else of a flat file (unless only the moving average is asked for), and its name.
+def unwrap(
+    content: Mapping[str, Any], names: tuple[str, ...], where: Path, hint: str = ""
+) -> tuple[dict[str, LazyTensor], str]:
+    """The tensors of the first nesting that is there, else of a flat file (unless only the moving average is asked
+    for), and its name.
 
     Numbers and other tables beside the tensors (critic, step) are left out.
 

@@ -1,6 +1,8 @@
-"""Parts of a Wan 2.1 folder (text encoder, VAE) from disk into a library's module, every key and shape checked. Knows neither part.
+"""Parts of a Wan 2.1 folder (text encoder, VAE) from disk into a library's module, every key and shape checked. Knows
+neither part.
 
-A part is a folder as diffusers and transformers write it (`config.json`, one safetensors file or shards with an index) or one original file.
+A part is a folder as diffusers and transformers write it (`config.json`, one safetensors file or shards with an index)
+or one original file.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     foreign = [key for key, value in tensors.items() if not isinstance(value, tensor_files.LazyTensor | torch.Tensor)]
     if foreign:
         raise CheckpointError(path, foreign[0], "not a tensor: expected a flat table of tensors")
-    return {key: value.read() if isinstance(value, tensor_files.LazyTensor) else value for key, value in tensors.items()}
+    return {
+        key: value.read() if isinstance(value, tensor_files.LazyTensor) else value for key, value in tensors.items()
+    }
 
 
 def _weights_file(folder: Path) -> Path:
@@ -72,7 +76,13 @@ def _weights_file(folder: Path) -> Path:
     return found
 
 
-def assemble(build: Callable[[], M], tensors: Mapping[str, torch.Tensor], where: Path, dtype: torch.dtype | None, tied: tuple[str, ...] = ()) -> M:
+def assemble(
+    build: Callable[[], M],
+    tensors: Mapping[str, torch.Tensor],
+    where: Path,
+    dtype: torch.dtype | None,
+    tied: tuple[str, ...] = (),
+) -> M:
     """A module around tensors that are there already: nothing is initialised or copied before the cast.
 
     Args:
@@ -85,6 +95,12 @@ def assemble(build: Callable[[], M], tensors: Mapping[str, torch.Tensor], where:
     """
     with torch.device("meta"):
         module = build()
-    weights.check_state(tensors, {key: value for key, value in module.state_dict().items() if key not in tied}, where, FOLDER_HINT)
-    module.load_state_dict(tensors if dtype is None else {key: value.to(dtype) for key, value in tensors.items()}, strict=False, assign=True)
+    weights.check_state(
+        tensors, {key: value for key, value in module.state_dict().items() if key not in tied}, where, FOLDER_HINT
+    )
+    module.load_state_dict(
+        tensors if dtype is None else {key: value.to(dtype) for key, value in tensors.items()},
+        strict=False,
+        assign=True,
+    )
     return module

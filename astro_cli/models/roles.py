@@ -1,6 +1,8 @@
-"""Who plays which part in a run: student, teacher, critic, and adapters of the student that act as old and reference policy.
+"""Who plays which part in a run: student, teacher, critic, and adapters of the student that act as old and reference
+policy.
 
-A role is a network, or a network seen through one of its adapters. Objectives ask for roles by name; only those asked for exist.
+A role is a network, or a network seen through one of its adapters. Objectives ask for roles by name; only those asked
+for exist.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Roles:
 
     @contextmanager
     def together(self, *roles: str) -> Iterator[CausalWan]:
-        """One network that acts as several roles inside the block: a batch holds equal parts, one per role in order. Without gradients.
+        """One network that acts as several roles inside the block: a batch holds equal parts, one per role in order.
+        Without gradients.
 
         Only for roles that are adapters of the same network; their passes share the base's matrix products.
         """

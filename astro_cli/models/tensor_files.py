@@ -1,4 +1,6 @@
-"""Files of tensors, read lazily: safetensors, sharded safetensors, torch.save. Knows no model and no names; runs no code of a file."""
+"""Files of tensors, read lazily: safetensors, sharded safetensors, torch.save. Knows no model and no names; runs no
+code of a file.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,12 @@ def _slice(handle: Any, name: str, path: Path) -> LazyTensor:
     view = handle.get_slice(name)
     stored = view.get_dtype()
     if stored not in DTYPES:
-        raise CheckpointError(path, name, f"stored as {stored}, expected one of {', '.join(DTYPES)}", hint="quantised weights are not read")
+        raise CheckpointError(
+            path,
+            name,
+            f"stored as {stored}, expected one of {', '.join(DTYPES)}",
+            hint="quantised weights are not read",
+        )
     return LazyTensor(tuple(view.get_shape()), DTYPES[stored], lambda: handle.get_tensor(name))
 
 
@@ -131,25 +138,35 @@ def open_shards(index: Path) -> dict[str, LazyTensor]:
     shards = {name: open_safetensors(index.parent / name) for name in sorted(set(places.values()))}
     lost = [key for key, name in places.items() if key not in shards[name]]
     if lost:
-        raise CheckpointError(index.parent / places[lost[0]], "", f"lacks {len(lost)} tensors its index promises: {some(lost)}")
+        raise CheckpointError(
+            index.parent / places[lost[0]], "", f"lacks {len(lost)} tensors its index promises: {some(lost)}"
+        )
     return {key: shards[name][key] for key, name in places.items()}
 
 
 def open_pickle(path: Path) -> dict[str, Any]:
-    """A torch.save file through `weights_only`: tensors, numbers and containers, nothing else; memory-mapped where it is a zip archive."""
+    """A torch.save file through `weights_only`: tensors, numbers and containers, nothing else; memory-mapped where it
+    is a zip archive.
+    """
     zipped = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         start = file.read(2)
     if not zipped and start == b"PK":
-        raise CheckpointError(path, "", f"truncated ({path.stat().st_size} bytes): its end is missing", hint="copy the file again")
+        raise CheckpointError(
+            path, "", f"truncated ({path.stat().st_size} bytes): its end is missing", hint="copy the file again"
+        )
     if not zipped and start[:1] != b"\x80":  # every pickle protocol torch writes starts so
-        raise CheckpointError(path, "", f"not a checkpoint ({path.stat().st_size} bytes): neither safetensors nor a torch.save file")
+        raise CheckpointError(
+            path, "", f"not a checkpoint ({path.stat().st_size} bytes): neither safetensors nor a torch.save file"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from error
     except BROKEN as error:
-        raise CheckpointError(path, "", f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        raise CheckpointError(
+            path, "", f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(path, "", f"holds a {type(content).__name__}, expected a dict of tensors")
     return {str(key): value for key, value in content.items()}
@@ -157,7 +174,11 @@ def open_pickle(path: Path) -> dict[str, Any]:
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     name = FOREIGN.search(str(error))
-    held = f"holds {name[1]}: code or foreign objects, not plain tensors" if name else "is not a pickle of plain tensors, or damaged"
+    held = (
+        f"holds {name[1]}: code or foreign objects, not plain tensors"
+        if name
+        else "is not a pickle of plain tensors, or damaged"
+    )
     return CheckpointError(path, "", f"refused, nothing of it ran: it {held}", hint="ask its author for safetensors")
 
 

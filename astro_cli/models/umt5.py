@@ -1,10 +1,11 @@
-"""UMT5, the text side of Wan 2.1: prompt -> encoder states, zero past the prompt's end. Owns cleaning, tokens and file names, no network.
+"""UMT5, the text side of Wan 2.1: prompt -> encoder states, zero past the prompt's end. Owns cleaning, tokens and file
+names, no network.
 
 Source: Wan 2.1 (arXiv 2503.20314); reference, section 1.7. The network and the tokenizer are transformers'.
 Dimensions: B prompt, M text token, D text width.
 
-**Deviations**: prompts are encoded one by one at their true length, so a prompt's states do not depend on the batch; masked padding, as Wan has it,
-gives the same states. `ftfy` repairs broken Unicode only where it is installed.
+**Deviations**: prompts are encoded one by one at their true length, so a prompt's states do not depend on the batch;
+masked padding, as Wan has it, gives the same states. `ftfy` repairs broken Unicode only where it is installed.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class TextEncoder:
         return self
 
     def encode(self, prompts: list[str]) -> torch.Tensor:
-        """States (B, M, D), float32 on the encoder's device, zero past each prompt's end. The empty prompt is its end mark alone.
+        """States (B, M, D), float32 on the encoder's device, zero past each prompt's end. The empty prompt is its end
+        mark alone.
 
         A prompt of more than M tokens is cut; a warning on stderr quotes the words at the cut.
         """
@@ -124,7 +126,9 @@ def load_text_encoder(folder: str | Path, dtype: torch.dtype | None = None) -> T
     state.pop("encoder.embed_tokens.weight", None)  # the same tensor as `shared`
     words = load_tokenizer(tokenizer)
     if len(words) > config.vocab_size:
-        raise CheckpointError(tokenizer, "", f"of another model: {len(words)} tokens, the encoder knows {config.vocab_size}")
+        raise CheckpointError(
+            tokenizer, "", f"of another model: {len(words)} tokens, the encoder knows {config.vocab_size}"
+        )
     model = parts.assemble(lambda: UMT5EncoderModel(config), state, where, dtype, tied=("encoder.embed_tokens.weight",))
     model.tie_weights()
     return TextEncoder(model, words)
@@ -161,7 +165,10 @@ def config_of(state: Mapping[str, torch.Tensor], where: Path) -> UMT5Config:
     """
     first = "encoder.block.0.layer."
     try:
-        bias, query = state[f"{first}0.SelfAttention.relative_attention_bias.weight"], state[f"{first}0.SelfAttention.q.weight"]
+        bias, query = (
+            state[f"{first}0.SelfAttention.relative_attention_bias.weight"],
+            state[f"{first}0.SelfAttention.q.weight"],
+        )
         vocabulary, width = state["shared.weight"].shape
         inner = state[f"{first}1.DenseReluDense.wi_0.weight"].shape[0]
     except (KeyError, ValueError) as error:
@@ -169,6 +176,11 @@ def config_of(state: Mapping[str, torch.Tensor], where: Path) -> UMT5Config:
     layers = len({key.split(".")[2] for key in state if key.startswith("encoder.block.")})
     buckets, heads = bias.shape
     return UMT5Config(
-        vocab_size=vocabulary, d_model=width, d_kv=query.shape[0] // heads, d_ff=inner, num_layers=layers, num_heads=heads,
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=query.shape[0] // heads,
+        d_ff=inner,
+        num_layers=layers,
+        num_heads=heads,
         relative_attention_num_buckets=buckets,
-    )  # fmt: skip
+    )

@@ -1,7 +1,9 @@
-"""Wan's VAE as a stream: latents -> frames block after block, frames -> latents. Owns normalisation and the feature cache, no network.
+"""Wan's VAE as a stream: latents -> frames block after block, frames -> latents. Owns normalisation and the feature
+cache, no network.
 
-The first latent frame is one picture, each later one four. Decoding is causal: a decoder keeps the last two features of every convolution, so
-blocks of any size give the frames of the whole-video decode, in memory that does not grow with length.
+The first latent frame is one picture, each later one four. Decoding is causal: a decoder keeps the last two features of
+every convolution, so blocks of any size give the frames of the whole-video decode, in memory that does not grow with
+length.
 Source: Wan 2.1 (arXiv 2503.20314), section 4.1. The network is diffusers' `AutoencoderKLWan`.
 Dimensions: B sample, F latent frame, T picture, C channel, H, W rows and columns.
 
@@ -32,7 +34,9 @@ class WanVAE:
 
     def __init__(self, model: AutoencoderKLWan) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.mean_C11, self.std_C11 = (torch.tensor(model.config[key]).view(-1, 1, 1) for key in ("latents_mean", "latents_std"))
+        self.mean_C11, self.std_C11 = (
+            torch.tensor(model.config[key]).view(-1, 1, 1) for key in ("latents_mean", "latents_std")
+        )
 
     def to(self, device: torch.device | str) -> WanVAE:
         self.model.to(device)  # type: ignore[arg-type]
@@ -40,7 +44,9 @@ class WanVAE:
 
     def decoder(self) -> StreamingDecoder:
         """A decoder at the start of a video; several may run beside each other."""
-        return StreamingDecoder(self._decode, [None] * len(_convolutions(self.model.decoder)), _reach(self.model.decoder))
+        return StreamingDecoder(
+            self._decode, [None] * len(_convolutions(self.model.decoder)), _reach(self.model.decoder)
+        )
 
     def encoder(self) -> StreamEncoder:
         """An encoder at the start of a video; several may run beside each other."""
@@ -86,14 +92,18 @@ class StreamEncoder:
 
     @torch.no_grad()
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
-        """The next frames in [0, 1] -> their normalised latents (B, F, C, H, W), float32; T is 4F, or 4F - 3 where the video begins.
+        """The next frames in [0, 1] -> their normalised latents (B, F, C, H, W), float32; T is 4F, or 4F - 3 where the
+        video begins.
 
         Raises:
             ValueError: another number of frames.
         """
         alone = 0 if self._started else 1
         if (frames_BTCHW.shape[1] - alone) % PICTURES or not frames_BTCHW.shape[1]:
-            raise ValueError(f"the VAE encodes {'4F - 3 frames at the start' if alone else '4F frames at a time'}, found {frames_BTCHW.shape[1]}")
+            raise ValueError(
+                f"the VAE encodes {'4F - 3 frames at the start' if alone else '4F frames at a time'}, found "
+                f"{frames_BTCHW.shape[1]}"
+            )
         model, latents = self.vae.model, []
         pictures = frames_BTCHW.transpose(1, 2).to(model.device, model.dtype) * 2 - 1
         for chunk in (*pictures[:, :, :alone].split(1, dim=2), *pictures[:, :, alone:].split(PICTURES, dim=2)):
@@ -136,7 +146,12 @@ def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:
         where = folder / FOLDER
         config, state = parts.config(where, "AutoencoderKLWan"), parts.state(where)
         if config.get("patch_size") is not None:
-            raise CheckpointError(where, "patch_size", f"found {config['patch_size']}, this is the VAE of Wan 2.2", hint="use that of Wan 2.1")
+            raise CheckpointError(
+                where,
+                "patch_size",
+                f"found {config['patch_size']}, this is the VAE of Wan 2.2",
+                hint="use that of Wan 2.1",
+            )
     else:
         where = parts.original_file(folder, ORIGINAL_FILE, f"{FOLDER}/")
         state = convert_wan_vae_to_diffusers(parts.state(where))

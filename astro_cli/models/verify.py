@@ -52,13 +52,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         WanConfig.model_validate(manifest.get("config"))
         complete = all({"name", "bytes", "sha256"} <= row.keys() for row in manifest.get("written", []))
     except (OSError, ValueError, TypeError, AttributeError, ValidationError) as error:
-        raise CheckpointError(path, "", f"not a readable manifest: {error}", hint="import the checkpoint again") from error
+        raise CheckpointError(
+            path, "", f"not a readable manifest: {error}", hint="import the checkpoint again"
+        ) from error
     if lost or not complete:
-        raise CheckpointError(path, ", ".join(lost) or "written", "missing or incomplete", hint="import the checkpoint again")
+        raise CheckpointError(
+            path, ", ".join(lost) or "written", "missing or incomplete", hint="import the checkpoint again"
+        )
     return manifest
 
 
-def _files(folder: Path, rows: dict[str, dict[str, Any]], report: Callable[[str, int, int], None]) -> tuple[list[str], dict[str, LazyTensor]]:
+def _files(
+    folder: Path, rows: dict[str, dict[str, Any]], report: Callable[[str, int, int], None]
+) -> tuple[list[str], dict[str, LazyTensor]]:
     """Problems of the files, and all tensors that can be read."""
     here = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {MANIFEST}
     wrong = [f"{name}: missing file" for name in sorted(rows.keys() - here)]
@@ -83,7 +89,9 @@ def _files(folder: Path, rows: dict[str, dict[str, Any]], report: Callable[[str,
 def _tensors(manifest: dict[str, Any], tensors: dict[str, LazyTensor]) -> list[str]:
     """Problems of names, shapes, dtypes and their number."""
     wanted = expected(WanConfig.model_validate(manifest["config"]))
-    wrong = [f"{len(names)} tensors {word}: {some(names)}" for word, names in weights.differences(tensors, wanted).items()]
+    wrong = [
+        f"{len(names)} tensors {word}: {some(names)}" for word, names in weights.differences(tensors, wanted).items()
+    ]
     allowed = manifest["dtype"] if isinstance(manifest["dtype"], list) else [manifest["dtype"]]
     odd = sorted(name for name, tensor in tensors.items() if str(tensor.dtype).removeprefix("torch.") not in allowed)
     if odd:

@@ -15,7 +15,9 @@ from astro_cli.zoo.places import checkpoints_folder, locate, released
 
 FPS = 16.0
 RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # all have the same text encoder and VAE
-HINT = "give --wan a folder such as Wan2.1-T2V-1.3B-Diffusers, or put one below the checkpoints folder (ASTRO_CHECKPOINTS)"
+HINT = (
+    "give --wan a folder such as Wan2.1-T2V-1.3B-Diffusers, or put one below the checkpoints folder (ASTRO_CHECKPOINTS)"
+)
 
 
 class WanBackbone:
@@ -84,5 +86,7 @@ def wan_folder(source: str | Path | None) -> Path:
         return found
     found = next((path for name in RELEASES if (path := released(BY_NAME[name])) is not None), None)
     if found is None:
-        raise CheckpointError("wan", "", f"no Wan 2.1 folder below {checkpoints_folder()}: its text encoder and VAE are needed", hint=HINT)
+        raise CheckpointError(
+            "wan", "", f"no Wan 2.1 folder below {checkpoints_folder()}: its text encoder and VAE are needed", hint=HINT
+        )
     return found

@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors beside a JSON card. Finds packaged bases, refuses damaged and foreign files. Unpickles nothing."""
+"""Weights on disk: safetensors beside a JSON card. Finds packaged bases, refuses damaged and foreign files.
+
+Unpickles nothing.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,21 @@ def find(name: str, role: str) -> Path:
         CheckpointError: nothing there, with the nearest packaged name.
     """
     path = Path(name)
-    stems = (role,) if role in ("student", "codec") else (role, "student")  # a teacher or critic is what some run trained as its student
+    stems = (
+        (role,) if role in ("student", "codec") else (role, "student")
+    )  # a teacher or critic is what some run trained as its student
     in_folder = [folder / f"{stem}.safetensors" for stem in stems for folder in (path / "final", path)]
     candidates = (PACKAGED / f"{name}.safetensors", *in_folder, path)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     if path.is_dir():
-        raise CheckpointError(name, f"final/{role}.safetensors", "not in this folder", hint="is the run finished? `--resume` continues it")
-    raise CheckpointError(name, "", "no such weights", hint=f"{did_you_mean(name, packaged())}, or a run folder or .safetensors file")
+        raise CheckpointError(
+            name, f"final/{role}.safetensors", "not in this folder", hint="is the run finished? `--resume` continues it"
+        )
+    raise CheckpointError(
+        name, "", "no such weights", hint=f"{did_you_mean(name, packaged())}, or a run folder or .safetensors file"
+    )
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
@@ -51,7 +60,12 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: truncated, or not safetensors.
     """
     if path.suffix != ".safetensors":
-        raise CheckpointError(path, "", f"found a {path.suffix or 'file without ending'}, expected .safetensors", hint="`astro zoo import` reads .pt")
+        raise CheckpointError(
+            path,
+            "",
+            f"found a {path.suffix or 'file without ending'}, expected .safetensors",
+            hint="`astro zoo import` reads .pt",
+        )
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -72,7 +86,9 @@ def load_into(module: nn.Module, path: Path) -> None:
 
 
 def differences(state: Mapping[str, Shaped], expected: Mapping[str, Shaped]) -> dict[str, list[str]]:
-    """Names that are "missing", "unexpected" or of another size ("resized"), each in `expected`'s or alphabetic order; empty ones left out."""
+    """Names that are "missing", "unexpected" or of another size ("resized"), each in `expected`'s or alphabetic order;
+    empty ones left out.
+    """
     lists = {
         "missing": sorted(expected.keys() - state.keys()),
         "unexpected": sorted(state.keys() - expected.keys()),
@@ -81,7 +97,9 @@ def differences(state: Mapping[str, Shaped], expected: Mapping[str, Shaped]) -> 
     return {word: keys for word, keys in lists.items() if keys}
 
 
-def check_state(state: Mapping[str, Shaped], expected: Mapping[str, Shaped], path: Path, hint: str = MODEL_HINT) -> None:
+def check_state(
+    state: Mapping[str, Shaped], expected: Mapping[str, Shaped], path: Path, hint: str = MODEL_HINT
+) -> None:
     """Compare keys and shapes of tensors read from `path` with those of a module.
 
     Raises:
@@ -90,7 +108,10 @@ def check_state(state: Mapping[str, Shaped], expected: Mapping[str, Shaped], pat
     wrong = differences(state, expected)
     if "resized" in wrong:
         key, count = wrong["resized"][0], len(wrong["resized"])
-        what = f"another size: {key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)} ({count} tensors differ)"
+        what = (
+            f"another size: {key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)} ({count} "
+            "tensors differ)"
+        )
         raise CheckpointError(path, key, what, hint=hint)
     if wrong:
         what = "; ".join(f"{len(keys)} {word} (first: {keys[0]})" for word, keys in wrong.items())
@@ -98,7 +119,8 @@ def check_state(state: Mapping[str, Shaped], expected: Mapping[str, Shaped], pat
 
 
 def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors atomically and to the disk: a reader sees the whole file or none. `metadata` goes into the file's header.
+    """Write tensors atomically and to the disk: a reader sees the whole file or none. `metadata` goes into the file's
+        header.
 
     Raises:
         OSError: the disk is full.
@@ -131,7 +153,9 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return once a file's bytes, or a folder's names, are on the disk: what is renamed into place is then whole after a power cut too."""
+    """Return once a file's bytes, or a folder's names, are on the disk: what is renamed into place is then whole after
+    a power cut too.
+    """
     if path.is_dir() and os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

@@ -1,12 +1,13 @@
-"""Autoregressive diffusion by teacher forcing: each block is denoised given the clean blocks before it. Stage 1 of Causal-Forcing.
+"""Autoregressive diffusion by teacher forcing: each block is denoised given the clean blocks before it. Stage 1 of
+Causal-Forcing.
 
     L = mean_F w(sigma) || v(x_t, t | clean context, c) - (eps - x0) ||^2,   one sigma per block
 
-Source: Causal-Forcing (arXiv 2602.02214); reference, sections 1.4 and 3.2. One pass over [clean ; noisy] under the teacher-forcing mask, which
-reproduces cached predictions exactly.
+Source: Causal-Forcing (arXiv 2602.02214); reference, sections 1.4 and 3.2. One pass over [clean ; noisy] under the
+teacher-forcing mask, which reproduces cached predictions exactly.
 
-Deviations: sigma is drawn from the shifted uniform law, with weight 1, instead of the 1000-entry grid with the "bsmntw" weight; t is not rounded to
-bfloat16.
+Deviations: sigma is drawn from the shifted uniform law, with weight 1, instead of the 1000-entry grid with the "bsmntw"
+weight; t is not rounded to bfloat16.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ class Config(BaseConfig):
 
 
 def forced_velocity(
-    network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates, clean: torch.Tensor, block: int, cache: CacheSpec
+    network: CausalWan,
+    x_t: torch.Tensor,
+    timestep_BF: torch.Tensor,
+    text: TextStates,
+    clean: torch.Tensor,
+    block: int,
+    cache: CacheSpec,
 ) -> torch.Tensor:
     """Velocity of every block given the clean blocks before it, in one pass over [clean ; noisy]. (B, F, C, H, W)."""
     frames = x_t.shape[1]
@@ -60,5 +67,7 @@ class Objective(BaseObjective):
         noise = batch.noise_like(x0, "noise")
         with setting.roles.use(role) as network:
             text = network.encode_text(masked_text(batch, self.config.drop_text, setting))
-            v = forced_velocity(network, add_noise(x0, noise, sigma_BF), timestep_of(sigma_BF), text, x0, setting.block, setting.cache)
+            v = forced_velocity(
+                network, add_noise(x0, noise, sigma_BF), timestep_of(sigma_BF), text, x0, setting.block, setting.cache
+            )
         return LossOutput((v - velocity_target(x0, noise)).float().pow(2).mean())

@@ -2,7 +2,8 @@
 
     L = mean || D(E(x) + s std(z) n) - x ||^2,  n ~ N(0, I)
 
-The noise makes the decoder smooth where a diffusion model will miss by a little. **Deviations**: ours; Wan's VAE is trained elsewhere.
+The noise makes the decoder smooth where a diffusion model will miss by a little. **Deviations**: ours; Wan's VAE is
+trained elsewhere.
 """
 
 from __future__ import annotations

@@ -29,7 +29,10 @@ TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "risk_B", "group_B")  # 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one loss is computed on. Every random draw of a sample comes from its own seed, so losses do not depend on how samples are grouped."""
+    """What one loss is computed on.
+
+    Every random draw of a sample comes from its own seed, so losses do not depend on how samples are grouped.
+    """
 
     seeds: list[int]
     prompts: list[str]
@@ -37,8 +40,12 @@ class Batch:
     latents_BFCHW: torch.Tensor | None = None
     frames_BTCHW: torch.Tensor | None = None
     credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added
-    risk_B: torch.Tensor | None = None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk
-    history_PFCHW: torch.Tensor | None = None  # clean latents before the clips, a row per group; absent for whole videos
+    risk_B: torch.Tensor | None = (
+        None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk
+    )
+    history_PFCHW: torch.Tensor | None = (
+        None  # clean latents before the clips, a row per group; absent for whole videos
+    )
     group_B: torch.Tensor | None = None  # each sample's group, which shares history (its row) and prompt
     group_seeds: list[int] | None = None  # per sample, the seed of draws its group shares
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
@@ -51,12 +58,23 @@ class Batch:
         cut = {name: getattr(self, name)[start:stop] for name in TENSORS if getattr(self, name) is not None}
         shared = None if self.group_seeds is None else self.group_seeds[start:stop]
         credit = tuple(term.rows(slice(start, stop)) for term in self.credit)
-        return replace(self, seeds=self.seeds[start:stop], prompts=self.prompts[start:stop], group_seeds=shared, credit=credit, **cut)
+        return replace(
+            self,
+            seeds=self.seeds[start:stop],
+            prompts=self.prompts[start:stop],
+            group_seeds=shared,
+            credit=credit,
+            **cut,
+        )
 
     def to(self, device: torch.device) -> Batch:
         names = (*TENSORS, "history_PFCHW")
         credit = tuple(term.to(device) for term in self.credit)
-        return replace(self, credit=credit, **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None})
+        return replace(
+            self,
+            credit=credit,
+            **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None},
+        )
 
     def noise_like(self, x: torch.Tensor, use: str) -> torch.Tensor:
         """Standard normal noise of x's shape (B, ...), from the samples' own streams."""
@@ -104,7 +122,10 @@ class Setting:
         return StreamSpec(self.steps, self.block, self.latent_shape, self.cache, kernel=self.kernel)
 
     def empty_text(self, text_BMD: torch.Tensor) -> torch.Tensor:
-        """States (B, M, D) of the empty prompt, one row for each of `text_BMD`: guidance's unconditional branch. Zeros on `shapes`, not on Wan."""
+        """States (B, M, D) of the empty prompt, one row for each of `text_BMD`: guidance's unconditional branch.
+
+        Zeros on `shapes`, not on Wan.
+        """
         return self.encode_text([""] * len(text_BMD)).to(text_BMD)
 
 
@@ -133,10 +154,12 @@ class Objective:
     Class attributes:
         trains: roles whose parameters it updates, in the order of a step; the recipe's moving average is of the first.
         needs: further roles it reads.
-        builds: how the roles are built that are neither networks of the recipe nor adapters of the student, e.g. a discriminator.
+        builds: how the roles are built that are neither networks of the recipe nor adapters of the student, e.g. a
+            discriminator.
         source: where its batches come from: a class with the members of `training.sources.Source`, or "module:Class".
         credits: forms of credit it can use: per "sample", or a "map" per latent frame and position.
-        excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the window.
+        excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the
+            window.
     """
 
     trains: ClassVar[tuple[str, ...]] = ("student",)
@@ -157,7 +180,8 @@ class Objective:
 
     @classmethod
     def check(cls, config: Any, recipe: Recipe, stage: StageSpec, key: str) -> None:
-        """Refuse what its own keys rule out elsewhere in the recipe, before anything is loaded; `key` is the stage's, "stages.nft".
+        """Refuse what its own keys rule out elsewhere in the recipe, before anything is loaded; `key` is the stage's,
+        "stages.nft".
 
         Raises:
             ValueError: "key: what is wrong, found, allowed".

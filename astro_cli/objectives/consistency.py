@@ -1,12 +1,14 @@
-"""Causal consistency distillation: neighbouring points of the teacher's trajectory must give one x0. Stage 2b of Causal-Forcing.
+"""Causal consistency distillation: neighbouring points of the teacher's trajectory must give one x0. Stage 2b of
+Causal-Forcing.
 
     x_t = (1 - s) x0 + s eps;  v = u + g (c - u) by the AR teacher;  x_t' = x_t + (s' - s) v
     L = mean || x0_theta(x_t, t) - stopgrad x0_ema(x_t', t') ||^2,   every pass given the clean blocks before it
 
-Source: Causal-Forcing's released code, "causal CD" (arXiv 2602.02214 for the method); reference, section 3.4. At s' = 0 the target is x_t' itself.
+Source: Causal-Forcing's released code, "causal CD" (arXiv 2602.02214 for the method); reference, section 3.4. At s' = 0
+the target is x_t' itself.
 
-Deviations: the last interval (to s' = 0) is drawn too, where the released code never draws it; the interval is drawn per sample, not per process. The
-teacher is the student as it was when the stage began (the AR model that stage 1 made).
+Deviations: the last interval (to s' = 0) is drawn too, where the released code never draws it; the interval is drawn
+per sample, not per process. The teacher is the student as it was when the stage began (the AR model that stage 1 made).
 """
 
 from __future__ import annotations
@@ -52,10 +54,14 @@ class Objective(BaseObjective):
         x_t = add_noise(x0, batch.noise_like(x0, "noise"), sigma)
 
         def velocity(network, x: torch.Tensor, s: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-            return forced_velocity(network, x, timestep_of(s), network.encode_text(text), x0, self.setting.block, self.setting.cache)
+            return forced_velocity(
+                network, x, timestep_of(s), network.encode_text(text), x0, self.setting.block, self.setting.cache
+            )
 
         with torch.no_grad():
-            c, u = (velocity(self.teacher, x_t, sigma, states) for states in (text_BMD, self.setting.empty_text(text_BMD)))
+            c, u = (
+                velocity(self.teacher, x_t, sigma, states) for states in (text_BMD, self.setting.empty_text(text_BMD))
+            )
             x_next = x_t + (sigma_next - sigma)[..., None, None, None] * guide(c, u, self.config.guidance)
             target = x0_from_velocity(x_next, velocity(self.target, x_next, sigma_next, text_BMD), sigma_next)
         with self.setting.roles.use(role) as network:
@@ -71,8 +77,12 @@ class Objective(BaseObjective):
 
     def state(self) -> dict[str, torch.Tensor]:
         parts = {"teacher": self.teacher, "target": self.target}
-        return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+        return {
+            f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
+        }
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         for part, module in (("teacher", self.teacher), ("target", self.target)):
-            module.load_state_dict({name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")})
+            module.load_state_dict(
+                {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+            )

@@ -1,16 +1,18 @@
-"""Distribution matching distillation on self-rollouts: Self-Forcing's objective. Critic and student take turns, at the recipe's cadence.
+"""Distribution matching distillation on self-rollouts: Self-Forcing's objective. Critic and student take turns, at the
+recipe's cadence.
 
     student   x = rollout of theta, random exit step, gradient on the exit step only
               g = (f - r) / mean|x - r|,   f, r = x0 of critic and teacher at x_t;   L = 1/2 || x - stopgrad(x - g) ||^2
     critic    L = || v_critic(x_t, t) - (eps - x) ||^2 on rollouts without gradient
 
-Source: Self-Forcing (arXiv 2506.08009), section 3.3 and Algorithm 1; DMD (arXiv 2311.18828) Eq. 7-8; reference, section 4.
+Source: Self-Forcing (arXiv 2506.08009), section 3.3 and Algorithm 1; DMD (arXiv 2311.18828) Eq. 7-8; reference, section
+4.
 Dimensions: B sample, F latent frame, C channel, H, W.
 
-Deviations: cached keys and values are detached, as the paper says; the released code's in-place cache lets the loss of a block reach earlier
-blocks' exit steps. One exit step is drawn per global batch and shared by all blocks, as released. sigma = t / 1000 exactly
-for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale u + g (c - u): the released value 3.0 is 4 here; u is
-of the empty prompt, not of a negative one.
+Deviations: cached keys and values are detached, as the paper says; the released code's in-place cache lets the loss of
+a block reach earlier blocks' exit steps. One exit step is drawn per global batch and shared by all blocks, as released.
+sigma = t / 1000 exactly for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale
+u + g (c - u): the released value 3.0 is 4 here; u is of the empty prompt, not of a negative one.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ class Objective(BaseObjective):
 
     def _noised(self, batch: Batch, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(x_t, noise, sigma (B, F)): one shifted-uniform sigma per sample, clamped to the configured range."""
-        sigma = shift_sigma(batch.uniform(1, "sigma"), self.setting.shift).clamp(self.config.sigma_min, self.config.sigma_max)
+        sigma = shift_sigma(batch.uniform(1, "sigma"), self.setting.shift).clamp(
+            self.config.sigma_min, self.config.sigma_max
+        )
         sigma_BF = sigma.to(x.device).expand(-1, x.shape[1])
         noise = batch.noise_like(x, "noise")
         return add_noise(x, noise, sigma_BF), noise, sigma_BF

@@ -1,21 +1,27 @@
-"""Forward-process RL: negative-aware fine-tuning on scored clips. Astrolabe's loss; needs no likelihood and no trajectory.
+"""Forward-process RL: negative-aware fine-tuning on scored clips. Astrolabe's loss; needs no likelihood and no
+trajectory.
 
     r = clip(A / A_max, -1, 1) / 2 + 1/2
     v+ = (1 - beta) v_old + beta v_theta,   v- = (1 + beta) v_old - beta v_theta          (Eq. 1)
     L_policy = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
-    L = L_policy + lambda_KL 1/|M| sum_{i in M} || v_theta - v_ref ||^2                    (section 3.4; M: all samples, or those at risk)
+    L = L_policy + lambda_KL 1/|M| sum_{i in M} || v_theta - v_ref ||^2                    (section 3.4; M: all
+        samples, or those at risk)
 
-With `space = "x0"` all three squared norms are of x0 predictions, whose differences are sigma times those of velocities.
+With `space = "x0"` all three squared norms are of x0 predictions, whose differences are sigma times those of
+velocities.
 
-t is drawn from the student's warped steps, per block. Every block is conditioned on the clean blocks before it (and on the history a clip continues),
-through keys and values that theta_old computed once and all policies share: the cache C_n, detached. With `context = "full"` theta computes its own,
-with gradients ("full back-propagation" of Table 4a); `context = "released"` is the released code's pass without a cache.
-Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithms 1 and 2, Table S1; DiffusionNFT (arXiv 2509.16117); reference, section 7.
+t is drawn from the student's warped steps, per block. Every block is conditioned on the clean blocks before it (and on
+the history a clip continues), through keys and values that theta_old computed once and all policies share: the cache
+C_n, detached. With `context = "full"` theta computes its own, with gradients ("full back-propagation" of Table 4a);
+`context = "released"` is the released code's pass without a cache.
+Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithms 1 and 2, Table S1; DiffusionNFT (arXiv 2509.16117);
+reference, section 7.
 
-**Deviations** from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the released code: velocities
-(`space = "x0"` is the released one, which weights by sigma^2); warped timesteps (`warped = false`), drawn per block (`draws = "released"`: one for a
-micro-batch); clean context and the student's own block size (`context = "released"`: all frames noised, masked per single frame); theta_old by
-moving average with a fixed rate (`old_rule = "released"`: a ramp). `adaptive` is DiffusionNFT's weighting without its constant factors 1 / beta and
+**Deviations** from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the
+released code: velocities (`space = "x0"` is the released one, which weights by sigma^2); warped timesteps (`warped =
+false`), drawn per block (`draws = "released"`: one for a micro-batch); clean context and the student's own block size
+(`context = "released"`: all frames noised, masked per single frame); theta_old by moving average with a fixed rate
+(`old_rule = "released"`: a ramp). `adaptive` is DiffusionNFT's weighting without its constant factors 1 / beta and
 A_max, only for Figure 8b: the paper argues against it.
 """
 
@@ -30,7 +36,15 @@ from pydantic import Field, model_validator
 from astro_cli.cache.context import FrozenContext, NoisedContext
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.config.errors import did_you_mean
-from astro_cli.core.flow import add_noise, per_frame, sigma_of, timestep_of, unshift_sigma, velocity_target, x0_from_velocity
+from astro_cli.core.flow import (
+    add_noise,
+    per_frame,
+    sigma_of,
+    timestep_of,
+    unshift_sigma,
+    velocity_target,
+    x0_from_velocity,
+)
 from astro_cli.core.reset import ResetRule
 from astro_cli.core.stats import per_sample_mse
 from astro_cli.models import lora
@@ -42,22 +56,28 @@ from astro_cli.rollout.grouped import ClipContext, HistoryMemory
 from astro_cli.spec import Recipe, StageSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
-SAME = "the policy's velocities equal the old policy's in every pass of this epoch: the contrast of NFT vanishes (old_difference 0)"
+SAME = (
+    "the policy's velocities equal the old policy's in every pass of this epoch: the contrast of NFT vanishes "
+    "(old_difference 0)"
+)
 RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
 
 
 class Config(BaseConfig):
-    """Interpolation strength beta, advantage bound A_max, share of theta_old kept per step (gamma), and the options of the ablations.
+    """Interpolation strength beta, advantage bound A_max, share of theta_old kept per step (gamma), and the options of
+    the ablations.
 
     Attributes:
         space: what the squared errors and the penalty are of; "x0" is the released one.
         adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
         warped: draw t from the flow-shifted steps the student samples at; false is released.
         old_rule: theta_old's share after a step is `old_decay`, or the released ramp.
-        draws: t and eps of each sample's own, or common to the samples of a group in an update; or eps of its own and one t for all blocks of all
-            samples that pass together (released). The gradient's mean is the same. Credits of a group sum to about zero, so what a common eps puts
-            into each sample's gradient cancels (ours; the paper does not say).
-        context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a; or no clean context at all ("released").
+        draws: t and eps of each sample's own, or common to the samples of a group in an update; or eps of its own and
+            one t for all blocks of all samples that pass together (released). The gradient's mean is the same. Credits
+            of a group sum to about zero, so what a common eps puts into each sample's gradient cancels (ours; the paper
+            does not say).
+        context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a; or no clean
+            context at all ("released").
         kl: no penalty, on all samples, or on those the rewards disagree on.
         kl_weight: lambda_KL.
         reference: theta_ref stays, is reset by Algorithm 1's rule, or by the released rule with its moving threshold.
@@ -83,9 +103,13 @@ class Config(BaseConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         if self.adaptive and self.space != "x0":
-            raise ValueError(f"adaptive: found true with space {self.space!r}, it weights errors of x0: expected space = 'x0'")
+            raise ValueError(
+                f"adaptive: found true with space {self.space!r}, it weights errors of x0: expected space = 'x0'"
+            )
         if self.reference != "fixed" and self.kl == "none":
-            raise ValueError(f"reference: found {self.reference!r} with kl = 'none', nothing reads the reference: expected 'fixed'")
+            raise ValueError(
+                f"reference: found {self.reference!r} with kl = 'none', nothing reads the reference: expected 'fixed'"
+            )
         return self
 
 
@@ -99,8 +123,11 @@ def implicit_velocities(v_theta: torch.Tensor, v_old: torch.Tensor, beta: float)
     return (1 - beta) * v_old + beta * v_theta, (1 + beta) * v_old - beta * v_theta
 
 
-def branch_error(v: torch.Tensor, v_target: torch.Tensor, sigma_BF: torch.Tensor | None = None, adaptive: bool = False) -> torch.Tensor:
-    """(B,) mean squared error of one branch: of velocities, or with `sigma_BF` of x0, whose error is sigma (v - v_target).
+def branch_error(
+    v: torch.Tensor, v_target: torch.Tensor, sigma_BF: torch.Tensor | None = None, adaptive: bool = False
+) -> torch.Tensor:
+    """(B,) mean squared error of one branch: of velocities, or with `sigma_BF` of x0, whose error is sigma (v -
+        v_target).
 
     `adaptive` divides it by the detached mean absolute error of the sample (DiffusionNFT).
     """
@@ -114,12 +141,19 @@ def branch_error(v: torch.Tensor, v_target: torch.Tensor, sigma_BF: torch.Tensor
 
 
 def policy_loss(
-    v_theta: torch.Tensor, v_old: torch.Tensor, v_target: torch.Tensor, r_B: torch.Tensor, beta: float,
-    sigma_BF: torch.Tensor | None = None, adaptive: bool = False,
-) -> torch.Tensor:  # fmt: skip
+    v_theta: torch.Tensor,
+    v_old: torch.Tensor,
+    v_target: torch.Tensor,
+    r_B: torch.Tensor,
+    beta: float,
+    sigma_BF: torch.Tensor | None = None,
+    adaptive: bool = False,
+) -> torch.Tensor:
     """(B,) loss of Eq. 2; squared norms are means over a sample's entries."""
     positive, negative = implicit_velocities(v_theta, v_old, beta)
-    return r_B * branch_error(positive, v_target, sigma_BF, adaptive) + (1 - r_B) * branch_error(negative, v_target, sigma_BF, adaptive)
+    return r_B * branch_error(positive, v_target, sigma_BF, adaptive) + (1 - r_B) * branch_error(
+        negative, v_target, sigma_BF, adaptive
+    )
 
 
 class Objective(BaseObjective):
@@ -145,7 +179,10 @@ class Objective(BaseObjective):
         experience = stage.experience
         assert experience is not None, "its source has checked that"
         if config.kl == "selective" and experience.primary is None:
-            what = f"missing, a selective penalty needs the reward that is optimised, {did_you_mean('', experience.rewards)}"
+            what = (
+                "missing, a selective penalty needs the reward that is optimised, "
+                f"{did_you_mean('', experience.rewards)}"
+            )
             raise ValueError(f"{key}.experience.primary: {what}")
         if config.context == "released" and experience.clip:
             what = f"found {experience.clip}, expected 0: context = 'released' has no history"
@@ -179,7 +216,8 @@ class Objective(BaseObjective):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """v_theta, v_old and, where a penalty needs it, v_ref, all given C_n; gradients reach v_theta only.
 
-        The two without gradients share one pass; v_theta has its own, or backward would run through rows that need none.
+        The two without gradients share one pass; v_theta has its own, or backward would run through rows that need
+        none.
         """
         roles, text_BMD = self.setting.roles, batch.text_BMD
         assert text_BMD is not None
@@ -202,14 +240,20 @@ class Objective(BaseObjective):
     def context(
         self, network: CausalWan, text: TextStates, batch: Batch, x0: torch.Tensor, gradient: bool = False
     ) -> FrozenContext | ClipContext | NoisedContext:
-        """The clean frames before every block as `network` sees them: a whole clip in one pass where that is enough, else block by block."""
+        """The clean frames before every block as `network` sees them: a whole clip in one pass where that is enough,
+        else block by block.
+        """
         cache = self.setting.cache
         if self.config.context == "released":
             return NoisedContext(network, x0, cache.window)
         if batch.history_PFCHW is None and not gradient and not cache.relative:
             return FrozenContext(network, text, x0, self.setting.block, cache.window, cache.sink)
         groups = torch.arange(len(batch), device=x0.device) if batch.group_B is None else batch.group_B
-        history = x0.new_empty(int(groups.max()) + 1, 0, *x0.shape[2:]) if batch.history_PFCHW is None else batch.history_PFCHW
+        history = (
+            x0.new_empty(int(groups.max()) + 1, 0, *x0.shape[2:])
+            if batch.history_PFCHW is None
+            else batch.history_PFCHW
+        )
         return ClipContext(network, text, history, x0, groups, self.spec, gradient=gradient, memory=self.memory)
 
     def _drawn(self, batch: Batch) -> Batch:
@@ -222,7 +266,9 @@ class Objective(BaseObjective):
     def _timesteps(self, batch: Batch, frames: int) -> torch.Tensor:
         """(B, F) distillation steps, one draw per block, or the first sample's for all."""
         if self.config.draws == "released":
-            return self.steps[int(batch.uniform(1, "timestep")[0, 0] * len(self.steps))].float().expand(len(batch), frames)
+            return (
+                self.steps[int(batch.uniform(1, "timestep")[0, 0] * len(self.steps))].float().expand(len(batch), frames)
+            )
         index = (batch.uniform(frames // self.setting.block, "timestep") * len(self.steps)).long()
         return self.steps[index].float().repeat_interleave(self.setting.block, 1)
 
@@ -237,7 +283,9 @@ class Objective(BaseObjective):
         return (batch.risk_B * divergence_B).mean()
 
     @torch.no_grad()
-    def _metrics(self, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor) -> dict[str, float]:
+    def _metrics(
+        self, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor
+    ) -> dict[str, float]:
         x0 = x0_from_velocity(x_t, v_theta, sigma_BF)
         return {
             "old_deviation": per_sample_mse(v_theta, v_old).mean().item(),
@@ -247,7 +295,9 @@ class Objective(BaseObjective):
         }
 
     def after_step(self, step: int) -> dict[str, float]:
-        """theta_ref <- theta where it is due (Alg. 1, lines 34-37); theta_old <- gamma theta_old + (1 - gamma) theta (line 38)."""
+        """theta_ref <- theta where it is due (Alg. 1, lines 34-37); theta_old <- gamma theta_old + (1 - gamma) theta
+        (line 38).
+        """
         student, metrics = self.setting.roles.modules["student"], dict[str, float]()
         self._watch_contrast(step)
         if self.config.kl != "none":
@@ -263,7 +313,9 @@ class Objective(BaseObjective):
         return metrics
 
     def _watch_contrast(self, step: int) -> None:
-        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: v+ and v- are then one."""
+        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: v+ and v-
+        are then one.
+        """
         same = bool(self.differences) and self.setting.mean(sum(self.differences)) == 0
         self.differences.clear()
         self.warning = SAME if same and step else ""

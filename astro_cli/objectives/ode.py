@@ -1,11 +1,13 @@
-"""Regression on the bidirectional teacher's ODE trajectories: the student's first causal step. Self-Forcing's initialisation (CausVid).
+"""Regression on the bidirectional teacher's ODE trajectories: the student's first causal step. Self-Forcing's
+initialisation (CausVid).
 
-    L = mean_{t > 0} || x0_theta(x_t, t) - x_end ||^2,   each block at its own step of the student's schedule, block-causal mask
+    L = mean_{t > 0} || x0_theta(x_t, t) - x_end ||^2,   each block at its own step of the student's schedule,
+        block-causal mask
 
 Source: Self-Forcing (arXiv 2506.08009), appendix; CausVid (arXiv 2412.07772); reference, section 3.1.
 
-Deviations: trajectories are integrated at the student's own shift and stored at its exact warped steps; the released script stores shift-8 states
-that its trainer labels with shift-5 steps.
+Deviations: trajectories are integrated at the student's own shift and stored at its exact warped steps; the released
+script stores shift-8 states that its trainer labels with shift-5 steps.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ PAIR_BATCH = 64  # trajectories integrated at once
 
 
 class Config(BaseConfig):
-    """`pairs` trajectories are integrated before the first step, in about `steps` Euler steps with the teacher's `guidance`.
+    """`pairs` trajectories are integrated before the first step, in about `steps` Euler steps with the teacher's
+    `guidance`.
 
-    The last two have no default: they are the teacher's, and go with its world. Released for Wan 1.3B: 48 steps, guidance 6.
+    The last two have no default: they are the teacher's, and go with its world. Released for Wan 1.3B: 48 steps,
+        guidance 6.
     """
 
     pairs: int = Field(default=512, gt=0)
@@ -60,20 +64,28 @@ class Objective(BaseObjective):
             part = pairs.rows(start, start + PAIR_BATCH).to(setting.device)
             assert part.text_BMD is not None
             empty_BMD = setting.empty_text(part.text_BMD)
-            noise = part.noise_like(torch.empty(len(part), setting.frames, *setting.latent_shape, device=setting.device), "x_T")
+            noise = part.noise_like(
+                torch.empty(len(part), setting.frames, *setting.latent_shape, device=setting.device), "x_T"
+            )
             with setting.section("teacher"), torch.no_grad(), setting.roles.use("teacher") as teacher:
                 end, states = euler(guided(teacher, part.text_BMD, config.guidance, empty_BMD), noise, sigmas, kept)
             parts.append(torch.stack((*states, end), 1))
         self.states, self.text = torch.cat(parts), pairs.text_BMD
         tokens = setting.roles.modules["student"].tokens_per_frame(*setting.latent_shape[1:])  # type: ignore[operator]
         cache = setting.cache
-        self.mask = block_causal_mask(setting.frames, tokens, setting.block, cache.window, cache.sink).to(setting.device)
+        self.mask = block_causal_mask(setting.frames, tokens, setting.block, cache.window, cache.sink).to(
+            setting.device
+        )
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         setting = self.setting
         assert self.text is not None
         row = (batch.uniform(1, "pair")[:, 0] * len(self.states)).long()
-        step = (batch.uniform(setting.frames // setting.block, "step") * len(setting.steps)).long().repeat_interleave(setting.block, 1)
+        step = (
+            (batch.uniform(setting.frames // setting.block, "step") * len(setting.steps))
+            .long()
+            .repeat_interleave(setting.block, 1)
+        )
         frame = torch.arange(setting.frames)
         x_t, target = self.states[row[:, None], step, frame], self.states[row, -1]
         timestep = setting.steps[step].float().to(x_t.device)

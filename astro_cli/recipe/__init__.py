@@ -1,8 +1,8 @@
 """Reading recipes: TOML -> a checked `Recipe`, in two phases.
 
 `read_recipe` checks what the recipe says by itself and imports no torch. `load_recipe` also asks the methods that its
-stages name: a stage's objective and advantage are checked against the `Config` class of the module their `kind` names, and
-the objective and its source check what is theirs, so a new method needs no change here.
+stages name: a stage's objective and advantage are checked against the `Config` class of the module their `kind` names,
+and the objective and its source check what is theirs, so a new method needs no change here.
 """
 
 from astro_cli.recipe.checks import check_methods

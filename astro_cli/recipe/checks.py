@@ -26,7 +26,9 @@ def _check_rewards(key: str, spec: ExperienceSpec) -> None:
         if reward not in REWARDS:
             raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, REWARDS)}")
         if weight < 0:
-            raise ValueError(f"{key}.rewards.{reward}: found {weight}, expected a weight of 0 or more (0: scored, not optimised)")
+            raise ValueError(
+                f"{key}.rewards.{reward}: found {weight}, expected a weight of 0 or more (0: scored, not optimised)"
+            )
     if not any(rewards.values()):
         raise ValueError(f"{key}.rewards: all weights are zero, give one of {', '.join(REWARDS)} a weight")
     if primary is not None and primary not in rewards:
@@ -50,7 +52,9 @@ def check_methods(recipe: Recipe) -> None:
         _check_excluded(recipe, stage, objective)
         objective.source_class().check(recipe, stage, key)
         objective.check(config, recipe, stage, key)
-    _check_own(recipe, [objective_class(stage) for stage in recipe.stages.values() if stage.kind in kinds("objectives")])
+    _check_own(
+        recipe, [objective_class(stage) for stage in recipe.stages.values() if stage.kind in kinds("objectives")]
+    )
 
 
 def _check_roles(key: str, recipe: Recipe, stage: StageSpec, objective: Any) -> None:
@@ -59,7 +63,9 @@ def _check_roles(key: str, recipe: Recipe, stage: StageSpec, objective: Any) -> 
     for role in (*objective.trains, *objective.needs):
         known = networks if role in objective.trains else (*networks, *ADAPTER_ROLES)
         if role not in known:
-            raise ValueError(f"{key}.objective.kind: {stage.kind} asks for the unknown role {role!r}, {did_you_mean(role, known)}")
+            raise ValueError(
+                f"{key}.objective.kind: {stage.kind} asks for the unknown role {role!r}, {did_you_mean(role, known)}"
+            )
         if role in ADAPTER_ROLES and recipe.lora is None:
             raise ValueError(f"lora: missing, {stage.kind} needs the role {role!r}, an adapter beside the trained one")
         fresh = role in objective.builds or (role in objective.trains and role in ("codec", "student"))
@@ -75,12 +81,17 @@ def _check_roles(key: str, recipe: Recipe, stage: StageSpec, objective: Any) -> 
 
 
 def _check_excluded(recipe: Recipe, stage: StageSpec, objective: Any) -> None:
-    """Refuse a cache that this stage's passes over whole clips would silently take for a plain one; only a sink that outlives frames differs."""
+    """Refuse a cache that this stage's passes over whole clips would silently take for a plain one; only a sink that
+    outlives frames differs.
+    """
     cache, spec = recipe.cache, stage.experience
     frames = (spec.frames if spec is not None else stage.data.frames) or recipe.video.frames
     if cache.window is None or cache.window >= frames or cache.sink == 0:
         return
-    way = f"where frames leave the window ({cache.window} of {frames}), {stage.kind} sees a sink of unchanged frames at their own places"
+    way = (
+        f"where frames leave the window ({cache.window} of {frames}), {stage.kind} sees a sink of unchanged "
+        "frames at their own places"
+    )
     if cache.policy == "ema" and "ema" in objective.excludes:
         raise ValueError(f"cache.policy: found 'ema', expected 'fixed': {way}")
     if cache.relative and "relative" in objective.excludes:

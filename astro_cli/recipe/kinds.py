@@ -15,8 +15,17 @@ from astro_cli.config.problems import fields_at
 from astro_cli.spec import StageSpec
 
 C = TypeVar("C", bound=Config)
-EXPECTED = {"model_type": "a table", "dict_type": "a table", "tuple_type": "an array", "int_type": "an integer", "float_type": "a number",
-            "string_type": "a string", "bool_type": "true or false", "int_from_float": "an integer", "too_short": "at least one value"}  # fmt: skip
+EXPECTED = {
+    "model_type": "a table",
+    "dict_type": "a table",
+    "tuple_type": "an array",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "int_from_float": "an integer",
+    "too_short": "at least one value",
+}
 
 
 def kinds(package: str) -> list[str]:
@@ -52,12 +61,17 @@ def check_kind(package: str, table: dict[str, Any], key: str) -> None:
 
 
 def validate(model: type[C], table: dict[str, Any]) -> C:
-    """Check a table without silent conversions ("1" and true are no numbers). By way of JSON, whose arrays may become tuples."""
+    """Check a table without silent conversions ("1" and true are no numbers).
+
+    By way of JSON, whose arrays may become tuples.
+    """
     return model.model_validate_json(json.dumps(table, default=str), strict=True)
 
 
 def first_problem(error: ValidationError, model: type[Config]) -> tuple[str, str, str]:
-    """(dotted key, what, hint) of a validation error, in the user's words. Unknown keys first: they explain missing ones."""
+    """(dotted key, what, hint) of a validation error, in the user's words. Unknown keys first: they explain missing
+    ones.
+    """
     problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":

@@ -27,7 +27,8 @@ def load_recipe(name: str, overrides: list[str] | None = None, command: str | No
 
 
 def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Read, merge and check a recipe without importing a method: the keys inside of objectives and advantages are taken as they come.
+    """Read, merge and check a recipe without importing a method: the keys inside of objectives and advantages are taken
+    as they come.
 
     Raises:
         RecipeError: as `load_recipe`.
@@ -35,12 +36,16 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     return _load(name, overrides, None, (check_names,))
 
 
-def _load(name: str, overrides: list[str] | None, command: str | None, checks: tuple[Callable[[Recipe], None], ...]) -> Recipe:
+def _load(
+    name: str, overrides: list[str] | None, command: str | None, checks: tuple[Callable[[Recipe], None], ...]
+) -> Recipe:
     document = toml.load(name, overrides)
     found = document.data.get("command")
     if command is not None and found in get_args(Command) and found != command:
         what = f"found {found!r}, this is `astro {command}`"
-        raise RecipeError(document.origin("command"), "command", what, hint=f"run it with `astro {found} --recipe {name}`")
+        raise RecipeError(
+            document.origin("command"), "command", what, hint=f"run it with `astro {found} --recipe {name}`"
+        )
     try:
         recipe = validate(Recipe, document.data)
         for check in checks:

@@ -1,6 +1,8 @@
-"""HPSv3: how much people would like each frame, given the prompt. Owns loading and scoring of frames, and the mean over a video's best ones.
+"""HPSv3: how much people would like each frame, given the prompt. Owns loading and scoring of frames, and the mean over
+a video's best ones.
 
-Source: HPSv3 (arXiv 2508.03789), package hpsv3 1.0.0; the video protocol is Astrolabe's (arXiv 2603.17051, section 3.4, and released scorer).
+Source: HPSv3 (arXiv 2508.03789), package hpsv3 1.0.0; the video protocol is Astrolabe's (arXiv 2603.17051, section 3.4,
+and released scorer).
 Dimensions: T frame, H, W pixel rows and columns, C colour.
 """
 
@@ -46,7 +48,9 @@ class HPSv3:
 
     def _batch(self, frames_THWC: np.ndarray, text: str) -> Tensor:
         seen = inputs.image_patches(frames_THWC)
-        tokens = [inputs.tokenize(self.tokenizer, "image", each, text, self.tower.specials) for each in seen[:1]] * len(seen)  # frames of one size
+        tokens = [inputs.tokenize(self.tokenizer, "image", each, text, self.tower.specials) for each in seen[:1]] * len(
+            seen
+        )  # frames of one size
         out_BKR = self.tower.read("image", torch.tensor(tokens), seen, self.tower.see("image", seen))
         return out_BKR[:, 0, 0].cpu()
 
@@ -59,13 +63,19 @@ def best_mean(scores_T: Tensor, fraction: float = BEST_FRACTION) -> Tensor:
 def files() -> tuple[Path, ...]:
     """What is read; empty where something is missing."""
     weights, base = scorer_places.find(scorer_places.HPSV3), scorer_places.find(scorer_places.HPSV3_BASE)
-    return () if weights is None or base is None else (weights, base / "config.json", base / scorer_places.TOKENIZER_FILE)
+    return (
+        () if weights is None or base is None else (weights, base / "config.json", base / scorer_places.TOKENIZER_FILE)
+    )
 
 
 def load_hpsv3(
-    device: torch.device, dtype: torch.dtype = torch.bfloat16, positions: Positions = "official", *, weights: Path | None = None,
+    device: torch.device,
+    dtype: torch.dtype = torch.bfloat16,
+    positions: Positions = "official",
+    *,
+    weights: Path | None = None,
     base: Path | None = None,
-) -> HPSv3:  # fmt: skip
+) -> HPSv3:
     """HPSv3 from its released file and its base model's config.json and tokenizer.
 
     Args:
@@ -78,7 +88,10 @@ def load_hpsv3(
     """
     if (weights is None or base is None) and (lack := scorer_places.missing_hpsv3()):
         raise CheckpointError("hpsv3", "", "not here", hint=lack)
-    file, folder = weights or scorer_places.find(scorer_places.HPSV3), base or scorer_places.find(scorer_places.HPSV3_BASE)
+    file, folder = (
+        weights or scorer_places.find(scorer_places.HPSV3),
+        base or scorer_places.find(scorer_places.HPSV3_BASE),
+    )
     assert file is not None
     assert folder is not None
     tokenizer = qwen2_vl_weights.load_tokenizer(folder, templates.HPSV3_TOKENS)
@@ -86,7 +99,9 @@ def load_hpsv3(
     specials = qwen2_vl_weights.token_ids(tokenizer, templates.HPSV3_TOKENS)
     state = qwen2_vl_weights.current_names(_unnested(tensor_files.open_file(file), file))
     if qwen2_vl_weights.LANGUAGE_HEAD not in state:
-        raise CheckpointError(file, qwen2_vl_weights.LANGUAGE_HEAD, "missing: the released file has it", hint="is the file complete?")
+        raise CheckpointError(
+            file, qwen2_vl_weights.LANGUAGE_HEAD, "missing: the released file has it", hint="is the file complete?"
+        )
     head = ranknet_head(qwen2_vl_weights.sizes(config).hidden_size, OUTPUTS)
     tower = qwen2_vl_weights.assemble(lambda: RewardTower(config, head, specials, positions), state, file, dtype)
     return HPSv3(tower.to(device), tokenizer, templates.hpsv3_template())

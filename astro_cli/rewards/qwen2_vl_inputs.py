@@ -1,4 +1,5 @@
-"""What Qwen2-VL reward models are shown: which frames, how large, as which patches, in which text. Owns no network and no template.
+"""What Qwen2-VL reward models are shown: which frames, how large, as which patches, in which text. Owns no network and
+no template.
 
 Source: qwen-vl-utils as vendored by VideoAlign and hpsv3 1.0.0; reference, sections C.1 and C.2.
 Dimensions: T frame, H, W pixel rows and columns, C colour, N patch, L token, B sample.
@@ -41,7 +42,9 @@ class PictureError(AstroError):
 
 @dataclass(frozen=True)
 class Patches:
-    """One picture or video as the vision tower takes it: patches (N, C x 2 x 14 x 14) float32, grid (3,) of frames, rows, columns."""
+    """One picture or video as the vision tower takes it: patches (N, C x 2 x 14 x 14) float32, grid (3,) of frames,
+    rows, columns.
+    """
 
     patches_ND: Tensor
     grid_3: Tensor
@@ -72,7 +75,8 @@ def smart_size(height: int, width: int, min_pixels: int, max_pixels: int) -> tup
     Raises:
         PictureError: more than 200 times as long as wide.
 
-    Source: `smart_resize` of qwen-vl-utils. transformers' own copy differs for pictures below 14 pixels. Deviations: None.
+    Source: `smart_resize` of qwen-vl-utils. transformers' own copy differs for pictures below 14 pixels. Deviations:
+        None.
     """
     if max(height, width) > MAX_RATIO * min(height, width):
         raise PictureError("frames", f"{width}x{height}", f"one side is more than {MAX_RATIO} times the other")
@@ -99,7 +103,9 @@ def video_patches(frames_THWC: np.ndarray, max_pixels: int = FRAME_PIXELS) -> Pa
     rows, columns = smart_size(frames_THWC.shape[1], frames_THWC.shape[2], VIDEO_MIN_PIXELS, max_pixels)
     video_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
     resized = pictures.resize(video_TCHW, [rows, columns], pictures.InterpolationMode.BICUBIC, antialias=True)
-    found = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=False)(videos=[resized], return_tensors="pt")
+    found = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=False)(
+        videos=[resized], return_tensors="pt"
+    )
     return _split(found["pixel_values_videos"], found["video_grid_thw"])[0]
 
 
@@ -128,5 +134,9 @@ def tokenize(tokenizer: Any, kind: Kind, seen: Patches, text: str, specials: Seq
     ids = tokenizer(CHAT.format(pad=PAD[kind] * seen.tokens, text=text), add_special_tokens=False)["input_ids"]
     found = [token for token in ids if token in set(specials)]
     if found != list(specials):
-        raise PromptError("prompt", "", f"holds reward tokens: found {len(found)} in its instruction, expected {len(specials)} in order")
+        raise PromptError(
+            "prompt",
+            "",
+            f"holds reward tokens: found {len(found)} in its instruction, expected {len(specials)} in order",
+        )
     return ids

@@ -1,4 +1,5 @@
-"""A Qwen2-VL with a reward head in place of its language head: pictures or a video and an instruction -> numbers at special tokens.
+"""A Qwen2-VL with a reward head in place of its language head: pictures or a video and an instruction -> numbers at
+special tokens.
 
 Owns the forward pass, positions and pooling; no file, no template, no normalisation. The network is transformers'.
 Dimensions: B sample, L token, D width, N patch, K reward token, R output of the head.
@@ -30,8 +31,13 @@ def ranknet_head(width: int, outputs: int) -> nn.Module:
     """HPSv3's head, `rm_head_type: "ranknet"`: layers 0, 3 and 5 of the sequence have weights."""
     first, second = RANKNET
     return nn.Sequential(
-        nn.Linear(width, first), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(first, second), nn.ReLU(), nn.Linear(second, outputs)
-    )  # fmt: skip
+        nn.Linear(width, first),
+        nn.ReLU(),
+        nn.Dropout(DROPOUT),
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.Linear(second, outputs),
+    )
 
 
 class RewardTower(nn.Module):
@@ -41,15 +47,18 @@ class RewardTower(nn.Module):
         config: sizes; `vocab_size` counts the reward tokens.
         head: kept in float32, as released.
         specials: ids of the reward tokens in the order of the instruction.
-        positions: "official" is what the released code does, whose transformers 4.45 computes no mRoPE outside `generate`: 0, 1, 2, ... on all
-            three axes, vision tokens too. "mrope" is Qwen2-VL's own.
+        positions: "official" is what the released code does, whose transformers 4.45 computes no mRoPE outside
+            `generate`: 0, 1, 2, ... on all three axes, vision tokens too. "mrope" is Qwen2-VL's own.
 
     Source: HPSv3 (arXiv 2508.03789), VideoAlign (arXiv 2501.13918); reference, C.1 to C.3.
 
-    **Deviations:** no language head is held; samples are never padded, but batched by equal length, so a score does not depend on the batch.
+    **Deviations:** no language head is held; samples are never padded, but batched by equal length, so a score does not
+    depend on the batch.
     """
 
-    def __init__(self, config: Qwen2VLConfig, head: nn.Module, specials: Sequence[int], positions: Positions = "official") -> None:
+    def __init__(
+        self, config: Qwen2VLConfig, head: nn.Module, specials: Sequence[int], positions: Positions = "official"
+    ) -> None:
         super().__init__()
         self.model = Qwen2VLModel(config)
         self.rm_head = head
@@ -68,17 +77,23 @@ class RewardTower(nn.Module):
         return list(vision(patches_ND, grid_B3, return_dict=True).pooler_output)
 
     @torch.no_grad()
-    def read(self, kind: inputs.Kind, tokens_BL: Tensor, seen: Sequence[inputs.Patches], features: Sequence[Tensor]) -> Tensor:
-        """The head's outputs (B, K, R) float32 at the reward tokens; one picture or video per sample, samples of one length."""
+    def read(
+        self, kind: inputs.Kind, tokens_BL: Tensor, seen: Sequence[inputs.Patches], features: Sequence[Tensor]
+    ) -> Tensor:
+        """The head's outputs (B, K, R) float32 at the reward tokens; one picture or video per sample, samples of one
+        length.
+        """
         tokens_BL = tokens_BL.to(self.device)
         embeds_BLD = self.model.get_input_embeddings()(tokens_BL)
-        place_BL = tokens_BL == (self.model.config.image_token_id if kind == "image" else self.model.config.video_token_id)
+        place_BL = tokens_BL == (
+            self.model.config.image_token_id if kind == "image" else self.model.config.video_token_id
+        )
         told = torch.cat(list(features)).to(embeds_BLD.dtype)
         assert int(place_BL.sum()) == len(told), "as many vision tokens as features"
         embeds_BLD = embeds_BLD.masked_scatter(place_BL[..., None], told)
         hidden_BLD = self.model.language_model(
             inputs_embeds=embeds_BLD, position_ids=self._positions(kind, tokens_BL, seen), use_cache=False
-        ).last_hidden_state  # fmt: skip
+        ).last_hidden_state
         return self._pool(tokens_BL, hidden_BLD)
 
     def _positions(self, kind: inputs.Kind, tokens_BL: Tensor, seen: Sequence[inputs.Patches]) -> Tensor:

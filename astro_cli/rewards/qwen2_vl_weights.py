@@ -1,4 +1,5 @@
-"""Released weights of Qwen2-VL reward models from disk into a tower: sizes, words, names of transformers 4 and peft. Owns no reward.
+"""Released weights of Qwen2-VL reward models from disk into a tower: sizes, words, names of transformers 4 and peft.
+Owns no reward.
 
 Source: reference, C.1 to C.3.
 """
@@ -37,7 +38,9 @@ def load_tokenizer(folder: Path, specials: tuple[str, ...]) -> PreTrainedTokeniz
             raise ValueError("tokenizer.json has no 'model'")
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(folder, "", f"no readable tokenizer: {error}", hint="copy tokenizer.json and tokenizer_config.json") from error
+        raise CheckpointError(
+            folder, "", f"no readable tokenizer: {error}", hint="copy tokenizer.json and tokenizer_config.json"
+        ) from error
     known = tokenizer.get_vocab()
     wanted = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     lost = [token for token in wanted if token not in known]
@@ -59,7 +62,9 @@ def load_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConf
         found, wanted = tokenizer.convert_tokens_to_ids(token), getattr(config, f"{kind}_token_id")
         if found != wanted:
             what = f"is {wanted}, the tokenizer's {token} is {found}"
-            raise CheckpointError(folder / "config.json", f"{kind}_token_id", what, hint="tokenizer and config.json must be of one model")
+            raise CheckpointError(
+                folder / "config.json", f"{kind}_token_id", what, hint="tokenizer and config.json must be of one model"
+            )
     return config
 
 
@@ -84,7 +89,9 @@ def current_names(state: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     return renamed
 
 
-def assemble(build: Callable[[], RewardTower], state: Mapping[str, Any], where: Path, dtype: torch.dtype) -> RewardTower:
+def assemble(
+    build: Callable[[], RewardTower], state: Mapping[str, Any], where: Path, dtype: torch.dtype
+) -> RewardTower:
     """A tower around released tensors, every key and shape checked; `dtype` for all but the head, which stays float32.
 
     Args:

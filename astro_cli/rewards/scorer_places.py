@@ -1,4 +1,7 @@
-"""Where the weights of HPSv3 and VideoAlign lie below the checkpoints folder, and what to say where they do not. Opens none. Free of torch."""
+"""Where the weights of HPSv3 and VideoAlign lie below the checkpoints folder, and what to say where they do not.
+
+Opens none. Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ TOKENIZER_FILE = "tokenizer.json"
 
 def find(name: str) -> Path | None:
     """A file or folder `eval/<name>`, else `<name>`, below the checkpoints folder."""
-    return next((path for path in (checkpoints_folder() / "eval" / name, checkpoints_folder() / name) if path.exists()), None)
+    return next(
+        (path for path in (checkpoints_folder() / "eval" / name, checkpoints_folder() / name) if path.exists()), None
+    )
 
 
 def target(name: str) -> Path:
@@ -26,7 +31,11 @@ def target(name: str) -> Path:
 
 def videoalign_step(folder: Path) -> Path | None:
     """The newest `checkpoint-<step>` of a VideoAlign folder, as the official loader takes it."""
-    steps = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[1].isdigit()}
+    steps = {
+        int(path.name.split("-")[1]): path
+        for path in folder.glob("checkpoint-*")
+        if path.is_dir() and path.name.split("-")[1].isdigit()
+    }
     return steps[max(steps)] if steps else None
 
 
@@ -66,7 +75,9 @@ def _file_lack(folder: Path, name: str, origin: str) -> str:
 
 
 def _base_lacks(name: str, *, tokenizer: bool) -> list[str]:
-    """Sizes and words come from the base model's repository; of its weights only VideoAlign's adapter layout needs any."""
+    """Sizes and words come from the base model's repository; of its weights only VideoAlign's adapter layout needs
+    any.
+    """
     files = ("config.json", *([TOKENIZER_FILE] if tokenizer else []))
     folder = find(name)
     if folder is None:

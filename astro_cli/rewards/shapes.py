@@ -1,8 +1,10 @@
-"""The training rewards of the embedded world: visual quality, motion quality, text alignment. Simple, smooth, hackable proxies.
+"""The training rewards of the embedded world: visual quality, motion quality, text alignment. Simple, smooth, hackable
+proxies.
 
-They stand where HPSv3 and VideoAlign stand in the papers, and like those they can be gamed: VQ likes a static crisp picture best, MQ
-does not care what moves, TA forgives ugliness. The judge is `shapes.oracle`, which these never call.
-Dimensions: B clip, T frame, N frames or steps, C colour, K template, H, W pixels. Lengths in world units (32 = the torus).
+They stand where HPSv3 and VideoAlign stand in the papers, and like those they can be gamed: VQ likes a static crisp
+picture best, MQ does not care what moves, TA forgives ugliness. The judge is `shapes.oracle`, which these never call.
+Dimensions: B clip, T frame, N frames or steps, C colour, K template, H, W pixels. Lengths in world units (32 = the
+torus).
 """
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ EPS = 1e-8
 # --- visual quality
 BEST_FRACTION = 0.3  # Astrolabe section 3.4: the best 30 % of frames, so that transient motion blur is not punished
 REBLUR_SIGMA = 1.0  # world units; a crisp edge loses most of its gradient energy to it, a soft one little
-CRISP_LOSS = 0.75  # share of gradient energy that the crispest renders lose (median 0.67; 0.63 at fast motion, 0.37 blurred by 1.2)
-EDGE_FLOOR = 0.05  # gradient energy of a picture without edges (the palest object's outline has 0.2): a blank frame is not sharp
+# share of gradient energy that the crispest renders lose (median 0.67; 0.63 at fast motion, 0.37 blurred by 1.2)
+CRISP_LOSS = 0.75
+EDGE_FLOOR = (
+    0.05  # gradient energy of a picture without edges (the palest object's outline has 0.2): a blank frame is not sharp
+)
 FULL_CHROMA = 0.8  # about the palette's most saturated colour
 FULL_CONTRAST = 0.6  # RGB distance between object and background at which contrast has gone 1 - 1/e of the way
 CLEAN_SIGMA = 0.06  # noise at which the clean term is 1/e
@@ -43,7 +48,8 @@ VQ_WEIGHTS = {"sharp": 0.4, "saturated": 0.15, "contrast": 0.15, "clean": 0.3}  
 # --- motion quality
 COARSE_SIGMA = 2.0  # world units; makes fast motion (3 per frame) differentiable
 GRADIENT_FLOOR = 0.02  # gray per world unit; what is paler than this does not count as moving
-SLOW = 0.25  # speed at which the amount of motion has gone 1 - 1/e of the way: any motion will do, how coherent it is decides
+# speed at which the amount of motion has gone 1 - 1/e of the way: any motion will do, how coherent it is decides
+SLOW = 0.25
 STEADY_FLOOR = 1e-6  # gray^2
 
 # --- text alignment: widths of the Gaussian falls
@@ -52,7 +58,13 @@ GRAY_WIDTH = 0.15
 SIZE_WIDTH = 0.25  # of log radius; small and large are 0.53 apart
 SPEED_WIDTH = 0.35  # of log speed; slowly and fast are 0.69 apart
 STILL_WIDTH = 0.5  # world units per frame
-AREA_FACTOR = {"circle": math.pi, "square": 3.10, "triangle": 1.66, "cross": 2.42, None: 2.5}  # area over radius^2; None: their mean
+AREA_FACTOR = {
+    "circle": math.pi,
+    "square": 3.10,
+    "triangle": 1.66,
+    "cross": 2.42,
+    None: 2.5,
+}  # area over radius^2; None: their mean
 SHAPE_SOFTNESS = 0.02  # correlation; a small circle and a small square are 0.02 to 0.03 apart
 PLAIN_LEVEL = 0.35  # of the nominal texture amplitude: what a plain background must stay below
 DRIFT_FLOOR = 0.3  # world units per frame; keeps the direction of no motion at 1/2
@@ -65,7 +77,9 @@ def top_fraction_mean(scores_BT: Tensor, fraction: float) -> Tensor:
 
 
 class VisualQuality:
-    """How good single frames look. Blind to time and prompt; motion blur costs sharpness, so a still crisp picture scores best."""
+    """How good single frames look. Blind to time and prompt; motion blur costs sharpness, so a still crisp picture
+    scores best.
+    """
 
     key = "vq"
     num_frames_min = 1
@@ -89,8 +103,8 @@ class VisualQuality:
 def _acutance(images_BTHW: Tensor) -> Tensor:
     """Share (B, T) of gradient energy that blurring again removes, relative to a crisp render's: high for sharp edges.
 
-    The reference-free blur measure of Crete et al. 2007, with energies in place of absolute differences: those do not depend on where
-    an edge falls between pixels.
+    The reference-free blur measure of Crete et al. 2007, with energies in place of absolute differences: those do not
+    depend on where an edge falls between pixels.
     """
     fine, coarse = (_gradient_energy(images) for images in (images_BTHW, lowpass(images_BTHW, REBLUR_SIGMA)))
     return ((fine - coarse) / (fine + EDGE_FLOOR) / CRISP_LOSS).clamp(0, 1) ** 2  # squared: motion blur should be felt
@@ -113,7 +127,9 @@ def _weighted_mean(frames_BTCHW: Tensor, weight_BTHW: Tensor) -> Tensor:
 
 
 class MotionQuality:
-    """Coherent motion, and some of it. Sees gray frames only, no prompt: what moves, in which colour and where to does not matter."""
+    """Coherent motion, and some of it. Sees gray frames only, no prompt: what moves, in which colour and where to does
+    not matter.
+    """
 
     key = "mq"
     num_frames_min = 3
@@ -125,7 +141,8 @@ class MotionQuality:
 
 
 def _coherence(gray_BTHW: Tensor) -> Tensor:
-    """1 where change accumulates as in motion, 0 where frames are as different at one step as at two (shuffled, noisy, flickering).
+    """1 where change accumulates as in motion, 0 where frames are as different at one step as at two (shuffled, noisy,
+    flickering).
 
     E|x_{t+2} - x_t|^2 over E|x_{t+1} - x_t|^2 is 4 for constant velocity, 1 for frames in random order.
     """
@@ -135,7 +152,9 @@ def _coherence(gray_BTHW: Tensor) -> Tensor:
 
 
 def _amount(gray_BTHW: Tensor) -> Tensor:
-    """Saturating speed (B,), from brightness constancy |d gray / dt| = speed |grad gray| where the picture changes most."""
+    """Saturating speed (B,), from brightness constancy |d gray / dt| = speed |grad gray| where the picture changes
+    most.
+    """
     change_BNHW = (gray_BTHW[:, 1:] - gray_BTHW[:, :-1]).square()
     middle = (gray_BTHW[:, 1:] + gray_BTHW[:, :-1]) / 2
     unit = 2 * WORLD / gray_BTHW.shape[-1]  # central differences, per world unit
@@ -165,7 +184,9 @@ def _scene(prompt: str) -> Scene:
 
 
 class _Evidence:
-    """What the frames show, measured for the whole batch at once and kept as python numbers for the few sums per prompt."""
+    """What the frames show, measured for the whole batch at once and kept as python numbers for the few sums per
+    prompt.
+    """
 
     def __init__(self, frames_BTCHW: Tensor) -> None:
         seg = segment(frames_BTCHW)
@@ -190,7 +211,9 @@ def _shape_odds(seg: Segment) -> Tensor:
 
 
 def _texture_odds(frames_BTCHW: Tensor, seg: Segment) -> Tensor:
-    """(B, 3) shares of plain, striped, checkered: energies at the texture's frequency, the object's place filled with the mean."""
+    """(B, 3) shares of plain, striped, checkered: energies at the texture's frequency, the object's place filled with
+    the mean.
+    """
     size = frames_BTCHW.shape[-1]
     weight = background_weight(seg)
     gray = frames_BTCHW.mean(2)
@@ -229,7 +252,9 @@ def _agreements(seen: _Evidence, row: int, scene: Scene) -> list[float]:
 
 
 def _motion_agreements(net: list[float], path: list[float], motion: Motion) -> list[float]:
-    """Agreement of the kind and way of motion and, if stated, of its speed; `net` and `path` per frame along x and y."""
+    """Agreement of the kind and way of motion and, if stated, of its speed; `net` and `path` per frame along x and
+    y.
+    """
     length = math.hypot(*path)
     if motion.kind == "still":
         return [math.exp(-length / STILL_WIDTH)]

@@ -1,6 +1,8 @@
-"""The instructions reward models were trained with, word for word. Holds none as code: HPSv3's is a data file, VideoAlign's comes with its release.
+"""The instructions reward models were trained with, word for word. Holds none as code: HPSv3's is a data file,
+VideoAlign's comes with its release.
 
-Sources: HPSv3 (arXiv 2508.03789), package hpsv3 1.0.0, MIT (`templates/hpsv3.LICENSE`); VideoAlign (arXiv 2501.13918), `prompt_template.py`.
+Sources: HPSv3 (arXiv 2508.03789), package hpsv3 1.0.0, MIT (`templates/hpsv3.LICENSE`); VideoAlign (arXiv 2501.13918),
+`prompt_template.py`.
 """
 
 from __future__ import annotations
@@ -32,8 +34,16 @@ def videoalign_template(path: Path) -> str:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise CheckpointError(path, "", f"no readable template: {error}", hint="copy the file of the VideoAlign code repository") from error
-    found = {name.id: node.value for node in tree.body if isinstance(node, ast.Assign) for name in node.targets if isinstance(name, ast.Name)}
+        raise CheckpointError(
+            path, "", f"no readable template: {error}", hint="copy the file of the VideoAlign code repository"
+        ) from error
+    found = {
+        name.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for name in node.targets
+        if isinstance(name, ast.Name)
+    }
     value = found.get(VIDEOALIGN_NAME)
     if not (isinstance(value, ast.Constant) and isinstance(value.value, str)):
         raise CheckpointError(path, VIDEOALIGN_NAME, f"missing, found {', '.join(found) or 'no assignment'}")
@@ -45,7 +55,9 @@ def check_template(template: str, tokens: tuple[str, ...], where: Path) -> None:
     """Raises: CheckpointError: not one blank for the prompt, or not every reward token once and in order."""
     places = [template.find(token) for token in tokens]
     if template.count(BLANK) != 1 or places != sorted(places) or any(template.count(token) != 1 for token in tokens):
-        raise CheckpointError(where, "", f"not the template: expected one {BLANK} and, once each and in this order, {', '.join(tokens)}")
+        raise CheckpointError(
+            where, "", f"not the template: expected one {BLANK} and, once each and in this order, {', '.join(tokens)}"
+        )
 
 
 def fill(template: str, prompt: str) -> str:

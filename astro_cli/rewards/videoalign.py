@@ -1,6 +1,8 @@
-"""VideoAlign (VideoReward): visual quality, motion quality and text alignment of a clip. Owns loading, sampling, scoring and the norm.
+"""VideoAlign (VideoReward): visual quality, motion quality and text alignment of a clip. Owns loading, sampling,
+scoring and the norm.
 
-Source: VideoAlign (arXiv 2501.13918) and its released inference; gray motion quality is Astrolabe's (arXiv 2603.17051, section 3.4).
+Source: VideoAlign (arXiv 2501.13918) and its released inference; gray motion quality is Astrolabe's (arXiv 2603.17051,
+section 3.4).
 Dimensions: B clip, T frame, H, W pixel rows and columns, C colour, 3 = VQ, MQ, TA.
 """
 
@@ -25,14 +27,18 @@ BATCH = 4  # clips of one length a pass
 
 
 class VideoAlign:
-    """Scores clips whose frames are sampled already. One pass gives all three scores; VQ and MQ do not see the prompt, which follows them."""
+    """Scores clips whose frames are sampled already. One pass gives all three scores; VQ and MQ do not see the prompt,
+    which follows them.
+    """
 
     def __init__(self, tower: RewardTower, tokenizer: Any, template: str, settings: videoalign_files.Settings) -> None:
         self.tower, self.tokenizer, self.template, self.settings = tower, tokenizer, template, settings
         self.norm_23 = torch.tensor(settings.norm, dtype=torch.float32).T
 
     def frames(self, total: int, fps: float) -> list[int]:
-        """Which frames of a clip of `total` at its true `fps` are looked at: settings.fps per second, even, at least 4."""
+        """Which frames of a clip of `total` at its true `fps` are looked at: settings.fps per second, even, at
+        least 4.
+        """
         return inputs.frame_indices(total, fps, self.settings.fps)
 
     def raw(self, clips: Sequence[np.ndarray], prompts: Sequence[str], *, gray: bool = False) -> Tensor:
@@ -45,9 +51,14 @@ class VideoAlign:
         Raises:
             PromptError: a prompt holds a special token's text.
         """
-        seen = [inputs.video_patches(inputs.grayscale(clip) if gray else clip, self.settings.max_pixels) for clip in clips]
+        seen = [
+            inputs.video_patches(inputs.grayscale(clip) if gray else clip, self.settings.max_pixels) for clip in clips
+        ]
         texts = [templates.fill(self.template, prompt) for prompt in prompts]
-        tokens = [inputs.tokenize(self.tokenizer, "video", each, text, self.tower.specials) for each, text in zip(seen, texts, strict=True)]
+        tokens = [
+            inputs.tokenize(self.tokenizer, "video", each, text, self.tower.specials)
+            for each, text in zip(seen, texts, strict=True)
+        ]
         by_length: dict[int, list[int]] = defaultdict(list)
         for row, ids in enumerate(tokens):
             by_length[len(ids)].append(row)
@@ -64,7 +75,9 @@ class VideoAlign:
 
     def _pass(self, seen: list[inputs.Patches], tokens: list[list[int]]) -> Tensor:
         out_BKR = self.tower.read("video", torch.tensor(tokens), seen, self.tower.see("video", seen))
-        picked = out_BKR.diagonal(dim1=1, dim2=2) if self.settings.outputs == len(self.tower.specials) else out_BKR[..., 0]
+        picked = (
+            out_BKR.diagonal(dim1=1, dim2=2) if self.settings.outputs == len(self.tower.specials) else out_BKR[..., 0]
+        )
         return picked.cpu()
 
 
@@ -81,9 +94,13 @@ def files() -> tuple[Path, ...]:
 
 
 def load_videoalign(
-    device: torch.device, dtype: torch.dtype = torch.bfloat16, positions: Positions = "official", *, folder: Path | None = None,
+    device: torch.device,
+    dtype: torch.dtype = torch.bfloat16,
+    positions: Positions = "official",
+    *,
+    folder: Path | None = None,
     base: Path | None = None,
-) -> VideoAlign:  # fmt: skip
+) -> VideoAlign:
     """VideoAlign from its released folder and its base model's folder, the newest checkpoint.
 
     Args:
@@ -96,7 +113,10 @@ def load_videoalign(
     """
     if (folder is None or base is None) and (lack := scorer_places.missing_videoalign()):
         raise CheckpointError("videoalign", "", "not here", hint=lack)
-    folder, base = folder or scorer_places.find(scorer_places.VIDEOALIGN), base or scorer_places.find(scorer_places.VIDEOALIGN_BASE)
+    folder, base = (
+        folder or scorer_places.find(scorer_places.VIDEOALIGN),
+        base or scorer_places.find(scorer_places.VIDEOALIGN_BASE),
+    )
     assert folder is not None
     assert base is not None
     step = scorer_places.videoalign_step(folder)

@@ -1,7 +1,8 @@
 """VideoAlign's released folder: its settings, and its weights in both layouts as one state dict. Builds no network.
 
-A folder holds `model_config.json`, `prompt_template.py` and `checkpoint-<step>/` with either `model.pth` (everything, wrapped by peft) or
-`adapter_model.safetensors` with `non_lora_state_dict.pth` (the rest is the base model's), and perhaps `tokenizer/`.
+A folder holds `model_config.json`, `prompt_template.py` and `checkpoint-<step>/` with either `model.pth` (everything,
+wrapped by peft) or `adapter_model.safetensors` with `non_lora_state_dict.pth` (the rest is the base model's), and
+perhaps `tokenizer/`.
 Source: reference, section C.2.
 """
 
@@ -25,7 +26,11 @@ FULL, ADAPTER, REST = "model.pth", "adapter_model.safetensors", "non_lora_state_
 WRAPPER = "base_model.model."  # peft's name of what it wraps
 BASE_LAYER = ".base_layer."
 HALF = re.compile(r"^(?P<layer>.+)\.lora_(?P<half>[AB])(?:\.default)?\.weight$")
-NORM = {"VQ": (3.6757, 2.2476), "MQ": (1.1646, 1.3811), "TA": (2.8105, 2.5121)}  # mean, deviation of raw scores; used where the file has none
+NORM = {
+    "VQ": (3.6757, 2.2476),
+    "MQ": (1.1646, 1.3811),
+    "TA": (2.8105, 2.5121),
+}  # mean, deviation of raw scores; used where the file has none
 DEFAULTS = {"fps": 2.0, "max_frame_pixels": 256 * 28 * 28, "output_dim": 1, "lora_r": 64, "lora_alpha": 128}
 WANTED = {"prompt_template_type": "detailed_special", "sample_type": "uniform", "reward_token": "special"}
 
@@ -53,7 +58,8 @@ def read_settings(folder: Path) -> Settings:
     """`model_config.json`, with the documented default of a key it leaves out.
 
     Raises:
-        CheckpointError: unreadable, a number that is none, or another template, sampling or pooling than is implemented.
+        CheckpointError: unreadable, a number that is none, or another template, sampling or pooling than is
+            implemented.
     """
     path = folder / scorer_places.SETTINGS_FILE
     try:
@@ -66,12 +72,17 @@ def read_settings(folder: Path) -> Settings:
         if table.get(key, wanted) != wanted:
             raise CheckpointError(path, key, f"found {table[key]!r}, expected {wanted!r}")
     if table.get("num_frames") is not None:
-        raise CheckpointError(path, "num_frames", f"found {table['num_frames']}, expected null: frames are sampled by fps")
+        raise CheckpointError(
+            path, "num_frames", f"found {table['num_frames']}, expected null: frames are sampled by fps"
+        )
     values = {key: _number(table.get(key, default), path, key) for key, default in DEFAULTS.items()}
     if values["output_dim"] not in (1, 3):
         raise CheckpointError(path, "output_dim", f"found {table['output_dim']}, expected 1 or 3")
     pairs = tuple(
-        (_number(norm.get(f"{key}_mean", mean), path, f"{key}_mean"), _number(norm.get(f"{key}_std", deviation), path, f"{key}_std"))
+        (
+            _number(norm.get(f"{key}_mean", mean), path, f"{key}_mean"),
+            _number(norm.get(f"{key}_std", deviation), path, f"{key}_std"),
+        )
         for key, (mean, deviation) in NORM.items()
     )
     scale = values["lora_alpha"] / values["lora_r"]
@@ -80,7 +91,9 @@ def read_settings(folder: Path) -> Settings:
 
 def _number(value: Any, path: Path, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or (not key.endswith("_mean") and value <= 0):
-        raise CheckpointError(path, key, f"found {value!r}, expected a number" + ("" if key.endswith("_mean") else " above 0"))
+        raise CheckpointError(
+            path, key, f"found {value!r}, expected a number" + ("" if key.endswith("_mean") else " above 0")
+        )
     return float(value)
 
 
@@ -94,7 +107,12 @@ def weight_files(step: Path, base: Path) -> tuple[Path, ...]:
         return (step / FULL,)
     lost = [name for name in (ADAPTER, REST) if not (step / name).is_file()]
     if lost:
-        raise CheckpointError(step, lost[0], f"missing: expected {FULL}, or {ADAPTER} with {REST}", hint="copy the whole checkpoint folder")
+        raise CheckpointError(
+            step,
+            lost[0],
+            f"missing: expected {FULL}, or {ADAPTER} with {REST}",
+            hint="copy the whole checkpoint folder",
+        )
     shards = sorted(path for path in base.glob("*.safetensors") if not path.name.startswith("."))
     return (step / ADAPTER, step / REST, *shards)
 
@@ -105,7 +123,8 @@ def read_state(step: Path, base: Path, scale: float) -> dict[str, Any]:
     Raises:
         CheckpointError: files that are missing, damaged or unsafe, or half an adapter pair.
 
-    **Deviations:** the released code runs the adapter beside the bfloat16 weights; merged, each product is rounded once.
+    **Deviations:** the released code runs the adapter beside the bfloat16 weights; merged, each product is rounded
+    once.
     """
     files = weight_files(step, base)
     if files[0].name == FULL:
@@ -127,17 +146,23 @@ def _base_state(base: Path) -> dict[str, LazyTensor]:
     return {key: of_tensor(value) for key, value in parts.state(base).items() if not key.startswith("lm_head")}
 
 
-def _merged(weights: Mapping[str, LazyTensor], pairs: Mapping[str, Mapping[str, LazyTensor]], scale: float, where: Path) -> dict[str, LazyTensor]:
+def _merged(
+    weights: Mapping[str, LazyTensor], pairs: Mapping[str, Mapping[str, LazyTensor]], scale: float, where: Path
+) -> dict[str, LazyTensor]:
     merged = {}
     for layer, halves in pairs.items():
         key = f"{layer}.weight"
         if len(halves) != 2:
             raise CheckpointError(where, layer, f"half an adapter pair: found lora_{next(iter(halves))} alone")
         if key not in weights:
-            raise CheckpointError(where, layer, "an adapter without its layer's weight", hint="are the base model's weights complete?")
+            raise CheckpointError(
+                where, layer, "an adapter without its layer's weight", hint="are the base model's weights complete?"
+            )
         a, b = halves["A"].read().float(), halves["B"].read().float()
         found, wanted = (b.shape[0], a.shape[-1]), weights[key].shape
         if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or found != wanted:
-            raise CheckpointError(where, layer, f"B is {tuple(b.shape)} and A is {tuple(a.shape)}, the weight is {wanted}")
+            raise CheckpointError(
+                where, layer, f"B is {tuple(b.shape)} and A is {tuple(a.shape)}, the weight is {wanted}"
+            )
         merged[key] = of_tensor(weights[key].read().to(torch.float32) + scale * (b @ a))
     return merged

@@ -1,4 +1,5 @@
-"""The training rewards of Wan: VQ by HPSv3, MQ and TA by VideoAlign, one network for the two. Loads them, scores clips, combines nothing.
+"""The training rewards of Wan: VQ by HPSv3, MQ and TA by VideoAlign, one network for the two. Loads them, scores clips,
+combines nothing.
 
 Source: Astrolabe (arXiv 2603.17051), section 3.4 and its released scorers; reference, forcing methods 7.6.
 Dimensions: B clip, T pixel frame, C colour, H, W pixel rows and columns.
@@ -30,14 +31,17 @@ class FrameQuality:
 
     def score(self, frames_BTCHW: Tensor, prompts: list[str]) -> Tensor:
         pairs = zip(frames_BTCHW, prompts, strict=True)
-        return torch.stack([best_mean(self.scorer.score(inputs.to_uint8(frames), prompt)) for frames, prompt in pairs]).to(frames_BTCHW.device)
+        return torch.stack(
+            [best_mean(self.scorer.score(inputs.to_uint8(frames), prompt)) for frames, prompt in pairs]
+        ).to(frames_BTCHW.device)
 
 
 class ClipQuality:
-    """MQ on luma, or TA on colour, of VideoAlign, normalised; frames are sampled as in its release, at the video's true rate.
+    """MQ on luma, or TA on colour, of VideoAlign, normalised; frames are sampled as in its release, at the video's true
+    rate.
 
-    **Deviations:** Astrolabe's scorer is fixed to 10 frames of 336 x 588; here both follow VideoAlign's own sampling, which gives just that for 81
-    frames of 480 x 832 at 16 fps.
+    **Deviations:** Astrolabe's scorer is fixed to 10 frames of 336 x 588; here both follow VideoAlign's own sampling,
+    which gives just that for 81 frames of 480 x 832 at 16 fps.
     """
 
     num_frames_min = 2

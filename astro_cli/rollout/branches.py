@@ -1,11 +1,14 @@
-"""Keys and values of several continuations of one history: the history's stored once, each continuation's own on top. Generates nothing.
+"""Keys and values of several continuations of one history: the history's stored once, each continuation's own on top.
+Generates nothing.
 
-Where `cache.kv.KVCache` rolls in place, this only appends, so what it holds may carry gradients (full back-propagation through the context) and one
-history can be read by any number of clips. Visible is what a rolling cache of the same window and sink would hold, oldest frame first.
-Source: Astrolabe (arXiv 2603.17051) section 3.2, Eq. 3. Dimensions: P history, B clip, H head, L token, D head width. Frames are latent frames.
+Where `cache.kv.KVCache` rolls in place, this only appends, so what it holds may carry gradients (full back-propagation
+through the context) and one history can be read by any number of clips. Visible is what a rolling cache of the same
+window and sink would hold, oldest frame first.
+Source: Astrolabe (arXiv 2603.17051) section 3.2, Eq. 3. Dimensions: P history, B clip, H head, L token, D head width.
+Frames are latent frames.
 
-**Deviations**: none from the paper; the released code has no shared prefix. The sink is the first frames as they are (an averaging sink would be a
-history of each clip's own).
+**Deviations**: none from the paper; the released code has no shared prefix. The sink is the first frames as they are
+(an averaging sink would be a history of each clip's own).
 """
 
 from __future__ import annotations
@@ -63,9 +66,15 @@ class Branches:
     """
 
     def __init__(
-        self, network: CausalWan, latent_shape: tuple[int, ...], spec: CacheSpec, shared: list[Segment] | None = None,
-        rows: torch.Tensor | None = None, *, gradient: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        network: CausalWan,
+        latent_shape: tuple[int, ...],
+        spec: CacheSpec,
+        shared: list[Segment] | None = None,
+        rows: torch.Tensor | None = None,
+        *,
+        gradient: bool = False,
+    ) -> None:
         check_sink(spec)
         patch = network.config.patch
         self.grid = (latent_shape[-2] // patch[0], latent_shape[-1] // patch[1])
@@ -80,7 +89,9 @@ class Branches:
         return {*range(min(sink, end)), *range(oldest, end)}
 
     def begin(self, start: int, frames: int, *, record: bool = False) -> BranchPass:
-        """Plan one forward pass over frames [start, start + frames); with `record` its keys and values become part of the context."""
+        """Plan one forward pass over frames [start, start + frames); with `record` its keys and values become part of
+        the context.
+        """
         return BranchPass(self, start, start + frames, record)
 
     def table(self, positions: list[int]) -> RopeTable:
@@ -97,9 +108,16 @@ class BranchPass(list):
         place = {frame: index for index, frame in enumerate(sorted(seen))}
         self.positions = [place[frame] if self.relative else frame for frame in range(start, end)]
         self.parts = [
-            part for is_shared, segments in ((True, branches.shared), (False, branches.own)) for segment in segments
-            if (part := _part(segment, [f for f in segment.frames if f < start and f in seen], place, branches, is_shared)) is not None
-        ]  # fmt: skip
+            part
+            for is_shared, segments in ((True, branches.shared), (False, branches.own))
+            for segment in segments
+            if (
+                part := _part(
+                    segment, [f for f in segment.frames if f < start and f in seen], place, branches, is_shared
+                )
+            )
+            is not None
+        ]
         empty = [torch.empty(0)] * branches.layers
         self.recorded = Segment(list(range(start, end)), [*empty], [*empty]) if record else None
         if self.recorded is not None:
@@ -135,7 +153,9 @@ def _part(segment: Segment, kept: list[int], place: dict[int, int], branches: Br
     if len(kept) < len(segment.frames):
         index = torch.tensor([segment.frames.index(frame) for frame in kept])
         tokens = (index[:, None] * per_frame + torch.arange(per_frame)).flatten().to(branches.device)
-    return _Part(segment, tokens, branches.table([place[frame] for frame in kept]) if branches.spec.relative else None, shared)
+    return _Part(
+        segment, tokens, branches.table([place[frame] for frame in kept]) if branches.spec.relative else None, shared
+    )
 
 
 class _LayerBranch:
@@ -147,9 +167,13 @@ class _LayerBranch:
     def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
         """Take this pass's un-rotated keys and values; return all visible keys (rotated) and values."""
         plan, rotated = self.plan, rotate(k, table)
-        if plan.recorded is not None:  # by layer, so that recomputation under gradient checkpointing writes the same place
+        if (
+            plan.recorded is not None
+        ):  # by layer, so that recomputation under gradient checkpointing writes the same place
             stored, keep = (k if plan.relative else rotated), plan.branches.gradient
             plan.recorded.keys[self.layer] = stored if keep else stored.detach()
             plan.recorded.values[self.layer] = v if keep else v.detach()
         past = [part.read(self.layer, plan.branches.rows, len(k)) for part in plan.parts]
-        return torch.cat([*(k_past for k_past, _ in past), rotated], 2), torch.cat([*(v_past for _, v_past in past), v], 2)
+        return torch.cat([*(k_past for k_past, _ in past), rotated], 2), torch.cat(
+            [*(v_past for _, v_past in past), v], 2
+        )

@@ -1,15 +1,21 @@
-"""The streaming engine: `Streamer` makes one batch of videos block by block and takes new prompts while it runs. Decodes and writes nothing.
+"""The streaming engine: `Streamer` makes one batch of videos block by block and takes new prompts while it runs.
+Decodes and writes nothing.
 
-    per block   x_T -> few steps through the cache -> x0;   with the next block's first step, x0 at t = 0 overwrites the block's cache entries
+    per block   x_T -> few steps through the cache -> x0;   with the next block's first step, x0 at t = 0 overwrites
+        the block's cache entries
 
-That step and the context pass before it share their matrix products (`Context`), which is the same computation in fewer, larger pieces.
+That step and the context pass before it share their matrix products (`Context`), which is the same computation in
+fewer, larger pieces.
 
-Noise belongs to (sample, frame, step), so a video depends neither on the batch it is in nor on how frames are grouped in calls.
-Source: Self-Forcing (arXiv 2506.08009), Algorithm 1; LongLive (arXiv 2509.22622), KV-recache; reference, sections 1.6 and 5.
+Noise belongs to (sample, frame, step), so a video depends neither on the batch it is in nor on how frames are grouped
+in calls.
+Source: Self-Forcing (arXiv 2506.08009), Algorithm 1; LongLive (arXiv 2509.22622), KV-recache; reference, sections 1.6
+and 5.
 Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 
-Deviations: the context pass sees x0 as is at t = 0, in training as in inference (the released trainer adds 0.5 % noise). It runs when the next block
-or a switch needs it, so the last block has none. The released recache pass with a kept sink also computes the frames whose keys it then drops.
+Deviations: the context pass sees x0 as is at t = 0, in training as in inference (the released trainer adds 0.5 %
+noise). It runs when the next block or a switch needs it, so the last block has none. The released recache pass with a
+kept sink also computes the frames whose keys it then drops.
 """
 
 from __future__ import annotations
@@ -34,13 +40,22 @@ from astro_cli.sampling.trajectory import Recorder
 __all__ = ["StreamSpec", "Streamer", "frame_noise", "new_cache", "write_context"]
 
 
-def new_cache(network: CausalWan, batch: int, spec: StreamSpec, max_frames: int | None, policy: SinkPolicy | None = None) -> KVCache:
+def new_cache(
+    network: CausalWan, batch: int, spec: StreamSpec, max_frames: int | None, policy: SinkPolicy | None = None
+) -> KVCache:
     config, (_, height, width) = network.config, spec.latent_shape
     return KVCache(
-        layers=config.num_layers, batch=batch, heads=config.num_heads, head_dim=config.head_dim,
-        grid=(height // config.patch[0], width // config.patch[1]), spec=spec.cache, max_frames=max_frames, policy=policy,
-        device=network.device, dtype=network.dtype,
-    )  # fmt: skip
+        layers=config.num_layers,
+        batch=batch,
+        heads=config.num_heads,
+        head_dim=config.head_dim,
+        grid=(height // config.patch[0], width // config.patch[1]),
+        spec=spec.cache,
+        max_frames=max_frames,
+        policy=policy,
+        device=network.device,
+        dtype=network.dtype,
+    )
 
 
 def frame_noise(spec: StreamSpec, seeds: list[int], frames: range, use: str, device: torch.device) -> torch.Tensor:
@@ -66,8 +81,8 @@ class Streamer:
         max_frames: length of the videos; None with a window streams without end.
         policy: sink policy, instead of the spec's.
         cache: an empty cache to use, instead of a new one.
-        join: let a block's context pass and the next block's first step share their matrix products; else they are two passes, whose keys and values
-            are bit for bit those of `write_context` alone.
+        join: let a block's context pass and the next block's first step share their matrix products; else they are two
+            passes, whose keys and values are bit for bit those of `write_context` alone.
         recorder: keeps the trajectory of every block made.
 
     Attributes:
@@ -78,10 +93,18 @@ class Streamer:
     """
 
     def __init__(
-        self, network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, max_frames: int | None = None,
-        policy: SinkPolicy | None = None, *, cache: KVCache | None = None, join: bool = True,
+        self,
+        network: CausalWan,
+        text: TextStates,
+        seeds: list[int],
+        spec: StreamSpec,
+        max_frames: int | None = None,
+        policy: SinkPolicy | None = None,
+        *,
+        cache: KVCache | None = None,
+        join: bool = True,
         recorder: Recorder | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         spec.check(len(seeds), max_frames)
         self.network, self.seeds, self.spec, self.max_frames = network, seeds, spec, max_frames
         self.join, self.recorder = join, recorder
@@ -103,7 +126,7 @@ class Streamer:
     @classmethod
     def load(
         cls, network: CausalWan, spec: StreamSpec, state: Mapping[str, torch.Tensor], policy: SinkPolicy | None = None
-    ) -> Streamer:  # fmt: skip
+    ) -> Streamer:
         """The stream that `state` was taken from: its next blocks have the same bits, given the same weights.
 
         Its text states are those it had; `renew_text` remakes them where the weights have changed since.
@@ -139,16 +162,18 @@ class Streamer:
         start, frames = self.frame, range(self.frame, self.frame + self.spec.block_at(self.frame))
         steps = transitions(
             lambda x, timestep, last: self.predict(x, timestep, start, gradient=gradient and last),
-            self.noise(frames, "x_T"), few_step_grid(self.spec.steps, exit_step),
-            lambda step: self.noise(frames, f"renoise-{step}"), self.spec.kernel,
-        )  # fmt: skip
+            self.noise(frames, "x_T"),
+            few_step_grid(self.spec.steps, exit_step),
+            lambda step: self.noise(frames, f"renoise-{step}"),
+            self.spec.kernel,
+        )
         x0 = final(steps if self.recorder is None else self.recorder.listen(steps))
         self._finish(x0.detach())
         return x0
 
     def next_chunk(
         self, frames: int, exit_step: int | Sequence[int] | None = None, *, gradient: bool = False
-    ) -> torch.Tensor:  # fmt: skip
+    ) -> torch.Tensor:
         """Make the next `frames` frames, whole blocks: what one training step takes from a stream that goes on.
 
         Args:
@@ -228,7 +253,9 @@ class Streamer:
 
     def _take(self, text: TextStates) -> None:
         if text.batch != len(self.seeds):
-            raise StreamError("stream", "text", f"found states of {text.batch} prompts, expected {len(self.seeds)}, one per seed")
+            raise StreamError(
+                "stream", "text", f"found states of {text.batch} prompts, expected {len(self.seeds)}, one per seed"
+            )
         self.text = text
 
     def _finish(self, x0_BFCHW: torch.Tensor) -> None:

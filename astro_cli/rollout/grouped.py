@@ -1,13 +1,17 @@
-"""Group-wise streaming rollout: a prompt's history is sampled once and frozen, G candidate clips are decoded in parallel from it. Scores nothing.
+"""Group-wise streaming rollout: a prompt's history is sampled once and frozen, G candidate clips are decoded in
+parallel from it. Scores nothing.
 
-    x_n^(i) ~ pi( . | C_n, c),  i = 1 .. G          C_n: sink and rolling window of the history, its keys and values stored once
+    x_n^(i) ~ pi( . | C_n, c),  i = 1 .. G          C_n: sink and rolling window of the history, its keys and values
+        stored once
 
-`ClipContext` conditions a training pass on the same C_n: the history of a clip and the clip's own earlier blocks, all clean.
-Source: Astrolabe (arXiv 2603.17051) section 3.2, Eq. 3, and Algorithm 2 (partial rollout to s + W). Frames are latent frames.
+`ClipContext` conditions a training pass on the same C_n: the history of a clip and the clip's own earlier blocks, all
+clean.
+Source: Astrolabe (arXiv 2603.17051) section 3.2, Eq. 3, and Algorithm 2 (partial rollout to s + W). Frames are latent
+frames.
 Dimensions: P prompt, B clip, F frame of a clip, C channel, H, W latent rows and columns.
 
-**Deviations**: Algorithm 2 rolls out every sample's own video up to the window; section 3.2's shared history is used there too. The released code has
-neither (G whole videos from their own noise).
+**Deviations**: Algorithm 2 rolls out every sample's own video up to the window; section 3.2's shared history is used
+there too. The released code has neither (G whole videos from their own noise).
 """
 
 from __future__ import annotations
@@ -24,7 +28,9 @@ from astro_cli.sampling.trajectory import Recorder
 
 
 @torch.no_grad()
-def sample_history(network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, frames: int) -> tuple[torch.Tensor, list[Segment]]:
+def sample_history(
+    network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, frames: int
+) -> tuple[torch.Tensor, list[Segment]]:
     """Stream `frames` frames (a multiple of the block) for P prompts.
 
     Returns:
@@ -39,7 +45,9 @@ def sample_history(network: CausalWan, text: TextStates, seeds: list[int], spec:
 
 
 @torch.no_grad()
-def record_history(network: CausalWan, text: TextStates, history_PFCHW: torch.Tensor, spec: StreamSpec) -> list[Segment]:
+def record_history(
+    network: CausalWan, text: TextStates, history_PFCHW: torch.Tensor, spec: StreamSpec
+) -> list[Segment]:
     """The frozen context of histories that exist already; bit for bit what `sample_history` returned with them."""
     frames = history_PFCHW.shape[1]
     if frames == 0:
@@ -52,9 +60,16 @@ def record_history(network: CausalWan, text: TextStates, history_PFCHW: torch.Te
 
 @torch.no_grad()
 def decode_candidates(
-    network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, shared: list[Segment], rows: torch.Tensor,
-    start: int, frames: int, recorder: Recorder | None = None,
-) -> torch.Tensor:  # fmt: skip
+    network: CausalWan,
+    text: TextStates,
+    seeds: list[int],
+    spec: StreamSpec,
+    shared: list[Segment],
+    rows: torch.Tensor,
+    start: int,
+    frames: int,
+    recorder: Recorder | None = None,
+) -> torch.Tensor:
     """Candidate clips (B, frames, C, H, W) that continue histories at frame `start`.
 
     Args:
@@ -91,7 +106,9 @@ def record_block(network: CausalWan, text: TextStates, x0_BFCHW: torch.Tensor, b
 
 
 class HistoryMemory:
-    """The context of the histories that clips continued last: the parts of an update, and the updates of an epoch, often continue the same ones."""
+    """The context of the histories that clips continued last: the parts of an update, and the updates of an epoch,
+    often continue the same ones.
+    """
 
     def __init__(self) -> None:
         self.forget()
@@ -109,7 +126,8 @@ class HistoryMemory:
 
 
 class ClipContext:
-    """C_n of B clips as one policy sees it: the shared history, then each clip's own clean blocks before the one that is denoised.
+    """C_n of B clips as one policy sees it: the shared history, then each clip's own clean blocks before the one that
+        is denoised.
 
     Args:
         network, text: the policy whose keys and values are recorded, and its text states of the B clips.
@@ -117,13 +135,22 @@ class ClipContext:
         clip_BFCHW: the clean clips.
         groups: (B,) long, each clip's history; clips of one have the same text, and their history is recorded once.
         gradient: record with gradients ("full back-propagation"); else everything is detached.
-        memory: where the histories' context is kept for the next clips that continue the same ones, as long as the policy stays.
+        memory: where the histories' context is kept for the next clips that continue the same ones, as long as the
+            policy stays.
     """
 
     def __init__(
-        self, network: CausalWan, text: TextStates, history_PFCHW: torch.Tensor, clip_BFCHW: torch.Tensor, groups: torch.Tensor,
-        spec: StreamSpec, *, gradient: bool, memory: HistoryMemory | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        network: CausalWan,
+        text: TextStates,
+        history_PFCHW: torch.Tensor,
+        clip_BFCHW: torch.Tensor,
+        groups: torch.Tensor,
+        spec: StreamSpec,
+        *,
+        gradient: bool,
+        memory: HistoryMemory | None = None,
+    ) -> None:
         self.block, self.start, self.frames = spec.block, history_PFCHW.shape[1], clip_BFCHW.shape[1]
         ids, rows = groups.unique(return_inverse=True)
         first = torch.stack([(rows == index).nonzero()[0, 0] for index in range(len(ids))])
@@ -134,14 +161,18 @@ class ClipContext:
                 record_block(network, told, history[:, start : start + self.block], past, start)
             shared = past.own
         elif memory is not None:
-            shared = memory.recorded((history_PFCHW, tuple(ids.tolist())), lambda: record_history(network, told, history, spec))
+            shared = memory.recorded(
+                (history_PFCHW, tuple(ids.tolist())), lambda: record_history(network, told, history, spec)
+            )
         else:
             shared = record_history(network, told, history, spec)
         self.branches = Branches(network, spec.latent_shape, spec.cache, shared, rows, gradient=gradient)
         for start in range(0, self.frames - self.block, self.block):
             record_block(network, text, clip_BFCHW[:, start : start + self.block], self.branches, self.start + start)
 
-    def velocity(self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates) -> torch.Tensor:
+    def velocity(
+        self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates
+    ) -> torch.Tensor:
         """Velocity (B, F, C, H, W) of every block of the clips given the clean frames before it."""
         parts = []
         for start in range(0, self.frames, self.block):

@@ -1,15 +1,20 @@
-"""Golden parity: recorded runs of released models replayed through the transformer, the cache and the streaming engine. Reads files in `recording`.
+"""Golden parity: recorded runs of released models replayed through the transformer, the cache and the streaming engine.
+Reads files in `recording`.
 
 | tensor | compared with |
 |---|---|
 | <case>.flow | velocity of one pass without a cache: block-causal mask, teacher forcing, bidirectional |
-| <case>.b{n}.s{i}.flow | velocity of block n, step i, given the recorded input <case>.b{n}.s{i}.x_t where there is one |
+| <case>.b{n}.s{i}.flow | velocity of block n, step i, given the recorded input <case>.b{n}.s{i}.x_t where there is one
+    |
 | <case>.out | the finished video, streamed by `engine.Streamer` with the recorded noise |
-| <case>.cache_k.{l}, cache_v.{l}, cache_end | keys and values of layer l after the run, oldest first; tokens made and tokens held |
+| <case>.cache_k.{l}, cache_v.{l}, cache_end | keys and values of layer l after the run, oldest first; tokens made and
+    tokens held |
 
-Recorded tensors a case lacks are not compared. Blocks are counted over generated blocks. Source: reference, sections 1, 5 and 6.
+Recorded tensors a case lacks are not compared. Blocks are counted over generated blocks. Source: reference, sections 1,
+5 and 6.
 
-Deviations: in the released switch with a renewed sink, a recache of fewer frames than the window holds leaves zeros in the cache; refused here.
+Deviations: in the released switch with a renewed sink, a recache of fewer frames than the window holds leaves zeros in
+the cache; refused here.
 """
 
 from __future__ import annotations
@@ -28,8 +33,12 @@ from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.rollout.recording import Recording, Switch, read_folder
 from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
 
-# Largest absolute error on values of order 1. float32: what the recordings' own README asks. bfloat16 has 8 bits of mantissa: up to 0.05 is seen.
-TOLERANCES = {torch.float32: {"flow": 2e-5, "out": 2e-4, "cache": 2e-4}, torch.bfloat16: {"flow": 0.1, "out": 0.1, "cache": 0.1}}
+# Largest absolute error on values of order 1. float32: what the recordings' own README asks. bfloat16 has 8 bits of
+# mantissa: up to 0.05 is seen.
+TOLERANCES = {
+    torch.float32: {"flow": 2e-5, "out": 2e-4, "cache": 2e-4},
+    torch.bfloat16: {"flow": 0.1, "out": 0.1, "cache": 0.1},
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,9 @@ class CaseResult:
         return all(check.passed for check in self.checks)
 
 
-def check_folder(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Iterator[CaseResult]:
+def check_folder(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Iterator[CaseResult]:
     """Replay every case of a folder, one by one. All files are read and checked before the first.
 
     Raises:
@@ -69,7 +80,9 @@ def check_folder(folder: Path, device: torch.device | str = "cpu", dtype: torch.
 
 
 @torch.no_grad()
-def replay(recording: Recording, name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> CaseResult:
+def replay(
+    recording: Recording, name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> CaseResult:
     """Replay one case.
 
     Raises:
@@ -82,7 +95,9 @@ def replay(recording: Recording, name: str, device: torch.device | str = "cpu", 
     except (RecipeError, StreamError) as error:
         raise RecordingError(recording.path, f"cases.{name}.{error.key}", error.what, hint=error.hint) from error
     if not checks:
-        raise RecordingError(recording.path.with_suffix(".safetensors"), f"{name}.*", "no recorded tensor to compare with")
+        raise RecordingError(
+            recording.path.with_suffix(".safetensors"), f"{name}.*", "no recorded tensor to compare with"
+        )
     return CaseResult(recording.path.stem, name, checks)
 
 
@@ -96,7 +111,11 @@ class _Run:
         self.noise = self.tensor(self.case.noise)
         if self.noise.ndim != 5 or self.noise.shape[2] != self.network.config.in_channels:
             found = tuple(self.noise.shape)
-            raise recording_error(recording, self.case.noise, f"found shape {found}, expected (B, F, {self.network.config.in_channels}, H, W)")
+            raise recording_error(
+                recording,
+                self.case.noise,
+                f"found shape {found}, expected (B, F, {self.network.config.in_channels}, H, W)",
+            )
         self.block = self.case.frames_per_block or recording.info.frames_per_block
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> torch.Tensor:
@@ -116,7 +135,9 @@ class _Run:
         tokens, timestep = self.network.tokens_per_frame(height, width), self.timesteps()
         x, positions, mask = self.noise, list(range(frames)), None
         if case.kind == "mask":
-            mask = block_causal_mask(frames, tokens, self.block, case.window, case.sink, first_frame_alone=case.first_frame_alone)
+            mask = block_causal_mask(
+                frames, tokens, self.block, case.window, case.sink, first_frame_alone=case.first_frame_alone
+            )
         if case.kind == "teacher_forcing":
             mask = teacher_forcing_mask(frames, tokens, self.block, case.window, case.sink, case.first_frame_alone)
             x, positions = torch.cat((self.tensor(case.clean, tuple(x.shape)), x), 1), positions * 2
@@ -146,11 +167,17 @@ class _Run:
         schedule = self.schedule(replayed)
         while replayed.frame < replayed.total:
             if (switch := schedule.due(replayed.frame)) is not None:
-                replayed.switch(self.text(switch.context), SwitchRule(recache=switch.recache, renew_sink=not switch.keep_sink))
+                replayed.switch(
+                    self.text(switch.context), SwitchRule(recache=switch.recache, renew_sink=not switch.keep_sink)
+                )
             video.append(replayed.next_block())
         replayed.write_finished()
         out = torch.cat(video, 1)
-        checks = [] if replayed.worst is None else [Check("flow", replayed.worst, self.tolerance["flow" if replayed.forced else "out"])]
+        checks = (
+            []
+            if replayed.worst is None
+            else [Check("flow", replayed.worst, self.tolerance["flow" if replayed.forced else "out"])]
+        )
         if f"{self.name}.out" in self.recording.tensors:
             recorded = self.tensor(f"{self.name}.out").shape[1]
             checks.append(self.compare("out", f"{self.name}.out", out[:, -recorded:]))
@@ -181,7 +208,11 @@ class _Run:
                 found = found.transpose(1, 2)  # the released layout: B, tokens, heads, head width
                 expected = self.tensor(name)
                 if expected.ndim != 4 or expected.shape[1] < found.shape[1] or expected.shape[2:] != found.shape[2:]:
-                    raise recording_error(self.recording, name, f"found shape {tuple(expected.shape)}, expected at least {tuple(found.shape)}")
+                    raise recording_error(
+                        self.recording,
+                        name,
+                        f"found shape {tuple(expected.shape)}, expected at least {tuple(found.shape)}",
+                    )
                 error = (found.double() - expected[:, : found.shape[1]].double()).abs().max().item()
                 worst = error if worst is None else max(worst, error)
         if worst is not None:
@@ -202,10 +233,18 @@ class Replay(Streamer):
         given = None if case.given is None else run.tensor(case.given)[:, : case.given_frames]
         made = 0 if given is None else given.shape[1]
         out = run.recording.tensors.get(f"{run.name}.out")
-        self.offset = made if out is not None and out.shape[1] == made + run.noise.shape[1] else 0  # noise may be of new frames only
+        self.offset = (
+            made if out is not None and out.shape[1] == made + run.noise.shape[1] else 0
+        )  # noise may be of new frames only
         self.total = run.noise.shape[1] + self.offset
         channels, height, width = run.noise.shape[2:]
-        cache = CacheSpec(case.window, case.sink, case.keys == "unroped_relative", "ema" if case.policy == "ema" else "fixed", case.alpha)
+        cache = CacheSpec(
+            case.window,
+            case.sink,
+            case.keys == "unroped_relative",
+            "ema" if case.policy == "ema" else "fixed",
+            case.alpha,
+        )
         spec = StreamSpec(self._steps(), run.block, (channels, height, width), cache, case.first_frame_alone, given)
         super().__init__(run.network, run.text(case.context), list(range(run.noise.shape[0])), spec, self.total)
         self.block_index, self.step = -1, 0

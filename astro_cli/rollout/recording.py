@@ -1,7 +1,9 @@
-"""Recordings of released causal Wan models: JSON descriptors, safetensors tensors and a weights file, read and checked. Replays nothing.
+"""Recordings of released causal Wan models: JSON descriptors, safetensors tensors and a weights file, read and checked.
+Replays nothing.
 
-A folder holds `<name>.json` beside `<name>.safetensors`, and the weights the descriptors name, in original or diffusers key names. What a case's
-tensors are called and mean: `parity`. Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
+A folder holds `<name>.json` beside `<name>.safetensors`, and the weights the descriptors name, in original or diffusers
+key names. What a case's tensors are called and mean: `parity`. Dimensions: B sample, F latent frame, C channel, H, W
+latent rows and columns.
 """
 
 from __future__ import annotations
@@ -49,9 +51,17 @@ class ModelInfo(_Descriptor):
 
     def config(self) -> WanConfig:
         return WanConfig(
-            dim=self.dim, ffn_dim=self.ffn_dim, num_heads=self.num_heads, num_layers=self.num_layers, in_channels=self.in_dim,
-            patch=self.patch_size[1:], freq_dim=self.freq_dim, text_dim=self.text_dim, text_len=self.text_len, eps=self.eps,
-        )  # fmt: skip
+            dim=self.dim,
+            ffn_dim=self.ffn_dim,
+            num_heads=self.num_heads,
+            num_layers=self.num_layers,
+            in_channels=self.in_dim,
+            patch=self.patch_size[1:],
+            freq_dim=self.freq_dim,
+            text_dim=self.text_dim,
+            text_len=self.text_len,
+            eps=self.eps,
+        )
 
 
 class Switch(_Descriptor):
@@ -128,8 +138,14 @@ def _load(network: CausalWan, path: Path) -> None:
     state, expected = original_to_diffusers(_read(path)), network.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
-        what = "; ".join(f"{len(keys)} {word} (first: {keys[0]})" for word, keys in (("missing", missing), ("unexpected", extra)) if keys)
-        raise RecordingError(path, (missing or extra)[0], f"weights of another model: {what}", hint="is the descriptor's 'model' theirs?")
+        what = "; ".join(
+            f"{len(keys)} {word} (first: {keys[0]})"
+            for word, keys in (("missing", missing), ("unexpected", extra))
+            if keys
+        )
+        raise RecordingError(
+            path, (missing or extra)[0], f"weights of another model: {what}", hint="is the descriptor's 'model' theirs?"
+        )
     for key, value in expected.items():
         if state[key].shape != value.shape:
             raise RecordingError(path, key, f"found shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")

@@ -62,13 +62,21 @@ class StreamSpec:
             return
         expected = (batch, self.given.shape[1], *self.latent_shape)
         if self.given.shape != expected:
-            raise StreamError("stream", "given", f"found latents of shape {tuple(self.given.shape)}, expected {expected}")
+            raise StreamError(
+                "stream", "given", f"found latents of shape {tuple(self.given.shape)}, expected {expected}"
+            )
         self._check_whole("given", self.given.shape[1])
         if max_frames is not None and self.given.shape[1] >= max_frames:
-            raise StreamError("stream", "given", f"found {self.given.shape[1]} frames, expected fewer than the video's {max_frames}")
+            raise StreamError(
+                "stream", "given", f"found {self.given.shape[1]} frames, expected fewer than the video's {max_frames}"
+            )
 
     def _check_whole(self, key: str, frames: int) -> None:
         starts = block_starts(frames, self.block, first_frame_alone=self.first_frame_alone)
         if not starts or starts[-1] + self.block_at(starts[-1]) != frames:
-            blocks = f"1 + a multiple of the block ({self.block})" if self.first_frame_alone else f"a multiple of the block ({self.block})"
+            blocks = (
+                f"1 + a multiple of the block ({self.block})"
+                if self.first_frame_alone
+                else f"a multiple of the block ({self.block})"
+            )
             raise StreamError("stream", key, f"found {frames} latent frames, expected {blocks}")

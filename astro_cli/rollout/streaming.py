@@ -1,4 +1,5 @@
-"""Whole streams as functions: `stream` yields the blocks of a `Streamer`, `generate` the finished videos. One loop for training and inference.
+"""Whole streams as functions: `stream` yields the blocks of a `Streamer`, `generate` the finished videos. One loop for
+training and inference.
 
 Source, dimensions and deviations: `engine`.
 """
@@ -19,11 +20,20 @@ __all__ = ["StreamSpec", "frame_noise", "generate", "new_cache", "sample", "stre
 
 
 def stream(
-    network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, frames: int, *,
-    exit_step: int | None = None, gradient: bool = False, cache: KVCache | None = None, join: bool = True,
-    schedule: SwitchSchedule[TextStates] | None = None, rule: SwitchRule | None = None,
+    network: CausalWan,
+    text: TextStates,
+    seeds: list[int],
+    spec: StreamSpec,
+    frames: int,
+    *,
+    exit_step: int | None = None,
+    gradient: bool = False,
+    cache: KVCache | None = None,
+    join: bool = True,
+    schedule: SwitchSchedule[TextStates] | None = None,
+    rule: SwitchRule | None = None,
     recorder: Recorder | None = None,
-) -> Iterator[torch.Tensor]:  # fmt: skip
+) -> Iterator[torch.Tensor]:
     """Generate block after block.
 
     Args:
@@ -49,7 +59,9 @@ def stream(
 
 
 @torch.no_grad()
-def generate(network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec: StreamSpec, frames: int) -> torch.Tensor:
+def generate(
+    network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec: StreamSpec, frames: int
+) -> torch.Tensor:
     """A whole batch of videos at once, (B, F, C, H, W), without gradients."""
     text = network.encode_text(text_BMD.to(network.device))
     return torch.cat(list(stream(network, text, seeds, spec, frames)), dim=1)

@@ -1,6 +1,8 @@
-"""Changing the prompt of a running stream: how (`SwitchRule`) and when (`SwitchSchedule`). Runs no network; `engine.Streamer.switch` does.
+"""Changing the prompt of a running stream: how (`SwitchRule`) and when (`SwitchSchedule`). Runs no network;
+`engine.Streamer.switch` does.
 
-A switch inside a block takes effect at the start of the next block, as in LongLive's released inference (a switch at 40 with blocks of 3 acts at 42).
+A switch inside a block takes effect at the start of the next block, as in LongLive's released inference (a switch at 40
+with blocks of 3 acts at 42).
 Source: LongLive (arXiv 2509.22622) section 3.1, KV-recache; reference, section 5. Frames are latent frames.
 """
 
@@ -20,8 +22,9 @@ T = TypeVar("T")
 class SwitchRule(Config):
     """What happens to the cached past when the prompt changes.
 
-    recache: "none" changes only the text that new blocks attend to. "bidirectional" recomputes the keys and values of the visible frames under the
-        new prompt in one pass without a mask (LongLive as released). "block_causal" recomputes them block by block, as they were first made.
+    recache: "none" changes only the text that new blocks attend to. "bidirectional" recomputes the keys and values of
+        the visible frames under the new prompt in one pass without a mask (LongLive as released). "block_causal"
+        recomputes them block by block, as they were first made.
     renew_sink: recompute the sink too; it becomes the first frames of the window. Else the sink keeps the old prompt.
     """
 
@@ -31,7 +34,9 @@ class SwitchRule(Config):
     @model_validator(mode="after")
     def _check(self) -> SwitchRule:
         if self.renew_sink and self.recache == "none":
-            raise ValueError('renew_sink: found true, expected false with recache = "none": a sink is renewed by recomputing it')
+            raise ValueError(
+                'renew_sink: found true, expected false with recache = "none": a sink is renewed by recomputing it'
+            )
         return self
 
 
@@ -53,15 +58,25 @@ class SwitchSchedule(Generic[T]):
         StreamError: a switch at frame 0, out of order, or too late to act on any block.
     """
 
-    def __init__(self, switches: Sequence[tuple[int, T]], frames: int, block: int, *, first_frame_alone: bool = False) -> None:
+    def __init__(
+        self, switches: Sequence[tuple[int, T]], frames: int, block: int, *, first_frame_alone: bool = False
+    ) -> None:
         starts = block_starts(frames, block, first_frame_alone=first_frame_alone)
         last, before = starts[-1] if starts else 0, 0
         for frame, _ in switches:
             if frame <= 0:
-                raise StreamError("switch", str(frame), "expected a frame after 0", hint="the first prompt is the one the stream starts with")
+                raise StreamError(
+                    "switch",
+                    str(frame),
+                    "expected a frame after 0",
+                    hint="the first prompt is the one the stream starts with",
+                )
             if frame <= before:
                 raise StreamError(
-                    "switch", str(frame), f"not after the switch before it, at frame {before}", hint="list switches in order, each once"
+                    "switch",
+                    str(frame),
+                    f"not after the switch before it, at frame {before}",
+                    hint="list switches in order, each once",
                 )
             if frame > last:
                 what = f"past the end: the last block of {frames} latent frames starts at frame {last}"
@@ -71,7 +86,9 @@ class SwitchSchedule(Generic[T]):
         self._next = 0
 
     def due(self, frame: int) -> T | None:
-        """The text to switch to before the block that starts at `frame`; of several that fell due since the last block, the latest."""
+        """The text to switch to before the block that starts at `frame`; of several that fell due since the last block,
+        the latest.
+        """
         text = None
         while self._next < len(self.switches) and self.switches[self._next][0] <= frame:
             text = self.switches[self._next][1]

@@ -25,7 +25,9 @@ def sigma_grid(steps: int, shift: float) -> torch.Tensor:
     return shift_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
 
 
-def euler(velocity: Velocity, x: torch.Tensor, sigmas: torch.Tensor, keep: tuple[int, ...] = ()) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def euler(
+    velocity: Velocity, x: torch.Tensor, sigmas: torch.Tensor, keep: tuple[int, ...] = ()
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Integrate from sigmas[0] to sigmas[-1] = 0.
 
     Args:

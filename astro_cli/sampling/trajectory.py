@@ -67,16 +67,20 @@ class Trajectory:
     def rows(self, start: int, stop: int) -> Trajectory:
         """Samples [start, stop)."""
         return replace(
-            self, states_KBFCHW=self.states_KBFCHW[:, start:stop], means_SBFCHW=self.means_SBFCHW[:, start:stop],
+            self,
+            states_KBFCHW=self.states_KBFCHW[:, start:stop],
+            means_SBFCHW=self.means_SBFCHW[:, start:stop],
             log_prob_RBF=self.log_prob_RBF[:, start:stop],
-        )  # fmt: skip
+        )
 
     def to(self, device: torch.device) -> Trajectory:
         """The large tensors there; the schedule stays on the CPU."""
         return replace(
-            self, states_KBFCHW=self.states_KBFCHW.to(device), means_SBFCHW=self.means_SBFCHW.to(device),
+            self,
+            states_KBFCHW=self.states_KBFCHW.to(device),
+            means_SBFCHW=self.means_SBFCHW.to(device),
             log_prob_RBF=self.log_prob_RBF.to(device),
-        )  # fmt: skip
+        )
 
 
 def joined(parts: Sequence[Trajectory], dim: str) -> Trajectory:
@@ -84,10 +88,11 @@ def joined(parts: Sequence[Trajectory], dim: str) -> Trajectory:
     first, axis = parts[0], {"B": 1, "F": 2}[dim]
     assert all(torch.equal(part.timesteps_K, first.timesteps_K) for part in parts), "blocks or samples of one schedule"
     return replace(
-        first, states_KBFCHW=torch.cat([part.states_KBFCHW for part in parts], axis),
+        first,
+        states_KBFCHW=torch.cat([part.states_KBFCHW for part in parts], axis),
         means_SBFCHW=torch.cat([part.means_SBFCHW for part in parts], axis),
         log_prob_RBF=torch.cat([part.log_prob_RBF for part in parts], axis),
-    )  # fmt: skip
+    )
 
 
 class Recorder:

@@ -81,7 +81,9 @@ def transition(
     return Transition(kernel, x, x_next, mean, std_BF, timestep_BF, next_BF)
 
 
-def moments(kernel: Kernel, x: torch.Tensor, v: torch.Tensor, sigma_BF: torch.Tensor, after_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(
+    kernel: Kernel, x: torch.Tensor, v: torch.Tensor, sigma_BF: torch.Tensor, after_BF: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean (B, F, C, H, W) and standard deviation (B, F) of the step from `sigma` to `after`."""
     if kernel.kind in ("renoise", "cps"):
         return _interpolated(kernel, x, v, sigma_BF, after_BF)
@@ -100,7 +102,9 @@ def _interpolated(
     return mean + per_frame(kept_BF).to(x.dtype) * noise_from_velocity(x, v, sigma_BF), std_BF
 
 
-def _diffused(kernel: Kernel, x: torch.Tensor, v: torch.Tensor, sigma_BF: torch.Tensor, after_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _diffused(
+    kernel: Kernel, x: torch.Tensor, v: torch.Tensor, sigma_BF: torch.Tensor, after_BF: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """An Euler step, with diffusion g and the score's correction for it."""
     ds_BF = after_BF - sigma_BF
     mean = x + v * per_frame(ds_BF).to(x.dtype)

@@ -1,7 +1,9 @@
-"""The latent codec of the embedded world: a small learned convolutional autoencoder, frame by frame. Stands where Wan's causal VAE stands.
+"""The latent codec of the embedded world: a small learned convolutional autoencoder, frame by frame. Stands where Wan's
+causal VAE stands.
 
-32 x 32 pixels -> 8 x 8 x 4 latents of unit variance. Convolutions wrap around, as the world does, so a clip shifted by 4 pixels has exactly the
-shifted latents. Dimensions: B clip, F frame (one latent per frame), C channel, H, W pixels or latent cells.
+32 x 32 pixels -> 8 x 8 x 4 latents of unit variance. Convolutions wrap around, as the world does, so a clip shifted by
+4 pixels has exactly the shifted latents. Dimensions: B clip, F frame (one latent per frame), C channel, H, W pixels or
+latent cells.
 """
 
 from __future__ import annotations
@@ -27,13 +29,33 @@ class ShapesCodec(nn.Module):
         super().__init__()
         wide = width + width // 2
         self.encoder = nn.Sequential(
-            _conv(3, width), nn.SiLU(), _conv(width, width, stride=2), nn.SiLU(), _conv(width, wide), nn.SiLU(),
-            _conv(wide, wide, stride=2), nn.SiLU(), _conv(wide, wide), nn.SiLU(), _conv(wide, LATENT_CHANNELS, 1),
-        )  # fmt: skip
+            _conv(3, width),
+            nn.SiLU(),
+            _conv(width, width, stride=2),
+            nn.SiLU(),
+            _conv(width, wide),
+            nn.SiLU(),
+            _conv(wide, wide, stride=2),
+            nn.SiLU(),
+            _conv(wide, wide),
+            nn.SiLU(),
+            _conv(wide, LATENT_CHANNELS, 1),
+        )
         self.decoder = nn.Sequential(
-            _conv(LATENT_CHANNELS, wide), nn.SiLU(), _conv(wide, wide), nn.SiLU(), _conv(wide, 4 * width, 1), nn.PixelShuffle(2), nn.SiLU(),
-            _conv(width, width), nn.SiLU(), _conv(width, 4 * width // 2, 1), nn.PixelShuffle(2), nn.SiLU(), _conv(width // 2, 3),
-        )  # fmt: skip
+            _conv(LATENT_CHANNELS, wide),
+            nn.SiLU(),
+            _conv(wide, wide),
+            nn.SiLU(),
+            _conv(wide, 4 * width, 1),
+            nn.PixelShuffle(2),
+            nn.SiLU(),
+            _conv(width, width),
+            nn.SiLU(),
+            _conv(width, 4 * width // 2, 1),
+            nn.PixelShuffle(2),
+            nn.SiLU(),
+            _conv(width // 2, 3),
+        )
         self.register_buffer("mean", torch.zeros(LATENT_CHANNELS, 1, 1))
         self.register_buffer("std", torch.ones(LATENT_CHANNELS, 1, 1))
 

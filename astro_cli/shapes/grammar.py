@@ -2,8 +2,9 @@
 
     a small red circle moves right fast over a gray striped background
 
-A `Scene` is a list of objects over a background. An attribute that is None is left out of the caption; `complete_scene` fills it from a
-skewed prior, so that the world has the ambiguity that later studies (priors of the reward, bias of the teacher) need.
+A `Scene` is a list of objects over a background. An attribute that is None is left out of the caption; `complete_scene`
+fills it from a skewed prior, so that the world has the ambiguity that later studies (priors of the reward, bias of the
+teacher) need.
 """
 
 from __future__ import annotations
@@ -36,9 +37,28 @@ MOTIONS: tuple[tuple[MotionKind, str | None, str | None], ...] = (
 )
 
 WORDS: tuple[str, ...] = (
-    "a", *SIZES, *COLORS, *SHAPES, ANY_SHAPE, "stays", "still", "moves", *DIRECTIONS, "bounces", *AXES, *SPEEDS,
-    "over", *BACKGROUNDS, *TEXTURES, "background", "and", "while", "the", "camera", "pans",
-)  # fmt: skip
+    "a",
+    *SIZES,
+    *COLORS,
+    *SHAPES,
+    ANY_SHAPE,
+    "stays",
+    "still",
+    "moves",
+    *DIRECTIONS,
+    "bounces",
+    *AXES,
+    *SPEEDS,
+    "over",
+    *BACKGROUNDS,
+    *TEXTURES,
+    "background",
+    "and",
+    "while",
+    "the",
+    "camera",
+    "pans",
+)
 
 # What a left-out attribute becomes: the first value of the list with this probability, the others share the rest.
 PRIOR_HEAD = 0.6
@@ -46,7 +66,9 @@ PRIOR_HEAD = 0.6
 
 @dataclass(frozen=True)
 class Motion:
-    """How an object moves. `way` is a direction for "move", an axis for "bounce", None for "still"; None elsewhere = not stated."""
+    """How an object moves. `way` is a direction for "move", an axis for "bounce", None for "still"; None elsewhere =
+    not stated.
+    """
 
     kind: MotionKind
     way: str | None = None
@@ -68,7 +90,9 @@ class ObjectSpec:
 
     @property
     def complete(self) -> bool:
-        return None not in (self.size, self.color, self.shape, self.motion) and bool(self.motion and self.motion.complete)
+        return None not in (self.size, self.color, self.shape, self.motion) and bool(
+            self.motion and self.motion.complete
+        )
 
 
 @dataclass(frozen=True)
@@ -196,15 +220,25 @@ def _pick(choices: tuple, rng: torch.Generator, head: float | None = None):
 
 def _complete_motion(motion: Motion | None, rng: torch.Generator) -> Motion:
     if motion is None:
-        return Motion("move", "right", "fast") if float(torch.rand((), generator=rng)) < PRIOR_HEAD else Motion(*_pick(MOTIONS, rng))
+        return (
+            Motion("move", "right", "fast")
+            if float(torch.rand((), generator=rng)) < PRIOR_HEAD
+            else Motion(*_pick(MOTIONS, rng))
+        )
     if motion.kind == "still":
         return motion
     ways = ("right", "left", "up", "down") if motion.kind == "move" else AXES
-    return Motion(motion.kind, motion.way or _pick(ways, rng, PRIOR_HEAD), motion.speed or _pick(("fast", "slowly"), rng, PRIOR_HEAD))
+    return Motion(
+        motion.kind,
+        motion.way or _pick(ways, rng, PRIOR_HEAD),
+        motion.speed or _pick(("fast", "slowly"), rng, PRIOR_HEAD),
+    )
 
 
 def complete_scene(scene: Scene, rng: torch.Generator) -> Scene:
-    """Fill what the caption leaves out from the skewed prior: red, large, circle, moves right fast, gray, plain come up most."""
+    """Fill what the caption leaves out from the skewed prior: red, large, circle, moves right fast, gray, plain come up
+    most.
+    """
 
     def fill(spec: ObjectSpec) -> ObjectSpec:
         return ObjectSpec(

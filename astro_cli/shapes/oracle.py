@@ -1,14 +1,16 @@
-"""The oracle of the embedded world: measures attributes and qualities of one-object clips from pixels alone. Trains nothing.
+"""The oracle of the embedded world: measures attributes and qualities of one-object clips from pixels alone. Trains
+nothing.
 
-It is the judge of evaluation, so it shares no formula with the training rewards (only the low-level matte of `segment`).
-What each quality does not see, by construction:
+It is the judge of evaluation, so it shares no formula with the training rewards (only the low-level matte of
+`segment`). What each quality does not see, by construction:
   sharpness    blur along one axis only: it looks like motion blur, which a frozen frame keeps; the better axis counts.
   smoothness   a clip in which nothing moves is smooth; shuffling still clips therefore changes nothing.
   dynamics     the order of frames: it is the spread of the places the object visits, so shuffling does not raise it.
   flicker      is also change, so strong flicker lowers smoothness and, through the object's colour, identity.
   motion       is relative to the screen: a panning camera moves the object.
   motion, way, speed (labels) are necessarily wrong after freezing or shuffling: the motion is gone.
-Dimensions: B clip, T frame, C colour, K template, H, W pixels. Lengths in world units (32 = the torus), times in frames.
+Dimensions: B clip, T frame, C colour, K template, H, W pixels. Lengths in world units (32 = the torus), times in
+frames.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ import torch
 from astro_cli.shapes.grammar import AXES, BACKGROUNDS, COLORS, DIRECTIONS, SHAPES, SIZES, SPEEDS, TEXTURES, Scene
 from astro_cli.shapes.pattern import Pattern, fit_pattern
 from astro_cli.shapes.render import GRAY, RGB, SPEED, WORLD, wrap
-from astro_cli.shapes.segment import Segment, lowpass, lowpass_filter, noise_sigma, segment, shift_to_origin, steps, to_gray
+from astro_cli.shapes.segment import (
+    Segment,
+    lowpass,
+    lowpass_filter,
+    noise_sigma,
+    segment,
+    shift_to_origin,
+    steps,
+    to_gray,
+)
 from astro_cli.shapes.templates import Bank, bank, correlate, correlate_moving, transfer
 
 KINDS = ("still", "move", "bounce")
@@ -45,19 +56,33 @@ NOISE_SCALE = 0.08  # sigma of noise
 FLICKER_SCALE = 0.04  # RMS change per frame of a colour that should stay
 COLOR_SCALE = 0.15  # RMS departure from the clip's own colour
 FIT_SCALE = 0.08  # loss of template correlation when a frame shows another shape or size than the clip
-GRAY_SIGMA = 2.0  # world units; low-passed until a fast object (3 per frame) moves by about one blur radius, so motion is differentiable
+# world units; low-passed until a fast object (3 per frame) moves by about one blur radius, so motion is differentiable
+GRAY_SIGMA = 2.0
 TURNS, TURN_FRAMES = 2, 9  # a bounce turns twice in 9 frames; that many triples are forgiven a reversal
-SMOOTH_RATIO = 0.25  # jerk over change of the renderer's own motion: fast thin objects and bounces that turn between two frames
+SMOOTH_RATIO = (
+    0.25  # jerk over change of the renderer's own motion: fast thin objects and bounces that turn between two frames
+)
 STEADY_FLOOR = 1e-6  # gray^2; what changes less than 0.001 gray is no motion
-NOISE_SLACK = 0.5  # of the noise power: how uncertain its subtraction is, over the few independent patches of a low-passed frame
-DYNAMICS_SCALE = 2.0  # world units of mean distance between two visited places (slow bounce 2.2, slow move 5, fast move 9)
+NOISE_SLACK = (
+    0.5  # of the noise power: how uncertain its subtraction is, over the few independent patches of a low-passed frame
+)
+DYNAMICS_SCALE = (
+    2.0  # world units of mean distance between two visited places (slow bounce 2.2, slow move 5, fast move 9)
+)
 DYNAMICS_WINDOW = 9  # frames; keeps the score from growing with a clip's length
-FULL_CHROMA, FULL_AREA, FULL_FIT = 0.35, 25.0, 0.85  # presence is full at about 3/4 of the palest, half the smallest, a rough shape
+FULL_CHROMA, FULL_AREA, FULL_FIT = (
+    0.35,
+    25.0,
+    0.85,
+)  # presence is full at about 3/4 of the palest, half the smallest, a rough shape
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What B clips show. Attributes are indices (B,) into the grammar's tuples, qualities floats (B,) in [0, 1], higher better."""
+    """What B clips show.
+
+    Attributes are indices (B,) into the grammar's tuples, qualities floats (B,) in [0, 1], higher better.
+    """
 
     color: torch.Tensor  # COLORS
     size: torch.Tensor  # SIZES
@@ -139,11 +164,14 @@ def _measure_chunk(frames_BTCHW: torch.Tensor) -> Measurement:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------- attributes
+# -----------------------------------------------------------------------------------------------------------------
+# attributes
 
 
 def _object_color(frames_BTCHW: torch.Tensor, seg: Segment, pattern: Pattern) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least-squares colour of the object (B, T, 3) in p = (1 - a) background + a colour, and its standard error per unit of noise."""
+    """Least-squares colour of the object (B, T, 3) in p = (1 - a) background + a colour, and its standard error per
+    unit of noise.
+    """
     alpha = seg.alpha_BTHW * (seg.smooth_BTHW > 0.5)  # the core: there the matte's own noise is small beside it
     over_BTCHW = frames_BTCHW - (1 - alpha)[:, :, None] * pattern.image_BTCHW
     power_BT = alpha.square().sum((-2, -1)).clamp(min=1.0)
@@ -195,22 +223,26 @@ def _best_per_group(score_BK: torch.Tensor, group_K: torch.Tensor, groups: int) 
     return torch.stack([score_BK[:, group_K == g].amax(1) for g in range(groups)], 1)
 
 
-# ------------------------------------------------------------------------------------------------------------------ qualities
+# ------------------------------------------------------------------------------------------------------------------
+# qualities
 
 
 def _sharpness(matte_BHW: torch.Tensor, crisp_BP: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """Contrast of fine detail relative to a crisp render: of the object, averaged with the pattern's where there is one."""
+    """Contrast of fine detail relative to a crisp render: of the object, averaged with the pattern's where there is
+    one.
+    """
     edges = transfer(matte_BHW, crisp_BP, DETAIL_BAND).clamp(0, 1)
     bars = (pattern.third_BT.mean(1) / CRISP_THIRD).clamp(0, 1)
     return torch.where(_texture(pattern) > 0, (edges + bars) / 2, edges)
 
 
 def _smoothness(gray_BTHW: torch.Tensor) -> torch.Tensor:
-    """1 - jerk / change of the low-passed gray clip, jerk being a third of the squared second, change the squared first difference.
+    """1 - jerk / change of the low-passed gray clip, jerk being a third of the squared second, change the squared first
+    difference.
 
-    Frames independent of each other give E|second|^2 = 6 var and E|first|^2 = 2 var, so jerk / change = 1; constant velocity tends
-    to 0. A reversal has |second|^2 = 4 |first|^2, forgiven as often as a bounce turns; a cut exceeds that and counts. White noise is
-    measured and its share taken off both, so a noisy clip is not called jerky.
+    Frames independent of each other give E|second|^2 = 6 var and E|first|^2 = 2 var, so jerk / change = 1; constant
+    velocity tends to 0. A reversal has |second|^2 = 4 |first|^2, forgiven as often as a bounce turns; a cut exceeds
+    that and counts. White noise is measured and its share taken off both, so a noisy clip is not called jerky.
     """
     if gray_BTHW.shape[1] < 3:
         return torch.ones(len(gray_BTHW))
@@ -218,7 +250,9 @@ def _smoothness(gray_BTHW: torch.Tensor) -> torch.Tensor:
     first_BN = (soft[:, 1:] - soft[:, :-1]).square().mean((-2, -1))
     second_BN = (soft[:, 2:] - 2 * soft[:, 1:-1] + soft[:, :-2]).square().mean((-2, -1))
     gain = lowpass_filter(gray_BTHW.shape[-1], GRAY_SIGMA).square()
-    left_share = (gain.sum() * 2 - gain[:, 0].sum() - gain[:, -1].sum()) / gray_BTHW.shape[-1] ** 2  # white noise that passes
+    left_share = (gain.sum() * 2 - gain[:, 0].sum() - gain[:, -1].sum()) / gray_BTHW.shape[
+        -1
+    ] ** 2  # white noise that passes
     noise_B = noise_sigma(gray_BTHW).square().mean(1) * left_share
     turns = min(second_BN.shape[1], TURNS * math.ceil(gray_BTHW.shape[1] / TURN_FRAMES))
     worst_BK = second_BN.topk(turns, dim=1).values
@@ -242,7 +276,12 @@ def _flicker(rgb_BT3: torch.Tensor, spread_BT: torch.Tensor, pattern: Pattern, s
 
 
 def _identity(
-    matte_BTHW: torch.Tensor, best_B: torch.Tensor, rgb_BT3: torch.Tensor, spread_BT: torch.Tensor, sigma_B: torch.Tensor, templates: Bank
+    matte_BTHW: torch.Tensor,
+    best_B: torch.Tensor,
+    rgb_BT3: torch.Tensor,
+    spread_BT: torch.Tensor,
+    sigma_B: torch.Tensor,
+    templates: Bank,
 ) -> torch.Tensor:
     """Every frame shows the clip's shape and size (no other template fits it much better) in the clip's colour."""
     score_BTK = correlate(matte_BTHW, templates)
@@ -255,7 +294,9 @@ def _identity(
 
 
 def _dynamics(center_BT2: torch.Tensor) -> torch.Tensor:
-    """Mean distance on the torus between the places the object visits within a window, saturating; independent of their order."""
+    """Mean distance on the torus between the places the object visits within a window, saturating; independent of their
+    order.
+    """
     window = min(center_BT2.shape[1], DYNAMICS_WINDOW)
     if window < 2:
         return torch.zeros(len(center_BT2))
@@ -270,11 +311,13 @@ def _presence(seg: Segment, fit_B: torch.Tensor) -> torch.Tensor:
     return visible_BT.mean(1) * (fit_B / FULL_FIT).clamp(0, 1) ** 2
 
 
-# ------------------------------------------------------------------------------------------------------------------ agreement
+# ------------------------------------------------------------------------------------------------------------------
+# agreement
 
 
 def agreement(measurement: Measurement, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """Per attribute a float (B,): 1 where the clip shows what the scene's first object and background ask for, 0 where not,
+    """Per attribute a float (B,): 1 where the clip shows what the scene's first object and background ask for, 0 where
+        not,
     NaN where the scene leaves the attribute out. `motion` is kind and, if stated, direction or axis."""
     assert len(measurement.color) == len(scenes), f"{len(measurement.color)} clips, {len(scenes)} scenes"
     objects = [scene.objects[0] for scene in scenes]

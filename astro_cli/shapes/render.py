@@ -1,8 +1,10 @@
-"""The renderer of the embedded world: complete scenes -> RGB clips, deterministic, vectorised over clips. Knows no captions.
+"""The renderer of the embedded world: complete scenes -> RGB clips, deterministic, vectorised over clips. Knows no
+captions.
 
-The world is a torus (what leaves on the right comes in on the left), so a video of any length is well defined. Edges are
-anti-aliased over one pixel, and moving objects carry the motion blur of a 180-degree shutter.
-Dimensions: B clip, K object slot, T frame, S sub-frame, H, W pixels. Lengths in pixels of a 32-pixel world, speeds in pixels per frame.
+The world is a torus (what leaves on the right comes in on the left), so a video of any length is well defined. Edges
+are anti-aliased over one pixel, and moving objects carry the motion blur of a 180-degree shutter.
+Dimensions: B clip, K object slot, T frame, S sub-frame, H, W pixels. Lengths in pixels of a 32-pixel world, speeds in
+pixels per frame.
 """
 
 from __future__ import annotations
@@ -50,15 +52,18 @@ class Layout:
 def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int = 1) -> Layout:
     """Layouts of B clips, one generator per clip (a clip does not depend on its batch).
 
-    Most objects start where they stay inside the picture for INSIDE_FRAMES frames, as far as their path is short enough; the share SEAM_SHARE
-    starts anywhere, so that objects which leave on one side and come in on the other are part of the world.
+    Most objects start where they stay inside the picture for INSIDE_FRAMES frames, as far as their path is short
+    enough; the share SEAM_SHARE starts anywhere, so that objects which leave on one side and come in on the other are
+    part of the world.
     """
     u = torch.stack([torch.rand(slots * 6 + 2, generator=rng) for rng in rngs])
     per_slot = u[:, : slots * 6].reshape(len(rngs), slots, 6)
     speed_BK = 1 + (per_slot[..., 4] * 2 - 1) * SPEED_JITTER
     radius_BK = (per_slot[..., 3] * 2 - 1) * RADIUS_JITTER
     motion = _motion_rows(scenes, slots) * speed_BK[..., None]
-    nominal = torch.tensor([[RADIUS[str(s.objects[min(k, len(s.objects) - 1)].size)] for k in range(slots)] for s in scenes])
+    nominal = torch.tensor(
+        [[RADIUS[str(s.objects[min(k, len(s.objects) - 1)].size)] for k in range(slots)] for s in scenes]
+    )
     travel = motion[..., :2] * (INSIDE_FRAMES - 1)
     margin = (nominal + radius_BK)[..., None] + motion[..., 2:].abs() * BOUNCE_PERIOD / 4
     low = margin - travel.clamp(max=0)
@@ -88,7 +93,12 @@ def _motion_row(motion: Motion) -> tuple[float, float, float, float]:
 def _motion_rows(scenes: list[Scene], slots: int) -> torch.Tensor:
     """(B, K, 4) `_motion_row` of every object, zeros in empty slots."""
     still = Motion("still")
-    return torch.tensor([[_motion_row(s.objects[k].motion or still) if k < len(s.objects) else (0.0,) * 4 for k in range(slots)] for s in scenes])
+    return torch.tensor(
+        [
+            [_motion_row(s.objects[k].motion or still) if k < len(s.objects) else (0.0,) * 4 for k in range(slots)]
+            for s in scenes
+        ]
+    )
 
 
 def centers(scenes: list[Scene], layout: Layout, times: torch.Tensor) -> torch.Tensor:
@@ -96,7 +106,11 @@ def centers(scenes: list[Scene], layout: Layout, times: torch.Tensor) -> torch.T
     motion = _motion_rows(scenes, layout.start_BK2.shape[1]) * layout.speed_BK[..., None]
     cycle = torch.remainder(times / BOUNCE_PERIOD + layout.phase_BK[..., None], 1.0)
     there_and_back = BOUNCE_PERIOD / 4 * (1 - (cycle * 4 - 2).abs())  # triangle wave, slope +-1 per frame
-    return layout.start_BK2[:, :, None] + motion[:, :, None, :2] * times[:, None] + motion[:, :, None, 2:] * there_and_back[..., None]
+    return (
+        layout.start_BK2[:, :, None]
+        + motion[:, :, None, :2] * times[:, None]
+        + motion[:, :, None, 2:] * there_and_back[..., None]
+    )
 
 
 def signed_distance(shape: str, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
@@ -114,7 +128,10 @@ def signed_distance(shape: str, x: torch.Tensor, y: torch.Tensor, r: torch.Tenso
 
 
 def coverage(shape_id: torch.Tensor, dx: torch.Tensor, dy: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-    """Fraction of each pixel covered, in [0, 1]; the edge ramps over one pixel. `shape_id` indexes SHAPES and broadcasts."""
+    """Fraction of each pixel covered, in [0, 1]; the edge ramps over one pixel.
+
+    `shape_id` indexes SHAPES and broadcasts.
+    """
     out = torch.zeros_like(dx)
     for index, name in enumerate(SHAPES):
         rows = (shape_id == index).flatten().nonzero().flatten()
@@ -157,12 +174,16 @@ def render(scenes: list[Scene], layout: Layout, num_frames: int, size: int = 32,
         color = torch.tensor([RGB[str(o.color)] for o in specs])
         dx = wrap(px - center[:, k, :, 0, None, None]).expand(-1, -1, size, -1)
         dy = wrap(py - center[:, k, :, 1, None, None]).expand(-1, -1, -1, size)
-        alpha = coverage(shape_id, dx, dy, radius[:, None, None, None]) * torch.tensor(present).float()[:, None, None, None]
+        alpha = (
+            coverage(shape_id, dx, dy, radius[:, None, None, None]) * torch.tensor(present).float()[:, None, None, None]
+        )
         frames = torch.lerp(frames, color[:, None, :, None, None], alpha[:, :, None])
     return frames.reshape(batch, num_frames, SUB_FRAMES, 3, size, size).mean(2)
 
 
-def _background(scenes: list[Scene], layout: Layout, pan: torch.Tensor, times: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
+def _background(
+    scenes: list[Scene], layout: Layout, pan: torch.Tensor, times: torch.Tensor, axis: torch.Tensor
+) -> torch.Tensor:
     """(B, T*S, 3, H, W) gray background, plain, striped (vertical bars) or checkered."""
     gray = torch.tensor([GRAY[str(s.background)] for s in scenes])[:, None, None, None]
     striped = torch.tensor([s.texture == "striped" for s in scenes])[:, None, None, None]
@@ -170,7 +191,9 @@ def _background(scenes: list[Scene], layout: Layout, pan: torch.Tensor, times: t
     moved = layout.texture_B2[:, None] + pan[:, None] * times[:, None]  # B, N, 2
     wave_x = _square_wave(axis + moved[..., :1])[:, :, None, :]
     wave_y = _square_wave(axis + moved[..., 1:])[:, :, :, None]
-    pattern = torch.where(checkered, wave_x * wave_y, torch.where(striped, wave_x.expand(-1, -1, axis.numel(), -1), 0.0))
+    pattern = torch.where(
+        checkered, wave_x * wave_y, torch.where(striped, wave_x.expand(-1, -1, axis.numel(), -1), 0.0)
+    )
     pattern = pattern.expand(-1, -1, axis.numel(), -1)
     return (gray + TEXTURE_DEPTH * pattern).clamp(0, 1)[:, :, None].expand(-1, -1, 3, -1, -1)
 

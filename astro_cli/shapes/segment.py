@@ -1,8 +1,11 @@
-"""Separates the one saturated object of a clip from its neutral background: matte, colour, position, noise level. Names no attribute.
+"""Separates the one saturated object of a clip from its neutral background: matte, colour, position, noise level. Names
+no attribute.
 
-Objects are saturated and backgrounds neutral, so the chroma of a pixel (its colour minus its own mean) is the object's chroma times
-its coverage, and zero on the background: the matte is a linear function of the pixels, exact under motion blur and unbiased by noise.
-Dimensions: B clip, T frame, N frames of all clips, H, W pixels. Lengths in world units (the torus is 32 wide at every resolution).
+Objects are saturated and backgrounds neutral, so the chroma of a pixel (its colour minus its own mean) is the object's
+chroma times its coverage, and zero on the background: the matte is a linear function of the pixels, exact under motion
+blur and unbiased by noise.
+Dimensions: B clip, T frame, N frames of all clips, H, W pixels. Lengths in world units (the torus is 32 wide at every
+resolution).
 """
 
 from __future__ import annotations
@@ -16,13 +19,20 @@ import torch.nn.functional as F
 from astro_cli.shapes.render import WORLD, wrap
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-SMOOTH_SIGMA = 0.8  # world units; takes white noise down to a third and leaves a 3-pixel arm of the smallest cross standing
+SMOOTH_SIGMA = (
+    0.8  # world units; takes white noise down to a third and leaves a 3-pixel arm of the smallest cross standing
+)
 SUPPORT_LEVEL = 0.25  # of the plateau; noise of sigma 0.08 stays below it after smoothing, a one-pixel edge ramp above
 BACKGROUND_LEVEL = 0.12  # of the plateau, after smoothing: about one pixel outside the visible edge
-HUE_POWER = 3  # how strongly saturated pixels dominate the hue estimate: 900 noisy gray pixels weigh less than 40 red ones
-MIN_CHROMA = 0.1  # a plateau below this is no object (the palette's weakest has 0.46); keeps noise from being blown up to one
+HUE_POWER = (
+    3  # how strongly saturated pixels dominate the hue estimate: 900 noisy gray pixels weigh less than 40 red ones
+)
+MIN_CHROMA = (
+    0.1  # a plateau below this is no object (the palette's weakest has 0.46); keeps noise from being blown up to one
+)
 EPS = 1e-8
-# |N(0, 1)| is below 0.3186 for a quarter of all draws; the mixed second difference of white noise has six times its sigma
+# |N(0, 1)| is below 0.3186 for a quarter of all draws; the mixed second difference of white noise has six times its
+# sigma
 NOISE_QUANTILE, NOISE_QUARTILE, NOISE_GAIN = 0.25, 0.3186, 6.0
 
 
@@ -64,8 +74,8 @@ def lowpass(images: torch.Tensor, sigma: float) -> torch.Tensor:
 def noise_sigma(gray_NHW: torch.Tensor) -> torch.Tensor:
     """Sigma (...,) of the white noise in (..., H, W) images.
 
-    The mixed second difference is zero on bars and flat areas; where the world has corners it is not, but they cover less than
-    three quarters of the pixels, so the lower quartile sees noise only.
+    The mixed second difference is zero on bars and flat areas; where the world has corners it is not, but they cover
+    less than three quarters of the pixels, so the lower quartile sees noise only.
     """
     padded = F.pad(gray_NHW.flatten(0, -3)[:, None], (1, 1, 1, 1), mode="circular")[:, 0]
     rows = padded[:, :-2] - 2 * padded[:, 1:-1] + padded[:, 2:]
@@ -75,7 +85,9 @@ def noise_sigma(gray_NHW: torch.Tensor) -> torch.Tensor:
 
 
 def phase_center(mask: torch.Tensor) -> torch.Tensor:
-    """Centres (..., 2), x then y in [0, 32), of (..., size, size) masks: phase of the first Fourier mode, so safe on the torus."""
+    """Centres (..., 2), x then y in [0, 32), of (..., size, size) masks: phase of the first Fourier mode, so safe on
+    the torus.
+    """
     size = mask.shape[-1]
     angle = (torch.arange(size, device=mask.device) + 0.5) * (2 * math.pi / size)
     wave = torch.stack([angle.cos(), angle.sin()], dim=1)
@@ -84,7 +96,9 @@ def phase_center(mask: torch.Tensor) -> torch.Tensor:
 
 
 def shift_to_origin(images: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
-    """Move (..., size, size) images so that `center` (..., 2) comes to lie at world position (0, 0); sub-pixel, on the torus."""
+    """Move (..., size, size) images so that `center` (..., 2) comes to lie at world position (0, 0); sub-pixel, on the
+    torus.
+    """
     size = images.shape[-1]
     f = frequencies(size, images.device)
     ramp_x = torch.exp(2j * math.pi / WORLD * f[: size // 2 + 1].abs() * center[..., :1])

@@ -36,10 +36,15 @@ class Bank:
 def bank(size: int, blurs: tuple[float, ...] = BLURS) -> Bank:
     """Templates rendered by `render.coverage` at a resolution of `size` pixels."""
     jitter = torch.linspace(-RADIUS_JITTER, RADIUS_JITTER, RADIUS_STEPS)
-    shape_M, size_M, _ = (i.flatten() for i in torch.meshgrid(*(torch.arange(n) for n in (4, 2, RADIUS_STEPS)), indexing="ij"))
+    shape_M, size_M, _ = (
+        i.flatten() for i in torch.meshgrid(*(torch.arange(n) for n in (4, 2, RADIUS_STEPS)), indexing="ij")
+    )
     radius_M = (torch.tensor([RADIUS[name] for name in SIZES])[:, None] + jitter).repeat(len(SHAPES), 1).flatten()
     axis = render.wrap((torch.arange(size) + 0.5) * (WORLD / size))
-    dx_MHW, dy_MHW = axis[None, None, :].expand(len(shape_M), size, -1), axis[None, :, None].expand(len(shape_M), -1, size)
+    dx_MHW, dy_MHW = (
+        axis[None, None, :].expand(len(shape_M), size, -1),
+        axis[None, :, None].expand(len(shape_M), -1, size),
+    )
     crisp_MHW = render.coverage(shape_M, dx_MHW, dy_MHW, radius_M[:, None, None])
     offset_M2 = render.wrap(phase_center(crisp_MHW))
     crisp_MHW = shift_to_origin(crisp_MHW, offset_M2)
@@ -71,17 +76,22 @@ def correlate_moving(matte_BHW: torch.Tensor, velocity_B2: torch.Tensor, templat
     f = frequencies(size)
     phase_BHW = (f * velocity_B2[:, :1])[:, None, :] + (f * velocity_B2[:, 1:])[:, :, None]
     sub_step = render.SHUTTER / render.SUB_FRAMES
-    response_BHW = (1 + 2 * torch.cos(2 * math.pi / WORLD * sub_step * phase_BHW)) / 3  # the renderer's three sub-frames
+    response_BHW = (
+        1 + 2 * torch.cos(2 * math.pi / WORLD * sub_step * phase_BHW)
+    ) / 3  # the renderer's three sub-frames
     blurred_BHW = torch.fft.ifft2(torch.fft.fft2(matte_BHW) * response_BHW).real
-    norm_BK = (response_BHW.square().flatten(1) @ templates.power_KP.T).sqrt() * matte_BHW.flatten(1).norm(dim=-1, keepdim=True)
+    norm_BK = (response_BHW.square().flatten(1) @ templates.power_KP.T).sqrt() * matte_BHW.flatten(1).norm(
+        dim=-1, keepdim=True
+    )
     return blurred_BHW.flatten(1) @ templates.matte_KP.T / norm_BK.clamp(min=EPS)
 
 
 def transfer(matte_BHW: torch.Tensor, crisp_BP: torch.Tensor, band: tuple[float, float]) -> torch.Tensor:
     """(B,) contrast of a matte's fine detail relative to the crisp template, the better of the two axes.
 
-    Regression of the matte's spectrum on the template's over `band` (cycles per world), along x and along y. Linear in the matte, so
-    noise does not pass for sharpness. The better axis, because motion blurs one axis only, and a frozen frame keeps that blur.
+    Regression of the matte's spectrum on the template's over `band` (cycles per world), along x and along y. Linear in
+    the matte, so noise does not pass for sharpness. The better axis, because motion blurs one axis only, and a frozen
+    frame keeps that blur.
     """
     size = matte_BHW.shape[-1]
     f = frequencies(size)

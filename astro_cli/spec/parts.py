@@ -152,7 +152,9 @@ class EmaSpec(Config):
 
 
 class DataSpec(Config):
-    """Training captions and clips. `drop` is the chance that a caption leaves an attribute out; `pool` the number of pre-encoded clips."""
+    """Training captions and clips. `drop` is the chance that a caption leaves an attribute out; `pool` the number of
+    pre-encoded clips.
+    """
 
     drop: float = Field(default=0.0, ge=0, lt=1)
     pool: int = Field(default=8192, gt=0)
@@ -172,9 +174,9 @@ class CollapseSpec(Config):
 class ExperienceSpec(Config):
     """What an RL step collects: groups of clips per prompt, their rewards, and the credit each clip gets.
 
-    A group is `group` candidates of one clip that continue one shared history, or, where `clip` is 0, `group` whole videos from their own noise.
-    Frames are latent frames. A reward of weight 0 is not optimised: where `primary` is given, it helps to judge the primary one; else it is scored
-    for the log, in the embedded world only.
+    A group is `group` candidates of one clip that continue one shared history, or, where `clip` is 0, `group` whole
+    videos from their own noise. Frames are latent frames. A reward of weight 0 is not optimised: where `primary` is
+    given, it helps to judge the primary one; else it is scored for the log, in the embedded world only.
     """
 
     prompts: int = Field(gt=0)
@@ -185,9 +187,13 @@ class ExperienceSpec(Config):
     advantage: dict[str, Any] = Field(default={"kind": "group"})
     frames: int | None = Field(default=None, gt=0)  # of the rolled-out video; absent: video.frames
     clip: int = Field(default=0, ge=0)  # of a candidate clip: the window W; 0: whole videos
-    window: Literal["random", "last"] = "random"  # where the clip is: at a random block, the same for all processes, or at the end
+    window: Literal["random", "last"] = (
+        "random"  # where the clip is: at a random block, the same for all processes, or at the end
+    )
     primary: str | None = None  # reward whose over-scored samples are at risk; the others judge it
-    ranks: Literal["paper", "released"] = "paper"  # the released code's sign marks what the primary ranks below the others
+    ranks: Literal["paper", "released"] = (
+        "paper"  # the released code's sign marks what the primary ranks below the others
+    )
     collapse: CollapseSpec = CollapseSpec()
     samples_every: int = Field(default=0, ge=0)  # epochs between clips written into the run's folder; 0: none
 

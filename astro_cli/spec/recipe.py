@@ -68,7 +68,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _check(self) -> Recipe:
         if self.video.frames % self.video.block:
-            raise ValueError(f"video.frames: found {self.video.frames}, expected a multiple of video.block ({self.video.block})")
+            raise ValueError(
+                f"video.frames: found {self.video.frames}, expected a multiple of video.block ({self.video.block})"
+            )
         steps = self.sampler.steps
         if not all(0 < step <= TIMESTEPS for step in steps) or any(later >= step for step, later in pairwise(steps)):
             raise ValueError(f"sampler.steps: found {list(steps)}, expected strictly falling steps in (0, {TIMESTEPS}]")
@@ -88,7 +90,9 @@ class Recipe(Config):
     def _check_roles(self) -> None:
         for role in self.roles:
             if role in ("student", *ADAPTER_ROLES):
-                raise ValueError(f"roles.{role}: unknown key, the student and its adapters are described by [model] and [lora]")
+                raise ValueError(
+                    f"roles.{role}: unknown key, the student and its adapters are described by [model] and [lora]"
+                )
             if role == "codec":
                 raise ValueError("roles.codec: unknown key, the codec has sizes of its own")
             try:
@@ -102,16 +106,22 @@ class Recipe(Config):
 
     def _check_stage(self, key: str, stage: StageSpec) -> None:
         if stage.batch % stage.accumulate:
-            raise ValueError(f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})")
+            raise ValueError(
+                f"{key}.batch: found {stage.batch}, expected a multiple of accumulate ({stage.accumulate})"
+            )
         if stage.experience is not None:
             self._check_experience(key, stage, stage.experience)
             self._check_rollout(f"{key}.experience", stage.experience)
 
     def _check_experience(self, key: str, stage: StageSpec, spec: ExperienceSpec) -> None:
         if stage.batch != spec.prompts * spec.group:
-            raise ValueError(f"{key}.batch: found {stage.batch}, expected prompts x group ({spec.prompts * spec.group})")
+            raise ValueError(
+                f"{key}.batch: found {stage.batch}, expected prompts x group ({spec.prompts * spec.group})"
+            )
         if spec.group % spec.updates:
-            raise ValueError(f"{key}.experience.updates: found {spec.updates}, expected a divisor of the group ({spec.group})")
+            raise ValueError(
+                f"{key}.experience.updates: found {spec.updates}, expected a divisor of the group ({spec.group})"
+            )
         if stage.batch % (spec.updates * stage.accumulate):
             what = f"found {stage.accumulate}, expected updates x accumulate to divide the batch ({stage.batch})"
             raise ValueError(f"{key}.accumulate: {what}")
@@ -122,15 +132,23 @@ class Recipe(Config):
         if frames % block:
             raise ValueError(f"{key}.frames: found {frames}, expected a multiple of video.block ({block})")
         if window is not None and window > frames:
-            raise ValueError(f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, expected at most that")
+            raise ValueError(
+                f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, "
+                "expected at most that"
+            )
         if spec.clip % block or spec.clip > frames or (spec.clip == 0 and self.command == "long-tune"):
-            raise ValueError(f"{key}.clip: found {spec.clip}, expected a multiple of video.block ({block}) up to the video's {frames} frames")
+            raise ValueError(
+                f"{key}.clip: found {spec.clip}, expected a multiple of video.block ({block}) up to the "
+                f"video's {frames} frames"
+            )
         if self.command == "long-tune" and window is None:
-            raise ValueError("cache.window: missing, long tuning needs a window so that memory does not grow with the video")
+            raise ValueError(
+                "cache.window: missing, long tuning needs a window so that memory does not grow with the video"
+            )
 
     def hash(self) -> str:
-        """Short hash of everything that decides what is computed: not the name, not what a run shows or when it stops (samples, collapse), and of the
-        runtime only a precision other than float32."""
+        """Short hash of everything that decides what is computed: not the name, not what a run shows or when it stops
+        (samples, collapse), and of the runtime only a precision other than float32."""
         shown = {"stages": {"__all__": {"experience": {"samples_every", "collapse"}}}}
         data = self.model_dump(mode="json", exclude={"runtime": True, "name": True, **shown}, exclude_defaults=True)
         if self.runtime.precision != "no":

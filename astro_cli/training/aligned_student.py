@@ -1,4 +1,7 @@
-"""Whether the weights that RL aligns are a few-step student of the recipe's block size, from their card or release. Reads no tensor."""
+"""Whether the weights that RL aligns are a few-step student of the recipe's block size, from their card or release.
+
+Reads no tensor.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ HINT = "name a distilled student, for example shapes/self_forcing or a run folde
 
 
 def check_student(recipe: Recipe) -> None:
-    """Refuse what RL would silently take for a student. Weights with neither card nor known release are taken as they come.
+    """Refuse what RL would silently take for a student. Weights with neither card nor known release are taken as they
+    come.
 
     Raises:
-        RecipeError: another role's weights, a model that is sampled in many steps or in no blocks, or blocks of another size.
+        RecipeError: another role's weights, a model that is sampled in many steps or in no blocks, or blocks of another
+            size.
         CheckpointError: no such weights, or a card that is damaged.
     """
     source = recipe.base.student
@@ -31,7 +36,12 @@ def check_student(recipe: Recipe) -> None:
         _check_card(recipe, source, card)
     elif recipe.backbone == "wan" and (entry := release_of(source, file)) is not None:
         if entry.block is None:
-            raise RecipeError(recipe.name, "base.student", f"found {source!r}, {entry.what}: it is bidirectional and streams in no blocks", hint=HINT)
+            raise RecipeError(
+                recipe.name,
+                "base.student",
+                f"found {source!r}, {entry.what}: it is bidirectional and streams in no blocks",
+                hint=HINT,
+            )
         _check_block(recipe, source, entry.block)
 
 

@@ -1,7 +1,8 @@
 """One worker thread beside the training loop: scores clips while the next ones are rolled out. Knows no reward.
 
-torch releases the interpreter inside its operators, so on a CPU with a core to spare the two run side by side; on CUDA the worker has a stream of its
-own, which waits for what was computed before the work was handed over. Work is done in the order it was handed over and computes the same bits.
+torch releases the interpreter inside its operators, so on a CPU with a core to spare the two run side by side; on CUDA
+the worker has a stream of its own, which waits for what was computed before the work was handed over. Work is done in
+the order it was handed over and computes the same bits.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Background:
     def __enter__(self) -> Background:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     def submit(self, work: Callable[..., T], *arguments: object) -> Future[T]:

@@ -39,7 +39,9 @@ def pick_device(wanted: str) -> torch.device:
 def make_accelerator(recipe: Recipe, project_dir: str | None = None) -> Accelerator:
     cpu = pick_device(recipe.runtime.device).type == "cpu"
     tracker = None if recipe.runtime.tracker == "none" else recipe.runtime.tracker
-    accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.runtime.precision, log_with=tracker, project_dir=project_dir)
+    accelerator = Accelerator(
+        cpu=cpu, mixed_precision=recipe.runtime.precision, log_with=tracker, project_dir=project_dir
+    )
     if tracker:
         accelerator.init_trackers("astro")
     return accelerator
@@ -57,7 +59,8 @@ def stream_spec(recipe: Recipe) -> StreamSpec:
 
 
 def wanted_roles(recipe: Recipe) -> list[str]:
-    """Roles the recipe's objectives train or need, each once: codec and student, then adapters and other networks, then declared roles.
+    """Roles the recipe's objectives train or need, each once: codec and student, then adapters and other networks, then
+    declared roles.
 
     Raises:
         RecipeError: a role that nothing builds.
@@ -90,7 +93,8 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
 
     Raises:
         CheckpointError: weights that are missing, damaged or of another size.
-        RecipeError: weights to be aligned that are no few-step student of the recipe's block size, or rewards whose scorers are missing.
+        RecipeError: weights to be aligned that are no few-step student of the recipe's block size, or rewards whose
+            scorers are missing.
     """
     wanted = wanted_roles(recipe)
     check_student(recipe)
@@ -111,10 +115,17 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
             _add_adapters(recipe, role, spec, roles)
     spec = stream_spec(recipe)
     setting = Setting(
-        roles=roles, steps=spec.steps, shift=recipe.sampler.shift, frames=recipe.video.frames, block=spec.block,
-        latent_shape=spec.latent_shape, cache=spec.cache, kernel=spec.kernel,
-        encode_text=backbone.encode_text, device=device,
-    )  # fmt: skip
+        roles=roles,
+        steps=spec.steps,
+        shift=recipe.sampler.shift,
+        frames=recipe.video.frames,
+        block=spec.block,
+        latent_shape=spec.latent_shape,
+        cache=spec.cache,
+        kernel=spec.kernel,
+        encode_text=backbone.encode_text,
+        device=device,
+    )
     return setting, backbone
 
 
@@ -133,7 +144,9 @@ def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> No
 
 def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Module:
     """A role as its objective builds it."""
-    context = RoleContext(role, recipe, dict(modules), lambda: _network(recipe, role), lambda module: _initialise(module, recipe.seed))
+    context = RoleContext(
+        role, recipe, dict(modules), lambda: _network(recipe, role), lambda module: _initialise(module, recipe.seed)
+    )
     return _builders(recipe)[role](context)
 
 
@@ -146,9 +159,18 @@ def _check_scorers(recipe: Recipe) -> None:
     """The embedded world carries its scorers; those of Wan must be on this machine before anything is rolled out."""
     for name in recipe.order:
         experience = recipe.stages[name].experience
-        if recipe.backbone == "wan" and experience is not None and (lack := scorer_places.missing_rewards(scored(experience))):
+        if (
+            recipe.backbone == "wan"
+            and experience is not None
+            and (lack := scorer_places.missing_rewards(scored(experience)))
+        ):
             what = f"found {', '.join(scored(experience))}, whose scorers are not here"
-            raise RecipeError(recipe.name, f"stages.{name}.experience.rewards", what, hint=f"{lack}; --dry-run checks the recipe without them")
+            raise RecipeError(
+                recipe.name,
+                f"stages.{name}.experience.rewards",
+                what,
+                hint=f"{lack}; --dry-run checks the recipe without them",
+            )
 
 
 def _check_prompts(recipe: Recipe) -> None:
@@ -164,7 +186,9 @@ def _check_prompts(recipe: Recipe) -> None:
 
 
 def held_dtype(recipe: Recipe, role: str) -> torch.dtype:
-    """What a role's own weights are held in: those no optimiser touches at the run's precision; adapters and networks trained whole in float32."""
+    """What a role's own weights are held in: those no optimiser touches at the run's precision; adapters and networks
+    trained whole in float32.
+    """
     frozen = role not in trained_roles(recipe) or recipe.lora_of(role) is not None
     return torch.bfloat16 if frozen and recipe.runtime.precision == "bf16" else torch.float32
 
@@ -186,7 +210,8 @@ def _network(recipe: Recipe, role: str) -> CausalWan:
 
 @torch.no_grad()
 def _initialise(module: nn.Module, seed: int) -> None:
-    """Fresh weights from the run's own streams: Xavier matrices (fan-in bound for convolutional codecs), zero biases, zero output head.
+    """Fresh weights from the run's own streams: Xavier matrices (fan-in bound for convolutional codecs), zero biases,
+    zero output head.
 
     Tables of shift and scale get width^-0.5 noise as Wan's do; one-dimensional weights are ones.
     """
@@ -236,5 +261,7 @@ def _empty(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Modul
 
 
 def _adapter_size(network: nn.Module, rank: int) -> int:
-    linears = [m for name, m in network.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(lora.TARGETS, name)]
+    linears = [
+        m for name, m in network.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(lora.TARGETS, name)
+    ]
     return sum(rank * (m.in_features + m.out_features) for m in linears)

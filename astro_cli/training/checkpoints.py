@@ -1,7 +1,8 @@
-"""A run's checkpoints on disk: written whole, read back newest first, damaged ones passed over. Knows no network and no loop.
+"""A run's checkpoints on disk: written whole, read back newest first, damaged ones passed over. Knows no network and no
+loop.
 
-A checkpoint is a folder `checkpoints/<number>/` with `meta.json` and a safetensors file per group of tensors. It counts on the rows that
-`metrics.jsonl` had when it was written: a run that resumes keeps them.
+A checkpoint is a folder `checkpoints/<number>/` with `meta.json` and a safetensors file per group of tensors. It counts
+on the rows that `metrics.jsonl` had when it was written: a run that resumes keeps them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ META = "meta.json"
 
 
 class Meta(Config):
-    """Where a run stood: stages done, steps of the next one done, rows logged, and the groups of tensors there are (None: not listed)."""
+    """Where a run stood: stages done, steps of the next one done, rows logged, and the groups of tensors there are
+    (None: not listed).
+    """
 
     stage: int = Field(ge=0)
     step: int = Field(ge=0)
@@ -44,7 +47,9 @@ class Checkpoint:
     def group(self, name: str) -> dict[str, torch.Tensor]:
         """Raises: CheckpointError: the group is missing."""
         if name not in self.groups:
-            raise CheckpointError(self.path, f"{name}.safetensors", "missing", hint="restore the file, or train again in a new --out")
+            raise CheckpointError(
+                self.path, f"{name}.safetensors", "missing", hint="restore the file, or train again in a new --out"
+            )
         return self.groups[name]
 
 
@@ -53,7 +58,9 @@ def listed(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*"))
 
 
-def save(folder: Path, index: int, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+def save(
+    folder: Path, index: int, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]
+) -> None:
     """Write checkpoint `index`, onto the disk before it has its name, and delete all but the newest `KEEP`."""
     path = folder / f"{index:08d}"
     temporary = path.with_name(f".{path.name}.part")
@@ -70,7 +77,8 @@ def save(folder: Path, index: int, stage: int, step: int, rows: int, groups: dic
 
 
 def load_newest(folder: Path, metrics: Path) -> tuple[Checkpoint | None, list[CheckpointError]]:
-    """The newest checkpoint that is whole and whose rows are all in `metrics`, None without any; and what is wrong with newer ones.
+    """The newest checkpoint that is whole and whose rows are all in `metrics`, None without any; and what is wrong with
+    newer ones.
 
     Raises:
         CheckpointError: there are checkpoints and none can be used; names the newest one's fault.

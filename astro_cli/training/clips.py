@@ -1,6 +1,8 @@
-"""Rolls out what an RL step is scored on: whole videos, or candidate clips that continue a shared history. Gives no credit.
+"""Rolls out what an RL step is scored on: whole videos, or candidate clips that continue a shared history. Gives no
+credit.
 
-Clips that are finished are scored while the next ones are rolled out (Astrolabe's reward workers), where not all are rolled out at once.
+Clips that are finished are scored while the next ones are rolled out (Astrolabe's reward workers), where not all are
+rolled out at once.
 
 Dimensions: P prompt, G candidate of a prompt, B clip (prompts in order, each with its candidates).
 """
@@ -27,7 +29,9 @@ from astro_cli.rollout.streaming import generate
 from astro_cli.spec import ExperienceSpec
 from astro_cli.training.background import Background
 
-Observe = Callable[[torch.Tensor, torch.Tensor, Backbone], dict[str, torch.Tensor]]  # a credit rule's, on latents and frames
+Observe = Callable[
+    [torch.Tensor, torch.Tensor, Backbone], dict[str, torch.Tensor]
+]  # a credit rule's, on latents and frames
 History = tuple[torch.Tensor, list[Segment]]  # latents (P, F, C, H, W) and the frozen context after them
 
 
@@ -48,7 +52,13 @@ class Clips:
         scores = {key: torch.cat([part.scores[key] for part in parts]) for key in first.scores}
         history = torch.cat(histories) if histories else None
         observed = {name: torch.cat([part.observed[name] for part in parts]) for name in first.observed}
-        return Clips(torch.cat([part.latents for part in parts]), scores, torch.cat([part.motion for part in parts]), history, observed)
+        return Clips(
+            torch.cat([part.latents for part in parts]),
+            scores,
+            torch.cat([part.motion for part in parts]),
+            history,
+            observed,
+        )
 
 
 def window_starts(spec: ExperienceSpec, frames: int, block: int) -> range:
@@ -67,7 +77,9 @@ def window_start(spec: ExperienceSpec, frames: int, block: int, shared: int) -> 
 
 
 def fewest_frames(spec: ExperienceSpec, frames: int, block: int, backbone: Backbone) -> int:
-    """Pixel frames of the shortest clip that rewards will see; one that opens a video may have fewer than later ones."""
+    """Pixel frames of the shortest clip that rewards will see; one that opens a video may have fewer than later
+    ones.
+    """
     if not spec.clip:
         return backbone.num_frames(frames)
     return min(backbone.num_frames(spec.clip, start) for start in window_starts(spec, frames, block))
@@ -76,7 +88,14 @@ def fewest_frames(spec: ExperienceSpec, frames: int, block: int, backbone: Backb
 class Roller:
     """The old policy at work, `parallel` clips at a time."""
 
-    def __init__(self, spec: ExperienceSpec, setting: Setting, backbone: Backbone, rewards: list[Reward], observe: Observe | None = None) -> None:
+    def __init__(
+        self,
+        spec: ExperienceSpec,
+        setting: Setting,
+        backbone: Backbone,
+        rewards: list[Reward],
+        observe: Observe | None = None,
+    ) -> None:
         self.spec, self.setting, self.backbone, self.rewards, self.observe = spec, setting, backbone, rewards, observe
         self.stream = setting.stream_spec()
         self.frames = spec.frames or setting.frames
@@ -94,8 +113,11 @@ class Roller:
                 parts.append(background.submit(self._scored, latents, prompts[rows]))
             return Clips.join([part.result() for part in parts])
 
-    def candidates(self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int) -> Clips:
-        """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run together are streamed together.
+    def candidates(
+        self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int
+    ) -> Clips:
+        """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run
+        together are streamed together.
 
         A group larger than `parallel` is rolled out in parts, all from its one history. A history is decoded to frames
         once, for all its clips: their frames are those of the whole video.
@@ -109,11 +131,16 @@ class Roller:
                 owner = torch.arange(len(owners)).repeat_interleave(group).to(self.setting.device)
                 shared: History | None = None
                 for offset in range(0, len(owner), size):
-                    rows, own = slice(first * group + offset, first * group + min(offset + size, len(owner))), owner[offset : offset + size]
+                    rows, own = (
+                        slice(first * group + offset, first * group + min(offset + size, len(owner))),
+                        owner[offset : offset + size],
+                    )
                     with self._policy() as policy:
                         told = policy.encode_text(text[rows].to(policy.device))
                         if shared is None:
-                            shared = self._history(policy, told.select(torch.arange(0, told.batch, group)), owners, start)
+                            shared = self._history(
+                                policy, told.select(torch.arange(0, told.batch, group)), owners, start
+                            )
                             histories.append(shared[0])
                             past = background.submit(self._decoded, shared[0])
                         latents = self._decode(policy, told, seeds[rows], shared, own, start)
@@ -122,7 +149,9 @@ class Roller:
 
     @contextmanager
     def _policy(self) -> Iterator[CausalWan]:
-        """theta_old, without gradients and at the run's precision; scoring has its own thread, so none of this reaches it."""
+        """theta_old, without gradients and at the run's precision; scoring has its own thread, so none of this reaches
+        it.
+        """
         setting = self.setting
         with torch.no_grad(), setting.section("rollout"), setting.autocast(), setting.roles.use("old") as policy:
             yield policy
@@ -130,7 +159,9 @@ class Roller:
     def _history(self, policy: CausalWan, told: TextStates, owners: list[int], start: int) -> History:
         return sample_history(policy, told, [stream_seed(seed, "history") for seed in owners], self.stream, start)
 
-    def _decode(self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int) -> torch.Tensor:
+    def _decode(
+        self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int
+    ) -> torch.Tensor:
         return decode_candidates(policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip)
 
     def _decoded(self, history: torch.Tensor) -> StreamingDecoder:
@@ -138,23 +169,42 @@ class Roller:
         with self.setting.section("reward"):
             return self.backbone.decoder().skip(history)
 
-    def _frames(self, latents: torch.Tensor, past: Future[StreamingDecoder] | None, owner: torch.Tensor | None) -> torch.Tensor:
+    def _frames(
+        self, latents: torch.Tensor, past: Future[StreamingDecoder] | None, owner: torch.Tensor | None
+    ) -> torch.Tensor:
         """Frames of clips that continue the histories `owner` (B,) behind `past`, or that open their videos."""
         if past is None or owner is None:
             return self.backbone.decode(latents)
         return past.result().fork(owner).push(latents)
 
     def _scored(
-        self, latents: torch.Tensor, prompts: list[str], past: Future[StreamingDecoder] | None = None, owner: torch.Tensor | None = None
+        self,
+        latents: torch.Tensor,
+        prompts: list[str],
+        past: Future[StreamingDecoder] | None = None,
+        owner: torch.Tensor | None = None,
     ) -> Clips:
         with self.setting.section("reward"):
             frames = self._frames(latents, past, owner).float()
             scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
             with torch.no_grad():
                 observed = self.observe(latents, frames, self.backbone) if self.observe is not None else {}
-            motion = (frames[:, 1:] - frames[:, :-1]).abs().flatten(1).sum(1) / max(1, frames.shape[1] - 1) / frames[0, 0].numel()
+            motion = (
+                (frames[:, 1:] - frames[:, :-1]).abs().flatten(1).sum(1)
+                / max(1, frames.shape[1] - 1)
+                / frames[0, 0].numel()
+            )
         for key, value in scores.items():
             if value.shape != (len(prompts),) or not bool(value.isfinite().all()):
-                bad = f"shape {tuple(value.shape)}" if value.shape != (len(prompts),) else f"{int((~value.isfinite()).sum())} non-finite scores"
-                raise RunError("reward", key, f"{bad} for {len(prompts)} clips", hint="the run can be resumed from its last checkpoint")
+                bad = (
+                    f"shape {tuple(value.shape)}"
+                    if value.shape != (len(prompts),)
+                    else f"{int((~value.isfinite()).sum())} non-finite scores"
+                )
+                raise RunError(
+                    "reward",
+                    key,
+                    f"{bad} for {len(prompts)} clips",
+                    hint="the run can be resumed from its last checkpoint",
+                )
         return Clips(latents, scores, motion, observed=observed)

@@ -1,4 +1,7 @@
-"""Tells when an RL run has collapsed: the reward falls epoch after epoch, or clips stand still. Non-finite losses are the trainer's business."""
+"""Tells when an RL run has collapsed: the reward falls epoch after epoch, or clips stand still.
+
+Non-finite losses are the trainer's business.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from astro_cli.spec import CollapseSpec
 
 
 class CollapseWatch:
-    """Watches one number per epoch each: mean reward, and mean motion of the clips (absolute difference of neighbouring frames)."""
+    """Watches one number per epoch each: mean reward, and mean motion of the clips (absolute difference of neighbouring
+    frames).
+    """
 
     def __init__(self, spec: CollapseSpec) -> None:
         self.spec = spec

@@ -43,7 +43,9 @@ class CreditRule:
         self.rule: Advantage = module.Advantage(resolve_kind("advantages", table, "advantage"))
         self.memory: dict[str, torch.Tensor] = {}
 
-    def scored(self, scores_N: Mapping[str, torch.Tensor], observed_N: Mapping[str, torch.Tensor], prompts: list[str]) -> Scored:
+    def scored(
+        self, scores_N: Mapping[str, torch.Tensor], observed_N: Mapping[str, torch.Tensor], prompts: list[str]
+    ) -> Scored:
         """Scores and observations of all processes' samples, prompts in order, a row per prompt."""
         scores = {key: scores_N[key].reshape(-1, self.group) for key in self.weights}
         observed = {name: value.unflatten(0, (-1, self.group)) for name, value in observed_N.items()}

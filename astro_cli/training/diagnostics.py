@@ -16,8 +16,12 @@ ZERO_VARIANCE = 1e-6  # a group whose rewards differ by less teaches nothing
 HISTOGRAM = (-3.0, 3.0, 12)  # range and bins of the advantage histogram; what lies outside counts in the outermost bin
 
 
-def describe_rewards(scores_N: dict[str, torch.Tensor], total_PG: torch.Tensor, credit_PG: torch.Tensor) -> dict[str, float]:
-    """Means per reward, quantiles of the weighted sum, the share of dead groups and the spread of the credit, over all processes' clips."""
+def describe_rewards(
+    scores_N: dict[str, torch.Tensor], total_PG: torch.Tensor, credit_PG: torch.Tensor
+) -> dict[str, float]:
+    """Means per reward, quantiles of the weighted sum, the share of dead groups and the spread of the credit, over all
+    processes' clips.
+    """
     metrics = {f"reward/{key}": value.mean().item() for key, value in scores_N.items()}
     metrics["reward/total"] = total_PG.mean().item()
     metrics |= {f"reward/q{int(q * 100)}": total_PG.flatten().quantile(q).item() for q in QUANTILES}
@@ -34,7 +38,9 @@ def describe_credit(credit_N: torch.Tensor) -> dict[str, Any]:
 
 
 def describe_disagreement(scores_N: dict[str, torch.Tensor], primary: str) -> dict[str, float]:
-    """Mean absolute rank disagreement of the primary with the other rewards, as a share of the largest possible rank."""
+    """Mean absolute rank disagreement of the primary with the other rewards, as a share of the largest possible
+    rank.
+    """
     if len(scores_N) < 2:
         return {}
     ordered = torch.stack([scores_N[primary], *(value for key, value in scores_N.items() if key != primary)])

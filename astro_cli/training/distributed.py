@@ -1,7 +1,8 @@
-"""Processes: which samples are ours, and one average of gradients per optimiser step. Everything multi-process goes through accelerate here.
+"""Processes: which samples are ours, and one average of gradients per optimiser step. Everything multi-process goes
+through accelerate here.
 
-Gradients are averaged once per step in one flat buffer, not by wrapping networks: a loss may call a network many times (a rollout), through
-several adapters, and not use every parameter, which a wrapper's hooks do not allow.
+Gradients are averaged once per step in one flat buffer, not by wrapping networks: a loss may call a network many times
+(a rollout), through several adapters, and not use every parameter, which a wrapper's hooks do not allow.
 """
 
 from __future__ import annotations

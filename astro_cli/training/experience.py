@@ -1,4 +1,7 @@
-"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip. Knows no loss."""
+"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip.
+
+Knows no loss.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,18 @@ def _load(keys: list[str], backbone: Backbone, device: torch.device) -> list[Rew
 
 
 class ExperienceSource:
-    """Collects one step's batches; every process rolls out its own whole groups, rewards are gathered before they are normalised."""
+    """Collects one step's batches; every process rolls out its own whole groups, rewards are gathered before they are
+    normalised.
+    """
 
     def __init__(
-        self, spec: ExperienceSpec, prompts: PromptSource, setting: Setting, backbone: Backbone, accelerator: Accelerator, stage: str
+        self,
+        spec: ExperienceSpec,
+        prompts: PromptSource,
+        setting: Setting,
+        backbone: Backbone,
+        accelerator: Accelerator,
+        stage: str,
     ) -> None:
         self.spec, self.prompts, self.setting, self.backbone = spec, prompts, setting, backbone
         self.accelerator, self.stage = accelerator, stage
@@ -52,7 +63,9 @@ class ExperienceSource:
         self.primary = spec.primary or next(iter(self.weights))
         rewards = _load(list(self.weights), backbone, setting.device)
         frames = fewest_frames(spec, spec.frames or setting.frames, setting.block, backbone)
-        unweighted = [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []  # Wan's cost a network each
+        unweighted = (
+            [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []
+        )  # Wan's cost a network each
         watched: list[Reward] = _load(unweighted, backbone, setting.device)  # weight 0: logged, not optimised
         self.credit = CreditRule(spec.advantage, self.weights, spec.group)
         fitting = [reward for reward in watched if frames >= reward.num_frames_min]
@@ -60,7 +73,9 @@ class ExperienceSource:
         for reward in rewards:
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
-                raise RecipeError("video.frames" if not spec.clip else f"stages.{stage}.experience.clip", reward.key, what)
+                raise RecipeError(
+                    "video.frames" if not spec.clip else f"stages.{stage}.experience.clip", reward.key, what
+                )
         self.risk, self.watch = RiskRatio(), CollapseWatch(spec.collapse)
         self.metrics: dict[str, Any] = {}
         self.samples: list[Sample] = []
@@ -70,11 +85,15 @@ class ExperienceSource:
     def make(cls, context: SourceContext) -> ExperienceSource:
         assert context.spec.experience is not None, "checked with the recipe"
         prompts = PromptSource.make(context)
-        return cls(context.spec.experience, prompts, context.setting, context.backbone, context.accelerator, context.stage)
+        return cls(
+            context.spec.experience, prompts, context.setting, context.backbone, context.accelerator, context.stage
+        )
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
-        """Refuse what only the methods know: whether there is an experience to collect, and the credit rule's own keys."""
+        """Refuse what only the methods know: whether there is an experience to collect, and the credit rule's own
+        keys.
+        """
         PromptSource.check(recipe, stage, key)
         if stage.experience is None:
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
@@ -85,7 +104,9 @@ class ExperienceSource:
         return self.prompts.draw(use, size)
 
     def batches(self, step: int, role: str) -> list[Batch]:
-        """This process's batches of the step: rolled out, scored, each group's members dealt out over the step's updates."""
+        """This process's batches of the step: rolled out, scored, each group's members dealt out over the step's
+        updates.
+        """
         group, self.metrics = self.spec.group, {}
         asked = self.prompts.batch(self.stage, step, "prompts", self.spec.prompts)
         mine = own_rows(self.accelerator, self.spec.prompts)
@@ -95,29 +116,43 @@ class ExperienceSource:
         text = self.backbone.encode_text(prompts).to(self.setting.device)
         clips = self._roll_out(prompts, seeds, text, owners, asked.shared)
         credit, at_risk = self._judge(step, clips, asked.prompts, mine)
-        orders = [torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(owners)]
+        orders = [
+            torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(owners)
+        ]
         batches = []
-        for update, part in enumerate(torch.stack(orders).chunk(self.spec.updates, dim=1)):  # each sees every prompt, whichever process holds it
+        for update, part in enumerate(
+            torch.stack(orders).chunk(self.spec.updates, dim=1)
+        ):  # each sees every prompt, whichever process holds it
             rows = part.flatten()
             batches.append(
                 Batch(
-                    [seeds[i] for i in rows], [prompts[i] for i in rows], text_BMD=text[rows], latents_BFCHW=clips.latents[rows],
-                    credit=tuple(term.rows(rows) for term in credit), risk_B=self._risk_weights(at_risk, mine, rows),
-                    history_PFCHW=clips.history, group_B=rows // group,
+                    [seeds[i] for i in rows],
+                    [prompts[i] for i in rows],
+                    text_BMD=text[rows],
+                    latents_BFCHW=clips.latents[rows],
+                    credit=tuple(term.rows(rows) for term in credit),
+                    risk_B=self._risk_weights(at_risk, mine, rows),
+                    history_PFCHW=clips.history,
+                    group_B=rows // group,
                     group_seeds=[stream_seed(owners[row // group], "group", update) for row in rows.tolist()],
                 )
-            )  # fmt: skip
+            )
         return batches
 
-    def _roll_out(self, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int) -> Clips:
+    def _roll_out(
+        self, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int
+    ) -> Clips:
         if not self.spec.clip:
             return self.roller.sequences(prompts, seeds, text)
         start = window_start(self.spec, self.roller.frames, self.setting.block, shared)
         self.metrics["window/start"] = float(start)
         return self.roller.candidates(prompts, seeds, text, owners, start)
 
-    def _judge(self, step: int, clips: Clips, asked: list[str], mine: slice) -> tuple[tuple[Term, ...], torch.Tensor | None]:
-        """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the samples.
+    def _judge(
+        self, step: int, clips: Clips, asked: list[str], mine: slice
+    ) -> tuple[tuple[Term, ...], torch.Tensor | None]:
+        """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the
+        samples.
 
         `asked` holds the prompts of all processes, one per group.
         """
@@ -137,19 +172,29 @@ class ExperienceSource:
         return credit.of_prompts(mine), self._at_risk(scores_N)
 
     def _at_risk(self, scores_N: dict[str, torch.Tensor]) -> torch.Tensor | None:
-        """(N,) which samples of the epoch the primary reward over-scores (Alg. 1, lines 9-17); None without a primary."""
+        """(N,) which samples of the epoch the primary reward over-scores (Alg. 1, lines 9-17); None without a
+        primary.
+        """
         if self.spec.primary is None:
             return None
         others = [value for key, value in scores_N.items() if key != self.primary]
-        delta_N = rank_disagreement(torch.stack([scores_N[self.primary], *others])) * (1 if self.spec.ranks == "paper" else -1)
+        delta_N = rank_disagreement(torch.stack([scores_N[self.primary], *others])) * (
+            1 if self.spec.ranks == "paper" else -1
+        )
         ratio = self.risk.update(delta_N)
         tau = threshold(delta_N, ratio)
         mask = delta_N > tau
-        self.metrics |= {"kl/risk_ratio": ratio, "kl/rank_threshold": tau, "kl/masked_share": mask.float().mean().item()}
+        self.metrics |= {
+            "kl/risk_ratio": ratio,
+            "kl/rank_threshold": tau,
+            "kl/masked_share": mask.float().mean().item(),
+        }
         return mask
 
     def _risk_weights(self, at_risk: torch.Tensor | None, mine: slice, rows: torch.Tensor) -> torch.Tensor | None:
-        """Per sample of an update N / |M| where it is at risk, so that means over the update, in parts and processes, are 1 / |M| sums over M."""
+        """Per sample of an update N / |M| where it is at risk, so that means over the update, in parts and processes,
+        are 1 / |M| sums over M.
+        """
         if at_risk is None:
             return None
         own = at_risk.reshape(-1, self.spec.group)[mine].flatten()[rows].float()
@@ -159,7 +204,10 @@ class ExperienceSource:
     def _refuse_constant(self, scores_N: dict[str, torch.Tensor], step: int) -> None:
         for key, value in scores_N.items():
             if bool((value == value[0]).all()):
-                what = f"the same score, {value[0].item():.4g}, for all {len(value)} clips of epoch {step}: nothing can be learnt from it"
+                what = (
+                    f"the same score, {value[0].item():.4g}, for all {len(value)} clips of epoch {step}: nothing "
+                    "can be learnt from it"
+                )
                 raise RunError("reward", key, what, hint="the run can be resumed from its last checkpoint")
 
     def _watch(self, everyone_PG: torch.Tensor, clips: Clips) -> None:
@@ -168,17 +216,24 @@ class ExperienceSource:
         self.warning = self.watch.see(everyone_PG.mean().item(), motion)
 
     def _pick_samples(self, step: int, clips: Clips, asked: list[str], total_N: torch.Tensor) -> None:
-        """The best and the worst clip of all processes, every `samples_every` epochs; only the main process, which writes them, gets them."""
+        """The best and the worst clip of all processes, every `samples_every` epochs; only the main process, which
+        writes them, gets them.
+        """
         self.samples = []
         if not self.spec.samples_every or step % self.spec.samples_every:
             return
         rows, own, group = (int(total_N.argmax()), int(total_N.argmin())), len(clips.latents), self.spec.group
-        latents = self._gather(clips.latents[[row % own for row in rows]])  # two of every process, of which the owner's are the ones
+        latents = self._gather(
+            clips.latents[[row % own for row in rows]]
+        )  # two of every process, of which the owner's are the ones
         history = None if clips.history is None else self._gather(clips.history[[row % own // group for row in rows]])
         if not self.accelerator.is_main_process:
             return
         for place, (name, row) in enumerate(zip(("best", "worst"), rows, strict=True)):
-            at, decoder = slice(row // own * len(rows) + place, row // own * len(rows) + place + 1), self.backbone.decoder()
+            at, decoder = (
+                slice(row // own * len(rows) + place, row // own * len(rows) + place + 1),
+                self.backbone.decoder(),
+            )
             if history is not None:
                 decoder.skip(history[at])
             self.samples.append(Sample(name, decoder.push(latents[at])[0], asked[row // group], total_N[row].item()))
@@ -195,7 +250,9 @@ class ExperienceSource:
         return f"collapsed: {self.warning}", f"to go on all the same: {again}"
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What the next epoch needs: risk ratio with its buffer, what the collapse watch saw, the credit rule's state."""
+        """What the next epoch needs: risk ratio with its buffer, what the collapse watch saw, the credit rule's
+        state.
+        """
         return {"risk": self.risk.state(), "collapse": self.watch.state(), **self.credit.state()}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:

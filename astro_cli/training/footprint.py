@@ -1,7 +1,7 @@
 """How much memory a recipe is expected to need, part by part, before anything is loaded. Measures nothing.
 
-Counted are the weights of all that is loaded, what training keeps of trained weights, and the keys and values of the clips that are generated at
-once; not activations.
+Counted are the weights of all that is loaded, what training keeps of trained weights, and the keys and values of the
+clips that are generated at once; not activations.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.spec import Recipe
 from astro_cli.training.build import frozen_adapters, held_dtype, scored, wanted_roles
 
-# float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum is counted as two.
+# float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
+# is counted as two.
 BYTES_PER_TRAINED = {"adam": 16, "muon": 16, "rmsprop": 12}
-# Parameters of what Wan runs load beside the transformers, by the released configs; VideoAlign's and HPSv3's language heads are not loaded.
-UMT5_PARAMETERS = 5_680_910_336  # google/umt5-xxl, encoder: vocabulary 256384, width 4096, feed-forward 10240, 24 layers
+# Parameters of what Wan runs load beside the transformers, by the released configs; VideoAlign's and HPSv3's language
+# heads are not loaded.
+UMT5_PARAMETERS = (
+    5_680_910_336  # google/umt5-xxl, encoder: vocabulary 256384, width 4096, feed-forward 10240, 24 layers
+)
 VAE_PARAMETERS = 126_892_531  # Wan 2.1: AutoencoderKLWan's defaults
-HPSV3_PARAMETERS = 7_748_610_610  # Qwen2-VL-7B without its language head (vocabulary 151658), RankNet head of two outputs
+HPSV3_PARAMETERS = (
+    7_748_610_610  # Qwen2-VL-7B without its language head (vocabulary 151658), RankNet head of two outputs
+)
 VIDEOALIGN_PARAMETERS = 2_208_563_200  # Qwen2-VL-2B (vocabulary 151660), a linear head of one output
 SCORER_BYTES = 2  # both are run in bfloat16, their heads aside
 
@@ -45,7 +51,9 @@ def _bytes_per_trained(recipe: Recipe, role: str) -> int:
 
 
 def _around(recipe: Recipe) -> dict[str, int]:
-    """What stands around the transformers: the codec of `shapes`, or Wan's text encoder, VAE and the scorers of the rewards."""
+    """What stands around the transformers: the codec of `shapes`, or Wan's text encoder, VAE and the scorers of the
+    rewards.
+    """
     if recipe.backbone == "shapes":
         if "codec" in wanted_roles(recipe):
             return {}  # counted as a network
@@ -59,8 +67,12 @@ def _around(recipe: Recipe) -> dict[str, int]:
 
 
 def _text_bytes(source: str | None) -> int:
-    """Bytes per parameter of the text encoder, which runs as stored: bfloat16 in the original file, float32 in diffusers' folder or where none is."""
-    from astro_cli.models.umt5 import FOLDER  # with transformers and diffusers: seconds that the embedded world does without
+    """Bytes per parameter of the text encoder, which runs as stored: bfloat16 in the original file, float32 in
+    diffusers' folder or where none is.
+    """
+    from astro_cli.models.umt5 import (
+        FOLDER,
+    )  # with transformers and diffusers: seconds that the embedded world does without
     from astro_cli.models.wan_backbone import wan_folder
 
     try:
@@ -71,12 +83,16 @@ def _text_bytes(source: str | None) -> int:
 
 
 def _cache(recipe: Recipe) -> dict[str, int]:
-    """Keys and values of the videos that are generated at once, in the student's dtype: all of a video, or its window."""
+    """Keys and values of the videos that are generated at once, in the student's dtype: all of a video, or its
+    window.
+    """
     config, video = recipe.model, recipe.video
     stages = [recipe.stages[name] for name in recipe.order]
     length = max((stage.experience.frames if stage.experience else None) or video.frames for stage in stages)
     frames = min(recipe.cache.window or length, length)
     tokens = (video.height // config.patch[0]) * (video.width // config.patch[1])
-    batch = max((stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages)
+    batch = max(
+        (stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages
+    )
     size = 2 * config.num_layers * frames * tokens * config.dim * held_dtype(recipe, "student").itemsize
     return {f"cache of {batch} videos": size * batch}

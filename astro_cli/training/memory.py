@@ -1,7 +1,8 @@
-"""Peak memory of a training step: bytes of tensors saved for backward, and on CUDA the allocator's peak. Changes nothing that is computed.
+"""Peak memory of a training step: bytes of tensors saved for backward, and on CUDA the allocator's peak. Changes
+nothing that is computed.
 
-The bytes are those of the distinct storages autograd holds when a forward pass ends, which is when it holds most; the parameters are not counted,
-and of a block under gradient checkpointing only what outlives its forward.
+The bytes are those of the distinct storages autograd holds when a forward pass ends, which is when it holds most; the
+parameters are not counted, and of a block under gradient checkpointing only what outlives its forward.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Optimisers, learning-rate schedules and moving averages of weights, one per trained role. All functions of the step, so resume needs no replay."""
+"""Optimisers, learning-rate schedules and moving averages of weights, one per trained role.
+
+All functions of the step, so resume needs no replay.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,9 @@ def _first_part(spec: OptimSpec, groups: list[dict[str, Any]]) -> torch.optim.Op
 class RoleOptimizer:
     """The optimiser of one role: AdamW, Muon on the blocks' matrices and AdamW on the rest, or RMSProp.
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. Only the embedded world's teacher uses it (docs/log.md); nothing a paper
-    reports is trained with it. RMSProp is AAPT's (arXiv 2506.09350); its weight decay is added to the gradient, as PyTorch's is.
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. Only the embedded world's teacher uses it
+    (docs/log.md); nothing a paper reports is trained with it. RMSProp is AAPT's (arXiv 2506.09350); its weight decay is
+    added to the gradient, as PyTorch's is.
     """
 
     def __init__(self, spec: OptimSpec, named: list[tuple[str, nn.Parameter]]) -> None:
@@ -48,7 +52,10 @@ class RoleOptimizer:
         self.parameters = [p for _, p in named]
         muon = [p for name, p in named if spec.kind == "muon" and p.ndim == 2 and name.startswith("blocks.")]
         rest = [(name, p) for name, p in named if not any(p is m for m in muon)]
-        decayed, free = [p for name, p in rest if _is_decayed(name, p)], [p for name, p in rest if not _is_decayed(name, p)]
+        decayed, free = (
+            [p for name, p in rest if _is_decayed(name, p)],
+            [p for name, p in rest if not _is_decayed(name, p)],
+        )
         groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
         self.parts = [_first_part(spec, [g for g in groups if g["params"]])]
         if muon:
@@ -56,7 +63,9 @@ class RoleOptimizer:
         self.peaks = [spec.lr, spec.matrix_lr or 0.0]
 
     def step(self, rate: float) -> float:
-        """Clip, update with the schedule's rate (a share of it for Muon), clear gradients; returns the gradient norm."""
+        """Clip, update with the schedule's rate (a share of it for Muon), clear gradients; returns the gradient
+        norm.
+        """
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.clip)
         for part, peak in zip(self.parts, self.peaks, strict=False):
             for group in part.param_groups:

@@ -1,4 +1,7 @@
-"""What a finished run leaves: final weights under `final/`, a card with recipe hash, seed, commit and sizes. Trains nothing."""
+"""What a finished run leaves: final weights under `final/`, a card with recipe hash, seed, commit and sizes.
+
+Trains nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from astro_cli.training.rundir import RunDir
 
 
 def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
-    """Write the trained student (adapters merged; the adapter also on its own in peft's and diffusers' layouts) or codec, then the card."""
+    """Write the trained student (adapters merged; the adapter also on its own in peft's and diffusers' layouts) or
+    codec, then the card.
+    """
     for role in ("student", "codec"):
         module = setting.roles.modules.get(role)
         if module is None:
@@ -27,7 +32,9 @@ def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
             state = module.state_dict()
         weights.write(run.final / f"{role}.safetensors", state)
         write_card(recipe, role, run.final, json.loads((run.path / "environment.json").read_text(encoding="utf-8")))
-    weights.write_json(run.final / "card.json", {"recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed})
+    weights.write_json(
+        run.final / "card.json", {"recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed}
+    )
 
 
 def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, Any]) -> None:
@@ -35,15 +42,27 @@ def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, A
 
     `environment` is that of the run's start: its commit made the weights.
     """
-    made = {"commit": environment["commit"], "dirty": environment["dirty"], "weights_hash": hashes.digest(folder / f"{role}.safetensors")}
+    made = {
+        "commit": environment["commit"],
+        "dirty": environment["dirty"],
+        "weights_hash": hashes.digest(folder / f"{role}.safetensors"),
+    }
     weights.write_json(folder / f"{role}.json", describe(recipe, role) | made)
 
 
 def describe(recipe: Recipe, role: str) -> dict[str, Any]:
     """What a card says of the recipe: its identity, sizes and how its weights are sampled."""
     return {
-        "recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "backbone": recipe.backbone, "role": role,
-        "model": recipe.model.model_dump(), "video": recipe.video.model_dump(), "sampler": recipe.sampler.model_dump(),
-        "cache": recipe.cache.model_dump(), "teacher": recipe.teacher.model_dump(),
-        "sampling": "ode" if recipe.command == "pretrain" else "few_step", "codec": recipe.base.codec,
-    }  # fmt: skip
+        "recipe": recipe.name,
+        "recipe_hash": recipe.hash(),
+        "seed": recipe.seed,
+        "backbone": recipe.backbone,
+        "role": role,
+        "model": recipe.model.model_dump(),
+        "video": recipe.video.model_dump(),
+        "sampler": recipe.sampler.model_dump(),
+        "cache": recipe.cache.model_dump(),
+        "teacher": recipe.teacher.model_dump(),
+        "sampling": "ode" if recipe.command == "pretrain" else "few_step",
+        "codec": recipe.base.codec,
+    }

@@ -1,4 +1,7 @@
-"""A run's folder: recipe as given and resolved, environment, metrics.jsonl, final weights. Refuses another recipe's folder; reads no checkpoint."""
+"""A run's folder: recipe as given and resolved, environment, metrics.jsonl, final weights.
+
+Refuses another recipe's folder; reads no checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ def git_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
+            result = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return result.stdout.strip()
@@ -49,9 +54,16 @@ def environment(device: str, seed: int) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        **git_state(), "python": platform.python_version(), "platform": platform.system().lower(), "machine": platform.machine(),
-        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": device, "seed": seed, "versions": versions,
-    }  # fmt: skip
+        **git_state(),
+        "python": platform.python_version(),
+        "platform": platform.system().lower(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "seed": seed,
+        "versions": versions,
+    }
 
 
 class RunDir:
@@ -91,7 +103,9 @@ class RunDir:
             return str(found["recipe"]["name"]), str(found["hash"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             hint = "restore the file, delete the folder, or choose another --out"
-            raise OutputError(path, "", f"damaged ({type(error).__name__}: {error}): it says whose run this is", hint=hint) from error
+            raise OutputError(
+                path, "", f"damaged ({type(error).__name__}: {error}): it says whose run this is", hint=hint
+            ) from error
 
     def recipe(self) -> Recipe:
         """The recipe of the run that is here, as it was resolved.
@@ -103,7 +117,9 @@ class RunDir:
         try:
             return Recipe.model_validate_json(json.dumps(json.loads(path.read_text(encoding="utf-8"))["recipe"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(path, "", f"no recipe of a run: {error}", hint="restore the file, or choose another folder") from error
+            raise OutputError(
+                path, "", f"no recipe of a run: {error}", hint="restore the file, or choose another folder"
+            ) from error
 
     def open(self, recipe: Recipe, given: str, *, resume: bool, device: str) -> None:
         """Create the folder, or check that it holds this very recipe's run.
@@ -111,8 +127,8 @@ class RunDir:
         The folder is this process's until `release`, or until the process ends, however it ends.
 
         Raises:
-            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked for, or no run and it was; it
-                is a file or cannot be created; or another process trains in it.
+            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked
+                for, or no run and it was; it is a file or cannot be created; or another process trains in it.
         """
         found = self.identity()
         if found is not None:
@@ -122,21 +138,34 @@ class RunDir:
             return
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(self.path, "--out", "is a file, expected a folder", hint="choose another --out")
-        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {"recipe.toml", "environment.json", LOCK}:
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {
+            "recipe.toml",
+            "environment.json",
+            LOCK,
+        }:
             raise OutputError(self.path, "--out", "is not empty and holds no run", hint="choose another --out")
         if resume:
-            raise OutputError(self.path, "--resume", "there is no run to continue", hint="leave --resume out to begin one, or correct --out")
+            raise OutputError(
+                self.path,
+                "--resume",
+                "there is no run to continue",
+                hint="leave --resume out to begin one, or correct --out",
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(self.path, "--out", f"cannot be created: {error.strerror}", hint="choose another --out") from error
+            raise OutputError(
+                self.path, "--out", f"cannot be created: {error.strerror}", hint="choose another --out"
+            ) from error
         self._hold()
         (self.path / "recipe.toml").write_text(given, encoding="utf-8")
         weights.write_json(self.path / "environment.json", environment(device, recipe.seed))
         self._write_resolved(recipe)
 
     def _write_resolved(self, recipe: Recipe) -> None:
-        weights.write_json(self.path / "resolved.json", {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")})
+        weights.write_json(
+            self.path / "resolved.json", {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")}
+        )
 
     def _check(self, found: tuple[str, str], recipe: Recipe, *, resume: bool) -> None:
         """Whether the run that is here is this recipe's, and may go on."""
@@ -144,7 +173,12 @@ class RunDir:
             what = f"holds a run of {found[0]!r} with other settings ({found[1]}, this is {recipe.hash()})"
             raise OutputError(self.path, "--out", what, hint="choose another --out, or delete the folder")
         if not resume:
-            raise OutputError(self.path, "--out", "holds this recipe's run already", hint="`--resume` continues it; or choose another --out")
+            raise OutputError(
+                self.path,
+                "--out",
+                "holds this recipe's run already",
+                hint="`--resume` continues it; or choose another --out",
+            )
 
     def _hold(self) -> None:
         """Keep others from training here: a lock that the system drops with the process."""
@@ -176,7 +210,9 @@ class RunDir:
             weights.sync(temporary)
             os.replace(temporary, self.metrics)
 
-    def save_checkpoint(self, index: int, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+    def save_checkpoint(
+        self, index: int, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]
+    ) -> None:
         """Write a checkpoint once the rows it counts on are on the disk."""
         if self.metrics.is_file():
             weights.sync(self.metrics)

@@ -37,4 +37,7 @@ def write_samples(folder: Path, step: int, samples: Sequence[Sample], fps: float
         temporary = path.with_name(f".{path.name}.part")
         first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
         os.replace(temporary, path)
-    write_json(folder / f"{step:06d}.json", {sample.name: {"prompt": sample.prompt, "reward": sample.reward} for sample in samples})
+    write_json(
+        folder / f"{step:06d}.json",
+        {sample.name: {"prompt": sample.prompt, "reward": sample.reward} for sample in samples},
+    )

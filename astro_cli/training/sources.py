@@ -30,7 +30,9 @@ ENCODE_BATCH = 128  # clips encoded at once
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a stage's source is made of; `progress` is told of slow work (what, done, total), `warn` of what is left out."""
+    """What a stage's source is made of; `progress` is told of slow work (what, done, total), `warn` of what is left
+    out.
+    """
 
     stage: str
     spec: StageSpec
@@ -48,7 +50,8 @@ class SourceContext:
 
 
 class Source(Protocol):
-    """Where a stage's batches come from: captions, clips, scored rollouts, pairs, scripts with prompt switches, sequences that go on.
+    """Where a stage's batches come from: captions, clips, scored rollouts, pairs, scripts with prompt switches,
+    sequences that go on.
 
     The trainer reads metrics, warning and samples after every step, and saves the state with each checkpoint.
 
@@ -111,7 +114,9 @@ class SeededSource:
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
         if stage.data.clips is not None:
-            raise ValueError(f"{key}.data.clips: found {stage.data.clips!r}, expected none: {stage.kind} reads no clips")
+            raise ValueError(
+                f"{key}.data.clips: found {stage.data.clips!r}, expected none: {stage.kind} reads no clips"
+            )
 
     def of(self, context: SourceContext) -> Self:
         """This source, as the one of a stage."""
@@ -168,7 +173,12 @@ class FrameSource(SeededSource):
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
         scenes = [draw_scene(seed, 0.0)[0] for seed in seeds]
-        return Batch(seeds, [""] * size, frames_BTCHW=render_scenes(scenes, seeds, 1), shared=stream_seed(self.seed, use, step, role))
+        return Batch(
+            seeds,
+            [""] * size,
+            frames_BTCHW=render_scenes(scenes, seeds, 1),
+            shared=stream_seed(self.seed, use, step, role),
+        )
 
 
 class ClipSource(SeededSource):
@@ -180,7 +190,15 @@ class ClipSource(SeededSource):
         frames = data.frames or recipe.video.frames
         return cls(recipe.seed, context.backbone, frames, data.pool, data.drop, context.progress).of(context)
 
-    def __init__(self, seed: int, backbone: Backbone, frames: int, pool: int, drop: float, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        backbone: Backbone,
+        frames: int,
+        pool: int,
+        drop: float,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
         self.seed, self.backbone = seed, backbone
         seeds = [stream_seed(seed, "pool", row) for row in range(pool)]
         drawn = [draw_scene(sample, drop) for sample in seeds]
@@ -203,15 +221,20 @@ class ClipSource(SeededSource):
 class PromptSource(SeededSource):
     """Prompts from the world's grammar, or from a file with one prompt a line.
 
-    A file's lines come in a new order every epoch, each once. No line comes twice in a (global) batch that is no larger than the file, also where an
-    epoch ends within it.
+    A file's lines come in a new order every epoch, each once. No line comes twice in a (global) batch that is no larger
+    than the file, also where an epoch ends within it.
 
     Args:
         every: cadence of the roles that do not ask in every step; their epochs count the steps in which they ask.
     """
 
     def __init__(
-        self, seed: int, encode_text: Callable[[list[str]], torch.Tensor], drop: float, path: str | None, every: Mapping[str, int] | None = None
+        self,
+        seed: int,
+        encode_text: Callable[[list[str]], torch.Tensor],
+        drop: float,
+        path: str | None,
+        every: Mapping[str, int] | None = None,
     ) -> None:
         self.seed, self.encode_text, self.drop = seed, encode_text, drop
         self.lines = read_prompts(Path(path)) if path is not None else None
@@ -220,7 +243,9 @@ class PromptSource(SeededSource):
     @classmethod
     def make(cls, context: SourceContext) -> PromptSource:
         data = context.spec.data
-        return cls(context.recipe.seed, context.backbone.encode_text, data.drop, data.prompts, context.every).of(context)
+        return cls(context.recipe.seed, context.backbone.encode_text, data.drop, data.prompts, context.every).of(
+            context
+        )
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
@@ -239,9 +264,13 @@ class PromptSource(SeededSource):
 
 
 def shuffled(count: int, size: int, turn: int, *name: object) -> list[int]:
-    """The `turn`-th batch of `size` of `count` lines, which are permuted anew every epoch in the stream `name`; a function of its arguments alone."""
+    """The `turn`-th batch of `size` of `count` lines, which are permuted anew every epoch in the stream `name`; a
+    function of its arguments alone.
+    """
     places = range(turn * size, (turn + 1) * size)
-    orders = {epoch: _epoch_order(count, size, epoch, *name) for epoch in range(places[0] // count, places[-1] // count + 1)}
+    orders = {
+        epoch: _epoch_order(count, size, epoch, *name) for epoch in range(places[0] // count, places[-1] // count + 1)
+    }
     return [orders[place // count][place % count] for place in places]
 
 

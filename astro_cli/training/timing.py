@@ -1,6 +1,7 @@
 """Where a step's time goes: named sections, summed per step. Sections nest; time belongs to the innermost.
 
-Threads are timed apart and their seconds added, so where one scores while another rolls out the shares of a step add up to more than one.
+Threads are timed apart and their seconds added, so where one scores while another rolls out the shares of a step add up
+to more than one.
 """
 
 from __future__ import annotations

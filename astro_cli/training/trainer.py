@@ -1,7 +1,7 @@
 """The training loop: batches -> losses -> optimiser steps -> metrics -> checkpoints, the same for every method.
 
-Runs the recipe's stages one after the other on the same networks. All randomness is a function of (seed, stage, step, role, sample), so a run that
-is killed and resumed computes the same bits, and several processes compute what one would.
+Runs the recipe's stages one after the other on the same networks. All randomness is a function of (seed, stage, step,
+role, sample), so a run that is killed and resumed computes the same bits, and several processes compute what one would.
 """
 
 from __future__ import annotations
@@ -54,7 +54,15 @@ class _Stage:
 class Trainer:
     """Args: recipe; setting with the networks in place; backbone; run folder; accelerator; watcher."""
 
-    def __init__(self, recipe: Recipe, setting: Setting, backbone: Backbone, run: RunDir, accelerator: Accelerator, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        setting: Setting,
+        backbone: Backbone,
+        run: RunDir,
+        accelerator: Accelerator,
+        watcher: Watcher,
+    ) -> None:
         self.recipe, self.setting, self.backbone = recipe, setting, backbone
         self.run, self.accelerator, self.watcher = run, accelerator, watcher
         self.timer, self.saved = SectionTimer(), SavedTensors()
@@ -93,7 +101,10 @@ class Trainer:
         checkpoint, faults = load_newest(self.run.checkpoints, self.run.metrics)
         self.accelerator.wait_for_everyone()  # all have counted the rows before one of them trims
         for fault in faults if self.accelerator.is_main_process else ():
-            self.watcher.warn(f"{': '.join(part for part in (fault.where, fault.key, fault.what) if part)}; going on from an older checkpoint")
+            self.watcher.warn(
+                f"{': '.join(part for part in (fault.where, fault.key, fault.what) if part)}; going on from "
+                "an older checkpoint"
+            )
         return checkpoint
 
     def _enter(self, name: str) -> _Stage:
@@ -113,7 +124,10 @@ class Trainer:
     def _check(self, name: str, spec: StageSpec) -> None:
         """What only the number of processes can make wrong."""
         if spec.experience is not None and spec.experience.prompts % self.accelerator.num_processes:
-            what = f"found {spec.experience.prompts}, expected a multiple of the processes ({self.accelerator.num_processes})"
+            what = (
+                f"found {spec.experience.prompts}, expected a multiple of the processes "
+                f"({self.accelerator.num_processes})"
+            )
             raise AstroError(self.recipe.name, f"stages.{name}.experience.prompts", what)
         share = self.accelerator.num_processes * spec.accumulate
         if spec.batch % share:
@@ -172,7 +186,9 @@ class Trainer:
         sums: dict[str, float] = {}
         batches = stage.source.batches(step, role)
         for batch in batches:
-            self.frames += len(batch) * (self.setting.frames if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1])
+            self.frames += len(batch) * (
+                self.setting.frames if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1]
+            )
             parts = stage.spec.accumulate
             size = len(batch) // parts
             total: dict[str, float] = {}
@@ -184,14 +200,24 @@ class Trainer:
                 average_gradients(self.accelerator, stage.optimizers[role].parameters)
                 total["grad_norm"] = stage.optimizers[role].step(rate)
             if not math.isfinite(total["loss"]) or not math.isfinite(total["grad_norm"]):
-                where, what = f"stage {stage.name}, step {step}, {role}", f"loss {total['loss']}, gradient norm {total['grad_norm']}"
-                raise RunError(self.run.path, where, what, hint="the last checkpoint is intact; lower the learning rate in a new --out")
+                where, what = (
+                    f"stage {stage.name}, step {step}, {role}",
+                    f"loss {total['loss']}, gradient norm {total['grad_norm']}",
+                )
+                raise RunError(
+                    self.run.path,
+                    where,
+                    what,
+                    hint="the last checkpoint is intact; lower the learning rate in a new --out",
+                )
             for key, value in total.items():
                 sums[key] = sums.get(key, 0.0) + value / len(batches)
         return {f"{role}/{key}": value for key, value in average_metrics(self.accelerator, sums).items()}
 
     def _back_propagate(self, objective: Objective, role: str, micro: Batch, parts: int) -> dict[str, float]:
-        """Add the gradients of one of `parts` micro-batches, of one loss after the other; their sum as "loss", means of the other metrics."""
+        """Add the gradients of one of `parts` micro-batches, of one loss after the other; their sum as "loss", means of
+        the other metrics.
+        """
         loss, metrics = 0.0, dict[str, list[float]]()
         with self.timer("train"), self.accelerator.autocast():
             losses = _each(objective, role, micro)
@@ -242,7 +268,9 @@ class Trainer:
             if key not in expected or tensor.shape != expected[key].shape:
                 wanted = tuple(expected[key].shape) if key in expected else "no such tensor"
                 what = f"{name} has {tuple(tensor.shape)}, expected {wanted}"
-                raise CheckpointError(checkpoint.path, key, what, hint="another rank or size; resume with the settings the run began with")
+                raise CheckpointError(
+                    checkpoint.path, key, what, hint="another rank or size; resume with the settings the run began with"
+                )
 
     def _load_stage(self, stage: _Stage, checkpoint: Checkpoint) -> None:
         for role, optimizer in stage.optimizers.items():

@@ -1,8 +1,8 @@
 """Batches of a user's video clips: decoded and encoded once, their latents kept on the disk.
 
 The latents are `latents/<codec>/<form>/<video>.safetensors` below the cache folder (`astro/` in XDG_CACHE_HOME or
-~/.cache): `codec` is a hash of the VAE's files, `form` what is taken of a video, `video` the sha256 of its file. So a video
-that is moved or gets another prompt is not encoded again, and latents of another VAE are never taken.
+~/.cache): `codec` is a hash of the VAE's files, `form` what is taken of a video, `video` the sha256 of its file. So a
+video that is moved or gets another prompt is not encoded again, and latents of another VAE are never taken.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The released checkpoints astro knows: hub repository, file, nesting, licence, block size. A table; reads nothing. Free of torch.
+"""The released checkpoints astro knows: hub repository, file, nesting, licence, block size. A table; reads nothing.
+Free of torch.
 
 Source: reference, sections 1, 3, 5 to 9 (block sizes) and 11.
 """
@@ -19,9 +20,10 @@ CHUNK, FRAME = 3, 1  # latent frames of a block: chunk-wise and frame-wise stude
 class Entry:
     """One released checkpoint.
 
-    `file` is its path in the hub repository (a folder's files: what a folder is recognised by); `tail` is the shortest end of its path on disk
-    that no other entry has, without ending. `plain_first`: the release runs the weights without moving average. `block`: latent frames that are
-    generated at once; None for the bidirectional teachers, which stream nothing.
+    `file` is its path in the hub repository (a folder's files: what a folder is recognised by); `tail` is the shortest
+    end of its path on disk that no other entry has, without ending. `plain_first`: the release runs the weights without
+    moving average. `block`: latent frames that are generated at once; None for the bidirectional teachers, which stream
+    nothing.
     """
 
     name: str
@@ -41,7 +43,12 @@ class Entry:
         return self.repo.split("/")[1]
 
 
-SF, CF, LL, MF = "gdhe17/Self-Forcing", "zhuhz22/Causal-Forcing", "Efficient-Large-Model/LongLive-1.3B", "KlingTeam/MemFlow"
+SF, CF, LL, MF = (
+    "gdhe17/Self-Forcing",
+    "zhuhz22/Causal-Forcing",
+    "Efficient-Large-Model/LongLive-1.3B",
+    "KlingTeam/MemFlow",
+)
 PICKLE = "torch.save, original names"
 EITHER, WITH_EMA = "generator_ema or generator", "generator, critic, generator_ema"
 
@@ -52,18 +59,73 @@ def _causal_forcing(name: str, file: str, what: str, *, plain_first: bool = Fals
 
 
 ENTRIES = (
-    Entry("wan_1.3b", "Wan-AI/Wan2.1-T2V-1.3B", "diffusion_pytorch_model.safetensors", "Wan2.1-T2V-1.3B", "teacher, 1.3B",
-          "safetensors, original names", "flat", WAN_APACHE, block=None),
-    Entry("wan_14b", "Wan-AI/Wan2.1-T2V-14B", "diffusion_pytorch_model.safetensors.index.json", "Wan2.1-T2V-14B", "teacher, 14B",
-          "sharded safetensors, original names", "flat", WAN_APACHE, block=None),
-    Entry("wan_1.3b_diffusers", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer/diffusion_pytorch_model.safetensors.index.json",
-          "Wan2.1-T2V-1.3B-Diffusers", "teacher, 1.3B", "diffusers folder", "flat", WAN_APACHE, block=None),
-    Entry("wan_14b_diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer/diffusion_pytorch_model.safetensors.index.json",
-          "Wan2.1-T2V-14B-Diffusers", "teacher, 14B", "diffusers folder", "flat", WAN_APACHE, block=None),
-    Entry("self_forcing", SF, "checkpoints/self_forcing_dmd.pt", "self_forcing_dmd", "Self-Forcing student", PICKLE, WITH_EMA, CODE_APACHE),
-    Entry("self_forcing_ode_init", SF, "checkpoints/ode_init.pt", "checkpoints/ode_init", "Self-Forcing's ODE initialisation", PICKLE,
-          "generator or flat", CODE_APACHE),
-    _causal_forcing("causal_forcing", "chunkwise/causal_forcing", "Causal-Forcing student, chunk-wise", plain_first=True),
+    Entry(
+        "wan_1.3b",
+        "Wan-AI/Wan2.1-T2V-1.3B",
+        "diffusion_pytorch_model.safetensors",
+        "Wan2.1-T2V-1.3B",
+        "teacher, 1.3B",
+        "safetensors, original names",
+        "flat",
+        WAN_APACHE,
+        block=None,
+    ),
+    Entry(
+        "wan_14b",
+        "Wan-AI/Wan2.1-T2V-14B",
+        "diffusion_pytorch_model.safetensors.index.json",
+        "Wan2.1-T2V-14B",
+        "teacher, 14B",
+        "sharded safetensors, original names",
+        "flat",
+        WAN_APACHE,
+        block=None,
+    ),
+    Entry(
+        "wan_1.3b_diffusers",
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "transformer/diffusion_pytorch_model.safetensors.index.json",
+        "Wan2.1-T2V-1.3B-Diffusers",
+        "teacher, 1.3B",
+        "diffusers folder",
+        "flat",
+        WAN_APACHE,
+        block=None,
+    ),
+    Entry(
+        "wan_14b_diffusers",
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "transformer/diffusion_pytorch_model.safetensors.index.json",
+        "Wan2.1-T2V-14B-Diffusers",
+        "teacher, 14B",
+        "diffusers folder",
+        "flat",
+        WAN_APACHE,
+        block=None,
+    ),
+    Entry(
+        "self_forcing",
+        SF,
+        "checkpoints/self_forcing_dmd.pt",
+        "self_forcing_dmd",
+        "Self-Forcing student",
+        PICKLE,
+        WITH_EMA,
+        CODE_APACHE,
+    ),
+    Entry(
+        "self_forcing_ode_init",
+        SF,
+        "checkpoints/ode_init.pt",
+        "checkpoints/ode_init",
+        "Self-Forcing's ODE initialisation",
+        PICKLE,
+        "generator or flat",
+        CODE_APACHE,
+    ),
+    _causal_forcing(
+        "causal_forcing", "chunkwise/causal_forcing", "Causal-Forcing student, chunk-wise", plain_first=True
+    ),
     _causal_forcing("causal_forcing_ar", "chunkwise/ar_diffusion", "stage 1 (AR diffusion), chunk-wise"),
     _causal_forcing("causal_forcing_ode", "chunkwise/causal_ode", "stage 2a (causal ODE), chunk-wise"),
     _causal_forcing("causal_forcing_cd", "chunkwise/causal_cd", "stage 2b (causal consistency), chunk-wise"),
@@ -72,19 +134,59 @@ ENTRIES = (
     _causal_forcing("causal_forcing_framewise_ar", "framewise/ar_diffusion", "stage 1 (AR diffusion), frame-wise"),
     _causal_forcing("causal_forcing_framewise_ode", "framewise/causal_ode", "stage 2a (causal ODE), frame-wise"),
     _causal_forcing("causal_forcing_framewise_cd", "framewise/causal_cd", "stage 2b (causal consistency), frame-wise"),
-    _causal_forcing("causal_forcing_1step", "causal-forcing++/framewise-1step", "Causal-Forcing++, one step, frame-wise"),
-    _causal_forcing("causal_forcing_2step", "causal-forcing++/framewise-2step", "Causal-Forcing++, two steps, frame-wise"),
-    Entry("longlive", LL, "models/longlive_base.pt", "longlive_base", "LongLive student", PICKLE, WITH_EMA, CODE_APACHE),
-    Entry("longlive_lora", LL, "models/lora.pt", "LongLive-1.3B/models/lora", "LoRA over longlive", "torch.save, peft names",
-          "generator_lora or flat", CODE_APACHE, kind="lora"),
-    Entry("reward_forcing", "JaydenLu666/Reward-Forcing-T2V-1.3B", "rewardforcing.pt", "rewardforcing", "Reward Forcing student", PICKLE,
-          "flat", CODE_APACHE),
+    _causal_forcing(
+        "causal_forcing_1step", "causal-forcing++/framewise-1step", "Causal-Forcing++, one step, frame-wise"
+    ),
+    _causal_forcing(
+        "causal_forcing_2step", "causal-forcing++/framewise-2step", "Causal-Forcing++, two steps, frame-wise"
+    ),
+    Entry(
+        "longlive", LL, "models/longlive_base.pt", "longlive_base", "LongLive student", PICKLE, WITH_EMA, CODE_APACHE
+    ),
+    Entry(
+        "longlive_lora",
+        LL,
+        "models/lora.pt",
+        "LongLive-1.3B/models/lora",
+        "LoRA over longlive",
+        "torch.save, peft names",
+        "generator_lora or flat",
+        CODE_APACHE,
+        kind="lora",
+    ),
+    Entry(
+        "reward_forcing",
+        "JaydenLu666/Reward-Forcing-T2V-1.3B",
+        "rewardforcing.pt",
+        "rewardforcing",
+        "Reward Forcing student",
+        PICKLE,
+        "flat",
+        CODE_APACHE,
+    ),
     Entry("memflow", MF, "base.pt", "MemFlow/base", "MemFlow student", PICKLE, WITH_EMA, CODE_APACHE),
-    Entry("memflow_lora", MF, "lora.pt", "MemFlow/lora", "LoRA over memflow", "torch.save, peft names", "generator_lora or flat", CODE_APACHE,
-          kind="lora"),
-    Entry("krea_14b", "krea/krea-realtime-video", "krea-realtime-video-14b.safetensors", "krea-realtime-video-14b", "Krea student, 14B",
-          "safetensors, original names after model.", "flat", HUB_PAGE),
-)  # fmt: skip
+    Entry(
+        "memflow_lora",
+        MF,
+        "lora.pt",
+        "MemFlow/lora",
+        "LoRA over memflow",
+        "torch.save, peft names",
+        "generator_lora or flat",
+        CODE_APACHE,
+        kind="lora",
+    ),
+    Entry(
+        "krea_14b",
+        "krea/krea-realtime-video",
+        "krea-realtime-video-14b.safetensors",
+        "krea-realtime-video-14b",
+        "Krea student, 14B",
+        "safetensors, original names after model.",
+        "flat",
+        HUB_PAGE,
+    ),
+)
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 
@@ -96,4 +198,6 @@ def stem(path: str) -> str:
 def of_path(path: PurePath | str) -> Entry | None:
     """The entry whose file or folder a path names, whatever its ending."""
     parts = PurePath(stem(PurePath(path).as_posix())).parts
-    return next((entry for entry in ENTRIES if parts[-len(PurePath(entry.tail).parts) :] == PurePath(entry.tail).parts), None)
+    return next(
+        (entry for entry in ENTRIES if parts[-len(PurePath(entry.tail).parts) :] == PurePath(entry.tail).parts), None
+    )

@@ -1,4 +1,7 @@
-"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Opens none. Free of torch."""
+"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Opens none.
+
+Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ def imported(entry: Entry) -> Path | None:
 
 
 def release_of(source: str | Path, file: Path) -> Entry | None:
-    """The release that `file`, found as `source`, holds: by its name, where it lies, or the manifest of its import. None: no known release.
+    """The release that `file`, found as `source`, holds: by its name, where it lies, or the manifest of its import.
+    None: no known release.
 
     Raises:
         CheckpointError: a manifest beside it that is damaged.
@@ -38,7 +42,9 @@ def release_of(source: str | Path, file: Path) -> Entry | None:
     try:
         return BY_NAME.get(json.loads(manifest.read_text(encoding="utf-8"))["entry"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(manifest, "", f"not readable: {error}", hint="`astro zoo import` writes the folder again") from error
+        raise CheckpointError(
+            manifest, "", f"not readable: {error}", hint="`astro zoo import` writes the folder again"
+        ) from error
 
 
 def released(entry: Entry) -> Path | None:
@@ -59,7 +65,8 @@ def target(entry: Entry) -> Path:
 def locate(source: str | Path) -> Path:
     """A checkpoint's file or folder.
 
-    In this order: a path that exists; a known release by name, imported or as released; a path below the checkpoints folder; a known release
+    In this order: a path that exists; a known release by name, imported or as released; a path below the checkpoints
+        folder; a known release
     by its file's name, whatever the ending.
 
     Raises:
@@ -70,13 +77,20 @@ def locate(source: str | Path) -> Path:
     if text and path.exists():
         return path
     entry = BY_NAME.get(text) or of_path(text)
-    found = (entry and text in BY_NAME and (imported(entry) or released(entry))) or _below(path) or (entry and (imported(entry) or released(entry)))
+    found = (
+        (entry and text in BY_NAME and (imported(entry) or released(entry)))
+        or _below(path)
+        or (entry and (imported(entry) or released(entry)))
+    )
     if found:
         return found
     if entry is not None:
         hint = f"put {entry.file} of {entry.repo} at {target(entry)}, or name its path"
         raise CheckpointError(text, "", f"not here: neither imported nor below {checkpoints_folder()}", hint=hint)
-    hint = f"{did_you_mean(text, BY_NAME)}; or a file or folder, also below {checkpoints_folder()} ({CHECKPOINTS_VARIABLE})"
+    hint = (
+        f"{did_you_mean(text, BY_NAME)}; or a file or folder, also below {checkpoints_folder()} "
+        f"({CHECKPOINTS_VARIABLE})"
+    )
     raise CheckpointError(text or "checkpoint", "", "no such checkpoint", hint=hint)
 
 

@@ -1,4 +1,6 @@
-"""Files of human judgements: pairwise good / same / bad and Likert scales, read from CSV. Summarises none of them; see gsb.py and likert.py."""
+"""Files of human judgements: pairwise good / same / bad and Likert scales, read from CSV. Summarises none of them; see
+gsb.py and likert.py.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
         if column not in header:
             near = difflib.get_close_matches(column, header, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the first line names the columns: {','.join(columns)}"
-            raise AnnotationError(path, "line 1", f"no column {column!r}, found {', '.join(header) or 'nothing'}", hint=hint)
+            raise AnnotationError(
+                path, "line 1", f"no column {column!r}, found {', '.join(header) or 'nothing'}", hint=hint
+            )
     rows = []
     for row in reader:
-        cells = {(key or "").strip(): (value or "").strip() for key, value in row.items() if not isinstance(value, list)}
+        cells = {
+            (key or "").strip(): (value or "").strip() for key, value in row.items() if not isinstance(value, list)
+        }
         if any(cells.values()):
             rows.append((reader.line_num, cells))
     if not rows:
@@ -66,7 +72,10 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided exact p of as uneven a split, were each side as likely. Ties are left out. 1 where nothing is decided."""
+    """Two-sided exact p of as uneven a split, were each side as likely. Ties are left out.
+
+    1 where nothing is decided.
+    """
     n, fewer = wins + losses, min(wins, losses)
     tail = sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n
     return min(1.0, 2 * tail)

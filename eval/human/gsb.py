@@ -1,4 +1,6 @@
-"""Good / same / bad judgements of one arm against another: win rate, preference, margin, with intervals and a sign test. Reads a CSV."""
+"""Good / same / bad judgements of one arm against another: win rate, preference, margin, with intervals and a sign
+test. Reads a CSV.
+"""
 
 from __future__ import annotations
 
@@ -44,20 +46,31 @@ class Gsb(Config):
 def summarise(criterion: str, good: int, same: int, bad: int) -> Gsb:
     """TeleBoost (arXiv 2602.07595) Tables 1 and 5; reference E.4.
 
-    **Deviations:** intervals (Wilson) and the sign test are ours. Preference's interval counts a tie as half a win, which is conservative: ties
-    vary less than wins and losses.
+    **Deviations:** intervals (Wilson) and the sign test are ours. Preference's interval counts a tie as half a win,
+    which is conservative: ties vary less than wins and losses.
     """
     n, decided = good + same + bad, good + bad
     low, high = wilson(good, decided) if decided else (None, None)
     half_low, half_high = wilson(good + same / 2, n)
     return Gsb(
-        criterion=criterion, good=good, same=same, bad=bad, win_rate=good / decided if decided else None, win_rate_low=low, win_rate_high=high,
-        preference=(good + same / 2) / n, preference_low=half_low, preference_high=half_high, margin=(good - bad) / n, p=sign_test(good, bad),
-    )  # fmt: skip
+        criterion=criterion,
+        good=good,
+        same=same,
+        bad=bad,
+        win_rate=good / decided if decided else None,
+        win_rate_low=low,
+        win_rate_high=high,
+        preference=(good + same / 2) / n,
+        preference_low=half_low,
+        preference_high=half_high,
+        margin=(good - bad) / n,
+        p=sign_test(good, bad),
+    )
 
 
 def read(path: Path) -> list[Gsb]:
-    """Summaries of a CSV with a column `verdict` (G, S or B; good, same or bad) and, if it likes, `criterion`: each criterion, then all together.
+    """Summaries of a CSV with a column `verdict` (G, S or B; good, same or bad) and, if it likes, `criterion`: each
+    criterion, then all together.
 
     Raises:
         AnnotationError: no such column or file, or another verdict.
@@ -66,7 +79,9 @@ def read(path: Path) -> list[Gsb]:
     for line, cells in read_rows(path, (COLUMN,)):
         verdict = VERDICTS.get(cells[COLUMN].lower())
         if verdict is None:
-            raise AnnotationError(path, f"line {line}", f"{COLUMN}: found {cells[COLUMN]!r}, allowed: G, S, B, good, same, bad")
+            raise AnnotationError(
+                path, f"line {line}", f"{COLUMN}: found {cells[COLUMN]!r}, allowed: G, S, B, good, same, bad"
+            )
         counts.setdefault(cells.get(GROUP) or ALL, Counter())[verdict] += 1
     if len(counts) > 1:
         counts[ALL] = sum(counts.values(), Counter())

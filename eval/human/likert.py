@@ -1,4 +1,5 @@
-"""Likert ratings: mean and share of high scores per arm and criterion, and arms compared on the items they share. Reads a CSV.
+"""Likert ratings: mean and share of high scores per arm and criterion, and arms compared on the items they share. Reads
+a CSV.
 
 Dimensions: S raters, P items.
 """
@@ -84,8 +85,8 @@ def top_half(scale: tuple[int, int]) -> int:
 
 
 def read(path: Path, scale: tuple[int, int], threshold: int | None = None) -> Ratings:
-    """Summaries of a CSV with the columns `criterion` and `score`, and if it likes `arm`, `item` (the video: ratings of one item are one cluster) and
-    `rater`.
+    """Summaries of a CSV with the columns `criterion` and `score`, and if it likes `arm`, `item` (the video: ratings of
+    one item are one cluster) and `rater`.
 
     Args:
         scale: lowest and highest score, e.g. (1, 4) in Reward Forcing (arXiv 2512.04678), Table 4.
@@ -95,12 +96,15 @@ def read(path: Path, scale: tuple[int, int], threshold: int | None = None) -> Ra
         AnnotationError: no such column or file, or a score that is no whole number of the scale.
         RecordError: a threshold that every rating of the scale reaches, or none.
 
-    **Deviations:** the paper prints means only. Intervals and tests are ours: the mean's is Student's over items, each rating an item of its own
-    where no item is named; the share's takes ratings as independent, the sign test pairs, which is too sure of itself where one item has many raters.
+    **Deviations:** the paper prints means only. Intervals and tests are ours: the mean's is Student's over items, each
+    rating an item of its own where no item is named; the share's takes ratings as independent, the sign test pairs,
+    which is too sure of itself where one item has many raters.
     """
     high = top_half(scale) if threshold is None else threshold
     if not scale[0] < high <= scale[1]:
-        raise RecordError("--threshold", str(high), f"allowed: whole numbers {scale[0] + 1} to {scale[1]}", hint="see --scale")
+        raise RecordError(
+            "--threshold", str(high), f"allowed: whole numbers {scale[0] + 1} to {scale[1]}", hint="see --scale"
+        )
     groups: Groups = {}
     units: Units = {}
     for line, cells in read_rows(path, (CRITERION, SCORE)):
@@ -109,16 +113,25 @@ def read(path: Path, scale: tuple[int, int], threshold: int | None = None) -> Ra
         groups.setdefault((arm, criterion), {}).setdefault(item or f"line {line}", []).append(score)
         if item:
             units.setdefault((criterion, arm), {}).setdefault((item, cells.get(RATER, "")), []).append(score)
-    return Ratings([_summarise(arm, criterion, items, high, scale) for (arm, criterion), items in groups.items()], _pairs(units))
+    return Ratings(
+        [_summarise(arm, criterion, items, high, scale) for (arm, criterion), items in groups.items()], _pairs(units)
+    )
 
 
 def _score(path: Path, line: int, text: str, scale: tuple[int, int]) -> int:
     if text.isdecimal() and scale[0] <= int(text) <= scale[1]:
         return int(text)
-    raise AnnotationError(path, f"line {line}", f"{SCORE}: found {text!r}, allowed: whole numbers {scale[0]} to {scale[1]}", hint="see --scale")
+    raise AnnotationError(
+        path,
+        f"line {line}",
+        f"{SCORE}: found {text!r}, allowed: whole numbers {scale[0]} to {scale[1]}",
+        hint="see --scale",
+    )
 
 
-def _summarise(arm: str, criterion: str, items: Mapping[str, list[float]], threshold: int, scale: tuple[int, int]) -> Likert:
+def _summarise(
+    arm: str, criterion: str, items: Mapping[str, list[float]], threshold: int, scale: tuple[int, int]
+) -> Likert:
     """The mean is over ratings, its interval over items with all their ratings and within the scale."""
     most, n = max(map(len, items.values())), sum(map(len, items.values()))
     scores_SP = np.array([[*found, *[math.nan] * (most - len(found))] for found in items.values()]).T
@@ -126,9 +139,18 @@ def _summarise(arm: str, criterion: str, items: Mapping[str, list[float]], thres
     reached = int((scores_SP >= threshold).sum())
     share_low, share_high = wilson(reached, n)
     return Likert(
-        arm=arm, criterion=criterion, mean=float(np.nanmean(scores_SP)), low=max(low, scale[0]), high=min(high, scale[1]), n=n, items=len(items),
-        threshold=threshold, share=reached / n, share_low=share_low, share_high=share_high,
-    )  # fmt: skip
+        arm=arm,
+        criterion=criterion,
+        mean=float(np.nanmean(scores_SP)),
+        low=max(low, scale[0]),
+        high=min(high, scale[1]),
+        n=n,
+        items=len(items),
+        threshold=threshold,
+        share=reached / n,
+        share_low=share_low,
+        share_high=share_high,
+    )
 
 
 def _pairs(units: Units) -> list[Paired]:
@@ -137,12 +159,21 @@ def _pairs(units: Units) -> list[Paired]:
     for (criterion, arm), (again, other) in itertools.combinations(units, 2):
         shared = units[criterion, arm].keys() & units[again, other].keys() if criterion == again else ()
         if shared:
-            found.append(_paired(criterion, arm, other, [_difference(units[criterion, arm][key], units[criterion, other][key]) for key in shared]))
+            found.append(
+                _paired(
+                    criterion,
+                    arm,
+                    other,
+                    [_difference(units[criterion, arm][key], units[criterion, other][key]) for key in shared],
+                )
+            )
     return found
 
 
 def _difference(ratings: list[float], others: list[float]) -> float:
-    """Several ratings of one item (by one rater, where raters are named) count as their mean: raters without names cannot be paired."""
+    """Several ratings of one item (by one rater, where raters are named) count as their mean: raters without names
+    cannot be paired.
+    """
     return fmean(ratings) - fmean(others)
 
 
@@ -151,15 +182,24 @@ def _paired(criterion: str, arm: str, other: str, differences: list[float]) -> P
     ties = len(differences) - wins - losses
     judged = gsb.summarise(criterion, wins, ties, losses)
     return Paired(
-        criterion=criterion, arm=arm, other=other, wins=wins, ties=ties, losses=losses, win_rate=judged.win_rate,
-        win_rate_low=judged.win_rate_low, win_rate_high=judged.win_rate_high, p=judged.p,
-    )  # fmt: skip
+        criterion=criterion,
+        arm=arm,
+        other=other,
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        win_rate=judged.win_rate,
+        win_rate_low=judged.win_rate_low,
+        win_rate_high=judged.win_rate_high,
+        p=judged.p,
+    )
 
 
 def item_interval(scores_SP: np.ndarray) -> tuple[float, float]:
     """95 % interval over items alone: raters differ from item to item, so rows are no factor of their own.
 
-    The mean over ratings is linear in each item's sum and count, so items enter by their influence on it: mean + (P / n) (sum_p - count_p mean).
+    The mean over ratings is linear in each item's sum and count, so items enter by their influence on it: mean + (P /
+    n) (sum_p - count_p mean).
     """
     sums_P, counts_P = np.nansum(scores_SP, axis=0), (~np.isnan(scores_SP)).sum(0)
     mean = sums_P.sum() / counts_P.sum()

@@ -1,4 +1,7 @@
-"""The pre-flight check: everything that is wrong with a folder of videos, before any is scored. Scores and changes nothing."""
+"""The pre-flight check: everything that is wrong with a folder of videos, before any is scored.
+
+Scores and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,25 @@ class Checked:
 
 
 def check(
-    source: Path | Sequence[Sample], needs: Requirements, *, quick: bool = False, jobs: int = 1, progress: Progress | None = None
+    source: Path | Sequence[Sample],
+    needs: Requirements,
+    *,
+    quick: bool = False,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> list[Finding]:
     """What is wrong, errors first; see `examine`."""
     return list(examine(source, needs, quick=quick, jobs=jobs, progress=progress).findings)
 
 
-def examine(source: Path | Sequence[Sample], needs: Requirements, *, quick: bool = False, jobs: int = 1, progress: Progress | None = None) -> Checked:
+def examine(
+    source: Path | Sequence[Sample],
+    needs: Requirements,
+    *,
+    quick: bool = False,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Checked:
     """Look at names, counts, hashes and every frame of a folder's videos, or of samples at hand. No frame is kept.
 
     Args:
@@ -72,10 +87,16 @@ def examine(source: Path | Sequence[Sample], needs: Requirements, *, quick: bool
 
 
 def differing(samples: Sequence[Sample], needs: Requirements) -> list[Finding]:
-    """How samples that are about to be scored differ from one another and, an error each, from the suite's published run. Opens no file."""
+    """How samples that are about to be scored differ from one another and, an error each, from the suite's published
+    run. Opens no file.
+    """
     listing, infos = _listing(samples), {sample.path: sample.info for sample in samples}
     unlike = [*lengths(listing.folder, infos, needs), *published(listing.folder, listing.entries, needs)]
-    return [*uniform(listing.folder, infos, needs), *(finding for finding in unlike if finding.severity == "error"), *repeated(needs)]
+    return [
+        *uniform(listing.folder, infos, needs),
+        *(finding for finding in unlike if finding.severity == "error"),
+        *repeated(needs),
+    ]
 
 
 def _listing(samples: Sequence[Sample]) -> Listing:
@@ -87,4 +108,6 @@ def _listing(samples: Sequence[Sample]) -> Listing:
 def _entry(sample: Sample) -> Entry:
     index = sample.labels.get("index")
     number = index if isinstance(index, int) else None
-    return Entry(sample.path, sample.prompt_id, sample.prompt, sample.seed, number, sample.segments, labels=sample.labels)
+    return Entry(
+        sample.path, sample.prompt_id, sample.prompt, sample.seed, number, sample.segments, labels=sample.labels
+    )

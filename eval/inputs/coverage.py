@@ -14,11 +14,14 @@ from eval.prompt_sets import NAMES, Prompt, PromptSet
 from eval.prompt_sets.base import nfc
 
 NAME_BYTES = 255  # of a file's name, on the usual file systems
-CASE_HINT = "some of these names differ from others that are there in case only: on macOS and Windows one overwrote the other"
+CASE_HINT = (
+    "some of these names differ from others that are there in case only: on macOS and Windows one overwrote the other"
+)
 
 
 def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> list[Finding]:
-    """Videos that the suite asks for and that are not there, those it does not ask for, and those that claim the place of another.
+    """Videos that the suite asks for and that are not there, those it does not ask for, and those that claim the place
+    of another.
 
     Raises:
         InputError: a dimension that no prompt of the set has.
@@ -39,7 +42,14 @@ def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> lis
     hint = CASE_HINT if lost else "the suite is partial without them, and has no total"
     return [
         *about("error", folder, "missing", what, list(missing), hint=hint),
-        *about("warning", folder, "extra", f"more than the {needs.samples} videos of its prompt", list(extra), hint="only the first ones count"),
+        *about(
+            "warning",
+            folder,
+            "extra",
+            f"more than the {needs.samples} videos of its prompt",
+            list(extra),
+            hint="only the first ones count",
+        ),
         *claims,
     ]
 
@@ -48,7 +58,12 @@ def _asked(prompts: PromptSet, dimensions: tuple[str, ...]) -> tuple[Prompt, ...
     known = {name for prompt in prompts.prompts for name in prompt.labels.get("dimension", ())}
     wrong = next((name for name in dimensions if name not in known), None)
     if wrong is not None:
-        raise InputError("--dimension", wrong, f"no prompt of {prompts.name} has it", hint=did_you_mean(wrong, known) if known else "")
+        raise InputError(
+            "--dimension",
+            wrong,
+            f"no prompt of {prompts.name} has it",
+            hint=did_you_mean(wrong, known) if known else "",
+        )
     return prompts.of_dimensions(dimensions)
 
 
@@ -78,13 +93,17 @@ def _name(prompt: Prompt, index: int) -> str:
 def _same_index(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
     """Files that claim one index of one prompt: two endings, or two Unicode forms of one name."""
     double = _claimed_twice((entry, entry.index) for entry in entries)
-    return about("error", folder, "index", "several files claim one index of one prompt", double, hint="keep one of each")
+    return about(
+        "error", folder, "index", "several files claim one index of one prompt", double, hint="keep one of each"
+    )
 
 
 def _same_seed(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
     """Files of one prompt that state one seed: samples of a prompt have seeds of their own."""
     double = _claimed_twice((entry, entry.seed) for entry in entries)
-    return about("warning", folder, "seed", "several videos of one prompt state one seed", double, hint="was the seed kept?")
+    return about(
+        "warning", folder, "seed", "several videos of one prompt state one seed", double, hint="was the seed kept?"
+    )
 
 
 def _claimed_twice(claims: Iterable[tuple[Entry, int | None]]) -> list[str]:
@@ -100,7 +119,15 @@ def published(folder: Path, entries: Iterable[Entry], needs: Requirements) -> li
     """Prompts that are not those of the suite's published run; a warning where the list to compare with is not here."""
     if needs.not_compared is not None:
         error = needs.not_compared
-        return [Finding("warning", str(folder), "prompts", f"not compared with those of the published run, {error.where}: {error.what}", error.hint)]
+        return [
+            Finding(
+                "warning",
+                str(folder),
+                "prompts",
+                f"not compared with those of the published run, {error.where}: {error.what}",
+                error.hint,
+            )
+        ]
     if needs.published is None:
         return []
     wanted = {_texts(prompt): prompt.id for prompt in needs.published.prompts}
@@ -109,7 +136,11 @@ def published(folder: Path, entries: Iterable[Entry], needs: Requirements) -> li
     absent = sorted(wanted[text] for text in wanted.keys() - set(texts.values()))
     name = f"{needs.published.name}, the prompts of the published run"
     hint = "videos of other prompts are scored too, and their records say so; --prompts names a set of your own"
-    few = about("error", folder, "prompts", f"no video of prompts of {name}", absent, hint=hint) if len(others) < len(texts) else []
+    few = (
+        about("error", folder, "prompts", f"no video of prompts of {name}", absent, hint=hint)
+        if len(others) < len(texts)
+        else []
+    )
     return [*about("error", folder, "prompts", f"not of {name}", others, hint=hint), *few]
 
 
@@ -131,7 +162,10 @@ def _texts(prompt: Prompt) -> tuple[str, ...]:
 
 
 def _entry_texts(entry: Entry) -> tuple[str, ...]:
-    return tuple(nfc(part.prompt) for part in entry.segments) or (nfc(entry.prompt), *(nfc(turn.prompt) for turn in entry.turns))
+    return tuple(nfc(part.prompt) for part in entry.segments) or (
+        nfc(entry.prompt),
+        *(nfc(turn.prompt) for turn in entry.turns),
+    )
 
 
 def same_bytes(folder: Path, opened: Iterable[Opened]) -> list[Finding]:
@@ -141,5 +175,8 @@ def same_bytes(folder: Path, opened: Iterable[Opened]) -> list[Finding]:
         by_hash[found.video_hash].append(found.path.name)
     hint = "the same video under two names: was it made with one seed, or copied?"
     return [
-        finding for names in by_hash.values() if len(names) > 1 for finding in about("error", folder, "duplicate", "equal files", names, hint=hint)
+        finding
+        for names in by_hash.values()
+        if len(names) > 1
+        for finding in about("error", folder, "duplicate", "equal files", names, hint=hint)
     ]

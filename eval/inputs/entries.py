@@ -38,14 +38,20 @@ class Finding:
     items: tuple[str, ...] = ()
 
 
-def about(severity: Severity, folder: Path, key: str, what: str, items: Sequence[str], *, hint: str = "") -> list[Finding]:
+def about(
+    severity: Severity, folder: Path, key: str, what: str, items: Sequence[str], *, hint: str = ""
+) -> list[Finding]:
     """One finding about these files of a folder, the first few of them named; none where there are no items."""
     if not items:
         return []
     if len(items) == 1:
         return [Finding(severity, items[0], key, what, hint, tuple(items))]
     more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return [Finding(severity, str(folder), key, f"{what} ({len(items)}): {', '.join(items[:SHOWN])}{more}", hint, tuple(items))]
+    return [
+        Finding(
+            severity, str(folder), key, f"{what} ({len(items)}): {', '.join(items[:SHOWN])}{more}", hint, tuple(items)
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ class Entry:
         """
         if (problem := self.problem(info)) is not None:
             raise problem
-        clipped = tuple(Segment(segment.start, min(segment.end, info.seconds), segment.prompt) for segment in self._segments(info))
+        clipped = tuple(
+            Segment(segment.start, min(segment.end, info.seconds), segment.prompt) for segment in self._segments(info)
+        )
         labels = dict(self.labels) if self.index is None else {"index": self.index, **self.labels}
         return Sample(self.path, video_hash, info, self.prompt_id, self.prompt, self.seed, clipped, labels)
 
@@ -99,7 +107,12 @@ class Entry:
             what = f"one begins at {late.start:g} s, the video has {info.seconds:g} s"
             return InputError(self.path, "segments", what, hint="make the whole video, or correct the times")
         if any(segment.end <= segment.start for segment in segments):
-            return InputError(self.path, "switches", f"out of order at {info.fps:g} fps", hint="give all times in frames, or all in seconds")
+            return InputError(
+                self.path,
+                "switches",
+                f"out of order at {info.fps:g} fps",
+                hint="give all times in frames, or all in seconds",
+            )
         return None
 
     def _segments(self, info: VideoInfo) -> tuple[Segment, ...]:
@@ -109,16 +122,26 @@ class Entry:
 def _of_turns(prompt: str, turns: Iterable[Turn], info: VideoInfo) -> tuple[Segment, ...]:
     begins = [(0.0, prompt), *((turn.seconds(info.fps), turn.prompt) for turn in turns)]
     ends = [*(start for start, _ in begins[1:]), max(info.seconds, begins[-1][0])]
-    return tuple(Segment(start, end, text) for (start, text), end in zip(begins, ends, strict=True)) if len(begins) > 1 else ()
+    return (
+        tuple(Segment(start, end, text) for (start, text), end in zip(begins, ends, strict=True))
+        if len(begins) > 1
+        else ()
+    )
 
 
-def entry_of(path: Path, prompt: Prompt, *, seed: int | None = None, index: int | None = None, turns: tuple[Turn, ...] = ()) -> Entry:
-    """A video of a prompt of a set: text, labels and, where the video has no switches of its own, segments are the set's."""
+def entry_of(
+    path: Path, prompt: Prompt, *, seed: int | None = None, index: int | None = None, turns: tuple[Turn, ...] = ()
+) -> Entry:
+    """A video of a prompt of a set: text, labels and, where the video has no switches of its own, segments are the
+    set's.
+    """
     segments = () if turns else prompt.segments
     return Entry(path, prompt.id, prompt.text, seed, index, segments, turns, prompt.labels)
 
 
-def loose_entry(path: Path, text: str, *, seed: int | None = None, index: int | None = None, turns: tuple[Turn, ...] = ()) -> Entry:
+def loose_entry(
+    path: Path, text: str, *, seed: int | None = None, index: int | None = None, turns: tuple[Turn, ...] = ()
+) -> Entry:
     """A video of a prompt that belongs to no set."""
     return Entry(path, text_id(text), text, seed, index, turns=turns)
 

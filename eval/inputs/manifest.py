@@ -10,7 +10,8 @@ One JSON object a line:
 | `seed` | whole number | unknown |
 | `index` | which of the prompt's samples, from 0 | unknown |
 | `segments` | `[{"start": 0, "end": 10, "prompt": "..."}, ...]` in seconds, in order | none |
-| `switches` | instead of `segments`: `[[48, "..."], ["5s", "..."]]`, a frame or a time in seconds, and the prompt that takes over | none |
+| `switches` | instead of `segments`: `[[48, "..."], ["5s", "..."]]`, a frame or a time in seconds, and the prompt that
+    takes over | none |
 | `labels` | object, added to what the prompt set says | none |
 """
 
@@ -85,7 +86,10 @@ class Line(Config):
 def _check_order(segments: tuple[Segment, ...]) -> None:
     for before, part in zip((None, *segments), segments, strict=False):
         if part.end <= part.start or (before is not None and part.start < before.end):
-            raise ValueError(f"segments: {part.start:g} to {part.end:g} s, expected a start before its end, in order and without overlap")
+            raise ValueError(
+                f"segments: {part.start:g} to {part.end:g} s, expected a start before its end, in order and "
+                "without overlap"
+            )
 
 
 def _check_times(turns: tuple[Turn, ...]) -> None:
@@ -131,13 +135,34 @@ def list_manifest(folder: Path, prompts: PromptSet | None) -> Listing:
         else:
             reworded += [line.video for prompt in found if line.prompt not in (None, prompt.text, prompt.source)]
             entries += [_entry(path, line, prompt) for prompt in found or [None]]
-    findings += about("error", folder, "video", f"named in {MANIFEST}, but not there", absent, hint="paths are relative to the manifest's folder")
+    findings += about(
+        "error",
+        folder,
+        "video",
+        f"named in {MANIFEST}, but not there",
+        absent,
+        hint="paths are relative to the manifest's folder",
+    )
     twice = [video for (video, _), times in named.items() if times > 1]
-    findings += about("error", folder, "video", f"named more than once in {MANIFEST} with one prompt", twice, hint="keep one line of each")
+    findings += about(
+        "error",
+        folder,
+        "video",
+        f"named more than once in {MANIFEST} with one prompt",
+        twice,
+        hint="keep one line of each",
+    )
     if prompts is not None:
         hint = f"ids look like {prompts.prompts[0].id}; without prompt_id the prompt has to be the set's own"
         findings += about("error", folder, "prompt", f"is of no prompt of {prompts.name}", unmatched, hint=hint)
-        findings += about("warning", folder, "prompt", "has another text than its prompt_id in the set", reworded, hint=SET_LABELS_HINT)
+        findings += about(
+            "warning",
+            folder,
+            "prompt",
+            "has another text than its prompt_id in the set",
+            reworded,
+            hint=SET_LABELS_HINT,
+        )
     return Listing(folder, "manifest", tuple(entries), tuple(findings))
 
 
@@ -156,7 +181,9 @@ def _entry(path: Path, line: Line, prompt: Prompt | None) -> Entry:
         text = line.prompt or (own[0].prompt if own else "")
         return Entry(path, line.prompt_id or text_id(text), text, line.seed, line.index, own, line.turns(), line.labels)
     segments = own or (() if line.switches else prompt.segments)
-    return Entry(path, prompt.id, prompt.text, line.seed, line.index, segments, line.turns(), {**prompt.labels, **line.labels})
+    return Entry(
+        path, prompt.id, prompt.text, line.seed, line.index, segments, line.turns(), {**prompt.labels, **line.labels}
+    )
 
 
 def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, Line]]:
@@ -172,7 +199,15 @@ def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, Line]]:
             line = Line.model_validate(json.loads(text))
         except (ValueError, RecursionError) as error:  # JSON's and pydantic's are such
             what, hint = _reason(error)
-            findings.append(Finding("error", path.name, f"line {number}", what, hint or 'expected {"video": "a.mp4", "prompt": "...", "seed": 0}'))
+            findings.append(
+                Finding(
+                    "error",
+                    path.name,
+                    f"line {number}",
+                    what,
+                    hint or 'expected {"video": "a.mp4", "prompt": "...", "seed": 0}',
+                )
+            )
             continue
         yield number, line
 
@@ -203,7 +238,12 @@ def _row(sample: Sample, folder: Path) -> dict[str, Any]:
     labels = dict(sample.labels)
     index = labels.pop("index", None)
     row = {
-        "video": sample.path.resolve().relative_to(folder.resolve()).as_posix(), "prompt_id": sample.prompt_id, "prompt": sample.prompt,
-        "seed": sample.seed, "index": index, "segments": [asdict(segment) for segment in sample.segments], "labels": labels,
-    }  # fmt: skip
+        "video": sample.path.resolve().relative_to(folder.resolve()).as_posix(),
+        "prompt_id": sample.prompt_id,
+        "prompt": sample.prompt,
+        "seed": sample.seed,
+        "index": index,
+        "segments": [asdict(segment) for segment in sample.segments],
+        "labels": labels,
+    }
     return {key: value for key, value in row.items() if value not in (None, [], {})}

@@ -13,16 +13,19 @@ from eval.prompt_sets import Prompt, PromptSet
 from eval.prompt_sets.base import nfc
 
 INDEX = re.compile(r"^(.*)-(\d+)$", re.DOTALL)
-NAME_HINT = "names are {prompt}-{index}.mp4 with the set's own prompt, never the extended one; or write a manifest.jsonl"
+NAME_HINT = (
+    "names are {prompt}-{index}.mp4 with the set's own prompt, never the extended one; or write a manifest.jsonl"
+)
 NEAR = 0.6  # likeness above which a prompt is suggested
 
 
 def list_names(folder: Path, videos: list[Path], prompts: PromptSet | None) -> Listing:
-    """Entries of a folder whose files are named after prompts, or after ids of the set (for prompts that cannot be names).
+    """Entries of a folder whose files are named after prompts, or after ids of the set (for prompts that cannot be
+    names).
 
-    A text that a set has twice stands for both entries: the official file list has one file for the two (VBench, 4,720 names of 946 entries).
-    Unicode's composed and decomposed forms are one; a name in other case is taken where it can mean only one prompt. Without a set, the prompt is
-    the name without its index.
+    A text that a set has twice stands for both entries: the official file list has one file for the two (VBench, 4,720
+    names of 946 entries). Unicode's composed and decomposed forms are one; a name in other case is taken where it can
+    mean only one prompt. Without a set, the prompt is the name without its index.
     """
     entries: list[Entry] = []
     unmatched: list[str] = []
@@ -43,7 +46,9 @@ def list_names(folder: Path, videos: list[Path], prompts: PromptSet | None) -> L
 
 
 def split_name(path: Path) -> tuple[str, int | None]:
-    """Prompt and index of a file's name, in Unicode NFC. VBench's `get_prompt_from_filename`: no number at the end, no index."""
+    """Prompt and index of a file's name, in Unicode NFC. VBench's `get_prompt_from_filename`: no number at the end, no
+    index.
+    """
     match = INDEX.match(stem := nfc(path.stem))
     return (match[1], int(match[2])) if match else (stem, None)
 
@@ -62,7 +67,14 @@ def _wrong_names(folder: Path, prompts: PromptSet, unmatched: list[str], cased: 
         hint += f"; nearest to the first: {near[0]!r}" if near else ""
     return [
         *about("error", folder, "name", f"matches no prompt of {prompts.name}", unmatched, hint=hint),
-        *about("warning", folder, "name", "differs from its prompt in upper and lower case", cased, hint="VBench itself would not find it"),
+        *about(
+            "warning",
+            folder,
+            "name",
+            "differs from its prompt in upper and lower case",
+            cased,
+            hint="VBench itself would not find it",
+        ),
     ]
 
 
@@ -75,16 +87,31 @@ def _forms(folder: Path, videos: list[Path], prompts: PromptSet | None) -> list[
         alike[nfc(path.name).casefold()].append(path.name)
     collisions = [names for names in alike.values() if len(names) > 1 and not _meant(names, prompts)]
     return [
-        *about("warning", folder, "unicode", "name is not in Unicode NFC", decomposed, hint="rename it; VBench itself would not find it"),
-        *about("warning", folder, "index", "has zeros before its index", padded, hint="VBench itself looks for -0 to -4"),
         *about(
-            "warning", folder, "case", "names differ only in case or Unicode form, macOS and Windows keep one of each",
-            [name for names in collisions for name in names], hint="copy such folders as an archive, or use a manifest.jsonl",
+            "warning",
+            folder,
+            "unicode",
+            "name is not in Unicode NFC",
+            decomposed,
+            hint="rename it; VBench itself would not find it",
         ),
-    ]  # fmt: skip
+        *about(
+            "warning", folder, "index", "has zeros before its index", padded, hint="VBench itself looks for -0 to -4"
+        ),
+        *about(
+            "warning",
+            folder,
+            "case",
+            "names differ only in case or Unicode form, macOS and Windows keep one of each",
+            [name for names in collisions for name in names],
+            hint="copy such folders as an archive, or use a manifest.jsonl",
+        ),
+    ]
 
 
 def _meant(names: list[str], prompts: PromptSet | None) -> bool:
-    """Whether names are alike because prompts of the set are: VBench has "A fantasy landscape" and "a fantasy landscape"."""
+    """Whether names are alike because prompts of the set are: VBench has "A fantasy landscape" and "a fantasy
+    landscape".
+    """
     texts = [split_name(Path(name))[0] for name in names]
     return prompts is not None and len(set(texts)) == len(texts) and all(prompts.find(text) for text in texts)

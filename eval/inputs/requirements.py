@@ -18,7 +18,8 @@ SEGMENT_REASON = "the papers' segments are 10 s, each with its own prompt"
 
 @dataclass(frozen=True)
 class Length:
-    """Seconds a suite is for: `at_least`, and less than `below`; other videos are scored too, with a warning that says `reason`.
+    """Seconds a suite is for: `at_least`, and less than `below`; other videos are scored too, with a warning that says
+        `reason`.
     Below `frames` its scorers cannot score, nor, with `switches`, a video of one prompt.
     """
 
@@ -32,7 +33,9 @@ class Length:
 ANY_LENGTH = Length()
 LENGTHS = {
     "vbench": Length(
-        below=VBENCH_SECONDS, reason="from 5 s on it is VBench-Long's; papers on Wan 2.1 take VBench for 81 frames at 16 fps, 5.06 s", frames=2
+        below=VBENCH_SECONDS,
+        reason="from 5 s on it is VBench-Long's; papers on Wan 2.1 take VBench for 81 frames at 16 fps, 5.06 s",
+        frames=2,
     ),
     "vbench-i2v": Length(frames=2),
     "vbench-long": Length(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
@@ -95,7 +98,17 @@ def of_suite(found: Suite, name: str, prompts: PromptSet | None, dimensions: tup
     """The requirements of a suite at hand, with the prompt set it is used with."""
     extra = {spec.label: spec.candidates for spec in found.scorers if spec.candidates}
     published, problem = _looked_up(found.protocol.prompts) if prompts is None else (None, None)
-    return Requirements(name, prompts, found.samples, dimensions, extra, found.protocol, LENGTHS.get(name, ANY_LENGTH), published, problem)
+    return Requirements(
+        name,
+        prompts,
+        found.samples,
+        dimensions,
+        extra,
+        found.protocol,
+        LENGTHS.get(name, ANY_LENGTH),
+        published,
+        problem,
+    )
 
 
 def _looked_up(name: str | None) -> tuple[PromptSet | None, PromptSetError | None]:

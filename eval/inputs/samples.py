@@ -24,7 +24,9 @@ Progress = Callable[[int, int], None]  # files done, of how many
 
 @dataclass(frozen=True)
 class Opened:
-    """What a file holds; `error` instead of `info` where it is no whole video or cannot be read (the hash is then "")."""
+    """What a file holds; `error` instead of `info` where it is no whole video or cannot be read (the hash is then
+    "").
+    """
 
     path: Path
     video_hash: str
@@ -35,15 +37,16 @@ class Opened:
 def load(folder: str | Path, prompts: PromptSet | None = None, progress: Progress | None = None) -> list[Sample]:
     """The samples of a folder, in the order of its manifest or of prompt texts and indices.
 
-    The folder holds `manifest.jsonl`, or is an output folder of `astro sample`, or its files have VBench's names; see the modules of these names.
-    Files are hashed and their packets counted, not decoded. A text that the prompt set has twice gives two samples of one file.
+    The folder holds `manifest.jsonl`, or is an output folder of `astro sample`, or its files have VBench's names; see
+    the modules of these names. Files are hashed and their packets counted, not decoded. A text that the prompt set has
+    twice gives two samples of one file.
 
     Args:
         prompts: the set whose ids, texts, labels and segments the samples get; None: what the folder says.
 
     Raises:
-        InputError: no videos, one that cannot be read or has no prompt in the set, two of a prompt with one index or equal bytes; `astro eval check`
-            lists all that is wrong.
+        InputError: no videos, one that cannot be read or has no prompt in the set, two of a prompt with one index or
+            equal bytes; `astro eval check` lists all that is wrong.
         VideoError: a file that is no whole video.
     """
     listing = list_folder(Path(folder), prompts)
@@ -52,7 +55,10 @@ def load(folder: str | Path, prompts: PromptSet | None = None, progress: Progres
         more = f" (and {len(errors) - 1} more errors: see `astro eval check {folder}`)" if len(errors) > 1 else ""
         where = folder if errors[0].file == str(listing.folder) else listing.folder / errors[0].file
         raise InputError(where, errors[0].key, errors[0].what + more, hint=errors[0].hint)
-    opened = {found.path: found for found in open_all([entry.path for entry in listing.entries], decode=False, jobs=1, progress=progress)}
+    opened = {
+        found.path: found
+        for found in open_all([entry.path for entry in listing.entries], decode=False, jobs=1, progress=progress)
+    }
     samples = []
     for entry in listing.entries:
         found = opened[entry.path]
@@ -82,9 +88,13 @@ def list_folder(folder: Path, prompts: PromptSet | None) -> Listing:
         InputError: no such folder, or no video in it.
     """
     if not folder.is_dir():
-        raise InputError(folder, "", "a file, expected a folder" if folder.exists() else "no such folder", hint=FORMATS_HINT)
+        raise InputError(
+            folder, "", "a file, expected a folder" if folder.exists() else "no such folder", hint=FORMATS_HINT
+        )
     if (folder / MANIFEST).is_dir():
-        raise InputError(folder / MANIFEST, "", "a folder, expected a file", hint="rename it: a manifest is a file of JSON lines")
+        raise InputError(
+            folder / MANIFEST, "", "a folder, expected a file", hint="rename it: a manifest is a file of JSON lines"
+        )
     if (folder / MANIFEST).is_file():
         return _with_strays(list_manifest(folder, prompts))
     files = sorted((path for path in folder.iterdir() if is_video(path)), key=lambda path: (*_place(path), path.name))
@@ -94,7 +104,14 @@ def list_folder(folder: Path, prompts: PromptSet | None) -> Listing:
         raise InputError(folder, "", "no videos", hint=f"there are some in {below}" if below else FORMATS_HINT)
     listing = list_sidecars(folder, videos, prompts) if has_sidecars(videos) else list_names(folder, videos, prompts)
     unfinished = [path.name for path in files if path.stem.endswith(PARTIAL)]
-    findings = about("warning", folder, "unfinished", "is an unfinished video; it is left out", unfinished, hint="make it again, or remove it")
+    findings = about(
+        "warning",
+        folder,
+        "unfinished",
+        "is an unfinished video; it is left out",
+        unfinished,
+        hint="make it again, or remove it",
+    )
     return Listing(folder, listing.kind, listing.entries, (*listing.findings, *findings))
 
 
@@ -105,9 +122,18 @@ def _with_strays(listing: Listing) -> Listing:
         InputError: it names none, and nothing is wrong with its lines.
     """
     if not listing.entries and not listing.findings:
-        raise InputError(listing.folder / MANIFEST, "", "names no video", hint='expected lines like {"video": "a.mp4", "prompt": "..."}')
+        raise InputError(
+            listing.folder / MANIFEST,
+            "",
+            "names no video",
+            hint='expected lines like {"video": "a.mp4", "prompt": "..."}',
+        )
     known = {entry.path for entry in listing.entries}
-    strays = sorted(path.relative_to(listing.folder).as_posix() for path in listing.folder.rglob("*") if path not in known and is_video(path))
+    strays = sorted(
+        path.relative_to(listing.folder).as_posix()
+        for path in listing.folder.rglob("*")
+        if path not in known and is_video(path)
+    )
     findings = about("warning", listing.folder, "video", f"not named in {MANIFEST}; it is left out", strays)
     return Listing(listing.folder, listing.kind, listing.entries, (*listing.findings, *findings))
 
@@ -168,7 +194,14 @@ def file_hash(path: Path) -> str:
 def broken(folder: Path, opened: Sequence[Opened]) -> list[Finding]:
     """A finding per file that is no whole video."""
     return [
-        Finding("error", _name(found.path, folder), found.error.key or "decode", found.error.what, found.error.hint, (_name(found.path, folder),))
+        Finding(
+            "error",
+            _name(found.path, folder),
+            found.error.key or "decode",
+            found.error.what,
+            found.error.hint,
+            (_name(found.path, folder),),
+        )
         for found in opened
         if found.error is not None
     ]

@@ -42,7 +42,10 @@ def _is_sidecar(path: Path) -> bool:
 
 
 def list_sidecars(folder: Path, videos: list[Path], prompts: PromptSet | None) -> Listing:
-    """Entries of the videos that have a sidecar, their prompts looked up in the set. The file is the sidecar's neighbour, wherever it was made."""
+    """Entries of the videos that have a sidecar, their prompts looked up in the set.
+
+    The file is the sidecar's neighbour, wherever it was made.
+    """
     entries: list[Entry] = []
     findings: list[Finding] = []
     lone: list[str] = []
@@ -63,7 +66,14 @@ def list_sidecars(folder: Path, videos: list[Path], prompts: PromptSet | None) -
     hint = "finish it with the same call of `astro sample`, or remove it"
     findings += about("warning", folder, "sidecar", "no JSON sidecar beside it; it is left out", lone, hint=hint)
     if prompts is not None:
-        findings += about("error", folder, "prompt", f"its prompt is not one of {prompts.name}", unmatched, hint="sample the set's prompts")
+        findings += about(
+            "error",
+            folder,
+            "prompt",
+            f"its prompt is not one of {prompts.name}",
+            unmatched,
+            hint="sample the set's prompts",
+        )
     return Listing(folder, "sample", tuple(entries), tuple(findings))
 
 
@@ -82,4 +92,6 @@ def _read(path: Path) -> _Sidecar:
         wrong = first_problem(error)
         raise InputError(path, wrong.key, wrong.what, hint="expected a sidecar as `astro sample` writes it") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(path, "", f"not a JSON file: {error}", hint="expected a sidecar as `astro sample` writes it") from error
+        raise InputError(
+            path, "", f"not a JSON file: {error}", hint="expected a sidecar as `astro sample` writes it"
+        ) from error

@@ -24,12 +24,21 @@ def uniform(folder: Path, infos: Infos, needs: Requirements) -> list[Finding]:
     fps = None if protocol.fps is None else f"{round(protocol.fps, FPS_DIGITS):g}"
     return [
         *_differing(folder, "fps", infos, lambda info: f"{round(info.fps, FPS_DIGITS):g}", fps, needs.suite),
-        *_differing(folder, "frames", infos, lambda info: str(info.frames), None if protocol.frames is None else str(protocol.frames), needs.suite),
+        *_differing(
+            folder,
+            "frames",
+            infos,
+            lambda info: str(info.frames),
+            None if protocol.frames is None else str(protocol.frames),
+            needs.suite,
+        ),
         *_differing(folder, "resolution", infos, lambda info: f"{info.width}x{info.height}", width_height, needs.suite),
     ]
 
 
-def _differing(folder: Path, key: str, infos: Infos, value: Callable[[VideoInfo], str], wanted: str | None, suite: str) -> list[Finding]:
+def _differing(
+    folder: Path, key: str, infos: Infos, value: Callable[[VideoInfo], str], wanted: str | None, suite: str
+) -> list[Finding]:
     """A finding per value found that is not the wanted one."""
     found: dict[str, list[str]] = defaultdict(list)
     for path, info in infos.items():
@@ -45,7 +54,11 @@ def _differing(folder: Path, key: str, infos: Infos, value: Callable[[VideoInfo]
     most = Counter({text: len(names) for text, names in found.items()}).most_common(1)
     hint = "scores of videos that differ in this do not average"
     others = ((text, names) for text, names in found.items() if text != most[0][0])
-    return [f for text, names in others for f in about("warning", folder, key, f"{text}, most videos have {most[0][0]}", names, hint=hint)]
+    return [
+        f
+        for text, names in others
+        for f in about("warning", folder, key, f"{text}, most videos have {most[0][0]}", names, hint=hint)
+    ]
 
 
 def lengths(folder: Path, infos: Infos, needs: Requirements) -> list[Finding]:
@@ -53,13 +66,31 @@ def lengths(folder: Path, infos: Infos, needs: Requirements) -> list[Finding]:
     asked, wanted = needs.length, needs.protocol.seconds
     longer = [path.name for path, info in infos.items() if info.seconds >= asked.below]
     shorter = [path.name for path, info in infos.items() if info.seconds < asked.at_least]
-    other = [path.name for path, info in infos.items() if wanted is not None and abs(info.seconds - wanted) > SECONDS_TOLERANCE]
+    other = [
+        path.name
+        for path, info in infos.items()
+        if wanted is not None and abs(info.seconds - wanted) > SECONDS_TOLERANCE
+    ]
     few = [path.name for path, info in infos.items() if info.frames < asked.frames]
     return [
-        *about("error", folder, "frames", f"fewer than the {asked.frames} frames that {needs.suite} needs", few, hint="make longer videos"),
+        *about(
+            "error",
+            folder,
+            "frames",
+            f"fewer than the {asked.frames} frames that {needs.suite} needs",
+            few,
+            hint="make longer videos",
+        ),
         *about("warning", folder, "seconds", f"{asked.below:g} s or longer", longer, hint=asked.reason),
         *about("warning", folder, "seconds", f"shorter than {asked.at_least:g} s", shorter, hint=asked.reason),
-        *about("error", folder, "seconds", f"not the {wanted or 0:g} s of {needs.suite}", other, hint=f"of videos with {wanted or 0:g} s{PUBLISHED}"),
+        *about(
+            "error",
+            folder,
+            "seconds",
+            f"not the {wanted or 0:g} s of {needs.suite}",
+            other,
+            hint=f"of videos with {wanted or 0:g} s{PUBLISHED}",
+        ),
     ]
 
 
@@ -68,16 +99,32 @@ def cut_short(folder: Path, entries: Iterable[Entry], infos: Infos) -> list[Find
     short = [
         entry.path.name
         for entry in entries
-        if entry.segments and entry.path in infos and infos[entry.path].seconds < entry.segments[-1].end - SECONDS_TOLERANCE
+        if entry.segments
+        and entry.path in infos
+        and infos[entry.path].seconds < entry.segments[-1].end - SECONDS_TOLERANCE
     ]
-    return about("warning", folder, "segments", "ends before its last segment does", short, hint="that segment is scored on what is there")
+    return about(
+        "warning",
+        folder,
+        "segments",
+        "ends before its last segment does",
+        short,
+        hint="that segment is scored on what is there",
+    )
 
 
 def without_switches(folder: Path, entries: Iterable[Entry], needs: Requirements) -> list[Finding]:
     """Videos of one prompt, where the suite scores segments."""
     single = [entry.path.name for entry in entries if needs.length.switches and not entry.segments and not entry.turns]
     hint = "name the prompts and their times in the manifest, or the prompt set"
-    return about("error", folder, "segments", f"one prompt throughout, {needs.suite} scores the parts between prompt switches", single, hint=hint)
+    return about(
+        "error",
+        folder,
+        "segments",
+        f"one prompt throughout, {needs.suite} scores the parts between prompt switches",
+        single,
+        hint=hint,
+    )
 
 
 def late_segments(entries: Sequence[Entry], infos: Infos) -> list[Finding]:
@@ -85,5 +132,7 @@ def late_segments(entries: Sequence[Entry], infos: Infos) -> list[Finding]:
     findings = []
     for entry in entries:
         if entry.path in infos and (problem := entry.problem(infos[entry.path])) is not None:
-            findings.append(Finding("error", entry.path.name, problem.key, problem.what, problem.hint, (entry.path.name,)))
+            findings.append(
+                Finding("error", entry.path.name, problem.key, problem.what, problem.hint, (entry.path.name,))
+            )
     return findings

@@ -1,4 +1,5 @@
-"""A judge behind an OpenAI-compatible chat endpoint: frames and a question -> its text. Reads no rubric and keeps no key.
+"""A judge behind an OpenAI-compatible chat endpoint: frames and a question -> its text. Reads no rubric and keeps no
+key.
 
 Dimensions: T frame, H, W pixel rows and columns, C colour.
 """
@@ -52,7 +53,10 @@ class Endpoint:
         """
         content: list[dict[str, Any]] = []
         for frame_HWC, seconds in zip(frames_THWC, times, strict=True):
-            content += [{"type": "text", "text": f"<{seconds:.1f} seconds>"}, {"type": "image_url", "image_url": {"url": _data_url(frame_HWC)}}]
+            content += [
+                {"type": "text", "text": f"<{seconds:.1f} seconds>"},
+                {"type": "image_url", "image_url": {"url": _data_url(frame_HWC)}},
+            ]
         content.append({"type": "text", "text": text})
         messages = [{"role": "user", "content": content}]
         body = {"model": self.model, "messages": messages, "temperature": 0, "seed": 0, "max_tokens": self.max_tokens}
@@ -60,7 +64,9 @@ class Endpoint:
         try:
             answer = json.loads(reply)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
-            raise EndpointError(self.url, "choices[0].message.content", f"not in the answer: {reply[:QUOTED]!r}") from error
+            raise EndpointError(
+                self.url, "choices[0].message.content", f"not in the answer: {reply[:QUOTED]!r}"
+            ) from error
         if not isinstance(answer, str):
             raise EndpointError(self.url, "choices[0].message.content", f"found {type(answer).__name__}, expected text")
         return answer
@@ -78,11 +84,17 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 what = f"HTTP {error.code}: {error.read().decode('utf-8', 'replace')[:QUOTED]}"
                 if error.code not in AGAIN:
-                    hint = f"check {places.KEY_VARIABLE} and {places.MODEL_VARIABLE}" if error.code in (401, 403, 404) else ""
+                    hint = (
+                        f"check {places.KEY_VARIABLE} and {places.MODEL_VARIABLE}"
+                        if error.code in (401, 403, 404)
+                        else ""
+                    )
                     raise EndpointError(self.url, self.model, what, hint=hint) from error
             except (OSError, ValueError) as error:  # unreachable, timed out, cut off; a URL that is none
                 what = f"no answer: {error}"
-        raise EndpointError(self.url, self.model, f"{what} ({TRIES} tries)", hint=f"is the server at {places.URL_VARIABLE} running?")
+        raise EndpointError(
+            self.url, self.model, f"{what} ({TRIES} tries)", hint=f"is the server at {places.URL_VARIABLE} running?"
+        )
 
 
 def _data_url(frame_HWC: np.ndarray) -> str:

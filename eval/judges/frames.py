@@ -34,7 +34,8 @@ class Shown:
 
 
 def shown(sample: Sample, rate: float, seconds: float | None = None) -> Shown:
-    """The last `seconds` (None, or more than there are: all) at about `rate` frames per second, each at the middle of its slice.
+    """The last `seconds` (None, or more than there are: all) at about `rate` frames per second, each at the middle of
+    its slice.
 
     Raises:
         ScoreError: fewer than two frames.
@@ -44,7 +45,9 @@ def shown(sample: Sample, rate: float, seconds: float | None = None) -> Shown:
     start = math.ceil(begin * info.fps - EPS)
     indices = [index for index in frames_of(Segment(begin, info.seconds, sample.prompt), info, rate) if index >= start]
     if len(indices) < MIN_FRAMES:
-        raise ScoreError(sample.path, "frames", f"{len(indices)} shown of {info.frames}, a judge needs {MIN_FRAMES} or more")
+        raise ScoreError(
+            sample.path, "frames", f"{len(indices)} shown of {info.frames}, a judge needs {MIN_FRAMES} or more"
+        )
     return Shown(indices, start, info.frames - start, info.fps)
 
 
@@ -56,5 +59,9 @@ def prompt_of(sample: Sample, seconds: float | None = None) -> str:
     """
     prompt = sample.segments[-1].prompt if sample.segments and seconds is not None else sample.prompt
     if not prompt or MARK in prompt:
-        raise ScoreError(sample.path, "prompt", f"holds a special token's text ({MARK}...)" if prompt else "missing, a judge needs one")
+        raise ScoreError(
+            sample.path,
+            "prompt",
+            f"holds a special token's text ({MARK}...)" if prompt else "missing, a judge needs one",
+        )
     return prompt

@@ -1,6 +1,8 @@
-"""A vision-language model from a transformers folder on this machine: answers, odds of digits, embeddings. Reads no rubric.
+"""A vision-language model from a transformers folder on this machine: answers, odds of digits, embeddings. Reads no
+rubric.
 
-Works with what transformers' auto classes know (Qwen2.5-VL, Qwen3-VL and their like); nothing is downloaded and no code of a folder runs.
+Works with what transformers' auto classes know (Qwen2.5-VL, Qwen3-VL and their like); nothing is downloaded and no code
+of a folder runs.
 Dimensions: T frame, H, W pixel rows and columns, C colour, L token, D width.
 """
 
@@ -20,7 +22,9 @@ from eval.judges.frames import Shown
 
 
 class LocalModel:
-    """Greedy and without sampling; a video is given as frames that were chosen already, and what part of it they are."""
+    """Greedy and without sampling; a video is given as frames that were chosen already, and what part of it they
+    are.
+    """
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model.eval(), processor
@@ -47,7 +51,9 @@ class LocalModel:
     @torch.no_grad()
     def embed_text(self, instruction: str, text: str) -> Tensor:
         """The last token's last hidden state (D,), of length 1."""
-        return self._pooled(self.processor(text=[self._chat(text, instruction, video=False)], return_tensors="pt").to(self.model.device))
+        return self._pooled(
+            self.processor(text=[self._chat(text, instruction, video=False)], return_tensors="pt").to(self.model.device)
+        )
 
     @torch.no_grad()
     def embed_video(self, instruction: str, frames_THWC: np.ndarray, part: Shown) -> Tensor:
@@ -60,13 +66,20 @@ class LocalModel:
 
     def _chat(self, text: str, system: str = "", *, video: bool = True) -> str:
         content = [*([{"type": "video"}] if video else []), *([{"type": "text", "text": text}] if text else [])]
-        messages = [*([{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []), {"role": "user", "content": content}]
+        messages = [
+            *([{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []),
+            {"role": "user", "content": content},
+        ]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def _inputs(self, chat: str, frames_THWC: np.ndarray, part: Shown) -> Any:
-        told = VideoMetadata(total_num_frames=part.total, fps=part.fps, duration=part.total / part.fps, frames_indices=part.own)
+        told = VideoMetadata(
+            total_num_frames=part.total, fps=part.fps, duration=part.total / part.fps, frames_indices=part.own
+        )
         video_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
-        found = self.processor(text=[chat], videos=[video_TCHW], video_metadata=[told], do_sample_frames=False, return_tensors="pt")
+        found = self.processor(
+            text=[chat], videos=[video_TCHW], video_metadata=[told], do_sample_frames=False, return_tensors="pt"
+        )
         return found.to(self.model.device)
 
     def _single(self, word: str) -> int:
@@ -85,8 +98,12 @@ def load_local(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LocalModel:
     place = {"device_map": "auto"} if torch.cuda.is_available() else {}
     try:
         processor = AutoProcessor.from_pretrained(str(folder), local_files_only=True)
-        model = AutoModelForImageTextToText.from_pretrained(str(folder), local_files_only=True, use_safetensors=True, dtype=dtype, **place)
+        model = AutoModelForImageTextToText.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, dtype=dtype, **place
+        )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(folder, "", f"no vision-language model: {first}", hint="copy the model's whole folder, with its processor") from error
+        raise CheckpointError(
+            folder, "", f"no vision-language model: {first}", hint="copy the model's whole folder, with its processor"
+        ) from error
     return LocalModel(model, processor)

@@ -28,7 +28,11 @@ def embedding_model() -> str:
 
 def folder_of(model: str) -> Path | None:
     """A transformers folder: a path, or a name below `<checkpoints>/eval`."""
-    places = (Path(model).expanduser(), checkpoints_folder() / "eval" / model, checkpoints_folder() / "eval" / Path(model).name)
+    places = (
+        Path(model).expanduser(),
+        checkpoints_folder() / "eval" / model,
+        checkpoints_folder() / "eval" / Path(model).name,
+    )
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 
@@ -36,7 +40,9 @@ def require(model: str) -> Path:
     """Raises: CheckpointError: no such folder, with where it belongs."""
     folder = folder_of(model)
     if folder is None:
-        raise CheckpointError(model, "config.json", "no such model folder", hint=f"put it at {checkpoints_folder() / 'eval' / model}")
+        raise CheckpointError(
+            model, "config.json", "no such model folder", hint=f"put it at {checkpoints_folder() / 'eval' / model}"
+        )
     return folder
 
 
@@ -45,7 +51,10 @@ def missing_judge() -> str:
     if endpoint_url() or folder_of(judge_model()):
         return ""
     put = checkpoints_folder() / "eval" / judge_model()
-    return f"a judge: set {URL_VARIABLE} to an OpenAI-compatible endpoint, or put the model's folder at {put} ({MODEL_VARIABLE} names another)"
+    return (
+        f"a judge: set {URL_VARIABLE} to an OpenAI-compatible endpoint, or put the model's folder at {put} "
+        f"({MODEL_VARIABLE} names another)"
+    )
 
 
 def missing_embedder() -> str:

@@ -1,6 +1,7 @@
 """Reward Forcing's rubric of a video: the question, and how an answer is read. Asks nobody. Free of torch.
 
-Source: Reward Forcing (arXiv 2512.04678), supplement S3, "Full Input Template"; the text is `reward_forcing.txt`, word for word.
+Source: Reward Forcing (arXiv 2512.04678), supplement S3, "Full Input Template"; the text is `reward_forcing.txt`, word
+for word.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DIMENSIONS = {"text_alignment": "Text Alignment", "dynamics": "Dynamics", "visual_quality": "Visual Quality"}  # key -> name, in the order asked
+DIMENSIONS = {
+    "text_alignment": "Text Alignment",
+    "dynamics": "Dynamics",
+    "visual_quality": "Visual Quality",
+}  # key -> name, in the order asked
 LOWEST, HIGHEST = 1, 5
 BLANK = "{text_prompt}"
 ECHO = "[1-5]"  # the format line repeated instead of filled in
@@ -39,7 +44,8 @@ def question(prompt: str) -> str:
 def read(answer: str) -> Reading:
     """Scores 1 to 5 of an answer, line by line, whatever the order; markdown, brackets and "/5" are taken off.
 
-    A dimension fails, and is never given a number, where its line is missing, holds no whole number from 1 to 5, or comes twice with two numbers.
+    A dimension fails, and is never given a number, where its line is missing, holds no whole number from 1 to 5, or
+    comes twice with two numbers.
     """
     reading = Reading()
     spoken = answer.rpartition(THOUGHT)[2]

@@ -1,4 +1,5 @@
-"""LAION's aesthetic score: a linear layer on CLIP ViT-L/14's features, mean over all frames. VBench's dimension of that kind is another scorer.
+"""LAION's aesthetic score: a linear layer on CLIP ViT-L/14's features, mean over all frames. VBench's dimension of that
+kind is another scorer.
 
 Dimensions: N frame, D feature.
 """
@@ -76,5 +77,9 @@ SCORER = Declaration(
         MetricInfo(NAME, "up", "0..10", "LAION aesthetic predictor on CLIP ViT-L/14, mean of all frames"),
         MetricInfo(FRACTION, "up", "0..1", "the same divided by 10, VBench's scale"),
     ),
-    config=AestheticConfig, version=1, build=_build, needs=(clip_need(TOWER), need("LAION's aesthetic head", *HEAD)), files=_files,
-)  # fmt: skip
+    config=AestheticConfig,
+    version=1,
+    build=_build,
+    needs=(clip_need(TOWER), need("LAION's aesthetic head", *HEAD)),
+    files=_files,
+)

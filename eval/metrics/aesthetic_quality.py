@@ -28,12 +28,18 @@ def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
 
     @torch.no_grad()
     def score(frames_NHWC):
-        features_ND = functional.normalize(tower.encode_image(on(tower, clip_input(as_float_NCHW(frames_NHWC)))), dim=-1)
+        features_ND = functional.normalize(
+            tower.encode_image(on(tower, clip_input(as_float_NCHW(frames_NHWC)))), dim=-1
+        )
         return head(features_ND)[:, 0] / SCALE
 
     return MeanScorer(NAME, lambda sample: score)
 
 
 SCORER = declare(
-    NAME, "VBench: LAION's aesthetic score of the frames / 10", _build, needs=(need("clip_l14"), need("aesthetic")), files=("clip_l14", "aesthetic"),
-)  # fmt: skip
+    NAME,
+    "VBench: LAION's aesthetic score of the frames / 10",
+    _build,
+    needs=(need("clip_l14"), need("aesthetic")),
+    files=("clip_l14", "aesthetic"),
+)

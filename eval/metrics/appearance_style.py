@@ -11,10 +11,12 @@ SCALE = 100.0
 
 
 def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
-    """Mean over frames of exp(logit scale) cos(f, style) / 100, CLIP ViT-B/32; style: the prompt set's phrase, e.g. "Van Gogh style".
+    """Mean over frames of exp(logit scale) cos(f, style) / 100, CLIP ViT-B/32; style: the prompt set's phrase, e.g.
+    "Van Gogh style".
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, appearance_style.py.
-    **Deviations:** all frames of all videos, as vbench on one GPU; on several it averages each video's last frame. float32.
+    **Deviations:** all frames of all videos, as vbench on one GPU; on several it averages each video's last frame.
+    float32.
     """
     from eval.vbench.networks import clip_tower
     from eval.vbench.scorers import MeanScorer
@@ -29,4 +31,11 @@ def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     return MeanScorer(NAME, per_frame)
 
 
-SCORER = declare(NAME, "VBench: CLIP similarity of the frames and the style", _build, unit="cosine", needs=(need("clip_b32"),), files=("clip_b32",))
+SCORER = declare(
+    NAME,
+    "VBench: CLIP similarity of the frames and the style",
+    _build,
+    unit="cosine",
+    needs=(need("clip_b32"),),
+    files=("clip_b32",),
+)

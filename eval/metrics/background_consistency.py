@@ -1,4 +1,7 @@
-"""VBench's background consistency: how alike CLIP finds neighbouring frames, and each frame and the first. The subject is not cut out."""
+"""VBench's background consistency: how alike CLIP finds neighbouring frames, and each frame and the first.
+
+The subject is not cut out.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,20 @@ TABLE = "background_mapping_table.yaml"
 
 
 class BackgroundConfig(SlowFastConfig):
-    """VBench-Long's own choice for `fast` is "dreamsim"; "clip" is its other one, its table was not measured with it."""
+    """VBench-Long's own choice for `fast` is "dreamsim"; "clip" is its other one, its table was not measured with
+    it.
+    """
 
     fast: Literal["none", "clip", "dreamsim"] = "none"  # pyright: ignore[reportIncompatibleVariableOverride] - narrower, and frozen
 
 
 def _build(config: BackgroundConfig, loaded: NetworkCache) -> Scorer:
-    """Mean over n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2; f: CLIP ViT-B/32 of the centre, resized without antialiasing.
+    """Mean over n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2; f: CLIP ViT-B/32 of the centre, resized without
+    antialiasing.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, background_consistency.py.
-    **Deviations:** float32 (OpenAI's loader takes float16 on a GPU). VBench's number for a set of videos weighs each by its frames; a video's own
-    number is the same, and its frames are kept beside it.
+    **Deviations:** float32 (OpenAI's loader takes float16 on a GPU). VBench's number for a set of videos weighs each by
+    its frames; a video's own number is the same, and its frames are kept beside it.
     """
     from eval.vbench.features import features_of
     from eval.vbench.scorers import ConsistencyScorer
@@ -35,7 +41,10 @@ def _build(config: BackgroundConfig, loaded: NetworkCache) -> Scorer:
 
 
 def _fuse(config: BackgroundConfig, loaded: NetworkCache, long: Long) -> Scorer:
-    """Source: vbench 0.1.5, vbench2_beta_long/background_consistency.py. **Deviations:** those of `eval.networks.dreamsim` and `SlowFast`."""
+    """Source: vbench 0.1.5, vbench2_beta_long/background_consistency.py.
+
+    **Deviations:** those of `eval.networks.dreamsim` and `SlowFast`.
+    """
     from eval.vbench.features import features_of
     from eval.vbench.slow_fast import SlowFast, read_table
 
@@ -54,6 +63,13 @@ def _fuse_needs(config: BackgroundConfig) -> tuple[Need, ...]:
 
 
 SCORER = declare(
-    NAME, "VBench: CLIP similarity of neighbouring frames and to the first", _build,
-    needs=(need("clip_b32"),), files=("clip_b32",), config=BackgroundConfig, fuse=_fuse, fuse_files=_fuse_files, config_needs=_fuse_needs,
-)  # fmt: skip
+    NAME,
+    "VBench: CLIP similarity of neighbouring frames and to the first",
+    _build,
+    needs=(need("clip_b32"),),
+    files=("clip_b32",),
+    config=BackgroundConfig,
+    fuse=_fuse,
+    fuse_files=_fuse_files,
+    config_needs=_fuse_needs,
+)

@@ -1,4 +1,5 @@
-"""VBench-I2V's camera motion: whether the camera moves as the prompt asks, by points that CoTracker2 follows through the video.
+"""VBench-I2V's camera motion: whether the camera moves as the prompt asks, by points that CoTracker2 follows through
+the video.
 
 Dimensions: T frame, H, W pixel rows and columns, C colour, N point, 2 = x, y in pixels.
 """
@@ -22,17 +23,21 @@ if TYPE_CHECKING:
     from eval.networks.cotracker import GridTracker
 
 NAME = "camera_motion"
-LEAST_FRAMES = 5  # CoTracker2's windows of 8 frames go on by 4: in fewer frames than these it follows no point and leaves zeros
+LEAST_FRAMES = (
+    5  # CoTracker2's windows of 8 frames go on by 4: in fewer frames than these it follows no point and leaves zeros
+)
 
 
 class _Scorer:
-    """1 where the type of motion that the prompt names is among those seen between the first and the last frame, else 0.
+    """1 where the type of motion that the prompt names is among those seen between the first and the last frame, else
+    0.
 
     The tracker needs all frames of a video at once: they are held as uint8 until its score is there.
 
     Source: VBench++, arXiv 2411.13503; vbench 0.1.5, vbench2_beta_i2v/camera_motion.py.
-    **Deviations:** the prompt is the sample's, vbench reads it from the file's name. The code is the user's checkout and the file's tensors are read
-    here, vbench has torch.hub download both. A video of fewer than five frames is refused, vbench scores zeros as tracks.
+    **Deviations:** the prompt is the sample's, vbench reads it from the file's name. The code is the user's checkout
+    and the file's tensors are read here, vbench has torch.hub download both. A video of fewer than five frames is
+    refused, vbench scores zeros as tracks.
     """
 
     def __init__(self, tracker: GridTracker) -> None:
@@ -68,7 +73,11 @@ def _files(config: DimensionConfig) -> tuple[Path, ...]:
 
 SCORER = replace(
     declare(
-        NAME, "VBench-I2V: 1 where the camera moves as asked, else 0 (CoTracker2)", _build, unit="0 or 1", needs=(need_cotracker(), need("cotracker"))
+        NAME,
+        "VBench-I2V: 1 where the camera moves as asked, else 0 (CoTracker2)",
+        _build,
+        unit="0 or 1",
+        needs=(need_cotracker(), need("cotracker")),
     ),
     files=_files,
 )

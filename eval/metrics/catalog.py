@@ -1,4 +1,7 @@
-"""Finds the scorers: every module of this folder that holds `SCORER` is one, under its own name. Builds none, and imports no torch."""
+"""Finds the scorers: every module of this folder that holds `SCORER` is one, under its own name.
+
+Builds none, and imports no torch.
+"""
 
 from __future__ import annotations
 

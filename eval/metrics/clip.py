@@ -1,4 +1,5 @@
-"""CLIP score per segment: 100 x cosine of frames with the prompt of their own 10 s. `long_clip` is the same with another tower.
+"""CLIP score per segment: 100 x cosine of frames with the prompt of their own 10 s. `long_clip` is the same with
+another tower.
 
 Dimensions: K segment, D feature.
 """
@@ -29,7 +30,9 @@ UNIT = "cosine x 100"
 
 
 class ClipConfig(Config):
-    """Frames per second scored, length of a segment of a one-prompt video in seconds, and what becomes of prompts beyond 77 tokens."""
+    """Frames per second scored, length of a segment of a one-prompt video in seconds, and what becomes of prompts
+    beyond 77 tokens.
+    """
 
     model: Literal["ViT-B-32", "ViT-B-16", "ViT-L-14"] = "ViT-L-14"
     rate: float = Field(1.0, gt=0)
@@ -39,7 +42,9 @@ class ClipConfig(Config):
 
 def segment_metrics(name: str, text: str) -> tuple[MetricInfo, ...]:
     """The mean under the scorer's own name, then one metric per segment."""
-    windows = [MetricInfo(f"{name}.segment_{k + 1}", "up", UNIT, f"{text}, {10 * k}-{10 * k + 10} s") for k in range(SEGMENTS)]
+    windows = [
+        MetricInfo(f"{name}.segment_{k + 1}", "up", UNIT, f"{text}, {10 * k}-{10 * k + 10} s") for k in range(SEGMENTS)
+    ]
     return (MetricInfo(name, "up", UNIT, f"{text}, mean of the segments"), *windows)
 
 
@@ -48,13 +53,17 @@ class SegmentScorer:
 
     score_k = 100 mean over frames j of segment k of cos(image_j, text_k); value = mean over k.
 
-    Source: the protocol of Astrolabe 2603.17051v1, Table 3, and Delta Forcing 2605.14382v1, Table 1 (reference, E.2); boundaries by time.
+    Source: the protocol of Astrolabe 2603.17051v1, Table 3, and Delta Forcing 2605.14382v1, Table 1 (reference, E.2);
+        boundaries by time.
 
-    **Deviations:** the papers print neither the CLIP model nor the frames they score. Ours: ViT-L/14, one frame per second at the middle of each
-    second. A segment past the sixth counts in the mean and in the details and has no metric of its own.
+    **Deviations:** the papers print neither the CLIP model nor the frames they score. Ours: ViT-L/14, one frame per
+    second at the middle of each second. A segment past the sixth counts in the mean and in the details and has no
+    metric of its own.
     """
 
-    def __init__(self, name: str, tower: ClipTower, rate: float, seconds: float, too_long: Literal["cut", "refuse"]) -> None:
+    def __init__(
+        self, name: str, tower: ClipTower, rate: float, seconds: float, too_long: Literal["cut", "refuse"]
+    ) -> None:
         self.name, self.tower, self.rate, self.seconds = name, tower, rate, seconds
         self.too_long: Literal["cut", "refuse"] = too_long
 
@@ -72,13 +81,18 @@ class SegmentScorer:
     def _encode(self, frames_NHWC: np.ndarray) -> np.ndarray:
         return self.tower.images(frames_NHWC).numpy()
 
-    def _scores(self, features: dict[int, np.ndarray], text_KD: np.ndarray, notes: list[dict[str, Any]]) -> dict[str, Score]:
+    def _scores(
+        self, features: dict[int, np.ndarray], text_KD: np.ndarray, notes: list[dict[str, Any]]
+    ) -> dict[str, Score]:
         values = [
-            PERCENT * float(np.mean([features[index] @ text_D for index in note["frames"]])) for text_D, note in zip(text_KD, notes, strict=True)
+            PERCENT * float(np.mean([features[index] @ text_D for index in note["frames"]]))
+            for text_D, note in zip(text_KD, notes, strict=True)
         ]
         segments = [{**note, "score": value} for note, value in zip(notes, values, strict=True)]
         scores = {self.name: Score(float(np.mean(values)), {"segments": segments})}
-        return scores | {f"{self.name}.segment_{k + 1}": Score(values[k] if k < len(values) else None) for k in range(SEGMENTS)}
+        return scores | {
+            f"{self.name}.segment_{k + 1}": Score(values[k] if k < len(values) else None) for k in range(SEGMENTS)
+        }
 
 
 def _build(config: ClipConfig, loaded: NetworkCache) -> SegmentScorer:
@@ -93,5 +107,9 @@ def _files(config: ClipConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=segment_metrics(NAME, "CLIP with the segment's own prompt"),
-    config=ClipConfig, version=1, build=_build, needs=(clip_need("ViT-L-14"),), files=_files,
-)  # fmt: skip
+    config=ClipConfig,
+    version=1,
+    build=_build,
+    needs=(clip_need("ViT-L-14"),),
+    files=_files,
+)

@@ -1,4 +1,5 @@
-"""Drift of a long video: how the imaging quality of its two-second clips varies. The quality itself is the scorer `imaging_quality`.
+"""Drift of a long video: how the imaging quality of its two-second clips varies. The quality itself is the scorer
+`imaging_quality`.
 
 Dimensions: N frame of a batch, T frame, M clip, H, W pixel rows and columns.
 """
@@ -34,21 +35,24 @@ class DriftConfig(Config):
 def drift_scores(quality_M: Sequence[float], seconds_M: Sequence[float]) -> dict[str, float]:
     """Drift and what stands beside it, of the clips of one video.
 
-    drift = sqrt(sum_j (s_j - mean)^2 / (M - 1)), s_j the imaging quality of clip j on 0..100. Lower is better, but a video that is bad throughout
-    drifts little, so the mean is reported too, with the signed slope (points per minute, least squares) and the last tenth minus the first.
+    drift = sqrt(sum_j (s_j - mean)^2 / (M - 1)), s_j the imaging quality of clip j on 0..100. Lower is better, but a
+    video that is bad throughout drifts little, so the mean is reported too, with the signed slope (points per minute,
+    least squares) and the last tenth minus the first.
 
     Source: Reward Forcing, arXiv 2512.04678, Eq. 12.
-    **Deviations:** Eq. 12 prints neither the square nor the sample deviation's root; the text says standard deviation, which this is. Slope and
-    last minus first are ours.
+    **Deviations:** Eq. 12 prints neither the square nor the sample deviation's root; the text says standard deviation,
+    which this is. Slope and last minus first are ours.
     """
     scores = np.asarray(quality_M, dtype=float)
     times = np.asarray(seconds_M, dtype=float) / 60
     end = max(1, round(END * len(scores)))
     slope = float(((times - times.mean()) * (scores - scores.mean())).sum() / ((times - times.mean()) ** 2).sum())
     return {
-        NAME: float(scores.std(ddof=1)), f"{NAME}.quality": float(scores.mean()), f"{NAME}.slope": slope,
+        NAME: float(scores.std(ddof=1)),
+        f"{NAME}.quality": float(scores.mean()),
+        f"{NAME}.slope": slope,
         f"{NAME}.last_first": float(scores[-end:].mean() - scores[:end].mean()),
-    }  # fmt: skip
+    }
 
 
 class _Watcher:
@@ -94,7 +98,11 @@ class DriftScorer:
     def watch(self, sample: Sample) -> _Watcher:
         spans = cut(sample.info, self.seconds)
         if len(spans) < MIN_CLIPS:
-            raise ScoreError(sample.path, "frames", f"{sample.info.seconds:.2f} s, drift needs more than one clip of {self.seconds} s")
+            raise ScoreError(
+                sample.path,
+                "frames",
+                f"{sample.info.seconds:.2f} s, drift needs more than one clip of {self.seconds} s",
+            )
         return _Watcher(sample, spans, self.quality)
 
 
@@ -117,5 +125,9 @@ SCORER = Declaration(
         MetricInfo(f"{NAME}.slope", "up", "points per minute", "trend of the imaging quality"),
         MetricInfo(f"{NAME}.last_first", "up", "points of 0..100", "imaging quality, last tenth minus first tenth"),
     ),
-    config=DriftConfig, version=1, build=_build, needs=inner.SCORER.needs, files=_files,
-)  # fmt: skip
+    config=DriftConfig,
+    version=1,
+    build=_build,
+    needs=inner.SCORER.needs,
+    files=_files,
+)

@@ -18,6 +18,10 @@ def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
 
 
 SCORER = declare(
-    NAME, "VBench: 1 where enough frames have a large optical flow, else 0 (RAFT)", _build,
-    unit="0 or 1", needs=(PACKAGE, need("raft")), files=("raft",),
-)  # fmt: skip
+    NAME,
+    "VBench: 1 where enough frames have a large optical flow, else 0 (RAFT)",
+    _build,
+    unit="0 or 1",
+    needs=(PACKAGE, need("raft")),
+    files=("raft",),
+)

@@ -1,4 +1,7 @@
-"""Optical flow by RAFT: how much moves, and how far the motion lies from a reference's. `flow_dis` is the same without weights."""
+"""Optical flow by RAFT: how much moves, and how far the motion lies from a reference's.
+
+`flow_dis` is the same without weights.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,17 @@ class FlowConfig(Config):
 
 
 def _build(config: FlowConfig, loaded: NetworkCache) -> FlowScorer:
-    """Source: TeleBoost 2602.07595v1, Table 2: RAFT's flow of the generated video against RAFT's flow of the reference, taken as truth.
+    """Source: TeleBoost 2602.07595v1, Table 2: RAFT's flow of the generated video against RAFT's flow of the reference,
+        taken as truth.
 
-    **Deviations:** which RAFT, at which interval and size is not published. Ours: torchvision's raft_large, 12 updates (its default), neighbouring
-    frames, full size. F1-all: see `eval/watchers/flow_errors.py`.
+    **Deviations:** which RAFT, at which interval and size is not published. Ours: torchvision's raft_large, 12 updates
+    (its default), neighbouring frames, full size. F1-all: see `eval/watchers/flow_errors.py`.
     """
     from eval.networks.raft import shared
 
-    return FlowScorer(NAME, shared(loaded, require(*RAFT_FILES[config.model]), config.model, config.updates).flow, config.interval)
+    return FlowScorer(
+        NAME, shared(loaded, require(*RAFT_FILES[config.model]), config.model, config.updates).flow, config.interval
+    )
 
 
 def _files(config: FlowConfig) -> tuple[Path, ...]:
@@ -42,5 +48,10 @@ def _files(config: FlowConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=flow_metrics(NAME, "RAFT"),
-    config=FlowConfig, version=1, build=_build, needs=(need("RAFT (torchvision)", *RAFT_FILES["raft_large"]),), files=_files, reads=references_of,
-)  # fmt: skip
+    config=FlowConfig,
+    version=1,
+    build=_build,
+    needs=(need("RAFT (torchvision)", *RAFT_FILES["raft_large"]),),
+    files=_files,
+    reads=references_of,
+)

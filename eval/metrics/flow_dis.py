@@ -49,5 +49,9 @@ def _build(config: DisConfig, loaded: NetworkCache) -> FlowScorer:
 OPENCV = package("OpenCV", "cv2", "pip install opencv-python-headless, or the extra `astro-cli[vbench]`")
 SCORER = Declaration(
     metrics=flow_metrics(NAME, "DIS, no weights"),
-    config=DisConfig, version=1, build=_build, needs=(OPENCV,), reads=references_of,
-)  # fmt: skip
+    config=DisConfig,
+    version=1,
+    build=_build,
+    needs=(OPENCV,),
+    reads=references_of,
+)

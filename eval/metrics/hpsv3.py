@@ -27,7 +27,9 @@ BATCH = 4  # frames held at a time
 
 
 class HPSv3Config(Config):
-    """Share of frames counted as best, positions of the language model ("official": sequential, as released), number format of the network."""
+    """Share of frames counted as best, positions of the language model ("official": sequential, as released), number
+    format of the network.
+    """
 
     fraction: float = Field(0.3, gt=0, le=1)
     positions: Literal["official", "mrope"] = "official"
@@ -39,7 +41,8 @@ class _Scorer:
 
     top30 = mean of the best max(1, int(fraction T)) frames.
 
-    Source: HPSv3 (arXiv 2508.03789); over video as in Astrolabe (arXiv 2603.17051, section 3.4; released scorer: best 30 %, all frames logged).
+    Source: HPSv3 (arXiv 2508.03789); over video as in Astrolabe (arXiv 2603.17051, section 3.4; released scorer: best
+        30 %, all frames logged).
 
     **Deviations:** Table 1 of Astrolabe does not say which of the two it prints.
     """
@@ -62,7 +65,9 @@ class _Scorer:
     def _take(self, sample: Sample, found: list[float], frames_NHWC: np.ndarray) -> None:
         scores = self.scorer.score(frames_NHWC, sample.prompt).tolist()
         if not np.isfinite(scores).all():
-            raise ScoreError(sample.path, "score", f"not finite at one of frames {len(found)} to {len(found) + len(scores) - 1}")
+            raise ScoreError(
+                sample.path, "score", f"not finite at one of frames {len(found)} to {len(found) + len(scores) - 1}"
+            )
         found += scores
 
     def _finish(self, found: list[float]) -> dict[str, Score]:
@@ -96,6 +101,9 @@ SCORER = Declaration(
         MetricInfo(ALL, "up", "unbounded, about 7..11", "HPSv3, mean over all frames"),
         MetricInfo(BEST, "up", "unbounded, about 7..12", "HPSv3, mean over the best 30 % of frames (Astrolabe)"),
     ),
-    config=HPSv3Config, version=1, build=_build, needs=(Need("HPSv3", lambda: (lack := missing_hpsv3()) and f"weights of HPSv3: {lack}"),),
+    config=HPSv3Config,
+    version=1,
+    build=_build,
+    needs=(Need("HPSv3", lambda: (lack := missing_hpsv3()) and f"weights of HPSv3: {lack}"),),
     files=_files,
-)  # fmt: skip
+)

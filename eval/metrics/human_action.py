@@ -18,5 +18,10 @@ def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
 
 
 SCORER = declare(
-    NAME, "VBench: 1 where UMT sees the prompt's action, else 0", _build, unit="0 or 1", needs=(PACKAGE, need("umt")), files=("umt",),
-)  # fmt: skip
+    NAME,
+    "VBench: 1 where UMT sees the prompt's action, else 0",
+    _build,
+    unit="0 or 1",
+    needs=(PACKAGE, need("umt")),
+    files=("umt",),
+)

@@ -11,7 +11,8 @@ NAME = "i2v_subject"
 
 
 def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
-    """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n); f: class token of DINO ViT-B/16 of the centre.
+    """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n); f: class token of DINO ViT-B/16 of
+    the centre.
 
     Source: VBench++, arXiv 2411.13503; vbench 0.1.5, vbench2_beta_i2v/i2v_subject.py.
     **Deviations:** our DINO reads the released file, vbench runs a checkout through torch.hub.
@@ -22,4 +23,11 @@ def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     return ConformityScorer(NAME, features_of(loaded, "dino_centre"), picture_features(loaded, "dino_centre"))
 
 
-SCORER = declare(NAME, "VBench-I2V: DINO similarity of the video and its image", _build, needs=(need("dino"),), files=("dino",), reads=images_of)
+SCORER = declare(
+    NAME,
+    "VBench-I2V: DINO similarity of the video and its image",
+    _build,
+    needs=(need("dino"),),
+    files=("dino",),
+    reads=images_of,
+)

@@ -33,5 +33,10 @@ def _build(config: ImagingConfig, loaded: NetworkCache) -> Scorer:
 
 
 SCORER = declare(
-    NAME, "VBench: MUSIQ's quality of the frames / 100", _build, needs=(PYIQA, need("musiq")), files=("musiq",), config=ImagingConfig,
-)  # fmt: skip
+    NAME,
+    "VBench: MUSIQ's quality of the frames / 100",
+    _build,
+    needs=(PYIQA, need("musiq")),
+    files=("musiq",),
+    config=ImagingConfig,
+)

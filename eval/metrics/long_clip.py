@@ -1,4 +1,6 @@
-"""Long-CLIP score per segment, for prompts of up to 248 tokens. The scoring is `clip`'s; only tower and limits differ."""
+"""Long-CLIP score per segment, for prompts of up to 248 tokens. The scoring is `clip`'s; only tower and limits
+differ.
+"""
 
 from __future__ import annotations
 
@@ -41,5 +43,9 @@ def _files(config: LongClipConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=segment_metrics(NAME, "Long-CLIP with the segment's own prompt"),
-    config=LongClipConfig, version=1, build=_build, needs=(clip_need("longclip-L"),), files=_files,
-)  # fmt: skip
+    config=LongClipConfig,
+    version=1,
+    build=_build,
+    needs=(clip_need("longclip-L"),),
+    files=_files,
+)

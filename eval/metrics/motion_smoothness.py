@@ -1,4 +1,6 @@
-"""VBench's motion smoothness: how well a network that interpolates frames guesses every other frame from its neighbours."""
+"""VBench's motion smoothness: how well a network that interpolates frames guesses every other frame from its
+neighbours.
+"""
 
 from __future__ import annotations
 
@@ -17,4 +19,10 @@ def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     return SmoothnessScorer(NAME, amt(loaded))
 
 
-SCORER = declare(NAME, "VBench: 1 - error of frames interpolated by AMT-S / 255", _build, needs=(PACKAGE, need("amt")), files=("amt",))
+SCORER = declare(
+    NAME,
+    "VBench: 1 - error of frames interpolated by AMT-S / 255",
+    _build,
+    needs=(PACKAGE, need("amt")),
+    files=("amt",),
+)

@@ -16,4 +16,11 @@ def _build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
     return ViclipScorer(NAME, loaded)
 
 
-SCORER = declare(NAME, "VBench: ViCLIP similarity of video and prompt", _build, unit="cosine", needs=(PACKAGE, need("viclip")), files=("viclip",))
+SCORER = declare(
+    NAME,
+    "VBench: ViCLIP similarity of video and prompt",
+    _build,
+    unit="cosine",
+    needs=(PACKAGE, need("viclip")),
+    files=("viclip",),
+)

@@ -1,4 +1,5 @@
-"""How near a video is to its prompt in the space of a vision-language embedding model. The model is `eval/judges/local.py`.
+"""How near a video is to its prompt in the space of a vision-language embedding model. The model is
+`eval/judges/local.py`.
 
 Dimensions: T frame, H, W pixel rows and columns, C colour, D feature.
 """
@@ -26,7 +27,9 @@ MOST = 64  # frames shown, as in the model's own example
 
 
 class QwenEmbeddingConfig(Config):
-    """The model's folder or name (by default what ASTRO_EMBEDDING_MODEL says), frames per second shown, and the instruction of both sides."""
+    """The model's folder or name (by default what ASTRO_EMBEDDING_MODEL says), frames per second shown, and the
+    instruction of both sides.
+    """
 
     model: str = Field(default_factory=places.embedding_model)
     rate: float = Field(1.0, gt=0)
@@ -36,9 +39,11 @@ class QwenEmbeddingConfig(Config):
 class _Scorer:
     """cos(e(prompt), e(frames)), e = last hidden state of the last token, as Qwen3-VL-Embedding pools.
 
-    Source: TeleBoost (arXiv 2602.07595), Table 3, names the metric; pooling and instruction are the model's own default.
+    Source: TeleBoost (arXiv 2602.07595), Table 3, names the metric; pooling and instruction are the model's own
+        default.
 
-    **Deviations:** the paper prints neither model size, sampling nor instruction. Ours: 1 frame per second, at most 64, the default instruction.
+    **Deviations:** the paper prints neither model size, sampling nor instruction. Ours: 1 frame per second, at most 64,
+    the default instruction.
     """
 
     def __init__(self, config: QwenEmbeddingConfig, model: LocalModel) -> None:
@@ -71,5 +76,9 @@ def _files(config: QwenEmbeddingConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=(MetricInfo(NAME, "up", "cosine", "Qwen3-VL-Embedding: cosine of prompt and video"),),
-    config=QwenEmbeddingConfig, version=1, build=_build, needs=(Need("Qwen embedding", places.missing_embedder),), files=_files,
-)  # fmt: skip
+    config=QwenEmbeddingConfig,
+    version=1,
+    build=_build,
+    needs=(Need("Qwen embedding", places.missing_embedder),),
+    files=_files,
+)

@@ -1,4 +1,5 @@
-"""A vision-language model rates the last seconds of a video from 1 to 5. Rubric, parser and models are in `eval/judges`.
+"""A vision-language model rates the last seconds of a video from 1 to 5. Rubric, parser and models are in
+`eval/judges`.
 
 Dimensions: T frame, H, W pixel rows and columns, C colour.
 """
@@ -31,7 +32,8 @@ class QwenJudgeConfig(Config):
 
     Attributes:
         judge: "text" reads the answer; "logit" is the expected number over the odds of "1" to "5" (a local model only).
-        backend: a transformers folder here, or an OpenAI-compatible endpoint; by default the endpoint where ASTRO_JUDGE_URL names one.
+        backend: a transformers folder here, or an OpenAI-compatible endpoint; by default the endpoint where
+            ASTRO_JUDGE_URL names one.
         model: folder or name; by default what ASTRO_JUDGE_MODEL says, else Reward Forcing's judge.
         seconds: at the end of the video.
         rate: frames per second shown.
@@ -39,7 +41,9 @@ class QwenJudgeConfig(Config):
     """
 
     judge: Literal["text", "logit"] = "text"
-    backend: Literal["local", "endpoint"] = Field(default_factory=lambda: "endpoint" if places.endpoint_url() else "local")
+    backend: Literal["local", "endpoint"] = Field(
+        default_factory=lambda: "endpoint" if places.endpoint_url() else "local"
+    )
     model: str = Field(default_factory=places.judge_model)
     seconds: float = Field(5.0, gt=0)
     rate: float = Field(2.0, gt=0)
@@ -55,10 +59,11 @@ class QwenJudgeConfig(Config):
 class _Scorer:
     """One question per video for "text", one per dimension for "logit".
 
-    Source: Reward Forcing (arXiv 2512.04678), section 4.1 and supplement S3: Qwen3-VL-235B-A22B-Instruct, 128 MovieGen prompts, last 5 s of 60 s.
+    Source: Reward Forcing (arXiv 2512.04678), section 4.1 and supplement S3: Qwen3-VL-235B-A22B-Instruct, 128 MovieGen
+        prompts, last 5 s of 60 s.
 
-    **Deviations:** frames per second shown are not published: ours, 2. Greedy decoding, the published sampling is not stated. An answer in which
-    one of the three numbers cannot be read fails the video, and is never a 0.
+    **Deviations:** frames per second shown are not published: ours, 2. Greedy decoding, the published sampling is not
+    stated. An answer in which one of the three numbers cannot be read fails the video, and is never a 0.
     """
 
     def __init__(self, config: QwenJudgeConfig, ask: Ask) -> None:
@@ -91,7 +96,10 @@ def read_answer(answer: str, notes: dict[str, Any]) -> dict[str, Score]:
         wrong = "; ".join(f"{rubric.DIMENSIONS[key]}: {what}" for key, what in reading.failures.items())
         raise UnreadableAnswer(f"unreadable, {wrong}; it says {answer[:QUOTED]!r}")
     first = next(iter(rubric.DIMENSIONS))
-    return {f"{NAME}.{key}": Score(float(value), {"answer": answer, **notes} if key == first else {}) for key, value in reading.scores.items()}
+    return {
+        f"{NAME}.{key}": Score(float(value), {"answer": answer, **notes} if key == first else {})
+        for key, value in reading.scores.items()
+    }
 
 
 def _build(config: QwenJudgeConfig, loaded: NetworkCache) -> _Scorer:
@@ -99,7 +107,9 @@ def _build(config: QwenJudgeConfig, loaded: NetworkCache) -> _Scorer:
     if config.backend == "endpoint":
         from eval.judges.endpoint import Endpoint
 
-        endpoint = Endpoint(places.endpoint_url(), config.model, os.environ.get(places.KEY_VARIABLE, ""), max_tokens=config.max_tokens)
+        endpoint = Endpoint(
+            places.endpoint_url(), config.model, os.environ.get(places.KEY_VARIABLE, ""), max_tokens=config.max_tokens
+        )
         return _Scorer(config, lambda text, frames, part: read_answer(endpoint.ask(text, frames, part.times), notes))
     from eval.judges.local import load_local
 
@@ -127,6 +137,13 @@ def _files(config: QwenJudgeConfig) -> tuple[Path, ...]:
 
 
 SCORER = Declaration(
-    metrics=tuple(MetricInfo(f"{NAME}.{key}", "up", "1..5", f"Qwen-VL judge: {text} of the last 5 s") for key, text in TEXTS.items()),
-    config=QwenJudgeConfig, version=1, build=_build, needs=(Need("Qwen judge", places.missing_judge),), files=_files,
-)  # fmt: skip
+    metrics=tuple(
+        MetricInfo(f"{NAME}.{key}", "up", "1..5", f"Qwen-VL judge: {text} of the last 5 s")
+        for key, text in TEXTS.items()
+    ),
+    config=QwenJudgeConfig,
+    version=1,
+    build=_build,
+    needs=(Need("Qwen judge", places.missing_judge),),
+    files=_files,
+)

@@ -24,11 +24,12 @@ class SubjectConfig(SlowFastConfig):
 
 
 def _build(config: SubjectConfig, loaded: NetworkCache) -> Scorer:
-    """Mean over n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2; f: class token of DINO ViT-B/16, frames 224 pixels high, not cropped.
+    """Mean over n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2; f: class token of DINO ViT-B/16, frames 224 pixels
+    high, not cropped.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, subject_consistency.py.
-    **Deviations:** our DINO reads the released file, vbench runs a checkout through torch.hub. VBench's number for a set of videos weighs each by
-    its frames; a video's own number is the same, and its frames are kept beside it.
+    **Deviations:** our DINO reads the released file, vbench runs a checkout through torch.hub. VBench's number for a
+    set of videos weighs each by its frames; a video's own number is the same, and its frames are kept beside it.
     """
     from eval.vbench.features import features_of
     from eval.vbench.scorers import ConsistencyScorer
@@ -37,7 +38,9 @@ def _build(config: SubjectConfig, loaded: NetworkCache) -> Scorer:
 
 
 def _fuse(config: SubjectConfig, loaded: NetworkCache, long: Long) -> Scorer:
-    """Source: vbench 0.1.5, vbench2_beta_long/subject_consistency.py. **Deviations:** DINO and DINOv2 as above; those of `SlowFast`."""
+    """Source: vbench 0.1.5, vbench2_beta_long/subject_consistency.py. **Deviations:** DINO and DINOv2 as above; those
+    of `SlowFast`.
+    """
     from eval.vbench.features import features_of
     from eval.vbench.slow_fast import SlowFast, read_table
 
@@ -55,6 +58,13 @@ def _fuse_needs(config: SubjectConfig) -> tuple[Need, ...]:
 
 
 SCORER = declare(
-    NAME, "VBench: DINO similarity of neighbouring frames and to the first", _build,
-    needs=(need("dino"),), files=("dino",), config=SubjectConfig, fuse=_fuse, fuse_files=_fuse_files, config_needs=_fuse_needs,
-)  # fmt: skip
+    NAME,
+    "VBench: DINO similarity of neighbouring frames and to the first",
+    _build,
+    needs=(need("dino"),),
+    files=("dino",),
+    config=SubjectConfig,
+    fuse=_fuse,
+    fuse_files=_fuse_files,
+    config_needs=_fuse_needs,
+)

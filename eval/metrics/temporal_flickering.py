@@ -1,4 +1,5 @@
-"""VBench's temporal flickering: how little neighbouring frames differ. Weight-free, but for the filter that keeps static videos.
+"""VBench's temporal flickering: how little neighbouring frames differ. Weight-free, but for the filter that keeps
+static videos.
 
 Dimensions: T frame, H, W pixel rows and columns.
 """
@@ -35,7 +36,9 @@ def fast_difference() -> Difference:
 
 
 class FlickerConfig(DimensionConfig):
-    """`static_filter`: score videos that stand still by RAFT's flow and no others, as VBench's leaderboard does; off: all videos, no weights."""
+    """`static_filter`: score videos that stand still by RAFT's flow and no others, as VBench's leaderboard does; off:
+    all videos, no weights.
+    """
 
     static_filter: bool = False
 
@@ -89,6 +92,10 @@ def _filter_needs(config: FlickerConfig) -> tuple[Need, ...]:
 
 
 SCORER = declare(
-    NAME, "VBench: 1 - mean absolute difference of neighbouring frames / 255", _build,
-    config=FlickerConfig, fuse_files=_filter_files, config_needs=_filter_needs,
-)  # fmt: skip
+    NAME,
+    "VBench: 1 - mean absolute difference of neighbouring frames / 255",
+    _build,
+    config=FlickerConfig,
+    fuse_files=_filter_files,
+    config_needs=_filter_needs,
+)

@@ -29,13 +29,16 @@ class _Scorer:
     """Pixel frames per second, decoding to pixels included.
 
     Source: `astro sample`'s sidecar, `frames_per_second`.
-    **Deviations:** papers time a warm single stream on an H100; the record says the device of the evaluation, the sidecar that of the sampling.
+    **Deviations:** papers time a warm single stream on an H100; the record says the device of the evaluation, the
+    sidecar that of the sampling.
     """
 
     def watch(self, sample: Sample) -> _Watcher:
         rate = sidecar(sample).get(FIELD)
         if not isinstance(rate, int | float) or isinstance(rate, bool) or not math.isfinite(rate) or rate <= 0:
-            raise ScoreError(sample.path.with_suffix(".json"), FIELD, "not stated beside the video", hint="`astro sample` writes it")
+            raise ScoreError(
+                sample.path.with_suffix(".json"), FIELD, "not stated beside the video", hint="`astro sample` writes it"
+            )
         return _Watcher(float(rate))
 
 
@@ -45,5 +48,9 @@ def _build(config: ThroughputConfig, loaded: NetworkCache) -> _Scorer:
 
 SCORER = Declaration(
     metrics=(MetricInfo(NAME, "up", "frames per second", "speed of generation, from the sidecar"),),
-    config=ThroughputConfig, version=1, build=_build, sees=False, reads=sidecars_of,
-)  # fmt: skip
+    config=ThroughputConfig,
+    version=1,
+    build=_build,
+    sees=False,
+    reads=sidecars_of,
+)

@@ -1,4 +1,5 @@
-"""How a video moves through a feature space at its prompt switches: compact events, and even bridges between them. Weight-free by default.
+"""How a video moves through a feature space at its prompt switches: compact events, and even bridges between them.
+Weight-free by default.
 
 Dimensions: N, T frame, D feature, K component, H, W pixel rows and columns.
 """
@@ -38,7 +39,8 @@ class Encoding(Protocol):
 
 
 class TrajectoryConfig(Config):
-    """Encoder, side of its pixel grid, every which frame is encoded, principal components, seconds of a bridge on each side of a switch.
+    """Encoder, side of its pixel grid, every which frame is encoded, principal components, seconds of a bridge on each
+    side of a switch.
 
     "vae" encodes the video back into Wan's latents: one point per latent frame, which is every fourth frame.
     """
@@ -52,12 +54,16 @@ class TrajectoryConfig(Config):
     @model_validator(mode="after")
     def _one_point_per_latent(self) -> Self:
         if self.encoder == "vae" and self.stride != LATENT_STRIDE:
-            raise ValueError(f"stride: found {self.stride}, Wan's VAE makes a latent of every fourth frame: expected {LATENT_STRIDE}")
+            raise ValueError(
+                f"stride: found {self.stride}, Wan's VAE makes a latent of every fourth frame: expected {LATENT_STRIDE}"
+            )
         return self
 
 
 def pixel_features(frames_NHWC: np.ndarray, grid: int) -> np.ndarray:
-    """Mean colours of a grid of cells (N, 3 grid^2), in 0..1 over the root of D, so that a distance is a root mean square of pixel differences."""
+    """Mean colours of a grid of cells (N, 3 grid^2), in 0..1 over the root of D, so that a distance is a root mean
+    square of pixel differences.
+    """
     from PIL import Image
 
     small = [np.asarray(Image.fromarray(frame).resize((grid, grid), Image.Resampling.BOX)) for frame in frames_NHWC]
@@ -68,8 +74,9 @@ def pixel_features(frames_NHWC: np.ndarray, grid: int) -> np.ndarray:
 class _Scorer:
     """Source: Delta Forcing 2605.14382v1, Appendix A; the measures are in `eval/watchers/trajectories.py`.
 
-    **Deviations:** the paper projects denoised latents before decoding; a scorer sees frames, and encodes those ("vae": into latents again). An
-    event is the frames shown between two switches. A video with one prompt is one event: its spread is scored, the switches are not.
+    **Deviations:** the paper projects denoised latents before decoding; a scorer sees frames, and encodes those ("vae":
+    into latents again). An event is the frames shown between two switches. A video with one prompt is one event: its
+    spread is scored, the switches are not.
     """
 
     def __init__(self, config: TrajectoryConfig, encoding: Encoding) -> None:
@@ -86,17 +93,26 @@ class _Scorer:
         shown = between(part.start, part.end, sample.info.frames, sample.info.fps)
         event = [rows[index] for index in shown if index in rows]
         if not event:
-            raise ScoreError(sample.path, "segments", f"no frame of {part.start:g}-{part.end:g} s at stride {self.config.stride}")
+            raise ScoreError(
+                sample.path, "segments", f"no frame of {part.start:g}-{part.end:g} s at stride {self.config.stride}"
+            )
         return event
 
-    def _scores(self, features: dict[int, np.ndarray], events: list[list[int]], segments: tuple[Segment, ...], fps: float) -> dict[str, Score]:
-        points_TK, explained = project(np.stack([features[index] for index in sorted(features)]), self.config.components)
+    def _scores(
+        self, features: dict[int, np.ndarray], events: list[list[int]], segments: tuple[Segment, ...], fps: float
+    ) -> dict[str, Score]:
+        points_TK, explained = project(
+            np.stack([features[index] for index in sorted(features)]), self.config.components
+        )
         bridge = max(1, round(self.config.bridge_seconds * fps / self.config.stride))
         shape = measure(points_TK, events, bridge)
         details = {
-            "encoder": self.config.encoder, "explained": explained, "stride": self.config.stride, "points": points_TK.round(DIGITS).tolist(),
+            "encoder": self.config.encoder,
+            "explained": explained,
+            "stride": self.config.stride,
+            "points": points_TK.round(DIGITS).tolist(),
             "events": [[part.start, part.end] for part in segments],
-        }  # fmt: skip
+        }
         return {
             f"{NAME}.within_event_spread": Score(shape.spread, details),
             f"{NAME}.cross_event_displacement": Score(shape.displacement),
@@ -133,10 +149,22 @@ def _files(config: TrajectoryConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=(
-        MetricInfo(f"{NAME}.within_event_spread", "down", UNIT, "PCA: how far an event's frames lie from its mean point"),
-        MetricInfo(f"{NAME}.cross_event_displacement", "up", UNIT, "PCA: how far neighbouring events' mean points lie apart"),
+        MetricInfo(
+            f"{NAME}.within_event_spread", "down", UNIT, "PCA: how far an event's frames lie from its mean point"
+        ),
+        MetricInfo(
+            f"{NAME}.cross_event_displacement", "up", UNIT, "PCA: how far neighbouring events' mean points lie apart"
+        ),
         MetricInfo(f"{NAME}.cross_event_step", "down", UNIT, "PCA: how far one frame moves at the switch"),
-        MetricInfo(f"{NAME}.cross_event_smoothness", "up", "0..1", "PCA: how evenly the way around a switch is spread over frames"),
+        MetricInfo(
+            f"{NAME}.cross_event_smoothness",
+            "up",
+            "0..1",
+            "PCA: how evenly the way around a switch is spread over frames",
+        ),
     ),
-    config=TrajectoryConfig, version=1, build=_build, files=_files,
-)  # fmt: skip
+    config=TrajectoryConfig,
+    version=1,
+    build=_build,
+    files=_files,
+)

@@ -1,4 +1,5 @@
-"""VideoAlign of whole clips, or of Delta Forcing's stitched segments: VQ, MQ, TA and their sum, normalised and raw. The network is elsewhere.
+"""VideoAlign of whole clips, or of Delta Forcing's stitched segments: VQ, MQ, TA and their sum, normalised and raw. The
+network is elsewhere.
 
 Dimensions: T frame, H, W pixel rows and columns, C colour, 3 = VQ, MQ, TA.
 """
@@ -40,7 +41,8 @@ class VideoAlignConfig(Config):
 
     Attributes:
         grayscale: motion quality on luma (Astrolabe); VQ and TA see colour all the same.
-        stitched: each segment alone with its own prompt, from the second on with `lead` seconds before it (Delta Forcing); the mean counts.
+        stitched: each segment alone with its own prompt, from the second on with `lead` seconds before it (Delta
+            Forcing); the mean counts.
         positions: of the language model; "official" is sequential, as released.
     """
 
@@ -82,20 +84,38 @@ class _Watcher:
         """Means over the parts; `overall` is the sum of the three."""
         for clip in self.clips:
             if clip.raw_3 is None or not np.isfinite(clip.raw_3).all():
-                raise ScoreError(self.sample.path, "score", f"not finite, or not seen, from frame {clip.start} to {clip.end - 1}: {clip.raw_3}")
+                raise ScoreError(
+                    self.sample.path,
+                    "score",
+                    f"not finite, or not seen, from frame {clip.start} to {clip.end - 1}: {clip.raw_3}",
+                )
         found = {"": [clip.normalised_3 for clip in self.clips], "_raw": [clip.raw_3 for clip in self.clips]}
         scores: dict[str, Score] = {}
         for ending, values in found.items():
-            means = dict(zip(KEYS, np.mean(np.stack([value for value in values if value is not None]), axis=0).tolist(), strict=True))
+            means = dict(
+                zip(
+                    KEYS,
+                    np.mean(np.stack([value for value in values if value is not None]), axis=0).tolist(),
+                    strict=True,
+                )
+            )
             scores |= {f"{NAME}.{key}{ending}": Score(value) for key, value in means.items()}
             scores[f"{NAME}.overall{ending}"] = Score(sum(means.values()))
-        scores[f"{NAME}.overall"] = Score(scores[f"{NAME}.overall"].value, {"clips": [_note(clip) for clip in self.clips]})
+        scores[f"{NAME}.overall"] = Score(
+            scores[f"{NAME}.overall"].value, {"clips": [_note(clip) for clip in self.clips]}
+        )
         return scores
 
 
 def _note(clip: _Clip) -> dict[str, Any]:
     raw = [] if clip.raw_3 is None else clip.raw_3.tolist()
-    return {"start": clip.start, "end": clip.end, "frames": len(clip.indices), "prompt": clip.prompt, "raw": dict(zip(KEYS, raw, strict=True))}
+    return {
+        "start": clip.start,
+        "end": clip.end,
+        "frames": len(clip.indices),
+        "prompt": clip.prompt,
+        "raw": dict(zip(KEYS, raw, strict=True)),
+    }
 
 
 class Remembered:
@@ -115,11 +135,12 @@ class Remembered:
 class _Scorer:
     """One network for colour and luma; a clip is looked at once in colour and, with `grayscale`, once in luma.
 
-    Source: VideoAlign (arXiv 2501.13918); gray motion quality: Astrolabe (arXiv 2603.17051, section 3.4); stitched clips: Delta Forcing
+    Source: VideoAlign (arXiv 2501.13918); gray motion quality: Astrolabe (arXiv 2603.17051, section 3.4); stitched
+        clips: Delta Forcing
     (arXiv 2605.14382v1, Table 1); reference, C.2 and E.3.
 
-    **Deviations:** Astrolabe's own wrapper divides the sum by 3; `overall` is the sum, as released. Delta Forcing does not say how the first
-    segment is scored (here: alone) nor which norm it prints (both are kept).
+    **Deviations:** Astrolabe's own wrapper divides the sum by 3; `overall` is the sum, as released. Delta Forcing does
+    not say how the first segment is scored (here: alone) nor which norm it prints (both are kept).
     """
 
     def __init__(self, config: VideoAlignConfig, scorer: VideoAlign, remembered: Remembered) -> None:
@@ -135,7 +156,10 @@ class _Scorer:
         if not sample.segments:
             raise ScoreError(sample.path, "segments", "missing, stitched clips need a video with prompt switches")
         found = parts(sample)
-        return [Segment(part.start - self.config.lead * (number > 0), part.end, part.prompt) for number, part in enumerate(found)]
+        return [
+            Segment(part.start - self.config.lead * (number > 0), part.end, part.prompt)
+            for number, part in enumerate(found)
+        ]
 
     def _clip(self, sample: Sample, part: Segment) -> _Clip:
         from astro_cli.rewards.templates import fill
@@ -143,7 +167,12 @@ class _Scorer:
         fps = sample.info.fps
         start, end = max(0, math.ceil(part.start * fps - EPS)), min(sample.info.frames, math.ceil(part.end * fps - EPS))
         if not part.prompt:
-            raise ScoreError(sample.path, "prompt", "missing, text alignment needs one", hint="a video with prompt switches: stitched = true")
+            raise ScoreError(
+                sample.path,
+                "prompt",
+                "missing, text alignment needs one",
+                hint="a video with prompt switches: stitched = true",
+            )
         if end - start < MIN_FRAMES:
             what = f"found {max(0, end - start)} from {part.start:g} to {part.end:g} s, expected {MIN_FRAMES} or more"
             raise ScoreError(sample.path, "frames", what)
@@ -188,9 +217,18 @@ def _files(config: VideoAlignConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=(
-        *(MetricInfo(f"{NAME}.{key}", "up", UNIT, f"VideoAlign {text}, normalised", NORMALISED) for key, text in TEXTS.items()),
-        *(MetricInfo(f"{NAME}.{key}_raw", "up", "unbounded", f"VideoAlign {text}, before the norm", RAW) for key, text in TEXTS.items()),
+        *(
+            MetricInfo(f"{NAME}.{key}", "up", UNIT, f"VideoAlign {text}, normalised", NORMALISED)
+            for key, text in TEXTS.items()
+        ),
+        *(
+            MetricInfo(f"{NAME}.{key}_raw", "up", "unbounded", f"VideoAlign {text}, before the norm", RAW)
+            for key, text in TEXTS.items()
+        ),
     ),
-    config=VideoAlignConfig, version=1, build=_build,
-    needs=(Need("VideoAlign", lambda: (lack := missing_videoalign()) and f"weights of VideoAlign: {lack}"),), files=_files,
-)  # fmt: skip
+    config=VideoAlignConfig,
+    version=1,
+    build=_build,
+    needs=(Need("VideoAlign", lambda: (lack := missing_videoalign()) and f"weights of VideoAlign: {lack}"),),
+    files=_files,
+)

@@ -38,17 +38,25 @@ class _Scorer:
 
     def watch(self, sample: Sample) -> Chosen:
         if sample.info.frames < self.tower.frames:
-            raise ScoreError(sample.path, "frames", f"{sample.info.frames}, VideoCLIP-XL needs {self.tower.frames} or more")
+            raise ScoreError(
+                sample.path, "frames", f"{sample.info.frames}, VideoCLIP-XL needs {self.tower.frames} or more"
+            )
         texts = self.tower.texts([sample.prompt], self.config.too_long, sample.path)
         chosen = strided(self.tower.frames, sample.info.frames)
-        note = {"frames": chosen, "tokens": texts.words.counts[0], "cut": texts.words.cut[0], "scale": self.config.scale}
+        note = {
+            "frames": chosen,
+            "tokens": texts.words.counts[0],
+            "cut": texts.words.cut[0],
+            "scale": self.config.scale,
+        }
         return Chosen(chosen, partial(self._scores, text_D=texts.features_MD[0].numpy(), note=note))
 
     def _scores(self, frames_THWC: np.ndarray, text_D: np.ndarray, note: dict[str, Any]) -> dict[str, Score]:
         """scale cos(video, text); frames 0, s, ..., 7 s with s = floor(T / 8).
 
         Source: VideoCLIP-XL, Wang et al. 2410.00741, released demo (reference, C.5).
-        **Deviations:** none in the demo's scale. TeleBoost 2602.07595v1, Table 3 prints 2.07 to 2.68, which fits scale 10; it does not say so.
+        **Deviations:** none in the demo's scale. TeleBoost 2602.07595v1, Table 3 prints 2.07 to 2.68, which fits scale
+        10; it does not say so.
         """
         from eval.networks.pictures import squeezed_input
 
@@ -69,5 +77,9 @@ def _files(config: VideoClipConfig) -> tuple[Path, ...]:
 
 SCORER = Declaration(
     metrics=(MetricInfo(NAME, "up", "cosine x scale (100)", "VideoCLIP-XL: eight frames with the prompt"),),
-    config=VideoClipConfig, version=1, build=_build, needs=(need("VideoCLIP-XL", *FILES),), files=_files,
-)  # fmt: skip
+    config=VideoClipConfig,
+    version=1,
+    build=_build,
+    needs=(need("VideoCLIP-XL", *FILES),),
+    files=_files,
+)

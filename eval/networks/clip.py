@@ -1,4 +1,5 @@
-"""CLIP and Long-CLIP: released files to normalised image and text features, for every scorer that needs them. Scores nothing.
+"""CLIP and Long-CLIP: released files to normalised image and text features, for every scorer that needs them. Scores
+nothing.
 
 Dimensions: N frame, M prompt, D feature, L position of the text tower.
 """
@@ -25,11 +26,20 @@ from eval.networks.words import TooLong, Words, tokenize
 HEAD_WIDTH = 64  # of every released CLIP, in both loaded
 KEPT = 20  # Long-CLIP's positions below it come from the first table, the others from the second
 SECOND_TABLE = "positional_embedding_res"
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's archives hold beside the weights
+NOT_WEIGHTS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # numbers that OpenAI's archives hold beside the weights
 SIZED_BY = (
-    "visual.conv1.weight", "visual.positional_embedding", "visual.proj", "positional_embedding", "token_embedding.weight", "ln_final.weight",
+    "visual.conv1.weight",
+    "visual.positional_embedding",
+    "visual.proj",
+    "positional_embedding",
+    "token_embedding.weight",
+    "ln_final.weight",
     "text_projection",
-)  # fmt: skip
+)
 WHAT = "OpenAI's names of a CLIP vision transformer"
 
 
@@ -77,7 +87,8 @@ def load(path: Path, form: Form) -> ClipTower:
     Raises:
         CheckpointError: not a CLIP vision transformer, or not this one.
 
-    Source: OpenAI CLIP; Long-CLIP, Zhang et al. 2403.15378. **Deviations:** float32 whatever the file holds (OpenAI: float16 on GPUs).
+    Source: OpenAI CLIP; Long-CLIP, Zhang et al. 2403.15378. **Deviations:** float32 whatever the file holds (OpenAI:
+        float16 on GPUs).
     """
     state = {name: value for name, value in files.read(path).items() if name not in NOT_WEIGHTS}
     files.demand(state, SIZED_BY, path, WHAT)
@@ -89,9 +100,11 @@ def load(path: Path, form: Form) -> ClipTower:
 
 
 def merge_tables(state: files.State) -> files.State:
-    """Long-CLIP's two position tables as one: rows below 20 of the first, the others of the second. Files with one table pass through.
+    """Long-CLIP's two position tables as one: rows below 20 of the first, the others of the second. Files with one
+    table pass through.
 
-    Source: Long-CLIP, 2403.15378, section 3.2, and its released `encode_text`, which adds both under complementary masks; the sum is this table.
+    Source: Long-CLIP, 2403.15378, section 3.2, and its released `encode_text`, which adds both under complementary
+        masks; the sum is this table.
     **Deviations:** none.
     """
     if SECOND_TABLE not in state:
@@ -104,21 +117,35 @@ def merge_tables(state: files.State) -> files.State:
 def _check_form(state: files.State, form: Form, path: Path) -> None:
     patch, context = int(state["visual.conv1.weight"].shape[-1]), len(state["positional_embedding"])
     if patch != form.patch:
-        raise CheckpointError(path, "visual.conv1.weight", f"patches of {patch} pixels, expected {form.patch}", hint=f"expected {form.release}")
+        raise CheckpointError(
+            path,
+            "visual.conv1.weight",
+            f"patches of {patch} pixels, expected {form.patch}",
+            hint=f"expected {form.release}",
+        )
     if context != form.context:
-        raise CheckpointError(path, "positional_embedding", f"{context} text positions, expected {form.context}", hint=f"expected {form.release}")
+        raise CheckpointError(
+            path,
+            "positional_embedding",
+            f"{context} text positions, expected {form.context}",
+            hint=f"expected {form.release}",
+        )
 
 
 def vision_sizes(state: files.State) -> CLIPVisionCfg:
     width, _, _, patch = state["visual.conv1.weight"].shape
     grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
-    return CLIPVisionCfg(layers=layers(state, "visual."), width=width, head_width=HEAD_WIDTH, patch_size=patch, image_size=patch * grid)
+    return CLIPVisionCfg(
+        layers=layers(state, "visual."), width=width, head_width=HEAD_WIDTH, patch_size=patch, image_size=patch * grid
+    )
 
 
 def text_sizes(state: files.State) -> CLIPTextCfg:
     vocabulary, width = state["token_embedding.weight"].shape
     context = len(state["positional_embedding"])
-    return CLIPTextCfg(context_length=context, vocab_size=vocabulary, width=width, heads=width // HEAD_WIDTH, layers=layers(state))
+    return CLIPTextCfg(
+        context_length=context, vocab_size=vocabulary, width=width, heads=width // HEAD_WIDTH, layers=layers(state)
+    )
 
 
 def layers(state: files.State, prefix: str = "") -> int:

@@ -1,7 +1,10 @@
-"""CoTracker2 from the user's own checkout of its code, which this package may not carry. Tells no motion from the tracks.
+"""CoTracker2 from the user's own checkout of its code, which this package may not carry. Tells no motion from the
+tracks.
 
-The code of the checkout runs in this process, as torch.hub runs it for official VBench; the weights are read here, tensors only.
-Dimensions: B video, T frame, N point of the grid, row by row, C colour channel, H, W pixel rows and columns, 2 = x, y in pixels.
+The code of the checkout runs in this process, as torch.hub runs it for official VBench; the weights are read here,
+tensors only.
+Dimensions: B video, T frame, N point of the grid, row by row, C colour channel, H, W pixel rows and columns, 2 = x, y
+in pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from astro_cli.config.errors import RunError
 from eval.networks import files
 
 ENTRY = "cotracker2"
-WHAT = "CoTracker2's weights, cotracker2.pth, and code that builds CoTracker2 (of late 2024, `cotracker2` built CoTracker3)"
+WHAT = (
+    "CoTracker2's weights, cotracker2.pth, and code that builds CoTracker2 (of late 2024, `cotracker2` built "
+    "CoTracker3)"
+)
 
 
 class GridTracker:
@@ -44,13 +50,17 @@ class GridTracker:
         Raises:
             RunError: the checkout's code gives something else than tracks of these points.
         """
-        video_BTCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)[None].to(self.device, torch.float32)
+        video_BTCHW = (
+            torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)[None].to(self.device, torch.float32)
+        )
         found = self.predictor(video_BTCHW, grid_size=grid)
         tracks_BTN2 = found[0] if isinstance(found, tuple) and found else found
         expected = (1, len(frames_THWC), grid * grid, 2)
         if not isinstance(tracks_BTN2, torch.Tensor) or tracks_BTN2.shape != expected:
             shape = tuple(tracks_BTN2.shape) if isinstance(tracks_BTN2, torch.Tensor) else type(tracks_BTN2).__name__
-            raise RunError(self.checkout, ENTRY, f"its predictor gave {shape}, expected tracks of shape {expected}", hint=WHAT)
+            raise RunError(
+                self.checkout, ENTRY, f"its predictor gave {shape}, expected tracks of shape {expected}", hint=WHAT
+            )
         return tracks_BTN2[0].float().cpu().numpy()
 
 
@@ -67,7 +77,9 @@ def load(checkout: Path, path: Path) -> GridTracker:
 
 
 def _predictor(checkout: Path) -> nn.Module:
-    """The checkout's predictor without weights. Its code seeds torch's global generator on import; that stays as it was."""
+    """The checkout's predictor without weights. Its code seeds torch's global generator on import; that stays as it
+    was.
+    """
     hint = "expected a checkout of facebookresearch/co-tracker and what it imports (einops)"
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -75,5 +87,7 @@ def _predictor(checkout: Path) -> nn.Module:
     except (ImportError, OSError, RuntimeError, TypeError, AttributeError, SyntaxError) as error:
         raise RunError(checkout, ENTRY, f"cannot be loaded: {error}", hint=hint) from error
     if not isinstance(predictor, nn.Module) or "model" not in dict(predictor.named_children()):
-        raise RunError(checkout, ENTRY, f"gave {type(predictor).__name__}, expected a predictor with a network `model`", hint=hint)
+        raise RunError(
+            checkout, ENTRY, f"gave {type(predictor).__name__}, expected a predictor with a network `model`", hint=hint
+        )
     return predictor

@@ -1,4 +1,5 @@
-"""DINO and DINOv2's vision transformer, in their released files' names. Resizes and normalises no picture, downloads nothing.
+"""DINO and DINOv2's vision transformer, in their released files' names. Resizes and normalises no picture, downloads
+nothing.
 
 timm's copies are not used: they refuse the 14 x 24 patches that VBench feeds them, or pad them to 25 columns.
 Dimensions: B picture, C colour channel, H, W pixel rows and columns, L token, D width, h head.
@@ -17,7 +18,10 @@ from eval.networks import files
 HEAD_WIDTH = 64  # of every released size
 GRID_OFFSET = 0.1  # DINO's own guard against a grid that rounds down by one
 UNUSED = {"mask_token"}  # DINOv2's training
-WHAT = "a backbone as facebookresearch/dino or dinov2 releases it (dino_vitbase16_pretrain.pth, dinov2_vitb14_pretrain.pth)"
+WHAT = (
+    "a backbone as facebookresearch/dino or dinov2 releases it (dino_vitbase16_pretrain.pth, "
+    "dinov2_vitb14_pretrain.pth)"
+)
 SIZED_BY = ("patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.weight")
 
 
@@ -38,7 +42,9 @@ class Attention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        q_BhLd, k_BhLd, v_BhLd = (part.unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2) for part in self.qkv(x_BLD).chunk(3, dim=-1))
+        q_BhLd, k_BhLd, v_BhLd = (
+            part.unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2) for part in self.qkv(x_BLD).chunk(3, dim=-1)
+        )
         return self.proj(functional.scaled_dot_product_attention(q_BhLd, k_BhLd, v_BhLd).transpose(1, 2).flatten(2))
 
 
@@ -79,7 +85,8 @@ class Dino(nn.Module):
         grid: patches per side of the positions it was trained with.
         scaled: DINOv2's LayerScale.
 
-    Source: arXiv 2104.14294 and 2304.07193; facebookresearch/dino, vision_transformer.py; facebookresearch/dinov2, models/vision_transformer.py.
+    Source: arXiv 2104.14294 and 2304.07193; facebookresearch/dino, vision_transformer.py; facebookresearch/dinov2,
+        models/vision_transformer.py.
     **Deviations:** none; no drop-out or stochastic depth, which are off at inference.
     """
 
@@ -107,7 +114,9 @@ class Dino(nn.Module):
         """What the first block takes (B, L, D): class token and patches with their positions."""
         patches_BDhw = self.patch_embed.proj(x_BCHW)
         tokens_BLD = patches_BDhw.flatten(2).transpose(1, 2)
-        return torch.cat([self.cls_token.expand(len(tokens_BLD), -1, -1), tokens_BLD], dim=1) + self._positions(*patches_BDhw.shape[-2:])
+        return torch.cat([self.cls_token.expand(len(tokens_BLD), -1, -1), tokens_BLD], dim=1) + self._positions(
+            *patches_BDhw.shape[-2:]
+        )
 
     def _positions(self, rows: int, columns: int) -> torch.Tensor:
         """The trained positions, resized bicubically to this grid of patches, by the released code's scale factors."""

@@ -1,4 +1,5 @@
-"""DreamSim, a perceptual similarity: its released files to one embedding per picture. Resizes no picture, scores no video.
+"""DreamSim, a perceptual similarity: its released files to one embedding per picture. Resizes no picture, scores no
+video.
 
 Dimensions: B picture, C colour channel, S side of the square network input, L token, D feature.
 """
@@ -28,7 +29,8 @@ OLD = "adapters of dreamsim 0.1 have other shapes: take those of release v0.2.0-
 
 
 class ClipVit(Dino):
-    """CLIP's picture tower in DINO's names: a norm before the first block (`pos_drop`), and the projection `proj` of the class token.
+    """CLIP's picture tower in DINO's names: a norm before the first block (`pos_drop`), and the projection `proj` of
+    the class token.
 
     Args:
         features: width after the projection.
@@ -60,8 +62,9 @@ class DreamSim(nn.Module):
     """The ensemble: DINO's class token before its closing norm, CLIP's and OpenCLIP's features, one after the other.
 
     Source: DreamSim, arXiv 2306.09344; dreamsim 0.2.1, model.py, PerceptualModel, `dreamsim_type="ensemble"`.
-    **Deviations:** the adapter is folded into the weights, where the released code runs it beside them; equal to rounding. DINO's backbone is read
-    from facebookresearch's file, which the released code has torch.hub fetch together with code that it runs.
+    **Deviations:** the adapter is folded into the weights, where the released code runs it beside them; equal to
+    rounding. DINO's backbone is read from facebookresearch's file, which the released code has torch.hub fetch together
+    with code that it runs.
     """
 
     def __init__(self, dino: Dino, clip: ClipVit, open_clip: ClipVit) -> None:
@@ -93,14 +96,26 @@ def load(dino: Path, folder: Path) -> DreamSim:
 
 
 def _merged(states: list[files.State], lora: Lora) -> list[files.State]:
-    """The networks' weights with the adapter, in float32. Raises: CheckpointError: it does not change just their qkv layers."""
-    named = {BRANCH.format(index) + name: value.float() for index, state in enumerate(states) for name, value in state.items()}
+    """The networks' weights with the adapter, in float32. Raises: CheckpointError: it does not change just their qkv
+    layers.
+    """
+    named = {
+        BRANCH.format(index) + name: value.float()
+        for index, state in enumerate(states)
+        for name, value in state.items()
+    }
     merged = merge_lora(named, lora)
     tuned = {name.removesuffix(".weight") for name in named if name.endswith(f"{TUNED}.weight")}
     if lora.pairs.keys() != tuned:
         lost, strange = sorted(tuned - lora.pairs.keys()), sorted(lora.pairs.keys() - tuned)
-        what = f"lacks {len(lost)} of {len(tuned)} layers: {some(lost)}" if lost else f"changes other layers: {some(strange)}"
-        raise CheckpointError(lora.source, "", f"{what}; expected every {TUNED.removeprefix('.')} of the three networks", hint=OLD)
+        what = (
+            f"lacks {len(lost)} of {len(tuned)} layers: {some(lost)}"
+            if lost
+            else f"changes other layers: {some(strange)}"
+        )
+        raise CheckpointError(
+            lora.source, "", f"{what}; expected every {TUNED.removeprefix('.')} of the three networks", hint=OLD
+        )
     return [files.below(merged, BRANCH.format(index)) for index in range(len(states))]
 
 

@@ -1,4 +1,6 @@
-"""Weights files of scorers as state dicts: safetensors, torch.save, OpenAI's TorchScript archives. Knows no model; unpickles plain tensors only."""
+"""Weights files of scorers as state dicts: safetensors, torch.save, OpenAI's TorchScript archives. Knows no model;
+unpickles plain tensors only.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def read(path: Path) -> State:
     Raises:
         CheckpointError: missing, damaged, or with more than tensors in it.
 
-    Source: OpenAI releases CLIP as TorchScript archives; torch's own interpreter reads them, and only their tensors are used.
+    Source: OpenAI releases CLIP as TorchScript archives; torch's own interpreter reads them, and only their tensors are
+        used.
     """
     if not path.is_file():
         raise CheckpointError(path, "", "no such file")
@@ -63,15 +66,20 @@ def demand(state: Mapping[str, torch.Tensor], names: tuple[str, ...], path: Path
     """
     lost = next((name for name in names if name not in state), None)
     if lost is not None:
-        raise CheckpointError(path, lost, f"not in the file, expected {what}; found {some(sorted(state)) or 'no tensors'}")
+        raise CheckpointError(
+            path, lost, f"not in the file, expected {what}; found {some(sorted(state)) or 'no tensors'}"
+        )
 
 
 def fill(module: nn.Module, state: State, path: Path, what: str) -> nn.Module:
-    """Load float32 copies, every name and shape checked; the module is ready for inference, on the GPU where there is one.
+    """Load float32 copies, every name and shape checked; the module is ready for inference, on the GPU where there is
+    one.
 
     Raises:
         CheckpointError: names or shapes of another model.
     """
     weights.check_state(state, module.state_dict(), path, f"expected {what}")
-    module.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    module.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    )
     return module.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,5 @@
-"""OpenCV's bilinear resize of 8-bit pictures, bit for bit, for protocols that were made with it; OpenCV itself is not needed.
+"""OpenCV's bilinear resize of 8-bit pictures, bit for bit, for protocols that were made with it; OpenCV itself is not
+needed.
 
 Dimensions: N frame, H, W pixel rows and columns, S side of the square result.
 """
@@ -13,12 +14,16 @@ ONE = np.float32(2048)  # weights have 11 bits after the point
 def stretch(frames_NHWC: np.ndarray, side: int) -> np.ndarray:
     """uint8 frames (N, H, W, 3) -> (N, S, S, 3), as `cv2.resize(frame, (side, side))`, without antialiasing.
 
-    Source: OpenCV, imgproc/resize.cpp, INTER_LINEAR on 8 bits: columns first with 11-bit weights, then rows, each product cut to 16 bits.
+    Source: OpenCV, imgproc/resize.cpp, INTER_LINEAR on 8 bits: columns first with 11-bit weights, then rows, each
+        product cut to 16 bits.
     **Deviations:** none; compared with 5.0.0.
     """
     left, right, toleft, toright = _columns(frames_NHWC.shape[2], side)
     above, below, toabove, tobelow = _rows(frames_NHWC.shape[1], side)
-    resized = [_one(frame.astype(np.int32), (left, right, toleft, toright), (above, below, toabove, tobelow)) for frame in frames_NHWC]
+    resized = [
+        _one(frame.astype(np.int32), (left, right, toleft, toright), (above, below, toabove, tobelow))
+        for frame in frames_NHWC
+    ]
     return np.stack(resized)
 
 

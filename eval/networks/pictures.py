@@ -22,7 +22,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def clip_input(frames_NHWC: np.ndarray, side: int, resize: Resize) -> torch.Tensor:
-    """uint8 RGB frames as CLIP's input (N, C, S, S): shorter side to `side` (bicubic), centre crop, CLIP's mean and deviation.
+    """uint8 RGB frames as CLIP's input (N, C, S, S): shorter side to `side` (bicubic), centre crop, CLIP's mean and
+    deviation.
 
     Args:
         resize: "pil" as OpenAI's own code (antialiased, rounded to 8 bits); "tensor" as VBench (no antialiasing).
@@ -44,7 +45,8 @@ def _antialiased(frame_HWC: np.ndarray, side: int) -> np.ndarray:
 
 
 def squeezed_input(frames_NHWC: np.ndarray, side: int) -> torch.Tensor:
-    """uint8 RGB frames as VideoCLIP-XL's input (N, C, S, S): stretched to a square (bilinear), ImageNet's mean and deviation.
+    """uint8 RGB frames as VideoCLIP-XL's input (N, C, S, S): stretched to a square (bilinear), ImageNet's mean and
+    deviation.
 
     Source: VideoCLIP-XL's released demo, which uses cv2.resize. **Deviations:** none.
     """

@@ -21,7 +21,10 @@ def find(*names: str) -> Path | None:
 def hint(*names: str) -> str:
     """What to put where, for the user."""
     others = f" (or {', '.join(Path(name).name for name in names[1:])})" if names[1:] else ""
-    return f"put {Path(names[0]).name}{others} at {folder() / names[0]}; {CHECKPOINTS_VARIABLE} moves the checkpoints folder"
+    return (
+        f"put {Path(names[0]).name}{others} at {folder() / names[0]}; {CHECKPOINTS_VARIABLE} moves the "
+        "checkpoints folder"
+    )
 
 
 def require(*names: str) -> Path:
@@ -33,5 +36,7 @@ def require(*names: str) -> Path:
 
 
 def need(name: str, *names: str) -> Need:
-    """Weights that a scorer cannot run without; looked for anew each time, so that the checkpoints folder may be named late."""
+    """Weights that a scorer cannot run without; looked for anew each time, so that the checkpoints folder may be named
+    late.
+    """
     return Need(name, lambda: "" if find(*names) is not None else f"weights of {name}: {hint(*names)}")

@@ -25,8 +25,10 @@ STRIDE, LEAST = 8, 128  # sides are multiples of 8, and long enough for four lev
 class RaftTower:
     """Flow from one frame to another.
 
-    Source: Teed and Deng 2003.12039, torchvision's `raft_large` and `raft_small`. **Deviations:** sides that are no multiple of 8 or below 128
-    are padded by repeating the border, evenly on both sides, as RAFT's own `InputPadder`; torchvision leaves that to the caller.
+    Source: Teed and Deng 2003.12039, torchvision's `raft_large` and `raft_small`. **Deviations:** sides that are no
+        multiple of 8 or below 128
+    are padded by repeating the border, evenly on both sides, as RAFT's own `InputPadder`; torchvision leaves that to
+    the caller.
     """
 
     def __init__(self, network: nn.Module, updates: int) -> None:
@@ -57,6 +59,8 @@ def shared(loaded: NetworkCache, path: Path, model: Model, updates: int) -> Raft
 
 def load(path: Path, model: Model, updates: int) -> RaftTower:
     """Raises: CheckpointError: not torchvision's weights of this model."""
-    network = {"raft_large": optical_flow.raft_large, "raft_small": optical_flow.raft_small}[model](weights=None, progress=False)
+    network = {"raft_large": optical_flow.raft_large, "raft_small": optical_flow.raft_small}[model](
+        weights=None, progress=False
+    )
     files.fill(network, files.read(path), path, f"torchvision's {model}")
     return RaftTower(network, updates)

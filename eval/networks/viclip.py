@@ -1,6 +1,8 @@
-"""ViCLIP and VideoCLIP-XL: a video transformer with joint space-time attention beside a CLIP text tower, from their released files. Scores nothing.
+"""ViCLIP and VideoCLIP-XL: a video transformer with joint space-time attention beside a CLIP text tower, from their
+released files. Scores nothing.
 
-Dimensions: B clip, T frame, C colour channel, H, W pixel rows and columns, P patch of a frame, L token of all frames, D feature, M prompt.
+Dimensions: B clip, T frame, C colour channel, H, W pixel rows and columns, P patch of a frame, L token of all frames, D
+feature, M prompt.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ class VisionSizes:
 class VisionEncoder(nn.Module):
     """Every patch of every frame attends to every other; one class token gives the clip's feature.
 
-    Source: ViCLIP (InternVid, Wang et al. 2307.06942), released `VisionTransformer`. **Deviations:** no masking and no dropout, which serve training.
+    Source: ViCLIP (InternVid, Wang et al. 2307.06942), released `VisionTransformer`. **Deviations:** no masking and no
+        dropout, which serve training.
     """
 
     def __init__(self, sizes: VisionSizes) -> None:
@@ -121,7 +124,9 @@ def load(path: Path, layout: Layout) -> VideoTower:
     context = len(text["positional_embedding"])
     if context != layout.context:
         key = f"{layout.text}positional_embedding"
-        raise CheckpointError(path, key, f"{context} text positions, expected {layout.context}", hint=f"expected {layout.release}")
+        raise CheckpointError(
+            path, key, f"{context} text positions, expected {layout.context}", hint=f"expected {layout.release}"
+        )
     return VideoTower(_vision(vision, path, layout), _text(text, path, layout))
 
 
@@ -137,8 +142,13 @@ def _vision(state: files.State, path: Path, layout: Layout) -> VisionEncoder:
 def _text(state: files.State, path: Path, layout: Layout) -> TextTransformer:
     sizes = text_sizes(state)
     tower = TextTransformer(
-        context_length=sizes.context_length, vocab_size=sizes.vocab_size, width=sizes.width, heads=sizes.heads, layers=sizes.layers,
-        output_dim=int(state["text_projection"].shape[1]), act_layer=QuickGELU,
-    )  # fmt: skip
+        context_length=sizes.context_length,
+        vocab_size=sizes.vocab_size,
+        width=sizes.width,
+        heads=sizes.heads,
+        layers=sizes.layers,
+        output_dim=int(state["text_projection"].shape[1]),
+        act_layer=QuickGELU,
+    )
     files.fill(tower, state, path, f"{layout.release}: {layout.text}*")
     return tower

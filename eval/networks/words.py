@@ -58,5 +58,7 @@ def tokenize(prompts: Sequence[str], context: int, too_long: TooLong, where: str
     words = Words(tokenizer(list(prompts), context_length=context), counts, context)
     if too_long == "refuse" and any(words.cut):
         what = f"{max(counts)} tokens, this text tower reads {context}"
-        raise ScoreError(where, "prompt", what, hint="too_long = 'cut' scores the beginning of the prompt, and is recorded")
+        raise ScoreError(
+            where, "prompt", what, hint="too_long = 'cut' scores the beginning of the prompt, and is recorded"
+        )
     return words

@@ -1,4 +1,6 @@
-"""Grids of ablation runs: a published ablation's rows as recipes, crossed with seeds, and what of them is done already. Runs nothing."""
+"""Grids of ablation runs: a published ablation's rows as recipes, crossed with seeds, and what of them is done already.
+Runs nothing.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Grid(Config):
 
 @dataclass(frozen=True)
 class Job:
-    """One row at one seed, scored by `suites`. `state` is "finished", "started", "new" or "damaged"; without a recipe `arm` is evaluated as it is.
+    """One row at one seed, scored by `suites`. `state` is "finished", "started", "new" or "damaged"; without a recipe
+    `arm` is evaluated as it is.
 
     `given` is the recipe as the grid names it.
     """
@@ -81,7 +84,9 @@ def plan(grid: Grid, seeds: list[int], runs: Path, overrides: list[str], steps: 
                 continue
             recipe = load_recipe(row.recipe, [*overrides, f"seed={seed}"])
             if steps is not None:
-                recipe = load_recipe(row.recipe, [*overrides, f"seed={seed}", f"stages.{recipe.order[-1]}.steps={steps}"])
+                recipe = load_recipe(
+                    row.recipe, [*overrides, f"seed={seed}", f"stages.{recipe.order[-1]}.steps={steps}"]
+                )
             folder = runs / f"{recipe.name}-seed{seed}"
             jobs.append(Job(row.label, seed, row.recipe, recipe, str(folder), _state(folder, recipe), grid.suites))
     return jobs
@@ -97,7 +102,9 @@ def merge(plans: list[list[Job]]) -> list[Job]:
 
 
 def _state(folder: Path, recipe: Recipe) -> str:
-    """A folder with another recipe's run counts as new: training then refuses it and says so, as it does a damaged one."""
+    """A folder with another recipe's run counts as new: training then refuses it and says so, as it does a damaged
+    one.
+    """
     run = RunDir(folder)
     try:
         found = run.identity()

@@ -1,4 +1,5 @@
-"""What a table's TOML may ask to be recomputed from printed numbers: the classes of its `[[checks]]`. Computes nothing; `eval.papers.verify` does.
+"""What a table's TOML may ask to be recomputed from printed numbers: the classes of its `[[checks]]`. Computes nothing;
+`eval.papers.verify` does.
 
 A check names the printed cells it recomputes and the cells it recomputes them from, by row label and column key.
 """
@@ -34,7 +35,9 @@ class PrintedDeltas(_Check):
 
 
 class VBench(_Check):
-    """column = 100 x a VBench score of the per-dimension columns, of this table and of the rows of the same label in the tables of `join`."""
+    """column = 100 x a VBench score of the per-dimension columns, of this table and of the rows of the same label in
+    the tables of `join`.
+    """
 
     formula: Literal["vbench"]
     column: str
@@ -118,6 +121,17 @@ class BestCount(_Check):
 
 
 Check = Annotated[
-    Linear | PrintedDeltas | VBench | VBenchConstants | SampleMeans | Multiples | AtMost | SumTo | Same | Quotient | Quoted | BestCount,
+    Linear
+    | PrintedDeltas
+    | VBench
+    | VBenchConstants
+    | SampleMeans
+    | Multiples
+    | AtMost
+    | SumTo
+    | Same
+    | Quotient
+    | Quoted
+    | BestCount,
     Field(discriminator="formula"),
 ]

@@ -1,7 +1,9 @@
-"""What the papers say happens, as predicates: the classes of `eval/papers/claims/*.toml` and how they are read. Evaluates nothing.
+"""What the papers say happens, as predicates: the classes of `eval/papers/claims/*.toml` and how they are read.
+Evaluates nothing.
 
-A side of a comparison is a recipe's stem or a released checkpoint's name; its arm is `<stem>` on Wan and `<stem>_shapes` on the embedded world. A
-claim's `arms` replace stems on a backbone, a paper's `planned` names stems that no recipe has yet.
+A side of a comparison is a recipe's stem or a released checkpoint's name; its arm is `<stem>` on Wan and
+`<stem>_shapes` on the embedded world. A claim's `arms` replace stems on a backbone, a paper's `planned` names stems
+that no recipe has yet.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ class _Measured(Config):
 class Compare(_Measured):
     """metric(a) relation metric(b), for every metric and every b; paired over prompts and seeds.
 
-    `margin` (or `margin_share` of |metric(b)|) widens >=, <= and =, and is what > and < must exceed. With a `factor` the ratio
-    metric(a) / metric(b) is compared with it.
+    `margin` (or `margin_share` of |metric(b)|) widens >=, <= and =, and is what > and < must exceed. With a `factor`
+    the ratio metric(a) / metric(b) is compared with it.
     """
 
     kind: Literal["compare"] = "compare"
@@ -93,7 +95,9 @@ Part = Annotated[Compare | Trend | Bound | Most | Published, Field(discriminator
 
 
 class Measure(Config):
-    """What plays a metric on a backbone: a name in records, of this benchmark or, where none is named, of the claim's."""
+    """What plays a metric on a backbone: a name in records, of this benchmark or, where none is named, of the
+    claim's.
+    """
 
     name: str
     benchmark: str | None = None
@@ -144,15 +148,20 @@ class PaperClaims(Config):
 
     def measure(self, metric: str, claim: Claim, backbone: Backbone) -> Measure:
         """What plays the metric in this claim: by the claim, else by the paper, else the metric itself."""
-        found = claim.metrics.get(backbone, {}).get(metric) or self.metrics.get(backbone, {}).get(metric) or Measure(name=metric)
+        found = (
+            claim.metrics.get(backbone, {}).get(metric)
+            or self.metrics.get(backbone, {}).get(metric)
+            or Measure(name=metric)
+        )
         return Measure(name=found.name, benchmark=found.benchmark or claim.benchmark.get(backbone))
 
 
 class Verdict(Config):
     """A claim's verdict. `model_dump()` is the stable JSON form; excluded fields only help to print.
 
-    Effect and interval are those of the first part with the claim's verdict; n counts its seeds. All are empty where nothing was measured, and the
-    backbone is where the claim is about published numbers. `metric` is the effect's, empty where it is of several.
+    Effect and interval are those of the first part with the claim's verdict; n counts its seeds. All are empty where
+    nothing was measured, and the backbone is where the claim is about published numbers. `metric` is the effect's,
+    empty where it is of several.
     """
 
     id: str

@@ -1,4 +1,7 @@
-"""Published tables as data: the classes of `eval/papers/tables/*.toml`, how they are found and read. Joins no records and formats nothing."""
+"""Published tables as data: the classes of `eval/papers/tables/*.toml`, how they are found and read.
+
+Joins no records and formats nothing.
+"""
 
 from __future__ import annotations
 
@@ -41,19 +44,26 @@ class Column(Config):
 
 
 class Row(Config):
-    """A published row, without cells where a figure prints no numbers. `delta` holds the differences to `base` printed beside the values."""
+    """A published row, without cells where a figure prints no numbers.
+
+    `delta` holds the differences to `base` printed beside the values.
+    """
 
     label: str
     group: str = ""
     published: dict[str, Cell] = Field(default_factory=dict)
     delta: dict[str, Decimal] = Field(default_factory=dict)
     arm: dict[Backbone, str] = Field(default_factory=dict)
-    external: bool = False  # a model that is neither trained nor imported here: it is measured from a folder of its videos
+    external: bool = (
+        False  # a model that is neither trained nor imported here: it is measured from a folder of its videos
+    )
     base: str | None = None
 
 
 class Erratum(Config):
-    """Printed numbers that do not add up: kept as printed, marked, explained. No rows (or columns) named: all of them."""
+    """Printed numbers that do not add up: kept as printed, marked, explained. No rows (or columns) named: all of
+    them.
+    """
 
     rows: list[str] = Field(default_factory=list)
     columns: list[str] = Field(default_factory=list)
@@ -90,8 +100,12 @@ class Table(Config):
     comparable: bool = True  # rows are alternatives, so that one is best; false: aspects, test sets, settings
     transposed: bool = False  # the paper prints rows as columns; so do we
     ablation: bool = False
-    benchmark: dict[Backbone, str] = Field(default_factory=dict)  # only records of it are used; none named: any, but only one
-    prompt_set: dict[Backbone, str] = Field(default_factory=dict)  # of the published numbers, as `eval/prompt_sets/` names it; none: not stated
+    benchmark: dict[Backbone, str] = Field(
+        default_factory=dict
+    )  # only records of it are used; none named: any, but only one
+    prompt_set: dict[Backbone, str] = Field(
+        default_factory=dict
+    )  # of the published numbers, as `eval/prompt_sets/` names it; none: not stated
     columns: list[Column] = Field(min_length=1)
     rows: list[Row] = Field(min_length=1)
     errata: list[Erratum] = Field(default_factory=list)
@@ -140,7 +154,10 @@ def paper_of(table_id: str) -> str:
 
 def list_tables() -> list[str]:
     """The ids of all tables, in reading order."""
-    return sorted((file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml")), key=_reading_order)
+    return sorted(
+        (file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml")),
+        key=_reading_order,
+    )
 
 
 def select(name: str) -> list[str]:
@@ -157,7 +174,9 @@ def select(name: str) -> list[str]:
     found = known if name == ALL else [table_id for table_id in known if paper_of(table_id) == name]
     if not found:
         papers = {paper_of(table_id) for table_id in known}
-        raise RecordError("table", name, "no such table or paper", hint=did_you_mean(name, {*known, *papers, ALL, ABLATIONS}))
+        raise RecordError(
+            "table", name, "no such table or paper", hint=did_you_mean(name, {*known, *papers, ALL, ABLATIONS})
+        )
     return found
 
 

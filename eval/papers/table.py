@@ -1,4 +1,7 @@
-"""Joins a published table with measured records: cells, differences and their verdicts. Reads no file and formats nothing."""
+"""Joins a published table with measured records: cells, differences and their verdicts.
+
+Reads no file and formats nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from eval.records.protocol_text import measured_with, on_prompt_set, prompts_tex
 from eval.records.stats import Interval, has_interval, may_decide, mean_interval, paired_difference, verdict
 from eval.records.store import Backbone, Record
 
-# A published difference of zero (frames per second) counts as reproduced within this share of the base: claim `as-throughput`.
+# A published difference of zero (frames per second) counts as reproduced within this share of the base: claim
+# `as-throughput`.
 EQUAL_WITHIN = 0.02
 DifferenceVerdict = Literal["agrees", "disagrees", "undecided", "not run", "not comparable"]
 
@@ -88,12 +92,25 @@ def build(table: Table, records: Iterable[Record], backbone: str = "shapes") -> 
     cells = Cells(records, check_backbone(backbone))
     found = {column.key: _column_cells(table, column, cells) for column in table.columns}
     columns = [_view_column(table, column, found[column.key], cells.backbone) for column in table.columns]
-    rows = [_view_row(table, row, {key: by_row[row.label] for key, by_row in found.items()}, cells.backbone) for row in table.rows]
-    return TableView(id=table.id, title=table.title, source=table.source, columns=columns, rows=rows, backbone=cells.backbone, table=table)
+    rows = [
+        _view_row(table, row, {key: by_row[row.label] for key, by_row in found.items()}, cells.backbone)
+        for row in table.rows
+    ]
+    return TableView(
+        id=table.id,
+        title=table.title,
+        source=table.source,
+        columns=columns,
+        rows=rows,
+        backbone=cells.backbone,
+        table=table,
+    )
 
 
 def differences(table: Table, records: Iterable[Record], backbone: str = "shapes") -> list[Difference]:
-    """Tuned minus base for every row that names a base and can be measured, per column: published, measured on the same prompts, verdict."""
+    """Tuned minus base for every row that names a base and can be measured, per column: published, measured on the same
+    prompts, verdict.
+    """
     cells = Cells(records, check_backbone(backbone))
     pairs = [(row, table.row(row.base)) for row in table.rows if row.base is not None]
     measurable = [(row, base) for row, base in pairs if cells.backbone in row.arm and cells.backbone in base.arm]
@@ -121,12 +138,22 @@ def _find(table: Table, row: Row, column: Column, cells: Cells) -> BySeed:
 
 
 def _view_column(table: Table, column: Column, by_row: Mapping[str, BySeed], backbone: Backbone) -> ViewColumn:
-    records, published = [record for by_seed in by_row.values() for record in by_seed.values()], table.prompt_set_of(column, backbone) or ""
+    records, published = (
+        [record for by_seed in by_row.values() for record in by_seed.values()],
+        table.prompt_set_of(column, backbone) or "",
+    )
     is_other = bool(published) and not on_prompt_set(records, published)
     return ViewColumn(
-        key=column.key, label=column.label, direction=column.direction, metric=column.metric(backbone), group=column.group, unit=column.unit,
-        measured_with=measured_with(records), measured_on=prompts_text(records) if is_other else "", published_on=published if is_other else "",
-    )  # fmt: skip
+        key=column.key,
+        label=column.label,
+        direction=column.direction,
+        metric=column.metric(backbone),
+        group=column.group,
+        unit=column.unit,
+        measured_with=measured_with(records),
+        measured_on=prompts_text(records) if is_other else "",
+        published_on=published if is_other else "",
+    )
 
 
 def _view_row(table: Table, row: Row, found: dict[str, BySeed], backbone: Backbone) -> ViewRow:
@@ -155,12 +182,18 @@ def _difference(table: Table, row: Row, base: Row, column: Column, cells: Cells)
     delta = tuned_cell - base_cell if isinstance(tuned_cell, Decimal) and isinstance(base_cell, Decimal) else None
     measured, outcome = None, None
     if column.metric(cells.backbone) is not None:
-        measured, outcome = _compare(_find(table, base, column, cells), _find(table, row, column, cells), delta, cells.backbone)
+        measured, outcome = _compare(
+            _find(table, base, column, cells), _find(table, row, column, cells), delta, cells.backbone
+        )
     published = None if delta is None else float(delta)
-    return Difference(row=row.label, base=base.label, key=column.key, published=published, measured=measured, verdict=outcome)
+    return Difference(
+        row=row.label, base=base.label, key=column.key, published=published, measured=measured, verdict=outcome
+    )
 
 
-def _compare(base: BySeed, tuned: BySeed, delta: Decimal | None, backbone: Backbone) -> tuple[Measured | None, DifferenceVerdict | None]:
+def _compare(
+    base: BySeed, tuned: BySeed, delta: Decimal | None, backbone: Backbone
+) -> tuple[Measured | None, DifferenceVerdict | None]:
     """Paired difference over the seeds both have, and its verdict."""
     if not base or not tuned:
         return None, "not run"

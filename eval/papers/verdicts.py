@@ -1,4 +1,5 @@
-"""Evaluates claims over measured records: holds, fails, undecided or not run, with effect and interval. Reads no file and formats nothing.
+"""Evaluates claims over measured records: holds, fails, undecided or not run, with effect and interval. Reads no file
+and formats nothing.
 
 Dimensions: S seeds, P prompts.
 """
@@ -10,7 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.papers.claims import Bound, Claim, Compare, EffectKind, Measure, Most, PaperClaims, Part, Published, Relation, Trend, Verdict, VerdictWord
+from eval.papers.claims import (
+    Bound,
+    Claim,
+    Compare,
+    EffectKind,
+    Measure,
+    Most,
+    PaperClaims,
+    Part,
+    Published,
+    Relation,
+    Trend,
+    Verdict,
+    VerdictWord,
+)
 from eval.papers.verify import verify
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
 from eval.records.stats import Interval, has_interval, may_decide, mean_interval
@@ -20,7 +35,9 @@ ARM_SUFFIX = {"shapes": "_shapes", "wan": ""}
 
 
 class Result(NamedTuple):
-    """A part's verdict. No interval where nothing was measured; no ends of it where it is of one prompt under one seed."""
+    """A part's verdict. No interval where nothing was measured; no ends of it where it is of one prompt under one
+    seed.
+    """
 
     text: str
     verdict: VerdictWord
@@ -34,24 +51,30 @@ def evaluate(claims: PaperClaims, records: Iterable[Record], backbone: str = "sh
     """The verdict of every claim, in order.
 
     Raises:
-        RecordError: the two sides of a comparison were measured under different protocols, or the records are of several benchmarks.
+        RecordError: the two sides of a comparison were measured under different protocols, or the records are of
+            several benchmarks.
     """
     cells = Cells(records, check_backbone(backbone))
-    return [_verdict(claim, [result for part in claim.parts for result in _results(part, claim, claims, cells)], cells) for claim in claims.claims]
+    return [
+        _verdict(claim, [result for part in claim.parts for result in _results(part, claim, claims, cells)], cells)
+        for claim in claims.claims
+    ]
 
 
 def judge(interval: Interval, relation: Relation, margin: float = 0.0) -> VerdictWord:
     """Whether an interval of a difference d settles `d relation 0`.
 
-    `>`: d exceeds the margin; `>=`: d is at least -margin; `=`: |d| is at most the margin; `<` and `<=` mirrored. Holds where the interval lies
-    within the claim, fails where it lies outside.
+    `>`: d exceeds the margin; `>=`: d is at least -margin; `=`: |d| is at most the margin; `<` and `<=` mirrored. Holds
+    where the interval lies within the claim, fails where it lies outside.
     """
     if relation in ("<", "<="):
         mirrored = Interval(-interval.mean, -interval.high, -interval.low, interval.n)
         return judge(mirrored, ">" if relation == "<" else ">=", margin)
     low, high = interval.low, interval.high
     if relation == "=":
-        return "holds" if -margin <= low and high <= margin else "fails" if low > margin or high < -margin else "undecided"
+        return (
+            "holds" if -margin <= low and high <= margin else "fails" if low > margin or high < -margin else "undecided"
+        )
     if relation == ">":
         return "holds" if low > margin else "fails" if high <= margin else "undecided"
     return "holds" if low >= -margin else "fails" if high < -margin else "undecided"
@@ -68,15 +91,26 @@ def conjunction(verdicts: Iterable[VerdictWord]) -> VerdictWord:
 def _verdict(claim: Claim, results: list[Result], cells: Cells) -> Verdict:
     word = conjunction(result.verdict for result in results)
     measured = [(result.interval, result) for result in results if result.interval is not None]
-    shown, source = next((found for found in measured if found[1].verdict == word), measured[0] if measured else (None, None))
+    shown, source = next(
+        (found for found in measured if found[1].verdict == word), measured[0] if measured else (None, None)
+    )
     ends = (shown.low, shown.high) if shown and source and source.has_ends else (None, None)
     is_published = all(isinstance(part, Published) for part in claim.parts)
     return Verdict(
-        id=claim.id, source=claim.source, verdict=word, n=shown.n if shown else 0,
-        effect=shown.mean if shown else None, effect_kind=source.kind if source else None, low=ends[0], high=ends[1],
-        backbone=None if is_published else cells.backbone, metric=source.metric if source else "",
-        text=claim.text, tables=claim.tables, parts=[(result.text, result.verdict) for result in results],
-    )  # fmt: skip
+        id=claim.id,
+        source=claim.source,
+        verdict=word,
+        n=shown.n if shown else 0,
+        effect=shown.mean if shown else None,
+        effect_kind=source.kind if source else None,
+        low=ends[0],
+        high=ends[1],
+        backbone=None if is_published else cells.backbone,
+        metric=source.metric if source else "",
+        text=claim.text,
+        tables=claim.tables,
+        parts=[(result.text, result.verdict) for result in results],
+    )
 
 
 def _results(part: Part, claim: Claim, claims: PaperClaims, cells: Cells) -> Iterator[Result]:
@@ -131,7 +165,9 @@ def _ratio(part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.n
     if b_mean <= 0:
         return Result(text, "undecided")
     ratio = a_mean / b_mean
-    return _judged(text, "", "ratio", a_SP / b_mean - ratio * (b_SP / b_mean - 1), factor, part.relation, 0.0, exact=part.exact)
+    return _judged(
+        text, "", "ratio", a_SP / b_mean - ratio * (b_SP / b_mean - 1), factor, part.relation, 0.0, exact=part.exact
+    )
 
 
 def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
@@ -145,7 +181,15 @@ def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cel
 
 
 def _judged(
-    text: str, metric: str, kind: EffectKind, scores_SP: np.ndarray, value: float, relation: Relation, margin: float, *, exact: bool
+    text: str,
+    metric: str,
+    kind: EffectKind,
+    scores_SP: np.ndarray,
+    value: float,
+    relation: Relation,
+    margin: float,
+    *,
+    exact: bool,
 ) -> Result:
     """Whether the mean of the scores stands in the relation to a value."""
     interval = mean_interval(scores_SP)
@@ -168,9 +212,16 @@ def _most(part: Most, claim: Claim, claims: PaperClaims, cells: Cells) -> Result
     words = [conjunction(result.verdict for result in results) for results in rivals]
     best = [all(result.interval is not None and result.interval.mean > 0 for result in results) for results in rivals]
     total, won, lost = len(counted), words.count("holds"), words.count("fails")
-    seeds = min((result.interval.n for results in rivals for result in results if result.interval is not None), default=0)
+    seeds = min(
+        (result.interval.n for results in rivals for result in results if result.interval is not None), default=0
+    )
     word: VerdictWord = "holds" if 2 * won > total else "fails" if 2 * (total - lost) <= total else "undecided"
-    return Result(f"{text}: {won} won, {lost} lost", word, Interval(sum(best) / total, won / total, (total - lost) / total, seeds), "share")
+    return Result(
+        f"{text}: {won} won, {lost} lost",
+        word,
+        Interval(sum(best) / total, won / total, (total - lost) / total, seeds),
+        "share",
+    )
 
 
 def _rivals(part: Most, metric: str, claim: Claim, claims: PaperClaims, cells: Cells) -> list[Result]:

@@ -1,4 +1,5 @@
-"""Recomputes what can be recomputed from the numbers a paper prints: the checks of `eval/papers/tables/*.toml`. Reads no records.
+"""Recomputes what can be recomputed from the numbers a paper prints: the checks of `eval/papers/tables/*.toml`. Reads
+no records.
 
 Arithmetic is decimal; only VBench's normalisation is in floating point.
 """
@@ -67,9 +68,16 @@ def _outcome(table: Table, check: checks.Check, cell: Cell) -> Outcome:
     fits = abs(difference) <= check.tolerance
     known = any(erratum.covers(cell.row, cell.column) for erratum in table.errata)
     return Outcome(
-        table=table.id, check=describe(check), row=cell.row, column=cell.column, printed=float(cell.printed), recomputed=float(cell.recomputed),
-        difference=float(difference), tolerance=float(check.tolerance), verdict="ok" if fits else "erratum known" if known else "mismatch",
-    )  # fmt: skip
+        table=table.id,
+        check=describe(check),
+        row=cell.row,
+        column=cell.column,
+        printed=float(cell.printed),
+        recomputed=float(cell.recomputed),
+        difference=float(difference),
+        tolerance=float(check.tolerance),
+        verdict="ok" if fits else "erratum known" if known else "mismatch",
+    )
 
 
 def cells(table: Table, check: checks.Check) -> Iterator[Cell]:
@@ -84,7 +92,10 @@ def cells(table: Table, check: checks.Check) -> Iterator[Cell]:
         case checks.VBenchConstants():
             yield from _constants(table, check)
         case checks.SampleMeans():
-            yield from (Cell(s.row, s.column, _at(table, s.row, s.column), Decimal(sum(s.scores)) / len(s.scores)) for s in table.samples)
+            yield from (
+                Cell(s.row, s.column, _at(table, s.row, s.column), Decimal(sum(s.scores)) / len(s.scores))
+                for s in table.samples
+            )
         case checks.Multiples():
             yield from _multiples(table, check)
         case checks.AtMost():
@@ -106,7 +117,9 @@ def describe(check: checks.Check) -> str:
     match check:
         case checks.Linear():
             terms = " + ".join(name if weight == 1 else f"{weight} {name}" for name, weight in check.weights.items())
-            terms = terms if not check.constant else f"{terms} {'-' if check.constant < 0 else '+'} {abs(check.constant)}"
+            terms = (
+                terms if not check.constant else f"{terms} {'-' if check.constant < 0 else '+'} {abs(check.constant)}"
+            )
             return f"({terms}) / {sum(check.weights.values())}" if check.mean else terms
         case checks.VBench():
             return f"VBench {check.score.replace('_', ' ')} from dimensions"
@@ -120,8 +133,13 @@ def describe(check: checks.Check) -> str:
             return f"as in {check.table}"
         case checks.Quotient():
             return f"text: {check.above[0]} / {check.below[0]}" + (" - 1, percent" if check.gain else "")
-    return {"delta": "printed difference to the base", "vbench_constants": "constant of VBench", "samples": "mean of the printed scores",
-            "quoted": "number in the text", "best_count": "text: columns in which the row is best"}[check.formula]  # fmt: skip
+    return {
+        "delta": "printed difference to the base",
+        "vbench_constants": "constant of VBench",
+        "samples": "mean of the printed scores",
+        "quoted": "number in the text",
+        "best_count": "text: columns in which the row is best",
+    }[check.formula]
 
 
 def _linear(table: Table, check: checks.Linear) -> Iterator[Cell]:
@@ -139,13 +157,17 @@ def _deltas(table: Table) -> Iterator[Cell]:
 def _vbench(table: Table, check: checks.VBench) -> Iterator[Cell]:
     sources = [table, *(load_table(name) for name in check.join)]
     for row, printed in numbers(table, check.column):
-        scores = {key: float(value) / PERCENT for source in sources for key, value in _dimensions(source, row.label).items()}
+        scores = {
+            key: float(value) / PERCENT for source in sources for key, value in _dimensions(source, row.label).items()
+        }
         yield Cell(row.label, check.column, printed, Decimal(repr(round(PERCENT * SCORES[check.score](scores), 6))))
 
 
 def _dimensions(table: Table, label: str) -> dict[str, Decimal]:
     published = next((row.published for row in table.rows if row.label == label), {})
-    return {key: value for key, value in published.items() if key in vbench_totals.DIMENSIONS and isinstance(value, Decimal)}
+    return {
+        key: value for key, value in published.items() if key in vbench_totals.DIMENSIONS and isinstance(value, Decimal)
+    }
 
 
 def _constants(table: Table, check: checks.VBenchConstants) -> Iterator[Cell]:
@@ -169,7 +191,9 @@ def _bounded(table: Table, check: checks.AtMost) -> Iterator[Cell]:
 def _sums(table: Table, check: checks.SumTo) -> Iterator[Cell]:
     if check.along == "row":
         for row in table.rows:
-            yield Cell(row.label, "", sum((_at(table, row.label, key) for key in check.columns), Decimal(0)), check.expected)
+            yield Cell(
+                row.label, "", sum((_at(table, row.label, key) for key in check.columns), Decimal(0)), check.expected
+            )
     else:
         for key in check.columns:
             yield Cell("", key, sum((value for _, value in numbers(table, key)), Decimal(0)), check.expected)

@@ -1,4 +1,7 @@
-"""Prompt sets of the benchmarks, by name or from a file. Makes no video and reads none. Third-party lists are read, never shipped."""
+"""Prompt sets of the benchmarks, by name or from a file. Makes no video and reads none.
+
+Third-party lists are read, never shipped.
+"""
 
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, text_id
 from eval.prompt_sets.catalog import NAMES, prompt_set

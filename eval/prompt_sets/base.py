@@ -29,7 +29,8 @@ class Prompt:
     Attributes:
         id: "<set>-<line>", lines counted from 0; stable as long as the list is.
         text: what scorers are given and file names carry. Of a script the first segment's prompt.
-        labels: what else the list says, JSON values (VBench's `dimension` and `auxiliary_info`, the image of an I2V prompt).
+        labels: what else the list says, JSON values (VBench's `dimension` and `auxiliary_info`, the image of an I2V
+            prompt).
         segments: the parts of an interactive script; empty: one prompt throughout.
         source: what the video is made from where that is another text (an extended prompt); "": `text`.
     """
@@ -60,7 +61,10 @@ class PromptSet:
         return {prompt.id: prompt for prompt in self.prompts}
 
     def find(self, text: str) -> tuple[Prompt, ...]:
-        """The entries with this text after Unicode NFC, in order; else those made from it; none: (). VBench has two texts with two entries each."""
+        """The entries with this text after Unicode NFC, in order; else those made from it; none: ().
+
+        VBench has two texts with two entries each.
+        """
         key = nfc(text)
         return self._by_text.get(key) or self._by_source.get(key) or ()
 
@@ -93,7 +97,9 @@ class PromptSet:
 
 
 def nfc(text: str) -> str:
-    """Unicode's composed form, without blanks around: macOS decomposes file names, so that 'ç' there is two characters."""
+    """Unicode's composed form, without blanks around: macOS decomposes file names, so that 'ç' there is two
+    characters.
+    """
     return unicodedata.normalize("NFC", text).strip()
 
 

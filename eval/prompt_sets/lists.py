@@ -26,13 +26,21 @@ def moviegen(first: int | None = MOVIEGEN_FIRST) -> PromptSet:
     path = locate_list("moviegen", MOVIEGEN, origin="prompts of Self-Forcing's repository")
     lines = read_lines(path)
     if first is not None and not 1 <= first <= len(lines):
-        raise PromptSetError(path, f"moviegen-{first}", f"the list has {len(lines)} prompts", hint=f"allowed: moviegen-1 to moviegen-{len(lines)}")
+        raise PromptSetError(
+            path,
+            f"moviegen-{first}",
+            f"the list has {len(lines)} prompts",
+            hint=f"allowed: moviegen-1 to moviegen-{len(lines)}",
+        )
     prompts = tuple(Prompt(numbered("moviegen", line), text) for line, text in enumerate(lines[:first]))
-    return PromptSet("moviegen", f"{path.name}, {'all' if first is None else f'first {first}'} of {len(lines)}", prompts)
+    return PromptSet(
+        "moviegen", f"{path.name}, {'all' if first is None else f'first {first}'} of {len(lines)}", prompts
+    )
 
 
 def interactive() -> PromptSet:
-    """The scripts of interactive videos: MemFlow's JSON lines, or Astrolabe's text. Both have 100 scripts of 6 prompts of 10 s.
+    """The scripts of interactive videos: MemFlow's JSON lines, or Astrolabe's text. Both have 100 scripts of 6 prompts
+        of 10 s.
 
     Raises:
         PromptSetError: the file is not here or not in its format.
@@ -44,11 +52,14 @@ def interactive() -> PromptSet:
 def scripts(name: str, path: Path) -> tuple[Prompt, ...]:
     """The scripts of a file: JSON lines {"prompts": [...]}, or lines of "prompt [10s] | prompt [10s] | ..."."""
     parse = _json_script if path.suffix == ".jsonl" else _text_script
-    return tuple(_script(numbered(name, index), parse(path, index + 1, line)) for index, line in enumerate(read_lines(path)))
+    return tuple(
+        _script(numbered(name, index), parse(path, index + 1, line)) for index, line in enumerate(read_lines(path))
+    )
 
 
 def custom(path: Path) -> PromptSet:
-    """A user's file: one prompt a line, or scripts where it is .jsonl or has parts that end in a time like [10s]. Its stem is the name.
+    """A user's file: one prompt a line, or scripts where it is .jsonl or has parts that end in a time like [10s]. Its
+    stem is the name.
 
     Raises:
         PromptSetError: unreadable, empty or malformed.
@@ -56,7 +67,9 @@ def custom(path: Path) -> PromptSet:
     lines = read_lines(path)
     if path.suffix == ".jsonl" or all(PART.match(part) for line in lines for part in line.split(" | ")):
         return PromptSet(path.stem, path.name, scripts(path.stem, path))
-    return PromptSet(path.stem, path.name, tuple(Prompt(numbered(path.stem, line), text) for line, text in enumerate(lines)))
+    return PromptSet(
+        path.stem, path.name, tuple(Prompt(numbered(path.stem, line), text) for line, text in enumerate(lines))
+    )
 
 
 def _script(id: str, parts: list[tuple[str, float]]) -> Prompt:
@@ -84,5 +97,7 @@ def _text_script(path: Path, number: int, line: str) -> list[tuple[str, float]]:
     parts = [PART.match(part.strip()) for part in line.split(" | ")]
     found = [(part[1].strip(), float(part[2])) for part in parts if part and part[1].strip() and float(part[2]) > 0]
     if len(found) < len(parts):
-        raise PromptSetError(path, f"line {number}", "a part without prompt or time", hint="expected: prompt [10s] | prompt [10s] | ...")
+        raise PromptSetError(
+            path, f"line {number}", "a part without prompt or time", hint="expected: prompt [10s] | prompt [10s] | ..."
+        )
     return found

@@ -57,7 +57,8 @@ def read_lines(path: Path) -> list[str]:
     """The lines, without blanks around. Only line feeds end one: a prompt may hold Unicode's other line separators.
 
     Raises:
-        PromptSetError: unreadable, no line, or an empty one between others, which would shift the numbers of those below.
+        PromptSetError: unreadable, no line, or an empty one between others, which would shift the numbers of those
+            below.
     """
     lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
     empty = next((number for number, line in enumerate(lines, 1) if not line), None)

@@ -44,7 +44,8 @@ def vbench() -> PromptSet:
 def vbench_extended() -> PromptSet:
     """VBench with the extended prompts that Self-Forcing and Reward Forcing generate from: line i stands for entry i.
 
-    Names and scores go by the original text, as the official evaluation has it; human_action and every look-up fail otherwise.
+    Names and scores go by the original text, as the official evaluation has it; human_action and every look-up fail
+    otherwise.
 
     Raises:
         PromptSetError: a list is not here, or they do not have as many lines.
@@ -53,7 +54,9 @@ def vbench_extended() -> PromptSet:
     path = locate_list("vbench-extended", *EXTENDED, origin="prompts/vbench of Self-Forcing's repository")
     lines = read_lines(path)
     if len(lines) != len(plain.prompts):
-        raise PromptSetError(path, "", f"{len(lines)} lines, expected {len(plain.prompts)}: one for each entry of {plain.version}")
+        raise PromptSetError(
+            path, "", f"{len(lines)} lines, expected {len(plain.prompts)}: one for each entry of {plain.version}"
+        )
     rows = zip(plain.prompts, lines, strict=True)
     prompts = tuple(Prompt(prompt.id, prompt.text, prompt.labels, source=line) for prompt, line in rows)
     return PromptSet("vbench-extended", f"{plain.version}, {path.name}", prompts)
@@ -74,7 +77,9 @@ def _full_info() -> tuple[Path, str]:
     spec = importlib.util.find_spec("vbench")
     if spec is not None and spec.origin is not None and (path := Path(spec.origin).with_name(FULL_INFO)).is_file():
         return path, f"vbench {importlib.metadata.version('vbench')}"
-    path = find_list(FULL_INFO) or locate_list("vbench", FULL_INFO, origin="the vbench package, which `make setup` installs")
+    path = find_list(FULL_INFO) or locate_list(
+        "vbench", FULL_INFO, origin="the vbench package, which `make setup` installs"
+    )
     return path, path.name
 
 
@@ -83,7 +88,9 @@ def _prompts(name: str, path: Path) -> tuple[Prompt, ...]:
         rows = TypeAdapter(list[_Row]).validate_json(read_text(path))
     except ValidationError as error:
         wrong = first_problem(error)
-        raise PromptSetError(path, wrong.key, wrong.what, hint="expected a list of entries with prompt_en and dimension") from error
+        raise PromptSetError(
+            path, wrong.key, wrong.what, hint="expected a list of entries with prompt_en and dimension"
+        ) from error
     if not rows:
         raise PromptSetError(path, "", "no prompt in this file")
     return tuple(Prompt(numbered(name, line), row.prompt_en.strip(), row.labels()) for line, row in enumerate(rows))

@@ -1,4 +1,5 @@
-"""Finds the comparable records behind one number: of an arm and metric, on one backbone and benchmark. Computes no statistics.
+"""Finds the comparable records behind one number: of an arm and metric, on one backbone and benchmark. Computes no
+statistics.
 
 Dimensions: S seeds, P prompts.
 """
@@ -20,11 +21,16 @@ def check_backbone(name: str) -> Backbone:
     for backbone in BACKBONES:
         if name == backbone:
             return backbone
-    raise RecordError("--backbone", name, f"unknown backbone, allowed: {', '.join(BACKBONES)}", hint=did_you_mean(name, BACKBONES))
+    raise RecordError(
+        "--backbone", name, f"unknown backbone, allowed: {', '.join(BACKBONES)}", hint=did_you_mean(name, BACKBONES)
+    )
 
 
 class Cells:
-    """The newest records of one backbone, by arm and metric. Those of evaluations cut short with --limit are left out."""
+    """The newest records of one backbone, by arm and metric.
+
+    Those of evaluations cut short with --limit are left out.
+    """
 
     def __init__(self, records: Iterable[Record], backbone: Backbone) -> None:
         self.backbone: Backbone = backbone
@@ -67,24 +73,33 @@ def matrix(records: Iterable[Record]) -> np.ndarray:
     held = list(records)
     lengths = {len(record.scores) for record in held}
     if len(lengths) > 1:
-        what = f"{held[0].metric}: records of one prompt set hold {' and '.join(str(n) for n in sorted(lengths))} scores"
+        what = (
+            f"{held[0].metric}: records of one prompt set hold {' and '.join(str(n) for n in sorted(lengths))} scores"
+        )
         raise RecordError(held[0].arm, "", what, hint="evaluate these seeds again")
     return np.array([record.scores for record in held], dtype=float).reshape(len(held), max(lengths, default=0))
 
 
 def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:
-    """IntegrityError, naming both, where two cells of one column were measured under different protocols or on different prompts."""
+    """IntegrityError, naming both, where two cells of one column were measured under different protocols or on
+    different prompts.
+    """
     firsts = [(name, next(iter(by_seed.values()))) for name, by_seed in cells.items() if by_seed]
     for name, record in firsts[1:]:
         if record.conditions != firsts[0][1].conditions:
-            what = f"mixes protocols: {firsts[0][0]} has {differs(firsts[0][1], record)}, {name} has {differs(record, firsts[0][1])}"
+            what = (
+                f"mixes protocols: {firsts[0][0]} has {differs(firsts[0][1], record)}, {name} has "
+                f"{differs(record, firsts[0][1])}"
+            )
             raise IntegrityError(where, key, what, hint=EVALUATE_AGAIN)
 
 
 def differs(record: Record, other: Record, keys: Iterable[str] | None = None) -> str:
     """What of the record's conditions is not the other's; of `keys`, by default all."""
     compared = record.condition_keys if keys is None else keys
-    differing = [f"{key} {record.protocol.get(key)}" for key in compared if record.protocol.get(key) != other.protocol.get(key)]
+    differing = [
+        f"{key} {record.protocol.get(key)}" for key in compared if record.protocol.get(key) != other.protocol.get(key)
+    ]
     if record.prompt_set_hash != other.prompt_set_hash:
         differing.append(f"prompt set {record.prompt_set_hash}")
     return ", ".join(differing)

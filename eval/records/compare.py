@@ -1,4 +1,5 @@
-"""Two arms against each other, metric by metric, over the prompts and seeds both were scored on. Reads records; formats nothing.
+"""Two arms against each other, metric by metric, over the prompts and seeds both were scored on. Reads records; formats
+nothing.
 
 Dimensions: S seeds, P prompts.
 """
@@ -58,13 +59,19 @@ def side(name: str, results: Path) -> tuple[str, list[Record]]:
         arms = sorted({record.arm for record in records})
         if len(arms) != 1:
             hint = "name two arms, with --results for their folder"
-            raise RecordError(name, "records", f"holds {len(arms)} arms ({', '.join(arms[:5])}), expected one", hint=hint)
+            raise RecordError(
+                name, "records", f"holds {len(arms)} arms ({', '.join(arms[:5])}), expected one", hint=hint
+            )
         return arms[0], records
     records = load_results(results)
     found = [record for record in records if record.arm == name]
     if not found:
         arms = {record.arm for record in records}
-        hint = did_you_mean(name, arms) if arms else f"no records in {results}; `astro eval SUITE DIR --name ARM` makes them"
+        hint = (
+            did_you_mean(name, arms)
+            if arms
+            else f"no records in {results}; `astro eval SUITE DIR --name ARM` makes them"
+        )
         raise RecordError("compare", name, f"neither a results folder nor an arm of {results}", hint=hint)
     return name, found
 
@@ -79,16 +86,26 @@ def compare(arm_a: str, a: Iterable[Record], arm_b: str, b: Iterable[Record]) ->
     rows, sides = [], (list(a), list(b))
     for backbone in BACKBONES:
         cells = [Cells(records, backbone) for records in sides]
-        shared = set.intersection(*({(r.benchmark, r.metric) for r in records if r.backbone == backbone} for records in sides))
+        shared = set.intersection(
+            *({(r.benchmark, r.metric) for r in records if r.backbone == backbone} for records in sides)
+        )
         for benchmark, metric in sorted(shared):
             by_seed = [found.find(arm, metric, benchmark) for found, arm in zip(cells, (arm_a, arm_b), strict=True)]
             if all(by_seed):
                 rows.append(_compare(benchmark, backbone, metric, dict(zip(("A", "B"), by_seed, strict=True))))
     if not rows:
-        raise RecordError("compare", f"{arm_a}, {arm_b}", "share no metric of a whole evaluation", hint="evaluate both under the same suite")
+        raise RecordError(
+            "compare",
+            f"{arm_a}, {arm_b}",
+            "share no metric of a whole evaluation",
+            hint="evaluate both under the same suite",
+        )
     if all(row.note for row in rows):
         raise IntegrityError(
-            "compare", f"{arm_a}, {arm_b}", f"nothing can be compared: {'; '.join(dict.fromkeys(row.note for row in rows))}", hint=EVALUATE_AGAIN
+            "compare",
+            f"{arm_a}, {arm_b}",
+            f"nothing can be compared: {'; '.join(dict.fromkeys(row.note for row in rows))}",
+            hint=EVALUATE_AGAIN,
         )
     return rows
 
@@ -98,18 +115,29 @@ def _compare(benchmark: str, backbone: Backbone, metric: str, sides: Mapping[str
     direction = next(iter(a.values())).direction
     pair = paired(a, b)
     if pair is None:
-        return Comparison(benchmark=benchmark, backbone=backbone, metric=metric, direction=direction, note=_why_not(sides))
+        return Comparison(
+            benchmark=benchmark, backbone=backbone, metric=metric, direction=direction, note=_why_not(sides)
+        )
     a_SP, b_SP = pair
     difference_SP = b_SP - a_SP
     interval = paired_difference(a_SP, b_SP)
     low, high = (interval.low, interval.high) if has_interval(difference_SP) else (None, None)
     absent_SP = np.isnan(difference_SP)
     return Comparison(
-        benchmark=benchmark, backbone=backbone, metric=metric, direction=direction, mean_a=float(a_SP[~absent_SP].mean()),
-        mean_b=float(b_SP[~absent_SP].mean()), difference=interval.mean, low=low, high=high,
+        benchmark=benchmark,
+        backbone=backbone,
+        metric=metric,
+        direction=direction,
+        mean_a=float(a_SP[~absent_SP].mean()),
+        mean_b=float(b_SP[~absent_SP].mean()),
+        difference=interval.mean,
+        low=low,
+        high=high,
         win_rate=win_rate(difference_SP[~absent_SP], direction),
-        n=int((~absent_SP).sum()), prompts=independent_units(difference_SP), seeds=interval.n,
-    )  # fmt: skip
+        n=int((~absent_SP).sum()),
+        prompts=independent_units(difference_SP),
+        seeds=interval.n,
+    )
 
 
 def _why_not(sides: Mapping[str, BySeed]) -> str:

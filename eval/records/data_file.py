@@ -15,7 +15,12 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def parse(
-    model: type[M], text: str, where: str, *, number: Callable[[str], Any] = float, prepare: Callable[[dict[str, Any]], None] | None = None
+    model: type[M],
+    text: str,
+    where: str,
+    *,
+    number: Callable[[str], Any] = float,
+    prepare: Callable[[dict[str, Any]], None] | None = None,
 ) -> M:
     """An instance of `model` from TOML text.
 

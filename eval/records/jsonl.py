@@ -1,4 +1,7 @@
-"""Append-only files of JSON lines that survive a killed process and two writers at once. Knows nothing of what the lines mean."""
+"""Append-only files of JSON lines that survive a killed process and two writers at once.
+
+Knows nothing of what the lines mean.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ try:
 except ImportError:  # no POSIX locks on this platform: one writer per file is then the user's business
     fcntl = None
 
-TAIL = 2**16  # bytes read from the end at a time, until the last line is whole: a long file is not read for every line added
+TAIL = (
+    2**16
+)  # bytes read from the end at a time, until the last line is whole: a long file is not read for every line added
 
 
 def encode(data: Any) -> bytes:
@@ -30,7 +35,8 @@ def encode(data: Any) -> bytes:
 
 
 def append(path: Path, lines: Sequence[bytes], what: str = "record") -> None:
-    """Add encoded lines and return once they are on the disk. A line left unfinished by a killed process is removed first.
+    """Add encoded lines and return once they are on the disk. A line left unfinished by a killed process is removed
+    first.
 
     Raises:
         OutputError: the disk is full, or the file cannot be written.
@@ -74,7 +80,9 @@ def read(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def parse(text: bytes) -> Any:
-    """The JSON value; ValueError (JSON and text decoding errors are such) where it is not complete, holds a bare NaN or is nested too deeply."""
+    """The JSON value; ValueError (JSON and text decoding errors are such) where it is not complete, holds a bare NaN or
+    is nested too deeply.
+    """
     try:
         return json.loads(text.decode(), parse_constant=_refuse_constant)
     except RecursionError as error:

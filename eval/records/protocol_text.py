@@ -1,4 +1,7 @@
-"""What records were measured with, in words: benchmark, prompt set, videos, decoder. Compares no records and finds none."""
+"""What records were measured with, in words: benchmark, prompt set, videos, decoder.
+
+Compares no records and finds none.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,27 @@ def measured_with(records: Sequence[Record]) -> str:
     first, protocol = records[0], records[0].protocol
     device = _listed("device", records, DEVICE) if first.metric in HARDWARE_METRICS else ""
     settings = [f"{key} {protocol[key]}" for key in SCORER_SETTINGS if protocol.get(key) is not None]
-    parts = (f"`{first.benchmark}`", prompts_text(records), video_text(protocol), _listed("decoder", records), *settings, device)
+    parts = (
+        f"`{first.benchmark}`",
+        prompts_text(records),
+        video_text(protocol),
+        _listed("decoder", records),
+        *settings,
+        device,
+    )
     return ", ".join(part for part in parts if part)
 
 
 def prompts_text(records: Sequence[Record]) -> str:
-    """The prompt set with its counts: "prompt set `vbench` (946 prompts, 5 videos each)"; where it has no name, the prompts' hash."""
+    """The prompt set with its counts: "prompt set `vbench` (946 prompts, 5 videos each)"; where it has no name, the
+    prompts' hash.
+    """
     first, protocol = records[0], records[0].protocol
-    name = f"prompt set `{protocol['prompt_set']}`" if protocol.get("prompt_set") else f"prompts `{first.prompt_set_hash[:HASH_SHOWN]}`"
+    name = (
+        f"prompt set `{protocol['prompt_set']}`"
+        if protocol.get("prompt_set")
+        else f"prompts `{first.prompt_set_hash[:HASH_SHOWN]}`"
+    )
     count, each = protocol.get("prompts"), protocol.get("samples_per_prompt")
     inside = [f"{count} prompt{'' if count == 1 else 's'}"] if isinstance(count, int) else []
     inside += [f"{each} videos each"] if isinstance(each, int) and each > 1 else []
@@ -33,7 +49,9 @@ def prompts_text(records: Sequence[Record]) -> str:
 
 
 def on_prompt_set(records: Iterable[Record], published: str) -> bool:
-    """Whether all records are of this prompt set; a name with a count at its end, `moviegen-128`, is of so many of its prompts."""
+    """Whether all records are of this prompt set; a name with a count at its end, `moviegen-128`, is of so many of its
+    prompts.
+    """
     for record in records:
         name = record.protocol.get("prompt_set")
         if published not in (name, f"{name}-{record.protocol.get('prompts')}"):
@@ -42,20 +60,28 @@ def on_prompt_set(records: Iterable[Record], published: str) -> bool:
 
 
 def trained_once(records: Iterable[Record]) -> list[str]:
-    """The arms whose records under several seeds are all of the same weights, sorted: their seeds vary the noise, not the training."""
+    """The arms whose records under several seeds are all of the same weights, sorted: their seeds vary the noise, not
+    the training.
+    """
     seeds: dict[str, set[int]] = {}
     weights: dict[str, set[str]] = {}
     for record in records:
         seeds.setdefault(record.arm, set()).add(record.seed)
         weights.setdefault(record.arm, set()).add(record.weights_hash)
-    return sorted(arm for arm, held in seeds.items() if len(held) > 1 and len(weights[arm]) == 1 and UNKNOWN not in weights[arm])
+    return sorted(
+        arm for arm, held in seeds.items() if len(held) > 1 and len(weights[arm]) == 1 and UNKNOWN not in weights[arm]
+    )
 
 
 def video_text(protocol: Mapping[str, Any]) -> str:
     """`9 frames, 8 fps, 32 × 32`, of what the protocol says; sides in the order they are kept in."""
     frames, fps, resolution = (protocol.get(key) for key in ("num_frames", "fps", "resolution"))
     size = " × ".join(str(side) for side in resolution) if isinstance(resolution, list | tuple) else resolution
-    said = ((frames, f"{frames} frames"), (fps, f"{fps:g} fps" if isinstance(fps, int | float) else f"{fps} fps"), (size, str(size)))
+    said = (
+        (frames, f"{frames} frames"),
+        (fps, f"{fps:g} fps" if isinstance(fps, int | float) else f"{fps} fps"),
+        (size, str(size)),
+    )
     return ", ".join(text for value, text in said if value is not None)
 
 

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 MIN_UNITS = 2  # one prompt under one seed has no spread, and so no interval
-# Scores of single prompts: with fewer of them, all of one sign by chance is likelier than 5 % (5: 2 / 2^5 = 6 %), so no interval may decide.
+# Scores of single prompts: with fewer of them, all of one sign by chance is likelier than 5 % (5: 2 / 2^5 = 6 %), so no
+# interval may decide.
 MIN_PAIRS = 6
 TAIL = 0.475  # of Student's distribution between 0 and the quantile of a 95 % interval
 NORMAL_QUANTILE = 1.959963984540054  # Student's for infinitely many degrees of freedom
@@ -36,10 +37,11 @@ def mean_interval(scores: np.ndarray) -> Interval:
     """Mean of scores that share prompts across seeds, with its 95 % interval.
 
     score_sp = mean + seed_s + prompt_p + rest_sp, three independent random terms. The variance of the mean is
-    sum_s n_s^2 / N^2 var_seed + sum_p n_p^2 / N^2 var_prompt + var_rest / N over N scores, n_s of a seed and n_p of a prompt; the three
-    variances come from the sums of squares between seeds, between prompts and in all (Henderson 1953, method I; of a full matrix that is the
-    two-way analysis of variance). A negative one counts as 0. The half-width is Student's quantile times the root, with the degrees of freedom
-    of Satterthwaite 1946. Of one seed, or one prompt, it is Student's interval of the single scores.
+    sum_s n_s^2 / N^2 var_seed + sum_p n_p^2 / N^2 var_prompt + var_rest / N over N scores, n_s of a seed and n_p of a
+    prompt; the three variances come from the sums of squares between seeds, between prompts and in all (Henderson 1953,
+    method I; of a full matrix that is the two-way analysis of variance). A negative one counts as 0. The half-width is
+    Student's quantile times the root, with the degrees of freedom of Satterthwaite 1946. Of one seed, or one prompt, it
+    is Student's interval of the single scores.
 
     Args:
         scores: (S, P); NaN where the metric does not apply. A 1-d array is one seed.
@@ -47,7 +49,8 @@ def mean_interval(scores: np.ndarray) -> Interval:
     Raises:
         ValueError: no finite score, or an infinite one.
 
-    **Deviations:** none. One seed tells nothing about other seeds: its interval is over prompts alone, and `n` is shown for that.
+    **Deviations:** none. One seed tells nothing about other seeds: its interval is over prompts alone, and `n` is shown
+    for that.
     """
     scores_SP = _without_empty(np.atleast_2d(np.asarray(scores, dtype=float)))
     seeds, present_SP = scores_SP.shape[0], ~np.isnan(scores_SP)
@@ -63,11 +66,14 @@ def mean_interval(scores: np.ndarray) -> Interval:
 def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[float, float]:
     """Variance of the mean and its degrees of freedom, of deviations from it; absent ones are 0.
 
-    Rows of the system are the sums of squares between seeds, between prompts and in all, columns the variances of seed, prompt and rest.
+    Rows of the system are the sums of squares between seeds, between prompts and in all, columns the variances of seed,
+    prompt and rest.
     """
     (S, P), N = present_SP.shape, int(present_SP.sum())
     count_S, count_P = present_SP.sum(1), present_SP.sum(0)
-    squares = np.array([(centred_SP.sum(1) ** 2 / count_S).sum(), (centred_SP.sum(0) ** 2 / count_P).sum(), (centred_SP**2).sum()])
+    squares = np.array(
+        [(centred_SP.sum(1) ** 2 / count_S).sum(), (centred_SP.sum(0) ** 2 / count_P).sum(), (centred_SP**2).sum()]
+    )
     per_seed, per_prompt = (count_S**2).sum() / N, (count_P**2).sum() / N
     expected = np.array(
         [
@@ -79,7 +85,9 @@ def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[f
     inverse = np.linalg.pinv(expected, rcond=RANK_TOLERANCE)
     coefficients = np.array([per_seed, per_prompt, 1.0]) / N
     variance = float(coefficients @ np.maximum(inverse @ squares, 0.0))
-    share_seed, share_prompt, share_rest = coefficients @ inverse  # of the sums of squares in the variance before negative parts count as 0
+    share_seed, share_prompt, share_rest = (
+        coefficients @ inverse
+    )  # of the sums of squares in the variance before negative parts count as 0
     rest = squares[2] - squares[0] - squares[1]
     terms = (
         ((share_seed + share_rest) * squares[0], S - 1),
@@ -94,8 +102,8 @@ def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[f
 def student_quantile(freedom: float) -> float:
     """Student's t at 97.5 % for `freedom` >= 1 degrees of freedom, whole or not.
 
-    With t = sqrt(freedom) tan(u) the distribution is the integral of cos(u)^(freedom - 1), which rises ever slower: Newton's method from the
-    normal quantile below it only ever comes closer.
+    With t = sqrt(freedom) tan(u) the distribution is the integral of cos(u)^(freedom - 1), which rises ever slower:
+    Newton's method from the normal quantile below it only ever comes closer.
 
     Raises:
         ValueError: under one degree of freedom.
@@ -137,7 +145,9 @@ def has_interval(scores: np.ndarray) -> bool:
 
 
 def may_decide(scores: np.ndarray) -> bool:
-    """Whether there are enough scores for an interval to settle anything: 2 runs of a value that each yields once, else 6 prompts."""
+    """Whether there are enough scores for an interval to settle anything: 2 runs of a value that each yields once, else
+    6 prompts.
+    """
     is_once_per_run = np.atleast_2d(np.asarray(scores, dtype=float)).shape[1] == 1
     return independent_units(scores) >= (MIN_UNITS if is_once_per_run else MIN_PAIRS)
 
@@ -145,8 +155,9 @@ def may_decide(scores: np.ndarray) -> bool:
 def verdict(interval: Interval, published_delta: float, equal_within: float = 0.0) -> Verdict:
     """Whether a measured difference has the sign of the published one.
 
-    `agrees` where the interval excludes 0 on the published side, `disagrees` where it excludes 0 on the other side. A published
-    difference of 0 has no side: then `agrees` where the interval lies within +- `equal_within`, `disagrees` where it lies outside.
+    `agrees` where the interval excludes 0 on the published side, `disagrees` where it excludes 0 on the other side. A
+    published difference of 0 has no side: then `agrees` where the interval lies within +- `equal_within`, `disagrees`
+    where it lies outside.
     """
     if published_delta == 0:
         if -equal_within <= interval.low and interval.high <= equal_within:

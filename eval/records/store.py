@@ -1,4 +1,7 @@
-"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines. Computes no statistics."""
+"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines.
+
+Computes no statistics.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,22 @@ SCHEMA_VERSION = 1
 Backbone = Literal["shapes", "wan"]
 Direction = Literal["up", "down"]
 BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
-# What makes two records of one metric comparable. Package versions stay out: they differ between the seeds of a long study.
+# What makes two records of one metric comparable. Package versions stay out: they differ between the seeds of a long
+# study.
 # The last four are a learned scorer's: normalisation, gray frames, position ids, and which weights.
-CONDITION_KEYS = ("num_frames", "fps", "resolution", "prompts", "samples_per_prompt", "norm", "grayscale", "positions", "scorer")
-# Numbers of these metrics depend on the machine, so the device is one of their conditions; what was measured lies beside each video.
+CONDITION_KEYS = (
+    "num_frames",
+    "fps",
+    "resolution",
+    "prompts",
+    "samples_per_prompt",
+    "norm",
+    "grayscale",
+    "positions",
+    "scorer",
+)
+# Numbers of these metrics depend on the machine, so the device is one of their conditions; what was measured lies
+# beside each video.
 HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
 UNKNOWN = "unknown"  # a hash or commit of videos that come without one
 DEVICE, FILES_READ = "device", "files_read"  # of the protocol; the second: hash of references and start images
@@ -80,7 +95,10 @@ class Record(Config):
     @property
     def conditions(self) -> tuple[str, ...]:
         """Records may be averaged, or subtracted sample by sample, only where these agree."""
-        return (self.prompt_set_hash, *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in self.condition_keys))
+        return (
+            self.prompt_set_hash,
+            *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in self.condition_keys),
+        )
 
 
 def record_path(results: Path, benchmark: str) -> Path:
@@ -94,7 +112,9 @@ def append(path: Path, record: Record) -> None:
 
 
 def load(paths: Iterable[Path]) -> list[Record]:
-    """All records of these files, in file order. An unfinished last line is skipped; any other damage is a RecordError."""
+    """All records of these files, in file order. An unfinished last line is skipped; any other damage is a
+    RecordError.
+    """
     return [record for path in paths for record in _load_file(Path(path))]
 
 
@@ -111,7 +131,10 @@ def load_results(results: Path) -> list[Record]:
         return []
     except OSError as error:
         raise RecordError(
-            folder, "", f"cannot be read: {error.strerror or error}", hint="expected a folder of records, as `astro eval` writes it"
+            folder,
+            "",
+            f"cannot be read: {error.strerror or error}",
+            hint="expected a folder of records, as `astro eval` writes it",
         ) from error
 
 
@@ -132,7 +155,9 @@ def _encode(path: Path, record: Record) -> bytes:
         bad = [i for i, score in enumerate(record.scores) if score is not None and not abs(score) < float("inf")]
         key = f"scores[{bad[0]}]" if bad else "protocol"
         what = f"{record.metric} of {record.arm}, seed {record.seed}, cannot be stored: {error}"
-        raise RecordError(path, key, what, hint="use null where a metric does not apply to a sample" if bad else "") from error
+        raise RecordError(
+            path, key, what, hint="use null where a metric does not apply to a sample" if bad else ""
+        ) from error
 
 
 def _load_file(path: Path) -> Iterator[Record]:
@@ -145,4 +170,6 @@ def _checked(path: Path, number: int, fields: Any) -> Record:
         return Record.model_validate(fields)
     except ValidationError as error:
         wrong = first_problem(error)
-        raise RecordError(path, f"line {number}", f"{wrong.key or 'record'}: {wrong.what}, found {wrong.found}") from error
+        raise RecordError(
+            path, f"line {number}", f"{wrong.key or 'record'}: {wrong.what}, found {wrong.found}"
+        ) from error

@@ -1,4 +1,6 @@
-"""The per-sample store: what each video scored under each scorer, one JSON line each, so that a killed evaluation goes on. Averages nothing."""
+"""The per-sample store: what each video scored under each scorer, one JSON line each, so that a killed evaluation goes
+on. Averages nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from eval.records import jsonl
 
 SCHEMA_VERSION = 1
 FILE_LABELS = frozenset({"image", "reference"})  # labels that name files
-# Video, prompt with what the prompt set says of it and the files it names, scorer, its configuration, its weights: what has a line with this key
+# Video, prompt with what the prompt set says of it and the files it names, scorer, its configuration, its weights: what
+# has a line with this key
 # need not be scored again.
 Key = tuple[str, str, str, str, str]
 
@@ -29,7 +32,9 @@ def _now() -> str:
 
 
 class Line(Config):
-    """All scores of one scorer for one video. `scores` and `details` go by metric id; null: the metric does not apply."""
+    """All scores of one scorer for one video. `scores` and `details` go by metric id; null: the metric does not
+    apply.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     video: str  # file name, to be read by people
@@ -51,7 +56,8 @@ class Line(Config):
 
 
 def prompt_hash(sample: Sample, contents: Sequence[str] = ()) -> str:
-    """16 hex digits over everything but the video that a score may depend on: id, prompt, segments, labels and the content of files.
+    """16 hex digits over everything but the video that a score may depend on: id, prompt, segments, labels and the
+    content of files.
 
     Args:
         contents: hashes of the files the scorer reads beside the video; what they are called is left out.

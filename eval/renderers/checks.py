@@ -14,7 +14,9 @@ DECIMALS = 6
 
 
 def checks_markdown(outcomes: Sequence[Outcome]) -> str:
-    return "\n".join([*pipe_table(HEADS, [_cells(outcome) for outcome in outcomes], "llllrrrrl"), "", summary(outcomes)])
+    return "\n".join(
+        [*pipe_table(HEADS, [_cells(outcome) for outcome in outcomes], "llllrrrrl"), "", summary(outcomes)]
+    )
 
 
 def checks_csv(outcomes: Sequence[Outcome]) -> str:
@@ -27,7 +29,10 @@ def checks_json(outcomes: Sequence[Outcome]) -> str:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     counts = Counter(outcome.verdict for outcome in outcomes)
-    return f"{len(outcomes)} checks: {counts['ok']} ok, {counts['erratum known']} erratum known, {counts['mismatch']} mismatch"
+    return (
+        f"{len(outcomes)} checks: {counts['ok']} ok, {counts['erratum known']} erratum known, "
+        f"{counts['mismatch']} mismatch"
+    )
 
 
 def _cells(outcome: Outcome) -> list[str]:

@@ -1,4 +1,7 @@
-"""Verdicts of claims as a list in HTML that a narrow page can hold too: verdict, statement, effect, parts. Evaluates nothing."""
+"""Verdicts of claims as a list in HTML that a narrow page can hold too: verdict, statement, effect, parts.
+
+Evaluates nothing.
+"""
 
 from __future__ import annotations
 

@@ -34,21 +34,37 @@ def claims_json(verdicts: Sequence[Verdict]) -> str:
 
 def _lines(verdict: Verdict) -> list[str]:
     measured = "" if verdict.effect is None else f"  {effect_text(verdict)}"
-    count = f" ({seeds(verdict.n)}, {verdict.backbone})" if verdict.n else f" ({PUBLISHED})" if verdict.backbone is None else ""
+    count = (
+        f" ({seeds(verdict.n)}, {verdict.backbone})"
+        if verdict.n
+        else f" ({PUBLISHED})"
+        if verdict.backbone is None
+        else ""
+    )
     lines = [f"{verdict.verdict:<9}  {verdict.id:<18} {verdict.text} [{verdict.source}]{measured}{count}"]
     return lines + ([f"{'':<9}    - {word}: {text}" for text, word in verdict.parts] if len(verdict.parts) > 1 else [])
 
 
 def _cells(verdict: Verdict) -> list[str]:
     count = str(verdict.n) if verdict.n else NO_COUNTERPART
-    return [f"`{verdict.id}`", verdict.source, verdict.text, verdict.verdict, effect_text(verdict), count, verdict.backbone or PUBLISHED]
+    return [
+        f"`{verdict.id}`",
+        verdict.source,
+        verdict.text,
+        verdict.verdict,
+        effect_text(verdict),
+        count,
+        verdict.backbone or PUBLISHED,
+    ]
 
 
 def effect_text(verdict: Verdict) -> str:
     """The effect with the ends of its interval; differences are signed."""
     if verdict.effect is None or verdict.effect_kind is None:
         return NO_COUNTERPART
-    text = interval_text(verdict.effect, verdict.low, verdict.high, verdict.metric, signed=verdict.effect_kind == "difference")
+    text = interval_text(
+        verdict.effect, verdict.low, verdict.high, verdict.metric, signed=verdict.effect_kind == "difference"
+    )
     return text if verdict.effect_kind in ("difference", "value") else f"{verdict.effect_kind} {text}"
 
 

@@ -16,7 +16,9 @@ MEASURED_FIELDS = ("low", "high", "n")
 
 
 def csv(view: TableView, _differences: Sequence[Difference]) -> str:
-    """One line per row: per column its published value, the measured mean, the interval's ends and the number of seeds."""
+    """One line per row: per column its published value, the measured mean, the interval's ends and the number of
+    seeds.
+    """
     heads = [[c.key, f"{c.key}_measured", *(f"{c.key}_{field}" for field in MEASURED_FIELDS)] for c in view.columns]
     lines: list[list[object]] = [["table", "backbone", "group", "label", *chain.from_iterable(heads)]]
     for row in view.rows:
@@ -35,7 +37,11 @@ def _csv_cells(row: ViewRow, column: ViewColumn) -> list[object]:
     published, measured = row.printed.get(column.key, ""), row.measured[column.key]
     if measured is None:
         return [published, measured_text(measured, column), *[""] * len(MEASURED_FIELDS)]
-    return [published, measured.mean, *("" if (value := getattr(measured, field)) is None else value for field in MEASURED_FIELDS)]
+    return [
+        published,
+        measured.mean,
+        *("" if (value := getattr(measured, field)) is None else value for field in MEASURED_FIELDS),
+    ]
 
 
 def json(view: TableView, _differences: Sequence[Difference]) -> str:
@@ -43,7 +49,9 @@ def json(view: TableView, _differences: Sequence[Difference]) -> str:
 
 
 def json_form(view: TableView) -> dict[str, Any]:
-    """The stable form. A published cell without a number is null there; its text, if any, stands under the row's `text`."""
+    """The stable form. A published cell without a number is null there; its text, if any, stands under the row's
+    `text`.
+    """
     data = view.model_dump()
     for fields, row in zip(data["rows"], view.rows, strict=True):
         if text := {key: cell for key, cell in row.printed.items() if row.published[key] is None}:

@@ -1,4 +1,6 @@
-"""A joined table as a grid of marked cells: what is best, second or an erratum, transposed where the paper prints it so. Knows no markup."""
+"""A joined table as a grid of marked cells: what is best, second or an erratum, transposed where the paper prints it
+so. Knows no markup.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def grid(view: TableView) -> Grid:
     """The grid of a table, every cell marked within its column and group."""
     marks = {column.key: _column_marks(view, column) for column in view.columns}
     heads = [Head(heading(column), column.group) for column in view.columns]
-    lines = [Line(row.label, row.group, [_cell(view, row, c, *marks[c.key]) for c in view.columns]) for row in view.rows]
+    lines = [
+        Line(row.label, row.group, [_cell(view, row, c, *marks[c.key]) for c in view.columns]) for row in view.rows
+    ]
     if not view.table.transposed:
         return Grid(view.table.row_label, heads, lines)
     flipped = [Line(head.label, head.group, [line.cells[index] for line in lines]) for index, head in enumerate(heads)]
@@ -64,7 +68,11 @@ def rank(values: Mapping[str, float | Decimal], direction: str) -> dict[str, Mar
         return {}
     ordered = sorted(set(values.values()), reverse=direction == "up")
     second = ordered[1] if len(values) >= MIN_FOR_SECOND else None
-    return {label: "best" if value == ordered[0] else "second" for label, value in values.items() if value in (ordered[0], second)}
+    return {
+        label: "best" if value == ordered[0] else "second"
+        for label, value in values.items()
+        if value in (ordered[0], second)
+    }
 
 
 def _column_marks(view: TableView, column: ViewColumn) -> tuple[dict[str, Mark], dict[str, Mark]]:
@@ -82,7 +90,9 @@ def _printed(table: Table, key: str, group: str) -> dict[str, Decimal]:
     return {row.label: value for row, value in numbers(table, key) if row.group == group}
 
 
-def _cell(view: TableView, row: ViewRow, column: ViewColumn, printed: dict[str, Mark], measured: dict[str, Mark]) -> GridCell:
+def _cell(
+    view: TableView, row: ViewRow, column: ViewColumn, printed: dict[str, Mark], measured: dict[str, Mark]
+) -> GridCell:
     has_counterpart = any(other.metric is not None for other in view.columns)
     return GridCell(
         published=row.printed.get(column.key, NO_COUNTERPART),

@@ -1,4 +1,7 @@
-"""HTML of a joined table: a fragment without scripts or outside files, everything escaped. Best is <strong>, second <u>."""
+"""HTML of a joined table: a fragment without scripts or outside files, everything escaped.
+
+Best is <strong>, second <u>.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ def html(view: TableView, differences: Sequence[Difference]) -> str:
     parts = [
         f'<div class="{kind}" id="{_text(view.id)}">',
         scrolling(_grid(table, f"{view.title} ({view.source}; backbone {view.backbone})"), view.title),
-        scrolling(plain_table("Differences", DIFFERENCE_HEADS, compared, "lllrrl"), f"Differences, {view.title}") if compared else "",
+        scrolling(plain_table("Differences", DIFFERENCE_HEADS, compared, "lllrrl"), f"Differences, {view.title}")
+        if compared
+        else "",
         *(f"<p><small>{with_code(note)}</small></p>" for note in notes(view, bool(compared))),
         "</div>",
     ]
@@ -28,7 +33,10 @@ def html(view: TableView, differences: Sequence[Difference]) -> str:
 
 def scrolling(inner: str, name: str) -> str:
     """A box that scrolls sideways; it takes the focus, so that the keyboard can scroll it too."""
-    return f'<div class="scroll" style="overflow-x:auto;max-width:100%" tabindex="0" role="region" aria-label="{_text(name)}">{inner}</div>'
+    return (
+        '<div class="scroll" style="overflow-x:auto;max-width:100%" tabindex="0" role="region" '
+        f'aria-label="{_text(name)}">{inner}</div>'
+    )
 
 
 def caption_of(text: str) -> str:
@@ -40,8 +48,17 @@ def plain_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]
     """A table of text; `aligned` has one letter per column, l or r."""
     kinds = [' class="text"' if letter == "l" else "" for letter in aligned]
     head = "".join(f'<th scope="col"{kind}>{_text(cell)}</th>' for cell, kind in zip(heads, kinds, strict=True))
-    body = ["<tr>" + "".join(f"<td{k}>{with_code(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>" for row in rows]
-    lines = [f"<table>\n{caption_of(caption)}", f"<thead><tr>{head}</tr></thead>", "<tbody>", *body, "</tbody>\n</table>"]
+    body = [
+        "<tr>" + "".join(f"<td{k}>{with_code(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
+        for row in rows
+    ]
+    lines = [
+        f"<table>\n{caption_of(caption)}",
+        f"<thead><tr>{head}</tr></thead>",
+        "<tbody>",
+        *body,
+        "</tbody>\n</table>",
+    ]
     return "\n".join(lines)
 
 
@@ -76,10 +93,17 @@ def _line(line: Line) -> str:
 
 def _cell(cell: GridCell) -> str:
     delta = f" <small>({_text(cell.delta)})</small>" if cell.delta else ""
-    published = f'<span class="published">{_marked(cell.published, cell.mark)}{delta}{f" {ERRATUM_MARK}" if cell.erratum else ""}</span>'
+    published = (
+        "<span "
+        f'class="published">{_marked(cell.published, cell.mark)}{delta}'
+        f"{f' {ERRATUM_MARK}' if cell.erratum else ''}</span>"
+    )
     if cell.measured is None:
         return f"<td>{published}</td>"
-    return f'<td>{published}<span class="slash"> / </span><span class="measured">{_marked(cell.measured, cell.measured_mark)}</span></td>'
+    return (
+        f'<td>{published}<span class="slash"> / </span><span '
+        f'class="measured">{_marked(cell.measured, cell.measured_mark)}</span></td>'
+    )
 
 
 def _marked(text: str, mark: Mark) -> str:

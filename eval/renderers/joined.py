@@ -1,4 +1,7 @@
-"""Tables as they are shown: each joined with its records, its differences, and the paper's claims below it. Formats nothing."""
+"""Tables as they are shown: each joined with its records, its differences, and the paper's claims below it.
+
+Formats nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from eval.renderers.render import Item
 
 
 def join(ids: Sequence[str], records: list[Record], backbone: Backbone = "shapes") -> list[Item]:
-    """Every table with its differences and claims. A claim stands below its first table, one without a table below the paper's last."""
+    """Every table with its differences and claims.
+
+    A claim stands below its first table, one without a table below the paper's last.
+    """
     papers = [paper for paper in list_papers() if paper in {paper_of(table_id) for table_id in ids}]
     verdicts = {paper: evaluate(load_claims(paper), records, backbone) for paper in papers}
     items = []

@@ -1,4 +1,7 @@
-"""LaTeX of a joined table: a float for booktabs, across both columns of a page where it is wide, in ASCII. Best is bold, second underlined."""
+"""LaTeX of a joined table: a float for booktabs, across both columns of a page where it is wide, in ASCII.
+
+Best is bold, second underlined.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,39 @@ from eval.renderers.words import DIFFERENCE_HEADS, difference_lines, notes
 
 PREAMBLE, WIDE_PREAMBLE = r"% needs \usepackage{booktabs}", r"% needs \usepackage{booktabs} and \usepackage{graphicx}"
 SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
-    "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
-    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"\S{}", "—": "---", "·": r"$\cdot$",
-    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "η": r"$\eta$", "λ": r"$\lambda$", "ϵ": r"$\epsilon$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    '"': "''",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "−": "$-$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "§": r"\S{}",
+    "—": "---",
+    "·": r"$\cdot$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "η": r"$\eta$",
+    "λ": r"$\lambda$",
+    "ϵ": r"$\epsilon$",
+}
 NEGATIVE = re.compile(r"^[+-]\d")
 
 
@@ -45,7 +75,9 @@ def escape(text: str) -> str:
 
 def with_code(text: str) -> str:
     """`code` in backticks in typewriter type; everything is escaped."""
-    return "".join(rf"\texttt{{{escape(piece)}}}" if i % 2 else escape(piece) for i, piece in enumerate(text.split("`")))
+    return "".join(
+        rf"\texttt{{{escape(piece)}}}" if i % 2 else escape(piece) for i, piece in enumerate(text.split("`"))
+    )
 
 
 def _grid(table: Grid) -> list[str]:
@@ -66,8 +98,15 @@ def _head_groups(table: Grid) -> list[str]:
     if not spans:
         return []
     ends = list(accumulate((count for _, count in spans), initial=1))  # the labels are column 1
-    rules = [rf"\cmidrule(lr){{{start + 1}-{end}}}" for start, end, (group, _) in zip(ends, ends[1:], spans, strict=False) if group]
-    return [_row(["", *(rf"\multicolumn{{{count}}}{{c}}{{{escape(group)}}}" for group, count in spans)]), "".join(rules)]
+    rules = [
+        rf"\cmidrule(lr){{{start + 1}-{end}}}"
+        for start, end, (group, _) in zip(ends, ends[1:], spans, strict=False)
+        if group
+    ]
+    return [
+        _row(["", *(rf"\multicolumn{{{count}}}{{c}}{{{escape(group)}}}" for group, count in spans)]),
+        "".join(rules),
+    ]
 
 
 def _cell(cell: GridCell) -> str:
@@ -89,7 +128,16 @@ def _number(text: str) -> str:
 def _differences(rows: list[list[str]]) -> list[str]:
     body = [_row([escape(cell) for cell in row]) for row in rows]
     heads = _row([escape(head) for head in DIFFERENCE_HEADS])
-    return [r"\par\medskip", r"\begin{tabular}{lllrrl}", r"\toprule", heads, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return [
+        r"\par\medskip",
+        r"\begin{tabular}{lllrrl}",
+        r"\toprule",
+        heads,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def _row(cells: Sequence[str]) -> str:

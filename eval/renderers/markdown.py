@@ -10,7 +10,13 @@ from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_line
 
 
 def markdown(view: TableView, differences: Sequence[Difference]) -> str:
-    lines = [f"### {view.title}", "", f"`{view.id}` · {view.source} · backbone `{view.backbone}`", "", *_grid(grid(view))]
+    lines = [
+        f"### {view.title}",
+        "",
+        f"`{view.id}` · {view.source} · backbone `{view.backbone}`",
+        "",
+        *_grid(grid(view)),
+    ]
     compared = difference_lines(view, differences)
     if compared:
         lines += ["", *pipe_table(DIFFERENCE_HEADS, compared, "lllrrl")]
@@ -37,7 +43,11 @@ def _head(head: Head) -> str:
 
 
 def _cell(cell: GridCell) -> str:
-    published = _marked(cell.published, cell.mark) + (f" ({cell.delta})" if cell.delta else "") + (f" {ERRATUM_MARK}" if cell.erratum else "")
+    published = (
+        _marked(cell.published, cell.mark)
+        + (f" ({cell.delta})" if cell.delta else "")
+        + (f" {ERRATUM_MARK}" if cell.erratum else "")
+    )
     return published if cell.measured is None else f"{published} / {_marked(cell.measured, cell.measured_mark)}"
 
 

@@ -1,4 +1,6 @@
-"""Prints joined tables, alone or several, in a named format. Owns the choice of the format; `eval/renderers/` owns the formats."""
+"""Prints joined tables, alone or several, in a named format. Owns the choice of the format; `eval/renderers/` owns the
+formats.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Item(NamedTuple):
 
 
 def render(view: TableView, differences: Sequence[Difference], fmt: str, claims: Sequence[Verdict] = ()) -> str:
-    """One table as text. `json` is the stable form; claims are printed in markdown and html, differences in these and latex."""
+    """One table as text. `json` is the stable form; claims are printed in markdown and html, differences in these and
+    latex.
+    """
     check_format(fmt)
     text = RENDERERS[fmt](view, differences)
     if claims and fmt in CLAIM_RENDERERS:
@@ -48,4 +52,6 @@ def render_many(items: Iterable[Item], fmt: str) -> str:
 def check_format(fmt: str) -> None:
     """RecordError unless `render` knows the format."""
     if fmt not in RENDERERS:
-        raise RecordError("--format", fmt, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(fmt, RENDERERS))
+        raise RecordError(
+            "--format", fmt, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(fmt, RENDERERS)
+        )

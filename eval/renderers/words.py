@@ -20,16 +20,20 @@ SHOWN_IN = {"peak_memory": (2.0**20, " MiB")}  # metrics recorded in a unit too 
 LARGE = 10_000  # effects from here on are shown as whole numbers
 DIFFERENCE_HEADS = ("Row", "Base", "Column", "Published difference", "Measured difference [95 %]", "Verdict")
 INTERVALS = (
-    "Intervals are 95 %, two-way over seeds and prompts: variance components, Student's quantile with Satterthwaite's degrees of freedom; of one "
+    "Intervals are 95 %, two-way over seeds and prompts: variance components, Student's quantile with "
+    "Satterthwaite's degrees of freedom; of one "
     "seed they are over prompts alone."
 )
 SEEDS_OF_ONE_TRAINING = (
-    "The same weights under every seed, so seeds vary the sampling noise. A difference to one of these varies the tuned model's training and the "
+    "The same weights under every seed, so seeds vary the sampling noise. A difference to one of these "
+    "varies the tuned model's training and the "
     "noise, not the training of its base."
 )
 DIFFERENCE_NOTE = (
-    "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; `disagrees`: on the "
-    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs (under {MIN_UNITS} of values that a run yields once). "
+    "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; "
+    "`disagrees`: on the "
+    f"other side; `undecided`: it contains 0, or there are under {MIN_PAIRS} pairs (under {MIN_UNITS} of "
+    "values that a run yields once). "
     f"A published 0 agrees within {EQUAL_WITHIN:.0%} of the base."
 )
 
@@ -91,7 +95,9 @@ def difference_cells(difference: Difference, column: ViewColumn) -> list[str]:
 def difference_lines(view: TableView, differences: Sequence[Difference]) -> list[list[str]]:
     """The differences worth a line: in columns that exist on the backbone."""
     columns = {column.key: column for column in view.columns if column.metric is not None}
-    return [difference_cells(difference, columns[difference.key]) for difference in differences if difference.key in columns]
+    return [
+        difference_cells(difference, columns[difference.key]) for difference in differences if difference.key in columns
+    ]
 
 
 def notes(view: TableView, has_differences: bool) -> list[str]:
@@ -114,7 +120,10 @@ def _measured_notes(view: TableView) -> list[str]:
     is_alone = any(cell is not None and cell.low is None for row in view.rows for cell in row.measured.values())
     alone = "; one prompt under one seed has none" if is_alone else ""
     return [
-        f"Cells: published / measured mean ± half-width of the 95 % interval (seeds){alone}. `{NOT_RUN}`: no record exists. {INTERVALS}",
+        (
+            f"Cells: published / measured mean ± half-width of the 95 % interval (seeds){alone}. `{NOT_RUN}`: no "
+            f"record exists. {INTERVALS}"
+        ),
         f"Measured on `{view.backbone}`: {comparable}. On `{view.backbone}` {', '.join(played)}{absent}.",
         *_protocol_notes(view),
         *([one_training_text(once)] if (once := [row.label for row in view.rows if row.trained_once]) else []),

@@ -1,4 +1,5 @@
-"""The page's clips: the same prompt and noise by several arms, as a video side by side and as a contact sheet. Generates and decodes nothing.
+"""The page's clips: the same prompt and noise by several arms, as a video side by side and as a contact sheet.
+Generates and decodes nothing.
 
 Dimensions: T frame, H, W pixel rows and columns.
 """
@@ -58,7 +59,10 @@ def _video(take: Take, stem: Path) -> Video:
     media.write_mp4(np.concatenate([row] * repeats), path, take.fps)
     every = -(-frames // SHEET_FRAMES)
     shrink = max(1, height // SHEET_PX)
-    rows = [(f"{letter}: {label}", _reduced(clip[::every], shrink)) for letter, (label, clip) in zip(LETTERS, take.clips.items(), strict=False)]
+    rows = [
+        (f"{letter}: {label}", _reduced(clip[::every], shrink))
+        for letter, (label, clip) in zip(LETTERS, take.clips.items(), strict=False)
+    ]
     media.contact_sheet(rows, sheet, max(1, SHEET_PX // height), apart=every)
     name = " beside ".join(labels)
     caption = f"{take.prompt} (seed {take.seed}{f'; {take.note}' if take.note else ''})"
@@ -73,5 +77,9 @@ def _reduced(clip: np.ndarray, factor: int) -> np.ndarray:
 def _note(takes: Sequence[Take], shown: int, limit: int) -> str:
     labels = ", ".join(f"{letter}: `{label}`" for letter, label in zip(LETTERS, takes[0].clips, strict=False))
     what = f"{labels}. All start from the same prompt and noise."
-    left_out = f" {shown} of {len(takes)} are shown: more would take the page's clips over {limit / 2**20:.0f} MiB." if shown < len(takes) else ""
+    left_out = (
+        f" {shown} of {len(takes)} are shown: more would take the page's clips over {limit / 2**20:.0f} MiB."
+        if shown < len(takes)
+        else ""
+    )
     return f"{what} Short clips repeat; small ones are enlarged without smoothing.{left_out}"

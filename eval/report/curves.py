@@ -1,4 +1,7 @@
-"""The page's training curves: which runs are given, what is drawn, and what changed in numbers. Draws through `eval.report.figures`."""
+"""The page's training curves: which runs are given, what is drawn, and what changed in numbers.
+
+Draws through `eval.report.figures`.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,12 @@ def read_run(folder: Path, backbone: Backbone) -> Run:
         RecordError: no run folder, a damaged one, one without a logged step, or a run on another backbone.
     """
     if not folder.is_dir():
-        raise RecordError("--runs", str(folder), "no such folder", hint="name a run folder, e.g. runs/astrolabe_self_forcing_shapes-seed0")
+        raise RecordError(
+            "--runs",
+            str(folder),
+            "no such folder",
+            hint="name a run folder, e.g. runs/astrolabe_self_forcing_shapes-seed0",
+        )
     resolved = _json(folder / "resolved.json")
     found = resolved["recipe"]["backbone"]
     if found != backbone:
@@ -67,7 +75,10 @@ def read_run(folder: Path, backbone: Backbone) -> Run:
 
 
 def curves_section(runs: Sequence[Run], folder: Path) -> Section:
-    """A table of the runs, then per stage a panel for every reward, or else every loss, it logs. Pictures go to `folder`."""
+    """A table of the runs, then per stage a panel for every reward, or else every loss, it logs.
+
+    Pictures go to `folder`.
+    """
     parts: list[Part] = [Grid(RUN_HEAD, [_row(run) for run in runs], "Runs")]
     for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
         held = [run for run in runs if stage in run.stages]
@@ -83,9 +94,15 @@ def curves_section(runs: Sequence[Run], folder: Path) -> Section:
 def _stage(name: str, arms: dict[str, list[list[dict[str, Any]]]]) -> Fragment:
     """Heading of a stage, and which line is whose."""
     anchor, title = f"stage-{name}", f"Stage {name}"
-    entries = "".join(f"<li>{_line(index)}{html.escape(arm)} ({seeds(len(held))})</li>" for index, (arm, held) in enumerate(arms.items()))
+    entries = "".join(
+        f"<li>{_line(index)}{html.escape(arm)} ({seeds(len(held))})</li>"
+        for index, (arm, held) in enumerate(arms.items())
+    )
     meaning = f"<p><small>{figures.MEANING}</small></p>" if any(len(held) > 1 for held in arms.values()) else ""
-    return Fragment(f'<h3 id="{html.escape(anchor)}">{html.escape(title)}</h3>\n<ul class="key">{entries}</ul>{meaning}', (anchor, title))
+    return Fragment(
+        f'<h3 id="{html.escape(anchor)}">{html.escape(title)}</h3>\n<ul class="key">{entries}</ul>{meaning}',
+        (anchor, title),
+    )
 
 
 def _line(index: int) -> str:
@@ -120,7 +137,9 @@ def _change(runs: Sequence[Sequence[dict[str, Any]]], key: str) -> str:
 
 
 def _row(run: Run) -> list[object]:
-    stages = ", ".join(f"{name} ({count} of {run.recipe['stages'][name]['steps']})" for name, count in run.stages.items())
+    stages = ", ".join(
+        f"{name} ({count} of {run.recipe['stages'][name]['steps']})" for name, count in run.stages.items()
+    )
     commit = run.environment["commit"]
     shown = f"`{commit[:HASH_SHOWN]}`{' dirty' if run.environment['dirty'] else ''}" if commit else "unknown"
     return [run.name, run.recipe["name"], run.recipe["seed"], f"`{run.recipe_hash[:HASH_SHOWN]}`", stages, shown]

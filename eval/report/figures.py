@@ -1,4 +1,6 @@
-"""Figures: reward curves over training and measured attributes with their intervals. Reads metrics.jsonl; computes no statistics beyond a mean."""
+"""Figures: reward curves over training and measured attributes with their intervals. Reads metrics.jsonl; computes no
+statistics beyond a mean.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,18 @@ Bounds = tuple[float, float, float]  # mean, low, high
 
 NOT_RUN = "not run"
 MEANING = "thick: mean over seeds; thin: each seed; shaded: lowest to highest seed"
-# Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies; line styles tell the arms apart without colour.
+# Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies; line styles tell the arms
+# apart without colour.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":")
 BASE_COLOR = "#9A9CA5"  # base recedes: gray
-STYLE = {"font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 DPI = 144
 PANEL_IN = (4.8, 3.2)  # two beside each other fill a page, one a phone
 LEGEND_IN = 0.7  # height
@@ -67,7 +76,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         except ValueError as error:  # JSON and text decoding errors are such
             if number == len(lines):
                 break
-            raise RecordError(path, f"line {number}", f"damaged: {error}", hint="restore the file, or train the run again") from error
+            raise RecordError(
+                path, f"line {number}", f"damaged: {error}", hint="restore the file, or train the run again"
+            ) from error
         if not isinstance(row, dict):
             raise RecordError(path, f"line {number}", f"found {type(row).__name__}, expected an object of metrics")
         rows.append(row)
@@ -82,17 +93,23 @@ def reward_curves(
     base: Sequence[Sequence[Row]] = (),
     legend: bool = True,
 ) -> None:
-    """A PNG with a panel per key: each arm's seeds thin, their mean thick, the range from lowest to highest seed shaded.
+    """A PNG with a panel per key: each arm's seeds thin, their mean thick, the range from lowest to highest seed
+        shaded.
 
     Args:
-        window: epochs of a centred moving average over every seed's curve; the legend says so. 1 draws the curves as they are.
+        window: epochs of a centred moving average over every seed's curve; the legend says so. 1 draws the curves as
+            they are.
         base: what the untuned base scores on the same prompts, a seed each: their mean, a dashed gray curve.
         legend: which line is whose, in the figure; a page with a panel per picture says it once (`arm_style`).
     """
     columns = min(MAX_COLUMNS, len(keys))
     lines = -(-len(keys) // columns)
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(PANEL_IN[0] * columns, PANEL_IN[1] * lines + (LEGEND_IN if legend else 0)), layout="constrained", dpi=DPI)
+        figure = Figure(
+            figsize=(PANEL_IN[0] * columns, PANEL_IN[1] * lines + (LEGEND_IN if legend else 0)),
+            layout="constrained",
+            dpi=DPI,
+        )
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for panel, key in zip(panels, keys, strict=False):
             _curve_panel(panel, key, runs, window, base)
@@ -103,13 +120,17 @@ def reward_curves(
         _save(figure, path)
 
 
-def _curve_panel(panel: Axes, key: str, runs: Mapping[str, Sequence[Sequence[Row]]], window: int, base: Sequence[Sequence[Row]]) -> None:
+def _curve_panel(
+    panel: Axes, key: str, runs: Mapping[str, Sequence[Sequence[Row]]], window: int, base: Sequence[Sequence[Row]]
+) -> None:
     curves = [[series for rows in seeds if (series := _series(rows, key))] for seeds in runs.values()]
     levels = [_smooth(series, window) for rows in base if (series := _series(rows, key))]
     if levels and any(curves):
         shared, values_SE = _together(levels)
         panel.plot(shared, values_SE.mean(0), color=BASE_COLOR, linestyle="--", linewidth=1.6)
-    drawn = [_draw_arm(panel, index, [_smooth(series, window) for series in seeds]) for index, seeds in enumerate(curves)]
+    drawn = [
+        _draw_arm(panel, index, [_smooth(series, window) for series in seeds]) for index, seeds in enumerate(curves)
+    ]
     panel.set_title(TITLES.get(key, key), loc="left")
     silent = [arm for (arm, seeds), own in zip(runs.items(), drawn, strict=True) if seeds and not own]
     if silent and any(drawn):
@@ -155,7 +176,9 @@ def _draw_arm(panel: Axes, index: int, seeds: list[dict[int, float]]) -> bool:
             panel.plot(list(series), list(series.values()), color=color, linewidth=0.8, alpha=0.55)
     shared, values_SE = _together(seeds)
     panel.fill_between(shared, values_SE.min(0), values_SE.max(0), color=color, alpha=0.15, linewidth=0)
-    panel.plot(shared, values_SE.mean(0), color=color, linestyle=line, linewidth=2.6, marker="o" if len(shared) == 1 else "")
+    panel.plot(
+        shared, values_SE.mean(0), color=color, linestyle=line, linewidth=2.6, marker="o" if len(shared) == 1 else ""
+    )
     return True
 
 
@@ -170,7 +193,9 @@ def arm_style(index: int) -> tuple[str, LineStyle]:
     return PALETTE[index % len(PALETTE)], LINES[index % len(LINES)]
 
 
-def _curve_legend(figure: Figure, runs: Mapping[str, Sequence[Sequence[Row]]], columns: int, window: int, has_base: bool) -> None:
+def _curve_legend(
+    figure: Figure, runs: Mapping[str, Sequence[Sequence[Row]]], columns: int, window: int, has_base: bool
+) -> None:
     """As wide as the panels: one name a line where there is one column."""
     handles = [Line2D([], [], color=c, linestyle=s, linewidth=2.6) for c, s in map(arm_style, range(len(runs)))]
     labels = [f"{arm} ({_seeds(len(seeds))})" for arm, seeds in runs.items()]
@@ -182,7 +207,16 @@ def _curve_legend(figure: Figure, runs: Mapping[str, Sequence[Sequence[Row]]], c
         title = title.replace("; shaded", ";\nshaded")
     if handles:
         columns = min(len(handles), columns, LEGEND_COLUMNS)
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, title=title, title_fontsize=11, handlelength=3)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper center",
+            ncols=columns,
+            frameon=False,
+            title=title,
+            title_fontsize=11,
+            handlelength=3,
+        )
 
 
 def _seeds(count: int) -> str:
@@ -190,7 +224,9 @@ def _seeds(count: int) -> str:
 
 
 def attribute_bars(measured: Mapping[str, Mapping[str, Bounds | None]], path: str | Path) -> None:
-    """A PNG of grouped bars, a group per metric and a bar per arm (the first is the base), with intervals as error bars."""
+    """A PNG of grouped bars, a group per metric and a bar per arm (the first is the base), with intervals as error
+    bars.
+    """
     metrics = list(dict.fromkeys(metric for values in measured.values() for metric in values))
     slots = len(measured) + 1  # a bar's height of space between groups
     with style.context(["default", STYLE]):
@@ -213,7 +249,9 @@ def _draw_bars(axes: Axes, index: int, arm: str, values: Sequence[Bounds | None]
     mean, reach = bounds[:, 0], np.abs(bounds[:, 1:] - bounds[:, :1]).T
     axes.barh(places, mean, height=0.9, color=color, label=arm)
     drawn = [i for i, value in enumerate(values) if value is not None]
-    axes.errorbar(mean[drawn], places[drawn], xerr=reach[:, drawn], fmt="none", ecolor="#222222", elinewidth=1.4, capsize=3)
+    axes.errorbar(
+        mean[drawn], places[drawn], xerr=reach[:, drawn], fmt="none", ecolor="#222222", elinewidth=1.4, capsize=3
+    )
     for place, value in zip(places, values, strict=True):
         edge, text = (max(value[2], 0.0), _number(value[0])) if value else (0.0, NOT_RUN)
         axes.annotate(text, (edge, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=10)
@@ -226,7 +264,9 @@ def _number(value: float) -> str:
 def _axis_limits(measured: Mapping[str, Mapping[str, Bounds | None]]) -> tuple[float, float]:
     bounds = [value for values in measured.values() for value in values.values() if value is not None]
     low, high = min([0.0, *(b[1] for b in bounds)]), max([SCORE_MAX, *(b[2] for b in bounds)])
-    return low - (0.03 * (high - low) if low < 0 else 0), high + 0.12 * (high - low)  # room for the number after the bar
+    return low - (0.03 * (high - low) if low < 0 else 0), high + 0.12 * (
+        high - low
+    )  # room for the number after the bar
 
 
 def _label_bars(axes: Axes, metrics: Sequence[str], slots: int, limits: tuple[float, float]) -> None:

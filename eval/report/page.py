@@ -1,6 +1,8 @@
-"""One HTML page that holds everything it shows: text, tables, pictures, videos. Measures nothing and writes no other file.
+"""One HTML page that holds everything it shows: text, tables, pictures, videos. Measures nothing and writes no other
+file.
 
-The page loads nothing, runs no script, reads on a phone, in print and in the dark. All text is escaped; only a `Fragment` is HTML already.
+The page loads nothing, runs no script, reads on a phone, in print and in the dark. All text is escaped; only a
+`Fragment` is HTML already.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ PICTURE_TYPES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg",
 VIDEO_TYPES = {".mp4": "video/mp4"}
 CONTENTS_FROM = 3  # sections; fewer need no list of contents
 # What a fragment may not hold: it would run, or load from elsewhere.
-FOREIGN_TAGS = frozenset({"script", "iframe", "object", "embed", "link", "base", "form", "meta", "img", "video", "audio", "source"})
+FOREIGN_TAGS = frozenset(
+    {"script", "iframe", "object", "embed", "link", "base", "form", "meta", "img", "video", "audio", "source"}
+)
 VOID_TAGS = frozenset({"br", "hr", "col", "wbr"})
 # Even where this page is wrong, a browser then loads nothing.
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
@@ -37,7 +41,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Fragment:
-    """HTML from this package, e.g. `eval.renderers.render.render(..., "html")`. `entry` (an id in it, a name) lists it in the contents."""
+    """HTML from this package, e.g. `eval.renderers.render.render(..., "html")`.
+
+    `entry` (an id in it, a name) lists it in the contents.
+    """
 
     html: str
     entry: tuple[str, str] | None = None
@@ -54,7 +61,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, JPEG or GIF. `wide`: keeps its size and scrolls sideways where the page is narrower, as a contact sheet must."""
+    """A PNG, JPEG or GIF. `wide`: keeps its size and scrolls sideways where the page is narrower, as a contact sheet
+    must.
+    """
 
     path: Path
     alt: str
@@ -64,7 +73,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Video:
-    """An MP4 with controls; it repeats, and starts when asked to. Its contact sheet, if any, stands below it, and in its place in print."""
+    """An MP4 with controls; it repeats, and starts when asked to.
+
+    Its contact sheet, if any, stands below it, and in its place in print.
+    """
 
     path: Path
     alt: str
@@ -98,7 +110,9 @@ class Section:
     parts: Sequence[Part]
 
 
-def write_report(path: str | Path, title: str, intro: str, sections: Sequence[Section], protocol: Mapping[str, object]) -> None:
+def write_report(
+    path: str | Path, title: str, intro: str, sections: Sequence[Section], protocol: Mapping[str, object]
+) -> None:
     """Write the page; `protocol` (recipe hash, commit, seeds, versions, ...) stands at its foot.
 
     Raises:
@@ -117,7 +131,10 @@ def _page(title: str, intro: str, sections: Sequence[Section], protocol: Mapping
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta name="color-scheme" content="light dark">\n<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>',
+        (
+            '<meta name="color-scheme" content="light '
+            f'dark">\n<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>'
+        ),
         f"<header>\n<h1>{name}</h1>\n{_text(Text(intro))}\n</header>",
         _contents(sections),
         *(_section(index, section) for index, section in enumerate(sections, start=1)),
@@ -129,7 +146,9 @@ def _page(title: str, intro: str, sections: Sequence[Section], protocol: Mapping
 def _contents(sections: Sequence[Section]) -> str:
     if len(sections) < CONTENTS_FROM:
         return ""
-    entries = "".join(f"<li>{_link(f's{index}', s.heading)}{_entries(s)}</li>" for index, s in enumerate(sections, start=1))
+    entries = "".join(
+        f"<li>{_link(f's{index}', s.heading)}{_entries(s)}</li>" for index, s in enumerate(sections, start=1)
+    )
     return f'<nav aria-label="Contents"><ol>{entries}</ol></nav>'
 
 
@@ -144,14 +163,22 @@ def _link(anchor: str, name: str) -> str:
 
 
 def _section(index: int, section: Section) -> str:
-    lines = [f'<section id="s{index}">', f"<h2>{html.escape(section.heading)}</h2>", *map(_part, section.parts), "</section>"]
+    lines = [
+        f'<section id="s{index}">',
+        f"<h2>{html.escape(section.heading)}</h2>",
+        *map(_part, section.parts),
+        "</section>",
+    ]
     return "\n".join(line for line in lines if line)
 
 
 def _footer(protocol: Mapping[str, object]) -> str:
     if not protocol:
         return ""
-    rows = "".join(f'<tr><th scope="row">{html.escape(key)}</th><td>{html.escape(_value(value))}</td></tr>' for key, value in protocol.items())
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(key)}</th><td>{html.escape(_value(value))}</td></tr>'
+        for key, value in protocol.items()
+    )
     return f"<footer>\n<h2>Protocol</h2>\n{scrolling(f'<table><tbody>{rows}</tbody></table>', 'Protocol')}\n</footer>"
 
 
@@ -180,7 +207,9 @@ def _part(part: Part) -> str:
         case Beside():
             return f'<div class="beside">{"".join(map(_picture, part.pictures))}</div>'
         case Folded():
-            return "\n".join([f"<details><summary>{_inline(part.summary)}</summary>", *map(_part, part.parts), "</details>"])
+            return "\n".join(
+                [f"<details><summary>{_inline(part.summary)}</summary>", *map(_part, part.parts), "</details>"]
+            )
 
 
 def _text(text: Text) -> str:
@@ -199,7 +228,9 @@ def _grid(grid: Grid) -> str:
         raise ValueError(f"every row of a grid needs {len(grid.head)} cells")
     caption = caption_of(grid.caption) if grid.caption else ""
     kinds = map(_kind, grid.rows[0] if grid.rows else [""] * len(grid.head))
-    head = "".join(f'<th scope="col"{kind}>{html.escape(cell)}</th>' for cell, kind in zip(grid.head, kinds, strict=True))
+    head = "".join(
+        f'<th scope="col"{kind}>{html.escape(cell)}</th>' for cell, kind in zip(grid.head, kinds, strict=True)
+    )
     rows = "".join(f"<tr>{_grid_cells(row)}</tr>" for row in grid.rows)
     table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return scrolling(table, grid.caption or "Table")

@@ -1,4 +1,7 @@
-"""The figures of a paper from what was trained and recorded here: which curves, bars and contact sheets there are. Trains and scores nothing."""
+"""The figures of a paper from what was trained and recorded here: which curves, bars and contact sheets there are.
+
+Trains and scores nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from eval.records.store import Record
 from eval.report import figures, sheets
 from eval.world.base_rewards import base_rows
 
-WINDOW = 11  # epochs of the moving average: an epoch is four prompts, whose difficulty differs more than the policies do
+WINDOW = (
+    11  # epochs of the moving average: an epoch is four prompts, whose difficulty differs more than the policies do
+)
 REWARDS = ("reward/vq", "reward/mq", "reward/ta", "reward/total")
 THIRDS = tuple(f"{metric}{part}" for metric in ("vq", "mq", "ta") for part in ("", "_first_third", "_last_third"))
 SEGMENTS = ("vq", "mq", "identity", "ta", *(f"ta_segment_{place}" for place in range(1, 7)))
@@ -69,28 +74,45 @@ OURS = "astrolabe_all_shapes"  # the run the ablations vary
 FIGURES: dict[str, tuple[Curves, ...]] = {
     "astrolabe": (
         Curves(  # Fig. 7a
-            "figure_7a_rewards", ("reward/vq", "reward/mq"),
-            {"VQ only": "astrolabe_vq_shapes", "MQ only": "astrolabe_mq_shapes", "VQ + MQ + TA": OURS}, "astro ablate astrolabe-4c", OURS,
+            "figure_7a_rewards",
+            ("reward/vq", "reward/mq"),
+            {"VQ only": "astrolabe_vq_shapes", "MQ only": "astrolabe_mq_shapes", "VQ + MQ + TA": OURS},
+            "astro ablate astrolabe-4c",
+            OURS,
         ),
         Curves(  # Fig. 7b
-            "figure_7b_beta", ("reward/vq", "reward/mq"),
-            {"beta 1.0": OURS, "beta 0.1": "astrolabe_beta_low_shapes"}, "astro ablate astrolabe-beta", OURS,
+            "figure_7b_beta",
+            ("reward/vq", "reward/mq"),
+            {"beta 1.0": OURS, "beta 0.1": "astrolabe_beta_low_shapes"},
+            "astro ablate astrolabe-beta",
+            OURS,
         ),
         Curves(  # Fig. 8a
-            "figure_8a_kl", ("reward/vq", "reward/mq", "reward/ta", "reward/total"),
-            {"no KL": "astrolabe_no_kl_shapes", "uniform, lower": "astrolabe_uniform_low_shapes", "uniform, higher": "astrolabe_uniform_high_shapes",
-             "selective + EMA": OURS}, "astro ablate astrolabe-4b", OURS,
+            "figure_8a_kl",
+            ("reward/vq", "reward/mq", "reward/ta", "reward/total"),
+            {
+                "no KL": "astrolabe_no_kl_shapes",
+                "uniform, lower": "astrolabe_uniform_low_shapes",
+                "uniform, higher": "astrolabe_uniform_high_shapes",
+                "selective + EMA": OURS,
+            },
+            "astro ablate astrolabe-4b",
+            OURS,
         ),
         Curves(  # Fig. 8b
-            "figure_8b_adaptive", ("reward/total", "student/x0_norm"),
+            "figure_8b_adaptive",
+            ("reward/total", "student/x0_norm"),
             {"without": "astrolabe_x0_shapes", "adaptive": "astrolabe_adaptive_shapes"},
-            "astro ablate astrolabe-adaptive", OURS,
+            "astro ablate astrolabe-adaptive",
+            OURS,
         ),
     ),
-}  # fmt: skip
+}
 
 
-def pictures(paper: str, pairs: Sequence[tuple[str, str]], runs: Path, records: Sequence[Record], *, with_sheets: bool = True) -> list[Picture]:
+def pictures(
+    paper: str, pairs: Sequence[tuple[str, str]], runs: Path, records: Sequence[Record], *, with_sheets: bool = True
+) -> list[Picture]:
     """Every picture of a paper, in order; none is drawn yet.
 
     Args:
@@ -113,14 +135,20 @@ def pictures(paper: str, pairs: Sequence[tuple[str, str]], runs: Path, records: 
 
 def find_runs(runs: Path, recipe: str) -> tuple[list[Path], list[Path]]:
     """A recipe's finished and unfinished runs in a folder, each by seed."""
-    named = [(int(match[1]), path) for path in runs.glob(f"{recipe}-seed*") if (match := re.fullmatch(re.escape(recipe) + r"-seed(\d+)", path.name))]
+    named = [
+        (int(match[1]), path)
+        for path in runs.glob(f"{recipe}-seed*")
+        if (match := re.fullmatch(re.escape(recipe) + r"-seed(\d+)", path.name))
+    ]
     ordered = [path for _, path in sorted(named)]
     return [path for path in ordered if RunDir(path).finished], [path for path in ordered if not RunDir(path).finished]
 
 
 def _figure_5(base: str, recipe: str) -> Curves:
     """Fig. 5 for one base."""
-    return Curves(f"figure_5_{_stem(base)}", REWARDS, {f"RL on {_stem(base)}": recipe}, f"astro rl --recipe {recipe}", recipe)
+    return Curves(
+        f"figure_5_{_stem(base)}", REWARDS, {f"RL on {_stem(base)}": recipe}, f"astro rl --recipe {recipe}", recipe
+    )
 
 
 @cache
@@ -166,8 +194,12 @@ def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> Pictu
         cells, missing, arms = Cells(records, "shapes"), [], {}
         for label, arm in (("base", f"{_stem(base)}_shapes"), ("tuned", recipe)):
             found = {metric: cells.find(arm, metric, benchmark) for metric in metrics}
-            arms[label] = {metric: _bounds(matrix(by_seed.values())) if by_seed else None for metric, by_seed in found.items()}
-            missing += [] if any(found.values()) else [f"records of {arm} on {benchmark} (astro eval {benchmark} --arm ...)"]
+            arms[label] = {
+                metric: _bounds(matrix(by_seed.values())) if by_seed else None for metric, by_seed in found.items()
+            }
+            missing += (
+                [] if any(found.values()) else [f"records of {arm} on {benchmark} (astro eval {benchmark} --arm ...)"]
+            )
         has_any = any(value for values in arms.values() for value in values.values())
         if has_any:
             figures.attribute_bars(arms, path)

@@ -1,4 +1,6 @@
-"""The page's footnotes from the records it shows: prompt sets and their conditions, arms with weights and commits, versions. Judges nothing."""
+"""The page's footnotes from the records it shows: prompt sets and their conditions, arms with weights and commits,
+versions. Judges nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ ARM_HEAD = ("Arm", "Benchmark", "Seeds", "Recipe hash, by seed", "Weights hash, 
 HASH_SHOWN = 8  # digits: enough to tell weights or commits apart on a page
 DATE = 10  # characters of an ISO time that are its day
 WHAT = (
-    "What the measured numbers were made with. Numbers of one table column share prompt set, frames, fps, resolution and settings; records that "
+    "What the measured numbers were made with. Numbers of one table column share prompt set, frames, fps, "
+    "resolution and settings; records that "
     "differ are refused. A commit marked `dirty` had changes that were not committed."
 )
 
@@ -36,7 +39,9 @@ def protocol_section(records: Sequence[Record]) -> Section:
     )
 
 
-def _by(records: Iterable[Record], key: Callable[[Record], Any], row: Callable[[list[Record]], list[object]]) -> list[list[object]]:
+def _by(
+    records: Iterable[Record], key: Callable[[Record], Any], row: Callable[[list[Record]], list[object]]
+) -> list[list[object]]:
     """One row per key, in order of its text."""
     held: dict[str, list[Record]] = {}
     for record in records:
@@ -51,12 +56,21 @@ def _condition(record: Record) -> tuple[object, ...]:
 def _condition_row(records: list[Record]) -> list[object]:
     first = records[0]
     protocol = first.protocol
-    settings = [f"{key} {protocol[key]}" for key in CONDITION_KEYS if key not in CONDITION_COLUMNS and protocol.get(key) is not None]
+    settings = [
+        f"{key} {protocol[key]}"
+        for key in CONDITION_KEYS
+        if key not in CONDITION_COLUMNS and protocol.get(key) is not None
+    ]
     return [
-        first.benchmark, f"`{first.prompt_set_hash}`", protocol.get("prompts"), video_text(protocol), ", ".join(settings),
-        _listed(record.seed for record in records), _listed(record.protocol.get("device") for record in records),
+        first.benchmark,
+        f"`{first.prompt_set_hash}`",
+        protocol.get("prompts"),
+        video_text(protocol),
+        ", ".join(settings),
+        _listed(record.seed for record in records),
+        _listed(record.protocol.get("device") for record in records),
         len({record.metric for record in records}),
-    ]  # fmt: skip
+    ]
 
 
 def _arm_row(records: list[Record]) -> list[object]:
@@ -65,9 +79,14 @@ def _arm_row(records: list[Record]) -> list[object]:
     commits = dict.fromkeys(f"`{record.commit[:HASH_SHOWN]}`{' dirty' if record.dirty else ''}" for record in records)
     days = sorted({record.created[:DATE] for record in records})
     return [
-        first.arm, first.benchmark, _listed(record.seed for record in records), _hashes(recipes), _hashes(weights),
-        ", ".join(commits), days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
-    ]  # fmt: skip
+        first.arm,
+        first.benchmark,
+        _listed(record.seed for record in records),
+        _hashes(recipes),
+        _hashes(weights),
+        ", ".join(commits),
+        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+    ]
 
 
 def _versions(records: Iterable[Record]) -> list[list[object]]:
@@ -83,7 +102,11 @@ def _versions(records: Iterable[Record]) -> list[list[object]]:
 def _hashes(by_seed: dict[int, str]) -> str:
     """One hash where all seeds share it."""
     short = {seed: f"`{digest[:HASH_SHOWN]}`" for seed, digest in sorted(by_seed.items())}
-    return next(iter(short.values())) if len(set(short.values())) == 1 else ", ".join(f"{seed}: {digest}" for seed, digest in short.items())
+    return (
+        next(iter(short.values()))
+        if len(set(short.values())) == 1
+        else ", ".join(f"{seed}: {digest}" for seed, digest in short.items())
+    )
 
 
 def _listed(values: Iterable[object]) -> str:

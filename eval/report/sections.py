@@ -1,4 +1,7 @@
-"""The page of `astro report`: which sections, in which order, from which records. Each section's module owns its contents."""
+"""The page of `astro report`: which sections, in which order, from which records.
+
+Each section's module owns its contents.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from eval.report.protocol import protocol_section
 from eval.report.tables import claims_section, is_measured, summary_section, tables_section
 
 FOREWORD = {
-    "shapes": "`shapes` is the embedded world: absolute values are not comparable with the papers', the directions of the differences are.",
+    "shapes": (
+        "`shapes` is the embedded world: absolute values are not comparable with the papers', the directions of "
+        "the differences are."
+    ),
     "wan": "Absolute values are comparable with the papers' only where the protocol is the published one.",
 }
 
@@ -37,7 +43,10 @@ def check_out(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(
-            path, "--out", f"cannot be written: {error.strerror or error}", hint="name a file in a folder that can be written"
+            path,
+            "--out",
+            f"cannot be written: {error.strerror or error}",
+            hint="name a file in a folder that can be written",
         ) from error
 
 
@@ -51,12 +60,21 @@ def shown_records(records: Sequence[Record], backbone: Backbone, results: Path) 
     if found:
         return found
     others = sorted({record.backbone for record in records})
-    hint = f"there are records of {others[0]}: --backbone {others[0]}" if others else "measure something first, e.g. astro eval shapes --arm ..."
+    hint = (
+        f"there are records of {others[0]}: --backbone {others[0]}"
+        if others
+        else "measure something first, e.g. astro eval shapes --arm ..."
+    )
     raise RecordError("--results", str(results), f"holds no records of backbone {backbone!r}", hint=hint)
 
 
 def write_page(
-    out: Path, records: Sequence[Record], backbone: Backbone, runs: Sequence[Run], takes: Sequence[Take], progress: Callable[[str], None]
+    out: Path,
+    records: Sequence[Record],
+    backbone: Backbone,
+    runs: Sequence[Run],
+    takes: Sequence[Take],
+    progress: Callable[[str], None],
 ) -> None:
     """Write the page of all tables and claims over these records, with the curves of these runs and these clips.
 
@@ -88,8 +106,12 @@ def _intro(items: Sequence[Item], records: Sequence[Record], backbone: Backbone)
     measured = sum(map(is_measured, items))
     once = [f"`{arm}`" for arm in trained_once(records)]
     return (
-        f"{len(records)} records of {len(arms)} arms and {len(seeds)} seeds fill cells of {measured} of {len(items)} published tables. Of "
-        f"{verdicts.total()} claims of the papers {verdicts['holds']} hold, {verdicts['fails']} fail, {verdicts['undecided']} are undecided and "
-        f"{verdicts['not run']} were not run.\n\n{FOREWORD[backbone]} Numbers come from records with recipe hash, weights hash, seed and commit. "
-        f"{INTERVALS} {one_training_text(once) if once else ''}\n\nA folded line opens on a click, and is printed only when it is open."
+        f"{len(records)} records of {len(arms)} arms and {len(seeds)} seeds fill cells of {measured} of "
+        f"{len(items)} published tables. Of "
+        f"{verdicts.total()} claims of the papers {verdicts['holds']} hold, {verdicts['fails']} fail, "
+        f"{verdicts['undecided']} are undecided and "
+        f"{verdicts['not run']} were not run.\n\n{FOREWORD[backbone]} Numbers come from records with recipe "
+        "hash, weights hash, seed and commit. "
+        f"{INTERVALS} {one_training_text(once) if once else ''}\n\nA folded line opens on a click, and is "
+        "printed only when it is open."
     )

@@ -1,4 +1,5 @@
-"""Contact sheets of a base above its tuned student, same prompts and noise: short, 30 s and six-prompt videos. Scores nothing.
+"""Contact sheets of a base above its tuned student, same prompts and noise: short, 30 s and six-prompt videos. Scores
+nothing.
 
 Dimensions: B video, T frame, H, W pixels.
 """
@@ -43,7 +44,11 @@ def write_short_sheet(prompts: Sequence[str], clips: Sequence[np.ndarray], path:
 
 def long_sheet(pair: Pair, path: Path) -> None:
     """A frame every two seconds of 30 s videos; the columns say the time."""
-    prompts, frames, fps = shapes.prompt_set(LONG_PROMPTS), shapes_long.num_frames(pair[0]), pair[0].card["video"]["fps"]
+    prompts, frames, fps = (
+        shapes.prompt_set(LONG_PROMPTS),
+        shapes_long.num_frames(pair[0]),
+        pair[0].card["video"]["fps"],
+    )
     videos = []
     for arm in pair:
         blocks = [_pictures(block) for block in decoded_blocks(arm, prompts, noise_seeds(0, LONG_PROMPTS), frames)]
@@ -52,9 +57,13 @@ def long_sheet(pair: Pair, path: Path) -> None:
 
 
 def multi_sheet(pair: Pair, path: Path) -> None:
-    """The segments of one six-prompt video below each other, each under its prompt; the columns say the time since the switch."""
+    """The segments of one six-prompt video below each other, each under its prompt; the columns say the time since the
+    switch.
+    """
     script, fps = shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN), pair[0].card["video"]["fps"]
-    parts = [[_pictures(clip)[0] for clip, _ in shapes_multi.segments(arm, [script], noise_seeds(0, 1))] for arm in pair]
+    parts = [
+        [_pictures(clip)[0] for clip, _ in shapes_multi.segments(arm, [script], noise_seeds(0, 1))] for arm in pair
+    ]
     rows = []
     for start, prompt, *clips in zip(shapes_multi.segment_starts(pair[0]), script, *parts, strict=True):
         rows += [(f"{name}, from {start / fps:.1f} s: {prompt}", clip) for name, clip in zip(NAMES, clips, strict=True)]
@@ -62,7 +71,11 @@ def multi_sheet(pair: Pair, path: Path) -> None:
 
 
 def _rows(prompts: Sequence[str], videos: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
-    return [(f"{name}: {prompt}", video[row]) for row, prompt in enumerate(prompts) for name, video in zip(NAMES, videos, strict=True)]
+    return [
+        (f"{name}: {prompt}", video[row])
+        for row, prompt in enumerate(prompts)
+        for name, video in zip(NAMES, videos, strict=True)
+    ]
 
 
 def _pictures(frames_BTCHW: torch.Tensor) -> np.ndarray:

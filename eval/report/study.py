@@ -1,4 +1,7 @@
-"""What a finished study leaves to look at: tables, reward curves, contact sheets, side-by-side clips, one page. Trains and scores nothing."""
+"""What a finished study leaves to look at: tables, reward curves, contact sheets, side-by-side clips, one page.
+
+Trains and scores nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,12 @@ CLIP_REPEATS = 3  # a nine-frame clip is over in a second
 
 
 def write_study(
-    paper: str, tables: Sequence[str], runs: dict[str, list[Path]], prompts: Mapping[str, int], folder: Path, drawn: Sequence[Path] = ()
+    paper: str,
+    tables: Sequence[str],
+    runs: dict[str, list[Path]],
+    prompts: Mapping[str, int],
+    folder: Path,
+    drawn: Sequence[Path] = (),
 ) -> Path:
     """Write tables/, figures/, clips/ and index.html under `folder`; returns the page.
 
@@ -42,19 +50,28 @@ def write_study(
             _write(folder / "tables" / f"{name}.{ending}", render.render(item.view, item.differences, fmt, item.claims))
         rendered.append(render.render(item.view, item.differences, "html", item.claims))
     curves = folder / "figures" / "reward_curves.png"
-    figures.reward_curves({_name(base): [figures.read_metrics(run / "metrics.jsonl") for run in paths] for base, paths in runs.items()}, curves)
+    figures.reward_curves(
+        {_name(base): [figures.read_metrics(run / "metrics.jsonl") for run in paths] for base, paths in runs.items()},
+        curves,
+    )
     sections = [
         Section("Published and measured", [Fragment(html) for html in rendered]),
-        Section("Reward during training", [Picture(curves, "reward curves", "Mean reward per epoch, total and by reward; thin lines are seeds.")]),
+        Section(
+            "Reward during training",
+            [Picture(curves, "reward curves", "Mean reward per epoch, total and by reward; thin lines are seeds.")],
+        ),
     ]
     if drawn:
-        shown = [Picture(path, path.stem, path.stem.replace("_", " "), wide=path.stem.startswith("sheet")) for path in drawn]
+        shown = [
+            Picture(path, path.stem, path.stem.replace("_", " "), wide=path.stem.startswith("sheet")) for path in drawn
+        ]
         sections.append(Section("Figures", shown))
     sections += [_clips(base, paths[0], folder) for base, paths in runs.items()]
     page = folder / "index.html"
     once = [f"`{arm}`" for arm in trained_once(records)]
     intro = (
-        "A streaming four-step student of the embedded world before and after forward-process reinforcement learning. Absolute values are not "
+        "A streaming four-step student of the embedded world before and after forward-process reinforcement "
+        "learning. Absolute values are not "
         "comparable with the paper's: the direction of the change is. "
         f"{INTERVALS} {one_training_text(once) if once else ''}"
     )
@@ -63,8 +80,13 @@ def write_study(
 
 
 def study_records(folder: Path, prompts: Mapping[str, int]) -> list[store.Record]:
-    """A study's records; those on other numbers of prompts are left out, since a quick study and a full one may share the folder."""
-    sets = {PROMPTS, *(prompt_set_hash(arm_suite(name).benchmark().prompt_set(count)) for name, count in prompts.items())}
+    """A study's records; those on other numbers of prompts are left out, since a quick study and a full one may share
+    the folder.
+    """
+    sets = {
+        PROMPTS,
+        *(prompt_set_hash(arm_suite(name).benchmark().prompt_set(count)) for name, count in prompts.items()),
+    }
     return [record for record in store.load_results(folder) if record.prompt_set_hash in sets]
 
 
@@ -77,10 +99,17 @@ def _clips(base: str, run: Path, folder: Path) -> Section:
     sheet = folder / "figures" / f"sheet_short_{stem}.png"
     sheets.write_short_sheet(prompts, pair, sheet)
     parts: list[Picture] = [
-        Picture(sheet, f"contact sheet of {stem}", "Frames from left to right; base above, tuned below, same prompt and noise.", wide=True)
+        Picture(
+            sheet,
+            f"contact sheet of {stem}",
+            "Frames from left to right; base above, tuned below, same prompt and noise.",
+            wide=True,
+        )
     ]
     for index, (prompt, left, right) in enumerate(zip(prompts, *pair, strict=True)):
-        frames = media.side_by_side(np.concatenate([left] * CLIP_REPEATS), np.concatenate([right] * CLIP_REPEATS), scale=CLIP_SCALE)
+        frames = media.side_by_side(
+            np.concatenate([left] * CLIP_REPEATS), np.concatenate([right] * CLIP_REPEATS), scale=CLIP_SCALE
+        )
         gif, mp4 = (folder / "clips" / f"{stem}_{index}.{ending}" for ending in ("gif", "mp4"))
         media.write_gif(frames, gif, before.backbone.fps)
         media.write_mp4(frames, mp4, before.backbone.fps)
@@ -94,13 +123,20 @@ def _name(base: str) -> str:
 
 def _protocol(records: list[store.Record]) -> dict[str, str]:
     """Of the newest scores of every suite; what suites have in common is said once."""
-    scored = sorted((record for record in records if record.prompt_set_hash != PROMPTS), key=lambda record: record.created)
-    newest = {record.benchmark: {key: str(value) for key, value in record.protocol.items() if key != "versions"} for record in scored}
+    scored = sorted(
+        (record for record in records if record.prompt_set_hash != PROMPTS), key=lambda record: record.created
+    )
+    newest = {
+        record.benchmark: {key: str(value) for key, value in record.protocol.items() if key != "versions"}
+        for record in scored
+    }
     protocol = {}
     for key in dict.fromkeys(key for part in newest.values() for key in part):
         values = {name: part[key] for name, part in newest.items() if key in part}
         same = len(values) == len(newest) and len(set(values.values())) == 1
-        protocol[key] = next(iter(values.values())) if same else "; ".join(f"{name}: {value}" for name, value in values.items())
+        protocol[key] = (
+            next(iter(values.values())) if same else "; ".join(f"{name}: {value}" for name, value in values.items())
+        )
     last = scored[-1]
     versions = ", ".join(f"{name} {version}" for name, version in last.protocol["versions"].items() if version)
     return {**protocol, "commit": last.commit, "versions": versions}

@@ -18,10 +18,16 @@ STYLE = """
   }
 }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+}
 main, footer { max-width: 72rem; margin: 0 auto; padding: 1rem 1.1rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 1rem 0 .6rem; overflow-wrap: break-word; }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.2rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+h2 {
+  font-size: 1.25rem; line-height: 1.3; margin: 2.2rem 0 .6rem; padding-top: .6rem;
+  border-top: 1px solid var(--line);
+}
 h3 { font-size: 1.05rem; line-height: 1.3; margin: 1.6rem 0 .4rem; }
 p, li { max-width: 46rem; overflow-wrap: break-word; }
 p { margin: .6rem 0; }
@@ -34,10 +40,18 @@ code { background: var(--band); padding: .1em .3em; border-radius: 3px; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 
 .scroll { overflow-x: auto; max-width: 100%; }
-table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
+table {
+  border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums;
+  margin: .8rem 0;
+}
 caption { text-align: left; padding-bottom: .4rem; }
-caption > span { position: sticky; left: 0; display: inline-block; max-width: min(46rem, 100vw - 5rem); font-size: .95rem; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; vertical-align: top; }
+caption > span {
+  position: sticky; left: 0; display: inline-block; max-width: min(46rem, 100vw - 5rem); font-size: .95rem;
+}
+th, td {
+  padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
+  vertical-align: top;
+}
 th[scope=row], th[scope=rowgroup], th:first-child, td:first-child, .text { text-align: left; }
 th[scope=row], th[scope=rowgroup], th:first-child { font-weight: 600; }
 .text { white-space: normal; min-width: 6.6rem; overflow-wrap: break-word; }
@@ -56,9 +70,14 @@ summary { cursor: pointer; padding: .55rem 0; overflow-wrap: break-word; }
 details[open] { padding-bottom: .6rem; }
 
 .claims { list-style: none; padding: 0; margin: .6rem 0; }
-.claims > li { max-width: none; padding: .7rem 0; border-bottom: 1px solid var(--line); display: grid; grid-template-columns: 7rem 1fr; gap: 0 1rem; }
+.claims > li {
+  max-width: none; padding: .7rem 0; border-bottom: 1px solid var(--line); display: grid;
+  grid-template-columns: 7rem 1fr; gap: 0 1rem;
+}
 .claims > li > * { margin: 0; }
-.claims .facts, .claims ul { grid-column: 2; color: var(--quiet); font-size: .9rem; font-variant-numeric: tabular-nums; }
+.claims .facts, .claims ul {
+  grid-column: 2; color: var(--quiet); font-size: .9rem; font-variant-numeric: tabular-nums;
+}
 .claims ul { padding-left: 1.1rem; margin-top: .2rem; }
 .verdict { font-weight: 700; white-space: nowrap; }
 .holds { color: var(--holds); }

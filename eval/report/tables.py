@@ -1,4 +1,6 @@
-"""Sections of the page about tables and claims: a summary per paper, what is measured first, what is not behind a fold. Joins nothing itself."""
+"""Sections of the page about tables and claims: a summary per paper, what is measured first, what is not behind a fold.
+Joins nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from eval.report.page import Folded, Fragment, Grid, Part, Section, Text
 
 WORDS = ("holds", "fails", "undecided", "not run")
 HOW_TO_READ = (
-    "A claim `holds` where the 95 % interval of the paired difference lies within it, `fails` where it lies outside, and is `undecided` where the "
-    "interval reaches both sides or there are too few pairs. A claim of several parts holds where all do and fails where any does; the effect shown "
+    "A claim `holds` where the 95 % interval of the paired difference lies within it, `fails` where it lies "
+    "outside, and is `undecided` where the "
+    "interval reaches both sides or there are too few pairs. A claim of several parts holds where all do and "
+    "fails where any does; the effect shown "
     f"is that of the first part with the claim's verdict. {INTERVALS}"
 )
 
@@ -55,7 +59,12 @@ def claims_section(items: Sequence[Item]) -> Section:
             parts.append(_claims(paper, judged))
     for paper, verdicts in papers:
         if waiting := [verdict for verdict in verdicts if verdict.verdict == "not run"]:
-            parts.append(Folded(f"{_title(paper)}: {len(waiting)} of {len(verdicts)} claims not run", [Fragment(claim_list(waiting))]))
+            parts.append(
+                Folded(
+                    f"{_title(paper)}: {len(waiting)} of {len(verdicts)} claims not run",
+                    [Fragment(claim_list(waiting))],
+                )
+            )
     return Section("Claims", parts)
 
 

@@ -1,4 +1,7 @@
-"""Records of what a finished training run measured itself: peak memory, growth of the x0 norm, change of the reward. Evaluates no clip."""
+"""Records of what a finished training run measured itself: peak memory, growth of the x0 norm, change of the reward.
+
+Evaluates no clip.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,28 @@ from astro_cli.models.hashes import digest
 from eval.records import store
 from eval.report.figures import read_metrics
 
-BENCHMARKS: dict[store.Backbone, str] = {"shapes": "shapes", "wan": "memory"}  # where Table 4a and Figure 8b's table look for them
+BENCHMARKS: dict[store.Backbone, str] = {
+    "shapes": "shapes",
+    "wan": "memory",
+}  # where Table 4a and Figure 8b's table look for them
 PROMPTS = "training"  # a run draws its own: comparable are runs of one study
 EDGE = 5  # epochs averaged at either end of a run
 DIRECTIONS: dict[str, store.Direction] = {"peak_memory": "down", "x0_norm_growth": "down", "reward_change": "up"}
 
 
 def measures(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """From the rows of an RL run's metrics.jsonl: bytes at the peak (the allocator's on CUDA, else those saved for backward), x0 norm of the last
-    epochs over the first, and reward of the last epochs minus the first; epochs at the two ends do not overlap.
+    """From the rows of an RL run's metrics.jsonl: bytes at the peak (the allocator's on CUDA, else those saved for
+    backward), x0 norm of the last epochs over the first, and reward of the last epochs minus the first; epochs at the
+    two ends do not overlap.
 
     Raises:
         RecordError: no rows, or rows of another kind of run.
     """
     if not rows:
         raise RecordError("metrics.jsonl", "", "no epoch is logged", hint="restore the file, or train the run again")
-    lacking = [key for key in ("student/x0_norm", "reward/total", "memory/saved_bytes") if any(key not in row for row in rows)]
+    lacking = [
+        key for key in ("student/x0_norm", "reward/total", "memory/saved_bytes") if any(key not in row for row in rows)
+    ]
     if lacking:
         raise RecordError("metrics.jsonl", lacking[0], "missing in an epoch: not the rows of an RL run")
     edge = min(EDGE, max(1, len(rows) // 2))
@@ -47,11 +56,15 @@ def record_training(run: Path, results: Path) -> None:
         RecordError: a file of the run is missing or damaged, or not all of its epochs are logged.
     """
     weights = run / "final" / "student.safetensors"
-    card, environment, recipe = (_read(file) for file in (weights.with_suffix(".json"), run / "environment.json", run / "resolved.json"))
+    card, environment, recipe = (
+        _read(file) for file in (weights.with_suffix(".json"), run / "environment.json", run / "resolved.json")
+    )
     benchmark = BENCHMARKS[card["backbone"]]
     path = store.record_path(results, benchmark)
     weights_hash = digest(weights)
-    known = {record.metric for record in store.load([path] if path.is_file() else []) if record.weights_hash == weights_hash}
+    known = {
+        record.metric for record in store.load([path] if path.is_file() else []) if record.weights_hash == weights_hash
+    }
     rows = read_metrics(run / "metrics.jsonl")
     if len(rows) != (steps := _steps(recipe["recipe"])):
         what = f"found {len(rows)} whole rows, the run has {steps} epochs"
@@ -59,12 +72,30 @@ def record_training(run: Path, results: Path) -> None:
     for metric, value in measures(rows).items():
         if metric in known:
             continue
-        protocol = {"prompts": PROMPTS, "device": environment["device"], "versions": environment["versions"], "epochs": len(rows)}
-        store.append(path, store.Record(
-            benchmark=benchmark, backbone=card["backbone"], arm=card["recipe"], seed=card["seed"], metric=metric, direction=DIRECTIONS[metric],
-            scores=[value], recipe_hash=card["recipe_hash"], weights_hash=weights_hash, prompt_set_hash=PROMPTS, protocol=protocol,
-            commit=environment["commit"] or "unknown", dirty=bool(environment["dirty"]),
-        ))  # fmt: skip
+        protocol = {
+            "prompts": PROMPTS,
+            "device": environment["device"],
+            "versions": environment["versions"],
+            "epochs": len(rows),
+        }
+        store.append(
+            path,
+            store.Record(
+                benchmark=benchmark,
+                backbone=card["backbone"],
+                arm=card["recipe"],
+                seed=card["seed"],
+                metric=metric,
+                direction=DIRECTIONS[metric],
+                scores=[value],
+                recipe_hash=card["recipe_hash"],
+                weights_hash=weights_hash,
+                prompt_set_hash=PROMPTS,
+                protocol=protocol,
+                commit=environment["commit"] or "unknown",
+                dirty=bool(environment["dirty"]),
+            ),
+        )
 
 
 def _steps(recipe: dict[str, Any]) -> int:
@@ -76,4 +107,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(path, "", f"cannot be read: {error}", hint="restore the file, or train the run again") from error
+        raise RecordError(
+            path, "", f"cannot be read: {error}", hint="restore the file, or train the run again"
+        ) from error

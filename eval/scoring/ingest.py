@@ -1,4 +1,6 @@
-"""Takes over VBench's own result files (`*_eval_results.json`) as records. Measures nothing; `eval/vbench/result_files.py` reads the files."""
+"""Takes over VBench's own result files (`*_eval_results.json`) as records. Measures nothing;
+`eval/vbench/result_files.py` reads the files.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Ingested:
 
 @dataclass
 class _Sorted:
-    """A dimension's scores by prompt id and index (several where a video was cut into clips), and the names of those that have no place."""
+    """A dimension's scores by prompt id and index (several where a video was cut into clips), and the names of those
+    that have no place.
+    """
 
     scores: dict[str, dict[int, list[float | None]]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
@@ -55,16 +59,20 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     """Record every dimension of the file that is complete, and the suite's totals where all are there.
 
     Raises:
-        IngestError: not such a file; a value that is NaN, no number, or outside its range; an unknown dimension; a video twice.
+        IngestError: not such a file; a value that is NaN, no number, or outside its range; an unknown dimension; a
+            video twice.
         IntegrityError: a dimension's number does not follow from its videos, or the arm has other records.
 
-    **Deviations:** a dimension's number is the mean over prompts of the mean over videos, in percent. VBench weighs subject and background
-    consistency and appearance style by frames; its aggregate is kept in the record's protocol. Booleans count 0 and 1. Of color VBench lists no
-    video in which it finds no object: with its `*_full_info.json` beside the results these are known and have no score, without it they are missing.
+    **Deviations:** a dimension's number is the mean over prompts of the mean over videos, in percent. VBench weighs
+    subject and background consistency and appearance style by frames; its aggregate is kept in the record's protocol.
+    Booleans count 0 and 1. Of color VBench lists no video in which it finds no object: with its `*_full_info.json`
+    beside the results these are known and have no score, without it they are missing.
     """
     suite = load_suite(suite_name)
     if not suite.prompts:
-        raise IngestError("--suite", suite_name, "has no official result files", hint="allowed: vbench, vbench-long, vbench-i2v")
+        raise IngestError(
+            "--suite", suite_name, "has no official result files", hint="allowed: vbench, vbench-long, vbench-i2v"
+        )
     data = result_files.read(file)
     known = {spec.scorer for spec in suite.scorers}.union(*(TOTALS[name].metrics for name in suite.totals.values()))
     if unknown := sorted(set(data) - known):
@@ -77,9 +85,16 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     summed = totals(suite.totals, found)
     digest = sha256(file)[:DIGEST_CHARACTERS]
     common = {
-        "benchmark_version": suite.version, "prompt_set": prompts.name, "prompts": len(order.needed), "samples_per_prompt": suite.samples,
-        "scorer": "official", "source_file": file.name, "videos": digest, "official_aggregates": aggregates, "limit": None,
-    }  # fmt: skip
+        "benchmark_version": suite.version,
+        "prompt_set": prompts.name,
+        "prompts": len(order.needed),
+        "samples_per_prompt": suite.samples,
+        "scorer": "official",
+        "source_file": file.name,
+        "videos": digest,
+        "official_aggregates": aggregates,
+        "limit": None,
+    }
     writer = RecordWriter(results, suite_name, arm, seed, order, common)
     writer.check_scores((*found, *summed))
     strangers = sorted({name for each in by_name.values() for name in each.unknown})
@@ -87,7 +102,9 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     return Ingested(found, summed, writer.write(found, summed), aggregates, strangers, extra)
 
 
-def _sort(file: Path, dimension: str, videos: Iterable[result_files.Video], prompts: PromptSet, suite: Suite, order: Order) -> _Sorted:
+def _sort(
+    file: Path, dimension: str, videos: Iterable[result_files.Video], prompts: PromptSet, suite: Suite, order: Order
+) -> _Sorted:
     """Every score under its prompt and index.
 
     Raises:
@@ -97,7 +114,11 @@ def _sort(file: Path, dimension: str, videos: Iterable[result_files.Video], prom
     in_clips = any("clips" in spec.config for spec in suite.scorers)
     for place, video in enumerate(videos):
         text, index = split_name(Path(f"{video.whole}.mp4" if in_clips else video.name))
-        meant = [prompt for prompt in prompts.find(text) or prompts.find_other_case(text) if meant_for(suite, dimension, prompt.labels)]
+        meant = [
+            prompt
+            for prompt in prompts.find(text) or prompts.find_other_case(text)
+            if meant_for(suite, dimension, prompt.labels)
+        ]
         if not meant:
             found.unknown.append(video.name)
         elif index is None or index >= order.needed[meant[0].id]:
@@ -105,7 +126,9 @@ def _sort(file: Path, dimension: str, videos: Iterable[result_files.Video], prom
         else:
             scores = found.scores.setdefault(meant[0].id, {}).setdefault(index, [])
             if scores and not in_clips:
-                raise IngestError(file, f"{dimension}[{place}].video_path", f"a second video of index {index} of {meant[0].text!r}")
+                raise IngestError(
+                    file, f"{dimension}[{place}].video_path", f"a second video of index {index} of {meant[0].text!r}"
+                )
             scores.append(video.score)
     return found
 
@@ -113,7 +136,10 @@ def _sort(file: Path, dimension: str, videos: Iterable[result_files.Video], prom
 def _outcome(suite: Suite, dimension: str, found: dict[str, dict[int, list[float | None]]], order: Order) -> Outcome:
     meant = [prompt for prompt in order.needed if meant_for(suite, dimension, order.labels[prompt])]
     there, expected = sum(len(found.get(prompt, {})) for prompt in meant), sum(order.needed[prompt] for prompt in meant)
-    by_video = {prompt: [mean for scores in videos.values() if (mean := mean_of(scores)) is not None] for prompt, videos in found.items()}
+    by_video = {
+        prompt: [mean for scores in videos.values() if (mean := mean_of(scores)) is not None]
+        for prompt, videos in found.items()
+    }
     means = {prompt: PERCENT * fmean(values) for prompt, values in by_video.items() if values}
     info = MetricInfo(dimension, "up", "0..1", "official result")
     scores = [means.get(prompt) for prompt in order.needed] if there == expected else None

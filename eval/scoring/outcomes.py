@@ -1,4 +1,7 @@
-"""From scores of videos to scores of prompts: which prompts a metric is for, how many videos it has of those it needs. Reads and writes no file."""
+"""From scores of videos to scores of prompts: which prompts a metric is for, how many videos it has of those it needs.
+
+Reads and writes no file.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ class Outcome:
     """One metric over a folder.
 
     Attributes:
-        scores: per prompt in order, in the unit of tables, None where the metric does not apply; None while videos are missing.
+        scores: per prompt in order, in the unit of tables, None where the metric does not apply; None while videos are
+            missing.
         mean: over the prompts that have scores, None where none has.
         configured: that gave it, None for a total.
         parts: what `found` and `expected` count.
@@ -75,7 +79,13 @@ class Outcome:
         return f"{self.found}/{self.expected}"
 
 
-def order_of(suite: Suite, samples: Iterable[Sample], prompt_set: PromptSet | None, limit: int | None, per_prompt: int | None = None) -> Order:
+def order_of(
+    suite: Suite,
+    samples: Iterable[Sample],
+    prompt_set: PromptSet | None,
+    limit: int | None,
+    per_prompt: int | None = None,
+) -> Order:
     """The prompt set's own order; without a set the folder's prompts by id, all their videos needed.
 
     Args:
@@ -93,7 +103,10 @@ def order_of(suite: Suite, samples: Iterable[Sample], prompt_set: PromptSet | No
         for sample in samples:
             by_id.setdefault(sample.prompt_id, []).append(sample)
         kept = dict(sorted(list(by_id.items())[:limit]))
-        needed, labels = {key: per_prompt or len(found) for key, found in kept.items()}, {key: found[0].labels for key, found in kept.items()}
+        needed, labels = (
+            {key: per_prompt or len(found) for key, found in kept.items()},
+            {key: found[0].labels for key, found in kept.items()},
+        )
         texts, name, whole = [(key, found[0].prompt) for key, found in kept.items()], "", len(by_id)
     limited = limit if len(texts) < whole else None
     hashed = prompt_set.hash if prompt_set is not None and limited is None else _hash(texts)
@@ -104,7 +117,10 @@ def order_of(suite: Suite, samples: Iterable[Sample], prompt_set: PromptSet | No
 def _looked_at(suite: Suite, labels: Mapping[str, Labels]) -> dict[str, int]:
     """The largest `candidates` of the metrics that each prompt is meant for."""
     specs = [spec for spec in suite.scorers if spec.candidates]
-    found = {prompt: max((spec.candidates for spec in specs if meant_for(suite, spec.label, own)), default=0) for prompt, own in labels.items()}
+    found = {
+        prompt: max((spec.candidates for spec in specs if meant_for(suite, spec.label, own)), default=0)
+        for prompt, own in labels.items()
+    }
     return {prompt: count for prompt, count in found.items() if count}
 
 
@@ -146,13 +162,25 @@ def applies(suite: Suite, sample: Sample, configured: ConfiguredScorer) -> bool:
     return any(meant_for(suite, key, sample.labels) for key in configured.metrics)
 
 
-def outcomes(suite: Suite, scorers: Sequence[ConfiguredScorer], samples: Sequence[Sample], order: Order, store: SampleStore) -> list[Outcome]:
+def outcomes(
+    suite: Suite, scorers: Sequence[ConfiguredScorer], samples: Sequence[Sample], order: Order, store: SampleStore
+) -> list[Outcome]:
     """Every metric of the scorers over these samples, from the lines kept so far."""
-    return [_outcome(suite, configured, key, info, samples, order, store) for configured in scorers for key, info in configured.metrics.items()]
+    return [
+        _outcome(suite, configured, key, info, samples, order, store)
+        for configured in scorers
+        for key, info in configured.metrics.items()
+    ]
 
 
 def _outcome(
-    suite: Suite, configured: ConfiguredScorer, key: str, info: MetricInfo, samples: Sequence[Sample], order: Order, store: SampleStore
+    suite: Suite,
+    configured: ConfiguredScorer,
+    key: str,
+    info: MetricInfo,
+    samples: Sequence[Sample],
+    order: Order,
+    store: SampleStore,
 ) -> Outcome:
     meant = [prompt for prompt in order.needed if meant_for(suite, key, order.labels[prompt])]
     found_by: dict[str, list[_Numbered]] = {prompt: [] for prompt in meant}
@@ -160,21 +188,35 @@ def _outcome(
         line = store.find(line_key(sample, configured)) if sample.prompt_id in found_by else None
         if line is not None:
             found_by[sample.prompt_id].append((index_of(sample) if order.numbered else None, line.scores[info.id]))
-    values = {prompt: _counting(found, order.needed[prompt], choose=bool(configured.spec.candidates)) for prompt, found in found_by.items()}
+    values = {
+        prompt: _counting(found, order.needed[prompt], choose=bool(configured.spec.candidates))
+        for prompt, found in found_by.items()
+    }
     found, expected = sum(map(len, values.values())), sum(order.needed[prompt] for prompt in meant)
     counted = sum(value is not None for found in values.values() for value in found)
     means = {prompt: mean_of(found) for prompt, found in values.items()}
     scores = [None if (mean := means.get(prompt)) is None else mean * configured.spec.scale for prompt in order.needed]
     present = [score for score in scores if score is not None]
     mean = fmean(present) if present else None
-    return Outcome(key, info, found, expected, scores if found == expected else None, mean, configured, configured.spec.scale, counted=counted)
+    return Outcome(
+        key,
+        info,
+        found,
+        expected,
+        scores if found == expected else None,
+        mean,
+        configured,
+        configured.spec.scale,
+        counted=counted,
+    )
 
 
 def _counting(rows: Sequence[_Numbered], needed: int, *, choose: bool) -> list[float | None]:
     """The values of a prompt that count: of indices 0 to needed - 1, and the first of those without an index.
 
-    With `choose`, the first `needed` videos to which the metric applies, before those to which it does not. What comes after a missing index is then
-    not known to be among them, so it does not count; a video without an index fills one gap.
+    With `choose`, the first `needed` videos to which the metric applies, before those to which it does not. What comes
+    after a missing index is then not known to be among them, so it does not count; a video without an index fills one
+    gap.
     """
     if not choose:
         return [value for index, value in rows if index is None or index < needed][:needed]

@@ -1,4 +1,6 @@
-"""Spreads videos over processes, each with scorers of its own. Writes nothing: the process that asked is the only writer."""
+"""Spreads videos over processes, each with scorers of its own. Writes nothing: the process that asked is the only
+writer.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from eval.scoring.worker import Frames, Scored, ScoringWorker, Work
 _desk: ScoringWorker | None = None  # a worker's, built once in `_start`
 
 
-def run(works: Sequence[Work], scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, jobs: int) -> Iterator[Scored]:
+def run(
+    works: Sequence[Work], scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, jobs: int
+) -> Iterator[Scored]:
     """Score all works; results come as they are done, in any order where there are several processes.
 
     Args:
@@ -34,7 +38,9 @@ def run(works: Sequence[Work], scorers: Sequence[ConfiguredScorer], frames: Fram
         return
     count = min(jobs, len(works))
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(scorers, frames, decoder, threads.share(count)))
+    pool = ProcessPoolExecutor(
+        count, mp_context=context, initializer=_start, initargs=(scorers, frames, decoder, threads.share(count))
+    )
     try:
         for future in as_completed(_submit(pool, works)):
             yield future.result()
@@ -46,7 +52,9 @@ def run(works: Sequence[Work], scorers: Sequence[ConfiguredScorer], frames: Fram
 
 
 def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Scored]]:
-    """Start the workers with Ctrl-C ignored, which they inherit: until their initialiser runs they could only die of it, each with a traceback."""
+    """Start the workers with Ctrl-C ignored, which they inherit: until their initialiser runs they could only die of
+    it, each with a traceback.
+    """
     if threading.current_thread() is not threading.main_thread():
         return [pool.submit(_score, work) for work in works]
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -57,7 +65,9 @@ def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Sco
 
 
 def _start(scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, share: dict[str, str]) -> None:
-    """Prepare a worker: compute on its share of the cores, leave Ctrl-C to the parent, end with the parent even where that is killed."""
+    """Prepare a worker: compute on its share of the cores, leave Ctrl-C to the parent, end with the parent even where
+    that is killed.
+    """
     global _desk
     os.environ.update(share)
     threads.fit(layer_flops(scorers))

@@ -1,4 +1,6 @@
-"""Writes what a suite found as records, with the protocol they hold under; refuses to continue an arm under another protocol. Computes no score."""
+"""Writes what a suite found as records, with the protocol they hold under; refuses to continue an arm under another
+protocol. Computes no score.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,34 @@ class RecordWriter:
     """
 
     def __init__(
-        self, results: Path, name: str, arm: str, seed: int, order: Order, common: Mapping[str, Any], samples: Sequence[Sample] = (),
-    ) -> None:  # fmt: skip
-        self.path, self.benchmark, self.arm, self.seed = store.record_path(checked_results(results), name), name, checked_arm(arm), seed
+        self,
+        results: Path,
+        name: str,
+        arm: str,
+        seed: int,
+        order: Order,
+        common: Mapping[str, Any],
+        samples: Sequence[Sample] = (),
+    ) -> None:
+        self.path, self.benchmark, self.arm, self.seed = (
+            store.record_path(checked_results(results), name),
+            name,
+            checked_arm(arm),
+            seed,
+        )
         self.order, self.common, self.samples, self.made = order, common, samples, _provenance(samples)
 
     @classmethod
     def of_videos(
-        cls, results: Path, suite: Suite, needs: Requirements, arm: str, seed: int, samples: Sequence[Sample], order: Order, decoder: str
+        cls,
+        results: Path,
+        suite: Suite,
+        needs: Requirements,
+        arm: str,
+        seed: int,
+        samples: Sequence[Sample],
+        order: Order,
+        decoder: str,
     ) -> RecordWriter:
         """With the protocol of these videos, and in what they are not as the suite's published run has them."""
         unlike = sorted({finding.key for finding in differing(samples, needs) if finding.severity == "error"})
@@ -54,7 +76,8 @@ class RecordWriter:
         return cls(results, needs.suite, arm, seed, order, common, samples)
 
     def check(self, scorers: Iterable[ConfiguredScorer]) -> None:
-        """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared with none.
+        """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared
+        with none.
 
         Raises:
             IntegrityError: naming what differs.
@@ -66,10 +89,16 @@ class RecordWriter:
             for key, info in configured.metrics.items():
                 if key in held and (wrong := self._differences(held[key], _scorer_protocol(configured, info))):
                     what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
-                    raise IntegrityError(self.path, f"seed {self.seed}", what, hint="give these videos another --name, or use another --results")
+                    raise IntegrityError(
+                        self.path,
+                        f"seed {self.seed}",
+                        what,
+                        hint="give these videos another --name, or use another --results",
+                    )
 
     def check_scores(self, outcomes: Iterable[Outcome]) -> None:
-        """Refuse to replace scores of this arm by others, where they come from files and no protocol tells the two apart.
+        """Refuse to replace scores of this arm by others, where they come from files and no protocol tells the two
+        apart.
 
         Raises:
             IntegrityError: naming what differs.
@@ -83,14 +112,19 @@ class RecordWriter:
             if not wrong and old.scores != outcome.scores:
                 wrong = f"other scores, from {old.protocol.get('source_file')}, now {self.common.get('source_file')}"
             if wrong:
-                what, hint = f"{outcome.key} of {self.arm} is recorded already: {wrong}", "use another --name, --seed or --results"
+                what, hint = (
+                    f"{outcome.key} of {self.arm} is recorded already: {wrong}",
+                    "use another --name, --seed or --results",
+                )
                 raise IntegrityError(self.path, f"seed {self.seed}", what, hint=hint)
 
     def write(self, outcomes: Iterable[Outcome], totals: Iterable[Outcome]) -> list[str]:
         """Append a record per complete metric that is not recorded already; returns their names."""
         held = {record.key: record for record in self._held(limited=self.order.limit is not None)}
         environment, found, written = _environment(self.seed), list(outcomes), list[str]()
-        parts = sorted({_scorer(outcome.configured) for outcome in found if outcome.configured}) or self.common.get("scorer")
+        parts = sorted({_scorer(outcome.configured) for outcome in found if outcome.configured}) or self.common.get(
+            "scorer"
+        )
         for outcome in (*found, *totals):
             if outcome.scores is None or all(score is None for score in outcome.scores):
                 continue
@@ -99,7 +133,9 @@ class RecordWriter:
                 if outcome.configured
                 else {"scorer": parts, "linearised": outcome.parts == "metrics"}
             )
-            scorer |= self._files_read([outcome.configured] if outcome.configured else [part.configured for part in found if part.configured])
+            scorer |= self._files_read(
+                [outcome.configured] if outcome.configured else [part.configured for part in found if part.configured]
+            )
             record = self._record(outcome, scorer, environment)
             old = held.get(record.key)
             if old is None or _content(old) != _content(record):
@@ -110,7 +146,14 @@ class RecordWriter:
     def _files_read(self, scorers: Iterable[ConfiguredScorer]) -> dict[str, str]:
         """Hash of what these scorers read beside the videos, by prompt; empty where they read nothing."""
         used = {configured.name: configured for configured in scorers}.values()
-        rows = sorted({(sample.prompt_id, *read) for configured in used for sample in self.samples if (read := contents(sample, configured))})
+        rows = sorted(
+            {
+                (sample.prompt_id, *read)
+                for configured in used
+                for sample in self.samples
+                if (read := contents(sample, configured))
+            }
+        )
         return {store.FILES_READ: hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]} if rows else {}
 
     def _held(self, *, limited: bool = False) -> list[store.Record]:
@@ -119,7 +162,11 @@ class RecordWriter:
 
     def _own(self) -> dict[str, store.Record]:
         """This arm's newest records under this seed, by metric."""
-        return {record.metric: record for record in self._held() if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)}
+        return {
+            record.metric: record
+            for record in self._held()
+            if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)
+        }
 
     def _differences(self, held: store.Record, scorer: Mapping[str, Any]) -> str:
         ours = {**self.common, **scorer}
@@ -130,13 +177,29 @@ class RecordWriter:
         return "; ".join(wrong)
 
     def _record(self, outcome: Outcome, scorer: Mapping[str, Any], environment: Mapping[str, Any]) -> store.Record:
-        protocol = {**self.common, **scorer, "unit": outcome.info.unit, "scale": outcome.scale, **environment["protocol"]}
+        protocol = {
+            **self.common,
+            **scorer,
+            "unit": outcome.info.unit,
+            "scale": outcome.scale,
+            **environment["protocol"],
+        }
         assert outcome.scores is not None
         return store.Record(
-            benchmark=self.benchmark, backbone=BACKBONE, arm=self.arm, seed=self.seed, metric=outcome.key, direction=outcome.info.direction,
-            scores=outcome.scores, recipe_hash=self.made["recipe_hash"], weights_hash=self.made["weights_hash"], prompt_set_hash=self.order.hash,
-            protocol=_json(protocol), commit=environment["commit"], dirty=environment["dirty"],
-        )  # fmt: skip
+            benchmark=self.benchmark,
+            backbone=BACKBONE,
+            arm=self.arm,
+            seed=self.seed,
+            metric=outcome.key,
+            direction=outcome.info.direction,
+            scores=outcome.scores,
+            recipe_hash=self.made["recipe_hash"],
+            weights_hash=self.made["weights_hash"],
+            prompt_set_hash=self.order.hash,
+            protocol=_json(protocol),
+            commit=environment["commit"],
+            dirty=environment["dirty"],
+        )
 
 
 def checked_arm(name: str) -> str:
@@ -169,13 +232,18 @@ def checked_results(results: Path) -> Path:
 def _of_videos(suite: Suite, samples: Sequence[Sample], order: Order) -> dict[str, Any]:
     infos, hashes = [sample.info for sample in samples], sorted(sample.video_hash for sample in samples)
     return {
-        "benchmark_version": suite.version, "prompt_set": order.name or None, "prompts": len(order.needed),
-        "samples_per_prompt": _one(order.needed.values()), "seeds": sorted({sample.seed for sample in samples if sample.seed is not None}),
-        "num_frames": _one(info.frames for info in infos), "fps": _one(round(info.fps, 3) for info in infos),
+        "benchmark_version": suite.version,
+        "prompt_set": order.name or None,
+        "prompts": len(order.needed),
+        "samples_per_prompt": _one(order.needed.values()),
+        "seeds": sorted({sample.seed for sample in samples if sample.seed is not None}),
+        "num_frames": _one(info.frames for info in infos),
+        "fps": _one(round(info.fps, 3) for info in infos),
         "resolution": _one((info.width, info.height) for info in infos),
-        "videos": hashlib.sha256("".join(hashes).encode()).hexdigest()[:16], "limit": order.limit,
+        "videos": hashlib.sha256("".join(hashes).encode()).hexdigest()[:16],
+        "limit": order.limit,
         "published_protocol": suite.protocol.model_dump(exclude_none=True),
-    }  # fmt: skip
+    }
 
 
 def _content(record: store.Record) -> tuple[Any, ...]:
@@ -222,9 +290,15 @@ def _environment(seed: int) -> dict[str, Any]:
     here = environment("cuda" if torch.cuda.is_available() else "cpu", seed)
     versions = {**here["versions"], **{package: _version(package) for package in PACKAGES}}
     return {
-        "commit": here["commit"] or store.UNKNOWN, "dirty": bool(here["dirty"]),
-        "protocol": {"versions": versions, "device": here["device"], "threads": here["threads"], "python": here["python"]},
-    }  # fmt: skip
+        "commit": here["commit"] or store.UNKNOWN,
+        "dirty": bool(here["dirty"]),
+        "protocol": {
+            "versions": versions,
+            "device": here["device"],
+            "threads": here["threads"],
+            "python": here["python"],
+        },
+    }
 
 
 def _version(package: str) -> str | None:

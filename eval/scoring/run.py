@@ -1,4 +1,6 @@
-"""Evaluates a folder of videos under a suite: loads, plans, scores what is missing, files the records. Shows nothing; scores nothing itself."""
+"""Evaluates a folder of videos under a suite: loads, plans, scores what is missing, files the records. Shows nothing;
+scores nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -78,12 +80,15 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        return not self.not_run and all(each.complete for found in self.found for each in (*found.outcomes, *found.totals))
+        return not self.not_run and all(
+            each.complete for found in self.found for each in (*found.outcomes, *found.totals)
+        )
 
 
 @dataclass
 class Progress:
-    """Whom to tell: `read` hears of files opened, `warn` of videos unlike the others or the suite's published run, `begin` how many videos there are
+    """Whom to tell: `read` hears of files opened, `warn` of videos unlike the others or the suite's published run,
+        `begin` how many videos there are
     to score, `step` of each as it is done.
     """
 
@@ -97,7 +102,8 @@ def evaluate(request: Request, progress: Progress) -> Report:
     """Score what is not scored yet and file every metric that is complete.
 
     Raises:
-        AstroError: nothing to score, a scorer asked for by name that is not ready, or records of the arm under another protocol.
+        AstroError: nothing to score, a scorer asked for by name that is not ready, or records of the arm under another
+            protocol.
     """
     checked_arm(request.arm)
     checked_results(request.results)
@@ -109,7 +115,9 @@ def evaluate(request: Request, progress: Progress) -> Report:
     prompts = prompt_set(named) if named else None
     samples = inputs.load(request.folder, prompts, progress.read)
     if not samples:
-        raise RecordError(request.folder, "", "no videos", hint="expected a folder of videos; `astro eval check` says more")
+        raise RecordError(
+            request.folder, "", "no videos", hint="expected a folder of videos; `astro eval check` says more"
+        )
     order = order_of(suite, samples, prompts, request.limit, 1 if request.seed is None else None)
     needs = of_suite(suite, request.suite, prompts)
     writers = _writers(request, suite, needs, samples, order, decoder)
@@ -147,11 +155,15 @@ def _ready(wanted: Sequence[ConfiguredScorer], *, named: bool) -> tuple[list[Con
     if lacks and (named or len(lacks) == len(wanted)):
         name, texts = next(iter(lacks.items()))
         more = f" (and {len(lacks) - 1} more scorers)" if len(lacks) > 1 else ""
-        raise RecordError("eval", name, f"not ready{more}: {texts[0]}", hint="`astro eval list` says what each metric needs")
+        raise RecordError(
+            "eval", name, f"not ready{more}: {texts[0]}", hint="`astro eval list` says what each metric needs"
+        )
     return [configured for configured in wanted if configured.name not in lacks], lacks
 
 
-def _writers(request: Request, suite: Suite, needs: Requirements, samples: list[Sample], order: Order, decoder: str) -> list[RecordWriter]:
+def _writers(
+    request: Request, suite: Suite, needs: Requirements, samples: list[Sample], order: Order, decoder: str
+) -> list[RecordWriter]:
     """One per seed whose records are kept apart."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -171,7 +183,9 @@ def _writers(request: Request, suite: Suite, needs: Requirements, samples: list[
     ]
 
 
-def _file(writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, *, whole: bool) -> Found:
+def _file(
+    writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, *, whole: bool
+) -> Found:
     found = outcomes(suite, ready, writer.samples, writer.order, kept)
     summed = totals(suite.totals, found) if whole and writer.order.limit is None else []
     return Found(writer.seed, found, summed, writer.write(found, summed))

@@ -1,4 +1,7 @@
-"""A suite's scorers made ready to run: declarations found, configurations checked, configuration and weights hashed. Scores nothing."""
+"""A suite's scorers made ready to run: declarations found, configurations checked, configuration and weights hashed.
+
+Scores nothing.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,9 @@ class ConfiguredScorer:
         return self.spec.names(self.declaration.metrics)
 
 
-def configured_scorers(suite: Suite, overrides: Iterable[str] = (), metrics: Iterable[str] = ()) -> list[ConfiguredScorer]:
+def configured_scorers(
+    suite: Suite, overrides: Iterable[str] = (), metrics: Iterable[str] = ()
+) -> list[ConfiguredScorer]:
     """The suite's scorers in its order, or those that give `metrics` (names of records, scorers or metric ids).
 
     Args:
@@ -72,12 +77,16 @@ def configured_scorers(suite: Suite, overrides: Iterable[str] = (), metrics: Ite
 
 
 def select(suite: Suite, metrics: Iterable[str]) -> list[ScorerSpec]:
-    """The uses that give these metrics, all where none are named; a use gives its own name, its scorer's, its metrics' ids and record names."""
+    """The uses that give these metrics, all where none are named; a use gives its own name, its scorer's, its metrics'
+    ids and record names.
+    """
     names = {spec.label: {spec.label, spec.scorer, *_metric_names(spec)} for spec in suite.scorers}
     wanted = set(metrics)
     if unknown := wanted - set().union(*names.values()):
         first = sorted(unknown)[0]
-        raise RecordError("--metrics", first, "no metric of this suite", hint=did_you_mean(first, set().union(*names.values())))
+        raise RecordError(
+            "--metrics", first, "no metric of this suite", hint=did_you_mean(first, set().union(*names.values()))
+        )
     return [spec for spec in suite.scorers if not wanted or wanted & names[spec.label]]
 
 
@@ -93,7 +102,12 @@ def _changes(suite: Suite, overrides: Iterable[str]) -> dict[str, dict[str, Any]
         dotted, value = parse_override(text, example=SET_EXAMPLE)
         configured, _, key = dotted.partition(".")
         if configured not in known or not key:
-            raise RecordError("--set", text, "expected SCORER.KEY=VALUE with a scorer of this suite", hint=did_you_mean(configured, known))
+            raise RecordError(
+                "--set",
+                text,
+                "expected SCORER.KEY=VALUE with a scorer of this suite",
+                hint=did_you_mean(configured, known),
+            )
         if key in changes.setdefault(configured, {}):
             raise RecordError("--set", text, f"{dotted} is set twice", hint="give each key once")
         changes[configured][key] = value
@@ -107,7 +121,9 @@ def _configured(spec: ScorerSpec, changes: Mapping[str, Any]) -> ConfiguredScore
     except ValidationError as error:
         wrong = first_problem(error, declaration.config)
         key = f"{spec.label}.{wrong.key}" if wrong.key else spec.label
-        raise RecordError("--set" if changes else "suite", key, f"{wrong.what}, found {wrong.found}", hint=wrong.hint) from error
+        raise RecordError(
+            "--set" if changes else "suite", key, f"{wrong.what}, found {wrong.found}", hint=wrong.hint
+        ) from error
     return ConfiguredScorer(spec, config, config_hash(declaration, config), *_weights(declaration, config))
 
 
@@ -124,7 +140,10 @@ def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, 
     try:
         return weights_hash(declaration.files(config)), ()
     except AstroError as error:
-        return NO_WEIGHTS, (": ".join(part for part in (error.where, error.key, error.what) if part) + (f" ({error.hint})" if error.hint else ""),)
+        return NO_WEIGHTS, (
+            ": ".join(part for part in (error.where, error.key, error.what) if part)
+            + (f" ({error.hint})" if error.hint else ""),
+        )
 
 
 def weights_hash(paths: Iterable[Path]) -> str:

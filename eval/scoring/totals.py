@@ -1,4 +1,5 @@
-"""Totals of a suite from its metrics, once all are complete; each with one score per prompt, so that it has an interval. Measures nothing.
+"""Totals of a suite from its metrics, once all are complete; each with one score per prompt, so that it has an
+interval. Measures nothing.
 
 Dimensions: P prompts, D metrics.
 """
@@ -36,16 +37,36 @@ def consistency(means: Mapping[str, float]) -> float:
 
 
 TOTALS = {
-    "quality": Total(tuple(vbench_totals.QUALITY_DIMENSIONS), vbench_totals.quality, "VBench: weighted mean of the seven quality dimensions"),
-    "semantic": Total(tuple(vbench_totals.SEMANTIC_DIMENSIONS), vbench_totals.semantic, "VBench: mean of the nine semantic dimensions"),
-    "total": Total(tuple(vbench_totals.DIMENSIONS), vbench_totals.total, "VBench: (4 Quality + Semantic) / 5"),
-    "long_total": Total(vbench_totals.LONG_DIMENSIONS, vbench_totals.long_total, "Reward Forcing: weighted mean of six quality dimensions"),
-    "i2v": Total(tuple(vbench_totals.I2V_DIMENSIONS), vbench_totals.i2v, "VBench-I2V: likeness to the image, and camera motion at weight 0.1"),
-    "i2v_quality": Total(vbench_totals.LONG_DIMENSIONS, vbench_totals.i2v_quality, "VBench-I2V: weighted mean of six quality dimensions"),
-    "i2v_total": Total(
-        (*vbench_totals.I2V_DIMENSIONS, *vbench_totals.LONG_DIMENSIONS), vbench_totals.i2v_total, "VBench-I2V: mean of its own part and its quality"
+    "quality": Total(
+        tuple(vbench_totals.QUALITY_DIMENSIONS),
+        vbench_totals.quality,
+        "VBench: weighted mean of the seven quality dimensions",
     ),
-    "consistency": Total(("subject_consistency", "background_consistency"), consistency, "mean of subject and background consistency"),
+    "semantic": Total(
+        tuple(vbench_totals.SEMANTIC_DIMENSIONS), vbench_totals.semantic, "VBench: mean of the nine semantic dimensions"
+    ),
+    "total": Total(tuple(vbench_totals.DIMENSIONS), vbench_totals.total, "VBench: (4 Quality + Semantic) / 5"),
+    "long_total": Total(
+        vbench_totals.LONG_DIMENSIONS,
+        vbench_totals.long_total,
+        "Reward Forcing: weighted mean of six quality dimensions",
+    ),
+    "i2v": Total(
+        tuple(vbench_totals.I2V_DIMENSIONS),
+        vbench_totals.i2v,
+        "VBench-I2V: likeness to the image, and camera motion at weight 0.1",
+    ),
+    "i2v_quality": Total(
+        vbench_totals.LONG_DIMENSIONS, vbench_totals.i2v_quality, "VBench-I2V: weighted mean of six quality dimensions"
+    ),
+    "i2v_total": Total(
+        (*vbench_totals.I2V_DIMENSIONS, *vbench_totals.LONG_DIMENSIONS),
+        vbench_totals.i2v_total,
+        "VBench-I2V: mean of its own part and its quality",
+    ),
+    "consistency": Total(
+        ("subject_consistency", "background_consistency"), consistency, "mean of subject and background consistency"
+    ),
 }
 
 
@@ -62,25 +83,35 @@ def totals(names: Mapping[str, str], found: Sequence[Outcome]) -> list[Outcome]:
 
 def _total(key: str, total: Total, by_key: Mapping[str, Outcome]) -> Outcome:
     info = MetricInfo(key, "up", "percent", total.text)
-    parts = [by_key[name] for name in total.metrics if name in by_key and by_key[name].complete and by_key[name].mean is not None]
+    parts = [
+        by_key[name]
+        for name in total.metrics
+        if name in by_key and by_key[name].complete and by_key[name].mean is not None
+    ]
     if len(parts) < len(total.metrics):
         return Outcome(key, info, len(parts), len(total.metrics), None, None, parts="metrics")
     scores = _linearised(total, parts)
-    return Outcome(key, info, len(parts), len(parts), scores, float(np.nanmean(np.array(scores, dtype=float))), parts="metrics")
+    return Outcome(
+        key, info, len(parts), len(parts), scores, float(np.nanmean(np.array(scores, dtype=float))), parts="metrics"
+    )
 
 
 def _linearised(total: Total, parts: Sequence[Outcome]) -> list[float | None]:
-    """One number per prompt whose mean is the total and whose spread is the total's, in percent; None where no metric has a score.
+    """One number per prompt whose mean is the total and whose spread is the total's, in percent; None where no metric
+    has a score.
 
-    T + sum_d w_d (P / P_d) (x_pd - m_d) over the metrics d that prompt p has: the empirical influence of prompt p on T = c + sum_d w_d m_d, where
-    m_d is a mean over P_d of the P prompts. The standard error of these numbers' mean is T's to first order (the nonparametric delta method).
-    Efron & Tibshirani 1993, ch. 22.
+    T + sum_d w_d (P / P_d) (x_pd - m_d) over the metrics d that prompt p has: the empirical influence of prompt p on T
+    = c + sum_d w_d m_d, where m_d is a mean over P_d of the P prompts. The standard error of these numbers' mean is T's
+    to first order (the nonparametric delta method). Efron & Tibshirani 1993, ch. 22.
     """
     values_DP = np.array([part.scores for part in parts], dtype=float) / np.array([[part.scale] for part in parts])
     means_D = np.nanmean(values_DP, axis=1)
     names = [part.key for part in parts]
     base = total.formula(dict(zip(names, means_D, strict=True)))
-    weights_D = [total.formula({**dict(zip(names, means_D, strict=True)), name: mean + 1}) - base for name, mean in zip(names, means_D, strict=True)]
+    weights_D = [
+        total.formula({**dict(zip(names, means_D, strict=True)), name: mean + 1}) - base
+        for name, mean in zip(names, means_D, strict=True)
+    ]
     present_DP = ~np.isnan(values_DP)
     share_D = present_DP.any(0).sum() / present_DP.sum(1)
     influence_DP = np.where(present_DP, (values_DP - means_D[:, None]) * (np.array(weights_D) * share_D)[:, None], 0.0)

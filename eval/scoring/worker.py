@@ -1,4 +1,7 @@
-"""Scores videos: decodes each once for all scorers that still lack it and shows them the frames. Keeps no score and averages nothing."""
+"""Scores videos: decodes each once for all scorers that still lack it and shows them the frames.
+
+Keeps no score and averages nothing.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,19 @@ class Work:
 
 def line_key(sample: Sample, configured: ConfiguredScorer) -> Key:
     """The key a line of this configured for this video has."""
-    return (sample.video_hash, prompt_hash(sample, contents(sample, configured)), configured.name, configured.config_hash, configured.weights_hash)
+    return (
+        sample.video_hash,
+        prompt_hash(sample, contents(sample, configured)),
+        configured.name,
+        configured.config_hash,
+        configured.weights_hash,
+    )
 
 
 def contents(sample: Sample, configured: ConfiguredScorer) -> tuple[str, ...]:
-    """Hashes of the files beside the video that the scorer reads; a word that is none where one cannot be read: it is not scored."""
+    """Hashes of the files beside the video that the scorer reads; a word that is none where one cannot be read: it is
+    not scored.
+    """
     try:
         return tuple(map(remembered, configured.declaration.reads(sample)))
     except (ScoreError, OSError):
@@ -57,7 +68,10 @@ def contents(sample: Sample, configured: ConfiguredScorer) -> tuple[str, ...]:
 
 
 def plan(
-    samples: Sequence[Sample], scorers: Sequence[ConfiguredScorer], store: SampleStore, applies: Callable[[Sample, ConfiguredScorer], bool]
+    samples: Sequence[Sample],
+    scorers: Sequence[ConfiguredScorer],
+    store: SampleStore,
+    applies: Callable[[Sample, ConfiguredScorer], bool],
 ) -> list[Work]:
     """The videos that some scorer lacks, in order; of equal ones with equal prompts the first.
 
@@ -78,7 +92,11 @@ class ScoringWorker:
     """Scorers built when first needed, loaded shared between them. One per process."""
 
     def __init__(self, scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str) -> None:
-        self.scorers, self.frames, self.decoder = {configured.name: configured for configured in scorers}, frames, decoder
+        self.scorers, self.frames, self.decoder = (
+            {configured.name: configured for configured in scorers},
+            frames,
+            decoder,
+        )
         self.loaded = NetworkCache()
         self._scorers: dict[str, Scorer] = {}
 
@@ -88,7 +106,9 @@ class ScoringWorker:
         return self._scorers[name]
 
     def score(self, work: Work) -> Scored:
-        """Show the video to its scorers. A scorer that fails leaves the others alone; a video that cannot be decoded fails them all."""
+        """Show the video to its scorers. A scorer that fails leaves the others alone; a video that cannot be decoded
+        fails them all.
+        """
         sample, scored, watchers = work.sample, Scored(), dict[str, Watcher]()
         for name in work.scorers:
             try:
@@ -130,11 +150,18 @@ class ScoringWorker:
                 raise ScoreError(sample.path, metric, f"found {score.value}, scores are finite")
         video_hash, prompt, scorer, config, weights = line_key(sample, configured)
         return Line(
-            video=sample.path.name, video_hash=video_hash, prompt_id=sample.prompt_id, prompt_hash=prompt, seed=sample.seed,
-            scorer=scorer, config_hash=config, weights_hash=weights, decoder=self.decoder,
+            video=sample.path.name,
+            video_hash=video_hash,
+            prompt_id=sample.prompt_id,
+            prompt_hash=prompt,
+            seed=sample.seed,
+            scorer=scorer,
+            config_hash=config,
+            weights_hash=weights,
+            decoder=self.decoder,
             scores={metric: None if score.value is None else float(score.value) for metric, score in scores.items()},
             details=_plain({metric: dict(score.details) for metric, score in scores.items() if score.details}, sample),
-        )  # fmt: skip
+        )
 
 
 def _failure(sample: Sample, name: str, error: AstroError) -> Failure:
@@ -148,6 +175,8 @@ def _plain(details: dict[str, Any], sample: Sample) -> dict[str, Any]:
         ScoreError: a number in them is not finite.
     """
     try:
-        return json.loads(json.dumps(details, allow_nan=False, default=lambda value: value.tolist()))  # arrays and their scalars
+        return json.loads(
+            json.dumps(details, allow_nan=False, default=lambda value: value.tolist())
+        )  # arrays and their scalars
     except ValueError as error:
         raise ScoreError(sample.path, "details", str(error)) from error

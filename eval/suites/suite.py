@@ -1,4 +1,7 @@
-"""Suites as data: the classes of `eval/suites/*.toml`, how they are found and read. Builds no scorer and scores nothing."""
+"""Suites as data: the classes of `eval/suites/*.toml`, how they are found and read.
+
+Builds no scorer and scores nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class Protocol(Config):
     """What the videos of a published run of this suite are like. Recorded, and checked before scoring; None: any.
 
     Attributes:
-        prompts: prompt set of the published run, where the suite takes any prompts; looked up only where its list is here.
+        prompts: prompt set of the published run, where the suite takes any prompts; looked up only where its list is
+            here.
     """
 
     fps: float | None = None
@@ -39,7 +43,8 @@ class ScorerSpec(Config):
         config: differences from the scorer's defaults.
         only: metric ids that are recorded; none named: all.
         keys: metric id -> name in records and tables; by default the id's part after the dot.
-        candidates: how many videos of a prompt are looked at for the first `samples` to which the metric applies; 0: it must apply to the first.
+        candidates: how many videos of a prompt are looked at for the first `samples` to which the metric applies; 0: it
+            must apply to the first.
         scale: factor from the scorer's unit to the one tables print, e.g. 100 for VBench's fractions.
     """
 
@@ -69,7 +74,8 @@ class Suite(Config):
     Attributes:
         version: goes up when records made before can no longer be compared.
         prompts: prompt set, "" for whatever the folder's manifest says.
-        select: label of a prompt that lists the metrics it is meant for (VBench's `dimension`); "" for all prompts, all metrics.
+        select: label of a prompt that lists the metrics it is meant for (VBench's `dimension`); "" for all prompts, all
+            metrics.
         samples: videos per prompt.
         totals: name in records -> name in `eval/scoring/totals.py`; computed once every metric they need is complete.
     """

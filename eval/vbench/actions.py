@@ -37,12 +37,16 @@ def action_of(prompt: str) -> str:
 def action_names() -> list[str]:
     """Kinetics-400's names in the classifier's order, from the package's own file."""
     third_party = Path(str(module("utils").__file__)).parent / "third_party"
-    rows = [line.strip().split("\t") for line in (third_party / "umt" / "kinetics_400_categories.txt").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        line.strip().split("\t")
+        for line in (third_party / "umt" / "kinetics_400_categories.txt").read_text(encoding="utf-8").splitlines()
+    ]
     return [name.lower() for name, _ in sorted(rows, key=lambda row: int(row[1]))]
 
 
 class ActionScorer:
-    """1 where the prompt's action is among UMT's five likeliest with a sigmoid of 0.85 or more, else 0; 16 middle frames of equal parts.
+    """1 where the prompt's action is among UMT's five likeliest with a sigmoid of 0.85 or more, else 0; 16 middle
+    frames of equal parts.
 
     Args:
         network: UMT-L/16.
@@ -53,16 +57,24 @@ class ActionScorer:
 
     def __init__(self, name: str, network: nn.Module) -> None:
         self.name, self.network, self.actions = name, network, action_names()
-        videos, volumes = (module(f"third_party.umt.datasets.{part}") for part in ("video_transforms", "volume_transforms"))
-        self.prepare = videos.Compose([
-            videos.Resize(WIDE_PX, interpolation="bilinear"), videos.CenterCrop(size=(SIDE_PX, SIDE_PX)), volumes.ClipToTensor(),
-            videos.Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)),
-        ])  # fmt: skip
+        videos, volumes = (
+            module(f"third_party.umt.datasets.{part}") for part in ("video_transforms", "volume_transforms")
+        )
+        self.prepare = videos.Compose(
+            [
+                videos.Resize(WIDE_PX, interpolation="bilinear"),
+                videos.CenterCrop(size=(SIDE_PX, SIDE_PX)),
+                volumes.ClipToTensor(),
+                videos.Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)),
+            ]
+        )
 
     def watch(self, sample: Sample) -> Chosen:
         wanted = action_of(sample.prompt)
         if wanted not in self.actions:
-            hint = f"prompts end as VBench's do, 'A person is riding a bike'; {did_you_mean(wanted, self.actions)[:120]}"
+            hint = (
+                f"prompts end as VBench's do, 'A person is riding a bike'; {did_you_mean(wanted, self.actions)[:120]}"
+            )
             raise ScoreError(sample.path, "prompt", f"{wanted[:80]!r} is no action of Kinetics-400", hint=hint)
         return Chosen(middle(FRAMES, sample.info.frames), lambda frames_NHWC: self._score(frames_NHWC, wanted))
 
@@ -71,7 +83,11 @@ class ActionScorer:
         x_1CNHW = on(self.network, self.prepare(frames_NHWC))[None]
         likely, places = torch.sigmoid(self.network(x_1CNHW))[0].topk(TOP)
         seen = self._seen(likely.tolist(), places.tolist())
-        return {self.name: Score(float(wanted in [action for action, value in seen if value >= LEAST]), {"wanted": wanted, "seen": seen})}
+        return {
+            self.name: Score(
+                float(wanted in [action for action, value in seen if value >= LEAST]), {"wanted": wanted, "seen": seen}
+            )
+        }
 
     def _seen(self, likely: Sequence[float], places: Sequence[int]) -> list[tuple[str, float]]:
         return [(self.actions[place], round(value, DIGITS)) for place, value in zip(places, likely, strict=True)]

@@ -1,7 +1,9 @@
-"""Imports modules of the vbench package beside current libraries, in this process. Computes no score and loads no weights.
+"""Imports modules of the vbench package beside current libraries, in this process. Computes no score and loads no
+weights.
 
-vbench 0.1.5 was written for numpy 1 and timm 0.9. While one of its modules is imported, names that it imports and never calls here are put in
-place, and so is the vocabulary that it would fetch with wget. Afterwards timm's registry and the root logger, which it writes to, are as before.
+vbench 0.1.5 was written for numpy 1 and timm 0.9. While one of its modules is imported, names that it imports and never
+calls here are put in place, and so is the vocabulary that it would fetch with wget. Afterwards timm's registry and the
+root logger, which it writes to, are as before.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from types import ModuleType
 from astro_cli.config.errors import RunError
 from eval.vbench.places import cache_folder
 
-# What vbench imports at the top of its modules; a stand-in takes the place of one that is not here. numpy 2 dropped the first.
+# What vbench imports at the top of its modules; a stand-in takes the place of one that is not here. numpy 2 dropped the
+# first.
 STAND_INS = {"numpy.lib.function_base": ("disp",), "decord": ("VideoReader", "cpu"), "imageio": ("imread", "imwrite")}
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
@@ -39,7 +42,12 @@ def module(name: str) -> ModuleType:
                 _place_vocabulary()
             return importlib.import_module(full)
     except ImportError as error:
-        raise RunError("vbench", full, f"cannot be imported: {error}", hint="run `make setup`, which installs vbench and what it needs") from error
+        raise RunError(
+            "vbench",
+            full,
+            f"cannot be imported: {error}",
+            hint="run `make setup`, which installs vbench and what it needs",
+        ) from error
 
 
 @contextmanager
@@ -60,7 +68,12 @@ def _shims() -> Iterator[None]:
 
 def _stand_in(name: str) -> ModuleType:
     def never(*_: object, **__: object) -> None:
-        raise RunError("vbench", name, "not here, and a part of vbench that needs it was called", hint=f"install {name.partition('.')[0]}")
+        raise RunError(
+            "vbench",
+            name,
+            "not here, and a part of vbench that needs it was called",
+            hint=f"install {name.partition('.')[0]}",
+        )
 
     module = ModuleType(name)
     vars(module).update(dict.fromkeys(STAND_INS[name], never))
@@ -69,7 +82,9 @@ def _stand_in(name: str) -> ModuleType:
 
 @contextmanager
 def _registry_untouched() -> Iterator[None]:
-    """timm's `create_model("vit_large_patch16_224")` makes timm's network, not the one that vbench registers under that name."""
+    """timm's `create_model("vit_large_patch16_224")` makes timm's network, not the one that vbench registers under that
+    name.
+    """
     from timm.models import _registry as registry
 
     tables = [vars(registry)[name] for name in ("_model_entrypoints", "_model_to_module")]
@@ -82,7 +97,9 @@ def _registry_untouched() -> Iterator[None]:
 
 
 def _place_vocabulary() -> None:
-    """CLIP's vocabulary, which ViCLIP's tokeniser looks for at import, copied from open_clip into the folder of weights."""
+    """CLIP's vocabulary, which ViCLIP's tokeniser looks for at import, copied from open_clip into the folder of
+    weights.
+    """
     import open_clip
 
     package = importlib.import_module("vbench.utils")

@@ -16,9 +16,14 @@ STATIC = "static"
 
 # What a prompt says -> the type of motion; sought in this order, the first that is in the prompt counts.
 PHRASES = {
-    "camera pans left": "pan_left", "camera pans right": "pan_right", "camera tilts up": "tilt_up", "camera tilts down": "tilt_down",
-    "camera zooms in": "zoom_in", "camera zooms out": "zoom_out", "camera static": STATIC,
-}  # fmt: skip
+    "camera pans left": "pan_left",
+    "camera pans right": "pan_right",
+    "camera tilts up": "tilt_up",
+    "camera tilts down": "tilt_down",
+    "camera zooms in": "zoom_in",
+    "camera zooms out": "zoom_out",
+    "camera static": STATIC,
+}
 # Both edges move alike: the picture goes one way, so the camera goes the other.
 ALIKE = {"left": "pan_right", "right": "pan_left", "down": "tilt_up", "up": "tilt_down", STATIC: STATIC}
 # Two edges that face each other move apart or together.
@@ -40,14 +45,15 @@ def camera_types(tracks_TN2: np.ndarray, short_side: int) -> set[str]:
 
     Source: VBench++, arXiv 2411.13503; vbench 0.1.5, vbench2_beta_i2v/camera_motion.py, CameraPredict.
 
-    **Deviations:** none. "No type" is an empty set there named "None". As released, an edge's point lies beside the centre, so that a zoom in also
-    counts as a pan to the left and a tilt up where those points move far enough.
+    **Deviations:** none. "No type" is an empty set there named "None". As released, an edge's point lies beside the
+    centre, so that a zoom in also counts as a pan to the left and a tilt up where those points move far enough.
     """
     ends_2RK2 = tracks_TN2[[0, -1]].astype(np.int64).reshape(2, GRID, GRID, 2)
     moved_RK2 = ends_2RK2[1] - ends_2RK2[0]
     still_px = short_side * STILL_SHARE
     top, bottom, left, right = (
-        directions(moved_RK2[row, column], still_px) for row, column in ((0, MIDDLE), (-1, MIDDLE), (MIDDLE, 0), (MIDDLE, -1))
+        directions(moved_RK2[row, column], still_px)
+        for row, column in ((0, MIDDLE), (-1, MIDDLE), (MIDDLE, 0), (MIDDLE, -1))
     )
     upright, level = _of_pair(top, bottom, TOP_AND_BOTTOM), _of_pair(left, right, LEFT_AND_RIGHT)
     return {STATIC} if upright == level == {STATIC} else (upright | level) - {STATIC}

@@ -27,8 +27,10 @@ class ClipFile:
     Args:
         sample: the clip; its frame rate is the file's.
 
-    Source: vbench 0.1.5, vbench2_beta_long/utils.py, split_video_into_clips; torchvision.io.write_video: libx264 as it comes (CRF 23), yuv420p.
-    **Deviations:** one encoding thread and no assembly, so that equal frames give equal bytes. Odd sides repeat their last line, where x264 refuses.
+    Source: vbench 0.1.5, vbench2_beta_long/utils.py, split_video_into_clips; torchvision.io.write_video: libx264 as it
+        comes (CRF 23), yuv420p.
+    **Deviations:** one encoding thread and no assembly, so that equal frames give equal bytes. Odd sides repeat their
+    last line, where x264 refuses.
     """
 
     def __init__(self, sample: Sample) -> None:
@@ -56,7 +58,9 @@ class ClipFile:
             raise self._failed(error) from error
         return self._path()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self.folder is not None
         self.folder.cleanup()
 

@@ -1,4 +1,7 @@
-"""How a VBench dimension is declared: its options, on whole videos or on VBench-Long's clips. Computes no score. Free of torch."""
+"""How a VBench dimension is declared: its options, on whole videos or on VBench-Long's clips. Computes no score.
+
+Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class DimensionConfig(Config):
 
 
 class SlowFastConfig(DimensionConfig):
-    """`fast`: whose features compare the clips' first frames, "none" for no fusion; `fast_weight`: of that score beside the one within clips."""
+    """`fast`: whose features compare the clips' first frames, "none" for no fusion; `fast_weight`: of that score beside
+    the one within clips.
+    """
 
     fast: str = "none"
     fast_weight: float = Field(0.5, ge=0, le=1)
@@ -77,8 +82,15 @@ def declare(
 
     info = MetricInfo(name, "up", unit, text)
     return Declaration(
-        metrics=(info,), config=config, version=1, build=build_cut, needs=needs, config_needs=more_needs, files=paths, reads=reads
-    )  # fmt: skip
+        metrics=(info,),
+        config=config,
+        version=1,
+        build=build_cut,
+        needs=needs,
+        config_needs=more_needs,
+        files=paths,
+        reads=reads,
+    )
 
 
 def at_least(sample: Sample, frames: int, name: str) -> None:

@@ -1,7 +1,9 @@
-"""Scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names. Runs no shell, computes no score.
+"""Scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names. Runs no
+shell, computes no score.
 
-The four dimensions of GRiT need detectron2 and `scene` needs transformers 4: neither installs beside current libraries. The interpreter is started
-once per run and asked for a video, or a clip, at a time, so that a network is loaded once. docs/vbench.md says how to make one.
+The four dimensions of GRiT need detectron2 and `scene` needs transformers 4: neither installs beside current libraries.
+The interpreter is started once per run and asked for a video, or a clip, at a time, so that a network is loaded once.
+docs/vbench.md says how to make one.
 Dimensions: H, W pixel rows and columns.
 """
 
@@ -99,14 +101,28 @@ class Worker:
         if self.process is None:
             python = interpreter()
             if python is None:
-                raise RunError("vbench", VARIABLE, "names no Python that can be run", hint="the path of a Python with official vbench 0.1.5")
+                raise RunError(
+                    "vbench",
+                    VARIABLE,
+                    "names no Python that can be run",
+                    hint="the path of a Python with official vbench 0.1.5",
+                )
             command = [python, "-u", str(WORKER), str(torchvision_ops.__file__)]
             number = {threads.USER_VARIABLE: str(threads.choose(threads.LARGE).number)}
-            folder = places.cache_folder()  # where vbench's `from_pretrained("bert-base-uncased")` finds a folder of that name
+            folder = (
+                places.cache_folder()
+            )  # where vbench's `from_pretrained("bert-base-uncased")` finds a folder of that name
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, encoding="utf-8", bufsize=1,
-                cwd=folder if folder.is_dir() else None, env={**os.environ, **number, **ENVIRONMENT},
-            )  # fmt: skip
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                encoding="utf-8",
+                bufsize=1,
+                cwd=folder if folder.is_dir() else None,
+                env={**os.environ, **number, **ENVIRONMENT},
+            )
         return self.process
 
     def _line(self, process: subprocess.Popen[str]) -> str:
@@ -125,7 +141,12 @@ class Worker:
         self.close()
         self.errors.seek(0)
         tail = self.errors.read()[-TAIL_CHARACTERS:].strip()
-        return RunError("vbench", VARIABLE, f"{interpreter()} {what}", hint=f"its last words:\n{tail}" if tail else "it wrote nothing")
+        return RunError(
+            "vbench",
+            VARIABLE,
+            f"{interpreter()} {what}",
+            hint=f"its last words:\n{tail}" if tail else "it wrote nothing",
+        )
 
 
 def json_object(line: str) -> dict[str, Any] | None:
@@ -168,15 +189,26 @@ class IsolatedScorer:
     Args:
         weights: the file its network reads.
         extra: what else the other side must know of a sample.
-        clips: whether samples are clips, each written to a file of its own, as the released code does, and not whole files.
+        clips: whether samples are clips, each written to a file of its own, as the released code does, and not whole
+            files.
     """
 
-    def __init__(self, name: str, weights: Path, worker: Worker, extra: Callable[[Sample], dict[str, Any]], *, clips: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: Path,
+        worker: Worker,
+        extra: Callable[[Sample], dict[str, Any]],
+        *,
+        clips: bool = False,
+    ) -> None:
         self.name, self.weights, self.worker, self.extra, self.clips = name, weights, worker, extra, clips
 
     def watch(self, sample: Sample) -> _Watcher:
         if not self.clips and not sample.path.name.endswith(SUFFIXES):
-            raise ScoreError(sample.path, self.name, f"official vbench reads no such file, allowed: {', '.join(SUFFIXES)}")
+            raise ScoreError(
+                sample.path, self.name, f"official vbench reads no such file, allowed: {', '.join(SUFFIXES)}"
+            )
         self.extra(sample)
         return _Watcher(self, sample, ClipFile(sample) if self.clips else None)
 
@@ -188,9 +220,13 @@ class IsolatedScorer:
             RunError: the other interpreter is at fault.
         """
         request = {
-            "dimension": self.name, "video": str(path.resolve()), "prompt": sample.prompt, "weights": str(self.weights.resolve()),
-            "auxiliary": None, **self.extra(sample),
-        }  # fmt: skip
+            "dimension": self.name,
+            "video": str(path.resolve()),
+            "prompt": sample.prompt,
+            "weights": str(self.weights.resolve()),
+            "auxiliary": None,
+            **self.extra(sample),
+        }
         answer = self.worker.ask(request)
         if "error" in answer:
             raise ScoreError(sample.path, self.name, f"official vbench failed: {answer['error']}")
@@ -216,7 +252,13 @@ def declare_isolated(name: str, text: str, weights: str, what: str) -> Declarati
     def build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
         places.found(TOKENISER)
         clips = config.clips != "whole"
-        return IsolatedScorer(name, places.found(weights), shared_worker(loaded), lambda sample: {"auxiliary": auxiliary(sample, name)}, clips=clips)
+        return IsolatedScorer(
+            name,
+            places.found(weights),
+            shared_worker(loaded),
+            lambda sample: {"auxiliary": auxiliary(sample, name)},
+            clips=clips,
+        )
 
     files = (weights, TOKENISER)
     return declare(name, text, build, needs=(need(what), *map(places.need, files)), files=files)

@@ -1,4 +1,5 @@
-"""VBench-Long's clips: cuts a video into pieces of frames as it is shown, and scores each with the scorer of short videos. Free of torch.
+"""VBench-Long's clips: cuts a video into pieces of frames as it is shown, and scores each with the scorer of short
+videos. Free of torch.
 
 Dimensions: H, W pixel rows and columns, C colour channel.
 """
@@ -11,9 +12,12 @@ from typing import Any, Literal
 from astro_cli.config.errors import AstroError
 from eval.contract import Frame, Sample, Score, ScoreError, Scorer, VideoInfo, Watcher
 
-# How long a clip is: the whole video (VBench); VBench-Long's table for the dimension; the longest entry of all the prompt's dimensions, which is
-# what the released code does in `long_vbench_standard` (so aesthetic and imaging quality, which share the prompts of overall consistency, are cut
-# at 10 s); 2 s, as in `long_custom_input`; 2 s of each scene, as there with `--use_semantic_splitting` (see `eval.vbench.scenes`).
+# How long a clip is: the whole video (VBench); VBench-Long's table for the dimension; the longest entry of all the
+# prompt's dimensions, which is
+# what the released code does in `long_vbench_standard` (so aesthetic and imaging quality, which share the prompts of
+# overall consistency, are cut
+# at 10 s); 2 s, as in `long_custom_input`; 2 s of each scene, as there with `--use_semantic_splitting` (see
+# `eval.vbench.scenes`).
 Clips = Literal["whole", "dimension", "prompt", "two_seconds", "scenes"]
 SHORT_SECONDS, LONG_SECONDS = 2, 10  # vbench2_beta_long/configs/clip_length_mix.yaml
 LONG_DIMENSIONS = frozenset({"human_action", "temporal_style", "overall_consistency"})
@@ -43,18 +47,24 @@ def clip_seconds(dimension: str, clips: Clips, sample: Sample) -> int:
         names = sample.labels.get("dimension", ())
         if not names:
             hint = "clips = 'dimension' or 'two_seconds' needs no prompt set"
-            raise ScoreError(sample.path, "dimension", "the prompt's dimensions are not known, clips = 'prompt' needs them", hint=hint)
+            raise ScoreError(
+                sample.path,
+                "dimension",
+                "the prompt's dimensions are not known, clips = 'prompt' needs them",
+                hint=hint,
+            )
     else:
         names = (dimension,)
     return max(LONG_SECONDS if name in LONG_DIMENSIONS else SHORT_SECONDS for name in names)
 
 
 def cut(info: VideoInfo, seconds: int) -> list[Span]:
-    """The clips of a video: int(fps) * seconds frames each; the last is extended backwards to that length; a shorter video is one clip.
+    """The clips of a video: int(fps) * seconds frames each; the last is extended backwards to that length; a shorter
+        video is one clip.
 
     Source: vbench 0.1.5, vbench2_beta_long/utils.py, split_video_into_clips.
-    **Deviations:** clips are the decoded frames; the released code writes each clip as a new H.264 file, whose losses enter its scores. A
-    rate below 1 fps gives one clip (released: division by zero).
+    **Deviations:** clips are the decoded frames; the released code writes each clip as a new H.264 file, whose losses
+    enter its scores. A rate below 1 fps gives one clip (released: division by zero).
     """
     length = int(info.fps) * seconds
     if length == 0 or info.frames < length:
@@ -88,7 +98,9 @@ class Piece:
         """Score at once, so that the frames a watcher keeps are let go with it."""
         try:
             self.scores = self.watcher.scores()
-        except AstroError as error:  # told at the end: what fails while frames are shown is taken for a fault of the video
+        except (
+            AstroError
+        ) as error:  # told at the end: what fails while frames are shown is taken for a fault of the video
             self.failed = error
         del self.watcher
 
@@ -133,8 +145,8 @@ class Long:
         dimension: decides the length of a clip.
 
     Source: vbench 0.1.5, vbench2_beta_long/utils.py, reorganize_clips_results.
-    **Deviations:** those of `cut`. Per-frame dimensions (subject, background) average clips, where the released code averages all frames of all
-    videos unless it fuses; a video's own number is the mean over clips in both.
+    **Deviations:** those of `cut`. Per-frame dimensions (subject, background) average clips, where the released code
+    averages all frames of all videos unless it fuses; a video's own number is the mean over clips in both.
     """
 
     def __init__(self, scorer: Scorer, dimension: str, clips: Clips) -> None:
@@ -147,4 +159,6 @@ class Long:
     def watch(self, sample: Sample) -> LongWatcher:
         fps = whole_fps(sample.info)
         infos = [(span, replace(sample.info, frames=span.frames, fps=fps)) for span in self.spans(sample)]
-        return LongWatcher([Piece(span, self.scorer.watch(replace(sample, info=info))) for span, info in infos], sample.info.fps)
+        return LongWatcher(
+            [Piece(span, self.scorer.watch(replace(sample, info=info))) for span, info in infos], sample.info.fps
+        )

@@ -66,14 +66,15 @@ class _Watcher:
 
 
 class DynamicScorer:
-    """1 where the video moves, else 0; frames about 8 a second, RAFT's flow between neighbours, mean of its largest 5 % per pair.
+    """1 where the video moves, else 0; frames about 8 a second, RAFT's flow between neighbours, mean of its largest 5 %
+    per pair.
 
     Args:
         network: RAFT.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, dynamic_degree.py.
-    **Deviations:** all flows are computed and kept beside the score; vbench stops reading them once enough are large. A score is 0.0 or 1.0, its
-    JSON has booleans.
+    **Deviations:** all flows are computed and kept beside the score; vbench stops reading them once enough are large. A
+    score is 0.0 or 1.0, its JSON has booleans.
     """
 
     def __init__(self, name: str, network: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """The networks of VBench's dimensions, from their released files, built once per run. Scores nothing.
 
-Their code is the vbench package's own (AMT, RAFT, UMT, ViCLIP), pyiqa's, or ours (CLIP, DINO); the files are read here, tensors only.
+Their code is the vbench package's own (AMT, RAFT, UMT, ViCLIP), pyiqa's, or ours (CLIP, DINO); the files are read here,
+tensors only.
 """
 
 from __future__ import annotations
@@ -46,12 +47,18 @@ def dreamsim(loaded: NetworkCache) -> DreamSim:
 
 def aesthetic_head(loaded: NetworkCache) -> nn.Linear:
     """LAION's linear head on CLIP ViT-L/14: 768 features to one number in about 0..10."""
-    return _shared(loaded, "aesthetic", lambda path: _filled(nn.Linear(clip_tower(loaded, "clip_l14").width, 1), "aesthetic", path))
+    return _shared(
+        loaded, "aesthetic", lambda path: _filled(nn.Linear(clip_tower(loaded, "clip_l14").width, 1), "aesthetic", path)
+    )
 
 
 def amt(loaded: NetworkCache) -> nn.Module:
     """AMT-S, which interpolates a frame between two."""
-    return _shared(loaded, "amt", lambda path: _filled(vars(module("third_party.amt.networks.AMT-S"))["Model"](**AMT_S), "amt", path))
+    return _shared(
+        loaded,
+        "amt",
+        lambda path: _filled(vars(module("third_party.amt.networks.AMT-S"))["Model"](**AMT_S), "amt", path),
+    )
 
 
 def raft(loaded: NetworkCache) -> nn.Module:
@@ -66,11 +73,17 @@ def umt(loaded: NetworkCache) -> nn.Module:
 
 def viclip(loaded: NetworkCache) -> Any:
     """ViCLIP-L with vbench's `encode_vision` and `encode_text`; text is cut at 32 tokens."""
-    return _shared(loaded, "viclip", lambda path: _filled(module("third_party.ViCLIP.viclip").ViCLIP(pretrain=None), "viclip", path))
+    return _shared(
+        loaded,
+        "viclip",
+        lambda path: _filled(module("third_party.ViCLIP.viclip").ViCLIP(pretrain=None), "viclip", path),
+    )
 
 
 def _raft(path: Path) -> nn.Module:
-    network = module("third_party.RAFT.core.raft").RAFT(Namespace(small=False, mixed_precision=False, alternate_corr=False))
+    network = module("third_party.RAFT.core.raft").RAFT(
+        Namespace(small=False, mixed_precision=False, alternate_corr=False)
+    )
     state = {key.removeprefix("module."): value for key, value in files.read(path).items()}
     return files.fill(network, state, path, FILES["raft"][1])
 
@@ -78,16 +91,25 @@ def _raft(path: Path) -> nn.Module:
 def _umt(path: Path) -> nn.Module:
     """The sizes are read from the file; positions are fixed sinusoids unless the file has its own.
 
-    **Deviations:** vbench loads with strict=False and says nothing of weights it did not find; here a missing one is an error.
+    **Deviations:** vbench loads with strict=False and says nothing of weights it did not find; here a missing one is an
+    error.
     """
     state = files.read(path)
     files.demand(state, ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"), path, FILES["umt"][1])
     width = state["patch_embed.proj.weight"].shape[0]
     network = module("third_party.umt.models.modeling_finetune").VisionTransformer(
-        patch_size=16, embed_dim=width, depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
-        num_heads=width // UMT_HEAD_WIDTH, mlp_ratio=4, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), num_classes=UMT_CLASSES,
-        all_frames=UMT_FRAMES, tubelet_size=1, use_mean_pooling=True,
-    )  # fmt: skip
+        patch_size=16,
+        embed_dim=width,
+        depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+        num_heads=width // UMT_HEAD_WIDTH,
+        mlp_ratio=4,
+        qkv_bias=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        num_classes=UMT_CLASSES,
+        all_frames=UMT_FRAMES,
+        tubelet_size=1,
+        use_mean_pooling=True,
+    )
     own = network.state_dict()
     kept = {key: value for key, value in state.items() if key in own}
     positions = {key: own[key] for key in ("pos_embed",) if key in own}

@@ -37,7 +37,8 @@ def dino_input(x_NCHW: torch.Tensor) -> torch.Tensor:
 def cropped_input(x_NCHW: torch.Tensor) -> torch.Tensor:
     """Floats in 0..255 as DINO's input in VBench-I2V and DINOv2's in VBench-Long: shorter side 256, centre 224.
 
-    Source: vbench 0.1.5, vbench2_beta_i2v/utils.py, `dino_transform_internet`; vbench2_beta_long/utils.py, `dinov2_transform`.
+    Source: vbench 0.1.5, vbench2_beta_i2v/utils.py, `dino_transform_internet`; vbench2_beta_long/utils.py,
+        `dinov2_transform`.
     **Deviations:** none.
     """
     small = TF.resize(x_NCHW, [WIDE_PX], InterpolationMode.BICUBIC, antialias=True)
@@ -47,7 +48,8 @@ def cropped_input(x_NCHW: torch.Tensor) -> torch.Tensor:
 def stretched_input(x_NCHW: torch.Tensor) -> torch.Tensor:
     """Floats in 0..255 as DreamSim's input, in 0..1: stretched to the square; the network normalises.
 
-    Source: vbench 0.1.5, vbench2_beta_i2v/utils.py and vbench2_beta_long/utils.py, `dreamsim_transform`. **Deviations:** none.
+    Source: vbench 0.1.5, vbench2_beta_i2v/utils.py and vbench2_beta_long/utils.py, `dreamsim_transform`.
+        **Deviations:** none.
     """
     return TF.resize(x_NCHW, [SIDE_PX, SIDE_PX], InterpolationMode.BICUBIC, antialias=True) / WHITE
 

@@ -16,13 +16,17 @@ from eval.networks.places import find
 CACHE_VARIABLE, COTRACKER_VARIABLE = "VBENCH_CACHE_DIR", "ASTRO_COTRACKER"
 DEFAULT_CACHE = Path("~/.cache/vbench")
 
-# Name -> (path below the folder, what it is). vbench 0.1.5, utils.py, init_submodules; the DINOv2 file as its release names it.
+# Name -> (path below the folder, what it is). vbench 0.1.5, utils.py, init_submodules; the DINOv2 file as its release
+# names it.
 FILES = {
     "dino": ("dino_model/dino_vitbase16_pretrain.pth", "DINO ViT-B/16 (facebookresearch/dino)"),
     "dinov2": ("dino_model/dinov2_vitb14_pretrain.pth", "DINOv2 ViT-B/14 (facebookresearch/dinov2)"),
     "clip_b32": ("clip_model/ViT-B-32.pt", "OpenAI CLIP ViT-B/32"),
     "clip_l14": ("clip_model/ViT-L-14.pt", "OpenAI CLIP ViT-L/14"),
-    "aesthetic": ("aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth", "LAION's aesthetic head (LAION-AI/aesthetic-predictor)"),
+    "aesthetic": (
+        "aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",
+        "LAION's aesthetic head (LAION-AI/aesthetic-predictor)",
+    ),
     "amt": ("amt_model/amt-s.pth", "AMT-S (lalala125/AMT)"),
     "raft": ("raft_model/models/raft-things.pth", "RAFT (models.zip of princeton-vl/RAFT)"),
     "musiq": ("pyiqa_model/musiq_spaq_ckpt-358bb6af.pth", "MUSIQ-SPAQ (release v0.1-weights of chaofengc/IQA-PyTorch)"),
@@ -30,12 +34,17 @@ FILES = {
     "viclip": ("ViCLIP/ViClip-InternVid-10M-FLT.pth", "ViCLIP-L (OpenGVLab/VBench_Used_Models)"),
     "grit": ("grit_model/grit_b_densecap_objectdet.pth", "GRiT-B (JialianW/GRiT)"),
     "cotracker": ("cotracker_model/cotracker2.pth", "CoTracker2's weights (facebook/cotracker)"),
-    "bert": ("bert-base-uncased/vocab.txt", "the vocabulary of bert-base-uncased (scene also reads its config.json and model.safetensors there)"),
+    "bert": (
+        "bert-base-uncased/vocab.txt",
+        "the vocabulary of bert-base-uncased (scene also reads its config.json and model.safetensors there)",
+    ),
     "tag2text": ("caption_model/tag2text_swin_14m.pth", "Tag2Text Swin-B (xinyu1205/recognize-anything)"),
 }
 COTRACKER_CODE = "cotracker_model/co-tracker"
 SHARED = {"clip_b32": "ViT-B-32", "clip_l14": "ViT-L-14"}  # also taken from where the other scorers have it
-PACKAGE = package("vbench", "vbench", "run `make setup`, or `pip install --no-deps vbench==0.1.5` and the extra `astro-cli[vbench]`")
+PACKAGE = package(
+    "vbench", "vbench", "run `make setup`, or `pip install --no-deps vbench==0.1.5` and the extra `astro-cli[vbench]`"
+)
 PYIQA = package("pyiqa", "pyiqa", "run `make setup`, or `pip install --no-deps pyiqa==0.1.16`")
 
 
@@ -82,7 +91,11 @@ def cotracker_checkout() -> Path:
 def cotracker_code() -> tuple[Path, ...]:
     """The files of the checkout that decide where points go, for the hash of what scored a video."""
     folder = cotracker_checkout()
-    return (folder / "hubconf.py", folder / "cotracker/predictor.py", *sorted((folder / "cotracker/models").rglob("*.py")))
+    return (
+        folder / "hubconf.py",
+        folder / "cotracker/predictor.py",
+        *sorted((folder / "cotracker/models").rglob("*.py")),
+    )
 
 
 def need_cotracker() -> Need:
@@ -90,7 +103,10 @@ def need_cotracker() -> Need:
 
     def missing() -> str:
         folder = cotracker_checkout()
-        put = f"put a checkout of facebookresearch/co-tracker (CC-BY-NC; its code is run) at {folder}, or name its folder in {COTRACKER_VARIABLE}"
+        put = (
+            f"put a checkout of facebookresearch/co-tracker (CC-BY-NC; its code is run) at {folder}, or name its "
+            f"folder in {COTRACKER_VARIABLE}"
+        )
         return "" if (folder / "hubconf.py").is_file() else f"code: {put}"
 
     return Need("CoTracker's code", missing)

@@ -1,7 +1,8 @@
-"""VBench's own result files (`*_eval_results.json`) as numbers: read, and refused where they contradict themselves. Records nothing.
+"""VBench's own result files (`*_eval_results.json`) as numbers: read, and refused where they contradict themselves.
+Records nothing.
 
-Per dimension a file holds the aggregate and a list of {video_path, video_results}. VBench-Long adds a list of means per video, and camera motion puts
-an object with its directions between the two.
+Per dimension a file holds the aggregate and a list of {video_path, video_results}. VBench-Long adds a list of means per
+video, and camera motion puts an object with its directions between the two.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ CLIP_SUFFIX = re.compile(r"_\d{3}$|_full$")  # VBench-Long's clips of a video
 PER_VIDEO_PERCENT = frozenset({"imaging_quality"})  # 0..100 per video, 0..1 in the aggregate
 COSINES = frozenset({"appearance_style", "overall_consistency", "temporal_style"})  # -1..1; all others are 0..1
 # Their aggregates are means over frames where one process made them, and means over videos where several did.
-FRAME_WEIGHTED = frozenset({"subject_consistency", "background_consistency", "appearance_style", "object_class", "multiple_objects", "scene"})
+FRAME_WEIGHTED = frozenset(
+    {"subject_consistency", "background_consistency", "appearance_style", "object_class", "multiple_objects", "scene"}
+)
 LEAVES_OUT = frozenset({"color"})  # lists no video in which the object was not found; its aggregate is of the others
 RESULTS, FULL_INFO = "_eval_results.json", "_full_info.json"  # ends of the names of the two files VBench writes
 FRAME_COUNTS = ("cnt_per_video", "frame_count")  # of a video's entry; appearance style lists its frames instead
-RATIO = 2.0  # ours: where a file says no frame counts, the longest video is taken to have at most twice the frames of the shortest
+# ours: where a file says no frame counts, the longest video is taken to have at most twice the frames of the shortest
+RATIO = 2.0
 ROUNDING = 1e-4  # of files whose numbers were shortened to four digits
 SLACK = 1e-6  # scores in float32 pass the ends of their range by this much
 NAN_HINT = "VBench writes NaN where a dimension found no video; evaluate that dimension again"
@@ -75,7 +79,9 @@ class Video:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension's number as the file states it (a fraction), and its videos or clips, those that were left out last."""
+    """A dimension's number as the file states it (a fraction), and its videos or clips, those that were left out
+    last.
+    """
 
     aggregate: float
     videos: tuple[Video, ...]
@@ -93,9 +99,16 @@ def read(file: Path) -> dict[str, Dimension]:
     except OSError as error:
         raise IngestError(file, "", f"cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise IngestError(file, "", f"no JSON of scores: {error}", hint="expected VBench's *_eval_results.json") from error
+        raise IngestError(
+            file, "", f"no JSON of scores: {error}", hint="expected VBench's *_eval_results.json"
+        ) from error
     if not isinstance(data, dict) or not data:
-        raise IngestError(file, "", "expected a dimension or more, each [aggregate, [videos]]", hint="*_full_info.json is not the results")
+        raise IngestError(
+            file,
+            "",
+            "expected a dimension or more, each [aggregate, [videos]]",
+            hint="*_full_info.json is not the results",
+        )
     found = {name: _dimension(file, name, entry) for name, entry in data.items()}
     for name, dimension in found.items():
         _check_aggregate(file, name, dimension)
@@ -114,7 +127,12 @@ def _dimension(file: Path, name: str, entry: Any) -> Dimension:
     seen = set[str]()
     for place, video in enumerate(made):
         if video.path in seen:
-            raise IngestError(file, f"{name}[{place}].video_path", f"{video.path} is listed twice", hint="evaluate that dimension again")
+            raise IngestError(
+                file,
+                f"{name}[{place}].video_path",
+                f"{video.path} is listed twice",
+                hint="evaluate that dimension again",
+            )
         seen.add(video.path)
     return Dimension(aggregate, made)
 
@@ -144,9 +162,16 @@ def _number(file: Path, key: str, value: Any, low: float, high: float) -> float:
     """A number of a range."""
     found = json.dumps(value)[:40]
     if not _is_number(value):
-        raise IngestError(file, key, f"found {found}, expected a number or true or false", hint=NAN_HINT if value != value else "")
+        raise IngestError(
+            file, key, f"found {found}, expected a number or true or false", hint=NAN_HINT if value != value else ""
+        )
     if not low - SLACK <= value <= high + SLACK:
-        raise IngestError(file, key, f"found {found}, expected {low:g} to {high:g}", hint="the unit is VBench's own, not a table's percent")
+        raise IngestError(
+            file,
+            key,
+            f"found {found}, expected {low:g} to {high:g}",
+            hint="the unit is VBench's own, not a table's percent",
+        )
     return float(value)
 
 
@@ -162,11 +187,18 @@ def _check_aggregate(file: Path, name: str, dimension: Dimension) -> None:
     if abs(nearest - dimension.aggregate) > allowed:
         what = f"{dimension.aggregate:.6g}, but the mean of its {len(scores)} videos is {nearest:.6g}"
         unit = "; per video it is 0 to 100, in all 0 to 1" if name in PER_VIDEO_PERCENT else ""
-        raise IntegrityError(file, f"{name}[0]", what, hint=f"the file is of several runs, or was changed: evaluate the dimension again{unit}")
+        raise IntegrityError(
+            file,
+            f"{name}[0]",
+            what,
+            hint=f"the file is of several runs, or was changed: evaluate the dimension again{unit}",
+        )
 
 
 def _means(videos: Sequence[Video]) -> list[float]:
-    """Over the list, over videos of clips, over frames where they are counted, over last frames (appearance style made by several processes)."""
+    """Over the list, over videos of clips, over frames where they are counted, over last frames (appearance style made
+    by several processes).
+    """
     scored = [(video, video.score) for video in videos if video.score is not None]
     clips: dict[str, list[float]] = defaultdict(list)
     for video, score in scored:
@@ -180,7 +212,8 @@ def _means(videos: Sequence[Video]) -> list[float]:
 
 
 def _with_left_out(file: Path, name: str, dimension: Dimension) -> Dimension:
-    """Also the videos that VBench's list of what it looked at has and the results have not; that list lies beside the results.
+    """Also the videos that VBench's list of what it looked at has and the results have not; that list lies beside the
+    results.
 
     Raises:
         IngestError: it is there and no such list.
@@ -194,7 +227,12 @@ def _with_left_out(file: Path, name: str, dimension: Dimension) -> Dimension:
         raise IngestError(beside, "", f"cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         wrong = first_problem(error)
-        raise IngestError(beside, wrong.key, wrong.what, hint="expected VBench's own list; without this file the results are taken alone") from error
+        raise IngestError(
+            beside,
+            wrong.key,
+            wrong.what,
+            hint="expected VBench's own list; without this file the results are taken alone",
+        ) from error
     scored = {video.name for video in dimension.videos}
     paths = dict.fromkeys(path for row in rows if name in row.dimension for path in row.video_list)
     left_out = [video for path in paths if (video := Video(path, None)).name not in scored]

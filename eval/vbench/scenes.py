@@ -1,6 +1,8 @@
-"""VBench-Long's scenes: cuts a video where PySceneDetect finds a cut, and scores every scene as a video of its own. Scores nothing itself.
+"""VBench-Long's scenes: cuts a video where PySceneDetect finds a cut, and scores every scene as a video of its own.
+Scores nothing itself.
 
-The scenes have to be known before the first frame is shown, so PySceneDetect reads the file once, before it is decoded for the scorers.
+The scenes have to be known before the first frame is shown, so PySceneDetect reads the file once, before it is decoded
+for the scorers.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from pathlib import Path
 from eval.contract import Sample, ScoreError, Scorer, package
 from eval.vbench.long import LongWatcher, Piece, Span, whole_fps
 
-PACKAGE = package("scenedetect", "scenedetect", "run `make setup`, or `pip install --no-deps scenedetect==0.7.2 platformdirs`")
+PACKAGE = package(
+    "scenedetect", "scenedetect", "run `make setup`, or `pip install --no-deps scenedetect==0.7.2 platformdirs`"
+)
 THRESHOLD = 35.0  # vbench2_beta_long/__init__.py, preprocess
 REMEMBERED = 64  # videos: all dimensions of a run ask for the scenes of a video before the next
 
@@ -24,10 +28,11 @@ class Scenes:
     Args:
         scorer: of one scene; it sees a sample whose frames are the scene's.
 
-    Source: vbench 0.1.5, vbench2_beta_long/__init__.py, preprocess, with `--use_semantic_splitting`; PySceneDetect's ContentDetector.
-    **Deviations:** scenes are the decoded frames, the released code writes each as a new H.264 file. It then counts every scene as a video, here a
-    video's scenes share its weight. Its `long_vbench_standard` finds no clip of a video that it cut into scenes and leaves it out: there too
-    scenes are for `long_custom_input`, whose clips have 2 s.
+    Source: vbench 0.1.5, vbench2_beta_long/__init__.py, preprocess, with `--use_semantic_splitting`; PySceneDetect's
+        ContentDetector.
+    **Deviations:** scenes are the decoded frames, the released code writes each as a new H.264 file. It then counts
+    every scene as a video, here a video's scenes share its weight. Its `long_vbench_standard` finds no clip of a video
+    that it cut into scenes and leaves it out: there too scenes are for `long_custom_input`, whose clips have 2 s.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -36,8 +41,12 @@ class Scenes:
     def watch(self, sample: Sample) -> LongWatcher:
         fps = whole_fps(sample.info)
         spans = scenes(sample.path, sample.video_hash, sample.info.frames)
-        watchers = [self.scorer.watch(replace(sample, info=replace(sample.info, frames=span.frames, fps=fps))) for span in spans]
-        return LongWatcher([Piece(span, watcher) for span, watcher in zip(spans, watchers, strict=True)], sample.info.fps, "scene")
+        watchers = [
+            self.scorer.watch(replace(sample, info=replace(sample.info, frames=span.frames, fps=fps))) for span in spans
+        ]
+        return LongWatcher(
+            [Piece(span, watcher) for span, watcher in zip(spans, watchers, strict=True)], sample.info.fps, "scene"
+        )
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -1,4 +1,5 @@
-"""How alike the features of frames are: VBench's temporal consistency and VBench-I2V's conformity to an image. Runs no network.
+"""How alike the features of frames are: VBench's temporal consistency and VBench-I2V's conformity to an image. Runs no
+network.
 
 Dimensions: N frame, D feature.
 """
@@ -20,7 +21,8 @@ def cosine(a_D: torch.Tensor, b_D: torch.Tensor) -> float:
 
 @dataclass
 class Consistency:
-    """Mean over frames n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2, cosines cut off at 0; keeps two frames' features.
+    """Mean over frames n >= 1 of (cos(f_n, f_n-1) + cos(f_n, f_0)) / 2, cosines cut off at 0; keeps two frames'
+    features.
 
     Source: vbench 0.1.5, subject_consistency.py, background_consistency.py.
     **Deviations:** none.
@@ -45,7 +47,8 @@ class Consistency:
 
 @dataclass
 class Conformity:
-    """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n), cosines cut off at 0; keeps one frame's features.
+    """0.4 max cos(image, f_n) + 0.3 mean cos(f_n-1, f_n) + 0.3 min cos(f_n-1, f_n), cosines cut off at 0; keeps one
+    frame's features.
 
     Source: vbench 0.1.5, vbench2_beta_i2v/i2v_subject.py and i2v_background.py.
     **Deviations:** none.

@@ -1,4 +1,5 @@
-"""VBench-Long's slow-fast consistency: a score within clips and one between the clips' first frames, brought to one scale. Runs no network.
+"""VBench-Long's slow-fast consistency: a score within clips and one between the clips' first frames, brought to one
+scale. Runs no network.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """
@@ -38,7 +39,8 @@ def read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fuse(slow: float, fast: float, table: tuple[np.ndarray, np.ndarray], fast_weight: float) -> tuple[float, float]:
-    """The fused score and the fast score on the slow scale: linear between knots; a mapped score of 0 leaves the slow score alone.
+    """The fused score and the fast score on the slow scale: linear between knots; a mapped score of 0 leaves the slow
+    score alone.
 
     Source: vbench 0.1.5, vbench2_beta_long/utils.py, fuse_inclip_clip2clip.
     **Deviations:** none.
@@ -62,7 +64,9 @@ class _Watcher:
         name = self.owner.long.dimension
         slow = self.slow.scores()[name]
         assert slow.value is not None  # consistency applies to every clip
-        fast = self.fast.value() if len(self.starts) > 1 else 0.0  # as released: no fast score counts as 0, which maps to 0
+        fast = (
+            self.fast.value() if len(self.starts) > 1 else 0.0
+        )  # as released: no fast score counts as 0, which maps to 0
         fused, mapped = fuse(slow.value, fast, self.owner.table, self.owner.fast_weight)
         return {name: Score(fused, {**slow.details, "slow": slow.value, "fast": fast, "fast_mapped": mapped})}
 
@@ -80,7 +84,13 @@ class SlowFast:
     **Deviations:** those of `eval.vbench.long.cut`: first frames are decoded once, not re-encoded twice.
     """
 
-    def __init__(self, long: Long, features: Callable[[np.ndarray], torch.Tensor], table: tuple[np.ndarray, np.ndarray], fast_weight: float) -> None:
+    def __init__(
+        self,
+        long: Long,
+        features: Callable[[np.ndarray], torch.Tensor],
+        table: tuple[np.ndarray, np.ndarray],
+        fast_weight: float,
+    ) -> None:
         self.long, self.features, self.table, self.fast_weight = long, features, table, fast_weight
 
     def watch(self, sample: Sample) -> _Watcher:

@@ -46,7 +46,8 @@ class SmoothnessScorer:
         network: AMT-S.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, motion_smoothness.py.
-    **Deviations:** none on a CPU, and on GPUs that hold the frames: vbench's scaling by memory never runs, since it compares a device with a string.
+    **Deviations:** none on a CPU, and on GPUs that hold the frames: vbench's scaling by memory never runs, since it
+    compares a device with a string.
     """
 
     def __init__(self, name: str, network: nn.Module) -> None:

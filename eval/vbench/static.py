@@ -11,7 +11,10 @@ from eval.contract import Frame, Sample, Score, Scorer, Watcher
 from eval.vbench.motion import OF_FRAMES, SIDE_PX, largest_flow
 
 LARGEST_SHARE = 0.02  # of the pixels
-FLOW_PX, ALLOWED = 3.0, 2  # of 16 neighbouring frames two may differ by more than 3 pixels where the shorter side is 256
+FLOW_PX, ALLOWED = (
+    3.0,
+    2,
+)  # of 16 neighbouring frames two may differ by more than 3 pixels where the shorter side is 256
 ENDS = 2  # how many times the allowed motion the first and the last frame may differ
 
 
@@ -28,7 +31,8 @@ class Limits:
         ends_px: largest flow between its first and last frame.
 
     Source: vbench 0.1.5, cli/static_filter.py, set_params and check_static.
-    **Deviations:** none, so that up to four frames, of which round(2 frames / 16) = 0 may move, need a first and a last frame without any flow.
+    **Deviations:** none, so that up to four frames, of which round(2 frames / 16) = 0 may move, need a first and a last
+    frame without any flow.
     """
 
     def __init__(self, frames: int, short_side: int) -> None:
@@ -62,25 +66,32 @@ class _Watcher:
         ends = [] if self.moves else [self.owner.flow(self.first, self.last), self.owner.flow(self.last, self.first)]
         static = not self.moves and all(flow <= self.limits.ends_px for flow in ends)
         notes = {"static": static, "largest_flow_px": self.flows, "ends_flow_px": ends}
-        return {name: Score(score.value if static else None, {**score.details, **notes}) for name, score in self.inner.scores().items()}
+        return {
+            name: Score(score.value if static else None, {**score.details, **notes})
+            for name, score in self.inner.scores().items()
+        }
 
 
 class StaticScorer:
-    """A scorer's value for static videos, None for others: RAFT's flow between neighbours and between first and last frame, mean of its largest 2 %.
+    """A scorer's value for static videos, None for others: RAFT's flow between neighbours and between first and last
+    frame, mean of its largest 2 %.
 
     Args:
         scorer: of the videos that are static; sees all.
         network: RAFT.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, cli/static_filter.py.
-    **Deviations:** a video whose neighbours move too much is given up at once, vbench computes all of its flows first; the verdict is the same.
+    **Deviations:** a video whose neighbours move too much is given up at once, vbench computes all of its flows first;
+    the verdict is the same.
     """
 
     def __init__(self, scorer: Scorer, network: nn.Module) -> None:
         self.scorer, self.network = scorer, network
 
     def watch(self, sample: Sample) -> _Watcher:
-        return _Watcher(self, self.scorer.watch(sample), Limits(sample.info.frames, min(sample.info.height, sample.info.width)))
+        return _Watcher(
+            self, self.scorer.watch(sample), Limits(sample.info.frames, min(sample.info.height, sample.info.width))
+        )
 
     def flow(self, before_HWC: Frame, after_HWC: Frame) -> float:
         return largest_flow(self.network, before_HWC, after_HWC, LARGEST_SHARE)

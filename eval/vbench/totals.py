@@ -1,4 +1,5 @@
-"""VBench's scores from its sixteen dimensions: normalisation, weights, Quality, Semantic, Total. Measures no dimension and needs no weights.
+"""VBench's scores from its sixteen dimensions: normalisation, weights, Quality, Semantic, Total. Measures no dimension
+and needs no weights.
 
 Scores are fractions, as VBench's own JSON has them: 0.9633 is what tables print as 96.33.
 """
@@ -77,11 +78,16 @@ def weighted(scores: Mapping[str, float], dimensions: Iterable[str]) -> float:
         RecordError: a dimension has no score.
 
     Source: VBench 0.1.5, scripts/cal_final_score.py.
-    **Deviations:** VBench counts an absent dimension as 0 and prints a total all the same; here a total needs every dimension.
+    **Deviations:** VBench counts an absent dimension as 0 and prints a total all the same; here a total needs every
+    dimension.
     """
     wanted = list(dimensions)
     if missing := [name for name in wanted if name not in scores]:
-        raise RecordError("vbench", ", ".join(missing), f"no score, so no total: {len(wanted) - len(missing)} of {len(wanted)} dimensions")
+        raise RecordError(
+            "vbench",
+            ", ".join(missing),
+            f"no score, so no total: {len(wanted) - len(missing)} of {len(wanted)} dimensions",
+        )
     terms = [RANGES[name].weight * normalise(name, scores[name]) for name in wanted]
     return sum(terms) / sum(RANGES[name].weight for name in wanted)
 

@@ -1,4 +1,5 @@
-"""Likeness of a video and its prompt by ViCLIP, which two VBench dimensions score on prompts of their own. Builds no network.
+"""Likeness of a video and its prompt by ViCLIP, which two VBench dimensions score on prompts of their own. Builds no
+network.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """
@@ -20,7 +21,8 @@ FRAMES = 8
 
 
 class ViclipScorer:
-    """cos(video, prompt) of 8 frames, the middle ones of equal parts, resized without antialiasing and rounded; text cut at 32 tokens.
+    """cos(video, prompt) of 8 frames, the middle ones of equal parts, resized without antialiasing and rounded; text
+    cut at 32 tokens.
 
     Source: VBench, arXiv 2311.17982; vbench 0.1.5, overall_consistency.py, temporal_style.py.
     **Deviations:** none.
@@ -32,7 +34,10 @@ class ViclipScorer:
     def watch(self, sample: Sample) -> Chosen:
         if not sample.prompt.strip():
             raise ScoreError(sample.path, "prompt", f"empty, {self.name} compares the video with it")
-        return Chosen(middle(FRAMES, sample.info.frames), lambda frames_NHWC: {self.name: Score(self._cosine(frames_NHWC, sample.prompt))})
+        return Chosen(
+            middle(FRAMES, sample.info.frames),
+            lambda frames_NHWC: {self.name: Score(self._cosine(frames_NHWC, sample.prompt))},
+        )
 
     @torch.no_grad()
     def _cosine(self, frames_NHWC: np.ndarray, prompt: str) -> float:

@@ -1,7 +1,9 @@
-"""Runs official VBench dimensions in an interpreter of its own: a JSON request a line on standard input, a JSON answer a line on standard output.
+"""Runs official VBench dimensions in an interpreter of its own: a JSON request a line on standard input, a JSON answer
+a line on standard output.
 
-Started by `eval.vbench.isolated` as a file, so it imports nothing of this project: only what the interpreter has installed. It owns no score.
-Request: {"dimension", "video", "prompt", "auxiliary", "weights", "device"}. Answer: {"value", "details"} or {"error"}.
+Started by `eval.vbench.isolated` as a file, so it imports nothing of this project: only what the interpreter has
+installed. It owns no score. Request: {"dimension", "video", "prompt", "auxiliary", "weights", "device"}. Answer:
+{"value", "details"} or {"error"}.
 """
 
 import importlib
@@ -15,12 +17,23 @@ import traceback
 COLOR = "color"  # needs dense captions, the other GRiT dimensions detections
 GRIT = ("object_class", "multiple_objects", COLOR, "spatial_relationship")
 NOT_DETAILS = ("video_path", "video_results")
-VIDEO_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, OSError)
+VIDEO_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    OSError,
+)
 MODELS = {}
 
 
 class Detector:
-    """GRiT, remembering where it failed: vbench's object_class counts a frame on which it does as one without objects."""
+    """GRiT, remembering where it failed: vbench's object_class counts a frame on which it does as one without
+    objects.
+    """
 
     def __init__(self, model):
         self.model, self.failures = model, []
@@ -36,7 +49,9 @@ class Detector:
 def device_of(name):
     import torch
 
-    torch.set_grad_enabled(False)  # vbench's scene keeps a graph for 16 frames of Swin-B, over 20 GB; no score depends on it
+    torch.set_grad_enabled(
+        False
+    )  # vbench's scene keeps a graph for 16 frames of Swin-B, over 20 GB; no score depends on it
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -90,7 +105,9 @@ def run(dimension, model, info, device):
 
 
 def main():
-    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != os.path.dirname(os.path.abspath(__file__))]
+    sys.path[:] = [
+        folder for folder in sys.path if os.path.abspath(folder) != os.path.dirname(os.path.abspath(__file__))
+    ]
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what vbench prints goes to standard error
     if len(sys.argv) > 1:
@@ -100,7 +117,9 @@ def main():
 
 
 def answer(line):
-    """The answer's line. What is wrong with one video is an answer; what is wrong with the installation ends the process."""
+    """The answer's line. What is wrong with one video is an answer; what is wrong with the installation ends the
+    process.
+    """
     try:
         return json.dumps(score(json.loads(line)), allow_nan=False, default=float)
     except VIDEO_ERRORS as error:

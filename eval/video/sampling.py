@@ -1,6 +1,8 @@
-"""Which frames of a video a protocol takes, one function per published rule: numbers in, indices out. Decodes nothing. Free of torch.
+"""Which frames of a video a protocol takes, one function per published rule: numbers in, indices out. Decodes nothing.
+Free of torch.
 
-`length` is the number of frames of the video, T. Every list is ascending; an index may repeat where the protocol repeats it.
+`length` is the number of frames of the video, T. Every list is ascending; an index may repeat where the protocol
+repeats it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ TINY = 1e-6  # frames: what rounding in start * fps may amount to
 def middle(count: int, length: int) -> list[int]:
     """The middle frame of each of `count` equal parts; a shorter video repeats its last chosen frame.
 
-    Source: VBench 0.1.5, utils.py, `get_frame_indices(sample="middle")`: its `load_video(num_frames=...)`, ViCLIP (8), UMT and GRiT (16).
+    Source: VBench 0.1.5, utils.py, `get_frame_indices(sample="middle")`: its `load_video(num_frames=...)`, ViCLIP (8),
+        UMT and GRiT (16).
     **Deviations:** none.
     """
     parts = min(_positive(count), _positive(length))
@@ -31,9 +34,11 @@ def every(step: int, length: int) -> list[int]:
 
 
 def strided(count: int, length: int) -> list[int]:
-    """`frames[::T // count][:count]`: the first frames of `count` strides; what is left over at the end is never looked at.
+    """`frames[::T // count][:count]`: the first frames of `count` strides; what is left over at the end is never looked
+    at.
 
-    Source: VideoCLIP-XL, demo.py, with 8. **Deviations:** none; too few frames are refused here too, with a message instead of a failed slice.
+    Source: VideoCLIP-XL, demo.py, with 8. **Deviations:** none; too few frames are refused here too, with a message
+        instead of a failed slice.
 
     Raises:
         ValueError: fewer frames than `count`.
@@ -44,7 +49,10 @@ def strided(count: int, length: int) -> list[int]:
 
 
 def between(start: float, end: float, length: int, fps: float) -> list[int]:
-    """The frames shown in [start, end) seconds, frame i being shown at i / fps. Segments are cut by time, not by frame count."""
+    """The frames shown in [start, end) seconds, frame i being shown at i / fps.
+
+    Segments are cut by time, not by frame count.
+    """
     first, last = (max(0, math.ceil(seconds * fps - TINY)) for seconds in (start, end))
     return list(range(first, min(last, length)))
 

@@ -19,7 +19,10 @@ class Encoded:
     """Encodes the frames of `indices` in batches and scores their features at the end."""
 
     def __init__(
-        self, indices: Iterable[int], encode: Callable[[np.ndarray], np.ndarray], finish: Callable[[dict[int, np.ndarray]], dict[str, Score]]
+        self,
+        indices: Iterable[int],
+        encode: Callable[[np.ndarray], np.ndarray],
+        finish: Callable[[dict[int, np.ndarray]], dict[str, Score]],
     ) -> None:
         """`encode`: (N, H, W, 3) uint8 -> (N, D). `finish` gets the features (D,) by frame number."""
         self.wanted, self.encode, self.finish = set(indices), encode, finish

@@ -1,4 +1,7 @@
-"""Watches a video's motion: flow between frames a stated number apart, with or without a reference. Any estimator serves. Free of torch."""
+"""Watches a video's motion: flow between frames a stated number apart, with or without a reference.
+
+Any estimator serves. Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ ERRORS = {
 def flow_metrics(name: str, estimator: str) -> tuple[MetricInfo, ...]:
     """Magnitude first, then the errors against `labels["reference"]`."""
     errors = [MetricInfo(f"{name}.{key}", "down", unit, f"{text}; {estimator}") for key, (unit, text) in ERRORS.items()]
-    return (MetricInfo(f"{name}.magnitude", "up", "pixels per interval", f"mean length of the flow; {estimator}"), *errors)
+    return (
+        MetricInfo(f"{name}.magnitude", "up", "pixels per interval", f"mean length of the flow; {estimator}"),
+        *errors,
+    )
 
 
 class FlowScorer:
@@ -32,7 +38,11 @@ class FlowScorer:
 
     def watch(self, sample: Sample) -> FlowWatcher:
         if sample.info.frames <= self.interval:
-            raise ScoreError(sample.path, "frames", f"{sample.info.frames}, flow at interval {self.interval} needs {self.interval + 1} or more")
+            raise ScoreError(
+                sample.path,
+                "frames",
+                f"{sample.info.frames}, flow at interval {self.interval} needs {self.interval + 1} or more",
+            )
         from eval.watchers.flow_reference import reference_flows  # opens videos; `astro eval list` need not
 
         return FlowWatcher(self, sample, reference_flows(sample, self.interval, self.estimate))

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 PERCENT = 100.0
-F1_PIXELS, F1_SHARE = 3.0, 0.05  # KITTI 2015: an outlier is off by more than 3 pixels and by more than 5 % of the reference's length
+F1_PIXELS, F1_SHARE = (
+    3.0,
+    0.05,
+)  # KITTI 2015: an outlier is off by more than 3 pixels and by more than 5 % of the reference's length
 
 
 def magnitude(flow_2HW: np.ndarray) -> float:
@@ -32,11 +35,13 @@ class FlowErrors:
 class ErrorSums:
     """Adds up errors over the frame pairs of a video, every pixel with the same weight.
 
-    EPE = mean |f - g|; > n px = share of |f - g| > n; F1-all = share of |f - g| > 3 and |f - g| > 0.05 |g|, with g the reference.
+    EPE = mean |f - g|; > n px = share of |f - g| > n; F1-all = share of |f - g| > 3 and |f - g| > 0.05 |g|, with g the
+    reference.
 
     Source: TeleBoost 2602.07595v1, Table 2; KITTI 2015 (Menze and Geiger, CVPR 2015) for F1-all.
-    **Deviations:** by KITTI's definition F1-all cannot exceed the > 3 px share; Table 2 prints 4.680 beside 0.0 (10.040 beside 10.0 is within
-    rounding), so that its F1-all or its > 3 px must be another one, which the paper does not give. KITTI's is used.
+    **Deviations:** by KITTI's definition F1-all cannot exceed the > 3 px share; Table 2 prints 4.680 beside 0.0 (10.040
+    beside 10.0 is within rounding), so that its F1-all or its > 3 px must be another one, which the paper does not
+    give. KITTI's is used.
     """
 
     def __init__(self) -> None:
@@ -59,4 +64,6 @@ class ErrorSums:
         if self.pixels == 0:
             return None
         share = PERCENT / self.pixels
-        return FlowErrors(self.error / self.pixels, share * self.over_1px, share * self.over_3px, share * self.outliers, self.pixels)
+        return FlowErrors(
+            self.error / self.pixels, share * self.over_1px, share * self.over_3px, share * self.outliers, self.pixels
+        )

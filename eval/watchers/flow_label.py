@@ -1,4 +1,7 @@
-"""The label by which a prompt set names the reference of a video's flow, and the type of a flow estimator. Opens no file. Free of torch."""
+"""The label by which a prompt set names the reference of a video's flow, and the type of a flow estimator.
+
+Opens no file. Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ Estimate = Callable[[Frame, Frame], np.ndarray]  # two frames -> (2, H, W), x th
 
 
 def references_of(sample: Sample) -> tuple[Path, ...]:
-    """The file of `labels["reference"]`, a path relative to the video's folder; none where the prompt set names no reference.
+    """The file of `labels["reference"]`, a path relative to the video's folder; none where the prompt set names no
+    reference.
 
     Raises:
         ScoreError: it is not there, or the label is no path.
@@ -26,5 +30,7 @@ def references_of(sample: Sample) -> tuple[Path, ...]:
         raise ScoreError(sample.path, LABEL, f"found {name!r}, expected the path of a video or of a .npy file of flows")
     path = sample.path.parent / name
     if not path.is_file():
-        raise ScoreError(sample.path, LABEL, f"no such file: {path}", hint="the label `reference` is relative to the video's folder")
+        raise ScoreError(
+            sample.path, LABEL, f"no such file: {path}", hint="the label `reference` is relative to the video's folder"
+        )
     return (path,)

@@ -1,4 +1,5 @@
-"""Reference flows of a video: a file of flows, or another video whose flow is estimated the same way. Compares nothing. Free of torch.
+"""Reference flows of a video: a file of flows, or another video whose flow is estimated the same way. Compares nothing.
+Free of torch.
 
 Dimensions: K pair of frames, 2 x and y displacement in pixels, H, W pixel rows and columns.
 """
@@ -19,7 +20,8 @@ FPS_TOLERANCE = 0.01  # 30 and 29.97 are one rate
 
 
 def reference_flows(sample: Sample, step: int, estimate: Estimate) -> Iterator[np.ndarray] | None:
-    """The reference flow (2, H, W) of every pair of frames `step` apart, in order; None where the prompt set names no reference.
+    """The reference flow (2, H, W) of every pair of frames `step` apart, in order; None where the prompt set names no
+    reference.
 
     The reference is a .npy of float (K, 2, H, W), NaN where unknown, or a video of the same size
     and rate that is at least as long.
@@ -42,7 +44,9 @@ def _stored(path: Path, sample: Sample, count: int) -> Iterator[np.ndarray]:
         raise ScoreError(path, LABEL, f"not a .npy file of numbers: {error}") from error
     expected = (count, 2, sample.info.height, sample.info.width)
     if flows.shape != expected or flows.dtype.kind != "f":
-        raise ScoreError(path, LABEL, f"{flows.dtype} {flows.shape}, expected floats {expected}: pairs, x and y, rows, columns")
+        raise ScoreError(
+            path, LABEL, f"{flows.dtype} {flows.shape}, expected floats {expected}: pairs, x and y, rows, columns"
+        )
     return iter(flows)
 
 
@@ -53,7 +57,11 @@ def _estimated(path: Path, sample: Sample, step: int, estimate: Estimate) -> Ite
         raise ScoreError(path, LABEL, error.what) from error
     own = sample.info
     if (info.width, info.height) != (own.width, own.height):
-        raise ScoreError(path, LABEL, f"{info.width}x{info.height}, the video is {own.width}x{own.height}: errors in pixels need one size")
+        raise ScoreError(
+            path,
+            LABEL,
+            f"{info.width}x{info.height}, the video is {own.width}x{own.height}: errors in pixels need one size",
+        )
     if abs(info.fps - own.fps) > FPS_TOLERANCE * own.fps:
         raise ScoreError(path, LABEL, f"{info.fps:g} fps, the video has {own.fps:g}: its motion per frame is another")
     if info.frames < own.frames:

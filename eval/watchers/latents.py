@@ -17,14 +17,17 @@ WHITE = 255.0
 
 
 class Latents:
-    """Scores the latents of a video, flat and over the root of their length, so that a distance is a root mean square of latent differences.
+    """Scores the latents of a video, flat and over the root of their length, so that a distance is a root mean square
+    of latent differences.
 
     Args:
         chosen: the last frame of every latent: 0, 4, 8, ...; frames behind the last whole latent are left out.
         finish: gets the features (D,) by frame number.
     """
 
-    def __init__(self, vae: WanVAE, chosen: list[int], finish: Callable[[dict[int, np.ndarray]], dict[str, Score]]) -> None:
+    def __init__(
+        self, vae: WanVAE, chosen: list[int], finish: Callable[[dict[int, np.ndarray]], dict[str, Score]]
+    ) -> None:
         self.encoder, self.chosen, self.finish = vae.encoder(), set(chosen), finish
         self.waiting: list[Frame] = []
         self.features: dict[int, np.ndarray] = {}
@@ -32,7 +35,9 @@ class Latents:
     def see(self, index: int, frame_HWC: Frame) -> None:
         height, width = frame_HWC.shape[:2]
         if height % CELL or width % CELL:
-            raise ScoreError("trajectory", "encoder", f"frames of {width} x {height}, Wan's VAE takes multiples of {CELL}")
+            raise ScoreError(
+                "trajectory", "encoder", f"frames of {width} x {height}, Wan's VAE takes multiples of {CELL}"
+            )
         self.waiting.append(frame_HWC)
         if len(self.waiting) < (PICTURES if index else 1):
             return

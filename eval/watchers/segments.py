@@ -1,4 +1,5 @@
-"""The parts of a video that are scored on their own, and which frames stand for each. Scores nothing and decodes nothing. Free of torch.
+"""The parts of a video that are scored on their own, and which frames stand for each. Scores nothing and decodes
+nothing. Free of torch.
 
 Boundaries are times, not shares of the frame count, so that a part is the same at any frame rate.
 """
@@ -9,7 +10,8 @@ from eval.contract import Sample, ScoreError, Segment, VideoInfo
 
 
 def parts(sample: Sample, seconds: float | None = None) -> tuple[Segment, ...]:
-    """The prompt's segments, cut to the video; of a video with one prompt, windows of `seconds` (None: the whole), all with that prompt.
+    """The prompt's segments, cut to the video; of a video with one prompt, windows of `seconds` (None: the whole), all
+    with that prompt.
 
     The last window takes a rest shorter than half a window, so that a few frames more are no part of their own.
 
@@ -28,7 +30,8 @@ def parts(sample: Sample, seconds: float | None = None) -> tuple[Segment, ...]:
 
 
 def frames_of(part: Segment, info: VideoInfo, rate: float) -> list[int]:
-    """Frame numbers at about `rate` per second: the part in equal slices, the frame shown at the middle of each; at least one.
+    """Frame numbers at about `rate` per second: the part in equal slices, the frame shown at the middle of each; at
+        least one.
 
     Middles keep clear of the switch, which acts at the next block only.
     """

@@ -1,4 +1,5 @@
-"""The path a video takes through a feature space: principal components and how compact, far apart and evenly connected its events are.
+"""The path a video takes through a feature space: principal components and how compact, far apart and evenly connected
+its events are.
 
 Encodes no frame. Free of torch. Dimensions: T frame, D feature, K component.
 """
@@ -13,10 +14,11 @@ import numpy as np
 
 
 def project(z_TD: np.ndarray, components: int) -> tuple[np.ndarray, float]:
-    """Points on the video's own first principal directions (T, K), and the share of the variance they hold (0 where nothing varies).
+    """Points on the video's own first principal directions (T, K), and the share of the variance they hold (0 where
+    nothing varies).
 
-    z~_t = W^T (z_t - mu). A direction's sign is free; its largest entry is made positive. Fewer than `components` directions exist for short
-    videos: the rest is 0.
+    z~_t = W^T (z_t - mu). A direction's sign is free; its largest entry is made positive. Fewer than `components`
+    directions exist for short videos: the rest is 0.
 
     Source: Delta Forcing 2605.14382v1, Appendix A.2, Eq. 12 and 13 (two components). **Deviations:** none.
     """
@@ -39,8 +41,8 @@ class Shape:
         spread: s = mean over events e of sqrt(mean over t in e of |z_t - m_e|^2), m_e the event's mean point.
         displacement: mean over switches of |m_(e+1) - m_e|.
         step: mean over switches of |z_b - z_(b-1)|, b the first frame of the new event.
-        smoothness: mean over switches of (1 - max_i d_i / sum_i d_i) / (1 - 1/n), d_1..d_n the steps of the bridge around the switch:
-            1 where all steps are equally long, 0 where one step makes the whole way.
+        smoothness: mean over switches of (1 - max_i d_i / sum_i d_i) / (1 - 1/n), d_1..d_n the steps of the bridge
+            around the switch: 1 where all steps are equally long, 0 where one step makes the whole way.
     """
 
     spread: float
@@ -56,21 +58,29 @@ def measure(points_TK: np.ndarray, events: Sequence[Sequence[int]], bridge: int)
         events: row numbers of each event, ascending, none empty.
         bridge: frames of the bridge before and after a switch.
 
-    Source: Delta Forcing, Appendix A.1: "within-interaction aggregation" and "smooth cross-interaction displacement", and claim df-trajectory.
+    Source: Delta Forcing, Appendix A.1: "within-interaction aggregation" and "smooth cross-interaction displacement",
+        and claim df-trajectory.
     **Deviations:** the paper shows pictures and gives no number; these formulas are ours.
     """
     groups = [points_TK[list(event)] for event in events]
     centres = [group.mean(axis=0) for group in groups]
-    spreads = [float(np.sqrt(((group - centre) ** 2).sum(axis=1).mean())) for group, centre in zip(groups, centres, strict=True)]
+    spreads = [
+        float(np.sqrt(((group - centre) ** 2).sum(axis=1).mean()))
+        for group, centre in zip(groups, centres, strict=True)
+    ]
     moves = [float(np.linalg.norm(after - before)) for before, after in pairwise(centres)]
     switches = [event[0] for event in events[1:]]
     steps = [float(np.linalg.norm(points_TK[first] - points_TK[first - 1])) for first in switches]
     bridges = [evenness(points_TK[max(0, first - bridge) : first + bridge]) for first in switches]
-    return Shape(float(np.mean(spreads)), _mean(moves), _mean(steps), _mean([value for value in bridges if value is not None]))
+    return Shape(
+        float(np.mean(spreads)), _mean(moves), _mean(steps), _mean([value for value in bridges if value is not None])
+    )
 
 
 def evenness(path_TK: np.ndarray) -> float | None:
-    """(1 - max d / sum d) / (1 - 1/n) over the n steps d of a path; None of fewer than two steps, or where nothing moves."""
+    """(1 - max d / sum d) / (1 - 1/n) over the n steps d of a path; None of fewer than two steps, or where nothing
+    moves.
+    """
     steps = np.linalg.norm(np.diff(path_TK, axis=0), axis=1)
     total = float(steps.sum())
     if len(steps) < 2 or total == 0:

@@ -1,7 +1,9 @@
-"""What an untuned base scores by the training rewards on a run's own prompts: the dashed curve beside it. Draws nothing and trains nothing.
+"""What an untuned base scores by the training rewards on a run's own prompts: the dashed curve beside it. Draws nothing
+and trains nothing.
 
-An epoch has few prompts, and they differ more than the policies do: only on the same ones does the distance of two curves mean something. So clips
-are rolled out as the run rolls them out: its prompts, windows and histories, and the noise of its groups' first members.
+An epoch has few prompts, and they differ more than the policies do: only on the same ones does the distance of two
+curves mean something. So clips are rolled out as the run rolls them out: its prompts, windows and histories, and the
+noise of its groups' first members.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ AT_ONCE = 8  # epochs rolled out together
 
 
 def base_rows(recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
-    """Rows as metrics.jsonl has them, one per epoch: every reward of the recipe's base, and `reward/total`, their sum with the recipe's weights.
+    """Rows as metrics.jsonl has them, one per epoch: every reward of the recipe's base, and `reward/total`, their sum
+    with the recipe's weights.
 
     A prompt has `CLIPS` clips, so that epoch 0, before the first update, holds clips which the run saw too.
     """
@@ -60,4 +63,9 @@ def _roll_out(roller: Roller, asked: list[Batch], start: int) -> Clips:
 
 def _row(stage: str, epoch: int, means: dict[str, float], weights: dict[str, float]) -> dict[str, Any]:
     total = sum(weight * means[key] for key, weight in weights.items())
-    return {"stage": stage, "step": epoch, **{f"reward/{key}": value for key, value in means.items()}, "reward/total": total}
+    return {
+        "stage": stage,
+        "step": epoch,
+        **{f"reward/{key}": value for key, value in means.items()},
+        "reward/total": total,
+    }

@@ -1,4 +1,7 @@
-"""Runs a benchmark on arms and seeds and writes one record per metric; skips what is recorded already. Computes no score."""
+"""Runs a benchmark on arms and seeds and writes one record per metric; skips what is recorded already.
+
+Computes no score.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,19 @@ RESOLUTION = [32, 32]
 FALLS = frozenset({"kv_memory_growth"})  # the lower the better; of all others the higher
 
 
-def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Callable[[int, int], None], suite: ArmSuite = SHAPES) -> dict[str, float]:
-    """Score one arm at one paired seed; returns the mean of every metric. Recorded scores of the same weights and prompts are reused.
+def evaluate_arm(
+    arm: Arm, seed: int, count: int, results: Path, progress: Callable[[int, int], None], suite: ArmSuite = SHAPES
+) -> dict[str, float]:
+    """Score one arm at one paired seed; returns the mean of every metric. Recorded scores of the same weights and
+    prompts are reused.
 
     Raises:
         CheckpointError: an arm of another backbone, or one that cannot make the suite's videos.
     """
     if arm.card["backbone"] != "shapes":
-        raise CheckpointError(arm.path, "backbone", f"found {arm.card['backbone']!r}, {suite.name} scores arms of 'shapes'")
+        raise CheckpointError(
+            arm.path, "backbone", f"found {arm.card['backbone']!r}, {suite.name} scores arms of 'shapes'"
+        )
     benchmark = suite.benchmark()
     known = _known(benchmark, arm, seed, count, results)
     if known.keys() >= set(benchmark.METRICS):
@@ -40,7 +48,9 @@ def evaluate_arm(arm: Arm, seed: int, count: int, results: Path, progress: Calla
 
 
 def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str) -> bool:
-    """Whether all that a suite measures of an arm at a seed (a trained one's own) is recorded; `count` prompts, or the suite's own number."""
+    """Whether all that a suite measures of an arm at a seed (a trained one's own) is recorded; `count` prompts, or the
+    suite's own number.
+    """
     suite, loaded = arm_suite(name), load_arm(arm)
     benchmark = suite.benchmark()
     own = seed if loaded.seed is None else loaded.seed
@@ -71,24 +81,42 @@ def _known(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path)
     return {r.metric: r for r in known if r.protocol["benchmark_version"] == benchmark.VERSION}
 
 
-def _record(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]) -> None:
+def _record(
+    benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]
+) -> None:
     here, prompt_hash = environment("cpu", seed), prompt_set_hash(benchmark.prompt_set(count))
     for metric, values in scores.items():
         record = store.Record(
-            benchmark=benchmark.NAME, backbone="shapes", arm=arm.name, seed=seed, metric=metric, scores=values,
-            direction="down" if metric in FALLS else "up", recipe_hash=arm.card["recipe_hash"], weights_hash=digest(arm.path),
-            prompt_set_hash=prompt_hash, protocol=_protocol(benchmark, arm, count, here),
-            commit=here["commit"] or "unknown", dirty=bool(here["dirty"]),
-        )  # fmt: skip
+            benchmark=benchmark.NAME,
+            backbone="shapes",
+            arm=arm.name,
+            seed=seed,
+            metric=metric,
+            scores=values,
+            direction="down" if metric in FALLS else "up",
+            recipe_hash=arm.card["recipe_hash"],
+            weights_hash=digest(arm.path),
+            prompt_set_hash=prompt_hash,
+            protocol=_protocol(benchmark, arm, count, here),
+            commit=here["commit"] or "unknown",
+            dirty=bool(here["dirty"]),
+        )
         store.append(store.record_path(results, benchmark.NAME), record)
 
 
 def _protocol(benchmark: Benchmark, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
     return {
-        "benchmark_version": benchmark.VERSION, "num_frames": benchmark.num_frames(arm), "fps": arm.card["video"]["fps"], "resolution": RESOLUTION,
-        "prompts": prompts, **benchmark.protocol(arm), "sampling": arm.card["sampling"], "versions": here["versions"], "device": here["device"],
+        "benchmark_version": benchmark.VERSION,
+        "num_frames": benchmark.num_frames(arm),
+        "fps": arm.card["video"]["fps"],
+        "resolution": RESOLUTION,
+        "prompts": prompts,
+        **benchmark.protocol(arm),
+        "sampling": arm.card["sampling"],
+        "versions": here["versions"],
+        "device": here["device"],
         "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    }
 
 
 def _mean(values: list[float | None]) -> float:

@@ -1,4 +1,7 @@
-"""The benchmark of the embedded world: held-out prompts and clips of the trained length, scored by the oracle. Owns the protocol, not the store."""
+"""The benchmark of the embedded world: held-out prompts and clips of the trained length, scored by the oracle.
+
+Owns the protocol, not the store.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ THROUGHPUT_RUNS = 100
 
 
 def prompt_set(count: int) -> list[str]:
-    """The first `count` prompts of the held-out set: complete one-object captions, from a stream training never draws from."""
+    """The first `count` prompts of the held-out set: complete one-object captions, from a stream training never draws
+    from.
+    """
     return [caption(random_scene(stream("shapes-benchmark", VERSION, index))) for index in range(count)]
 
 
@@ -49,8 +54,9 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
 def throughput(arms: list[Arm]) -> list[list[float]]:
     """Frames per second of single-video generation, codec included: per arm one value per run, after a warm-up run.
 
-    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them alike; and they take turns in one
-    network per size, into which their weights are copied, and with one codec: where weights lie in memory alone changes the rate of a CPU by 2 %.
+    The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them
+    alike; and they take turns in one network per size, into which their weights are copied, and with one codec: where
+    weights lie in memory alone changes the rate of a CPU by 2 %.
     """
     shells = {arm.network.config: copy.deepcopy(arm.network) for arm in arms}
     codecs = {arm.card["codec"]: arm.backbone for arm in arms}

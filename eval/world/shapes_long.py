@@ -1,13 +1,16 @@
-"""The long benchmark of the embedded world: 30 s videos of one prompt each, scored by the oracle over the whole video. Owns the protocol only.
+"""The long benchmark of the embedded world: 30 s videos of one prompt each, scored by the oracle over the whole video.
+Owns the protocol only.
 
-30 s of the embedded world are 240 frames at its 8 fps (80 blocks of 3), against 9 frames of training, as 30 s stand against 5 s in the paper.
-Prompts and noise are those of `shapes`, so up to the trained length a video is the clip scored there. Memory does not grow with length but for the
-decoded frames: videos stream through a window of the trained length (the student's own window, where it has one) with a sink of one block and
-positions relative to the window.
-Source: Astrolabe (arXiv 2603.17051) section 4.3, Table 2; Infinity-RoPE (arXiv 2511.20649) for students trained on short clips.
+30 s of the embedded world are 240 frames at its 8 fps (80 blocks of 3), against 9 frames of training, as 30 s stand
+against 5 s in the paper. Prompts and noise are those of `shapes`, so up to the trained length a video is the clip
+scored there. Memory does not grow with length but for the decoded frames: videos stream through a window of the trained
+length (the student's own window, where it has one) with a sink of one block and positions relative to the window.
+Source: Astrolabe (arXiv 2603.17051) section 4.3, Table 2; Infinity-RoPE (arXiv 2511.20649) for students trained on
+short clips.
 
-**Deviations**: VBench-Long cuts a video into clips and averages their scores; the oracle takes the whole video, so an object that changes between two
-clips counts. Beside it stand the scores of the first and the last third: their difference is the drift. 64 prompts instead of VBench's 946.
+**Deviations**: VBench-Long cuts a video into clips and averages their scores; the oracle takes the whole video, so an
+object that changes between two clips counts. Beside it stand the scores of the first and the last third: their
+difference is the drift. 64 prompts instead of VBench's 946.
 Dimensions: B video, T frame, C colour, H, W pixels.
 """
 
@@ -29,7 +32,11 @@ VERSION = 1
 SECONDS = 30
 BATCH = 32  # videos generated at once
 KV_GROWTH = "kv_memory_growth"
-METRICS = (*oracle_scores.METRICS, *(f"{metric}_{third}_third" for metric in HEADLINE for third in ("first", "last")), KV_GROWTH)
+METRICS = (
+    *oracle_scores.METRICS,
+    *(f"{metric}_{third}_third" for metric in HEADLINE for third in ("first", "last")),
+    KV_GROWTH,
+)
 
 prompt_set = shapes.prompt_set
 
@@ -43,7 +50,8 @@ def protocol(arm: Arm) -> dict[str, Any]:
 
 
 def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Scores:
-    """Stream every prompt once and score it. Returns per metric one score per prompt (None: does not apply), and one growth of the KV memory.
+    """Stream every prompt once and score it. Returns per metric one score per prompt (None: does not apply), and one
+    growth of the KV memory.
 
     Raises:
         CheckpointError: a multi-step teacher.
@@ -66,5 +74,9 @@ def score_videos(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> dict[str, t
     third = frames_BTCHW.shape[1] // 3
     scores = score_clips(frames_BTCHW, scenes)
     first, last = score_clips(frames_BTCHW[:, :third], scenes), score_clips(frames_BTCHW[:, -third:], scenes)
-    edges = {f"{metric}_{name}_third": part[metric] for metric in HEADLINE for name, part in (("first", first), ("last", last))}
+    edges = {
+        f"{metric}_{name}_third": part[metric]
+        for metric in HEADLINE
+        for name, part in (("first", first), ("last", last))
+    }
     return scores | edges

@@ -1,13 +1,16 @@
-"""The multi-prompt benchmark of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own. Owns the protocol only.
+"""The multi-prompt benchmark of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own.
+Owns the protocol only.
 
-60 s are 480 frames at the world's 8 fps. A prompt is asked for every 80 frames and takes over at the next block: at 81, 162, 240, 321 and 402, which
-are the bounds of the segments. Every arm switches alike, as LongLive does: the visible past is recomputed under the new prompt, the sink is kept.
-A story is one object before one background; from prompt to prompt it changes one or two of size, colour, shape and motion. Noise is that of `shapes`.
+60 s are 480 frames at the world's 8 fps. A prompt is asked for every 80 frames and takes over at the next block: at 81,
+162, 240, 321 and 402, which are the bounds of the segments. Every arm switches alike, as LongLive does: the visible
+past is recomputed under the new prompt, the sink is kept. A story is one object before one background; from prompt to
+prompt it changes one or two of size, colour, shape and motion. Noise is that of `shapes`.
 Source: Astrolabe (arXiv 2603.17051) section 4.4, Table 3; LongLive (arXiv 2509.22622) section 3.1 for the switch.
 
-**Deviations**: all but the text score are means over the six segments, since over the whole video the oracle would count the changes that the prompts
-ask for as faults; what happens at a switch counts in the segment that begins there. Stories of the grammar instead of written scripts, 32 of them
-instead of 100. Students trained on short clips stream as in `shapes_long`.
+**Deviations**: all but the text score are means over the six segments, since over the whole video the oracle would
+count the changes that the prompts ask for as faults; what happens at a switch counts in the segment that begins there.
+Stories of the grammar instead of written scripts, 32 of them instead of 100. Students trained on short clips stream as
+in `shapes_long`.
 Dimensions: B video, K segment, T frame, C colour, H, W pixels.
 """
 
@@ -42,11 +45,16 @@ METRICS = (*oracle_scores.METRICS, *(f"ta_segment_{place}" for place in range(1,
 
 def prompt_set(count: int) -> list[str]:
     """The first `count` scripts of the held-out set, six prompts each, from a stream of their own."""
-    return [BETWEEN.join(caption(scene) for scene in story(stream("shapes-multi-benchmark", VERSION, index))) for index in range(count)]
+    return [
+        BETWEEN.join(caption(scene) for scene in story(stream("shapes-multi-benchmark", VERSION, index)))
+        for index in range(count)
+    ]
 
 
 def story(rng: torch.Generator) -> list[Scene]:
-    """Six complete scenes of one object; consecutive ones differ in one or two of its size, colour, shape and motion, never in the background."""
+    """Six complete scenes of one object; consecutive ones differ in one or two of its size, colour, shape and motion,
+    never in the background.
+    """
     scenes = [random_scene(rng)]
     while len(scenes) < SEGMENTS:
         count = 1 + int(torch.randint(MOST_CHANGES, (), generator=rng))
@@ -100,7 +108,9 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
 
 
 def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[tuple[torch.Tensor, int]]:
-    """The decoded frames (B, T, C, H, W) of each segment in turn, and the frame it ends before; no more than one segment is held."""
+    """The decoded frames (B, T, C, H, W) of each segment in turn, and the frame it ends before; no more than one
+    segment is held.
+    """
     starts = segment_starts(arm)
     switches = [(frame, [script[place] for script in scripts]) for place, frame in enumerate(starts) if place]
     ends, held, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0

@@ -1,4 +1,5 @@
-"""Long videos of the embedded world as decoded blocks, with prompt switches: the generation that the long benchmarks share. Scores nothing.
+"""Long videos of the embedded world as decoded blocks, with prompt switches: the generation that the long benchmarks
+share. Scores nothing.
 
 Dimensions: B video, T frame, C colour, H, W pixels.
 """
@@ -29,7 +30,9 @@ def frames_of(arm: Arm, seconds: float) -> int:
 
 
 def turning_points(arm: Arm, seconds: Sequence[float], frames: int) -> list[int]:
-    """The frames at which prompts asked for at these seconds take over: starts of blocks, since a switch acts at the next block."""
+    """The frames at which prompts asked for at these seconds take over: starts of blocks, since a switch acts at the
+    next block.
+    """
     starts = block_starts(frames, arm.card["video"]["block"])
     return [next(start for start in starts if start >= round(second * arm.card["video"]["fps"])) for second in seconds]
 
@@ -41,7 +44,12 @@ def cache_protocol(arm: Arm, frames: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def decoded_blocks(
-    arm: Arm, prompts: list[str], seeds: list[int], frames: int, switches: Sequence[tuple[int, list[str]]] = (), rule: SwitchRule | None = None
+    arm: Arm,
+    prompts: list[str],
+    seeds: list[int],
+    frames: int,
+    switches: Sequence[tuple[int, list[str]]] = (),
+    rule: SwitchRule | None = None,
 ) -> Iterator[torch.Tensor]:
     """Blocks (B, block, C, H, W) of videos in [0, 1], decoded as they are made.
 
@@ -66,7 +74,9 @@ def decoded_blocks(
 
 @torch.no_grad()
 def kv_memory_growth(arm: Arm, prompt: str, frames: int) -> float:
-    """Bytes of keys and values that a video of that many frames holds at its end, over those of a video of three blocks more than the window."""
+    """Bytes of keys and values that a video of that many frames holds at its end, over those of a video of three blocks
+    more than the window.
+    """
     block = arm.card["video"]["block"]
     window = arm.stream_spec(frames).cache.window
     shortest = frames if window is None else min(frames, (window // block + 3) * block)
@@ -80,5 +90,7 @@ def kv_memory_growth(arm: Arm, prompt: str, frames: int) -> float:
 
 
 def done_of(rows: range, frame: int, frames: int) -> int:
-    """Prompts that count as done, for a progress bar, when the videos of these rows have `frame` of their `frames` frames."""
+    """Prompts that count as done, for a progress bar, when the videos of these rows have `frame` of their `frames`
+    frames.
+    """
     return rows.start + int(MAX_SHARE * len(rows) * frame / frames)

@@ -1,4 +1,7 @@
-"""The benchmarks of the embedded world that score arms (weights), by name; `eval/world/` owns the protocols. Free of torch."""
+"""The benchmarks of the embedded world that score arms (weights), by name; `eval/world/` owns the protocols.
+
+Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -67,19 +70,34 @@ ARM_SUITES: dict[str, ArmSuite] = {
     suite.name: suite
     for suite in (
         ArmSuite(
-            "shapes", "Clips of the trained length, one prompt each", "eval.world.shapes", 256,
-            ("vq", "mq", "ta", *ATTRIBUTES_SHOWN, "throughput"), timed=True,
+            "shapes",
+            "Clips of the trained length, one prompt each",
+            "eval.world.shapes",
+            256,
+            ("vq", "mq", "ta", *ATTRIBUTES_SHOWN, "throughput"),
+            timed=True,
         ),
         ArmSuite(
-            "shapes-long", "Videos of 30 s, one prompt each", "eval.world.shapes_long", 64,
-            ("vq", "mq", "ta", *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last"))),
+            "shapes-long",
+            "Videos of 30 s, one prompt each",
+            "eval.world.shapes_long",
+            64,
+            (
+                "vq",
+                "mq",
+                "ta",
+                *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last")),
+            ),
         ),
         ArmSuite(
-            "shapes-multi", "Videos of 60 s, six prompts of 10 s in turn", "eval.world.shapes_multi", 32,
+            "shapes-multi",
+            "Videos of 60 s, six prompts of 10 s in turn",
+            "eval.world.shapes_multi",
+            32,
             ("vq", "mq", "ta", "identity", *(f"ta_segment_{place}" for place in range(1, 7))),
         ),
     )
-}  # fmt: skip
+}
 
 
 def arm_suite(name: str) -> ArmSuite:

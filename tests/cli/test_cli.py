@@ -49,20 +49,29 @@ def imported(arguments: list[str], names: tuple[str, ...]) -> tuple[int, list[st
     """Exit code of `astro ARGUMENTS` in a process of its own, and which of these modules it imported."""
     code = (
         f"import sys; sys.argv = {['astro', *arguments]!r}\nfrom astro_cli.__main__ import main\n"
-        f"try:\n    main()\nfinally:\n    print('imported:', *[name for name in {names!r} if name in sys.modules], file=sys.stderr)"
+        f"try:\n    main()\nfinally:\n    print('imported:', *[name for name in {names!r} if name in "
+        "sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
+    )
     return done.returncode, done.stderr.strip().splitlines()[-1].split()[1:]
 
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["--help"], 0), (["recipe", "list"], 0), (["rl", "--help"], 0), (["eval", "--help"], 0), (["rl", "--recipe", "no_such_recipe"], 2),
-        (["recipe", "show", "no_such_recipe"], 2), (["rl", "--recipe", "teacher_shapes"], 2), (["sample", "--no-such-option"], 2),
+        (["--help"], 0),
+        (["recipe", "list"], 0),
+        (["rl", "--help"], 0),
+        (["eval", "--help"], 0),
+        (["rl", "--recipe", "no_such_recipe"], 2),
+        (["recipe", "show", "no_such_recipe"], 2),
+        (["rl", "--recipe", "teacher_shapes"], 2),
+        (["sample", "--no-such-option"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)  # fmt: skip
+)
 def test_nothing_heavy_is_imported(arguments, code):
     assert imported(arguments, HEAVY) == (code, [])
 
@@ -90,10 +99,14 @@ def test_an_unknown_recipe_is_refused_with_the_nearest(refused):
 
 
 def test_an_unknown_key_names_the_file_that_set_it(refused, tmp_path):
-    (tmp_path / "middle.toml").write_text('extends = "astrolabe_causal_shapes"\n[stages.nft.optim.student]\nwarm_up = 3\n')
+    (tmp_path / "middle.toml").write_text(
+        'extends = "astrolabe_causal_shapes"\n[stages.nft.optim.student]\nwarm_up = 3\n'
+    )
     (tmp_path / "mine.toml").write_text('extends = "middle.toml"\nname = "mine"\n')
     message = refused("rl", "--recipe", "mine.toml")
-    assert message == "error: middle.toml: stages.nft.optim.student.warm_up: unknown key\nhint: did you mean 'warmup'?\n"
+    assert (
+        message == "error: middle.toml: stages.nft.optim.student.warm_up: unknown key\nhint: did you mean 'warmup'?\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,9 +118,21 @@ def test_an_unknown_key_names_the_file_that_set_it(refused, tmp_path):
         ("stages.nft.objective.kind=nfft", "stages.nft.objective.kind", "found 'nfft', did you mean 'nft'?"),
         ("stages.nft.objective.betta=1", "stages.nft.objective.betta", "unknown key, did you mean 'beta'?"),
         ("stages.nft.objective.beta=-1", "stages.nft.objective.beta", "found -1, expected greater than 0"),
-        ("stages.nft.experience.advantage.kind=goup", "stages.nft.experience.advantage.kind", "found 'goup', did you mean 'group'?"),
-        ("stages.nft.experience.advantage.scal=1", "stages.nft.experience.advantage.scal", "unknown key, did you mean 'scale'?"),
-        ("stages.nft.experience.advantage.scale=std", "stages.nft.experience.advantage.scale", "expected 'none', 'global', 'released' or 'group'"),
+        (
+            "stages.nft.experience.advantage.kind=goup",
+            "stages.nft.experience.advantage.kind",
+            "found 'goup', did you mean 'group'?",
+        ),
+        (
+            "stages.nft.experience.advantage.scal=1",
+            "stages.nft.experience.advantage.scal",
+            "unknown key, did you mean 'scale'?",
+        ),
+        (
+            "stages.nft.experience.advantage.scale=std",
+            "stages.nft.experience.advantage.scale",
+            "expected 'none', 'global', 'released' or 'group'",
+        ),
         ("order=['nftt']", "order", "no stage 'nftt', did you mean 'nft'?"),
         ("order=[]", "order", "found [], expected at least one value"),
         ("stages.nft.steps=many", "stages.nft.steps", "found 'many', expected an integer"),
@@ -176,7 +201,9 @@ def test_a_dry_run_prints_recipe_counts_and_memory_and_stops(astro, tmp_path):
     code, out, err = astro(*RL, "--dry-run", "--seed", "5", "--steps", "2", "--set", "lora.rank=8")
     assert code == 0
     resolved = json.loads(out)
-    assert resolved == load_recipe("astrolabe_causal_shapes", ["seed=5", "stages.nft.steps=2", "lora.rank=8"]).model_dump(mode="json")
+    assert resolved == load_recipe(
+        "astrolabe_causal_shapes", ["seed=5", "stages.nft.steps=2", "lora.rank=8"]
+    ).model_dump(mode="json")
     assert "student" in err
     assert "trainable" in err
     assert "expected memory" in err
@@ -203,9 +230,13 @@ def test_recipe_list_names_every_shipped_recipe():
     assert [row["name"] for row in rows] == [path.stem for path in toml.list_recipes()]
     row = next(row for row in rows if row["name"] == "astrolabe_longlive")
     assert row == {
-        "name": "astrolabe_longlive", "command": "rl", "backbone": "wan", "paper": "arXiv:2603.17051",
-        "description": "Astrolabe on LongLive, Wan 2.1 1.3B.", "file": "recipes/astrolabe/astrolabe_longlive.toml",
-    }  # fmt: skip
+        "name": "astrolabe_longlive",
+        "command": "rl",
+        "backbone": "wan",
+        "paper": "arXiv:2603.17051",
+        "description": "Astrolabe on LongLive, Wan 2.1 1.3B.",
+        "file": "recipes/astrolabe/astrolabe_longlive.toml",
+    }
     assert len(recipe("list").stdout.splitlines()) == len(rows)
 
 
@@ -231,7 +262,10 @@ def test_recipe_show_quotes_what_needs_it(tmp_path):
     text = tmp_path / "odd.toml"
     prompts = 'a "b"\\c\n\x7fé'
     quoted = json.dumps(prompts).replace("\x7f", "\\u007f")
-    stage = '[stages."odd key.x"]\nsteps = 1\nbatch = 1\nobjective = { kind = "flow_matching" }\noptim.student = { lr = 1.0 }\n'
+    stage = (
+        '[stages."odd key.x"]\nsteps = 1\nbatch = 1\nobjective = { kind = "flow_matching" }\noptim.student = { '
+        "lr = 1.0 }\n"
+    )
     text.write_text(f'extends = "astrolabe_causal_shapes"\n[stages.nft.data]\nprompts = {quoted}\n{stage}')
     shown = tomllib.loads(recipe("show", str(text)).stdout)
     assert shown["stages"]["nft"]["data"]["prompts"] == prompts
@@ -291,7 +325,10 @@ def test_doctor_reports_this_machine(doctor_json):
     assert sorted(report) == ["bases", "checkpoints", "devices", "machine", "note", "optional", "versions"]
     assert report["versions"]["torch"]
     assert report["devices"][0]["kind"] == "cpu"
-    assert all(report["machine"][key] > 0 for key in ("cores", "threads", "ram_total_gib", "ram_available_gib", "disk_free_gib"))
+    assert all(
+        report["machine"][key] > 0
+        for key in ("cores", "threads", "ram_total_gib", "ram_available_gib", "disk_free_gib")
+    )
     assert [part["key"] for part in report["optional"]] == [part.key for part in OPTIONAL]
     assert all(part["enables"] for part in report["optional"])
 
@@ -300,7 +337,13 @@ def test_doctor_prints_tables(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     doctor()
     out = capsys.readouterr().out
-    for word in ("torch", "threads, embedded world", "packaged bases", "Self-Forcing student", "recipe astrolabe_self_forcing"):
+    for word in (
+        "torch",
+        "threads, embedded world",
+        "packaged bases",
+        "Self-Forcing student",
+        "recipe astrolabe_self_forcing",
+    ):
         assert word in out
 
 

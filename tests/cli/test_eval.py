@@ -34,7 +34,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def records(folder: Path) -> list[dict]:
-    return [json.loads(line) for path in sorted((folder / "records").glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [
+        json.loads(line)
+        for path in sorted((folder / "records").glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
 
 
 def test_a_folder_is_scored_and_recorded(astro_eval, folder, tmp_path):
@@ -93,15 +97,25 @@ def test_partial_suites_name_what_does_not_run(astro_eval, folder, tmp_path, mon
     assert "partial (1/7)" in out  # the quality total
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (("temporal-flicker", "videos", "--name", "a"), "did you mean 'temporal-flickering'"), ((FLICKER, "nowhere", "--name", "a"), "nowhere"),
-    ((FLICKER, "videos", "--name", " "), "--name"), (("compare", "a", "b"), "no records in results"),
-    (("ingest", "none.json", "--suite", "vbench", "--name", "a"), "cannot be read"), (("gsb", "none.csv"), "cannot be read"),
-    (("likert", "none.csv", "--scale", "4-1"), "LOW-HIGH"), ((FLICKER, "videos", "--name", "a", "--prompts", "vbnch"), "vbench"),
-    ((FLICKER, "videos", "--name", "a", "--set", "foo"), "hint: for example: --set temporal_flickering."),
-    ((FLICKER, "videos", "--name", "a", *("--set", "temporal_flickering.static_filter=false") * 2), "is set twice"),
-    ((FLICKER, "videos", "--name", "a", "--set", "temporal_flickering.static=false"), "did you mean 'static_filter'?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("temporal-flicker", "videos", "--name", "a"), "did you mean 'temporal-flickering'"),
+        ((FLICKER, "nowhere", "--name", "a"), "nowhere"),
+        ((FLICKER, "videos", "--name", " "), "--name"),
+        (("compare", "a", "b"), "no records in results"),
+        (("ingest", "none.json", "--suite", "vbench", "--name", "a"), "cannot be read"),
+        (("gsb", "none.csv"), "cannot be read"),
+        (("likert", "none.csv", "--scale", "4-1"), "LOW-HIGH"),
+        ((FLICKER, "videos", "--name", "a", "--prompts", "vbnch"), "vbench"),
+        ((FLICKER, "videos", "--name", "a", "--set", "foo"), "hint: for example: --set temporal_flickering."),
+        ((FLICKER, "videos", "--name", "a", *("--set", "temporal_flickering.static_filter=false") * 2), "is set twice"),
+        (
+            (FLICKER, "videos", "--name", "a", "--set", "temporal_flickering.static=false"),
+            "did you mean 'static_filter'?",
+        ),
+    ],
+)
 def test_what_is_refused(arguments, says, astro_eval, folder, tmp_path):
     code, out, err = astro_eval(*arguments)
     assert code == 2
@@ -170,7 +184,9 @@ def test_names_are_printed_as_they_are(name, astro_eval, folder, tmp_path):
     assert name in astro_eval("gsb", "g.csv")[1]
     rows = "".join(f"{arm},{name},v1,{score}\n" for arm, score in ((name, 4), ("base", 3)))
     (tmp_path / "l.csv").write_text("arm,criterion,item,score\n" + rows)
-    assert astro_eval("likert", "l.csv")[1].count(name) == 5  # arm and criterion: two rows of one table, one of the other
+    assert (
+        astro_eval("likert", "l.csv")[1].count(name) == 5
+    )  # arm and criterion: two rows of one table, one of the other
     for arm in (name, "base"):
         assert astro_eval(FLICKER, str(folder), "--name", arm)[0] == 0
     assert name in astro_eval("compare", name, "base")[1]
@@ -187,7 +203,15 @@ def test_throughput_comes_from_sidecars(astro_eval, folder, tmp_path):
     assert code == 3
     assert "not stated beside the video" in err
     for name in ("a cat-0", "a dog-0"):
-        facts = {"video": f"{name}.mp4", "prompt": name[:5], "seed": 0, "frames": 4, "fps": 8, "switches": [], "frames_per_second": 17.5}
+        facts = {
+            "video": f"{name}.mp4",
+            "prompt": name[:5],
+            "seed": 0,
+            "frames": 4,
+            "fps": 8,
+            "switches": [],
+            "frames_per_second": 17.5,
+        }
         (folder / f"{name}.json").write_text(json.dumps(facts))
     code, out, _ = astro_eval("throughput", str(folder), "--name", "mine")
     assert code == 0
@@ -204,7 +228,9 @@ def test_the_group_lists_suites(astro_eval):
 
 
 def test_official_results_reach_the_table(astro_eval, tmp_path, capsys):
-    """VBench's own file with all sixteen dimensions on its real prompts; values of Reward Forcing, Tables 6 and 7, Self Forcing."""
+    """VBench's own file with all sixteen dimensions on its real prompts; values of Reward Forcing, Tables 6 and 7, Self
+    Forcing.
+    """
     pytest.importorskip("vbench")
     from eval.papers.published import load_table, numbers
     from eval.prompt_sets.catalog import prompt_set
@@ -225,7 +251,10 @@ def test_official_results_reach_the_table(astro_eval, tmp_path, capsys):
     (tmp_path / "x_eval_results.json").write_text(json.dumps(results))
     code, _, err = astro_eval("ingest", "x_eval_results.json", "--suite", "vbench", "--name", "astrolabe_causal")
     assert (code, err) == (0, "")
-    totals = {record["metric"]: float(np.nanmean(np.array(record["scores"], dtype=float))) for record in records(tmp_path / "results")}
+    totals = {
+        record["metric"]: float(np.nanmean(np.array(record["scores"], dtype=float)))
+        for record in records(tmp_path / "results")
+    }
     assert totals["total"] == pytest.approx(83.80, abs=0.01)
     assert totals["quality"] == pytest.approx(84.59, abs=0.01)
     sys.argv = ["astro", "table", "astrolabe-1", "--backbone", "wan"]

@@ -1,4 +1,6 @@
-"""`astro doctor parity` on recordings made here at other sizes by the plain loop (bench/stream.py), which shares no code with the engine."""
+"""`astro doctor parity` on recordings made here at other sizes by the plain loop (bench/stream.py), which shares no
+code with the engine.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +20,89 @@ from bench.stream import PlainLoop, plain_block
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = warp_timesteps((1000, 750, 500), 3.0).float()
-# (dim, heads, layers), (rows, columns) of latents, frames, block, cases: odd head counts and widths, blocks of 1 and 4, other windows and sinks
+# (dim, heads, layers), (rows, columns) of latents, frames, block, cases: odd head counts and widths, blocks of 1 and 4,
+# other windows and sinks
 SIZES = {
-    "framewise": ((30, 3, 2), (4, 6), 12, 1, {
-        "win5_sink2": {"window": 5, "sink": 2, "policy": "fixed", "keys": "roped"},
-        "relative": {"window": 4, "sink": 1, "policy": "fixed", "keys": "unroped_relative"},
-    }),
-    "blocks_of_4": ((40, 5, 3), (6, 4), 24, 4, {
-        "global": {"window": None, "sink": 0, "policy": "none", "keys": "roped"},
-        "win8_sink2": {"window": 8, "sink": 2, "policy": "fixed", "keys": "roped"},
-        "ema": {"window": 12, "sink": 4, "policy": "ema", "keys": "unroped_relative", "alpha": 0.5},
-    }),
-    "image": ((24, 1, 1), (8, 2), 13, 4, {
-        "alone": {"window": None, "sink": 0, "policy": "none", "keys": "roped", "first_frame_alone": True},
-        "alone_win9": {"window": 9, "sink": 1, "policy": "fixed", "keys": "roped", "first_frame_alone": True},
-    }),
-    "switched": ((24, 2, 2), (4, 4), 16, 2, {
-        "keep": {"window": 6, "sink": 2, "policy": "fixed", "keys": "roped", "switch": {
-            "frame": 10, "context": "in.ctx2", "recache": "bidirectional", "recache_frames": 6, "keep_sink": True}},
-        "renew": {"window": 6, "sink": 2, "policy": "fixed", "keys": "roped", "switch": {
-            "frame": 10, "context": "in.ctx2", "recache": "bidirectional", "recache_frames": 6, "keep_sink": False}},
-        "early": {"window": 6, "sink": 2, "policy": "fixed", "keys": "roped", "switch": {
-            "frame": 4, "context": "in.ctx2", "recache": "bidirectional", "keep_sink": False}},
-        "text_only": {"window": 6, "sink": 2, "policy": "fixed", "keys": "roped", "switch": {"frame": 3, "context": "in.ctx2", "recache": "none"}},
-    }),
-}  # fmt: skip
+    "framewise": (
+        (30, 3, 2),
+        (4, 6),
+        12,
+        1,
+        {
+            "win5_sink2": {"window": 5, "sink": 2, "policy": "fixed", "keys": "roped"},
+            "relative": {"window": 4, "sink": 1, "policy": "fixed", "keys": "unroped_relative"},
+        },
+    ),
+    "blocks_of_4": (
+        (40, 5, 3),
+        (6, 4),
+        24,
+        4,
+        {
+            "global": {"window": None, "sink": 0, "policy": "none", "keys": "roped"},
+            "win8_sink2": {"window": 8, "sink": 2, "policy": "fixed", "keys": "roped"},
+            "ema": {"window": 12, "sink": 4, "policy": "ema", "keys": "unroped_relative", "alpha": 0.5},
+        },
+    ),
+    "image": (
+        (24, 1, 1),
+        (8, 2),
+        13,
+        4,
+        {
+            "alone": {"window": None, "sink": 0, "policy": "none", "keys": "roped", "first_frame_alone": True},
+            "alone_win9": {"window": 9, "sink": 1, "policy": "fixed", "keys": "roped", "first_frame_alone": True},
+        },
+    ),
+    "switched": (
+        (24, 2, 2),
+        (4, 4),
+        16,
+        2,
+        {
+            "keep": {
+                "window": 6,
+                "sink": 2,
+                "policy": "fixed",
+                "keys": "roped",
+                "switch": {
+                    "frame": 10,
+                    "context": "in.ctx2",
+                    "recache": "bidirectional",
+                    "recache_frames": 6,
+                    "keep_sink": True,
+                },
+            },
+            "renew": {
+                "window": 6,
+                "sink": 2,
+                "policy": "fixed",
+                "keys": "roped",
+                "switch": {
+                    "frame": 10,
+                    "context": "in.ctx2",
+                    "recache": "bidirectional",
+                    "recache_frames": 6,
+                    "keep_sink": False,
+                },
+            },
+            "early": {
+                "window": 6,
+                "sink": 2,
+                "policy": "fixed",
+                "keys": "roped",
+                "switch": {"frame": 4, "context": "in.ctx2", "recache": "bidirectional", "keep_sink": False},
+            },
+            "text_only": {
+                "window": 6,
+                "sink": 2,
+                "policy": "fixed",
+                "keys": "roped",
+                "switch": {"frame": 3, "context": "in.ctx2", "recache": "none"},
+            },
+        },
+    ),
+}
 
 
 @torch.no_grad()
@@ -50,13 +110,36 @@ def record(folder: Path, name: str) -> None:
     """Write one recording: descriptor, tensors and its weights."""
     (dim, heads, layers), (height, width), frames, block, cases = SIZES[name]
     torch.manual_seed(len(name))
-    network = CausalWan(WanConfig(dim=dim, ffn_dim=48, num_heads=heads, num_layers=layers, in_channels=3, freq_dim=10, text_dim=7, text_len=5)).eval()
-    tensors = {"in.noise": torch.randn(2, frames, 3, height, width), "in.ctx": torch.randn(2, 5, 7), "in.ctx2": torch.randn(2, 5, 7)}
-    tensors |= {"in.renoise": torch.randn(frames // block + 1, len(STEPS) - 1, 2, block, 3, height, width), "in.warped": STEPS}
+    network = CausalWan(
+        WanConfig(
+            dim=dim, ffn_dim=48, num_heads=heads, num_layers=layers, in_channels=3, freq_dim=10, text_dim=7, text_len=5
+        )
+    ).eval()
+    tensors = {
+        "in.noise": torch.randn(2, frames, 3, height, width),
+        "in.ctx": torch.randn(2, 5, 7),
+        "in.ctx2": torch.randn(2, 5, 7),
+    }
+    tensors |= {
+        "in.renoise": torch.randn(frames // block + 1, len(STEPS) - 1, 2, block, 3, height, width),
+        "in.warped": STEPS,
+    }
     for case, rule in cases.items():
         record_case(network, case, rule, block, tensors)
-    model = {"dim": dim, "ffn_dim": 48, "num_heads": heads, "num_layers": layers, "in_dim": 3, "out_dim": 3, "freq_dim": 10, "text_dim": 7,
-             "text_len": 5, "patch_size": [1, 2, 2], "model_type": "t2v", "eps": 1e-6}  # fmt: skip
+    model = {
+        "dim": dim,
+        "ffn_dim": 48,
+        "num_heads": heads,
+        "num_layers": layers,
+        "in_dim": 3,
+        "out_dim": 3,
+        "freq_dim": 10,
+        "text_dim": 7,
+        "text_len": 5,
+        "patch_size": [1, 2, 2],
+        "model_type": "t2v",
+        "eps": 1e-6,
+    }
     info = {"model": model, "frames_per_block": block, "weights": f"w_{name}.safetensors", "source": "the plain loop"}
     info["cases"] = {case: {"kind": "cache", **rule} for case, rule in cases.items()}
     (folder / f"{name}.json").write_text(json.dumps(info))
@@ -68,7 +151,9 @@ def record_case(network: CausalWan, case: str, rule: dict, block: int, tensors: 
     noise, text, switch = tensors["in.noise"], tensors["in.ctx"], dict(rule.get("switch") or {})
     frames, grid = noise.shape[1], (noise.shape[-2] // 2, noise.shape[-1] // 2)
     relative = rule["keys"] == "unroped_relative"
-    loop = PlainLoop(network, 2, grid, rule["window"] or frames, rule["sink"], relative=relative, alpha=rule.get("alpha"))
+    loop = PlainLoop(
+        network, 2, grid, rule["window"] or frames, rule["sink"], relative=relative, alpha=rule.get("alpha")
+    )
     video, start, index = [], 0, 0
     while start < frames:
         if switch and start >= switch["frame"]:
@@ -81,7 +166,11 @@ def record_case(network: CausalWan, case: str, rule: dict, block: int, tensors: 
             tensors[f"{prefix}.s{step}.x_t"], tensors[f"{prefix}.s{step}.flow"] = x_t.clone(), flow.clone()
 
         fresh = tensors["in.renoise"][index, :, :, :size]
-        video.append(plain_block(loop, noise[:, start : start + size], STEPS, text, start, lambda step, fresh=fresh: fresh[step], keep))
+        video.append(
+            plain_block(
+                loop, noise[:, start : start + size], STEPS, text, start, lambda step, fresh=fresh: fresh[step], keep
+            )
+        )
         start, index = start + size, index + 1
     tensors[f"{case}.out"] = torch.cat(video, 1)
     tensors[f"{case}.cache_end"] = torch.stack((loop.global_end[0], loop.local_end[0]))
@@ -90,7 +179,9 @@ def record_case(network: CausalWan, case: str, rule: dict, block: int, tensors: 
 
 
 def recache(loop: PlainLoop, video: torch.Tensor, text: torch.Tensor, switch: dict, rule: dict) -> None:
-    """LongLive's released pass: one forward over the last frames that the window holds, in which a kept sink's slots are not written."""
+    """LongLive's released pass: one forward over the last frames that the window holds, in which a kept sink's slots
+    are not written.
+    """
     if switch["recache"] == "none":
         return
     made = video.shape[1]
@@ -135,7 +226,9 @@ def test_recordings_of_other_sizes_pass_unseen(parity, recordings):
     report = json.loads(out)
     assert (code, err) == (0, "")
     assert report["passed"]
-    assert [(case["recording"], case["case"]) for case in report["cases"]] == [(name, case) for name in sorted(SIZES) for case in SIZES[name][4]]
+    assert [(case["recording"], case["case"]) for case in report["cases"]] == [
+        (name, case) for name in sorted(SIZES) for case in SIZES[name][4]
+    ]
     for case in report["cases"]:
         assert [check["compared"] for check in case["checks"]] == ["flow", "out", "cache", "counts"]
         assert all(check["largest_error"] <= 1e-5 for check in case["checks"]), case
@@ -160,11 +253,15 @@ def test_a_wrong_number_fails_with_its_case(parity, copied):
 
 def test_missing_optional_tensors_are_not_compared(parity, copied):
     tensors = load_file(copied / "image.safetensors")
-    kept = {key: value for key, value in tensors.items() if key.startswith("in.") or key.endswith(".out") or ".s0." in key}
+    kept = {
+        key: value for key, value in tensors.items() if key.startswith("in.") or key.endswith(".out") or ".s0." in key
+    }
     save_file(kept, copied / "image.safetensors")
     code, out, _ = parity(copied, "--json")
     assert code == 0
-    assert [[check["compared"] for check in case["checks"]] for case in json.loads(out)["cases"]] == [["flow", "out"]] * 2
+    assert [[check["compared"] for check in case["checks"]] for case in json.loads(out)["cases"]] == [
+        ["flow", "out"]
+    ] * 2
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -197,14 +294,25 @@ def test_bad_descriptors_are_refused_with_file_and_key(parity, copied, change, k
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("damage", "word"), [
-    (lambda folder: (folder / "image.json").write_text("{"), "not readable JSON"),
-    (lambda folder: (folder / "image.json").unlink(), "no recordings here"),
-    (lambda folder: (folder / "image.safetensors").unlink(), "image.safetensors: missing"),
-    (lambda folder: (folder / "w_image.safetensors").write_bytes((folder / "w_image.safetensors").read_bytes()[:300]), "damaged"),
-    (lambda folder: (folder / "w_image.safetensors").write_bytes((folder / "image.safetensors").read_bytes()), "weights of another model"),
-    (lambda folder: (folder / "image.json").write_text(json.dumps({"cases": {}})), "missing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda folder: (folder / "image.json").write_text("{"), "not readable JSON"),
+        (lambda folder: (folder / "image.json").unlink(), "no recordings here"),
+        (lambda folder: (folder / "image.safetensors").unlink(), "image.safetensors: missing"),
+        (
+            lambda folder: (folder / "w_image.safetensors").write_bytes(
+                (folder / "w_image.safetensors").read_bytes()[:300]
+            ),
+            "damaged",
+        ),
+        (
+            lambda folder: (folder / "w_image.safetensors").write_bytes((folder / "image.safetensors").read_bytes()),
+            "weights of another model",
+        ),
+        (lambda folder: (folder / "image.json").write_text(json.dumps({"cases": {}})), "missing"),
+    ],
+)
 def test_unusable_folders_are_refused(parity, copied, damage, word):
     damage(copied)
     code, out, err = parity(copied)

@@ -1,4 +1,6 @@
-"""`astro recipe show` reads a recipe without torch and refuses what its structure rules out; the other commands ask the methods too."""
+"""`astro recipe show` reads a recipe without torch and refuses what its structure rules out; the other commands ask the
+methods too.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ def fresh(*arguments: str) -> tuple[int, str, list[str]]:
     """Exit code and error text of `astro ARGUMENTS` in a process of its own, and whether it imported torch or numpy."""
     code = (
         f"import sys; sys.argv = {['astro', *arguments]!r}\nfrom astro_cli.__main__ import main\n"
-        "try:\n    main()\nfinally:\n    print(*[name for name in ('torch', 'numpy') if name in sys.modules], file=sys.stderr)"
+        "try:\n    main()\nfinally:\n    print(*[name for name in ('torch', 'numpy') if name in "
+        "sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
     *error, heavy = done.stderr.splitlines()
@@ -28,9 +31,21 @@ def fresh(*arguments: str) -> tuple[int, str, list[str]]:
         (["astrolabe_causal_shapes"], 0, ""),
         (["no_such_recipe"], 2, "no such recipe"),
         (["astrolabe_causal_shapes", "--set", "lora.rnk=3"], 2, "lora.rnk: unknown key"),
-        (["astrolabe_causal_shapes", "--set", "stages.nft.objective.kind=nfft"], 2, "found 'nfft', did you mean 'nft'?"),
-        (["astrolabe_causal_shapes", "--set", "stages.nft.experience.rewards={vqq=1.0}"], 2, "rewards.vqq: unknown reward"),
-        (["astrolabe_causal_shapes", "--set", "stages.nft.experience.group=15"], 2, "stages.nft.batch: found 64, expected prompts x group (60)"),
+        (
+            ["astrolabe_causal_shapes", "--set", "stages.nft.objective.kind=nfft"],
+            2,
+            "found 'nfft', did you mean 'nft'?",
+        ),
+        (
+            ["astrolabe_causal_shapes", "--set", "stages.nft.experience.rewards={vqq=1.0}"],
+            2,
+            "rewards.vqq: unknown reward",
+        ),
+        (
+            ["astrolabe_causal_shapes", "--set", "stages.nft.experience.group=15"],
+            2,
+            "stages.nft.batch: found 64, expected prompts x group (60)",
+        ),
     ],
     ids=["shown", "missing", "key", "kind", "reward", "batch"],
 )

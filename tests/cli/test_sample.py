@@ -1,4 +1,6 @@
-"""`astro sample` on the embedded world: prompts, seeds, switches, batches, interruption, typing; and what it refuses, leaving nothing."""
+"""`astro sample` on the embedded world: prompts, seeds, switches, batches, interruption, typing; and what it refuses,
+leaving nothing.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,23 @@ def test_prompts_times_seeds_in_any_batch_are_the_same_videos(astro, written):
 
 
 def test_a_sidecar_says_how_its_video_was_made(astro):
-    assert astro(RED, "--frames", "12", "--switch", f"0.7s:{BLUE}", "--window", "9", "--sink", "3", "--relative", "--ema", "0.9")[0] == 0
+    assert (
+        astro(
+            RED,
+            "--frames",
+            "12",
+            "--switch",
+            f"0.7s:{BLUE}",
+            "--window",
+            "9",
+            "--sink",
+            "3",
+            "--relative",
+            "--ema",
+            "0.9",
+        )[0]
+        == 0
+    )
     (card,) = sidecars()
     # 0.7 s is frame 5.6, asked for at 6, a block's start; blocks have 3 frames
     assert card["switches"] == [{"frame": 6, "seconds": 0.75, "prompt": BLUE}]
@@ -96,11 +114,17 @@ def test_a_sidecar_says_how_its_video_was_made(astro):
     for key in ("frames_per_second", "first_block_seconds", "peak_memory_bytes"):
         assert card[key] > 0
     stem = Path(card["video"]).with_suffix("")
-    assert sorted(path.name for path in Path("samples").iterdir()) == [f"{stem.name}{end}" for end in (".json", ".mp4", ".png")]
+    assert sorted(path.name for path in Path("samples").iterdir()) == [
+        f"{stem.name}{end}" for end in (".json", ".mp4", ".png")
+    ]
 
 
 def test_a_switch_changes_what_comes_after_it_and_nothing_before(astro, written):
-    for name, extra in (("plain", ()), ("switched", ("--switch", f"6:{BLUE}")), ("kept", ("--switch", f"6:{BLUE}", "--recache", "none"))):
+    for name, extra in (
+        ("plain", ()),
+        ("switched", ("--switch", f"6:{BLUE}")),
+        ("kept", ("--switch", f"6:{BLUE}", "--recache", "none")),
+    ):
         assert astro(RED, "--frames", "12", *extra, "--out", name)[0] == 0
     plain, switched, kept = (np.stack(frames) for frames in written.values())
     assert (switched[:6] == plain[:6]).all()
@@ -114,7 +138,9 @@ def test_prompts_come_from_files_and_standard_input(astro):
     assert astro("--frames", "3", "--seed", "5", "--out", "b", stdin=f"{RED}\n{BLUE}\n")[0] == 0
     for folder in ("a", "b"):
         assert [(card["prompt"], card["seed"]) for card in sidecars(Path(folder))] == [(RED, 5), (BLUE, 6)]
-    Path("turns.jsonl").write_text(json.dumps({"prompts": [RED, BLUE, GREEN]}) + "\n" + json.dumps({"prompt": GREEN}) + "\n")
+    Path("turns.jsonl").write_text(
+        json.dumps({"prompts": [RED, BLUE, GREEN]}) + "\n" + json.dumps({"prompt": GREEN}) + "\n"
+    )
     assert astro("--prompts", "turns.jsonl", "--frames", "18", "--out", "c")[0] == 0
     turns, single = sidecars(Path("c"))
     assert [(turn["frame"], turn["prompt"]) for turn in turns["switches"]] == [(6, BLUE), (12, GREEN)]
@@ -204,7 +230,8 @@ class Wan(WanBackbone):
 def test_switches_on_wan_begin_with_the_first_block_without_an_earlier_frame():
     length = Length(21, 3, Wan())
     assert length.frames == 81
-    # latent n > 0 shows frames 4n - 3 .. 4n; frame 80 at 5 s is in latent 20, so latent 21 would be the first without an earlier one
+    # latent n > 0 shows frames 4n - 3 .. 4n; frame 80 at 5 s is in latent 20, so latent 21 would be the first without
+    # an earlier one
     assert [length.starts_at(frame) for frame in (0, 1, 9, 10, 21, 69)] == [0, 3, 3, 6, 6, 18]
     assert place([Switch(2.0, True, "b", "2s"), Switch(69, False, "c", "69")], length) == ((9, "b"), (18, "c"))
     with pytest.raises(StreamError, match="past the end"):
@@ -216,13 +243,19 @@ def test_names_are_unique_and_batches_switch_together():
     same = "x" * 70
     videos = plan([[same + "1"], [same + "2"]], [4], 0, [], length)
     assert [video.stem for video in videos] == ["x" * 60 + "-seed4", "x" * 60 + "-seed4-2"]
-    group = [Video("a", 0, ((3, "b"),), "1"), Video("a", 1, ((3, "c"),), "2"), Video("a", 2, ((6, "b"),), "3"), Video("a", 3, ((6, "b"),), "4")]
+    group = [
+        Video("a", 0, ((3, "b"),), "1"),
+        Video("a", 1, ((3, "c"),), "2"),
+        Video("a", 2, ((6, "b"),), "3"),
+        Video("a", 3, ((6, "b"),), "4"),
+    ]
     assert [[video.seed for video in part] for part in batches(group, 8)] == [[0, 1], [2, 3]]
     assert [[video.seed for video in part] for part in batches(group, 1)] == [[0], [1], [2], [3]]
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"), [("5s:a b", (5.0, True, "a b")), ("80: a  b ", (80.0, False, "a b")), ("2.5s:a: b", (2.5, True, "a: b"))]
+    ("given", "wanted"),
+    [("5s:a b", (5.0, True, "a b")), ("80: a  b ", (80.0, False, "a b")), ("2.5s:a: b", (2.5, True, "a: b"))],
 )
 def test_switch_options_are_parsed(given, wanted):
     (found,) = parse_switches([given])
@@ -243,8 +276,14 @@ def test_switch_options_are_parsed(given, wanted):
         ((RED, "--switch", "3:"), "expected FRAME_OR_SECONDS:PROMPT"),
         ((RED, "--switch", "2.5:a red circle"), "expected FRAME_OR_SECONDS:PROMPT"),
         ((RED, "--switch", f"0:{BLUE}"), "--switch: 0: expected a time after the beginning"),
-        ((RED, "--switch", f"90s:{BLUE}"), "--switch: 90s: past the end: the last block begins at frame 6 (0.8 s) of 9"),
-        ((RED, "--switch", f"6:{BLUE}", "--switch", f"3:{GREEN}"), "--switch: 3: takes over at frame 3, not after the switch before it"),
+        (
+            (RED, "--switch", f"90s:{BLUE}"),
+            "--switch: 90s: past the end: the last block begins at frame 6 (0.8 s) of 9",
+        ),
+        (
+            (RED, "--switch", f"6:{BLUE}", "--switch", f"3:{GREEN}"),
+            "--switch: 3: takes over at frame 3, not after the switch before it",
+        ),
         ((RED, "--recache", "none", "--renew-sink"), "--renew-sink"),
         ((RED, "--seeds", "0,x"), "--seeds: 0,x: expected whole numbers"),
         ((RED, "--seeds", "0,1,0"), "--seeds: 0,1,0: found a seed twice"),
@@ -277,10 +316,16 @@ def test_bad_input_is_refused_and_leaves_nothing(astro, tmp_path, arguments, say
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    pytest.param("[" * 100_000, "line 1: not JSON", id="nested"),
-    ("{", "line 1: not JSON"), ("[]", "line 1: no prompts"), ('{"prompts": ["a", ""]}', "line 1: no prompts"), ("\n", "no prompt in this file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param("[" * 100_000, "line 1: not JSON", id="nested"),
+        ("{", "line 1: not JSON"),
+        ("[]", "line 1: no prompts"),
+        ('{"prompts": ["a", ""]}', "line 1: no prompts"),
+        ("\n", "no prompt in this file"),
+    ],
+)
 def test_a_bad_prompt_file_is_refused(astro, tmp_path, content, says):
     (tmp_path / "bad.jsonl").write_text(content)
     code, err = astro("--prompts", "bad.jsonl")

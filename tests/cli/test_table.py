@@ -21,10 +21,20 @@ ROOT = Path(__file__).parents[2]
 def put(results: Path, arm: str, value: float, **changes: object) -> None:
     """Eight scores around a value; base and tuned differ by a constant."""
     fields = {
-        "benchmark": "shapes", "backbone": "shapes", "direction": "up", "recipe_hash": "r", "weights_hash": "w", "prompt_set_hash": "p",
-        "protocol": {"num_frames": 9, "prompts": 8}, "commit": "abc", "dirty": False, "arm": arm, "metric": "vq", "seed": 0,
+        "benchmark": "shapes",
+        "backbone": "shapes",
+        "direction": "up",
+        "recipe_hash": "r",
+        "weights_hash": "w",
+        "prompt_set_hash": "p",
+        "protocol": {"num_frames": 9, "prompts": 8},
+        "commit": "abc",
+        "dirty": False,
+        "arm": arm,
+        "metric": "vq",
+        "seed": 0,
         "scores": [value + i for i in range(8)],
-    }  # fmt: skip
+    }
     append(record_path(results, "shapes"), Record.model_validate(fields | changes))
 
 
@@ -32,7 +42,10 @@ def test_one_table_is_an_object_and_more_are_a_list(astro) -> None:
     assert json.loads(astro("table", "aapt-1", "--format", "json")[1])["id"] == "aapt-1"
     assert [each["id"] for each in json.loads(astro("table", "aapt", "--format", "json")[1])] == ["aapt-1"]
     assert [each["id"] for each in json.loads(astro("table", "all", "--format", "json")[1])] == list_tables()
-    assert [each["id"] for each in json.loads(astro("table", "teleboost-2", "aapt-1", "--format", "json")[1])] == ["teleboost-2", "aapt-1"]
+    assert [each["id"] for each in json.loads(astro("table", "teleboost-2", "aapt-1", "--format", "json")[1])] == [
+        "teleboost-2",
+        "aapt-1",
+    ]
     ablations = [each["id"] for each in json.loads(astro("table", "ablations", "--format", "json")[1])]
     assert ablations[:3] == ["astrolabe-4a", "astrolabe-4b", "astrolabe-4c"]
 
@@ -49,7 +62,10 @@ def test_claims_stand_below_their_table(astro, tmp_path: Path) -> None:
     put(tmp_path / "results", "astrolabe_self_forcing_shapes", 1.5)
     _, out, _ = astro("table", "astrolabe", "--format", "markdown")
     first = out.split("### ")[1]
-    assert "| `as-gain-sf` | Astrolabe T1 | RL raises VQ and MQ of Self-Forcing | undecided | +0.500 [+0.500, +0.500] | 1 | shapes |" in first
+    assert (
+        "| `as-gain-sf` | Astrolabe T1 | RL raises VQ and MQ of Self-Forcing | undecided | +0.500 [+0.500, "
+        "+0.500] | 1 | shapes |"
+    ) in first
     assert "`as-kl`" not in first
     assert "`as-kl`" in out.split("`astrolabe-4b`")[1].split("### ")[0]
     assert "`as-beta`" in out.split("`astrolabe-beta`")[1].split("### ")[0]
@@ -64,13 +80,19 @@ def test_claims_stand_below_their_table(astro, tmp_path: Path) -> None:
         (("table", "reward-forcing-66"), "hint: did you mean 'reward-forcing-6'?"),
         (("table",), "error: table: no table named"),
         (("table", "aapt-1", "--format", "latx"), "hint: did you mean 'latex'?"),
-        (("table", "aapt-1", "--backbone", "wann"), "error: --backbone: wann: unknown backbone, allowed: shapes, wan\nhint: did you mean 'wan'?"),
+        (
+            ("table", "aapt-1", "--backbone", "wann"),
+            "error: --backbone: wann: unknown backbone, allowed: shapes, wan\nhint: did you mean 'wan'?",
+        ),
         (("table", "aapt-1", "--results", "nowhere"), "error: --results: nowhere: no such folder"),
         (("table", "--verify", "aapt-2"), "hint: did you mean 'aapt-1'?"),
         (("table", "--verify", "--format", "html"), "allowed: markdown, csv, json"),
         (("claims", "astrolab"), "hint: did you mean 'astrolabe'?"),
         (("claims", "--format", "txt"), "hint: did you mean 'text'?"),
-        (("claims", "--backbone", "wann"), "error: --backbone: wann: unknown backbone, allowed: shapes, wan\nhint: did you mean 'wan'?"),
+        (
+            ("claims", "--backbone", "wann"),
+            "error: --backbone: wann: unknown backbone, allowed: shapes, wan\nhint: did you mean 'wan'?",
+        ),
         (("claims", "--results", "nowhere"), "no such folder"),
     ],
 )
@@ -97,7 +119,17 @@ def test_verify(astro) -> None:
     assert out.rstrip().endswith("274 checks: 238 ok, 36 erratum known, 0 mismatch")
     assert "| reward-forcing-6 | VBench quality from dimensions | CausVid | quality | 83.93 | 83.926" in out
     one = json.loads(astro("table", "--verify", "teleboost-9", "--format", "json")[1])
-    assert set(one[0]) == {"table", "check", "row", "column", "printed", "recomputed", "difference", "tolerance", "verdict"}
+    assert set(one[0]) == {
+        "table",
+        "check",
+        "row",
+        "column",
+        "printed",
+        "recomputed",
+        "difference",
+        "tolerance",
+        "verdict",
+    }
     assert {each["table"] for each in one} == {"teleboost-9"}
     rows = list(csv.DictReader(io.StringIO(astro("table", "--verify", "aapt", "--format", "csv")[1])))
     assert [row["verdict"] for row in rows] == ["ok"] * 4
@@ -105,7 +137,11 @@ def test_verify(astro) -> None:
 
 def test_an_unexpected_mismatch_is_exit_4(astro, monkeypatch: pytest.MonkeyPatch) -> None:
     without = load_table("teleboost-9").model_copy(update={"errata": []})
-    monkeypatch.setattr(eval.papers.verify, "load_table", lambda table_id: without if table_id == "teleboost-9" else load_table(table_id))
+    monkeypatch.setattr(
+        eval.papers.verify,
+        "load_table",
+        lambda table_id: without if table_id == "teleboost-9" else load_table(table_id),
+    )
     code, out, err = astro("table", "--verify", "teleboost-9")
     assert code == 4
     assert "| mismatch |" in out
@@ -120,8 +156,15 @@ def test_claims_json(astro, tmp_path: Path) -> None:
     data = {each["id"]: each for each in json.loads(out)}
     assert set(data["as-hack-mq"]) == {"id", "source", "verdict", "effect", "low", "high", "n", "backbone"}
     assert data["as-hack-mq"] == {
-        "id": "as-hack-mq", "source": "Astrolabe T4c", "verdict": "holds", "effect": -0.5, "low": -0.5, "high": -0.5, "n": 1, "backbone": "shapes",
-    }  # fmt: skip
+        "id": "as-hack-mq",
+        "source": "Astrolabe T4c",
+        "verdict": "holds",
+        "effect": -0.5,
+        "low": -0.5,
+        "high": -0.5,
+        "n": 1,
+        "backbone": "shapes",
+    }
     assert data["as-kl"]["verdict"] == "not run"
 
 
@@ -134,6 +177,9 @@ def test_claims_of_all_papers(astro) -> None:
 
 def test_all_tables_without_torch() -> None:
     """What keeps it quick, about a second."""
-    code = "import sys; sys.argv = ['astro', 'table', 'all']\nfrom astro_cli.__main__ import main\ntry:\n    main()\nexcept SystemExit as end:\n"
+    code = (
+        "import sys; sys.argv = ['astro', 'table', 'all']\nfrom astro_cli.__main__ import main\ntry:\n    "
+        "main()\nexcept SystemExit as end:\n"
+    )
     code += "    assert not end.code\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60, cwd=ROOT)

@@ -19,7 +19,11 @@ FLICKER = ("eval", "temporal-flickering")
             "--jobs: input should be greater than or equal to 1, found '0'",
             "astro eval temporal-flickering --help",
         ),
-        ((*FLICKER, "x", "-n", "a", "-j", "many"), "--jobs: input should be a valid integer", "astro eval temporal-flickering --help"),
+        (
+            (*FLICKER, "x", "-n", "a", "-j", "many"),
+            "--jobs: input should be a valid integer",
+            "astro eval temporal-flickering --help",
+        ),
         (
             (*FLICKER, "x", "-n", "a", "--decoder", "foo"),
             "--decoder: 'foo' is not one of 'auto', 'av', 'decord'",
@@ -59,7 +63,12 @@ def test_a_group_without_arguments_prints_its_help(group, astro):
 
 @pytest.mark.parametrize(
     ("raised", "code", "says"),
-    [(typer.Exit(3), 3, ""), (KeyboardInterrupt(), 130, ""), (EOFError(), 1, "interrupted"), (typer.Abort(), 1, "interrupted")],
+    [
+        (typer.Exit(3), 3, ""),
+        (KeyboardInterrupt(), 130, ""),
+        (EOFError(), 1, "interrupted"),
+        (typer.Abort(), 1, "interrupted"),
+    ],
 )
 def test_exits_of_commands_are_kept(raised, code, says, astro, monkeypatch):
     app = typer.Typer()

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_layouts import CONFIG, State, diffusers_model, forward, network, original, original_config, write_original, write_pickle
+from released_layouts import (
+    CONFIG,
+    State,
+    diffusers_model,
+    forward,
+    network,
+    original,
+    original_config,
+    write_original,
+    write_pickle,
+)
 from safetensors.torch import load_file, save_file
 
 from astro_cli.__main__ import main
@@ -75,10 +85,17 @@ def test_list_says_what_is_here_and_where_the_rest_belongs(zoo, teacher, tmp_pat
     assert rows["wan_1.3b"]["path"] == str(tmp_path / "all" / "wan_1.3b")
     assert rows["wan_14b"]["state"] == "here"
     assert rows["self_forcing"] == {
-        "name": "self_forcing", "state": "missing", "kind": "transformer", "what": "Self-Forcing student", "repo": "gdhe17/Self-Forcing",
-        "file": "checkpoints/self_forcing_dmd.pt", "format": "torch.save, original names", "nesting": "generator, critic, generator_ema",
-        "licence": "Apache-2.0 (code)", "path": str(tmp_path / "all" / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt"),
-    }  # fmt: skip
+        "name": "self_forcing",
+        "state": "missing",
+        "kind": "transformer",
+        "what": "Self-Forcing student",
+        "repo": "gdhe17/Self-Forcing",
+        "file": "checkpoints/self_forcing_dmd.pt",
+        "format": "torch.save, original names",
+        "nesting": "generator, critic, generator_ema",
+        "licence": "Apache-2.0 (code)",
+        "path": str(tmp_path / "all" / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt"),
+    }
 
 
 def test_list_prints_a_line_per_entry(zoo):
@@ -89,9 +106,22 @@ def test_list_prints_a_line_per_entry(zoo):
 
 
 def test_list_and_help_import_nothing_heavy():
-    code = "import sys; sys.argv = ['astro', 'zoo', 'list']\nfrom astro_cli.__main__ import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
-    code += "print('heavy:', [name for name in ('torch', 'numpy', 'diffusers', 'peft') if name in sys.modules], file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parents[2])
+    code = (
+        "import sys; sys.argv = ['astro', 'zoo', 'list']\nfrom astro_cli.__main__ import main\ntry:\n    "
+        "main()\nexcept SystemExit:\n    pass\n"
+    )
+    code += (
+        "print('heavy:', [name for name in ('torch', 'numpy', 'diffusers', 'peft') if name in sys.modules], "
+        "file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stderr.splitlines()[-1] == "heavy: []"
 
 
@@ -130,10 +160,15 @@ def test_the_manifest_says_where_the_weights_come_from(zoo, teacher, state, tmp_
     found = manifest(folder)
     assert found["source_name"] == f"Wan2.1-T2V-1.3B/{ONE}"
     assert found["source"]["files"] == [
-        {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in (teacher / "config.json", teacher / ONE)
+        {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in (teacher / "config.json", teacher / ONE)
     ]
     assert (found["repo"], found["licence"], found["nesting"]) == ("Wan-AI/Wan2.1-T2V-1.3B", "Apache-2.0", "flat")
-    assert (found["dtype"], found["tensors"], found["parameters"]) == ("bfloat16", len(state), sum(v.numel() for v in state.values()))
+    assert (found["dtype"], found["tensors"], found["parameters"]) == (
+        "bfloat16",
+        len(state),
+        sum(v.numel() for v in state.values()),
+    )
     assert found["config"] == CONFIG.model_dump(mode="json")
     assert torch.equal(load_file(folder / ONE)["proj_out.weight"], state["proj_out.weight"].bfloat16())
 
@@ -141,7 +176,9 @@ def test_the_manifest_says_where_the_weights_come_from(zoo, teacher, state, tmp_
 def test_a_large_model_is_written_in_shards(monkeypatch, zoo, teacher, state, tmp_path):
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    folder, new = importing.import_checkpoint("wan_1.3b", None, lora=None, dtype=None, ema=None, report=lambda *_: None, shard_size=40_000)
+    folder, new = importing.import_checkpoint(
+        "wan_1.3b", None, lora=None, dtype=None, ema=None, report=lambda *_: None, shard_size=40_000
+    )
     assert new
     shards = sorted(folder.glob("*.safetensors"))
     assert len(shards) > 2
@@ -157,7 +194,10 @@ def test_a_large_model_is_written_in_shards(monkeypatch, zoo, teacher, state, tm
     assert "tensors missing: " in out
 
 
-@pytest.mark.parametrize(("flag", "nesting", "seed"), [((), "generator_ema", 1), (("--ema",), "generator_ema", 1), (("--no-ema",), "generator", 2)])
+@pytest.mark.parametrize(
+    ("flag", "nesting", "seed"),
+    [((), "generator_ema", 1), (("--ema",), "generator_ema", 1), (("--no-ema",), "generator", 2)],
+)
 def test_the_moving_average_is_a_choice(zoo, flag, nesting, seed, tmp_path):
     both = {"generator": original(network(2).state_dict()), "generator_ema": original(network(1).state_dict())}
     folder = tmp_path / "w"
@@ -247,10 +287,15 @@ def test_a_release_that_is_gone_is_not_imported_from_its_import(zoo, teacher):
     assert zoo("verify", "wan_1.3b")[0] == 0
 
 
-@pytest.mark.parametrize(("source", "says"), [
-    ("nowhere", "no such checkpoint"), ("longlive", "put models/longlive_base.pt of Efficient-Large-Model/LongLive-1.3B at"),
-    ("longlive_lora", "merge it into its base: astro zoo import longlive --lora longlive_lora"), ("bad.pt", "refused, nothing of it ran"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("nowhere", "no such checkpoint"),
+        ("longlive", "put models/longlive_base.pt of Efficient-Large-Model/LongLive-1.3B at"),
+        ("longlive_lora", "merge it into its base: astro zoo import longlive --lora longlive_lora"),
+        ("bad.pt", "refused, nothing of it ran"),
+    ],
+)
 def test_bad_sources_are_refused(zoo, source, says, tmp_path):
     class Code:
         def __reduce__(self):
@@ -265,7 +310,9 @@ def test_bad_sources_are_refused(zoo, source, says, tmp_path):
 
 
 def test_a_lora_that_does_not_fit_leaves_nothing(zoo, teacher, tmp_path):
-    save_file({"unet.lora_A.weight": torch.ones(2, 3), "unet.lora_B.weight": torch.ones(3, 2)}, tmp_path / "x.safetensors")
+    save_file(
+        {"unet.lora_A.weight": torch.ones(2, 3), "unet.lora_B.weight": torch.ones(3, 2)}, tmp_path / "x.safetensors"
+    )
     code, _, err = zoo("import", "wan_1.3b", "--lora", tmp_path / "x.safetensors")
     assert code == 2
     assert "1 of 1 pairs match no layer" in err
@@ -275,11 +322,19 @@ def test_a_lora_that_does_not_fit_leaves_nothing(zoo, teacher, tmp_path):
 # --- verify
 
 
-@pytest.mark.parametrize(("damage", "says"), [
-    ("flip", "sha256 differs from the manifest's"), ("cut", "bytes, expected"), ("lose", "missing file"), ("add", "extra file, not in the manifest"),
-    ("drop a tensor", "1 tensors missing: blocks.0.attn1.norm_k.weight"), ("extra tensor", "1 tensors unexpected: extra"),
-    ("another shape", "1 tensors resized: proj_out.bias"), ("another dtype", "1 tensors are not float32: proj_out.bias"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("flip", "sha256 differs from the manifest's"),
+        ("cut", "bytes, expected"),
+        ("lose", "missing file"),
+        ("add", "extra file, not in the manifest"),
+        ("drop a tensor", "1 tensors missing: blocks.0.attn1.norm_k.weight"),
+        ("extra tensor", "1 tensors unexpected: extra"),
+        ("another shape", "1 tensors resized: proj_out.bias"),
+        ("another dtype", "1 tensors are not float32: proj_out.bias"),
+    ],
+)
 def test_verify_names_what_is_wrong(zoo, teacher, damage, says, tmp_path):
     zoo("import", "wan_1.3b")
     folder = tmp_path / "all" / "wan_1.3b"

@@ -75,7 +75,9 @@ def test_bad_prompts(prompt, says, tiny_base, tmp_path, monkeypatch, capsys):
     (lambda value: value * float("nan"), "error: reward: mq: 8 non-finite scores for 8 clips"),
     (lambda value: value[:-1], "error: reward: mq: shape (7,) for 8 clips"),
 ], ids=["not finite", "one score short"])  # fmt: skip
-def test_a_reward_with_bad_scores_stops_the_run_and_leaves_its_checkpoint(damage, says, tiny, tmp_path, monkeypatch, capsys):
+def test_a_reward_with_bad_scores_stops_the_run_and_leaves_its_checkpoint(
+    damage, says, tiny, tmp_path, monkeypatch, capsys
+):
     from astro_cli.rewards import shapes
 
     out, scored = tmp_path / "run", []

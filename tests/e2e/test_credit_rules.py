@@ -105,7 +105,9 @@ def arguments(tiny: list[str], out: Path, *more: str) -> list[str]:
     ]
 
 
-def test_a_rule_is_told_the_scores_of_each_reward_and_its_map_reaches_the_objective(outside, tiny, tmp_path, monkeypatch):
+def test_a_rule_is_told_the_scores_of_each_reward_and_its_map_reaches_the_objective(
+    outside, tiny, tmp_path, monkeypatch
+):
     assert run(arguments(tiny, tmp_path / "run", "--set", "stages.nft.steps=1"), monkeypatch) == 0
     from astro_cli.advantages import salient
     from astro_cli.objectives import mapped
@@ -121,7 +123,9 @@ def test_a_rule_is_told_the_scores_of_each_reward_and_its_map_reaches_the_object
     total = sum(weight * scored.scores[key] for key, weight in scored.weights.items())
     assert total.mean().item() == pytest.approx(row["reward/total"])
     assert len(scored.prompts) == 2
-    assert row["advantage/competence"] == pytest.approx(sum(value.mean().item() for value in scored.scores.values()) / 9)
+    assert row["advantage/competence"] == pytest.approx(
+        sum(value.mean().item() for value in scored.scores.values()) / 9
+    )
     assert len(mapped.SEEN) == 4  # two updates of two parts, two samples each
     for batch in mapped.SEEN:
         salience = batch.latents_BFCHW.abs().mean(2)

@@ -24,7 +24,9 @@ def evaluated(tiny_base, tmp_path, tmp_path_factory):
 
     def evaluate(folder):
         with pytest.MonkeyPatch.context() as patch:
-            assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(folder)], patch) == 0
+            assert (
+                run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(folder)], patch) == 0
+            )
 
     return shutil.copytree(once(tmp_path_factory, "evaluated", evaluate), tmp_path / "results")
 
@@ -33,13 +35,33 @@ def test_eval_writes_records_once(evaluated, tiny_base, monkeypatch):
     records = store.load_results(evaluated)
     assert {"vq", "mq", "ta", "color", "motion", "throughput", "sharpness"} <= {record.metric for record in records}
     assert all(len(record.scores) == 8 for record in records if record.metric != "throughput")
-    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(evaluated)], monkeypatch) == 0
+    assert (
+        run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(evaluated)], monkeypatch)
+        == 0
+    )
     assert len(store.load_results(evaluated)) == len(records)
 
 
 def test_frames_per_second_are_measured_again_on_demand(evaluated, tiny_base, monkeypatch):
     before = store.load_results(evaluated)
-    assert run(["eval", "shapes", "--arm", str(tiny_base), "--prompts", "8", "--results", str(evaluated), "--timing", "again"], monkeypatch) == 0
+    assert (
+        run(
+            [
+                "eval",
+                "shapes",
+                "--arm",
+                str(tiny_base),
+                "--prompts",
+                "8",
+                "--results",
+                str(evaluated),
+                "--timing",
+                "again",
+            ],
+            monkeypatch,
+        )
+        == 0
+    )
     added = store.load_results(evaluated)[len(before) :]
     assert [record.metric for record in added] == ["throughput"]
     assert added[0].scores != next(record.scores for record in before if record.metric == "throughput")
@@ -73,7 +95,13 @@ def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monk
 
 
 def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch, capsys):
-    assert run(["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--timing", "again"], monkeypatch) == 2
+    assert (
+        run(
+            ["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--timing", "again"],
+            monkeypatch,
+        )
+        == 2
+    )
     assert "--timing" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -88,15 +116,29 @@ def test_the_base_of_a_curve_is_scored_on_the_runs_own_clips(clip, tiny_base, tm
     rows = base_rows(recipe, 0, 3)
     assert [(row["stage"], row["step"]) for row in rows] == [("nft", 0), ("nft", 1), ("nft", 2)]
     for row in rows:
-        assert row["reward/total"] == pytest.approx(sum(weight * row[f"reward/{key}"] for key, weight in experience.rewards.items()), rel=1e-5)
+        assert row["reward/total"] == pytest.approx(
+            sum(weight * row[f"reward/{key}"] for key, weight in experience.rewards.items()), rel=1e-5
+        )
     first = base_rows(recipe, 0, 1)[0]
-    assert all(rows[0][key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage")  # not of the batch
+    assert all(
+        rows[0][key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage"
+    )  # not of the batch
     assert base_rows(recipe, 1, 1)[0] != first
-    group = [f"stages.nft.{key}" for key in (f"experience.group={CLIPS}", f"batch={4 * CLIPS}", "experience.updates=1", "steps=1")]
+    group = [
+        f"stages.nft.{key}"
+        for key in (f"experience.group={CLIPS}", f"batch={4 * CLIPS}", "experience.updates=1", "steps=1")
+    ]
     arguments = [argument for value in [*sets, *group] for argument in ("--set", value)]
-    assert run(["rl", "--recipe", "astrolabe_self_forcing_shapes", *arguments, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    assert (
+        run(
+            ["rl", "--recipe", "astrolabe_self_forcing_shapes", *arguments, "--out", str(tmp_path / "run")], monkeypatch
+        )
+        == 0
+    )
     trained = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
-    assert all(trained[key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage")  # a run of these very clips
+    assert all(
+        trained[key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage"
+    )  # a run of these very clips
 
 
 def test_still_prompts_have_no_speed_score(evaluated):
@@ -121,7 +163,9 @@ def test_held_out_prompts_are_not_training_prompts():
 
 def test_a_long_video_streams_with_flat_memory_and_a_sidecar(tiny_base, tmp_path, monkeypatch):
     prompt = "a large red circle moves right slowly over a gray plain background"
-    assert run(["sample", prompt, "--weights", str(tiny_base), "--frames", "60", "--out", str(tmp_path)], monkeypatch) == 0
+    assert (
+        run(["sample", prompt, "--weights", str(tiny_base), "--frames", "60", "--out", str(tmp_path)], monkeypatch) == 0
+    )
     sidecar = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert sidecar["frames"] == 60
     assert sidecar["prompt"] == prompt
@@ -142,9 +186,23 @@ def test_a_video_does_not_depend_on_its_length(tiny_base):
 
 
 def tiny_recipe(folder, base, name="tiny_study"):
-    lines = ['extends = "astrolabe_causal_shapes.toml"', f'name = "{name}"', f'base.student = "{base}"', "lora.rank = 4"]
+    lines = [
+        'extends = "astrolabe_causal_shapes.toml"',
+        f'name = "{name}"',
+        f'base.student = "{base}"',
+        "lora.rank = 4",
+    ]
     lines += ["stages.nft.experience.rewards.mq = 0.0"]  # four clips of a random student can all have none
-    lines += [f"stages.nft.{key}" for key in ("steps = 2", "batch = 4", "experience.prompts = 1", "experience.group = 4", "experience.updates = 1")]
+    lines += [
+        f"stages.nft.{key}"
+        for key in (
+            "steps = 2",
+            "batch = 4",
+            "experience.prompts = 1",
+            "experience.group = 4",
+            "experience.updates = 1",
+        )
+    ]
     recipe = folder / f"{name}.toml"
     recipe.write_text("\n".join([*lines, *(item.replace("=", " = ") for item in TINY)]))
     return recipe
@@ -196,13 +254,18 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
         assert run(["reproduce", "astrolabe", "--seeds", "3", "--jobs", "2", "--out", str(out)], monkeypatch) == 0
     spent = [json.loads(line) for line in (out / "logs" / "seconds.jsonl").read_text().splitlines()]
     assert sorted((row["job"].rpartition("-seed-")[0].rpartition("-")[2], row["what"]) for row in spent) == [
-        ("student.safetensors", "shapes"), ("tiny_study", "shapes"), ("tiny_study", "train"),
-    ]  # fmt: skip
+        ("student.safetensors", "shapes"),
+        ("tiny_study", "shapes"),
+        ("tiny_study", "train"),
+    ]
     said = capsys.readouterr().err
     assert "2 of 2 done" in said
     assert "time of one core: " in said
     records = store.load_results(out)
-    assert {(record.arm, record.seed) for record in records if record.metric == "vq"} == {("self_forcing_shapes", 0), ("tiny_study", 3)}
+    assert {(record.arm, record.seed) for record in records if record.metric == "vq"} == {
+        ("self_forcing_shapes", 0),
+        ("tiny_study", 3),
+    }
     assert len({record.weights_hash for record in records if record.metric == "throughput"}) == 2
     figures = {path.name for path in (out / "figures").iterdir()}
     assert {f"{name}_student.safetensors.png" for name in ("figure_5", "bars_attributes", "sheet_short")} <= figures

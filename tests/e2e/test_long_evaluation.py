@@ -1,4 +1,6 @@
-"""`astro eval shapes-long` and `shapes-multi` on a tiny student and short videos: records, resuming, switches, refusals."""
+"""`astro eval shapes-long` and `shapes-multi` on a tiny student and short videos: records, resuming, switches,
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,18 @@ def short(monkeypatch):
 
 
 def evaluate(suite, tiny_base, tmp_path, monkeypatch):
-    arguments = ["eval", suite, "--arm", str(tiny_base), "--seeds", "0", "--prompts", str(PROMPTS), "--results", str(tmp_path)]
+    arguments = [
+        "eval",
+        suite,
+        "--arm",
+        str(tiny_base),
+        "--seeds",
+        "0",
+        "--prompts",
+        str(PROMPTS),
+        "--results",
+        str(tmp_path),
+    ]
     assert run(arguments, monkeypatch) == 0
     return store.load_results(tmp_path)
 
@@ -59,7 +72,10 @@ def test_an_evaluation_cut_while_recording_is_made_again(tiny_base, tmp_path, mo
     first = evaluate("shapes-long", tiny_base, tmp_path, monkeypatch)
     path = store.record_path(tmp_path, "shapes-long")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))  # vq, mq and ta are among them
-    again = {record.metric: record.scores for record in store.latest(evaluate("shapes-long", tiny_base, tmp_path, monkeypatch))}
+    again = {
+        record.metric: record.scores
+        for record in store.latest(evaluate("shapes-long", tiny_base, tmp_path, monkeypatch))
+    }
     assert again == {record.metric: record.scores for record in first}
 
 
@@ -82,7 +98,9 @@ def test_segments_show_their_own_prompts(tiny_base):
     """A segment does not change with a later prompt, and does with its own."""
     arm, script = load_arm(str(tiny_base)), shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN)
     other = [*script[:2], "a large yellow triangle moves left fast over a white checkered background", *script[3:]]
-    told, changed = ([clip for clip, _ in shapes_multi.segments(arm, [each], noise_seeds(0, 1))] for each in (script, other))
+    told, changed = (
+        [clip for clip, _ in shapes_multi.segments(arm, [each], noise_seeds(0, 1))] for each in (script, other)
+    )
     assert [clip.shape[1] for clip in told] == [9, 9, 6, 9, 9, 6]
     for place in (0, 1):
         assert torch.equal(told[place], changed[place])
@@ -115,7 +133,11 @@ def test_sheets_show_times_and_the_prompts_of_segments(tiny_base, tmp_path, monk
     pair = (load_arm(str(tiny_base)), load_arm(str(tiny_base)))
     drawn = []
     draw = media.contact_sheet
-    monkeypatch.setattr(media, "contact_sheet", lambda rows, path, *rest, **named: (drawn.append((rows, named)), draw(rows, path, *rest, **named)))
+    monkeypatch.setattr(
+        media,
+        "contact_sheet",
+        lambda rows, path, *rest, **named: (drawn.append((rows, named)), draw(rows, path, *rest, **named)),
+    )
     sheets.long_sheet(pair, tmp_path / "long.png")
     sheets.multi_sheet(pair, tmp_path / "multi.png")
     (long, long_named), (multi, multi_named) = drawn
@@ -124,8 +146,11 @@ def test_sheets_show_times_and_the_prompts_of_segments(tiny_base, tmp_path, monk
     assert long_named == {"every": 16, "fps": 8.0}  # 2 s
     script = shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN)
     assert [label for label, _ in multi][:4] == [
-        f"base, from 0.0 s: {script[0]}", f"tuned, from 0.0 s: {script[0]}", f"base, from 1.1 s: {script[1]}", f"tuned, from 1.1 s: {script[1]}"
-    ]  # fmt: skip
+        f"base, from 0.0 s: {script[0]}",
+        f"tuned, from 0.0 s: {script[0]}",
+        f"base, from 1.1 s: {script[1]}",
+        f"tuned, from 1.1 s: {script[1]}",
+    ]
     assert multi_named == {"every": 8, "fps": 8.0}
     for (_, base), (_, tuned) in zip(multi[::2], multi[1::2], strict=True):
         assert (base == tuned).all()  # one and the same student, the same noise

@@ -1,4 +1,6 @@
-"""`astro report` from the command line to a browser: the page is whole, fits a phone and paper, and errors come before any work."""
+"""`astro report` from the command line to a browser: the page is whole, fits a phone and paper, and errors come before
+any work.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,26 @@ from eval.records.store import Record, append, record_path
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run")
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--no-first-run",
+)
 PHONE, DESK, PAPER, PAPER_ON_ITS_SIDE = 360, 1280, 703, 1032  # CSS pixels; A4 without its margins
 FRAME = '<iframe style="border:0" width="{width}" height="800" srcdoc="{page}"></iframe>'
-# A page around the report, because the report runs no script and may load nothing. Its frames are as wide as a phone, and measured from outside.
+# A page around the report, because the report runs no script and may load nothing. Its frames are as wide as a phone,
+# and measured from outside.
 PROBE = """<!DOCTYPE html><html><body>{frames}<pre id="found"></pre><script>
 const look = page => {{
   for (const fold of page.querySelectorAll("details")) fold.open = true;
   const clipped = [...page.querySelectorAll("table")].filter(
     table => getComputedStyle(table.parentElement).overflowX === "visible"
       && table.getBoundingClientRect().right > table.parentElement.getBoundingClientRect().right + 1);
-  const small = [...page.querySelectorAll("p, td, th, li, summary, figcaption")].filter(item => parseFloat(getComputedStyle(item).fontSize) < 9);
+  const texts = [...page.querySelectorAll("p, td, th, li, summary, figcaption")];
+  const small = texts.filter(item => parseFloat(getComputedStyle(item).fontSize) < 9);
   return {{
     width: page.documentElement.scrollWidth,
     clipped: clipped.map(table => table.closest("[id]").id + (table.closest(".wide") ? " wide" : "")),
@@ -61,7 +72,14 @@ def measured(browser: str, pages: list[tuple[str, int]], folder: Path) -> list[d
     probe = folder / "probe.html"
     frames = "".join(FRAME.format(width=width, page=html.escape(page)) for page, width in pages)
     probe.write_text(PROBE.format(frames=frames), encoding="utf-8")
-    done = call(browser, folder / "profile", "--window-size=1600,1000", "--virtual-time-budget=5000", "--dump-dom", probe.as_uri())
+    done = call(
+        browser,
+        folder / "profile",
+        "--window-size=1600,1000",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        probe.as_uri(),
+    )
     assert "CONSOLE" not in done.stderr, done.stderr
     found = re.search(r'<pre id="found">(.+?)</pre>', done.stdout, re.DOTALL)
     assert found is not None, done.stdout[-2000:]
@@ -72,13 +90,37 @@ def measured(browser: str, pages: list[tuple[str, int]], folder: Path) -> list[d
 def results(tmp_path: Path) -> Path:
     """Three arms' records of the columns of Astrolabe's Table 1 and of VBench, whose table is the widest."""
     folder = tmp_path / "results"
-    for arm, value in (("self_forcing_shapes", 0.5), ("longlive_shapes", 0.4), ("astrolabe_self_forcing_shapes", 0.625)):
+    for arm, value in (
+        ("self_forcing_shapes", 0.5),
+        ("longlive_shapes", 0.4),
+        ("astrolabe_self_forcing_shapes", 0.625),
+    ):
         for metric in ("vq", "mq", "ta", "color", "identity", "flicker", "smoothness", "dynamics"):
-            append(record_path(folder, "shapes"), Record(
-                benchmark="shapes", backbone="shapes", arm=arm, seed=0, metric=metric, direction="up", scores=[value + i / 64 for i in range(8)],
-                recipe_hash="0" * 16, weights_hash="1" * 16, prompt_set_hash="2" * 16, commit="3" * 40, dirty=False,
-                protocol={"num_frames": 9, "fps": 8.0, "resolution": [32, 32], "prompts": 8, "device": "cpu", "versions": {"torch": "2.13.0"}},
-            ))  # fmt: skip
+            append(
+                record_path(folder, "shapes"),
+                Record(
+                    benchmark="shapes",
+                    backbone="shapes",
+                    arm=arm,
+                    seed=0,
+                    metric=metric,
+                    direction="up",
+                    scores=[value + i / 64 for i in range(8)],
+                    recipe_hash="0" * 16,
+                    weights_hash="1" * 16,
+                    prompt_set_hash="2" * 16,
+                    commit="3" * 40,
+                    dirty=False,
+                    protocol={
+                        "num_frames": 9,
+                        "fps": 8.0,
+                        "resolution": [32, 32],
+                        "prompts": 8,
+                        "device": "cpu",
+                        "versions": {"torch": "2.13.0"},
+                    },
+                ),
+            )
     return folder
 
 
@@ -97,7 +139,10 @@ def run_folder(tmp_path: Path) -> Path:
 def test_the_page_in_a_browser(browser, results, run_folder, tiny_base, tmp_path, monkeypatch, capsys) -> None:
     out = tmp_path / "out" / "report.html"
     arms = ["--arm", str(tiny_base), "--arm", "shapes/self_forcing"]
-    assert run(["report", "--results", str(results), "--runs", str(run_folder), *arms, "--out", str(out)], monkeypatch) == 0
+    assert (
+        run(["report", "--results", str(results), "--runs", str(run_folder), *arms, "--out", str(out)], monkeypatch)
+        == 0
+    )
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"{out}: " in captured.err
@@ -115,14 +160,28 @@ def test_the_page_in_a_browser(browser, results, run_folder, tiny_base, tmp_path
     assert [name for name in upright["clipped"] if not name.endswith(" wide")] == []
     assert on_its_side["clipped"] == []
     pdf = tmp_path / "report.pdf"
-    assert "CONSOLE" not in call(browser, tmp_path / "profile", "--no-pdf-header-footer", f"--print-to-pdf={pdf}", out.as_uri()).stderr
+    assert (
+        "CONSOLE"
+        not in call(
+            browser, tmp_path / "profile", "--no-pdf-header-footer", f"--print-to-pdf={pdf}", out.as_uri()
+        ).stderr
+    )
     assert pdf.read_bytes().startswith(b"%PDF")
 
 
 def test_equal_input_gives_equal_bytes(results, run_folder, tiny_base, tmp_path, monkeypatch) -> None:
     pages = []
     for name in ("a.html", "b.html"):
-        arguments = ["--results", str(results), "--runs", str(run_folder), "--arm", str(tiny_base), "--out", str(tmp_path / name)]
+        arguments = [
+            "--results",
+            str(results),
+            "--runs",
+            str(run_folder),
+            "--arm",
+            str(tiny_base),
+            "--out",
+            str(tmp_path / name),
+        ]
         assert run(["report", *arguments], monkeypatch) == 0
         pages.append((tmp_path / name).read_bytes())
     assert pages[0] == pages[1]
@@ -143,7 +202,9 @@ def test_equal_input_gives_equal_bytes(results, run_folder, tiny_base, tmp_path,
         (["--out", "file/report.html"], "error: file/report.html: --out: cannot be written"),
     ],
 )
-def test_wrong_input_is_a_message_and_leaves_nothing(results, tmp_path, monkeypatch, capsys, arguments: list[str], message: str) -> None:
+def test_wrong_input_is_a_message_and_leaves_nothing(
+    results, tmp_path, monkeypatch, capsys, arguments: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")

@@ -1,4 +1,6 @@
-"""Runs whose folder is damaged: resumed to the same bits from what is whole, or refused naming the file; never a half-read log."""
+"""Runs whose folder is damaged: resumed to the same bits from what is whole, or refused naming the file; never a
+half-read log.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,10 @@ def torn_row(out: Path) -> None:
     (out / "metrics.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
 
 
-@pytest.mark.parametrize(("damage", "says"), [(torn_meta, "meta.json"), (no_network, "network-student.safetensors"), (torn_row, "metrics.jsonl")])
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [(torn_meta, "meta.json"), (no_network, "network-student.safetensors"), (torn_row, "metrics.jsonl")],
+)
 def test_a_damaged_newest_checkpoint_is_passed_over(damage, says, whole, resume, capsys):
     out, again = resume
     damage(out)

@@ -23,7 +23,9 @@ def test_clips_scored_beside_the_rollout_are_those_scored_after_it(tiny_base, mo
     text = backbone.encode_text(prompts)
 
     def rolled() -> clips.Clips:
-        return roller.candidates(prompts, seeds, text, [1, 2, 3, 4], 6) if clip else roller.sequences(prompts, seeds, text)
+        return (
+            roller.candidates(prompts, seeds, text, [1, 2, 3, 4], 6) if clip else roller.sequences(prompts, seeds, text)
+        )
 
     beside = rolled()
     monkeypatch.setattr(clips, "Background", _OnTheSpot)
@@ -42,7 +44,9 @@ def test_clips_scored_beside_the_rollout_are_those_scored_after_it(tiny_base, mo
         assert not torch.equal(beside.latents[first], beside.latents[first + 1])
 
 
-@pytest.mark.parametrize(("parallel", "decoded"), [(None, [8]), (8, [8]), (5, [4, 4]), (4, [4, 4]), (3, [3, 1, 3, 1]), (1, [1] * 8)])
+@pytest.mark.parametrize(
+    ("parallel", "decoded"), [(None, [8]), (8, [8]), (5, [4, 4]), (4, [4, 4]), (3, [3, 1, 3, 1]), (1, [1] * 8)]
+)
 def test_no_more_clips_than_allowed_are_decoded_at_once(tiny_base, monkeypatch, parallel, decoded):
     """Two groups of four: a group that is larger than `parallel` in parts, from its one history."""
     recipe = load_recipe("astrolabe_clip_detach_shapes", [*TINY, f"base.student={tiny_base}"])
@@ -70,7 +74,11 @@ def test_no_more_clips_than_allowed_are_decoded_at_once(tiny_base, monkeypatch, 
     parts = rolled(parallel)
     assert sizes == decoded
     assert sum(histories) == 2  # each prompt's history once
-    for one, other in ((whole.latents, parts.latents), (whole.history, parts.history), (whole.scores["vq"], parts.scores["vq"])):
+    for one, other in (
+        (whole.latents, parts.latents),
+        (whole.history, parts.history),
+        (whole.scores["vq"], parts.scores["vq"]),
+    ):
         torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
 
 

@@ -1,4 +1,6 @@
-"""Astrolabe's schemes for a few steps: rollouts, KL, long tuning, ablation grids; resumed to the same bits, refused where they cannot run."""
+"""Astrolabe's schemes for a few steps: rollouts, KL, long tuning, ablation grids; resumed to the same bits, refused
+where they cannot run.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,24 @@ from test_training import RL, run, same_bits, without_times
 
 from tests.tiny_world import bare_rl_recipe
 
-SMALL = ["--set", "stages.nft.steps=3", "--set", "stages.nft.batch=8", "--set", "stages.nft.accumulate=1", "--set", "stages.nft.experience.prompts=2",
-         "--set", "stages.nft.experience.group=4", "--set", "stages.nft.experience.updates=2", "--set", "runtime.save_every=1",
-         "--set", "lora.rank=4"]  # fmt: skip
+SMALL = [
+    "--set",
+    "stages.nft.steps=3",
+    "--set",
+    "stages.nft.batch=8",
+    "--set",
+    "stages.nft.accumulate=1",
+    "--set",
+    "stages.nft.experience.prompts=2",
+    "--set",
+    "stages.nft.experience.group=4",
+    "--set",
+    "stages.nft.experience.updates=2",
+    "--set",
+    "runtime.save_every=1",
+    "--set",
+    "lora.rank=4",
+]
 SHORT = ["--set", "stages.nft.experience.frames=18"]
 SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
 
@@ -27,7 +44,9 @@ def rows(out):
 def test_a_scheme_trains(recipe, tiny, tmp_path, monkeypatch):
     frames = SHORT if "_full" in recipe or "_detach" in recipe else []
     one = ["--set", "stages.nft.steps=1"]
-    assert run(["rl", "--recipe", recipe, *SMALL, *frames, *one, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    assert (
+        run(["rl", "--recipe", recipe, *SMALL, *frames, *one, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    )
     row = rows(tmp_path / "run")[-1]
     assert math.isfinite(row["student/loss"])
     assert row["student/grad_norm"] > 0
@@ -45,14 +64,34 @@ def test_selective_kl_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
     assert same_bits(whole / "final" / "student.safetensors", cut / "final" / "student.safetensors")
     assert rows(whole) == rows(cut)
     row = rows(whole)[-1]
-    assert {"kl/risk_ratio", "kl/rank_threshold", "kl/masked_share", "kl/reset", "student/kl", "reward/disagreement"} <= row.keys()
+    assert {
+        "kl/risk_ratio",
+        "kl/rank_threshold",
+        "kl/masked_share",
+        "kl/reset",
+        "student/kl",
+        "reward/disagreement",
+    } <= row.keys()
     assert 0 < row["kl/masked_share"] <= 0.5
 
 
 def test_a_policy_whose_old_one_follows_at_once_is_warned_of(tiny, tmp_path, monkeypatch, capsys):
     """With nothing of theta_old kept and one update an epoch, both policies are the same network in every pass."""
-    follow = ["--set", "stages.nft.objective.old_decay=0", "--set", "stages.nft.experience.updates=1", "--set", "stages.nft.steps=2"]
-    assert run(["rl", "--recipe", "astrolabe_no_kl_shapes", *SMALL, *follow, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    follow = [
+        "--set",
+        "stages.nft.objective.old_decay=0",
+        "--set",
+        "stages.nft.experience.updates=1",
+        "--set",
+        "stages.nft.steps=2",
+    ]
+    assert (
+        run(
+            ["rl", "--recipe", "astrolabe_no_kl_shapes", *SMALL, *follow, *tiny, "--out", str(tmp_path / "run")],
+            monkeypatch,
+        )
+        == 0
+    )
     first, second = rows(tmp_path / "run")
     assert "warning" not in first
     assert second["student/old_difference"] == 0
@@ -91,8 +130,30 @@ def test_long_tuning_runs_and_resumes(tiny, tmp_path, monkeypatch):
 def test_the_memory_of_long_tuning_is_flat_in_the_videos_length(tiny, tmp_path, monkeypatch):
     peaks = []
     for frames in (18, 36):
-        sets = ["--set", f"stages.nft.experience.frames={frames}", "--set", "stages.nft.experience.window=last", "--set", "stages.nft.steps=1"]
-        assert run(["long-tune", "--recipe", "astrolabe_long_shapes", *SMALL, *sets, *tiny, "--out", str(tmp_path / str(frames))], monkeypatch) == 0
+        sets = [
+            "--set",
+            f"stages.nft.experience.frames={frames}",
+            "--set",
+            "stages.nft.experience.window=last",
+            "--set",
+            "stages.nft.steps=1",
+        ]
+        assert (
+            run(
+                [
+                    "long-tune",
+                    "--recipe",
+                    "astrolabe_long_shapes",
+                    *SMALL,
+                    *sets,
+                    *tiny,
+                    "--out",
+                    str(tmp_path / str(frames)),
+                ],
+                monkeypatch,
+            )
+            == 0
+        )
         peaks.append(rows(tmp_path / str(frames))[0]["memory/saved_bytes"])
     assert peaks[0] == peaks[1]
 
@@ -111,7 +172,10 @@ def test_the_memory_of_long_tuning_is_flat_in_the_videos_length(tiny, tmp_path, 
 ])  # fmt: skip
 def test_what_cannot_run_is_refused_before_training(recipe, sets, key, tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    assert run(["rl", "--recipe", recipe, *tiny, *(f for s in sets for f in ("--set", s)), "--out", str(out)], monkeypatch) == 2
+    assert (
+        run(["rl", "--recipe", recipe, *tiny, *(f for s in sets for f in ("--set", s)), "--out", str(out)], monkeypatch)
+        == 2
+    )
     assert f"{key}" in message(capsys)
     assert not out.exists()
 
@@ -128,7 +192,13 @@ def test_a_selective_penalty_needs_a_primary_and_a_reward_to_judge_it(primary, s
 
 def test_long_tuning_of_whole_videos_is_refused(tiny, tmp_path, monkeypatch, capsys):
     sets = ["--set", "stages.nft.experience.clip=0"]
-    assert run(["long-tune", "--recipe", "astrolabe_long_shapes", *sets, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 2
+    assert (
+        run(
+            ["long-tune", "--recipe", "astrolabe_long_shapes", *sets, *tiny, "--out", str(tmp_path / "run")],
+            monkeypatch,
+        )
+        == 2
+    )
     assert "stages.nft.experience.clip: found 0" in message(capsys)
 
 
@@ -173,7 +243,14 @@ def test_a_collapse_is_said_and_stops_when_told_to(tiny, tmp_path, monkeypatch, 
         return original(self, frames, prompts) - len(calls)
 
     monkeypatch.setattr(shapes.VisualQuality, "score", falling)
-    watched = [*RL, *tiny, "--set", "stages.nft.experience.collapse.falling=2", "--set", "stages.nft.experience.samples_every=2"]
+    watched = [
+        *RL,
+        *tiny,
+        "--set",
+        "stages.nft.experience.collapse.falling=2",
+        "--set",
+        "stages.nft.experience.samples_every=2",
+    ]
     assert run([*watched, "--out", str(tmp_path / "on")], monkeypatch) == 0
     assert ["warning" in row for row in rows(tmp_path / "on")] == [False, False, True, True]
     assert sorted(path.name for path in (tmp_path / "on" / "samples").iterdir()) == [
@@ -190,7 +267,17 @@ def test_a_collapse_is_said_and_stops_when_told_to(tiny, tmp_path, monkeypatch, 
 def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     small = [*SMALL, "--set", "stages.nft.steps=1", *tiny]
-    base = ["ablate", "astrolabe-beta", *small, "--prompts", "2", "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    base = [
+        "ablate",
+        "astrolabe-beta",
+        *small,
+        "--prompts",
+        "2",
+        "--results",
+        str(tmp_path / "results"),
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
     broken = tmp_path / "runs" / "astrolabe_beta_low_shapes-seed0"
     broken.mkdir(parents=True)
     (broken / "notes.txt").write_text("mine")
@@ -204,7 +291,11 @@ def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path,
     assert (tmp_path / "runs" / "astrolabe_all_shapes-seed0" / "metrics.jsonl").stat().st_mtime_ns == first
     lines = (tmp_path / "results" / "records" / "shapes.jsonl").read_text().splitlines()
     assert {json.loads(line)["arm"] for line in lines} == {"astrolabe_all_shapes", "astrolabe_beta_low_shapes"}
-    own = [(record["arm"], record["metric"]) for record in map(json.loads, lines) if record["prompt_set_hash"] == "training"]
+    own = [
+        (record["arm"], record["metric"])
+        for record in map(json.loads, lines)
+        if record["prompt_set_hash"] == "training"
+    ]
     assert len(own) == len(set(own)) == 2 * 3  # peak memory, x0 norm and reward of both rows, once
     assert run([*base, "--dry-run"], monkeypatch) == 0
     assert capsys.readouterr().out.count("finished") == 2
@@ -230,6 +321,12 @@ def test_a_collapsed_run_goes_on_where_it_stopped_when_told_to(tiny, tmp_path, m
     stop = ["--set", "stages.nft.experience.collapse.stop=true"]
     assert run([*RL, *tiny, *stop, "--out", str(out)], monkeypatch) == 1
     assert "--resume --set stages.nft.experience.collapse.stop=false" in message(capsys)
-    assert run([*RL, *tiny, "--set", "stages.nft.experience.collapse.stop=false", "--resume", "--out", str(out)], monkeypatch) == 0
+    assert (
+        run(
+            [*RL, *tiny, "--set", "stages.nft.experience.collapse.stop=false", "--resume", "--out", str(out)],
+            monkeypatch,
+        )
+        == 0
+    )
     assert run([*RL, *tiny, "--out", str(whole)], monkeypatch) == 0
     assert same_bits(out / "final" / "student.safetensors", whole / "final" / "student.safetensors")

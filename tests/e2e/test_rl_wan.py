@@ -1,4 +1,6 @@
-"""`astro rl` on Wan 2.1 from tiny random folders in the real layouts: transformer, VAE, text encoder, HPSv3 and VideoAlign, one epoch and its end."""
+"""`astro rl` on Wan 2.1 from tiny random folders in the real layouts: transformer, VAE, text encoder, HPSv3 and
+VideoAlign, one epoch and its end.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,29 @@ from astro_cli.training.clips import Roller
 from astro_cli.training.experience import ExperienceSource
 
 SETS = (
-    "model.dim=24", "model.ffn_dim=32", "model.num_heads=2", "model.num_layers=2", "model.freq_dim=8", "model.text_dim=16", "video.frames=3",
-    "video.height=4", "video.width=6", "lora.rank=2", "lora.alpha=2", "stages.nft.steps=1", "stages.nft.batch=2", "stages.nft.accumulate=1",
-    "stages.nft.experience.prompts=1", "stages.nft.experience.group=2", "stages.nft.experience.parallel=2", "stages.nft.experience.frames=6",
-    "stages.nft.experience.clip=3", "runtime.precision=no", "runtime.gradient_checkpointing=false", "runtime.device=cpu",
-)  # fmt: skip
+    "model.dim=24",
+    "model.ffn_dim=32",
+    "model.num_heads=2",
+    "model.num_layers=2",
+    "model.freq_dim=8",
+    "model.text_dim=16",
+    "video.frames=3",
+    "video.height=4",
+    "video.width=6",
+    "lora.rank=2",
+    "lora.alpha=2",
+    "stages.nft.steps=1",
+    "stages.nft.batch=2",
+    "stages.nft.accumulate=1",
+    "stages.nft.experience.prompts=1",
+    "stages.nft.experience.group=2",
+    "stages.nft.experience.parallel=2",
+    "stages.nft.experience.frames=6",
+    "stages.nft.experience.clip=3",
+    "runtime.precision=no",
+    "runtime.gradient_checkpointing=false",
+    "runtime.device=cpu",
+)
 
 
 @pytest.fixture
@@ -38,7 +58,14 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a large red circle moves right\n")
     sets = [*SETS, f"base.student={folder / 'transformer'}", f"stages.nft.data.prompts={prompts}"]
-    return ["rl", "--recipe", "astrolabe_causal", "--out", str(tmp_path / "run"), *(part for item in sets for part in ("--set", item))]
+    return [
+        "rl",
+        "--recipe",
+        "astrolabe_causal",
+        "--out",
+        str(tmp_path / "run"),
+        *(part for item in sets for part in ("--set", item)),
+    ]
 
 
 def test_hpsv3_videoalign_samples_and_motion_see_a_clip_as_the_whole_video_shows_it(arguments, tmp_path, monkeypatch):
@@ -62,7 +89,11 @@ def test_hpsv3_videoalign_samples_and_motion_see_a_clip_as_the_whole_video_shows
     watch(wan_rewards.FrameQuality)
     watch(wan_rewards.ClipQuality)
     monkeypatch.setattr(Roller, "candidates", roll)
-    monkeypatch.setattr(trainer, "write_samples", lambda folder, step, samples, fps: written.update({sample.name: sample for sample in samples}))
+    monkeypatch.setattr(
+        trainer,
+        "write_samples",
+        lambda folder, step, samples, fps: written.update({sample.name: sample for sample in samples}),
+    )
     reward_folders.write_hpsv3(tmp_path / "checkpoints")
     reward_folders.write_videoalign(tmp_path / "checkpoints")
     experience = {"prompts": 2, "window": '"last"', "samples_every": 1}
@@ -75,7 +106,9 @@ def test_hpsv3_videoalign_samples_and_motion_see_a_clip_as_the_whole_video_shows
     assert expected.shape[:2] == (4, 12)
     for key in ("vq", "mq", "ta"):
         torch.testing.assert_close(torch.cat(scored[key]), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(clips.motion, (expected[:, 1:] - expected[:, :-1]).abs().mean((1, 2, 3, 4)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        clips.motion, (expected[:, 1:] - expected[:, :-1]).abs().mean((1, 2, 3, 4)), atol=1e-5, rtol=0
+    )
     metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert {"reward/vq", "reward/mq", "reward/ta"} <= metrics.keys()
     assert (tmp_path / "run" / "final" / "lora").is_dir()
@@ -114,7 +147,9 @@ def test_in_bfloat16_the_base_is_held_so_and_adapters_in_float32(arguments, tmp_
     assert math.isfinite(metrics["student/loss"])
 
 
-def test_rl_on_wan_without_scorers_leaves_no_folder_and_says_where_they_belong(arguments, tmp_path, monkeypatch, capsys):
+def test_rl_on_wan_without_scorers_leaves_no_folder_and_says_where_they_belong(
+    arguments, tmp_path, monkeypatch, capsys
+):
     assert run(arguments, monkeypatch) == 2
     error = capsys.readouterr().err
     assert "stages.nft.experience.rewards: found vq, mq, ta, whose scorers are not here" in error
@@ -123,7 +158,9 @@ def test_rl_on_wan_without_scorers_leaves_no_folder_and_says_where_they_belong(a
     assert not (tmp_path / "run").exists()
 
 
-def test_rl_at_bf16_rolls_out_in_bfloat16_and_keeps_adapters_and_scores_float32(arguments, tmp_path, monkeypatch, other_precision):
+def test_rl_at_bf16_rolls_out_in_bfloat16_and_keeps_adapters_and_scores_float32(
+    arguments, tmp_path, monkeypatch, other_precision
+):
     reward_folders.write_hpsv3(tmp_path / "checkpoints")
     reward_folders.write_videoalign(tmp_path / "checkpoints")
     caches, products, scoring = set(), set(), set()

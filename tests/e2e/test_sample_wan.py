@@ -1,4 +1,6 @@
-"""`astro sample` on Wan 2.1, on tiny random folders in the real layouts: text encoder, transformer, VAE, MP4, and what is refused."""
+"""`astro sample` on Wan 2.1, on tiny random folders in the real layouts: text encoder, transformer, VAE, MP4, and what
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,25 @@ def sidecar(folder: Path) -> dict:
 
 def test_a_wan_folder_streams_to_mp4_with_a_prompt_switch(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    arguments = ["sample", RED, "--wan", str(folder), *SIZE, "--frames", "41", "--switch", f"1s:{BLUE}", "--window", "9", "--sink", "3"]
+    arguments = [
+        "sample",
+        RED,
+        "--wan",
+        str(folder),
+        *SIZE,
+        "--frames",
+        "41",
+        "--switch",
+        f"1s:{BLUE}",
+        "--window",
+        "9",
+        "--sink",
+        "3",
+    ]
     assert run([*arguments, "--out", str(out)], monkeypatch) == 0
     card = sidecar(out)
-    # 41 frames are 11 latents, so 12 in blocks of 3: 4 x 12 - 3 = 45. Frame 16 is in latent 4, the next block begins with latent 6, frame 21
+    # 41 frames are 11 latents, so 12 in blocks of 3: 4 x 12 - 3 = 45. Frame 16 is in latent 4, the next block begins
+    # with latent 6, frame 21
     assert (card["latent_frames"], card["frames"], card["fps"]) == (12, 45, 16.0)
     assert card["switches"] == [{"frame": 21, "seconds": 21 / 16, "prompt": BLUE}]
     clip, rate = frames_of(card["video"])
@@ -65,13 +82,18 @@ def test_a_stream_is_the_whole_video_decoded_at_once(folder):
 
 def test_a_lora_and_a_recipe_change_the_video(folder, tmp_path, monkeypatch):
     rng = torch.Generator().manual_seed(0)
-    pairs = {f"transformer.blocks.{block}.attn1.to_v.lora_{part}.weight": torch.randn(shape, generator=rng)
-             for block in range(2) for part, shape in (("A", (2, 24)), ("B", (24, 2)))}  # fmt: skip
+    pairs = {
+        f"transformer.blocks.{block}.attn1.to_v.lora_{part}.weight": torch.randn(shape, generator=rng)
+        for block in range(2)
+        for part, shape in (("A", (2, 24)), ("B", (24, 2)))
+    }
     lora = tmp_path / "pytorch_lora_weights.safetensors"
     save_file(pairs, lora)
     recipe = tmp_path / "tiny_wan.toml"
     tiny = "dim = 24\nffn_dim = 32\nnum_heads = 2\nnum_layers = 2\nfreq_dim = 8\ntext_dim = 16\n"
-    recipe.write_text(f'extends = "astrolabe_causal"\nname = "tiny_wan"\n[model]\n{tiny}[video]\nframes = 6\nheight = 4\nwidth = 6\n')
+    recipe.write_text(
+        f'extends = "astrolabe_causal"\nname = "tiny_wan"\n[model]\n{tiny}[video]\nframes = 6\nheight = 4\nwidth = 6\n'
+    )
     arguments = ["sample", RED, "--wan", str(folder), "--weights", str(folder), "--recipe", str(recipe)]
     assert run([*arguments, "--out", str(tmp_path / "plain")], monkeypatch) == 0
     assert run([*arguments, "--lora", str(lora), "--out", str(tmp_path / "lora")], monkeypatch) == 0
@@ -98,7 +120,9 @@ def test_wan_itself_is_found_below_the_checkpoints_folder_and_sampled_as_a_teach
 
 def test_a_long_prompt_is_cut_with_a_warning_once(folder, tmp_path, monkeypatch, capsys):
     prompt = " ".join(["a large red circle moves right"] * 100)
-    assert run(["sample", prompt, "--wan", str(folder), *SIZE, "--frames", "9", "--out", str(tmp_path)], monkeypatch) == 0
+    assert (
+        run(["sample", prompt, "--wan", str(folder), *SIZE, "--frames", "9", "--out", str(tmp_path)], monkeypatch) == 0
+    )
     err = capsys.readouterr().err
     assert err.count("warning: prompt: 601 tokens, 512 fit; kept up to '... ") == 1
 
@@ -119,8 +143,12 @@ def test_a_long_prompt_is_cut_with_a_warning_once(folder, tmp_path, monkeypatch,
 def test_bad_input_is_refused_before_the_first_frame(folder, tmp_path, monkeypatch, capsys, damage, says):
     copy, out = tmp_path / "wan", tmp_path / "out"
     shutil.copytree(folder, copy)
-    extra = {"no prompt": [" "], "an odd size": [RED, "--size", "32x40"], "shapes weights": [RED, "--weights", "shapes/causal_forcing"],
-             "a late switch": [RED, *SIZE, "--frames", "21", "--switch", f"10:{BLUE}"]}.get(damage, [RED])  # fmt: skip
+    extra = {
+        "no prompt": [" "],
+        "an odd size": [RED, "--size", "32x40"],
+        "shapes weights": [RED, "--weights", "shapes/causal_forcing"],
+        "a late switch": [RED, *SIZE, "--frames", "21", "--switch", f"10:{BLUE}"],
+    }.get(damage, [RED])
     if damage.startswith("no ") and damage != "no prompt":
         shutil.rmtree(copy / damage.removeprefix("no ").replace(" ", "_"))
     elif damage == "truncated vae":
@@ -129,8 +157,14 @@ def test_bad_input_is_refused_before_the_first_frame(folder, tmp_path, monkeypat
     elif damage == "another text width":
         file = copy / "text_encoder" / "model.safetensors"
         state = load_file(file)
-        narrow = {key: value[..., :8] if key.endswith(("shared.weight", "wi_0.weight", "wi_1.weight", "layer_norm.weight", "q.weight", "k.weight",
-                  "v.weight")) else value for key, value in state.items()}  # fmt: skip
+        narrow = {
+            key: value[..., :8]
+            if key.endswith(
+                ("shared.weight", "wi_0.weight", "wi_1.weight", "layer_norm.weight", "q.weight", "k.weight", "v.weight")
+            )
+            else value
+            for key, value in state.items()
+        }
         narrow = {key: value[:8] if key.endswith(("o.weight", "wo.weight")) else value for key, value in narrow.items()}
         save_file({key: value.contiguous() for key, value in narrow.items()}, file)
         config = copy / "text_encoder" / "config.json"

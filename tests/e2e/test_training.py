@@ -17,16 +17,41 @@ from astro_cli.models.lora_files import merge_lora, read_lora
 from tests.command_line import run
 
 RL = [
-    "rl", "--recipe", "astrolabe_self_forcing_shapes", "--set", "stages.nft.steps=4", "--set", "stages.nft.batch=8",
-    "--set", "stages.nft.experience.prompts=2", "--set", "stages.nft.experience.group=4", "--set", "stages.nft.experience.updates=2",
-    "--set", "runtime.save_every=1", "--set", "lora.rank=4",
-]  # fmt: skip
+    "rl",
+    "--recipe",
+    "astrolabe_self_forcing_shapes",
+    "--set",
+    "stages.nft.steps=4",
+    "--set",
+    "stages.nft.batch=8",
+    "--set",
+    "stages.nft.experience.prompts=2",
+    "--set",
+    "stages.nft.experience.group=4",
+    "--set",
+    "stages.nft.experience.updates=2",
+    "--set",
+    "runtime.save_every=1",
+    "--set",
+    "lora.rank=4",
+]
 DMD = [
-    "distill", "--recipe", "causal_forcing_shapes", "--set", "stages.ar_diffusion.steps=2", "--set", "stages.consistency.steps=2",
-    "--set", "stages.dmd.steps=3", "--set", "stages.dmd.optim.student.every=2", "--set", "runtime.save_every=1",
+    "distill",
+    "--recipe",
+    "causal_forcing_shapes",
+    "--set",
+    "stages.ar_diffusion.steps=2",
+    "--set",
+    "stages.consistency.steps=2",
+    "--set",
+    "stages.dmd.steps=3",
+    "--set",
+    "stages.dmd.optim.student.every=2",
+    "--set",
+    "runtime.save_every=1",
     *(f for stage in ("ar_diffusion", "consistency", "dmd") for f in ("--set", f"stages.{stage}.batch=4")),
     *(f for stage in ("ar_diffusion", "consistency") for f in ("--set", f"stages.{stage}.data.pool=16")),
-]  # fmt: skip
+]
 
 
 def same_bits(a: Path, b: Path) -> bool:
@@ -60,12 +85,29 @@ def test_a_killed_run_resumes_to_the_same_bits(arguments, tiny, tmp_path, monkey
 def test_rl_leaves_a_complete_folder_and_moves_only_the_adapters(tiny, tiny_base, tmp_path, monkeypatch):
     out = tmp_path / "run"
     assert run([*RL, *tiny, "--out", str(out)], monkeypatch) == 0
-    assert {path.name for path in out.iterdir()} >= {"recipe.toml", "resolved.json", "environment.json", "metrics.jsonl", "checkpoints", "final"}
+    assert {path.name for path in out.iterdir()} >= {
+        "recipe.toml",
+        "resolved.json",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "final",
+    }
     environment = json.loads((out / "environment.json").read_text())
     assert environment["seed"] == 0
-    assert environment["versions"]["torch"] == torch.__version__.split("+")[0] or environment["versions"]["torch"] == torch.__version__
+    assert (
+        environment["versions"]["torch"] == torch.__version__.split("+")[0]
+        or environment["versions"]["torch"] == torch.__version__
+    )
     row = without_times(out / "metrics.jsonl")[-1]
-    assert {"reward/total", "reward/vq", "reward/mq", "reward/ta", "student/old_deviation", "student/x0_norm"} <= row.keys()
+    assert {
+        "reward/total",
+        "reward/vq",
+        "reward/mq",
+        "reward/ta",
+        "student/old_deviation",
+        "student/x0_norm",
+    } <= row.keys()
     timed = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert sum(value for key, value in timed.items() if key.startswith("share/")) <= 1.001
     base, tuned = load_file(tiny_base), load_file(out / "final" / "student.safetensors")
@@ -104,16 +146,41 @@ def test_pretraining_the_codec_sets_unit_variance(tmp_path, monkeypatch):
 
 def test_the_teacher_recipe_trains_frames_then_clips(tiny, tmp_path, monkeypatch):
     out = tmp_path / "teacher"
-    small = ['order=["images", "clips"]', "stages.images.steps=2", "stages.clips.steps=2", "stages.images.batch=4", "stages.clips.batch=4",
-             "stages.images.data.pool=16", "stages.clips.data.pool=16", "model.dim=24", "model.ffn_dim=32", "model.num_heads=2",
-             "model.num_layers=2", "model.freq_dim=8"]  # fmt: skip
-    assert run(["pretrain", "--recipe", "teacher_shapes", "--out", str(out), *(f for s in small for f in ("--set", s))], monkeypatch) == 0
+    small = [
+        'order=["images", "clips"]',
+        "stages.images.steps=2",
+        "stages.clips.steps=2",
+        "stages.images.batch=4",
+        "stages.clips.batch=4",
+        "stages.images.data.pool=16",
+        "stages.clips.data.pool=16",
+        "model.dim=24",
+        "model.ffn_dim=32",
+        "model.num_heads=2",
+        "model.num_layers=2",
+        "model.freq_dim=8",
+    ]
+    assert (
+        run(
+            ["pretrain", "--recipe", "teacher_shapes", "--out", str(out), *(f for s in small for f in ("--set", s))],
+            monkeypatch,
+        )
+        == 0
+    )
     assert [row["stage"] for row in without_times(out / "metrics.jsonl")] == ["images"] * 2 + ["clips"] * 2
 
 
 def test_ode_distillation_runs(tiny, tmp_path, monkeypatch):
     small = ["stages.ode.steps=2", "stages.ode.batch=4", "stages.ode.objective.pairs=8",
              "stages.dmd.steps=1", "stages.dmd.batch=4", "stages.ode.objective.steps=4"]  # fmt: skip
-    arguments = ["distill", "--recipe", "self_forcing_shapes", *tiny, "--out", str(tmp_path / "sf"), *(f for s in small for f in ("--set", s))]
+    arguments = [
+        "distill",
+        "--recipe",
+        "self_forcing_shapes",
+        *tiny,
+        "--out",
+        str(tmp_path / "sf"),
+        *(f for s in small for f in ("--set", s)),
+    ]
     assert run(arguments, monkeypatch) == 0
     assert (tmp_path / "sf" / "final" / "student.json").is_file()

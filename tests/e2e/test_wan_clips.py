@@ -104,7 +104,9 @@ def test_another_vae_has_latents_of_its_own(wan, tmp_path):
     assert codec_hash(wan) != before
 
 
-@pytest.mark.parametrize(("kind", "more"), [("ar_diffusion", []), ("flow_matching", []), ("consistency", ["stages.ar.objective.decay=0.9"])])
+@pytest.mark.parametrize(
+    ("kind", "more"), [("ar_diffusion", []), ("flow_matching", []), ("consistency", ["stages.ar.objective.decay=0.9"])]
+)
 def test_wan_without_clips_is_refused_before_any_weights(kind, more, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "nothing"))
     (tmp_path / "videos.toml").write_text(RECIPE)

@@ -1,4 +1,6 @@
-"""A reward of weight 0 is measured while another is optimised, so that its curve is there; it has no share in the total."""
+"""A reward of weight 0 is measured while another is optimised, so that its curve is there; it has no share in the
+total.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,14 @@ def test_a_reward_of_weight_zero_is_logged_and_not_optimised(watched, tmp_path, 
 def test_watching_changes_no_bit_of_what_is_trained(watched, tmp_path, monkeypatch):
     assert run([*watched, "--out", str(tmp_path / "watched")], monkeypatch) == 0
     roller = experience.Roller
-    monkeypatch.setattr(experience, "Roller", lambda *parts: roller(*parts[:3], [reward for reward in parts[3] if reward.key == "ta"]))
+    monkeypatch.setattr(
+        experience, "Roller", lambda *parts: roller(*parts[:3], [reward for reward in parts[3] if reward.key == "ta"])
+    )
     assert run([*watched, "--out", str(tmp_path / "alone")], monkeypatch) == 0
     assert "reward/vq" not in without_times(tmp_path / "alone" / "metrics.jsonl")[0]
-    assert same_bits(tmp_path / "watched" / "final" / "student.safetensors", tmp_path / "alone" / "final" / "student.safetensors")
+    assert same_bits(
+        tmp_path / "watched" / "final" / "student.safetensors", tmp_path / "alone" / "final" / "student.safetensors"
+    )
 
 
 def test_a_judge_that_says_the_same_of_all_clips_stops_nothing(tiny, tmp_path, monkeypatch):
@@ -40,6 +46,8 @@ def test_a_judge_that_says_the_same_of_all_clips_stops_nothing(tiny, tmp_path, m
     from astro_cli.rewards.shapes import MotionQuality
 
     monkeypatch.setattr(MotionQuality, "score", lambda self, frames, prompts: torch.zeros(len(prompts)))
-    weights = [f"--set=stages.nft.experience.rewards.{key}={value}" for key, value in (("vq", 1.0), ("mq", 0.0), ("ta", 1.0))]
+    weights = [
+        f"--set=stages.nft.experience.rewards.{key}={value}" for key, value in (("vq", 1.0), ("mq", 0.0), ("ta", 1.0))
+    ]
     assert run([*RL, "--set", "stages.nft.steps=1", *weights, *tiny, "--out", str(tmp_path / "run")], monkeypatch) == 0
     assert without_times(tmp_path / "run" / "metrics.jsonl")[0]["reward/mq"] == 0

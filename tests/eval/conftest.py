@@ -1,4 +1,7 @@
-"""A checkpoints folder for tiny weights, folders of tiny clips with a manifest, and a scorer that needs no weights. Asserts nothing."""
+"""A checkpoints folder for tiny weights, folders of tiny clips with a manifest, and a scorer that needs no weights.
+
+Asserts nothing.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,9 @@ class FakeScorer:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeScorer:
-    """A scorer `brightness` beside the real ones: mean pixel value; `bad` says per file what it scores or where it fails, `seen` what it saw."""
+    """A scorer `brightness` beside the real ones: mean pixel value; `bad` says per file what it scores or where it
+    fails, `seen` what it saw.
+    """
     scorer = FakeScorer(1.0, {}, [])
 
     def build(config: FakeConfig, loaded: NetworkCache) -> FakeScorer:

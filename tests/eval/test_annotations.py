@@ -52,7 +52,10 @@ def test_gsb_file_by_criterion(tmp_path):
 
 
 def test_likert_means_and_counts(tmp_path):
-    path = written(tmp_path / "a.csv", "arm,criterion,item,score\nours,motion,v1,4\nours,motion,v1,2\nours,motion,v2,3\nbase,motion,v1,1\n")
+    path = written(
+        tmp_path / "a.csv",
+        "arm,criterion,item,score\nours,motion,v1,4\nours,motion,v1,2\nours,motion,v2,3\nbase,motion,v1,1\n",
+    )
     ours, base = likert.read(path, (1, 4)).arms
     assert (ours.arm, ours.mean, ours.n, ours.items) == ("ours", 3.0, 3, 2)
     assert (base.mean, base.low, base.high) == (1.0, 1.0, 1.0)
@@ -95,12 +98,22 @@ def test_likert_pairs_by_item_and_rater(tmp_path):
     ours = {("v1", "r1"): 4, ("v1", "r2"): 2, ("v2", "r1"): 3, ("v3", "r1"): 1, ("v2", "r2"): 4}
     base = {("v1", "r1"): 2, ("v1", "r2"): 2, ("v2", "r1"): 2, ("v3", "r1"): 2, ("v4", "r1"): 1}
     rows = "".join(
-        f"{arm},motion,{item},{rater},{score}\n" for arm, found in (("ours", ours), ("base", base)) for (item, rater), score in found.items()
+        f"{arm},motion,{item},{rater},{score}\n"
+        for arm, found in (("ours", ours), ("base", base))
+        for (item, rater), score in found.items()
     )
     (pair,) = likert.read(written(tmp_path / "a.csv", "arm,criterion,item,rater,score\n" + rows), (1, 4)).pairs
-    assert (pair.criterion, pair.arm, pair.other, pair.wins, pair.ties, pair.losses) == ("motion", "ours", "base", 2, 1, 1)
+    assert (pair.criterion, pair.arm, pair.other, pair.wins, pair.ties, pair.losses) == (
+        "motion",
+        "ours",
+        "base",
+        2,
+        1,
+        1,
+    )
     assert pair.win_rate == pytest.approx(2 / 3)
-    # Wilson of 2 in 3: centre (0.6667 + 3.8415/6) / 2.2805 = 0.5731, half 1.96 sqrt(0.07407 + 0.10671) / 2.2805 = 0.3654
+    # Wilson of 2 in 3: centre (0.6667 + 3.8415/6) / 2.2805 = 0.5731, half 1.96 sqrt(0.07407 + 0.10671) / 2.2805 =
+    # 0.3654
     assert (pair.win_rate_low, pair.win_rate_high) == pytest.approx((0.2077, 0.9385), abs=2e-4)
     assert pair.p == 1.0  # two-sided binomial of 2 in 3: 2 (1 + 3) / 8
 
@@ -116,16 +129,28 @@ def test_likert_pairs_need_items_in_common_and_one_criterion(tmp_path):
     text = "arm,criterion,item,score\na,m,v1,4\nb,m,v2,3\nb,other,v1,3\n"
     assert likert.read(written(tmp_path / "a.csv", text), (1, 4)).pairs == []
     assert likert.read(written(tmp_path / "b.csv", "arm,criterion,score\na,m,4\nb,m,3\n"), (1, 4)).pairs == []
-    three = "arm,criterion,item,score\n" + "".join(f"{arm},m,v{item},{score}\n" for arm, score in (("a", 4), ("b", 3), ("c", 3)) for item in range(6))
+    three = "arm,criterion,item,score\n" + "".join(
+        f"{arm},m,v{item},{score}\n" for arm, score in (("a", 4), ("b", 3), ("c", 3)) for item in range(6)
+    )
     found = likert.read(written(tmp_path / "c.csv", three), (1, 4)).pairs
-    assert [(pair.arm, pair.other, pair.wins, pair.ties) for pair in found] == [("a", "b", 6, 0), ("a", "c", 6, 0), ("b", "c", 0, 6)]
+    assert [(pair.arm, pair.other, pair.wins, pair.ties) for pair in found] == [
+        ("a", "b", 6, 0),
+        ("a", "c", 6, 0),
+        ("b", "c", 0, 6),
+    ]
     assert [pair.p for pair in found] == [pytest.approx(2 / 64), pytest.approx(2 / 64), 1.0]
     assert found[2].win_rate is None
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("", "no column 'verdict'"), ("verdict\n", "holds no row"), ("verdct\nG\n", "did you mean 'verdct'"), ("verdict\nG\nbest\n", "line 3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no column 'verdict'"),
+        ("verdict\n", "holds no row"),
+        ("verdct\nG\n", "did you mean 'verdct'"),
+        ("verdict\nG\nbest\n", "line 3"),
+    ],
+)
 def test_wrong_gsb_files_are_named(text, says, tmp_path):
     with pytest.raises(AnnotationError) as caught:
         gsb.read(written(tmp_path / "a.csv", text))

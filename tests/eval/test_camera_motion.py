@@ -1,4 +1,6 @@
-"""VBench-I2V's camera motion: a small tracker, loaded as CoTracker2 is, on rendered camera moves, and the suite with it."""
+"""VBench-I2V's camera motion: a small tracker, loaded as CoTracker2 is, on rendered camera moves, and the suite with
+it.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,10 @@ MOVES = {
 }  # fmt: skip
 PHRASE_OF = {motion: phrase for phrase, motion in PHRASES.items()}
 
-# In place of CoTracker2: matches patches around inner points from frame to frame and moves the grid by the similarity that fits them. What it sees
-# goes through a convolution, so that it follows nothing without its weights; like the real code, importing it seeds torch.
+# In place of CoTracker2: matches patches around inner points from frame to frame and moves the grid by the similarity
+# that fits them. What it sees
+# goes through a convolution, so that it follows nothing without its weights; like the real code, importing it seeds
+# torch.
 HUBCONF = """
 import torch
 from torch import nn
@@ -124,7 +128,9 @@ def clip(motion: str, seed: int = 0, frames: int = FRAMES) -> np.ndarray:
             for side, way, length in ((HEIGHT, down, picture_1CHW.shape[2]), (WIDTH, right, picture_1CHW.shape[3]))
         )
         where_1HW2 = torch.stack([x.expand(HEIGHT, -1), y[:, None].expand(-1, WIDTH)], dim=-1)[None]
-        views.append(F.grid_sample(picture_1CHW, where_1HW2, align_corners=False)[0].permute(1, 2, 0).round().byte().numpy())
+        views.append(
+            F.grid_sample(picture_1CHW, where_1HW2, align_corners=False)[0].permute(1, 2, 0).round().byte().numpy()
+        )
     return np.stack(views)
 
 
@@ -228,10 +234,15 @@ def test_missing_weights_say_where_to_put_them(cache):
         catalog.find(NAME).build(DimensionConfig(), NetworkCache())
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    ({"updateformer.vis_conf_head.weight": torch.zeros(2)}, "keys of another model"), ({"luma.weight": torch.zeros(1, 4, 1, 1)}, "another size"),
-    ({"luma.weight": Path("a")}, "cotracker2.pth"), (b"no checkpoint", "cotracker2.pth"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"updateformer.vis_conf_head.weight": torch.zeros(2)}, "keys of another model"),
+        ({"luma.weight": torch.zeros(1, 4, 1, 1)}, "another size"),
+        ({"luma.weight": Path("a")}, "cotracker2.pth"),
+        (b"no checkpoint", "cotracker2.pth"),
+    ],
+)
 def test_wrong_weights_are_named(cache, content, says):
     path = places.path_of("cotracker")
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
@@ -242,11 +253,17 @@ def test_wrong_weights_are_named(cache, content, says):
         assert "CoTracker3" in caught.value.hint
 
 
-@pytest.mark.parametrize(("old", "new", "says"), [
-    ("def cotracker2(", "def cotracker3(", "Cannot find callable cotracker2"), ("import torch\n", "import lacks_this\n", "lacks_this"),
-    ("", "def cotracker2(:", "invalid syntax"), ("*, pretrained=True, **kwargs", "", "unexpected keyword argument"),
-    ("return Predictor()", "return torch", "gave module, expected a predictor"), ("return Predictor()", "return Network()", "gave Network, expected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("def cotracker2(", "def cotracker3(", "Cannot find callable cotracker2"),
+        ("import torch\n", "import lacks_this\n", "lacks_this"),
+        ("", "def cotracker2(:", "invalid syntax"),
+        ("*, pretrained=True, **kwargs", "", "unexpected keyword argument"),
+        ("return Predictor()", "return torch", "gave module, expected a predictor"),
+        ("return Predictor()", "return Network()", "gave Network, expected"),
+    ],
+)
 def test_a_checkout_that_gives_no_tracker_is_named(cache, old, new, says):
     hubconf(old, new)
     with pytest.raises(RunError, match=says) as caught:
@@ -274,9 +291,16 @@ def test_tracks_that_are_not_finite_fail_the_video(cache):
 # --- the suite
 
 OTHERS = (
-    "i2v_subject", "i2v_background", "subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness", "dynamic_degree",
-    "aesthetic_quality", "imaging_quality",
-)  # fmt: skip
+    "i2v_subject",
+    "i2v_background",
+    "subject_consistency",
+    "background_consistency",
+    "temporal_flickering",
+    "motion_smoothness",
+    "dynamic_degree",
+    "aesthetic_quality",
+    "imaging_quality",
+)
 
 
 class Constant:
@@ -300,7 +324,9 @@ def constant(name: str, value: float) -> Declaration:
 
 
 @pytest.fixture
-def astro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def astro(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
     """Runs `astro eval vbench-i2v`, every scorer but the camera's giving 0.9."""
     real = catalog.declarations()
     known = {**real, **{name: constant(name, 0.9) for name in OTHERS}}
@@ -321,9 +347,16 @@ def astro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
 
 @pytest.fixture
 def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five videos of each of four prompts under VBench's names: a pan right as asked, a zoom in where a zoom out is asked, and two others."""
+    """Five videos of each of four prompts under VBench's names: a pan right as asked, a zoom in where a zoom out is
+    asked, and two others.
+    """
     background = {"i2v_background", "background_consistency"}
-    asked = {"a cat, camera pans right": [NAME], "a dog, camera zooms out": [NAME], "a cat": sorted({*OTHERS} - background), "a lake": [*background]}
+    asked = {
+        "a cat, camera pans right": [NAME],
+        "a dog, camera zooms out": [NAME],
+        "a cat": sorted({*OTHERS} - background),
+        "a lake": [*background],
+    }
     (tmp_path / "lists").mkdir()
     rows = [{"prompt_en": prompt, "dimension": dimensions} for prompt, dimensions in asked.items()]
     (tmp_path / "lists/vbench2_i2v_full_info.json").write_text(json.dumps(rows))
@@ -345,10 +378,15 @@ def test_the_whole_suite_has_its_total(cache, astro, videos, tmp_path):
     assert {row["scores"][NAME] for name, row in found.items() if "pans right" in name} == {1.0}
     assert {row["scores"][NAME] for name, row in found.items() if "zooms out" in name} == {0.0}
     assert all("zoom_in" in row["details"][NAME]["seen"] for name, row in found.items() if "zooms out" in name)
-    records = [json.loads(line) for path in (tmp_path / "results/records").glob("*.jsonl") for line in path.read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for path in (tmp_path / "results/records").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     by_metric = {record["metric"]: record for record in records}
     assert by_metric[NAME]["scores"] == [100.0, 0.0, None, None]
-    # (x - low) / (high - low) of 0.9: subject (0.9 - 0.1462) / 0.8538, background (0.9 - 0.2615) / 0.7385; camera 0.5 at a tenth
+    # (x - low) / (high - low) of 0.9: subject (0.9 - 0.1462) / 0.8538, background (0.9 - 0.2615) / 0.7385; camera 0.5
+    # at a tenth
     i2v = 100 * (0.7538 / 0.8538 + 0.6385 / 0.7385 + 0.1 * 0.5) / 2.1
     assert np.mean([value for value in by_metric["i2v"]["scores"] if value is not None]) == pytest.approx(i2v, abs=0.01)
     assert {"i2v", "quality", "total"} <= by_metric.keys()
@@ -358,7 +396,9 @@ def test_without_the_tracker_the_total_is_partial(cache, astro, videos):
     (places.cotracker_checkout() / "hubconf.py").unlink()
     code, shown = astro(str(videos), "--name", "mine")
     assert code == 3
-    assert "not run: camera_motion: needs code: put a checkout of facebookresearch/co-tracker" in " ".join(shown.split())
+    assert "not run: camera_motion: needs code: put a checkout of facebookresearch/co-tracker" in " ".join(
+        shown.split()
+    )
 
 
 def test_one_lost_video_leaves_the_others(cache, astro, videos):

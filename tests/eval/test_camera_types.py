@@ -1,4 +1,7 @@
-"""Types of camera motion from tracks: VBench-I2V's released ones on random and hand-made tracks, and by hand. Tracks nothing."""
+"""Types of camera motion from tracks: VBench-I2V's released ones on random and hand-made tracks, and by hand.
+
+Tracks nothing.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +54,16 @@ def random_tracks(rng: np.random.Generator, height: int, width: int) -> np.ndarr
     start_N2 = np.stack([x, y], axis=-1).reshape(-1, 2)
     size = 0.005 * min(height, width)
     way = rng.normal(0, size * rng.choice([0, 1, 5]), 2) * rng.choice([0, 1], 2)
-    grown = (start_N2 - start_N2.mean(0)) @ (rng.choice([0, 0.01, -0.01, 0.1]) * np.eye(2) + rng.choice([0, 0.01]) * rng.normal(size=(2, 2)))
+    grown = (start_N2 - start_N2.mean(0)) @ (
+        rng.choice([0, 0.01, -0.01, 0.1]) * np.eye(2) + rng.choice([0, 0.01]) * rng.normal(size=(2, 2))
+    )
     shaken = rng.normal(0, size * rng.choice([0, 0.5, 2]), start_N2.shape)
     return np.stack([start_N2, start_N2 + way + grown + shaken]).astype(np.float32)
 
 
-@pytest.mark.parametrize(("height", "width"), [(72, 128), (200, 300), (900, 400), (720, 1280)])  # 200 and 400: limits of just 1 and 2 pixels
+@pytest.mark.parametrize(
+    ("height", "width"), [(72, 128), (200, 300), (900, 400), (720, 1280)]
+)  # 200 and 400: limits of just 1 and 2 pixels
 def test_types_are_the_released_ones_on_random_tracks(official, monkeypatch, height, width):
     module, network = official
     monkeypatch.setattr(module, "load_video", lambda path, return_tensor: np.zeros((2, height, width, 3), np.uint8))
@@ -83,7 +90,9 @@ def test_scores_and_asked_types_are_the_released_ones(official, monkeypatch):
     middle_2 = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
     for motion, (right, down, growth) in MOVES.items():
         start_N2 = random_tracks(np.random.default_rng(0), HEIGHT, WIDTH)[0]
-        tracks_TN2 = np.stack([start_N2, (start_N2 - middle_2) * growth + middle_2 - np.array([right, down])]).astype(np.float32)
+        tracks_TN2 = np.stack([start_N2, (start_N2 - middle_2) * growth + middle_2 - np.array([right, down])]).astype(
+            np.float32
+        )
         network.tracks_TN2 = torch.from_numpy(tracks_TN2)
         mean, _, rows = module.camera_motion(camera, names)
         seen = camera_types(tracks_TN2, HEIGHT)
@@ -118,9 +127,13 @@ def test_types_by_hand():
     assert types(start_N2) == types(moved(2, 2)) == {"static"}
     assert types(moved(3, 0)) == {"pan_left"}  # the picture goes right
     assert types(moved(-3, -3)) == {"pan_right", "tilt_down"}
-    # x of the top edge's point: 8 + 5/9 816 = 461.3, 45.3 beside the centre; 10 % more is 4.5 to the right, 2 % less 0.9 to the left
+    # x of the top edge's point: 8 + 5/9 816 = 461.3, 45.3 beside the centre; 10 % more is 4.5 to the right, 2 % less
+    # 0.9 to the left
     assert types(grown(1.1)) == {"zoom_in", "pan_left", "tilt_up"}
     assert types(grown(0.98)) == {"zoom_out"}
     half = start_N2.copy()
-    half.reshape(GRID, GRID, 2)[0] += [9, 0]  # the top edge alone: its pair agrees on nothing, and static is no type then
+    half.reshape(GRID, GRID, 2)[0] += [
+        9,
+        0,
+    ]  # the top edge alone: its pair agrees on nothing, and static is no type then
     assert types(half) == set()

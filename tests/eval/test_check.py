@@ -1,4 +1,6 @@
-"""The pre-flight check: each thing that can be wrong with a folder is found, named and counted, and a good folder has no finding."""
+"""The pre-flight check: each thing that can be wrong with a folder is found, named and counted, and a good folder has
+no finding.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ PROMPTS = PromptSet(
         Prompt("few-0002", "the caf\u00e9", {"dimension": ["scene"]}),
     ),
 )
-needs_vbench = pytest.mark.skipif(importlib.util.find_spec("vbench") is None, reason="the vbench package is not installed")
+needs_vbench = pytest.mark.skipif(
+    importlib.util.find_spec("vbench") is None, reason="the vbench package is not installed"
+)
 NEEDS = Requirements("mini", PROMPTS, samples=2)
 ANY = Requirements()
 GROWTH = 8 * 2**20  # bytes; the frames of the 180 clips would be 19 MiB
@@ -79,9 +83,13 @@ def test_missing_indices_are_listed_exactly(whole: Path) -> None:
     (whole / "the caf\u00e9-1.mp4").unlink()
     finding = of(check(whole, NEEDS), "missing")
     assert finding == Finding(
-        "error", "the caf\u00e9-1.mp4", "missing", "not there, of the 6 videos the suite asks for",
-        "the suite is partial without them, and has no total", ("the caf\u00e9-1.mp4",),
-    )  # fmt: skip
+        "error",
+        "the caf\u00e9-1.mp4",
+        "missing",
+        "not there, of the 6 videos the suite asks for",
+        "the suite is partial without them, and has no total",
+        ("the caf\u00e9-1.mp4",),
+    )
 
 
 def test_many_missing_are_counted_and_ten_named(whole: Path) -> None:
@@ -142,7 +150,13 @@ def test_cases_that_the_prompts_have_themselves_are_no_finding(whole: Path) -> N
     assert not [finding for finding in check(whole, NEEDS) if finding.key == "case"]
     fill(whole, "A CAT-1", start=20)
     assert of(check(whole, NEEDS), "case").items == ("A CAT-1.mp4", "A cat-1.mp4", "a cat-1.mp4")
-    assert of(check(whole, ANY), "case").items == ("A CAT-1.mp4", "A cat-1.mp4", "a cat-1.mp4", "A cat-0.mp4", "a cat-0.mp4")
+    assert of(check(whole, ANY), "case").items == (
+        "A CAT-1.mp4",
+        "A cat-1.mp4",
+        "a cat-1.mp4",
+        "A cat-0.mp4",
+        "a cat-0.mp4",
+    )
 
 
 def test_two_files_for_one_index(whole: Path) -> None:
@@ -159,7 +173,9 @@ def test_claims_to_one_place_are_found_without_a_prompt_set(tmp_path: Path) -> N
 
 def test_one_seed_of_two_videos_of_a_prompt(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b", "c")
-    rows = [{"video": f"{name}.mp4", "prompt": prompt, "seed": 1} for name, prompt in (("a", "x"), ("b", "x"), ("c", "y"))]
+    rows = [
+        {"video": f"{name}.mp4", "prompt": prompt, "seed": 1} for name, prompt in (("a", "x"), ("b", "x"), ("c", "y"))
+    ]
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     finding = of(check(tmp_path, ANY), "seed")
     assert (finding.severity, finding.items) == ("warning", ("a.mp4", "b.mp4"))
@@ -185,7 +201,10 @@ def test_counts_without_indices(tmp_path: Path) -> None:
 # --- what the files hold
 
 
-@pytest.mark.parametrize(("frames", "size", "fps", "key"), [(6, (48, 32), 8, "frames"), (5, (64, 32), 8, "resolution"), (5, (48, 32), 16, "fps")])
+@pytest.mark.parametrize(
+    ("frames", "size", "fps", "key"),
+    [(6, (48, 32), 8, "frames"), (5, (64, 32), 8, "resolution"), (5, (48, 32), 16, "fps")],
+)
 def test_one_video_unlike_the_others(frames: int, size: tuple[int, int], fps: float, key: str, whole: Path) -> None:
     write_video(whole / "a cat-1.mp4", seed=50, frames=frames, size=size, fps=fps)
     finding = of(check(whole, NEEDS), key)
@@ -221,9 +240,17 @@ def test_lengths(tmp_path: Path) -> None:
     assert (long.severity, long.items) == ("warning", ("b-0.mp4",))
     for name, seconds in (("clip", "10"), ("long-clip", "10"), ("videoalign-stitched", "10"), ("qwen-judge", "5")):
         wrong, short = (finding for finding in check(tmp_path, requirements(name)) if finding.key == "seconds")
-        assert (wrong.severity, len(wrong.items), wrong.what.startswith(f"not the 60 s of {name}")) == ("error", 2, True)
+        assert (wrong.severity, len(wrong.items), wrong.what.startswith(f"not the 60 s of {name}")) == (
+            "error",
+            2,
+            True,
+        )
         assert (short.severity, f"{seconds} s" in short.what) == ("warning", True)
-    few = [finding for finding in check(tmp_path, Requirements("x", length=Length(frames=40))) if finding.severity == "error"]
+    few = [
+        finding
+        for finding in check(tmp_path, Requirements("x", length=Length(frames=40)))
+        if finding.severity == "error"
+    ]
     assert [finding.items for finding in few] == [("b-0.mp4",)]
 
 
@@ -282,7 +309,9 @@ def test_segments_past_the_end(tmp_path: Path) -> None:
     cut = of(check(tmp_path, needs), "segments")
     assert (cut.severity, cut.what) == ("warning", "ends before its last segment does")
     write_video(tmp_path / "s-0000-0.mp4", frames=8)
-    assert "one begins at 1 s, the video has 1 s" in next(f.what for f in check(tmp_path, needs) if f.severity == "error")
+    assert "one begins at 1 s, the video has 1 s" in next(
+        f.what for f in check(tmp_path, needs) if f.severity == "error"
+    )
 
 
 def test_no_videos_and_no_folder(tmp_path: Path) -> None:
@@ -314,7 +343,12 @@ def test_memory_stays_flat_over_200_videos(tmp_path: Path) -> None:
 def test_requirements_come_from_the_suite() -> None:
     needs = requirements("vbench")
     assert needs.prompts is not None
-    assert (needs.prompts.name, needs.samples, needs.length.below, needs.extra) == ("vbench", 5, 5.0, {"temporal_flickering": 25})
+    assert (needs.prompts.name, needs.samples, needs.length.below, needs.extra) == (
+        "vbench",
+        5,
+        5.0,
+        {"temporal_flickering": 25},
+    )
     assert requirements("") == ANY
     with pytest.raises(AstroError, match="no such suite"):
         requirements("vbnch")
@@ -328,7 +362,10 @@ def test_the_official_4720_names_are_whole(tmp_path: Path) -> None:
         for index in range(5):
             (tmp_path / f"{text}-{index}.mp4").touch()
     listing = list_folder(tmp_path, needs.prompts)
-    assert (len({entry.path for entry in listing.entries}), len({entry.prompt_id for entry in listing.entries})) == (4720, 946)
+    assert (len({entry.path for entry in listing.entries}), len({entry.prompt_id for entry in listing.entries})) == (
+        4720,
+        946,
+    )
     assert listing.findings == ()
     assert coverage(tmp_path, listing.entries, needs) == []
 

@@ -1,4 +1,6 @@
-"""`astro eval check` against a suite's published run: rates, sizes, prompts, switches; lists that are not here stop nothing."""
+"""`astro eval check` against a suite's published run: rates, sizes, prompts, switches; lists that are not here stop
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def listed(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) 
     (folder / name).write_text(text)
 
 
-def test_prompts_unlike_the_published_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_prompts_unlike_the_published_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     lists = tmp_path_factory.mktemp("lists")
     listed(lists, "interactive_benchmark.txt", "a cat [1s] | a dog [1s]\na cow [1s] | a pig [1s]\n", monkeypatch)
     rows = [{"video": "a.mp4", "prompt": "a cat"}, {"video": "b.mp4", "prompt": "a cat", "switches": [["1s", "a dog"]]}]
@@ -66,7 +70,9 @@ def test_stitched_segments_need_switches(tmp_path: Path) -> None:
     assert not [finding for finding in check(tmp_path, requirements("clip")) if finding.key == "segments"]
 
 
-def test_records_of_the_published_prompts_name_their_set(fake, suite_of, folder_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_of_the_published_prompts_name_their_set(
+    fake, suite_of, folder_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     suite_of('protocol = { prompts = "interactive" }\nscorers = [{ scorer = "brightness" }]')
     folder = folder_of("videos", ["a cat", "a dog"])
     named = {}

@@ -26,20 +26,30 @@ def clip_scorer(folder: Path, **config):
 
 
 def two_table_text(state, tokens):
-    """Long-CLIP's released encode_text, written plainly: both tables under complementary masks, one block, QuickGELU."""
+    """Long-CLIP's released encode_text, written plainly: both tables under complementary masks, one block,
+    QuickGELU.
+    """
     first, second = torch.zeros(248, 1), torch.zeros(248, 1)
     first[:20], second[20:] = 1, 1
-    x = state["token_embedding.weight"][tokens] + state["positional_embedding"] * first + state["positional_embedding_res"] * second
+    x = (
+        state["token_embedding.weight"][tokens]
+        + state["positional_embedding"] * first
+        + state["positional_embedding_res"] * second
+    )
 
     def norm(x, name):
         return F.layer_norm(x, (64,), state[f"{name}.weight"], state[f"{name}.bias"])
 
     block = "transformer.resblocks.0"
-    q, k, v = F.linear(norm(x, f"{block}.ln_1"), state[f"{block}.attn.in_proj_weight"], state[f"{block}.attn.in_proj_bias"]).chunk(3, dim=-1)
+    q, k, v = F.linear(
+        norm(x, f"{block}.ln_1"), state[f"{block}.attn.in_proj_weight"], state[f"{block}.attn.in_proj_bias"]
+    ).chunk(3, dim=-1)
     attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     x = x + F.linear(attended, state[f"{block}.attn.out_proj.weight"], state[f"{block}.attn.out_proj.bias"])
     h = F.linear(norm(x, f"{block}.ln_2"), state[f"{block}.mlp.c_fc.weight"], state[f"{block}.mlp.c_fc.bias"])
-    x = x + F.linear(h * torch.sigmoid(1.702 * h), state[f"{block}.mlp.c_proj.weight"], state[f"{block}.mlp.c_proj.bias"])
+    x = x + F.linear(
+        h * torch.sigmoid(1.702 * h), state[f"{block}.mlp.c_proj.weight"], state[f"{block}.mlp.c_proj.bias"]
+    )
     x = norm(x, "ln_final")[torch.arange(len(tokens)), tokens.argmax(-1)]
     return F.normalize(x @ state["text_projection"], dim=-1)
 
@@ -54,8 +64,15 @@ def test_long_clip_is_its_two_table_reference(tmp_path):
     torch.testing.assert_close(features, two_table_text(state, tokens), rtol=0, atol=1e-5)
     # through the same blocks, with the two tables added under their masks, the difference is 0
     model, above = tower.model, (torch.arange(248) >= 20)[:, None]
-    x = model.token_embedding(tokens) + state["positional_embedding"] * ~above + state["positional_embedding_res"] * above
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))[torch.arange(2), tokens.argmax(-1)] @ model.text_projection
+    x = (
+        model.token_embedding(tokens)
+        + state["positional_embedding"] * ~above
+        + state["positional_embedding_res"] * above
+    )
+    x = (
+        model.ln_final(model.transformer(x, attn_mask=model.attn_mask))[torch.arange(2), tokens.argmax(-1)]
+        @ model.text_projection
+    )
     assert torch.equal(F.normalize(x, dim=-1), features)
     # the merged table itself is equal to the last bit, and without the merge the long prompt is another one
     mask = torch.arange(248)[:, None] < 20
@@ -80,7 +97,9 @@ def test_every_container_gives_the_same_tower(tmp_path):
     torch.testing.assert_close(first.norm(dim=-1), torch.ones(3))
     for tower in loaded[1:]:
         assert torch.equal(tower.images(frames), first)
-        assert torch.equal(tower.texts(["a cat"], "cut", "x").features_MD, loaded[0].texts(["a cat"], "cut", "x").features_MD)
+        assert torch.equal(
+            tower.texts(["a cat"], "cut", "x").features_MD, loaded[0].texts(["a cat"], "cut", "x").features_MD
+        )
 
 
 def archive(state, path):
@@ -96,7 +115,9 @@ def archive(state, path):
         return module
 
     tree: dict = {}
-    for name, value in (state | {name: torch.tensor(7) for name in ("input_resolution", "context_length", "vocab_size")}).items():
+    for name, value in (
+        state | {name: torch.tensor(7) for name in ("input_resolution", "context_length", "vocab_size")}
+    ).items():
         *folders, last = name.split(".")
         node = tree
         for folder in folders:
@@ -115,7 +136,9 @@ def test_open_clip_reads_the_archive_alike(tmp_path):
     frames = video(2)
     with torch.no_grad():
         theirs = F.normalize(reference.encode_image(clip_input(frames, 28, "pil")), dim=-1)
-    torch.testing.assert_close(ours.images(frames), theirs, rtol=0, atol=2e-3)  # open_clip rounds these float32 weights to float16
+    torch.testing.assert_close(
+        ours.images(frames), theirs, rtol=0, atol=2e-3
+    )  # open_clip rounds these float32 weights to float16
 
 
 @pytest.mark.parametrize(
@@ -124,8 +147,18 @@ def test_open_clip_reads_the_archive_alike(tmp_path):
         (clip_state(patch=16), "ViT-L-14", "visual.conv1.weight", "patches of 16 pixels, expected 14"),
         (clip_state(), "longclip-L", "positional_embedding", "77 text positions, expected 248"),
         (long_clip_state(), "ViT-L-14", "positional_embedding", "248 text positions, expected 77"),
-        ({"weight": torch.zeros(1, 768), "bias": torch.zeros(1)}, "ViT-L-14", "visual.conv1.weight", "found bias, weight"),
-        ({k: v for k, v in clip_state().items() if k != "ln_final.bias"}, "ViT-L-14", "", "1 missing (first: ln_final.bias)"),
+        (
+            {"weight": torch.zeros(1, 768), "bias": torch.zeros(1)},
+            "ViT-L-14",
+            "visual.conv1.weight",
+            "found bias, weight",
+        ),
+        (
+            {k: v for k, v in clip_state().items() if k != "ln_final.bias"},
+            "ViT-L-14",
+            "",
+            "1 missing (first: ln_final.bias)",
+        ),
     ],
 )
 def test_another_checkpoint_is_refused(tmp_path, state, form, key, text):
@@ -144,11 +177,15 @@ def test_nothing_is_unpickled(tmp_path):
 def test_segments_are_scored_against_their_own_prompt(checkpoints):
     scorer = clip_scorer(checkpoints, rate=2.0)
     frames = video(17)
-    parts = (Segment(0.0, 1.0, "a cat"), Segment(1.0, 2.5, "a dog"))  # 8 fps: frames 0-7 and 8-16 (the video ends at 2.125 s)
+    parts = (
+        Segment(0.0, 1.0, "a cat"),
+        Segment(1.0, 2.5, "a dog"),
+    )  # 8 fps: frames 0-7 and 8-16 (the video ends at 2.125 s)
     scores = show(scorer.watch(sample_of(frames, segments=parts)), frames)
     tower = scorer.tower
     images, text = tower.images(frames), tower.texts(["a cat", "a dog"], "cut", "x").features_MD
-    # rate 2: slices of 0.5 s with middles 0.25 and 0.75 s: frames 2 and 6; then 1.125 s in 2 slices, middles 1.28 and 1.84 s: frames 10 and 14
+    # rate 2: slices of 0.5 s with middles 0.25 and 0.75 s: frames 2 and 6; then 1.125 s in 2 slices, middles 1.28 and
+    # 1.84 s: frames 10 and 14
     first, second = (100 * (images[chosen] @ text[k]).mean().item() for k, chosen in enumerate(([2, 6], [10, 14])))
     assert scores["clip.segment_1"].value == pytest.approx(first, abs=1e-4)
     assert scores["clip.segment_2"].value == pytest.approx(second, abs=1e-4)
@@ -206,7 +243,9 @@ def test_aesthetic_is_the_head_on_normalised_features(checkpoints):
     scorer = aesthetic.SCORER.build(aesthetic.AestheticConfig(), loaded)
     frames = video(5)
     scores = show(scorer.watch(sample_of(frames)), frames)
-    expected = loaded.get(("clip", checkpoints / "clip" / "ViT-L-14.pt"), pytest.fail).images(frames) @ head["weight"][0] + 5
+    expected = (
+        loaded.get(("clip", checkpoints / "clip" / "ViT-L-14.pt"), pytest.fail).images(frames) @ head["weight"][0] + 5
+    )
     assert scores["aesthetic"].value == pytest.approx(expected.mean().item(), abs=1e-5)
     assert scores["aesthetic.fraction"].value == pytest.approx(expected.mean().item() / 10, abs=1e-6)
     assert np.allclose(scores["aesthetic"].details["frames"], expected.numpy(), atol=1e-5)
@@ -214,7 +253,10 @@ def test_aesthetic_is_the_head_on_normalised_features(checkpoints):
 
 def test_an_aesthetic_head_of_another_width_is_refused(checkpoints):
     put(clip_state(), checkpoints / "clip" / "ViT-L-14.pt")
-    put({"weight": torch.zeros(1, 512), "bias": torch.zeros(1)}, checkpoints / "aesthetic" / "sa_0_4_vit_l_14_linear.pth")
+    put(
+        {"weight": torch.zeros(1, 512), "bias": torch.zeros(1)},
+        checkpoints / "aesthetic" / "sa_0_4_vit_l_14_linear.pth",
+    )
     with pytest.raises(CheckpointError, match=r"weight is \(1, 512\), expected \(1, 16\)"):
         aesthetic.SCORER.build(aesthetic.AestheticConfig(), NetworkCache())
 

@@ -14,9 +14,20 @@ from eval.records.store import Record, append, record_path
 
 def made(arm: str, scores: list[float | None], **changes: object) -> Record:
     fields: dict[str, object] = {
-        "benchmark": "videoalign", "backbone": "wan", "arm": arm, "seed": 0, "metric": "mq", "direction": "up", "scores": scores, "recipe_hash": "r",
-        "weights_hash": "w", "prompt_set_hash": "p", "protocol": {"num_frames": 81, "fps": 16}, "commit": "c", "dirty": False,
-    }  # fmt: skip
+        "benchmark": "videoalign",
+        "backbone": "wan",
+        "arm": arm,
+        "seed": 0,
+        "metric": "mq",
+        "direction": "up",
+        "scores": scores,
+        "recipe_hash": "r",
+        "weights_hash": "w",
+        "prompt_set_hash": "p",
+        "protocol": {"num_frames": 81, "fps": 16},
+        "commit": "c",
+        "dirty": False,
+    }
     return Record.model_validate(fields | changes)
 
 

@@ -99,8 +99,12 @@ def test_gif_is_a_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["av", pytest.param("decord", marks=decord_only)])
-@pytest.mark.parametrize("content", [b"", b"hello\n" * 50, b"\x00\x00\x00\x18ftypmp42" + b"\x00" * 100], ids=["empty", "text", "header only"])
-def test_no_video_is_named(content: bytes, backend: decode.Backend, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\n" * 50, b"\x00\x00\x00\x18ftypmp42" + b"\x00" * 100], ids=["empty", "text", "header only"]
+)
+def test_no_video_is_named(
+    content: bytes, backend: decode.Backend, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(VideoError, match=r"a\.mp4") as caught:
         list(frames(tmp_path / "a.mp4", backend))

@@ -1,4 +1,6 @@
-"""DreamSim from files in the released layout is the package's own, and what VBench makes of it is vbench's: recordings in tests/golden."""
+"""DreamSim from files in the released layout is the package's own, and what VBench makes of it is vbench's: recordings
+in tests/golden.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_embeddings_are_the_packages(folder: Path, image: Path) -> None:
     loaded = NetworkCache()
     found_ND = features_of(loaded, "dreamsim")(FRAMES)
     torch.testing.assert_close(found_ND, GOLDEN["embeddings"], atol=2e-6, rtol=1e-5)
-    torch.testing.assert_close(1 - torch.cosine_similarity(found_ND[:-1], found_ND[1:]), GOLDEN["distances"], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        1 - torch.cosine_similarity(found_ND[:-1], found_ND[1:]), GOLDEN["distances"], atol=2e-6, rtol=1e-5
+    )
     torch.testing.assert_close(picture_features(loaded, "dreamsim")(image), GOLDEN["picture"], atol=2e-6, rtol=1e-5)
 
 
@@ -59,7 +63,9 @@ def test_the_adapter_counts(folder: Path) -> None:
 def test_a_bin_adapter_is_read_too(folder: Path) -> None:
     (folder / dreamsim_names.WEIGHTS[0]).unlink()
     torch.save(dreamsim_folder.adapter_state(), folder / dreamsim_names.WEIGHTS[1])
-    torch.testing.assert_close(features_of(NetworkCache(), "dreamsim")(FRAMES), GOLDEN["embeddings"], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        features_of(NetworkCache(), "dreamsim")(FRAMES), GOLDEN["embeddings"], atol=2e-6, rtol=1e-5
+    )
 
 
 def test_i2v_background_is_vbenchs(folder: Path, image: Path) -> None:
@@ -85,7 +91,9 @@ class _Slow:
 def test_the_fast_score_is_vbenchs_and_mapped_by_the_packaged_table(folder: Path) -> None:
     table = read_table(places.table(background_consistency.TABLE))
     clips = np.repeat(FRAMES, 4, axis=0)  # 2 s at 2 fps each, so the first frames are FRAMES
-    scorer = SlowFast(Long(_Slow(), "background_consistency", "two_seconds"), features_of(NetworkCache(), "dreamsim"), table, 0.5)
+    scorer = SlowFast(
+        Long(_Slow(), "background_consistency", "two_seconds"), features_of(NetworkCache(), "dreamsim"), table, 0.5
+    )
     score = show(scorer.watch(sample_of(clips, fps=2.0)), clips)["background_consistency"]
     assert score.details["fast"] == pytest.approx(GOLDEN["fast"].item(), abs=2e-6)
     assert score.details["fast_mapped"] == pytest.approx(np.interp(GOLDEN["fast"].item(), *table), abs=1e-6)
@@ -93,7 +101,9 @@ def test_the_fast_score_is_vbenchs_and_mapped_by_the_packaged_table(folder: Path
 
 
 @pytest.mark.parametrize("suite", LONG_SUITES)
-def test_long_suites_are_slow_fast_and_say_what_that_needs(suite: str, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_suites_are_slow_fast_and_say_what_that_needs(
+    suite: str, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "none"))
     monkeypatch.setattr(dreamsim_names, "PACKAGE_CACHE", tmp_path / "none")
     wanted = ("subject_consistency", "background_consistency")
@@ -123,7 +133,14 @@ def test_wrong_files_are_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="expected \\(rank, in\\)"):
         dreamsim.load(dino, folder)
     save_file(state, adapter)
-    torch.save({"state_dict": {name: value for name, value in dreamsim_folder.network_state("clip").items() if name != "proj"}}, clip)
+    torch.save(
+        {
+            "state_dict": {
+                name: value for name, value in dreamsim_folder.network_state("clip").items() if name != "proj"
+            }
+        },
+        clip,
+    )
     with pytest.raises(CheckpointError, match="proj"):
         dreamsim.load(dino, folder)
     torch.save({"state_dict": Path("x")}, clip)  # an object that is no tensor
@@ -152,8 +169,15 @@ def test_the_package_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(module, "vit_base", lambda patch_size: tiny(2))
     monkeypatch.setattr(torch.hub, "load", hub)
     monkeypatch.setattr(torch.hub, "set_dir", lambda folder: None)
-    head = {f"module.head.{name}": value for name, value in DINOHead(768, 2048).state_dict().items() if name.startswith("mlp")}
-    torch.save({"student": head | {"module.head.last_layer.weight": torch.zeros(2048, 256)}}, folder / "dino_vitb16_pretrain.pth")
+    head = {
+        f"module.head.{name}": value
+        for name, value in DINOHead(768, 2048).state_dict().items()
+        if name.startswith("mlp")
+    }
+    torch.save(
+        {"student": head | {"module.head.last_layer.weight": torch.zeros(2048, 256)}},
+        folder / "dino_vitb16_pretrain.pth",
+    )
     model, _ = package.dreamsim(pretrained=True, device="cpu", cache_dir=str(folder))
     x_BCSS = torch.rand(2, 3, 224, 224)
     with torch.no_grad():

@@ -64,7 +64,9 @@ def test_the_numbers_by_hand():
     assert scores["drift"].value == pytest.approx(8 * unit)  # sample deviation of -8, 0, 8 is 8
     assert scores["drift.quality"].value == pytest.approx(11.5 * unit)
     assert scores["drift.last_first"].value == pytest.approx(16 * unit)  # the last of three clips minus the first
-    assert scores["drift.slope"].value == pytest.approx(16 * unit / 4 * 60)  # 16 in the 4 s between the middles, per minute
+    assert scores["drift.slope"].value == pytest.approx(
+        16 * unit / 4 * 60
+    )  # 16 in the 4 s between the middles, per minute
 
 
 def test_a_still_video_does_not_drift():
@@ -85,7 +87,9 @@ def test_it_needs_what_imaging_quality_needs(monkeypatch, tmp_path):
 
 
 def test_the_real_inner_scorer_on_random_weights(monkeypatch, tmp_path):
-    """Through MUSIQ itself, at its real size, on two clips of two tiny frames: the mean of the clips is the mean of all frames."""
+    """Through MUSIQ itself, at its real size, on two clips of two tiny frames: the mean of the clips is the mean of all
+    frames.
+    """
     torch = pytest.importorskip("torch")
     arch = pytest.importorskip("pyiqa.archs.musiq_arch")
     torch.manual_seed(0)
@@ -94,7 +98,9 @@ def test_the_real_inner_scorer_on_random_weights(monkeypatch, tmp_path):
     torch.save(arch.MUSIQ(pretrained=False).state_dict(), path)
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
     config = drift.DriftConfig(clip_seconds=1)
-    watcher = drift.SCORER.build(config, NetworkCache()).watch(Sample(Path("v.mp4"), "0", VideoInfo(4, 2, 64, 48), "p", "a cat"))
+    watcher = drift.SCORER.build(config, NetworkCache()).watch(
+        Sample(Path("v.mp4"), "0", VideoInfo(4, 2, 64, 48), "p", "a cat")
+    )
     frames = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), dtype=np.uint8)
     for index, frame in enumerate(frames):
         watcher.see(index, frame)

@@ -25,14 +25,23 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> PromptSet:
     """Three prompts instead of VBench's 946: two for every dimension, the third for dynamic degree alone."""
     every = {"dimension": list(DIMENSIONS)}
     made = PromptSet(
-        "vbench", "1", tuple(Prompt(f"p{i}", text, {"dimension": ["dynamic_degree"]} if i == 2 else every) for i, text in enumerate(TEXTS))
+        "vbench",
+        "1",
+        tuple(
+            Prompt(f"p{i}", text, {"dimension": ["dynamic_degree"]} if i == 2 else every)
+            for i, text in enumerate(TEXTS)
+        ),
     )
     monkeypatch.setattr(module, "prompt_set", lambda name: made)
     return made
 
 
 def videos(value: Any, count: int = 2, indices: Iterable[int | str] = range(5)) -> list[dict[str, Any]]:
-    return [{"video_path": f"/data/{text}-{index}.mp4", "video_results": value} for text in TEXTS[:count] for index in indices]
+    return [
+        {"video_path": f"/data/{text}-{index}.mp4", "video_results": value}
+        for text in TEXTS[:count]
+        for index in indices
+    ]
 
 
 def entry(value: Any, count: int = 2, samples: int = 5) -> list[Any]:
@@ -61,8 +70,15 @@ def test_dimensions_become_records_in_percent(tmp_path):
     assert made["subject_consistency"].scores[:2] == pytest.approx([90.0, 90.0])
     assert made["imaging_quality"].scores[:2] == pytest.approx([70.0, 70.0])  # 0..100 per video already
     assert (made["imaging_quality"].seed, made["imaging_quality"].protocol["scorer"]) == (3, "official")
-    assert made["imaging_quality"].protocol["official_aggregates"] == {"subject_consistency": 90.0, "imaging_quality": 70.0}
-    assert {total.key: total.coverage for total in found.totals} == {"quality": "2/7", "semantic": "0/9", "total": "2/16"}
+    assert made["imaging_quality"].protocol["official_aggregates"] == {
+        "subject_consistency": 90.0,
+        "imaging_quality": 70.0,
+    }
+    assert {total.key: total.coverage for total in found.totals} == {
+        "quality": "2/7",
+        "semantic": "0/9",
+        "total": "2/16",
+    }
 
 
 def test_booleans_are_0_and_1(tmp_path):
@@ -78,7 +94,9 @@ def test_sixteen_dimensions_give_the_totals(tmp_path):
     found = take(tmp_path, data)
     assert found.complete
     made = records(tmp_path)
-    means = {key: fmean(score for score in made[key].scores if score is not None) for key in ("total", "quality", "semantic")}
+    means = {
+        key: fmean(score for score in made[key].scores if score is not None) for key in ("total", "quality", "semantic")
+    }
     assert means["total"] == pytest.approx((4 * means["quality"] + means["semantic"]) / 5)
     again = take(tmp_path, data)
     assert again.written == []
@@ -93,10 +111,14 @@ def test_missing_samples_leave_a_dimension_out(tmp_path):
 def test_clips_of_a_long_video_are_averaged(tmp_path):
     clips = [
         {"video_path": f"split_clip/{text}-{index}/{text}-{index}_{clip:03d}.mp4", "video_results": 0.2 * (1 + clip)}
-        for text in TEXTS[:2] for index in range(5) for clip in range(3)
-    ]  # fmt: skip
+        for text in TEXTS[:2]
+        for index in range(5)
+        for clip in range(3)
+    ]
     averages = [{"video_path": f"{text}-{index}.mp4", "video_results": 0.4} for text in TEXTS[:2] for index in range(5)]
-    ingest(write(tmp_path, {"scene": [0.4, clips, averages]}), "vbench-long", "arm", 0, tmp_path / "r")  # VBench-Long's own three parts
+    ingest(
+        write(tmp_path, {"scene": [0.4, clips, averages]}), "vbench-long", "arm", 0, tmp_path / "r"
+    )  # VBench-Long's own three parts
     assert records(tmp_path)["scene"].scores[:2] == pytest.approx([40.0, 40.0])
     whole = ingest(write(tmp_path, {"scene": [0.4, clips]}), "vbench", "other", 0, tmp_path / "r")
     assert (whole.outcomes[0].coverage, len(whole.unknown)) == ("0/10", 30)  # VBench scores no clips
@@ -111,18 +133,29 @@ def test_strangers_are_listed(tmp_path):
 VIDEO = '{"video_path": "a cat-0.mp4", "video_results": 0.5}'
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    (f'{{"scene": [NaN, [{VIDEO}]]}}', "scene[0]: found NaN"), ('{"scene": [NaN, []]}', "scene[0]: found NaN"), ("[" * 100_000, "no JSON"),
-    ("{", "no JSON"), ("[]", "expected a dimension"), ('{"scene": [0.5, []]}', "scene"),
-    ('{"scene": 0.5}', "scene"), (f'{{"scne": [0.5, [{VIDEO}]]}}', "did you mean 'scene'"), (f'{{"scene": ["0.5", [{VIDEO}]]}}', "scene[0]"),
-    (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "null")}]]}}', "scene[0].video_results: found null"),
-    (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "1e999")}]]}}', "expected a number"), ('{"scene": [0.5, [{"video_results": 0.5}]]}', "video_path"),
-    (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "93")}]]}}', "scene[0].video_results: found 93, expected 0 to 1"),
-    (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "-0.1")}]]}}', "expected 0 to 1"), (f'{{"scene": [50, [{VIDEO}]]}}', "scene[0]: found 50"),
-    (f'{{"imaging_quality": [0.5, [{VIDEO.replace("0.5", "101")}]]}}', "expected 0 to 100"),
-    (f'{{"scene": [0.5, [{VIDEO}, {VIDEO}]]}}', "scene[1].video_path: a cat-0.mp4 is listed twice"),
-    (f'{{"scene": [0.5, [{VIDEO}, {VIDEO.replace("-0", "-00")}]]}}', "a second video of index 0 of 'a cat'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f'{{"scene": [NaN, [{VIDEO}]]}}', "scene[0]: found NaN"),
+        ('{"scene": [NaN, []]}', "scene[0]: found NaN"),
+        ("[" * 100_000, "no JSON"),
+        ("{", "no JSON"),
+        ("[]", "expected a dimension"),
+        ('{"scene": [0.5, []]}', "scene"),
+        ('{"scene": 0.5}', "scene"),
+        (f'{{"scne": [0.5, [{VIDEO}]]}}', "did you mean 'scene'"),
+        (f'{{"scene": ["0.5", [{VIDEO}]]}}', "scene[0]"),
+        (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "null")}]]}}', "scene[0].video_results: found null"),
+        (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "1e999")}]]}}', "expected a number"),
+        ('{"scene": [0.5, [{"video_results": 0.5}]]}', "video_path"),
+        (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "93")}]]}}', "scene[0].video_results: found 93, expected 0 to 1"),
+        (f'{{"scene": [0.5, [{VIDEO.replace("0.5", "-0.1")}]]}}', "expected 0 to 1"),
+        (f'{{"scene": [50, [{VIDEO}]]}}', "scene[0]: found 50"),
+        (f'{{"imaging_quality": [0.5, [{VIDEO.replace("0.5", "101")}]]}}', "expected 0 to 100"),
+        (f'{{"scene": [0.5, [{VIDEO}, {VIDEO}]]}}', "scene[1].video_path: a cat-0.mp4 is listed twice"),
+        (f'{{"scene": [0.5, [{VIDEO}, {VIDEO.replace("-0", "-00")}]]}}', "a second video of index 0 of 'a cat'"),
+    ],
+)
 def test_what_is_refused(text, says, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(text)
@@ -163,7 +196,9 @@ def test_a_number_its_videos_do_not_give_is_refused(dimension, aggregate, listed
 def test_means_over_frames_are_accepted(tmp_path):
     listed = videos(0.8, 1) + [video | {"video_results": 0.9} for video in videos(0.9, 2)[5:]]
     counted = [video | {"cnt_per_video": 80 if video["video_results"] == 0.9 else 20} for video in listed]
-    assert take(tmp_path, {"background_consistency": [0.88, counted]}).complete is False  # 0.8 x 0.9 + 0.2 x 0.8; no totals
+    assert (
+        take(tmp_path, {"background_consistency": [0.88, counted]}).complete is False
+    )  # 0.8 x 0.9 + 0.2 x 0.8; no totals
     with pytest.raises(IntegrityError):
         take(tmp_path, {"background_consistency": [0.87, counted]})
     # Not counted, weights 1 : 2 explain 0.85 +- 0.354 x 0.05 = 0.0177 at most.
@@ -171,7 +206,9 @@ def test_means_over_frames_are_accepted(tmp_path):
     with pytest.raises(IntegrityError):
         take(tmp_path, {"subject_consistency": [0.869, listed]})
     styles = [video | {"frame_results": [0.1, 0.3], "cur_sim": 0.3} for video in videos(0.2)]
-    take(tmp_path, {"appearance_style": [0.3, styles]})  # VBench's own mean over last frames, where several processes made it
+    take(
+        tmp_path, {"appearance_style": [0.3, styles]}
+    )  # VBench's own mean over last frames, where several processes made it
 
 
 def test_cosines_may_be_negative(tmp_path):
@@ -180,10 +217,16 @@ def test_cosines_may_be_negative(tmp_path):
 
 
 def test_camera_motion_has_its_directions_between(tmp_path, prompts, monkeypatch):
-    made = PromptSet("vbench-i2v", "1", tuple(Prompt(prompt.id, prompt.text, {"dimension": ["camera_motion"]}) for prompt in prompts.prompts))
+    made = PromptSet(
+        "vbench-i2v",
+        "1",
+        tuple(Prompt(prompt.id, prompt.text, {"dimension": ["camera_motion"]}) for prompt in prompts.prompts),
+    )
     monkeypatch.setattr(module, "prompt_set", lambda name: made)
     listed = videos(1.0, 3)
-    found = ingest(write(tmp_path, {"camera_motion": [1.0, {"pan_left": 1.0}, listed]}), "vbench-i2v", "arm", 0, tmp_path / "r")
+    found = ingest(
+        write(tmp_path, {"camera_motion": [1.0, {"pan_left": 1.0}, listed]}), "vbench-i2v", "arm", 0, tmp_path / "r"
+    )
     assert found.outcomes[0].coverage == "15/15"
 
 
@@ -195,14 +238,19 @@ def test_an_arm_needs_a_name(tmp_path):
 
 def test_other_scores_of_an_arm_are_not_replaced(tmp_path):
     take(tmp_path, {"scene": entry(0.5)})
-    with pytest.raises(IntegrityError, match=r"scene of arm is recorded already: other scores, from x_eval_results\.json") as caught:
+    with pytest.raises(
+        IntegrityError, match=r"scene of arm is recorded already: other scores, from x_eval_results\.json"
+    ) as caught:
         take(tmp_path, {"color": entry(0.4), "scene": entry(0.6)})
     assert caught.value.exit_code == 4
     assert records(tmp_path).keys() == {"scene"}
     take(tmp_path, {"color": entry(0.4), "scene": entry(0.5)})  # the same scores and more
     assert records(tmp_path).keys() == {"scene", "color"}
     evaluated = records(tmp_path)["scene"]
-    store.append(store.record_path(tmp_path / "r", "vbench"), evaluated.model_copy(update={"protocol": evaluated.protocol | {"scorer": "scene-1-2"}}))
+    store.append(
+        store.record_path(tmp_path / "r", "vbench"),
+        evaluated.model_copy(update={"protocol": evaluated.protocol | {"scorer": "scene-1-2"}}),
+    )
     with pytest.raises(IntegrityError, match="scorer scene-1-2, now official"):
         take(tmp_path, {"scene": entry(0.5)})
 
@@ -211,8 +259,10 @@ def test_color_leaves_out_videos_without_the_object(tmp_path):
     listed = videos(0.5)
     data = {"color": [0.5, listed[1:5]]}  # nothing of the second prompt, and not the first video of the first
     assert take(tmp_path, data).outcomes[0].coverage == "4/10"
-    looked_at = [{"prompt_en": "a cat", "dimension": ["color"], "video_list": [video["video_path"] for video in listed]},
-                 {"prompt_en": "a whale", "dimension": ["scene"]}]  # fmt: skip
+    looked_at = [
+        {"prompt_en": "a cat", "dimension": ["color"], "video_list": [video["video_path"] for video in listed]},
+        {"prompt_en": "a whale", "dimension": ["scene"]},
+    ]
     beside = tmp_path / "x_full_info.json"
     beside.write_text(json.dumps(looked_at))
     found = take(tmp_path, data).outcomes[0]

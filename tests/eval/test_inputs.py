@@ -1,4 +1,6 @@
-"""Folders as samples: the three layouts, what they say of a video, and every way a manifest, a name or a sidecar can be wrong."""
+"""Folders as samples: the three layouts, what they say of a video, and every way a manifest, a name or a sidecar can be
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,15 @@ PROMPTS = PromptSet(
     ),
 )
 DEEP = "[" * 100_000
-SIDECAR: dict[str, Any] = {"video": "/elsewhere/x.mp4", "prompt": "A dog", "seed": 7, "frames": 16, "fps": 8.0, "switches": [], "weights": "shapes/x"}
+SIDECAR: dict[str, Any] = {
+    "video": "/elsewhere/x.mp4",
+    "prompt": "A dog",
+    "seed": 7,
+    "frames": 16,
+    "fps": 8.0,
+    "switches": [],
+    "weights": "shapes/x",
+}
 
 
 def manifest(folder: Path, *rows: dict[str, Any] | str) -> Path:
@@ -39,7 +49,9 @@ def manifest(folder: Path, *rows: dict[str, Any] | str) -> Path:
         if isinstance(row, dict) and "video" in row and not (folder / row["video"]).exists():
             write_video(folder / row["video"], seed=len(row["video"]), frames=16)
     folder.mkdir(exist_ok=True)
-    (folder / "manifest.jsonl").write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    (folder / "manifest.jsonl").write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return folder
 
 
@@ -66,7 +78,9 @@ def test_manifest_lines_become_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "switches", [[[4, "b"], [8, "c"]], [["0.5s", "b"], ["1s", "c"]], [[4, "b"], ["1 s", "c"]]], ids=["frames", "seconds", "mixed"]
+    "switches",
+    [[[4, "b"], [8, "c"]], [["0.5s", "b"], ["1s", "c"]], [[4, "b"], ["1 s", "c"]]],
+    ids=["frames", "seconds", "mixed"],
 )
 def test_switches_become_segments(switches: list[Any], tmp_path: Path) -> None:
     sample = load(manifest(tmp_path, {"video": "a.mp4", "prompt": "a", "switches": switches}))[0]
@@ -81,7 +95,10 @@ def test_segments_are_kept_and_end_with_the_video(tmp_path: Path) -> None:
 
 
 def test_the_set_says_text_labels_and_segments(tmp_path: Path) -> None:
-    rows = {"video": "d.mp4", "prompt_id": "few-0003", "prompt": "a very long text about a dog"}, {"video": "s.mp4", "prompt_id": "few-0004"}
+    rows = (
+        {"video": "d.mp4", "prompt_id": "few-0003", "prompt": "a very long text about a dog"},
+        {"video": "s.mp4", "prompt_id": "few-0004"},
+    )
     dog, script = load(manifest(tmp_path, *rows), PROMPTS)
     assert dog.prompt == "A dog"  # scored with the original, whatever it was made from
     assert script.segments == (Segment(0, 1, "start"), Segment(1, 2, "end"))
@@ -90,8 +107,19 @@ def test_the_set_says_text_labels_and_segments(tmp_path: Path) -> None:
 
 
 def test_prompts_are_found_by_text(tmp_path: Path) -> None:
-    found = load(manifest(tmp_path, {"video": "c.mp4", "prompt": "a cat"}, {"video": "d.mp4", "prompt": "a very long text about a dog"}), PROMPTS)
-    assert [(sample.path.name, sample.prompt_id) for sample in found] == [("c.mp4", "few-0000"), ("c.mp4", "few-0001"), ("d.mp4", "few-0003")]
+    found = load(
+        manifest(
+            tmp_path,
+            {"video": "c.mp4", "prompt": "a cat"},
+            {"video": "d.mp4", "prompt": "a very long text about a dog"},
+        ),
+        PROMPTS,
+    )
+    assert [(sample.path.name, sample.prompt_id) for sample in found] == [
+        ("c.mp4", "few-0000"),
+        ("c.mp4", "few-0001"),
+        ("d.mp4", "few-0003"),
+    ]
     assert [sample.labels.get("dimension") for sample in found] == [["color"], ["scene"], None]
 
 
@@ -113,8 +141,17 @@ def test_prompts_are_found_by_text(tmp_path: Path) -> None:
         ({"video": "a.mp4", "prompt": "a", "switches": [[0, "b"]]}, "after the beginning"),
         ({"video": "a.mp4", "prompt": "a", "switches": [[8, "b"], [8, "c"]]}, "in order"),
         ({"video": "a.mp4", "segments": [{"start": 1, "end": 1, "prompt": "a"}]}, "start before its end"),
-        ({"video": "a.mp4", "segments": [{"start": 0, "end": 2, "prompt": "a"}, {"start": 1, "end": 3, "prompt": "b"}]}, "without overlap"),
-        ({"video": "a.mp4", "segments": [{"start": 0, "end": 2, "prompt": "a"}], "switches": [[4, "b"]]}, "expected one of them"),
+        (
+            {
+                "video": "a.mp4",
+                "segments": [{"start": 0, "end": 2, "prompt": "a"}, {"start": 1, "end": 3, "prompt": "b"}],
+            },
+            "without overlap",
+        ),
+        (
+            {"video": "a.mp4", "segments": [{"start": 0, "end": 2, "prompt": "a"}], "switches": [[4, "b"]]},
+            "expected one of them",
+        ),
         ('{"video": "a.mp4", "segments": [{"start": 0, "end": NaN, "prompt": "a"}]}', "finite"),
         ('{"video": "../a.mp4", "prompt": "a"}', "inside it"),
         ('{"video": "/elsewhere/a.mp4", "prompt": "a"}', "relative"),
@@ -188,7 +225,14 @@ def test_manifest_that_names_nothing_or_is_no_text(tmp_path: Path) -> None:
 
 def test_written_manifests_give_the_samples_again(tmp_path: Path) -> None:
     rows = [
-        {"video": "b/2.mp4", "prompt": "zw\u00f6lf", "prompt_id": "p2", "seed": 0, "index": 0, "labels": {"image": "x.jpg"}},
+        {
+            "video": "b/2.mp4",
+            "prompt": "zw\u00f6lf",
+            "prompt_id": "p2",
+            "seed": 0,
+            "index": 0,
+            "labels": {"image": "x.jpg"},
+        },
         {"video": "1.mp4", "prompt": "one", "switches": [[4, "two"]]},
     ]
     samples = load(manifest(tmp_path, *rows))
@@ -209,8 +253,13 @@ def test_names_are_matched_to_prompts(tmp_path: Path) -> None:
         write_video(tmp_path / f"{name}.mp4", seed=number, frames=16)
     (tmp_path / "._a cat-0.mp4").write_bytes(b"macOS")
     (tmp_path / "notes.txt").write_text("no video")
-    found = [(sample.path.stem.split("-")[-1], sample.prompt_id, sample.labels["index"]) for sample in load(tmp_path, PROMPTS)]
-    cats = [(str(index), f"few-{line:04d}", index) for index in (0, 2, 10) for line in (0, 1)]  # one file stands for both entries; 10 after 2
+    found = [
+        (sample.path.stem.split("-")[-1], sample.prompt_id, sample.labels["index"])
+        for sample in load(tmp_path, PROMPTS)
+    ]
+    cats = [
+        (str(index), f"few-{line:04d}", index) for index in (0, 2, 10) for line in (0, 1)
+    ]  # one file stands for both entries; 10 after 2
     assert sorted(found) == sorted([*cats, ("0", "few-0002", 0), ("3", "few-0004", 3), ("1", "few-0003", 1)])
     assert [entry for entry in found if entry in cats] == cats
 
@@ -255,7 +304,10 @@ def test_sidecars_are_matched_to_prompts(tmp_path: Path) -> None:
         load(tmp_path, PROMPTS)
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({**SIDECAR, "seed": "x"}), json.dumps({**SIDECAR, "switches": [{"frame": 0, "prompt": "a"}]})])
+@pytest.mark.parametrize(
+    "text",
+    ["{", json.dumps({**SIDECAR, "seed": "x"}), json.dumps({**SIDECAR, "switches": [{"frame": 0, "prompt": "a"}]})],
+)
 def test_wrong_sidecars(text: str, tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
     (tmp_path / "a.json").write_text(json.dumps(SIDECAR))
@@ -296,7 +348,9 @@ def test_two_videos_of_a_prompt_that_are_one_are_refused(tmp_path: Path) -> None
     row = {"prompt": "a", "seed": 1}
     with pytest.raises(InputError, match=r"b\.mp4: index: the same as of a\.mp4"):
         load(manifest(tmp_path / "i", {"video": "a.mp4", "index": 0, **row}, {"video": "b.mp4", "index": 0, **row}))
-    folder = manifest(tmp_path / "h", {"video": "a.mp4", **row}, {"video": "bb.mp4", **row}, {"video": "bb.mp4", "prompt": "b"})
+    folder = manifest(
+        tmp_path / "h", {"video": "a.mp4", **row}, {"video": "bb.mp4", **row}, {"video": "bb.mp4", "prompt": "b"}
+    )
     assert len(load(folder)) == 3  # one video of two prompts is none twice
     (folder / "bb.mp4").write_bytes((folder / "a.mp4").read_bytes())
     with pytest.raises(InputError, match=r"bb\.mp4: bytes: the same as of a\.mp4"):

@@ -1,4 +1,6 @@
-"""vbench's own GRiT dimensions through the real worker, whole and on clips; only GRiT is replaced, by a rule over colours read from a file."""
+"""vbench's own GRiT dimensions through the real worker, whole and on clips; only GRiT is replaced, by a rule over
+colours read from a file.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ pytest.importorskip("vbench")
 pytest.importorskip("decord")
 FRAMES, HEIGHT, WIDTH, FPS = 12, 64, 96, 4  # a clip of two seconds is 8 frames
 RED, BLUE = (200, 20, 20), (20, 20, 200)
-# vbench.third_party.grit_model with one colour channel per object: boxes of what is bright in it, in GRiT's form (description, box, all objects).
+# vbench.third_party.grit_model with one colour channel per object: boxes of what is bright in it, in GRiT's form
+# (description, box, all objects).
 GRIT = """
 import torch
 
@@ -101,15 +104,21 @@ def score_of(dimension: str, path: Path, prompt: str, auxiliary: Any, **config: 
 
 
 RELATION = {"spatial_relationship": {"object_a": "car", "object_b": "ball", "relationship": "on the left of"}}
-CASES = [("object_class", "a ball", {"object": "ball"}), ("multiple_objects", "a car and a ball", {"object": "car and ball"})]
+CASES = [
+    ("object_class", "a ball", {"object": "ball"}),
+    ("multiple_objects", "a car and a ball", {"object": "car and ball"}),
+]
 CASES += [("spatial_relationship", "a car on the left of a ball", RELATION)]
 
 
 @pytest.mark.parametrize(("dimension", "prompt", "auxiliary"), CASES)
-def test_vbenchs_own_statistic_whole_and_on_clips(grit: Path, video: Path, dimension: str, prompt: str, auxiliary: Any) -> None:
+def test_vbenchs_own_statistic_whole_and_on_clips(
+    grit: Path, video: Path, dimension: str, prompt: str, auxiliary: Any
+) -> None:
     # 16 frames of 12: each once, the last four more times, so 4 + 4 of 16 hold the ball
     assert score_of(dimension, video, prompt, auxiliary).value == 8 / 16
-    # clips 0..7 (no ball) and 4..11: the ball in the last four of eight, and in the eight repeats of the last frame, 12 of 16
+    # clips 0..7 (no ball) and 4..11: the ball in the last four of eight, and in the eight repeats of the last frame, 12
+    # of 16
     found = score_of(dimension, video, prompt, auxiliary, clips="two_seconds")
     assert found.details["clip_values"] == [0.0, 12 / 16]
     assert found.value == 6 / 16
@@ -127,14 +136,17 @@ def test_colour_leaves_out_clips_without_the_object(grit: Path) -> None:
 
 
 def test_colour_takes_all_descriptions_for_the_first_object(grit: Path, video: Path) -> None:
-    # the car is red in all 16 frames; in the 8 that also hold the blue ball, vbench finds blue beside the first object, the car
+    # the car is red in all 16 frames; in the 8 that also hold the blue ball, vbench finds blue beside the first object,
+    # the car
     assert score_of("color", video, "a red car", {"color": "red"}).value == 1.0
     assert score_of("color", video, "a blue car", {"color": "blue"}).value == 8 / 16
 
 
 def test_a_detector_that_fails_is_no_score_of_zero(grit: Path) -> None:
     write_mp4(np.full((4, HEIGHT, WIDTH, 3), 255, np.uint8), grit / "white.mp4", FPS)
-    with pytest.raises(ScoreError, match="GRiT failed on 16 frames, first with NotImplementedError: no kernel for white"):
+    with pytest.raises(
+        ScoreError, match="GRiT failed on 16 frames, first with NotImplementedError: no kernel for white"
+    ):
         score_of("object_class", grit / "white.mp4", "a ball", {"object": "ball"})
 
 

@@ -1,4 +1,6 @@
-"""The judge: every malformed answer, an endpoint on this machine, tiny local models of both families, and the embedding's cosine."""
+"""The judge: every malformed answer, an endpoint on this machine, tiny local models of both families, and the
+embedding's cosine.
+"""
 
 from __future__ import annotations
 
@@ -47,38 +49,60 @@ def score(scorer, item: Sample, frames: np.ndarray):
 # --- the answer
 
 
-@pytest.mark.parametrize("answer", [
-    GOOD,
-    GOOD.replace(": 4", ": [4]").replace(": 5", ": [5]"),
-    GOOD.replace("Text Alignment: 4", "**Text Alignment**: 4").replace("Dynamics: 3", "**Dynamics:** 3"),
-    GOOD.replace("Visual Quality: 5", "**Visual Quality: 5**"),
-    GOOD.replace(": 4", ": 4/5").replace(": 3", ": 3 / 5").replace(": 5", ": 5/5"),
-    GOOD.lower(),
-    GOOD.upper(),
-    "\n".join([*GOOD.splitlines()[4:], *GOOD.splitlines()[:4]]),
-    GOOD + GOOD,
-    GOOD.replace("Text", "1. Text").replace("Dynamics", "- Dynamics").replace("Visual", "### 3) Visual"),
-    GOOD.replace(": 4\nReason", ": 4. Reason").replace(": 3\nReason", ": 3 (good)\nReason").replace("Visual Quality: 5", "Visual Quality: 5.0"),
-    GOOD.replace(":", " : "),
-    "Text Alignment: [1-5]\n" + GOOD,  # the format repeated before it is filled in
-    "<think>Text Alignment: 1? Dynamics: 9</think>\n" + GOOD,
-    GOOD.replace("\n", "\r\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        GOOD,
+        GOOD.replace(": 4", ": [4]").replace(": 5", ": [5]"),
+        GOOD.replace("Text Alignment: 4", "**Text Alignment**: 4").replace("Dynamics: 3", "**Dynamics:** 3"),
+        GOOD.replace("Visual Quality: 5", "**Visual Quality: 5**"),
+        GOOD.replace(": 4", ": 4/5").replace(": 3", ": 3 / 5").replace(": 5", ": 5/5"),
+        GOOD.lower(),
+        GOOD.upper(),
+        "\n".join([*GOOD.splitlines()[4:], *GOOD.splitlines()[:4]]),
+        GOOD + GOOD,
+        GOOD.replace("Text", "1. Text").replace("Dynamics", "- Dynamics").replace("Visual", "### 3) Visual"),
+        GOOD.replace(": 4\nReason", ": 4. Reason")
+        .replace(": 3\nReason", ": 3 (good)\nReason")
+        .replace("Visual Quality: 5", "Visual Quality: 5.0"),
+        GOOD.replace(":", " : "),
+        "Text Alignment: [1-5]\n" + GOOD,  # the format repeated before it is filled in
+        "<think>Text Alignment: 1? Dynamics: 9</think>\n" + GOOD,
+        GOOD.replace("\n", "\r\n"),
+    ],
+)
 def test_a_readable_answer_is_read(answer):
     reading = rubric.read(answer)
     assert reading.failures == {}
     assert reading.scores == {"text_alignment": 4, "dynamics": 3, "visual_quality": 5}
 
 
-@pytest.mark.parametrize(("line", "said"), [
-    ("", "no line 'Dynamics: N'"), ("Dynamics 3", "no line"), ("Motion: 3", "no line"), ("Dynamics: 6", "found 6, expected 1 to 5"),
-    ("Dynamics: 0", "found 0, expected 1 to 5"), ("Dynamics: -3", "found -3"), ("Dynamics: 35", "found 35"), ("Dynamics: [1-5]", "no line"),
-    ("Dynamics: 4.5", "found 4.5, expected a whole"), ("Dynamics: 4/10", "found 4/10, expected a number of 5"), ("Dynamics: 3-4", "no single number"),
-    ("Dynamics: three", "no single number in 'three'"), ("Dynamics:", "no single number in ''"), ("Dynamics: 3 to 4", "no single number"),
-    ("Dynamics: 3 or 4", "no single number"),
-    ("Dynamics: 3x", "no single number"), ("Dynamics: 3%", "no single number"), ("Dynamics: 2\nDynamics: 3", "2 different numbers: 2, 3"),
-    ("Dynamics: 3\nDynamics: bad", "no single number in 'bad'"), ("The Dynamics: 3", "no line"), ("Dynamics: [4.5]", "found 4.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "no line 'Dynamics: N'"),
+        ("Dynamics 3", "no line"),
+        ("Motion: 3", "no line"),
+        ("Dynamics: 6", "found 6, expected 1 to 5"),
+        ("Dynamics: 0", "found 0, expected 1 to 5"),
+        ("Dynamics: -3", "found -3"),
+        ("Dynamics: 35", "found 35"),
+        ("Dynamics: [1-5]", "no line"),
+        ("Dynamics: 4.5", "found 4.5, expected a whole"),
+        ("Dynamics: 4/10", "found 4/10, expected a number of 5"),
+        ("Dynamics: 3-4", "no single number"),
+        ("Dynamics: three", "no single number in 'three'"),
+        ("Dynamics:", "no single number in ''"),
+        ("Dynamics: 3 to 4", "no single number"),
+        ("Dynamics: 3 or 4", "no single number"),
+        ("Dynamics: 3x", "no single number"),
+        ("Dynamics: 3%", "no single number"),
+        ("Dynamics: 2\nDynamics: 3", "2 different numbers: 2, 3"),
+        ("Dynamics: 3\nDynamics: bad", "no single number in 'bad'"),
+        ("The Dynamics: 3", "no line"),
+        ("Dynamics: [4.5]", "found 4.5"),
+    ],
+)
 def test_a_malformed_line_fails_its_dimension_and_is_never_a_number(line, said):
     reading = rubric.read(GOOD.replace("Dynamics: 3", line))
     assert set(reading.failures) == {"dynamics"}
@@ -181,8 +205,10 @@ def test_an_endpoint_is_asked_greedily_with_the_frames_and_the_rubric(server):
     assert lacks("qwen_judge") == []
     found = score(scorer(), sample(), video())
     assert {key: value.value for key, value in found.items()} == {
-        "qwen_judge.text_alignment": 4.0, "qwen_judge.dynamics": 3.0, "qwen_judge.visual_quality": 5.0,
-    }  # fmt: skip
+        "qwen_judge.text_alignment": 4.0,
+        "qwen_judge.dynamics": 3.0,
+        "qwen_judge.visual_quality": 5.0,
+    }
     details = found["qwen_judge.text_alignment"].details
     assert (details["answer"], details["model"], details["backend"]) == (GOOD, "some/judge", "endpoint")
     assert "secret" not in json.dumps({key: dict(value.details) for key, value in found.items()})
@@ -196,7 +222,10 @@ def test_an_endpoint_is_asked_greedily_with_the_frames_and_the_rubric(server):
     assert len(pictures) == 10  # 5 s at 2 a second
     picture = Image.open(io.BytesIO(base64.b64decode(pictures[0].removeprefix("data:image/jpeg;base64,"))))
     assert picture.size == (96, 64)
-    assert [part["text"] for part in content if part["type"] == "text"][:2] == ["<0.2 seconds>", "<0.8 seconds>"]  # .25 and .75
+    assert [part["text"] for part in content if part["type"] == "text"][:2] == [
+        "<0.2 seconds>",
+        "<0.8 seconds>",
+    ]  # .25 and .75
 
 
 def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_named(server):
@@ -208,10 +237,16 @@ def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_named(server):
         score(scorer(), sample(), video())
 
 
-@pytest.mark.parametrize(("answer", "said"), [
-    ((401, "who are you"), "HTTP 401: who are you"), ((404, "no model"), "HTTP 404"), ((200, "not json"), "not in the answer: 'not json'"),
-    ((200, '{"choices": []}'), "not in the answer"), (reply(None), "found NoneType, expected text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, "who are you"), "HTTP 401: who are you"),
+        ((404, "no model"), "HTTP 404"),
+        ((200, "not json"), "not in the answer: 'not json'"),
+        ((200, '{"choices": []}'), "not in the answer"),
+        (reply(None), "found NoneType, expected text"),
+    ],
+)
 def test_an_endpoint_that_refuses_or_babbles_is_named_at_once(server, answer, said):
     server.answers.append(answer)
     with pytest.raises(EndpointError, match=said):
@@ -221,7 +256,9 @@ def test_an_endpoint_that_refuses_or_babbles_is_named_at_once(server, answer, sa
 
 def test_an_unreadable_answer_fails_the_video_with_its_text(server):
     server.answers.append(reply(GOOD.replace("Dynamics: 3", "Dynamics: 9")))
-    with pytest.raises(ScoreError, match="answer: unreadable, Dynamics: found 9, expected 1 to 5; it says 'Text Alignment: 4"):
+    with pytest.raises(
+        ScoreError, match="answer: unreadable, Dynamics: found 9, expected 1 to 5; it says 'Text Alignment: 4"
+    ):
         score(scorer(), sample(), video())
 
 
@@ -273,7 +310,9 @@ def test_the_logit_judge_is_the_expected_number(model):
     for result in found.values():
         odds = result.details["odds"]
         assert sum(odds) == pytest.approx(1.0, abs=1e-5)
-        assert result.value == pytest.approx(sum(number * share for number, share in zip(range(1, 6), odds, strict=True)))
+        assert result.value == pytest.approx(
+            sum(number * share for number, share in zip(range(1, 6), odds, strict=True))
+        )
         assert 1.0 <= result.value <= 5.0
     assert len({round(result.value, 4) for result in found.values()}) > 1  # each dimension is asked for by name
 

@@ -1,6 +1,8 @@
-"""Official VBench in the interpreter that ASTRO_VBENCH_PYTHON names: our worker gives what vbench's own function gives. Needs that interpreter.
+"""Official VBench in the interpreter that ASTRO_VBENCH_PYTHON names: our worker gives what vbench's own function gives.
+Needs that interpreter.
 
-Run with the weights of docs/vbench.md below VBENCH_CACHE_DIR (random ones of the released layout do); it takes minutes and 6 GB on a CPU.
+Run with the weights of docs/vbench.md below VBENCH_CACHE_DIR (random ones of the released layout do); it takes minutes
+and 6 GB on a CPU.
 """
 
 from __future__ import annotations
@@ -55,13 +57,17 @@ def test_scene_is_vbenchs_own(tmp_path: Path) -> None:
     assert python is not None
     command = [python, "-c", DIRECT, str(torchvision_ops.__file__), str(path), str(places.path_of(WEIGHTS))]
     environment = {**os.environ, **isolated.ENVIRONMENT}
-    found = subprocess.run(command, capture_output=True, text=True, cwd=places.cache_folder(), env=environment, check=False)
+    found = subprocess.run(
+        command, capture_output=True, text=True, cwd=places.cache_folder(), env=environment, check=False
+    )
     assert found.returncode == 0, found.stderr[-2000:]
     word, value = json.loads(found.stdout.splitlines()[-1])
     assert value > 0
     declaration = find("scene")
     scorer = declaration.build(declaration.config(), NetworkCache())
-    sample = Sample(path, "0" * 64, probe(path), "p", "a", labels={"auxiliary_info": {"scene": {"scene": {"scene": word}}}})
+    sample = Sample(
+        path, "0" * 64, probe(path), "p", "a", labels={"auxiliary_info": {"scene": {"scene": {"scene": word}}}}
+    )
     watcher = scorer.watch(sample)
     for index, frame_HWC in frames(path):
         watcher.see(index, frame_HWC)

@@ -124,10 +124,14 @@ def test_references_that_do_not_fit_are_named(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     expected = {
-        "short.mp4": "2 frames, the video has 4", "fast.mp4": "16 fps, the video has 8", "small.mp4": "40x24, the video is 80x48",
-        "flat.npy": r"expected floats \(3, 2, 48, 80\)", "objects.npy": "not a .npy file of numbers", "broken.mp4": "cannot be decoded",
+        "short.mp4": "2 frames, the video has 4",
+        "fast.mp4": "16 fps, the video has 8",
+        "small.mp4": "40x24, the video is 80x48",
+        "flat.npy": r"expected floats \(3, 2, 48, 80\)",
+        "objects.npy": "not a .npy file of numbers",
+        "broken.mp4": "cannot be decoded",
         "none.mp4": "no such file",
-    }  # fmt: skip
+    }
     for name, text in expected.items():
         with pytest.raises(ScoreError, match=text):
             FlowScorer("flow", by_hand, 1).watch(sample_of(frames, reference=str(tmp_path / name)))
@@ -164,7 +168,9 @@ def test_dis_finds_a_translation(tmp_path):
     pytest.importorskip("cv2", reason="OpenCV is not installed")
     noise = np.random.default_rng(0).normal(size=(96, 160)).cumsum(0).cumsum(1)
     smooth = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
-    frames = np.stack([np.repeat(np.roll(smooth, 2 * t, axis=1)[:, 32:96, None], 3, axis=2) for t in range(3)])  # 2 pixels to the right per frame
+    frames = np.stack(
+        [np.repeat(np.roll(smooth, 2 * t, axis=1)[:, 32:96, None], 3, axis=2) for t in range(3)]
+    )  # 2 pixels to the right per frame
     truth = np.zeros((2, 2, 96, 64), np.float32)
     truth[:, 0] = 2
     np.save(tmp_path / "truth.npy", truth)

@@ -1,4 +1,6 @@
-"""Prompt sets: the real lists where they are here, small files in the same formats, and every way a file can be wrong."""
+"""Prompt sets: the real lists where they are here, small files in the same formats, and every way a file can be
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from eval.prompt_sets import vbench as vbench_files
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
-needs_vbench = pytest.mark.skipif(vbench_files.importlib.util.find_spec("vbench") is None, reason="the vbench package is not installed")
+needs_vbench = pytest.mark.skipif(
+    vbench_files.importlib.util.find_spec("vbench") is None, reason="the vbench package is not installed"
+)
 
 
 @pytest.fixture
@@ -62,7 +66,9 @@ def test_vbench_text_in_any_unicode_form_and_case() -> None:
     assert found.find(unicodedata.normalize("NFD", cedilla.text)) == (cedilla,)
     assert found.find("A FANTASY LANDSCAPE") == ()
     assert found.find_other_case("A FANTASY LANDSCAPE") == ()  # two prompts differ in case only
-    assert [prompt.id for prompt in found.find("a fantasy landscape")] != [prompt.id for prompt in found.find("A fantasy landscape")]
+    assert [prompt.id for prompt in found.find("a fantasy landscape")] != [
+        prompt.id for prompt in found.find("A fantasy landscape")
+    ]
     assert found.find_other_case("the BUND Shanghai, oil painting") == found.find("The bund Shanghai, oil painting")
 
 
@@ -70,7 +76,9 @@ def test_vbench_text_in_any_unicode_form_and_case() -> None:
 @needs_data
 def test_extended_prompts_keep_ids_and_names(real_lists: None) -> None:
     plain, extended = prompt_set("vbench"), prompt_set("vbench-extended")
-    assert [(prompt.id, prompt.text) for prompt in plain.prompts] == [(prompt.id, prompt.text) for prompt in extended.prompts]
+    assert [(prompt.id, prompt.text) for prompt in plain.prompts] == [
+        (prompt.id, prompt.text) for prompt in extended.prompts
+    ]
     assert extended.prompts[1].source.startswith("A frozen moment in time")
     assert extended.find(extended.prompts[1].source) == (extended.prompts[1],)
     assert plain.hash != extended.hash  # tables do not mix them
@@ -112,7 +120,10 @@ def test_text_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_bytes("\ufeffa cat\r\na dog\u2028that runs\n\n".encode())
     found = prompt_set(path)
-    assert [(prompt.id, prompt.text) for prompt in found.prompts] == [("mine-0000", "a cat"), ("mine-0001", "a dog\u2028that runs")]
+    assert [(prompt.id, prompt.text) for prompt in found.prompts] == [
+        ("mine-0000", "a cat"),
+        ("mine-0001", "a dog\u2028that runs"),
+    ]
     assert found.name == "mine"
 
 
@@ -139,7 +150,9 @@ def test_text_ids_are_equal_for_equal_texts() -> None:
 
 
 def test_both_script_formats_give_the_same(lists: Path) -> None:
-    (lists / "interactive_benchmark.txt").write_text("a cat sits [10s] | a cat runs [2.5s]\na dog [10s] | a dog barks [10s]\n")
+    (lists / "interactive_benchmark.txt").write_text(
+        "a cat sits [10s] | a cat runs [2.5s]\na dog [10s] | a dog barks [10s]\n"
+    )
     found = prompt_set("interactive")
     assert found.prompts[0].segments == (Segment(0, 10, "a cat sits"), Segment(10, 12.5, "a cat runs"))
     rows = [{"prompts": ["a cat sits", "a cat runs"]}, {"prompts": ["a dog", "a dog barks"]}]
@@ -169,7 +182,11 @@ def test_lists_are_found_one_folder_down(lists: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("moviegen", "MovieGenVideoBench.txt"), ("interactive", "memflow_interactive_benchmark.jsonl"), ("vbench-i2v", "vbench2_i2v_full_info.json")],
+    [
+        ("moviegen", "MovieGenVideoBench.txt"),
+        ("interactive", "memflow_interactive_benchmark.jsonl"),
+        ("vbench-i2v", "vbench2_i2v_full_info.json"),
+    ],
 )
 def test_missing_lists_say_where_to_put_them(name: str, file: str, lists: Path) -> None:
     with pytest.raises(PromptSetError, match="not here") as caught:

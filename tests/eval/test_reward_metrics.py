@@ -68,11 +68,14 @@ def test_both_are_ready_and_name_their_files(checkpoints):
 def test_what_is_missing_is_said_without_torch(tmp_path):
     code = (
         "import sys; from eval.metrics import hpsv3, videoalign\n"
-        "print([need.missing() for need in (*hpsv3.SCORER.needs, *videoalign.SCORER.needs)])\nassert 'torch' not in sys.modules"
+        "print([need.missing() for need in (*hpsv3.SCORER.needs, *videoalign.SCORER.needs)])\nassert 'torch' "
+        "not in sys.modules"
     )
     root = Path(__file__).parents[2]
     environment = {"ASTRO_CHECKPOINTS": str(tmp_path), "PATH": "/usr/bin"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "put HPSv3.safetensors of MizzenAI/HPSv3 at" in done.stdout
     assert "put the folder of KlingTeam/VideoReward" in done.stdout
@@ -87,7 +90,9 @@ def test_hpsv3_scores_every_frame_once_and_keeps_the_best(loaded):
     assert found["hpsv3.all"].value == pytest.approx(sum(frames) / 7)
     assert found["hpsv3.top30"].value == pytest.approx(sum(sorted(frames)[-2:]) / 2, abs=1e-6)  # int(.3 x 7) = 2
     half = score(build("hpsv3", loaded, fraction=0.5), sample(4), video(4))
-    assert half["hpsv3.top30"].value == pytest.approx(sum(sorted(half["hpsv3.all"].details["frames"])[-2:]) / 2, abs=1e-6)
+    assert half["hpsv3.top30"].value == pytest.approx(
+        sum(sorted(half["hpsv3.all"].details["frames"])[-2:]) / 2, abs=1e-6
+    )
 
 
 def test_videoalign_gives_raw_and_normalised_and_their_sums(loaded):
@@ -127,7 +132,9 @@ def test_gray_changes_motion_quality_alone_and_network_and_passes_are_shared():
 
 
 def test_positions_are_part_of_the_config_and_change_the_score(loaded):
-    one, other = (score(build("videoalign", loaded, positions=way), sample(8), video(8)) for way in ("official", "mrope"))
+    one, other = (
+        score(build("videoalign", loaded, positions=way), sample(8), video(8)) for way in ("official", "mrope")
+    )
     assert abs(one["videoalign.ta_raw"].value - other["videoalign.ta_raw"].value) > 1e-4
 
 
@@ -143,7 +150,11 @@ def test_stitched_clips_begin_a_second_before_their_segment(loaded):
         held.append(sum(len(clip.kept) for clip in watcher.clips))
     found = watcher.scores()
     clips = found["videoalign.overall"].details["clips"]
-    assert [(clip["start"], clip["end"], clip["prompt"]) for clip in clips] == [(0, 8, "a"), (4, 16, "b"), (12, 24, "c")]
+    assert [(clip["start"], clip["end"], clip["prompt"]) for clip in clips] == [
+        (0, 8, "a"),
+        (4, 16, "b"),
+        (12, 24, "c"),
+    ]
     assert [clip["frames"] for clip in clips] == [4, 6, 6]  # 2 s at 2 fps; 3 s at 2 fps
     # second clip: frames 4..15, six of them: 2.2 k rounded
     raw = scorer.scorer.raw([frames[[4, 6, 8, 11, 13, 15]]], ["b"])[0].tolist()

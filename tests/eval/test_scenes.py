@@ -32,7 +32,9 @@ def written(path: Path, pictures: list[np.ndarray]) -> Sample:
 
 @pytest.fixture
 def cut_once(tmp_path) -> Sample:
-    return written(tmp_path / "cut.mp4", [picture(0)] * FIRST + [np.roll(picture(1), 2 * index, axis=1) for index in range(SECOND)])
+    return written(
+        tmp_path / "cut.mp4", [picture(0)] * FIRST + [np.roll(picture(1), 2 * index, axis=1) for index in range(SECOND)]
+    )
 
 
 def shown(scorer, sample: Sample) -> dict[str, Score]:
@@ -43,7 +45,10 @@ def shown(scorer, sample: Sample) -> dict[str, Score]:
 
 
 def test_a_cut_parts_two_scenes(cut_once):
-    assert scenes(cut_once.path, cut_once.video_hash, cut_once.info.frames) == (Span(0, FIRST), Span(FIRST, FIRST + SECOND))
+    assert scenes(cut_once.path, cut_once.video_hash, cut_once.info.frames) == (
+        Span(0, FIRST),
+        Span(FIRST, FIRST + SECOND),
+    )
 
 
 def test_a_video_without_a_cut_is_one_scene(tmp_path):

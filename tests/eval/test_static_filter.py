@@ -1,4 +1,6 @@
-"""VBench's static filter: its limits by hand, the released code's own flows and verdicts, and the first five static of more videos."""
+"""VBench's static filter: its limits by hand, the released code's own flows and verdicts, and the first five static of
+more videos.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,17 @@ class Constant:
         return {NAME: Score(0.5, {"mae": [1.0]})}
 
 
-def judged(monkeypatch: pytest.MonkeyPatch, steps: list[float], ends: tuple[float, float] = (0.0, 0.0), side: int = 256) -> Score:
+def judged(
+    monkeypatch: pytest.MonkeyPatch, steps: list[float], ends: tuple[float, float] = (0.0, 0.0), side: int = 256
+) -> Score:
     """The filter on a video whose flows are these."""
     flows = iter([*steps, *ends])
     monkeypatch.setattr(static, "largest_flow", lambda *_: next(flows))
     frames_THWC = np.zeros((len(steps) + 1, side, side + 8, 3), np.uint8)
     info = VideoInfo(len(frames_THWC), 8.0, side + 8, side)
-    return show(StaticScorer(Constant(), torch.nn.Identity()).watch(replace(sample_of(frames_THWC), info=info)), frames_THWC)[NAME]
+    return show(
+        StaticScorer(Constant(), torch.nn.Identity()).watch(replace(sample_of(frames_THWC), info=info)), frames_THWC
+    )[NAME]
 
 
 def test_limits_by_hand():
@@ -76,7 +82,9 @@ def raft(tmp_path, monkeypatch) -> Path:
     pytest.importorskip("vbench")
     monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "cache"))
     torch.manual_seed(0)
-    network = adapter.module("third_party.RAFT.core.raft").RAFT(Namespace(small=False, mixed_precision=False, alternate_corr=False))
+    network = adapter.module("third_party.RAFT.core.raft").RAFT(
+        Namespace(small=False, mixed_precision=False, alternate_corr=False)
+    )
     path = places.path_of("raft")
     path.parent.mkdir(parents=True)
     torch.save({f"module.{key}": value for key, value in network.state_dict().items()}, path)
@@ -91,7 +99,9 @@ def test_flows_and_verdict_are_the_released_codes(limit_px, raft, tmp_path, monk
     write_mp4([np.roll(noise, 5 * index, axis=1) for index in range(T)], path, 8)
     module = adapter.module("cli.static_filter")
     monkeypatch.setattr(module, "DEVICE", "cpu")
-    theirs = module.StaticFilter(Namespace(model=str(raft), small=False, mixed_precision=False, alternate_corr=False), "cpu")
+    theirs = module.StaticFilter(
+        Namespace(model=str(raft), small=False, mixed_precision=False, alternate_corr=False), "cpu"
+    )
     asked: list[list[float]] = []
     real = theirs.check_static
     theirs.check_static = lambda scores: asked.append([float(score) for score in scores]) or real(scores)

@@ -1,4 +1,6 @@
-"""What `astro eval SUITE` prints of one metric: a mean, an interval where there is one, coverage, unit and direction."""
+"""What `astro eval SUITE` prints of one metric: a mean, an interval where there is one, coverage, unit and
+direction.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`astro eval SUITE DIR` below the command line: decoded once, resumed, complete or partial, recorded under a protocol."""
+"""`astro eval SUITE DIR` below the command line: decoded once, resumed, complete or partial, recorded under a
+protocol.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ PROMPTS = ("a cat", "a dog", "a bird", "a fish")
 
 
 def run(folder: Path, results: Path, **changes: object) -> suite_run.Report:
-    return evaluate(Request(**{"suite": "test", "folder": folder, "arm": "arm", "results": results} | changes), Progress())  # pyright: ignore[reportArgumentType]
+    return evaluate(
+        Request(**{"suite": "test", "folder": folder, "arm": "arm", "results": results} | changes), Progress()
+    )  # pyright: ignore[reportArgumentType]
 
 
 def records(results: Path) -> dict[str, store.Record]:
@@ -55,7 +59,10 @@ def test_videos_unlike_each_other_or_the_published_run_are_named_before_scoring(
     write_video(folder / "003-0.mp4", frames=7, size=(64, 48), fps=8)
     heard = []
     request = Request("test", folder, "arm", tmp_path / "r")
-    assert evaluate(request, Progress(begin=lambda total: heard.append("begin"), warn=lambda found: heard.append((found.key, found.items)))).complete
+    assert evaluate(
+        request,
+        Progress(begin=lambda total: heard.append("begin"), warn=lambda found: heard.append((found.key, found.items))),
+    ).complete
     names = tuple(f"{number:03d}-0.mp4" for number in range(4))
     assert heard == [("frames", ("003-0.mp4",)), ("seconds", names), "begin"]
     protocol = records(tmp_path / "r")["brightness"].protocol
@@ -166,11 +173,28 @@ def records_of_fresh(folder: Path, tmp_path: Path) -> list[float | None]:
 
 def test_kill_9_loses_no_finished_video(folder_of, tmp_path):
     folder, results = folder_of("videos", [f"prompt {number}" for number in range(30)]), tmp_path / "r"
-    command = [sys.executable, "-m", "astro_cli", "eval", "temporal-flickering", str(folder), "--name", "a", "--results", str(results)]
+    command = [
+        sys.executable,
+        "-m",
+        "astro_cli",
+        "eval",
+        "temporal-flickering",
+        str(folder),
+        "--name",
+        "a",
+        "--results",
+        str(results),
+    ]
     lines = results / "samples" / "temporal-flickering" / "temporal_flickering.jsonl"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+    )
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None and not (lines.is_file() and lines.read_bytes().count(b"\n") >= 3):
+    while (
+        time.monotonic() < deadline
+        and process.poll() is None
+        and not (lines.is_file() and lines.read_bytes().count(b"\n") >= 3)
+    ):
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL) if process.poll() is None else None
     process.wait()
@@ -192,8 +216,9 @@ def test_nan_and_failures_make_a_metric_partial_and_leave_the_others(fake, suite
     assert (flicker.coverage, brightness.coverage) == ("4/4", "2/4")
     assert brightness.scores is None
     assert {(failure.video, failure.what) for failure in report.failures} == {
-        ("001-0.mp4", "brightness: found nan, scores are finite"), ("002-0.mp4", "frames: cannot go on"),
-    }  # fmt: skip
+        ("001-0.mp4", "brightness: found nan, scores are finite"),
+        ("002-0.mp4", "frames: cannot go on"),
+    }
     assert records(tmp_path / "r").keys() == {"temporal_flickering"}
     assert "nan" not in (tmp_path / "r" / "samples" / "test" / "brightness.jsonl").read_text().lower()
     fake.bad.clear()
@@ -274,11 +299,17 @@ def test_both_decoders_find_the_same(folder_of, tmp_path):
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"metrics": ("brightnes",)}, "did you mean 'brightness'"), ({"overrides": ("brightness.gian=1",)}, "did you mean 'gain'"),
-    ({"overrides": ("brightness.gain=bright",)}, "brightness.gain"), ({"overrides": ("gain=1",)}, "SCORER.KEY=VALUE"),
-    ({"metrics": ("subject",)}, "not ready"), ({"seed": None, "folder": "named"}, "seed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"metrics": ("brightnes",)}, "did you mean 'brightness'"),
+        ({"overrides": ("brightness.gian=1",)}, "did you mean 'gain'"),
+        ({"overrides": ("brightness.gain=bright",)}, "brightness.gain"),
+        ({"overrides": ("gain=1",)}, "SCORER.KEY=VALUE"),
+        ({"metrics": ("subject",)}, "not ready"),
+        ({"seed": None, "folder": "named"}, "seed"),
+    ],
+)
 def test_what_is_refused(changes, says, fake, suite_of, folder_of, tmp_path, monkeypatch):
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "nothing"))
     suite_of('scorers = [{ scorer = "brightness" }, { scorer = "subject_consistency", name = "subject" }]')
@@ -345,7 +376,11 @@ def test_a_video_without_an_index_fills_a_gap() -> None:
     from eval.scoring.outcomes import _counting
 
     rows = [(None, 9.0), (0, 1.0), (2, None), (3, 4.0), (6, 5.0)]
-    assert _counting(rows, 3, choose=True) == [1.0, 4.0, 9.0]  # one gap before 2 and 3, three before 6; 2 does not apply
+    assert _counting(rows, 3, choose=True) == [
+        1.0,
+        4.0,
+        9.0,
+    ]  # one gap before 2 and 3, three before 6; 2 does not apply
     assert _counting(rows, 3, choose=False) == [9.0, 1.0, None]
 
 
@@ -382,7 +417,12 @@ def test_equal_videos_of_a_prompt_are_planned_once(fake, suite_of, folder_of, tm
 
     suite = suite_of('scorers = [{ scorer = "brightness" }]')
     sample = load(folder_of("videos", PROMPTS[:1]))[0]
-    works = plan([sample, sample], configured_scorers(suite), SampleStore(tmp_path / "r", "test"), lambda sample, configured: True)
+    works = plan(
+        [sample, sample],
+        configured_scorers(suite),
+        SampleStore(tmp_path / "r", "test"),
+        lambda sample, configured: True,
+    )
     assert [work.scorers for work in works] == [("brightness",)]
 
 

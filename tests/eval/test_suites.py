@@ -1,4 +1,6 @@
-"""Suites as data: every one loads, its scorers exist, its names are those of the tables, and the list of metrics needs no torch."""
+"""Suites as data: every one loads, its scorers exist, its names are those of the tables, and the list of metrics needs
+no torch.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,23 @@ from eval.suites.suite import list_suites, load_suite, parse_suite
 from eval.world.suites import ARM_SUITES
 
 WANTED = {
-    "vbench", "vbench-long", "vbench-i2v", "hpsv3", "videoalign", "long-clip", "clip", "videoclip-xl", "qwen-judge", "qwen-embedding", "aesthetic",
-    "flow", "drift", "throughput", "trajectory", "temporal-flickering",
-}  # fmt: skip
+    "vbench",
+    "vbench-long",
+    "vbench-i2v",
+    "hpsv3",
+    "videoalign",
+    "long-clip",
+    "clip",
+    "videoclip-xl",
+    "qwen-judge",
+    "qwen-embedding",
+    "aesthetic",
+    "flow",
+    "drift",
+    "throughput",
+    "trajectory",
+    "temporal-flickering",
+}
 HEAD = 'title = "t"\nversion = 1\nsource = "s"\n'
 NOT_OF_VIDEOS = {("memory", metric) for metric in DIRECTIONS}  # of training runs
 
@@ -29,7 +45,11 @@ NOT_OF_VIDEOS = {("memory", metric) for metric in DIRECTIONS}  # of training run
 def names_of(suite: str) -> dict[str, str]:
     """Name in records -> direction."""
     found = load_suite(suite)
-    named = {name: info.direction for use in found.scorers for name, info in use.names(catalog.find(use.scorer).metrics).items()}
+    named = {
+        name: info.direction
+        for use in found.scorers
+        for name, info in use.names(catalog.find(use.scorer).metrics).items()
+    }
     return named | dict.fromkeys(found.totals, "up")
 
 
@@ -57,7 +77,9 @@ def test_a_suite_holds_together(name):
 def test_suites_say_what_published_videos_are_like():
     for name in ("vbench", "vbench-long", "vbench-long-custom"):
         assert (load_suite(name).protocol.fps, load_suite(name).protocol.resolution) == (16, (832, 480))
-    found = {name: load_suite(name).protocol.prompts for name in list_suites() if load_suite(name).protocol.seconds == 60}
+    found = {
+        name: load_suite(name).protocol.prompts for name in list_suites() if load_suite(name).protocol.seconds == 60
+    }
     scripts = dict.fromkeys(("clip", "long-clip", "videoalign-stitched"), "interactive")
     assert found == scripts | {"drift": "moviegen", "qwen-judge": "moviegen"}
 
@@ -89,11 +111,17 @@ def test_every_scorer_is_in_a_suite():
     assert set(catalog.declarations()) == used
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    (HEAD, "scorers"), (HEAD + "scorers = []", "scorers"), (HEAD + "samples = 0\nscorers = [{ scorer = 'a' }]", "samples"),
-    (HEAD + "scorers = [{ scorer = 'a' }, { scorer = 'a' }]", "used twice"), (HEAD + "colour = 1\nscorers = [{ scorer = 'a' }]", "colour"),
-    ("title = ", "not valid TOML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (HEAD, "scorers"),
+        (HEAD + "scorers = []", "scorers"),
+        (HEAD + "samples = 0\nscorers = [{ scorer = 'a' }]", "samples"),
+        (HEAD + "scorers = [{ scorer = 'a' }, { scorer = 'a' }]", "used twice"),
+        (HEAD + "colour = 1\nscorers = [{ scorer = 'a' }]", "colour"),
+        ("title = ", "not valid TOML"),
+    ],
+)
 def test_a_wrong_suite_is_named(text, says):
     with pytest.raises(RecordError) as caught:
         parse_suite(text, "mine.toml")
@@ -112,9 +140,16 @@ def test_list_imports_no_torch_and_says_what_is_missing(tmp_path):
     code = "import sys; sys.argv = ['astro', 'eval', 'list', '--json']; from astro_cli.__main__ import main\n"
     code += "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
     code += f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
-    environment = {"PATH": "/usr/bin:/bin", "ASTRO_CHECKPOINTS": str(tmp_path), "VBENCH_CACHE_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "ASTRO_CHECKPOINTS": str(tmp_path),
+        "VBENCH_CACHE_DIR": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=root, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=root, env=environment
+    )
     assert done.stderr.strip() == "[]"
     listed = json.loads(done.stdout)
     rows = {row["metric"]: row for row in listed["metrics"]}

@@ -16,7 +16,15 @@ PROMPTS = 120
 
 def outcome(key: str, scores: list[float | None] | None, found: int = 1) -> Outcome:
     present = [score for score in scores or () if score is not None]
-    return Outcome(key, MetricInfo(key, "up", "0..1", ""), found, 1, scores, float(np.mean(present)) if present else None, scale=100.0)
+    return Outcome(
+        key,
+        MetricInfo(key, "up", "0..1", ""),
+        found,
+        1,
+        scores,
+        float(np.mean(present)) if present else None,
+        scale=100.0,
+    )
 
 
 @pytest.fixture
@@ -37,15 +45,21 @@ def test_the_total_is_the_formula_of_the_means(quality):
 
 
 def test_published_totals_come_out():
-    # Reward Forcing, Table 6, Self Forcing: subject 94.47 ... any constants do; one prompt each, so the mean is the value
+    # Reward Forcing, Table 6, Self Forcing: subject 94.47 ... any constants do; one prompt each, so the mean is the
+    # value
     values = dict.fromkeys(vbench_totals.DIMENSIONS, 0.5)
-    found = {each.key: each.mean for each in totals({"total": "total", "q": "quality", "s": "semantic"}, [outcome(k, [50.0]) for k in values])}
+    found = {
+        each.key: each.mean
+        for each in totals({"total": "total", "q": "quality", "s": "semantic"}, [outcome(k, [50.0]) for k in values])
+    }
     assert found["total"] == pytest.approx(100 * vbench_totals.total(values))
     assert found["total"] == pytest.approx((4 * found["q"] + found["s"]) / 5)
 
 
 def test_its_interval_is_its_own(quality):
-    """Prompts drawn again, every dimension averaged anew and the formula applied: the spread is what the linearised scores give."""
+    """Prompts drawn again, every dimension averaged anew and the formula applied: the spread is what the linearised
+    scores give.
+    """
     (found,) = totals({"quality": "quality"}, quality)
     interval = mean_interval(np.array(found.scores, dtype=float))
     values_DP = np.array([part.scores for part in quality], dtype=float) / 100
@@ -78,6 +92,8 @@ def test_i2v_totals_by_hand():
     assert found["total"].coverage == "3/9"
     # six quality dimensions at their highest: 1; the total is the mean of both parts
     high = {name: 0.9975 if name == "motion_smoothness" else 1.0 for name in vbench_totals.LONG_DIMENSIONS}
-    found = {each.key: each for each in totals(names, own + [outcome(name, [100 * value]) for name, value in high.items()])}
+    found = {
+        each.key: each for each in totals(names, own + [outcome(name, [100 * value]) for name, value in high.items()])
+    }
     assert found["quality"].mean == pytest.approx(100.0)
     assert found["total"].mean == pytest.approx(50 * (0.1 / 2.1 + 1))

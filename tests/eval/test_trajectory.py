@@ -29,7 +29,10 @@ def test_projection_of_still_and_short_videos():
     points, explained = project(np.ones((4, 3)), components=2)
     assert explained == 0
     assert not points.any()
-    assert project(np.array([[1.0], [3.0]]), components=2)[0].tolist() == [[-1, 0], [1, 0]]  # one feature: the second component is 0
+    assert project(np.array([[1.0], [3.0]]), components=2)[0].tolist() == [
+        [-1, 0],
+        [1, 0],
+    ]  # one feature: the second component is 0
 
 
 def test_measures_by_hand():
@@ -39,7 +42,8 @@ def test_measures_by_hand():
     assert shape.spread == pytest.approx(0.5)  # mean of 1 and 0
     assert shape.displacement == pytest.approx(5)  # from (0, 0) to (3, 4)
     assert shape.step == pytest.approx(18**0.5)  # from (0, 1) to (3, 4)
-    # bridge: frames 0..3, steps 2, sqrt 18, 0: largest share sqrt 18 / (2 + sqrt 18) = 0.6796; (1 - 0.6796) / (1 - 1/3) = 0.4806
+    # bridge: frames 0..3, steps 2, sqrt 18, 0: largest share sqrt 18 / (2 + sqrt 18) = 0.6796; (1 - 0.6796) / (1 - 1/3)
+    # = 0.4806
     assert shape.smoothness == pytest.approx((1 - 18**0.5 / (2 + 18**0.5)) / (2 / 3))
 
 
@@ -99,7 +103,9 @@ def test_one_prompt_is_one_event():
     scorer = trajectory.SCORER.build(trajectory.TrajectoryConfig(), NetworkCache())
     scores = show(scorer.watch(sample_of(frames)), frames)
     assert scores["trajectory.within_event_spread"].value == pytest.approx(0.1)
-    assert [scores[f"trajectory.cross_event_{name}"].value for name in ("displacement", "step", "smoothness")] == [None] * 3
+    assert [scores[f"trajectory.cross_event_{name}"].value for name in ("displacement", "step", "smoothness")] == [
+        None
+    ] * 3
 
 
 def test_pixels_need_nothing_and_clip_its_weights(checkpoints):
@@ -117,20 +123,32 @@ def test_pixels_need_nothing_and_clip_its_weights(checkpoints):
 
 
 def test_latents_are_the_vaes_own(tmp_path, monkeypatch):
-    """9 frames: latents of frame 0, of 1-4 and of 5-8; a tenth makes none. The points are the whole video's encoding, projected."""
+    """9 frames: latents of frame 0, of 1-4 and of 5-8; a tenth makes none.
+
+    The points are the whole video's encoding, projected.
+    """
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
     tiny_vae().save_pretrained(tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae")
     frames = video(10, 32, 48)
     config = trajectory.TrajectoryConfig(encoder="vae", stride=4)
     segments = (Segment(0, 1, "a"), Segment(1, 2.5, "b"))
-    found = show(trajectory.SCORER.build(config, NetworkCache()).watch(sample_of(frames, segments=segments, fps=4.0)), frames)
-    z = WanVAE(tiny_vae()).encode(torch.from_numpy(frames[None, :9]).permute(0, 1, 4, 2, 3).float() / 255)[0].flatten(1).numpy()
+    found = show(
+        trajectory.SCORER.build(config, NetworkCache()).watch(sample_of(frames, segments=segments, fps=4.0)), frames
+    )
+    z = (
+        WanVAE(tiny_vae())
+        .encode(torch.from_numpy(frames[None, :9]).permute(0, 1, 4, 2, 3).float() / 255)[0]
+        .flatten(1)
+        .numpy()
+    )
     points, _ = project(z / z.shape[1] ** 0.5, components=2)
     np.testing.assert_allclose(found["trajectory.within_event_spread"].details["points"], points, atol=2e-5)
     # one latent in the first event, two in the second: spread 0 and half their distance
     half = np.linalg.norm(points[2] - points[1]) / 2
     assert found["trajectory.within_event_spread"].value == pytest.approx(half / 2, abs=1e-5)
-    assert trajectory.SCORER.files(config) == (tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae" / "diffusion_pytorch_model.safetensors",)
+    assert trajectory.SCORER.files(config) == (
+        tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "vae" / "diffusion_pytorch_model.safetensors",
+    )
 
 
 def test_latents_need_a_vae_its_stride_and_whole_cells(tmp_path, monkeypatch):

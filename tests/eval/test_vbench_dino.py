@@ -1,4 +1,6 @@
-"""VBench's scorers on DINO and DINOv2 from files in the released layout: likeness to an image, and slow-fast consistency end to end."""
+"""VBench's scorers on DINO and DINOv2 from files in the released layout: likeness to an image, and slow-fast
+consistency end to end.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def clip(moving: bool) -> np.ndarray:
-    noise = np.random.default_rng(0).integers(0, 255, (*(size // 8 for size in SIZE), 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    noise = (
+        np.random.default_rng(0)
+        .integers(0, 255, (*(size // 8 for size in SIZE), 3), dtype=np.uint8)
+        .repeat(8, 0)
+        .repeat(8, 1)
+    )
     return np.stack([np.roll(noise, 6 * index * moving, axis=1) for index in range(int(FPS * SECONDS))])
 
 
@@ -74,12 +81,17 @@ def test_without_its_image_a_video_is_not_scored(weights):
 
 
 def test_slow_and_fast_are_fused_as_the_packaged_table_says(weights):
-    """6 s in clips of 2 s: slow from DINO within the clips, fast from DINOv2 on their first frames (0, 8, 16), half and half."""
+    """6 s in clips of 2 s: slow from DINO within the clips, fast from DINOv2 on their first frames (0, 8, 16), half and
+    half.
+    """
     frames = clip(moving=True)
     alone = score("subject_consistency", frames, clips="two_seconds")
     fused = score("subject_consistency", frames, clips="two_seconds", fast="dinov2")
     firsts = features_of(NetworkCache(), "dinov2")(frames[[0, 8, 16]])
-    to_last, to_first = cosine_similarity(firsts[1:], firsts[:-1]), cosine_similarity(firsts[1:], firsts[:1].expand(2, -1))
+    to_last, to_first = (
+        cosine_similarity(firsts[1:], firsts[:-1]),
+        cosine_similarity(firsts[1:], firsts[:1].expand(2, -1)),
+    )
     fast = ((to_last.clamp_min(0) + to_first.clamp_min(0)) / 2).mean().item()
     assert fused.details["slow"] == pytest.approx(alone.value, abs=1e-6)
     assert fused.details["fast"] == pytest.approx(fast, abs=1e-5)

@@ -1,4 +1,6 @@
-"""VBench-Long's clips, slow-fast fusion, I2V's formula and totals, by hand; other interpreters by a script that speaks their JSON."""
+"""VBench-Long's clips, slow-fast fusion, I2V's formula and totals, by hand; other interpreters by a script that speaks
+their JSON.
+"""
 
 from __future__ import annotations
 
@@ -140,8 +142,10 @@ def test_another_interpreter_scores_and_keeps_details(grit: Path, monkeypatch: p
         ("#!{python}\nimport time\ntime.sleep(20)\n", "no answer in 1 s"),
         (FAKE.replace("{value}", "float('nan')"), "no JSON object"),
     ],
-)  # fmt: skip
-def test_a_broken_interpreter_is_an_error_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, what: str) -> None:
+)
+def test_a_broken_interpreter_is_an_error_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, what: str
+) -> None:
     monkeypatch.setenv(VARIABLE, interpreter(tmp_path, text.format(python=sys.executable)))
     with pytest.raises(RunError) as caught:
         Worker(timeout_s=1.0 if "20" in text else 60.0).ask({"dimension": "scene", "auxiliary": None})
@@ -152,7 +156,9 @@ def test_the_real_worker_reports_what_a_video_lacks(tmp_path: Path, monkeypatch:
     """This interpreter has no detectron2: the worker ends with the reason."""
     monkeypatch.setenv(VARIABLE, sys.executable)
     with pytest.raises(RunError, match="ended") as caught:
-        Worker(timeout_s=120).ask({"dimension": "object_class", "video": "x.mp4", "prompt": "a cat", "weights": "w", "auxiliary": {}})
+        Worker(timeout_s=120).ask(
+            {"dimension": "object_class", "video": "x.mp4", "prompt": "a cat", "weights": "w", "auxiliary": {}}
+        )
     assert "detectron2" in str(caught.value)
 
 

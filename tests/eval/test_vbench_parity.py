@@ -1,4 +1,6 @@
-"""Our scores are the vbench package's own: random weights in the released files' layout, frames pushed here, files read by `compute_*` there."""
+"""Our scores are the vbench package's own: random weights in the released files' layout, frames pushed here, files read
+by `compute_*` there.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_flicker_of_the_real_clips(tmp_path: Path, backend: str) -> None:
     clips = sorted(VIDEOS.glob("*.mp4"))
     assert len(clips) == 9
     for clip in clips:
-        assert ours("temporal_flickering", clip, backend=backend) == pytest.approx(theirs("temporal_flickering", clip, [], tmp_path), abs=1e-6)
+        assert ours("temporal_flickering", clip, backend=backend) == pytest.approx(
+            theirs("temporal_flickering", clip, [], tmp_path), abs=1e-6
+        )
 
 
 def archive(name: str, patch: int, embed: int) -> Path:
@@ -90,7 +94,9 @@ def archive(name: str, patch: int, embed: int) -> Path:
     clip = pytest.importorskip("clip.model").CLIP(embed, 224, 1, 64, patch, 77, 49408, 64, 1, 1).eval()
     path = places.path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.trace(clip, (torch.zeros(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.int64)), check_trace=False).save(str(path))
+    torch.jit.trace(clip, (torch.zeros(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.int64)), check_trace=False).save(
+        str(path)
+    )
     return path
 
 
@@ -118,7 +124,13 @@ def test_imaging_quality(cache: Path, video: Path, tmp_path: Path) -> None:
 
 def test_motion_smoothness(cache: Path, video: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    path = put("amt", {"epoch": 1, "state_dict": state(vars(adapter.module("third_party.amt.networks.AMT-S"))["Model"](**networks.AMT_S))})
+    path = put(
+        "amt",
+        {
+            "epoch": 1,
+            "state_dict": state(vars(adapter.module("third_party.amt.networks.AMT-S"))["Model"](**networks.AMT_S)),
+        },
+    )
     config = Path(str(adapter.module("utils").__file__)).parent / "third_party/amt/cfgs/AMT-S.yaml"
     found = theirs("motion_smoothness", video, {"config": str(config), "ckpt": str(path)}, tmp_path)
     assert ours("motion_smoothness", video) == pytest.approx(found, abs=1e-6)
@@ -126,7 +138,9 @@ def test_motion_smoothness(cache: Path, video: Path, tmp_path: Path) -> None:
 
 def test_dynamic_degree(cache: Path, video: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = adapter.module("third_party.RAFT.core.raft").RAFT(networks.Namespace(small=False, mixed_precision=False, alternate_corr=False))
+    network = adapter.module("third_party.RAFT.core.raft").RAFT(
+        networks.Namespace(small=False, mixed_precision=False, alternate_corr=False)
+    )
     path = put("raft", {f"module.{key}": value for key, value in state(network).items()})
     assert ours("dynamic_degree", video) == theirs("dynamic_degree", video, {"model": str(path)}, tmp_path)
 
@@ -136,8 +150,18 @@ def test_human_action(cache: Path, video: Path, tmp_path: Path, monkeypatch: pyt
     vit = adapter.module("third_party.umt.models.modeling_finetune").VisionTransformer
 
     def tiny(*_: Any, **__: Any) -> torch.nn.Module:
-        return vit(patch_size=16, embed_dim=64, depth=1, num_heads=1, qkv_bias=True, norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-6),
-                   num_classes=400, all_frames=16, tubelet_size=1, use_mean_pooling=True)  # fmt: skip
+        return vit(
+            patch_size=16,
+            embed_dim=64,
+            depth=1,
+            num_heads=1,
+            qkv_bias=True,
+            norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-6),
+            num_classes=400,
+            all_frames=16,
+            tubelet_size=1,
+            use_mean_pooling=True,
+        )
 
     network = tiny()
     riding = next(i for i, name in enumerate(action_names()) if name == "riding a bike")
@@ -152,7 +176,9 @@ def test_viclip_dimensions(cache: Path, video: Path, tmp_path: Path, monkeypatch
     torch.manual_seed(0)
     module = adapter.module("third_party.ViCLIP.viclip")
     vision, text = adapter.module("third_party.ViCLIP.viclip_vision"), adapter.module("third_party.ViCLIP.viclip_text")
-    monkeypatch.setattr(module, "clip_joint_l14", lambda **_: vision.VisionTransformer(224, 14, 64, 1, 1, 64, num_frames=8).eval())
+    monkeypatch.setattr(
+        module, "clip_joint_l14", lambda **_: vision.VisionTransformer(224, 14, 64, 1, 1, 64, num_frames=8).eval()
+    )
     monkeypatch.setattr(module, "clip_text_l14", lambda **_: text.CLIP_TEXT(64, 32, 49408, 64, 1, 1, 0).eval())
     network = module.ViCLIP(pretrain=None)
     for parameter in network.parameters():

@@ -24,11 +24,17 @@ def scorer_in(folder, **config):
 
 
 def test_vision_tower_is_the_released_one(tmp_path):
-    released = pytest.importorskip("vbench.third_party.ViCLIP.viclip_vision", reason="the vbench package is not installed")
+    released = pytest.importorskip(
+        "vbench.third_party.ViCLIP.viclip_vision", reason="the vbench package is not installed"
+    )
     state = viclip_state(VICLIP.vision, VICLIP.text, 32, two_tables=False)
     tower = load(put(state, tmp_path / "ViClip-InternVid-10M-FLT.pth", nest="model"), VICLIP)
-    reference = released.VisionTransformer(input_resolution=28, patch_size=14, width=64, layers=2, heads=1, output_dim=FEATURES).eval()
-    reference.load_state_dict({name.removeprefix(VICLIP.vision): value for name, value in state.items() if name.startswith(VICLIP.vision)})
+    reference = released.VisionTransformer(
+        input_resolution=28, patch_size=14, width=64, layers=2, heads=1, output_dim=FEATURES
+    ).eval()
+    reference.load_state_dict(
+        {name.removeprefix(VICLIP.vision): value for name, value in state.items() if name.startswith(VICLIP.vision)}
+    )
     for frames in (8, 1):
         x_BTCHW = torch.randn(2, frames, 3, 28, 28, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -37,8 +43,12 @@ def test_vision_tower_is_the_released_one(tmp_path):
 
 
 def test_full_width_has_the_released_names_and_shapes():
-    released = pytest.importorskip("vbench.third_party.ViCLIP.viclip_vision", reason="the vbench package is not installed")
-    theirs = released.VisionTransformer(input_resolution=224, patch_size=14, width=1024, layers=1, heads=16, output_dim=768).state_dict()
+    released = pytest.importorskip(
+        "vbench.third_party.ViCLIP.viclip_vision", reason="the vbench package is not installed"
+    )
+    theirs = released.VisionTransformer(
+        input_resolution=224, patch_size=14, width=1024, layers=1, heads=16, output_dim=768
+    ).state_dict()
     with torch.device("meta"):
         ours = VisionEncoder(VisionSizes(side=224, patch=14, width=1024, layers=1, frames=8, features=768)).state_dict()
     assert ours["temporal_positional_embedding"].shape == (1, 8, 1024)
@@ -52,7 +62,9 @@ def test_attention_is_joint_over_space_and_time(tmp_path):
     assert (tower.videos(x_BTCHW.flip(1)) - base).abs().max() > 1e-4  # the temporal table tells the order
     still = torch.zeros_like(tower.vision.temporal_positional_embedding)
     tower.vision.temporal_positional_embedding.data.copy_(still)
-    torch.testing.assert_close(tower.videos(x_BTCHW.flip(1)), tower.videos(x_BTCHW), rtol=0, atol=1e-5)  # without it, a set of tokens
+    torch.testing.assert_close(
+        tower.videos(x_BTCHW.flip(1)), tower.videos(x_BTCHW), rtol=0, atol=1e-5
+    )  # without it, a set of tokens
 
 
 def test_score_is_scale_times_cosine_of_eight_frames(checkpoints):
@@ -74,7 +86,9 @@ def test_fewer_than_eight_frames_are_refused(checkpoints):
         scorer_in(checkpoints).watch(sample_of(video(7)))
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(480, 832, 224), (36, 61, 28), (28, 28, 28), (56, 56, 28), (20, 24, 28), (90, 50, 56)])
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(480, 832, 224), (36, 61, 28), (28, 28, 28), (56, 56, 28), (20, 24, 28), (90, 50, 56)]
+)
 def test_frames_are_stretched_as_opencv_does(height, width, side):
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     frames = video(2, height, width)
@@ -88,9 +102,24 @@ def test_frames_are_stretched_as_opencv_does(height, width, side):
     ("state", "layout", "key", "text"),
     [
         (clip_state(), VIDEOCLIP_XL, "vision_model.vision_encoder.conv1.weight", "expected VideoCLIP-XL.bin"),
-        (viclip_state(VICLIP.vision, VICLIP.text, 32, two_tables=False), VIDEOCLIP_XL, "vision_model.vision_encoder.conv1.weight", "not in the file"),
-        (viclip_state(VICLIP.vision, VICLIP.text, 77, two_tables=False), VICLIP, "text_encoder.positional_embedding", "77 text positions"),
-        ({k: v for k, v in xl_state().items() if not k.endswith("encoder.ln_post.bias")}, VIDEOCLIP_XL, "", "1 missing (first: ln_post.bias)"),
+        (
+            viclip_state(VICLIP.vision, VICLIP.text, 32, two_tables=False),
+            VIDEOCLIP_XL,
+            "vision_model.vision_encoder.conv1.weight",
+            "not in the file",
+        ),
+        (
+            viclip_state(VICLIP.vision, VICLIP.text, 77, two_tables=False),
+            VICLIP,
+            "text_encoder.positional_embedding",
+            "77 text positions",
+        ),
+        (
+            {k: v for k, v in xl_state().items() if not k.endswith("encoder.ln_post.bias")},
+            VIDEOCLIP_XL,
+            "",
+            "1 missing (first: ln_post.bias)",
+        ),
     ],
 )
 def test_another_checkpoint_is_refused(tmp_path, state, layout, key, text):
@@ -105,4 +134,6 @@ def test_missing_weights_say_where_they_belong(checkpoints):
     assert str(checkpoints / "videoclip_xl" / "VideoCLIP-XL.bin") in need.missing()
     scorer_in(checkpoints)
     assert need.missing() == ""
-    assert videoclip_xl.SCORER.files(videoclip_xl.VideoClipConfig()) == (checkpoints / "videoclip_xl" / "VideoCLIP-XL.bin",)
+    assert videoclip_xl.SCORER.files(videoclip_xl.VideoClipConfig()) == (
+        checkpoints / "videoclip_xl" / "VideoCLIP-XL.bin",
+    )

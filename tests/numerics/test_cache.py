@@ -77,14 +77,16 @@ def test_a_batch_equals_its_samples(model):
 
 def test_memory_does_not_grow_over_ten_thousand_frames():
     cache = KVCache(layers=2, batch=1, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(6, 2, relative=True))
-    # bytes = 2 (k, v) x 2 layers x 2 heads x 6 frames x 4 tokens x 12 wide x 4 bytes; the sink's un-rotated keys: 1 x 2 x 2 x 2 x 4 x 12 x 4
+    # bytes = 2 (k, v) x 2 layers x 2 heads x 6 frames x 4 tokens x 12 wide x 4 bytes; the sink's un-rotated keys: 1 x 2
+    # x 2 x 2 x 4 x 12 x 4
     sizes = {(cache.bytes, cache.sink_bytes)}
     for start in range(0, 10_000, 2):
         cache.begin(start, 2, write=True)
         sizes.add((cache.bytes, cache.sink_bytes))
     assert sizes == {(2 * 2 * 2 * 6 * 4 * 12 * 4, 2 * 2 * 2 * 4 * 12 * 4)}
     assert cache.visible(10_000) == [0, 1, 9996, 9997, 9998, 9999]
-    # the window's keys keep their frame numbers 9996 .. 9999, so the sink goes to 9994, 9995: distances are those of places 0 .. 5
+    # the window's keys keep their frame numbers 9996 .. 9999, so the sink goes to 9994, 9995: distances are those of
+    # places 0 .. 5
     assert cache.sink_position(10_000) == 9994
 
 
@@ -105,8 +107,12 @@ def test_ema_values_by_hand():
 
 def test_ema_alpha_one_streams_as_a_fixed_sink(model):
     for relative in (False, True):
-        fixed, ema = (StreamSpec(STEPS, 2, SHAPE, CacheSpec(6, 2, relative, policy, 1.0)) for policy in ("fixed", "ema"))
-        assert torch.allclose(generate(model, text(2), [1, 2], fixed, 16), generate(model, text(2), [1, 2], ema, 16), atol=1e-6)
+        fixed, ema = (
+            StreamSpec(STEPS, 2, SHAPE, CacheSpec(6, 2, relative, policy, 1.0)) for policy in ("fixed", "ema")
+        )
+        assert torch.allclose(
+            generate(model, text(2), [1, 2], fixed, 16), generate(model, text(2), [1, 2], ema, 16), atol=1e-6
+        )
 
 
 def fill(cache: KVCache, start: int, value: float) -> None:
@@ -134,17 +140,30 @@ def test_ema_blends_keys_before_rotation_and_keeps_float32(dtype, tolerance):
 
 def test_ema_folds_other_lengths_frame_by_frame():
     """Sink of 2, single frames leave: frame 2 goes into sink frame 0, frame 3 into 1, frame 4 into 0."""
-    cache = KVCache(layers=1, batch=1, heads=1, head_dim=6, grid=(1, 1), spec=CacheSpec(3, 2, relative=True, policy="ema", alpha=0.5))
+    cache = KVCache(
+        layers=1,
+        batch=1,
+        heads=1,
+        head_dim=6,
+        grid=(1, 1),
+        spec=CacheSpec(3, 2, relative=True, policy="ema", alpha=0.5),
+    )
     for frame, value in enumerate((8.0, 4.0, 2.0, 6.0, 1.0, 0.0)):
         fill(cache, frame, value)
     # sink 0: 8 -> (8 + 2)/2 = 5 -> (5 + 1)/2 = 3; sink 1: 4 -> (4 + 6)/2 = 5
     assert torch.allclose(cache.chronological(0)[1][0, 0, :, 0], torch.tensor([3.0, 5.0, 0.0]), atol=1e-6)
 
 
-@pytest.mark.parametrize(("window", "sink", "block", "key", "word"), [
-    (4, 2, 3, "window", "cannot hold the sink"), (6, 6, 3, "sink", "fewer frames than the window"), (6, 9, 3, "sink", "fewer frames"),
-    (8, 2, 3, "window", "a multiple of the block"), (None, -1, 3, "sink", "0 or more"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("window", "sink", "block", "key", "word"),
+    [
+        (4, 2, 3, "window", "cannot hold the sink"),
+        (6, 6, 3, "sink", "fewer frames than the window"),
+        (6, 9, 3, "sink", "fewer frames"),
+        (8, 2, 3, "window", "a multiple of the block"),
+        (None, -1, 3, "sink", "0 or more"),
+    ],
+)
 def test_caches_that_cannot_stream_are_refused(window, sink, block, key, word):
     with pytest.raises(RecipeError, match=word) as caught:
         CacheSpec(window, sink).check(block)

@@ -1,4 +1,6 @@
-"""Distillation stages in their limit cases: a network that predicts nothing, and schedules that hold the student's steps."""
+"""Distillation stages in their limit cases: a network that predicts nothing, and schedules that hold the student's
+steps.
+"""
 
 from dataclasses import replace
 
@@ -28,14 +30,25 @@ def setting() -> Setting:
         torch.nn.init.zeros_(network.proj_out.bias)
         roles.add(role, network, trained=role == "student")
     return Setting(
-        roles=roles, steps=warp_timesteps((1000, 750, 500, 250), 4.0), shift=4.0, frames=4, block=2, latent_shape=(2, 4, 4),
-        cache=CacheSpec(), encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
-    )  # fmt: skip
+        roles=roles,
+        steps=warp_timesteps((1000, 750, 500, 250), 4.0),
+        shift=4.0,
+        frames=4,
+        block=2,
+        latent_shape=(2, 4, 4),
+        cache=CacheSpec(),
+        encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
+    )
 
 
 def batch() -> Batch:
     rng = torch.Generator().manual_seed(3)
-    return Batch([4, 5], ["", ""], text_BMD=torch.randn(2, 4, 5, generator=rng), latents_BFCHW=torch.randn(2, 4, 2, 4, 4, generator=rng))
+    return Batch(
+        [4, 5],
+        ["", ""],
+        text_BMD=torch.randn(2, 4, 5, generator=rng),
+        latents_BFCHW=torch.randn(2, 4, 2, 4, 4, generator=rng),
+    )
 
 
 @pytest.mark.parametrize("module", [flow_matching, ar_diffusion])
@@ -102,7 +115,12 @@ def speaking(setting: Setting, empty: torch.Tensor) -> Setting:
     """The setting with networks that predict something, and these states for the empty prompt."""
     for network in setting.roles.modules.values():
         torch.nn.init.normal_(network.proj_out.weight, generator=torch.Generator().manual_seed(1))
-    return replace(setting, encode_text=lambda prompts: empty.expand(len(prompts), -1, -1) if prompts[0] == "" else torch.zeros(len(prompts), 4, 5))
+    return replace(
+        setting,
+        encode_text=lambda prompts: (
+            empty.expand(len(prompts), -1, -1) if prompts[0] == "" else torch.zeros(len(prompts), 4, 5)
+        ),
+    )
 
 
 def told(text: torch.Tensor) -> Batch:
@@ -141,8 +159,19 @@ def test_a_dropped_caption_is_the_empty_prompt(setting):
 
 
 def test_the_ode_stage_sees_what_a_rolling_cache_with_a_sink_holds(setting):
-    objective = ode.Objective(ode.Config(pairs=2, steps=4, guidance=2.0), replace(setting, frames=8, cache=CacheSpec(4, 2)))
+    objective = ode.Objective(
+        ode.Config(pairs=2, steps=4, guidance=2.0), replace(setting, frames=8, cache=CacheSpec(4, 2))
+    )
     objective.prepare(lambda use, size: Batch(list(range(size)), [""] * size, text_BMD=torch.zeros(size, 4, 5)))
     tokens = 4  # a frame of 4 x 4 cells in patches of 2 x 2
     seen = objective.mask[::tokens, ::tokens]
-    assert seen[6].tolist() == [True, True, False, False, False, False, True, True]  # window 4: the sink and the block itself
+    assert seen[6].tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]  # window 4: the sink and the block itself

@@ -21,9 +21,15 @@ def setting() -> Setting:
     for role in ("student", "critic", "teacher"):
         roles.add(role, CausalWan(TINY), trained=role != "teacher")
     return Setting(
-        roles=roles, steps=warp_timesteps((1000, 750, 500, 250), 4.0), shift=4.0, frames=4, block=2, latent_shape=(2, 4, 4),
-        cache=CacheSpec(), encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
-    )  # fmt: skip
+        roles=roles,
+        steps=warp_timesteps((1000, 750, 500, 250), 4.0),
+        shift=4.0,
+        frames=4,
+        block=2,
+        latent_shape=(2, 4, 4),
+        cache=CacheSpec(),
+        encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
+    )
 
 
 def batch(size: int = 2) -> Batch:
@@ -74,14 +80,19 @@ def test_each_role_gets_gradients_alone(setting):
     objective = dmd.Objective(dmd.Config(), setting)
     for role, other in (("student", "critic"), ("critic", "student")):
         objective.loss(role, batch()).loss.backward()
-        touched = {r: any(p.grad is not None and p.grad.abs().sum() > 0 for p in setting.roles.modules[r].parameters()) for r in (role, other)}
+        touched = {
+            r: any(p.grad is not None and p.grad.abs().sum() > 0 for p in setting.roles.modules[r].parameters())
+            for r in (role, other)
+        }
         assert touched == {role: True, other: False}
         for module in setting.roles.modules.values():
             module.zero_grad(set_to_none=True)
 
 
 def test_rollout_detaches_history(setting):
-    """The last block's output depends on the parameters only through its own exit step: no gradient reaches the first block's x0."""
+    """The last block's output depends on the parameters only through its own exit step: no gradient reaches the first
+    block's x0.
+    """
     objective = dmd.Objective(dmd.Config(), setting)
     x = objective.rollout(batch(), gradient=True)
     assert x.requires_grad

@@ -2,7 +2,15 @@
 
 import torch
 
-from astro_cli.core.flow import add_noise, guide, shift_sigma, velocity_from_x0, velocity_target, warp_timesteps, x0_from_velocity
+from astro_cli.core.flow import (
+    add_noise,
+    guide,
+    shift_sigma,
+    velocity_from_x0,
+    velocity_target,
+    warp_timesteps,
+    x0_from_velocity,
+)
 from astro_cli.sampling.ode import euler, sigma_grid
 from astro_cli.sampling.sampler import few_step_grid, final, transitions
 
@@ -52,7 +60,8 @@ def test_euler_is_exact_for_a_straight_path():
 
 
 def test_few_step_sampler_replays_by_hand_and_exits_early():
-    # A model that always predicts x0 = 3: v = (x - 3) / sigma. Whatever the re-noising, the result is 3; two calls when exiting at step 1.
+    # A model that always predicts x0 = 3: v = (x - 3) / sigma. Whatever the re-noising, the result is 3; two calls when
+    # exiting at step 1.
     calls = []
 
     def predict(x: torch.Tensor, timestep: torch.Tensor, last: bool) -> torch.Tensor:

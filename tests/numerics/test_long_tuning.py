@@ -1,4 +1,6 @@
-"""Streaming long tuning (Astrolabe Alg. 2) and the schemes of Table 4a: gradients in the window only, memory flat in the video's length."""
+"""Streaming long tuning (Astrolabe Alg. 2) and the schemes of Table 4a: gradients in the window only, memory flat in
+the video's length.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ SHAPE, BLOCK = (2, 4, 4), 2
 
 def setting(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool = False) -> Setting:
     """A tiny student with moved adapters, so that theta, old and ref differ."""
-    config = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=layers, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
+    config = WanConfig(
+        dim=24, ffn_dim=32, num_heads=2, num_layers=layers, in_channels=2, freq_dim=8, text_dim=5, text_len=4
+    )
     torch.manual_seed(0)
     network = CausalWan(config).double()
     network.gradient_checkpointing = checkpointing
@@ -37,9 +41,15 @@ def setting(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool
     for role in ("old", "ref"):
         roles.add_adapter(role, "student", role)
     return Setting(
-        roles=roles, steps=warp_timesteps((1000, 500), 4.0), shift=4.0, frames=4, block=BLOCK, latent_shape=SHAPE,
-        cache=cache or CacheSpec(6, 2), encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
-    )  # fmt: skip
+        roles=roles,
+        steps=warp_timesteps((1000, 500), 4.0),
+        shift=4.0,
+        frames=4,
+        block=BLOCK,
+        latent_shape=SHAPE,
+        cache=cache or CacheSpec(6, 2),
+        encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
+    )
 
 
 def batch(history: int, clip: int = 4, size: int = 2) -> Batch:
@@ -47,17 +57,26 @@ def batch(history: int, clip: int = 4, size: int = 2) -> Batch:
     rng = torch.Generator().manual_seed(5)
     past = torch.randn(1, history, *SHAPE, generator=rng, dtype=torch.float64)
     return Batch(
-        seeds=list(range(size)), prompts=["p"] * size, text_BMD=torch.ones(size, 4, 5, dtype=torch.float64),
-        latents_BFCHW=torch.randn(size, clip, *SHAPE, generator=rng, dtype=torch.float64), credit=(Term(torch.linspace(-4, 2, size)),),
-        risk_B=torch.linspace(0, 2, size), history_PFCHW=past, group_B=torch.zeros(size, dtype=torch.long),
-    )  # fmt: skip
+        seeds=list(range(size)),
+        prompts=["p"] * size,
+        text_BMD=torch.ones(size, 4, 5, dtype=torch.float64),
+        latents_BFCHW=torch.randn(size, clip, *SHAPE, generator=rng, dtype=torch.float64),
+        credit=(Term(torch.linspace(-4, 2, size)),),
+        risk_B=torch.linspace(0, 2, size),
+        history_PFCHW=past,
+        group_B=torch.zeros(size, dtype=torch.long),
+    )
 
 
-def gradients(context: str, history: int = 4, layers: int = 2, **options: bool) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(
+    context: str, history: int = 4, layers: int = 2, **options: bool
+) -> tuple[float, dict[str, torch.Tensor]]:
     here = setting(layers, **options)
     out = Objective(Config(context=context), here).loss("student", batch(history))
     out.loss.backward()
-    return out.loss.item(), {name: p.grad for name, p in here.roles.modules["student"].named_parameters() if p.grad is not None}
+    return out.loss.item(), {
+        name: p.grad for name, p in here.roles.modules["student"].named_parameters() if p.grad is not None
+    }
 
 
 def saved(context: str, history: int, cache: CacheSpec | None = None) -> float:
@@ -83,7 +102,9 @@ def makes_context(name: str) -> bool:
 
 
 def test_both_schemes_have_the_gradient_of_what_no_context_depends_on():
-    """One layer at theta = theta_old: only to_k and to_v of the first layer make the context; for everything else it is a constant prefix."""
+    """One layer at theta = theta_old: only to_k and to_v of the first layer make the context; for everything else it is
+    a constant prefix.
+    """
     detached, full = (gradients_at_old(context, layers=1) for context in ("detach", "full"))
     made = [name for name in detached if makes_context(name)]
     others = detached.keys() - made
@@ -95,7 +116,9 @@ def test_both_schemes_have_the_gradient_of_what_no_context_depends_on():
 
 @pytest.mark.parametrize("history", [0, 4, 8])
 def test_detached_context_is_the_full_scheme_with_a_constant_prefix(history, monkeypatch):
-    """Two layers at theta = theta_old, every trained parameter: the full scheme whose recorded keys and values carry no gradients."""
+    """Two layers at theta = theta_old, every trained parameter: the full scheme whose recorded keys and values carry no
+    gradients.
+    """
     detached, full = (gradients_at_old(context, 2, history) for context in ("detach", "full"))
     record = grouped.record_block
 
@@ -107,7 +130,9 @@ def test_detached_context_is_the_full_scheme_with_a_constant_prefix(history, mon
     monkeypatch.setattr(grouped, "record_block", record_constant)
     constant = gradients_at_old("full", 2, history)
     assert constant.keys() == detached.keys() == full.keys()
-    assert {name for name, p in setting().roles.modules["student"].named_parameters() if p.requires_grad} == constant.keys()
+    assert {
+        name for name, p in setting().roles.modules["student"].named_parameters() if p.requires_grad
+    } == constant.keys()
     for name, value in constant.items():
         assert value.abs().max() > 0
         torch.testing.assert_close(detached[name], value, atol=1e-12, rtol=1e-9)
@@ -134,7 +159,10 @@ def test_a_history_beyond_the_window_changes_nothing():
     moved = Batch(**{**near.__dict__, "history_PFCHW": far})
     assert objective.loss("student", near).loss.item() == objective.loss("student", moved).loss.item()
     far[:, 7] += 1.0
-    assert objective.loss("student", near).loss.item() != objective.loss("student", Batch(**{**near.__dict__, "history_PFCHW": far})).loss.item()
+    assert (
+        objective.loss("student", near).loss.item()
+        != objective.loss("student", Batch(**{**near.__dict__, "history_PFCHW": far})).loss.item()
+    )
 
 
 def test_memory_is_flat_in_the_videos_length_and_grows_with_full_back_propagation():
@@ -148,7 +176,9 @@ def scheme_bytes(name: str) -> int:
     """Saved bytes of a shipped Table 4a recipe's pass: four clips of one prompt, the window at the video's end."""
     recipe = load_recipe(f"astrolabe_{name}_shapes")
     here, backbone = build(recipe, torch.device("cpu"))
-    objective = Objective(Config.model_validate({k: v for k, v in recipe.stages["nft"].objective.items() if k != "kind"}), here)
+    objective = Objective(
+        Config.model_validate({k: v for k, v in recipe.stages["nft"].objective.items() if k != "kind"}), here
+    )
     experience, rng = recipe.stages["nft"].experience, torch.Generator().manual_seed(0)
     assert experience is not None
     assert experience.frames is not None
@@ -156,17 +186,25 @@ def scheme_bytes(name: str) -> int:
     history = torch.randn(1, experience.frames - clip, *here.latent_shape, generator=rng)
     prompts, meter = ["a large red circle moves right slowly over a gray plain background"] * 4, SavedTensors()
     one = Batch(
-        seeds=list(range(4)), prompts=prompts, text_BMD=backbone.encode_text(prompts), credit=(Term(torch.zeros(4)),), risk_B=torch.ones(4),
+        seeds=list(range(4)),
+        prompts=prompts,
+        text_BMD=backbone.encode_text(prompts),
+        credit=(Term(torch.zeros(4)),),
+        risk_B=torch.ones(4),
         latents_BFCHW=torch.randn(4, clip, *here.latent_shape, generator=rng),
-        history_PFCHW=history if experience.clip else None, group_B=torch.zeros(4, dtype=torch.long), group_seeds=[0] * 4,
-    )  # fmt: skip
+        history_PFCHW=history if experience.clip else None,
+        group_B=torch.zeros(4, dtype=torch.long),
+        group_seeds=[0] * 4,
+    )
     with meter.counting(here.roles.modules["student"].parameters()):
         objective.loss("student", one)
     return meter.peak
 
 
 def test_peak_memory_orders_the_shipped_schemes_as_table_4a():
-    """Paper: Seq + Full out of memory, then Clip + Full or Seq + Detach, Clip + Detach least and at most .6 of Clip + Full (54.3 against 112.3)."""
+    """Paper: Seq + Full out of memory, then Clip + Full or Seq + Detach, Clip + Detach least and at most .6 of Clip +
+    Full (54.3 against 112.3).
+    """
     peak = {name: scheme_bytes(name) for name in ("seq_full", "seq_detach", "clip_full", "clip_detach")}
     assert max(peak, key=peak.__getitem__) == "seq_full"
     assert min(peak, key=peak.__getitem__) == "clip_detach"
@@ -182,7 +220,9 @@ def test_gradient_checkpointing_changes_no_gradient():
 
 
 def test_a_clip_without_history_is_the_sequence():
-    """Clip at frame 0 against the pass over whole videos that sequence rollouts train on, and block by block with gradients."""
+    """Clip at frame 0 against the pass over whole videos that sequence rollouts train on, and block by block with
+    gradients.
+    """
     here = setting(cache=CacheSpec())
     opening = batch(0)
     whole = Batch(**{**opening.__dict__, "history_PFCHW": None, "group_B": None})
@@ -191,12 +231,17 @@ def test_a_clip_without_history_is_the_sequence():
 
 
 def test_kl_terms_by_hand():
-    """L = L_policy + lambda / |M| sum_M || v - v_ref ||^2; the batch's weights (0, 2) put both halves of the mean on the second sample."""
+    """L = L_policy + lambda / |M| sum_M || v - v_ref ||^2; the batch's weights (0, 2) put both halves of the mean on
+    the second sample.
+    """
     here = setting()
     plain = Objective(Config(), here).loss("student", batch(4)).loss.item()
     uniform = Objective(Config(kl="uniform", kl_weight=0.5), here).loss("student", batch(4))
     assert uniform.loss.item() == pytest.approx(plain + 0.5 * uniform.metrics["kl"], rel=1e-6)
-    parts = [Objective(Config(kl="uniform", kl_weight=0.5), here).loss("student", batch(4).rows(row, row + 1)).metrics["kl"] for row in (0, 1)]
+    parts = [
+        Objective(Config(kl="uniform", kl_weight=0.5), here).loss("student", batch(4).rows(row, row + 1)).metrics["kl"]
+        for row in (0, 1)
+    ]
     assert uniform.metrics["kl"] == pytest.approx(sum(parts) / 2, rel=1e-6)
     selective = Objective(Config(kl="selective", kl_weight=0.5), here).loss("student", batch(4))
     assert selective.metrics["kl"] == pytest.approx(parts[1], rel=1e-6)

@@ -66,7 +66,8 @@ def test_gradient_scales_with_beta_at_theta_old():
 
 
 def test_group_advantage_by_hand():
-    # group (1, 3): mean 2 -> (-1, 1); group (5, 5) -> zeros. Deviation of all four rewards 1, 3, 5, 5 (unbiased): sqrt(11 / 3)
+    # group (1, 3): mean 2 -> (-1, 1); group (5, 5) -> zeros. Deviation of all four rewards 1, 3, 5, 5 (unbiased):
+    # sqrt(11 / 3)
     rewards = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
     assert group_advantage(rewards, "none").tolist() == [[-1.0, 1.0], [0.0, 0.0]]
     scaled = group_advantage(rewards, "global")
@@ -96,7 +97,10 @@ def test_terms_of_credit_are_losses_that_are_added_with_their_weights():
     assert torch.allclose(loss(Term(first), Term(second)), each["first"] + each["second"])
     assert not torch.allclose(each["sum"], each["first"] + each["second"])
     weighted = loss(Term(first, weights))
-    alone = [Objective(LossConfig(), here).loss("student", replace(batch(0), credit=(Term(first),)).rows(i, i + 1)).loss for i in (0, 1)]
+    alone = [
+        Objective(LossConfig(), here).loss("student", replace(batch(0), credit=(Term(first),)).rows(i, i + 1)).loss
+        for i in (0, 1)
+    ]
     assert torch.allclose(weighted, (0.5 * alone[0] + 2.0 * alone[1]) / 2)
 
 
@@ -154,7 +158,8 @@ def test_options_that_do_not_go_together_are_refused(options, key):
 
 
 def test_common_noise_cancels_in_the_gradient_of_a_group_with_centred_credit():
-    # sigma 1, two samples, r = 1 and 0, v_theta = v_old = v: dL/dv = (2 r - 1) 2 (v - (eps - x0)) per sample; with one eps the sum is
+    # sigma 1, two samples, r = 1 and 0, v_theta = v_old = v: dL/dv = (2 r - 1) 2 (v - (eps - x0)) per sample; with one
+    # eps the sum is
     # 2 (v - eps + x0_1) - 2 (v - eps + x0_2) = 2 (x0_1 - x0_2): no eps left
     rng = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 6, generator=rng), torch.randn(1, 6, generator=rng).expand(2, 6)
@@ -179,7 +184,9 @@ def test_an_old_policy_equal_to_the_new_one_is_reported_after_the_first_step():
     here = setting()
     network = here.roles.modules["student"].float()
     samples = batch(0)
-    samples = replace(samples, **{name: getattr(samples, name).float() for name in ("text_BMD", "latents_BFCHW", "history_PFCHW")})
+    samples = replace(
+        samples, **{name: getattr(samples, name).float() for name in ("text_BMD", "latents_BFCHW", "history_PFCHW")}
+    )
     objective = Objective(LossConfig(old_decay=0.0), here)
 
     def step(number: int) -> tuple[float, str]:

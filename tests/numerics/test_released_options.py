@@ -1,4 +1,6 @@
-"""What Astrolabe's released code does otherwise, option by option (reference, sections 7.2 to 7.8), by hand on small numbers."""
+"""What Astrolabe's released code does otherwise, option by option (reference, sections 7.2 to 7.8), by hand on small
+numbers.
+"""
 
 import re
 
@@ -48,7 +50,9 @@ def test_without_context_every_frame_sees_the_noised_frames_before_it(window):
     def velocity(x_t):
         with torch.no_grad(), here.roles.use("student") as network:
             text = network.encode_text(samples.text_BMD)
-            return objective.context(network, text, samples, samples.latents_BFCHW).velocity(network, x_t, timestep, text)
+            return objective.context(network, text, samples, samples.latents_BFCHW).velocity(
+                network, x_t, timestep, text
+            )
 
     with torch.no_grad(), here.roles.use("student") as network:
         mask = block_causal_mask(frames, network.tokens_per_frame(*SHAPE[-2:]), 1, window)
@@ -75,7 +79,9 @@ def test_its_ranks_mark_what_the_primary_scores_below_the_others():
 
 
 def test_the_penalty_is_of_x0_where_the_errors_are():
-    """x0 - x0_ref is -sigma (v - v_ref), so at one sigma for all frames the penalty is sigma^2 times that of velocities."""
+    """x0 - x0_ref is -sigma (v - v_ref), so at one sigma for all frames the penalty is sigma^2 times that of
+    velocities.
+    """
 
     def penalty(space: str, step: float) -> float:
         config = Config(space=space, kl="uniform", draws="released", context="released")
@@ -84,12 +90,19 @@ def test_the_penalty_is_of_x0_where_the_errors_are():
         return objective.loss("student", batch(0)).metrics["kl"]
 
     assert penalty("velocity", 500.0) > 1e-4
-    for step, share in ((1000.0, 1.0), (750.0, 9 / 16), (500.0, 1 / 4), (250.0, 1 / 16)):  # released steps: .469 on average
+    for step, share in (
+        (1000.0, 1.0),
+        (750.0, 9 / 16),
+        (500.0, 1 / 4),
+        (250.0, 1 / 16),
+    ):  # released steps: .469 on average
         assert penalty("x0", step) == pytest.approx(share * penalty("velocity", step), rel=1e-5)
 
 
 def test_no_context_goes_with_whole_videos_only():
-    with pytest.raises(RecipeError, match=re.escape("stages.nft.experience.clip: found 6, expected 0: context = 'released'")):
+    with pytest.raises(
+        RecipeError, match=re.escape("stages.nft.experience.clip: found 6, expected 0: context = 'released'")
+    ):
         load_recipe("astrolabe_released_shapes", ["stages.nft.experience.clip=6"])
 
 

@@ -1,4 +1,6 @@
-"""Selective KL (Astrolabe section 3.4, Alg. 1 lines 9-17, 29, 34-37): direction, threshold, risk ratio and resets by hand."""
+"""Selective KL (Astrolabe section 3.4, Alg. 1 lines 9-17, 29, 34-37): direction, threshold, risk ratio and resets by
+hand.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ def test_ranks_by_hand():
 
 
 def test_positive_means_over_scored_by_the_primary():
-    # the primary ranks sample 3 on top (3), both others at the bottom (0): Delta = 3 - 0; sample 0 the other way round: 0 - 3
+    # the primary ranks sample 3 on top (3), both others at the bottom (0): Delta = 3 - 0; sample 0 the other way round:
+    # 0 - 3
     primary = torch.tensor([0.1, 0.2, 0.3, 0.4])
     aux = torch.tensor([9.0, 3.0, 2.0, 1.0])
     delta = rank_disagreement(torch.stack([primary, aux, aux * 5]))
@@ -21,10 +24,15 @@ def test_positive_means_over_scored_by_the_primary():
 
 
 def test_disagreement_is_with_the_mean_of_the_others():
-    # ranks: primary (0, 1, 2), first (2, 1, 0), second (0, 2, 1); means of the others (1, 1.5, .5): Delta (-1, -.5, 1.5)
+    # ranks: primary (0, 1, 2), first (2, 1, 0), second (0, 2, 1); means of the others (1, 1.5, .5): Delta (-1, -.5,
+    # 1.5)
     scores = torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
     assert rank_disagreement(scores).tolist() == [-1.0, -0.5, 1.5]
-    assert rank_disagreement(scores[:1].expand(3, -1)).tolist() == [0.0, 0.0, 0.0]  # rewards that agree put nothing at risk
+    assert rank_disagreement(scores[:1].expand(3, -1)).tolist() == [
+        0.0,
+        0.0,
+        0.0,
+    ]  # rewards that agree put nothing at risk
 
 
 def test_threshold_is_a_percentile_of_what_is_not_negative():

@@ -21,12 +21,16 @@ SPEC = StreamSpec(warp_timesteps((1000, 500), 4.0), 2, (2, 4, 4), CacheSpec(6, 2
 
 
 def rollout(network: CausalWan) -> tuple[torch.Tensor, torch.Tensor]:
-    """A video with gradients through its exit steps, and the gradient of one weight inside a block and of one outside."""
+    """A video with gradients through its exit steps, and the gradient of one weight inside a block and of one
+    outside.
+    """
     states = network.encode_text(torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(7)))
     video = torch.cat(list(stream(network, states, [3], SPEC, 10, gradient=True)), 1)
     video.pow(2).sum().backward()
     grads = [network.blocks[0].attn1.to_q.weight.grad, network.proj_out.weight.grad]
-    return video.detach(), torch.cat([(grad.full_tensor() if hasattr(grad, "full_tensor") else grad).flatten() for grad in grads])
+    return video.detach(), torch.cat(
+        [(grad.full_tensor() if hasattr(grad, "full_tensor") else grad).flatten() for grad in grads]
+    )
 
 
 def work(rank: int, meeting: Path, failures) -> None:
@@ -35,7 +39,9 @@ def work(rank: int, meeting: Path, failures) -> None:
     from astro_cli.models.wan.sharding import shard
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=2)  # a file: two suites may run side by side
+    dist.init_process_group(
+        "gloo", init_method=meeting.as_uri(), rank=rank, world_size=2
+    )  # a file: two suites may run side by side
     torch.manual_seed(0)
     whole = CausalWan(TINY)
     sharded = CausalWan(TINY)

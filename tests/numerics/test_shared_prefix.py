@@ -1,7 +1,9 @@
-"""Group-wise rollout (Astrolabe Eq. 3): one shared history is what each candidate's own history would be, with window, sink and relative positions.
+"""Group-wise rollout (Astrolabe Eq. 3): one shared history is what each candidate's own history would be, with window,
+sink and relative positions.
 
-In float64, where only the order of sums differs (batch size, slots of a rolling cache), to 1e-12; one candidate alone, and a prefix copied for every
-candidate, bit for bit. With relative positions to 2e-6: keys are rotated in float32, and the rolling cache rotates them in another order.
+In float64, where only the order of sums differs (batch size, slots of a rolling cache), to 1e-12; one candidate alone,
+and a prefix copied for every candidate, bit for bit. With relative positions to 2e-6: keys are rotated in float32, and
+the rolling cache rotates them in another order.
 """
 
 import pytest
@@ -48,7 +50,9 @@ def spec(cache: CacheSpec) -> StreamSpec:
     return StreamSpec(warp_timesteps((1000, 500), 4.0), BLOCK, SHAPE, cache)
 
 
-def separately(model: CausalWan, row: int, history_seed: int, seed: int, how: StreamSpec, start: int, frames: int) -> torch.Tensor:
+def separately(
+    model: CausalWan, row: int, history_seed: int, seed: int, how: StreamSpec, start: int, frames: int
+) -> torch.Tensor:
     """One candidate with a cache of its own: history and clip through the rolling cache."""
     states = model.encode_text(text(2)[row : row + 1])
     cache = new_cache(model, 1, how, start + frames)
@@ -110,7 +114,9 @@ def copied(shared: list[Segment], times: int) -> list[Segment]:
 
 @pytest.mark.parametrize("cache", CACHES, ids=str)
 def test_a_shared_prefix_is_separate_prefixes_bit_for_bit(cache, monkeypatch):
-    """G = 4 in float32, after a history longer than the windows: the candidates, and the velocities they are trained on."""
+    """G = 4 in float32, after a history longer than the windows: the candidates, and the velocities they are trained
+    on.
+    """
     torch.manual_seed(0)
     model, how = CausalWan(TINY).eval(), spec(cache)
     history, shared = sample_history(model, model.encode_text(text(1)), [11], how, 8)
@@ -130,7 +136,9 @@ def test_a_shared_prefix_is_separate_prefixes_bit_for_bit(cache, monkeypatch):
         return v.detach()
 
     once = trained_on(together)
-    monkeypatch.setattr(group_wise, "record_history", lambda *_: copied(record_history(model, states.select([0]), history, how), 4))
+    monkeypatch.setattr(
+        group_wise, "record_history", lambda *_: copied(record_history(model, states.select([0]), history, how), 4)
+    )
     assert torch.equal(once, trained_on(apart))
 
 
@@ -145,7 +153,8 @@ def test_candidates_differ_and_a_video_without_history_is_a_plain_stream(model):
 
 def test_the_prefix_is_stored_once_per_prompt(model):
     _, one = sample_history(model, model.encode_text(text(2)), [11, 12], spec(CacheSpec(6, 2)), 12)
-    # 2 (k, v) x 2 layers x 2 prompts x 2 heads x 6 frames of the window x 4 tokens x 12 wide x 8 bytes, whatever the group's size
+    # 2 (k, v) x 2 layers x 2 prompts x 2 heads x 6 frames of the window x 4 tokens x 12 wide x 8 bytes, whatever the
+    # group's size
     assert one[0].bytes == 2 * 2 * 2 * 2 * 6 * 4 * 12 * 8
     _, later = sample_history(model, model.encode_text(text(2)), [11, 12], spec(CacheSpec(6, 2)), 24)
     assert later[0].bytes == one[0].bytes
@@ -188,14 +197,18 @@ def test_the_training_context_is_what_a_rolling_cache_shows(model, cache):
     noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     timestep = torch.full((6, 6), 500.0)
     v = context.velocity(model, noise, timestep, states)
-    torch.testing.assert_close(live.velocity(model, noise, timestep, states), v, atol=2e-6, rtol=0.0)  # gradients or not, the same values
+    torch.testing.assert_close(
+        live.velocity(model, noise, timestep, states), v, atol=2e-6, rtol=0.0
+    )  # gradients or not, the same values
     cache_of_one = new_cache(model, 1, how, 12)
     alone = model.encode_text(text(2)[1:])
     video = torch.cat((history[1:], clips[4:5]), 1)
     for start in range(0, 12, BLOCK):
         if start >= 6:
             plan = cache_of_one.begin(start, BLOCK, write=False)
-            part = model(noise[4:5, start - 6 : start - 4], timestep[4:5, :BLOCK], alone, positions=plan.positions, cache=plan)
+            part = model(
+                noise[4:5, start - 6 : start - 4], timestep[4:5, :BLOCK], alone, positions=plan.positions, cache=plan
+            )
             close(v[4:5, start - 6 : start - 4], part, cache)
         write_context(model, alone, video[:, start : start + BLOCK], cache_of_one, start)
 

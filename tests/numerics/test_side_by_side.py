@@ -1,4 +1,6 @@
-"""Old and reference policy in one pass: each part of the batch gets what its adapter alone would give it, whatever the context."""
+"""Old and reference policy in one pass: each part of the batch gets what its adapter alone would give it, whatever the
+context.
+"""
 
 import pytest
 import torch
@@ -48,12 +50,16 @@ def test_policies_side_by_side_equal_each_alone(roles, kind):
         if kind == "frozen":
             context = FrozenContext(old, states, clean, 2)
         else:
-            context = ClipContext(old, states, history, clean, torch.tensor([0, 0, 1, 1]), spec, gradient=kind == "full")
+            context = ClipContext(
+                old, states, history, clean, torch.tensor([0, 0, 1, 1]), spec, gradient=kind == "full"
+            )
         alone = [context.velocity(old, x_t, timestep, states)]
     with torch.no_grad(), roles.use("ref") as reference:
         alone.append(context.velocity(reference, x_t, timestep, reference.encode_text(text)))
     with roles.together("old", "ref") as both:
-        v = context.velocity(both, x_t.repeat(2, 1, 1, 1, 1), timestep.repeat(2, 1), both.encode_text(text.repeat(2, 1, 1)))
+        v = context.velocity(
+            both, x_t.repeat(2, 1, 1, 1, 1), timestep.repeat(2, 1), both.encode_text(text.repeat(2, 1, 1))
+        )
     assert not v.requires_grad
     assert (alone[0] - alone[1]).abs().max() > 1e-2  # the adapters differ
     for found, expected in zip(v.chunk(2), alone, strict=True):

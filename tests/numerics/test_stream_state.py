@@ -1,6 +1,7 @@
 """A running stream in a checkpoint: saved in the middle of a video and loaded, it goes on with the same bits.
 
-Also what a training step takes of it: chunks with exit steps of their own, renewed text, a window that begins with an image.
+Also what a training step takes of it: chunks with exit steps of their own, renewed text, a window that begins with an
+image.
 """
 
 from __future__ import annotations
@@ -172,10 +173,14 @@ def test_a_damaged_state_or_another_network_is_refused(model):
 @torch.no_grad()
 @pytest.mark.parametrize("folded", [True, False])
 def test_text_is_renewed_after_the_weights_changed(model, folded):
-    """Stale text states keep the keys and values of the old weights; renewed ones are those the new weights would make."""
+    """Stale text states keep the keys and values of the old weights; renewed ones are those the new weights would
+    make.
+    """
     network = CausalWan(TINY).requires_grad_(False)
     network.load_state_dict(model.state_dict())
-    stale, renewed = (Streamer(network, network.encode_text(text(2), fold_padding=folded), [1, 2], spec(), 20) for _ in range(2))
+    stale, renewed = (
+        Streamer(network, network.encode_text(text(2), fold_padding=folded), [1, 2], spec(), 20) for _ in range(2)
+    )
     for each in (stale, renewed):
         each.next_chunk(4)
     for parameter in network.parameters():
@@ -190,7 +195,9 @@ def test_text_is_renewed_after_the_weights_changed(model, folded):
 
 
 def test_renewed_text_carries_gradients_of_this_step_only(model):
-    """A persistent stream: each training step makes the next chunk, back-propagates, and leaves no graph to the next."""
+    """A persistent stream: each training step makes the next chunk, back-propagates, and leaves no graph to the
+    next.
+    """
     network = CausalWan(TINY)
     network.load_state_dict(model.state_dict())
     streamer = Streamer(network, network.encode_text(text(1)), [3], spec(), 20)
@@ -209,7 +216,9 @@ def test_one_exit_step_for_all_blocks_is_the_same_as_before(model):
         video = torch.cat(list(stream(model, model.encode_text(text(2)), [1, 2], spec(), 12, exit_step=exit_step)), 1)
         streamer = Streamer(model, model.encode_text(text(2)), [1, 2], spec(), 12)
         assert torch.equal(streamer.next_chunk(12, exit_step), video)
-    assert torch.equal(video, generate(model, text(2), [1, 2], spec(), 12))  # the last step is where a block ends anyway
+    assert torch.equal(
+        video, generate(model, text(2), [1, 2], spec(), 12)
+    )  # the last step is where a block ends anyway
 
 
 @torch.no_grad()
@@ -217,7 +226,9 @@ def test_every_block_may_have_its_own_exit_step(model, monkeypatch):
     """Steps made: exit step + 1. Chunks of a stream may differ."""
     calls = []
     real = Streamer.predict
-    monkeypatch.setattr(Streamer, "predict", lambda self, x, t, start, **kw: (calls.append(start), real(self, x, t, start, **kw))[1])
+    monkeypatch.setattr(
+        Streamer, "predict", lambda self, x, t, start, **kw: (calls.append(start), real(self, x, t, start, **kw))[1]
+    )
     streamer = Streamer(model, model.encode_text(text(1)), [3], spec(), 12)
     streamer.next_chunk(6, (0, 2, 1))
     streamer.next_chunk(4, 0)
@@ -226,17 +237,27 @@ def test_every_block_may_have_its_own_exit_step(model, monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("frames", "exit_step", "word"), [
-    (3, None, "whole blocks"), (0, None, "whole blocks"), (4, (0,), "one for each of 2 blocks"), (2, 3, "expected 0 to 2"),
-    (2, -1, "expected 0 to 2"), (14, None, "complete: 12"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frames", "exit_step", "word"),
+    [
+        (3, None, "whole blocks"),
+        (0, None, "whole blocks"),
+        (4, (0,), "one for each of 2 blocks"),
+        (2, 3, "expected 0 to 2"),
+        (2, -1, "expected 0 to 2"),
+        (14, None, "complete: 12"),
+    ],
+)
 def test_chunks_that_cannot_be_made_are_refused(model, frames, exit_step, word):
     with pytest.raises(StreamError, match=word):
         Streamer(model, model.encode_text(text(1)), [3], spec(), 12).next_chunk(frames, exit_step)
 
 
 class PairCodec:
-    """A causal codec in small: the first latent is one frame, each later one the mean of two. What an image's latent is depends on its place."""
+    """A causal codec in small: the first latent is one frame, each later one the mean of two.
+
+    What an image's latent is depends on its place.
+    """
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         first, later = latents[:, :1], latents[:, 1:]
@@ -248,7 +269,9 @@ class PairCodec:
 
 
 def test_a_window_of_a_long_video_begins_with_its_image():
-    """Latents 0 .. 4 show frames 10, 0, 2, 1, 3, 2, 4, 3, 5. The last 3: latent 2 shows 3 last, whose image latent is -7."""
+    """Latents 0 .. 4 show frames 10, 0, 2, 1, 3, 2, 4, 3, 5. The last 3: latent 2 shows 3 last, whose image latent is
+    -7.
+    """
     video = torch.arange(5.0).view(1, 5, 1, 1, 1).requires_grad_()
     codec = PairCodec()
     assert codec.decode(video).flatten().tolist() == [10, 0, 2, 1, 3, 2, 4, 3, 5]

@@ -1,4 +1,6 @@
-"""The streaming engine: what it makes depends on nothing but prompt, seed and spec, and its gradients survive a rolling cache."""
+"""The streaming engine: what it makes depends on nothing but prompt, seed and spec, and its gradients survive a rolling
+cache.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def text(size: int) -> torch.Tensor:
     return states
 
 
-def spec(window: int | None = None, sink: int = 0, *, block: int = 2, relative: bool = False, policy="fixed", **more) -> StreamSpec:
+def spec(
+    window: int | None = None, sink: int = 0, *, block: int = 2, relative: bool = False, policy="fixed", **more
+) -> StreamSpec:
     return StreamSpec(STEPS, block, SHAPE, CacheSpec(window, sink, relative, policy, 0.5), **more)
 
 
@@ -64,7 +68,9 @@ def test_an_endless_stream_keeps_only_the_window(model):
 @torch.no_grad()
 def test_a_longer_request_begins_with_the_shorter(model):
     """Noise belongs to (sample, frame, step): how many frames are asked for changes no frame."""
-    assert torch.equal(generate(model, text(1), [3], spec(6, 2), 16)[:, :8], generate(model, text(1), [3], spec(6, 2), 8))
+    assert torch.equal(
+        generate(model, text(1), [3], spec(6, 2), 16)[:, :8], generate(model, text(1), [3], spec(6, 2), 8)
+    )
 
 
 @torch.no_grad()
@@ -88,12 +94,19 @@ def test_image_to_video_has_a_first_frame_alone(model, window):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("frames", "change", "error", "word"), [
-    (7, {}, StreamError, "a multiple of the block"), (12, {"first_frame_alone": True}, StreamError, r"1 \+ a multiple"),
-    (None, {"cache": CacheSpec()}, StreamError, "without a window"), (12, {"cache": CacheSpec(7, 2)}, RecipeError, "a multiple of the block"),
-    (12, {"given": torch.zeros(1, 3, *SHAPE)}, StreamError, "given"), (4, {"given": torch.zeros(1, 4, *SHAPE)}, StreamError, "fewer than"),
-    (12, {"given": torch.zeros(1, 2, 2, 4, 6)}, StreamError, "shape"), (12, {"cache": CacheSpec(6, 2, alpha=1.5)}, RecipeError, "share"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frames", "change", "error", "word"),
+    [
+        (7, {}, StreamError, "a multiple of the block"),
+        (12, {"first_frame_alone": True}, StreamError, r"1 \+ a multiple"),
+        (None, {"cache": CacheSpec()}, StreamError, "without a window"),
+        (12, {"cache": CacheSpec(7, 2)}, RecipeError, "a multiple of the block"),
+        (12, {"given": torch.zeros(1, 3, *SHAPE)}, StreamError, "given"),
+        (4, {"given": torch.zeros(1, 4, *SHAPE)}, StreamError, "fewer than"),
+        (12, {"given": torch.zeros(1, 2, 2, 4, 6)}, StreamError, "shape"),
+        (12, {"cache": CacheSpec(6, 2, alpha=1.5)}, RecipeError, "share"),
+    ],
+)
 def test_what_cannot_stream_is_refused(model, frames, change, error, word):
     with pytest.raises(error, match=word):
         Streamer(model, model.encode_text(text(1)), [3], replace(spec(6, 2), **change), frames)
@@ -103,7 +116,10 @@ def test_what_cannot_stream_is_refused(model, frames, change, error, word):
 @pytest.mark.parametrize("policy", ["fixed", "ema"])
 @pytest.mark.parametrize("block", [1, 2])
 def test_relative_positions_equal_rotating_the_whole_window_by_place(model, policy, block):
-    """Ours rotates window keys by frame number and moves the sink; the plain loop rotates everything by place. Also far past 1,024 frames."""
+    """Ours rotates window keys by frame number and moves the sink; the plain loop rotates everything by place.
+
+    Also far past 1,024 frames.
+    """
     streamed = spec(6, block, block=block, relative=True, policy=policy)
     streamer = Streamer(model, model.encode_text(text(1)), [3], streamed)
     plain = PlainLoop(model, 1, GRID, 6, block, relative=True, alpha=0.5 if policy == "ema" else None)
@@ -121,12 +137,25 @@ def test_relative_positions_equal_rotating_the_whole_window_by_place(model, poli
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("window", "sink", "relative", "policy", "first_alone"), [
-    (None, 0, False, "fixed", False), (6, 0, False, "fixed", False), (6, 2, True, "fixed", False), (6, 2, True, "ema", False),
-    (4, 2, True, "ema", False), (4, 2, False, "ema", False), (2, 0, False, "fixed", False), (5, 1, True, "ema", True),
-])  # fmt: skip
-def test_context_written_with_the_next_block_is_the_context_written_alone(model, window, sink, relative, policy, first_alone):
-    """Also where the next block evicts the very block whose context is written (window = sink + block), and where the first block is one frame."""
+@pytest.mark.parametrize(
+    ("window", "sink", "relative", "policy", "first_alone"),
+    [
+        (None, 0, False, "fixed", False),
+        (6, 0, False, "fixed", False),
+        (6, 2, True, "fixed", False),
+        (6, 2, True, "ema", False),
+        (4, 2, True, "ema", False),
+        (4, 2, False, "ema", False),
+        (2, 0, False, "fixed", False),
+        (5, 1, True, "ema", True),
+    ],
+)
+def test_context_written_with_the_next_block_is_the_context_written_alone(
+    model, window, sink, relative, policy, first_alone
+):
+    """Also where the next block evicts the very block whose context is written (window = sink + block), and where the
+    first block is one frame.
+    """
     streamed = replace(spec(6, 2), cache=CacheSpec(window, sink, relative, policy, 0.5), first_frame_alone=first_alone)
     frames = 13 if first_alone else 12
     states = model.encode_text(text(2))
@@ -145,7 +174,11 @@ def test_a_joined_pass_calls_the_network_once_per_step(model, monkeypatch):
     """2 steps a block; the context of the last block only when asked for."""
     calls = []
     real = CausalWan.forward
-    monkeypatch.setattr(CausalWan, "forward", lambda self, *args, **kw: (calls.append(kw.get("before") is not None), real(self, *args, **kw))[1])
+    monkeypatch.setattr(
+        CausalWan,
+        "forward",
+        lambda self, *args, **kw: (calls.append(kw.get("before") is not None), real(self, *args, **kw))[1],
+    )
     streamer = Streamer(model, model.encode_text(text(1)), [3], spec(6, 2), 6)
     for _ in range(3):
         streamer.next_block()
@@ -154,7 +187,10 @@ def test_a_joined_pass_calls_the_network_once_per_step(model, monkeypatch):
 
 @torch.no_grad()
 def test_relative_positions_have_no_end():
-    """Frame 6,004 sees what frame 6 sees, given the same past: only places count. One layer, so a key depends on its own frame only."""
+    """Frame 6,004 sees what frame 6 sees, given the same past: only places count.
+
+    One layer, so a key depends on its own frame only.
+    """
     torch.manual_seed(0)
     model = CausalWan(TINY.model_copy(update={"num_layers": 1})).eval()
     states, results = model.encode_text(text(1)), []
@@ -192,7 +228,9 @@ def test_token_counts_divisible_by_128(model):
     mask = teacher_forcing_mask(8, 16, 2)
     assert mask.shape == (256, 256)
     both = torch.cat((clean, x), 1)
-    at_once = model(both, torch.cat((timestep * 0, timestep), 1), states, positions=[*range(8), *range(8)], mask=mask)[:, 8:]
+    at_once = model(both, torch.cat((timestep * 0, timestep), 1), states, positions=[*range(8), *range(8)], mask=mask)[
+        :, 8:
+    ]
     cache = KVCache(layers=2, batch=1, heads=2, head_dim=12, grid=(4, 4), spec=CacheSpec(), max_frames=8)
     for start in range(0, 8, 2):
         rows = slice(start, start + 2)
@@ -222,7 +260,9 @@ def gradients(model: CausalWan, streamed: StreamSpec, exit_step: int, *, recompu
     network = CausalWan(TINY)
     network.load_state_dict(model.state_dict())
     network.gradient_checkpointing = recompute
-    video = torch.cat(list(stream(network, network.encode_text(text(1)), [3], streamed, 12, exit_step=exit_step, gradient=True)), 1)
+    video = torch.cat(
+        list(stream(network, network.encode_text(text(1)), [3], streamed, 12, exit_step=exit_step, gradient=True)), 1
+    )
     (video * torch.randn(video.shape, generator=torch.Generator().manual_seed(9))).sum().backward()
     return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 

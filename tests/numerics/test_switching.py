@@ -1,4 +1,6 @@
-"""Prompt switches: what each rule rewrites, when a schedule acts, and what it refuses. The released pass itself: tests/golden."""
+"""Prompt switches: what each rule rewrites, when a schedule acts, and what it refuses. The released pass itself:
+tests/golden.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def prompt(model: CausalWan, index: int) -> TextStates:
     return model.encode_text(torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(index)))
 
 
-def spec(window: int | None = 6, sink: int = 2, *, block: int = 2, relative: bool = False, policy="fixed") -> StreamSpec:
+def spec(
+    window: int | None = 6, sink: int = 2, *, block: int = 2, relative: bool = False, policy="fixed"
+) -> StreamSpec:
     return StreamSpec(warp_timesteps((1000, 500), 4.0), block, SHAPE, CacheSpec(window, sink, relative, policy, 0.5))
 
 
@@ -61,14 +65,18 @@ def test_none_changes_the_text_only(model):
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("renew", [False, True])
 def test_a_bidirectional_recache_is_one_pass_over_the_visible_frames(model, relative, renew):
-    """Renewed sink: exactly a cache that begins with the last 6 frames and is filled in one pass; kept: its sink is untouched."""
+    """Renewed sink: exactly a cache that begins with the last 6 frames and is filled in one pass; kept: its sink is
+    untouched.
+    """
     streamer, video = streamed(model, 10, spec(relative=relative))
     before = contents(streamer.cache)
     streamer.switch(prompt(model, 1), SwitchRule(renew_sink=renew))
     after = contents(streamer.cache)
     assert streamer.cache.visible(10) == ([4, 5, 6, 7, 8, 9] if renew else [0, 1, 6, 7, 8, 9])
     kept = [torch.equal(a[:, :, :8], b[:, :, :8]) for a, b in zip(before, after, strict=True)]  # 2 frames of 4 tokens
-    assert not any(torch.allclose(a[:, :, 8:], b[:, :, 8:], atol=1e-3) for a, b in zip(before[2:], after[2:], strict=True))
+    assert not any(
+        torch.allclose(a[:, :, 8:], b[:, :, 8:], atol=1e-3) for a, b in zip(before[2:], after[2:], strict=True)
+    )
     if not renew:
         assert all(kept)
         return
@@ -93,14 +101,19 @@ def test_block_causal_writes_what_the_new_prompt_would_have_written(model):
 
 @torch.no_grad()
 def test_block_causal_sees_no_later_block(model):
-    """Of the recached frames 6 .. 9 the first block must not depend on the last, whose old keys still lie in the ring."""
+    """Of the recached frames 6 ..
+
+    9 the first block must not depend on the last, whose old keys still lie in the ring.
+    """
     results = []
     for replaced in (False, True):
         streamer, _ = streamed(model, 10, spec())
         if replaced:
             streamer._recent[-1] = streamer._recent[-1].flip(-1)
             for buffer in (*streamer.cache.k, *streamer.cache.v):
-                buffer[:, :, streamer.cache.token_slice(range(streamer.cache.slot(8), streamer.cache.slot(9) + 1))] = 7.0
+                buffer[:, :, streamer.cache.token_slice(range(streamer.cache.slot(8), streamer.cache.slot(9) + 1))] = (
+                    7.0
+                )
         streamer.switch(prompt(model, 1), SwitchRule(recache="block_causal"))
         results.append(contents(streamer.cache))
     for a, b in zip(*results, strict=True):  # tokens: sink 0 .. 7, frames 6, 7 in 8 .. 15, frames 8, 9 after
@@ -122,7 +135,9 @@ def test_the_same_prompt_changes_nothing_where_one_block_was_made(model, rule):
 @pytest.mark.parametrize(("block", "sink", "policy"), [(1, 3, "fixed"), (2, 2, "ema"), (3, 2, "fixed")])
 def test_streams_go_on_after_switches_at_any_time(model, rule, block, sink, policy):
     """Early switches meet a half-filled sink and window, late ones a ring that went round; memory stays as it is."""
-    streamer = Streamer(model, prompt(model, 0), [3], spec(6, sink, block=block, relative=policy == "ema", policy=policy))
+    streamer = Streamer(
+        model, prompt(model, 0), [3], spec(6, sink, block=block, relative=policy == "ema", policy=policy)
+    )
     sizes = set()
     for index in range(14):
         assert torch.isfinite(streamer.next_block()).all()
@@ -153,10 +168,17 @@ def test_of_two_switches_in_one_block_the_later_acts():
     assert [schedule.due(frame) for frame in (0, 3, 6, 9)] == [None, None, "b", "c"]
 
 
-@pytest.mark.parametrize(("frames", "key", "word"), [
-    ([0], "0", "after 0"), ([6, 3], "3", "not after the switch before it, at frame 6"), ([6, 6], "6", "not after"), ([12], "12", "past the end"),
-    ([10], "10", "last block of 12 latent frames starts at frame 9"), ([-3], "-3", "after 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frames", "key", "word"),
+    [
+        ([0], "0", "after 0"),
+        ([6, 3], "3", "not after the switch before it, at frame 6"),
+        ([6, 6], "6", "not after"),
+        ([12], "12", "past the end"),
+        ([10], "10", "last block of 12 latent frames starts at frame 9"),
+        ([-3], "-3", "after 0"),
+    ],
+)
 def test_bad_schedules_are_refused(frames, key, word):
     with pytest.raises(StreamError, match=word) as caught:
         SwitchSchedule([(frame, "text") for frame in frames], 12, 3)
@@ -182,7 +204,9 @@ def test_text_of_another_batch_is_refused(model):
 
 
 def test_recomputing_a_pass_after_a_recache_is_caught(model):
-    """Under gradient checkpointing a recache rewrites history that the backward pass still needs: an assertion, not wrong gradients."""
+    """Under gradient checkpointing a recache rewrites history that the backward pass still needs: an assertion, not
+    wrong gradients.
+    """
     network = CausalWan(TINY)
     network.load_state_dict(model.state_dict())
     network.gradient_checkpointing = True

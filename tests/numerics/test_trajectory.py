@@ -1,4 +1,6 @@
-"""Trajectories of the three engines: what they hold is what was sampled, and replaying it gives the log-probs that were recorded."""
+"""Trajectories of the three engines: what they hold is what was sampled, and replaying it gives the log-probs that were
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def test_the_kernel_of_the_spec_is_the_one_that_samples(model):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("start", [0, 4])
 def test_replayed_candidates_have_the_recorded_log_probs(model, moved, kernel, start):
-    """The branches' engine, and a training pass over the same context: the same bits, and other ones under another policy."""
+    """The branches' engine, and a training pass over the same context: the same bits, and other ones under another
+    policy.
+    """
     how, rows, recorder = spec(kernel), torch.tensor([0, 0, 1, 1]), Recorder()
     states = model.encode_text(text(2))
     history, shared = sample_history(model, states, [11, 12], how, start)
@@ -101,7 +105,9 @@ def test_replayed_candidates_have_the_recorded_log_probs(model, moved, kernel, s
 
 @pytest.mark.parametrize("cache", [CacheSpec(), CacheSpec(6, 2), CacheSpec(6, 2, relative=True)])
 def test_a_replayed_stream_has_the_recorded_log_probs(model, cache):
-    """Through the rolling cache while sampling, through a shared context while replaying: the same policy up to rounding."""
+    """Through the rolling cache while sampling, through a shared context while replaying: the same policy up to
+    rounding.
+    """
     how, rows = spec(RENOISE, cache), torch.arange(2)
     trajectory, told = sample(model, text(2), [1, 2], how, FRAMES), model.encode_text(text(2))
     context = ClipContext(model, told, torch.empty(2, 0, *SHAPE), trajectory.latents, rows, how, gradient=False)
@@ -147,7 +153,9 @@ def test_a_replayed_teacher_has_the_recorded_log_probs_to_the_bit(model, moved, 
     assert trajectory.num_random == 4
     for index in range(4):
         step = trajectory.pick(steps_of(trajectory, index))
-        same, other = (guided(policy, text(2), 3.0, torch.zeros(2, 4, 5))(step.x, step.timestep_BF) for policy in (model, moved))
+        same, other = (
+            guided(policy, text(2), 3.0, torch.zeros(2, 4, 5))(step.x, step.timestep_BF) for policy in (model, moved)
+        )
         assert torch.equal(step.replay(same).log_prob(), trajectory.log_prob_RBF[index])
         assert (step.replay(other).log_prob() - trajectory.log_prob_RBF[index]).abs().max() > 1e-3
 

@@ -28,14 +28,18 @@ def normal(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-@pytest.mark.parametrize(("kernel", "mean", "std", "log_prob"), [
-    # x0 = .8 + .7 * .5 = 1.15, e = .8 - .3 * .5 = .65, ds = -.2; x' = .6: log p = -z^2 / 2 - log std - .9189385, z = (.6 - mean) / std
-    (DANCE, 0.8916429, 0.1341641, -1.272901),  # .9 - .09 * .65 / .7 * .1; .3 sqrt .2; z = -2.173778
-    (FLOW, 0.7938333, 0.4781910, -0.263347),  # g = .7 sqrt(.7 / .3) = 1.0692677; z = -.405347
-    (CPS, 0.6754305, 0.4755283, -0.188190),  # std = .5 sin(.4 pi); .575 + sqrt(.25 - std^2) * .65; z = -.158625
-    (RENOISE, 0.575, 0.5, -0.227041),  # .5 * 1.15; z = .05
-    (Kernel("cps", 1.0), 0.575, 0.5, -0.227041),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kernel", "mean", "std", "log_prob"),
+    [
+        # x0 = .8 + .7 * .5 = 1.15, e = .8 - .3 * .5 = .65, ds = -.2; x' = .6: log p = -z^2 / 2 - log std - .9189385, z
+        # = (.6 - mean) / std
+        (DANCE, 0.8916429, 0.1341641, -1.272901),  # .9 - .09 * .65 / .7 * .1; .3 sqrt .2; z = -2.173778
+        (FLOW, 0.7938333, 0.4781910, -0.263347),  # g = .7 sqrt(.7 / .3) = 1.0692677; z = -.405347
+        (CPS, 0.6754305, 0.4755283, -0.188190),  # std = .5 sin(.4 pi); .575 + sqrt(.25 - std^2) * .65; z = -.158625
+        (RENOISE, 0.575, 0.5, -0.227041),  # .5 * 1.15; z = .05
+        (Kernel("cps", 1.0), 0.575, 0.5, -0.227041),
+    ],
+)
 def test_golden_scalars(kernel, mean, std, log_prob):
     x, v = scalar(0.8), scalar(-0.5)
     step = transition(kernel, x, v, at(0.7, x), at(0.5, x), x_next=scalar(0.6))
@@ -93,12 +97,19 @@ def test_renoise_is_the_few_step_sampler_to_the_bit(exit_step):
     plain = few_step(predict, normal(1), steps, lambda index: normal(9 + index), exit_step)
     ours = final(transitions(predict, normal(1), few_step_grid(steps, exit_step), lambda index: normal(9 + index)))
     assert torch.equal(ours, plain)
-    as_cps = final(transitions(predict, normal(1), few_step_grid(steps, exit_step), lambda index: normal(9 + index), Kernel("cps", 1.0)))
+    as_cps = final(
+        transitions(
+            predict, normal(1), few_step_grid(steps, exit_step), lambda index: normal(9 + index), Kernel("cps", 1.0)
+        )
+    )
     assert torch.equal(as_cps, plain)
 
 
 def test_cps_keeps_the_total_noise():
-    """x = (1 - s) x0 + s e: what is kept of e, and what is drawn, have second moment s'^2. With x0 = 0 the mean is what is kept."""
+    """x = (1 - s) x0 + s e: what is kept of e, and what is drawn, have second moment s'^2.
+
+    With x0 = 0 the mean is what is kept.
+    """
     e = normal(4, torch.float64)
     mean, std_BF = moments(CPS, 0.7 * e, e, sigma_of(at(0.7, e)), sigma_of(at(0.5, e)))  # v = e - x0 = e
     assert torch.allclose((mean / e).pow(2) + std_BF[..., None, None, None] ** 2, torch.full_like(e, 0.25), atol=1e-12)
@@ -115,7 +126,10 @@ def test_without_noise_every_kernel_is_the_ode(kernel):
 
 def test_a_little_noise_is_nearly_the_ode():
     x, v = normal(1), normal(2)
-    apart = [(transition(Kernel("dance", eta), x, v, at(0.7, x), at(0.5, x), normal(3)).x_next - (x - 0.2 * v)).abs().max() for eta in (1e-2, 1e-3)]
+    apart = [
+        (transition(Kernel("dance", eta), x, v, at(0.7, x), at(0.5, x), normal(3)).x_next - (x - 0.2 * v)).abs().max()
+        for eta in (1e-2, 1e-3)
+    ]
     assert apart[1] < apart[0] / 9  # the drift is of second order, the noise of first
 
 
@@ -145,6 +159,12 @@ def test_steps_of_their_own_for_every_frame():
     for kernel in (DANCE, FLOW, CPS, RENOISE):
         mixed = transition(kernel, x, v, times, after, noise)
         for frame in range(3):
-            alone = transition(kernel, x[:, frame : frame + 1], v[:, frame : frame + 1], times[:, frame : frame + 1],
-                               after[:, frame : frame + 1], noise[:, frame : frame + 1])  # fmt: skip
+            alone = transition(
+                kernel,
+                x[:, frame : frame + 1],
+                v[:, frame : frame + 1],
+                times[:, frame : frame + 1],
+                after[:, frame : frame + 1],
+                noise[:, frame : frame + 1],
+            )
             assert torch.equal(mixed.x_next[:, frame : frame + 1], alone.x_next)

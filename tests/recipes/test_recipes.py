@@ -1,4 +1,6 @@
-"""The shipped recipes: each is valid, and Astrolabe's carry the paper's values (arXiv 2603.17051, Table S1 and section 4.1)."""
+"""The shipped recipes: each is valid, and Astrolabe's carry the paper's values (arXiv 2603.17051, Table S1 and section
+4.1).
+"""
 
 from __future__ import annotations
 
@@ -60,9 +62,16 @@ def test_wan_recipes_optimise_as_table_s1(name):
     assert (optim.lr, optim.betas, optim.weight_decay, optim.eps, optim.clip) == (1e-5, (0.9, 0.999), 1e-4, 1e-8, 1.0)
     assert (optim.warmup, optim.decay, optim.every) == (0, "constant", 1)
     assert stage.objective == {
-        "kind": "nft", "beta": 1.0, "advantage_max": 5.0, "old_decay": 0.9, "kl": "selective", "kl_weight": 1e-4,
-        "reference": "reset", "kl_threshold": 0.15, "kl_patience": 15,
-    }  # fmt: skip
+        "kind": "nft",
+        "beta": 1.0,
+        "advantage_max": 5.0,
+        "old_decay": 0.9,
+        "kl": "selective",
+        "kl_weight": 1e-4,
+        "reference": "reset",
+        "kl_threshold": 0.15,
+        "kl_patience": 15,
+    }
 
 
 @pytest.mark.parametrize("name", [*WAN, KREA])
@@ -76,11 +85,15 @@ def test_wan_recipes_collect_as_section_4_1(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "window", "sink"), [("astrolabe_self_forcing", 21, 3), ("astrolabe_longlive", 15, 3), ("astrolabe_causal", None, 0)]
+    ("name", "window", "sink"),
+    [("astrolabe_self_forcing", 21, 3), ("astrolabe_longlive", 15, 3), ("astrolabe_causal", None, 0)],
 )
 def test_wan_recipes_stream_as_table_s1(name, window, sink):
     cache = load_recipe(name).cache
-    assert (cache.window, cache.sink) == (window, sink)  # Table S1 gives no window for Causal-Forcing: it sees all it has made
+    assert (cache.window, cache.sink) == (
+        window,
+        sink,
+    )  # Table S1 gives no window for Causal-Forcing: it sees all it has made
 
 
 EXPERIENCE, OBJECTIVE = "stages.nft.experience.", "stages.nft.objective."
@@ -89,7 +102,10 @@ ABLATED = {  # row of Table 4, Figure 7b or 8b -> what it changes of the whole m
     "seq_full": {EXPERIENCE + "clip": 0, OBJECTIVE + "context": "full"},
     "clip_full": {OBJECTIVE + "context": "full"},
     "no_kl": {OBJECTIVE + "kl": "none", OBJECTIVE + "reference": "fixed"},
-    "uniform_low": {OBJECTIVE + "kl": "uniform", OBJECTIVE + "reference": "fixed"},  # at 1e-4, the whole method's weight
+    "uniform_low": {
+        OBJECTIVE + "kl": "uniform",
+        OBJECTIVE + "reference": "fixed",
+    },  # at 1e-4, the whole method's weight
     "uniform_high": {OBJECTIVE + "kl": "uniform", OBJECTIVE + "reference": "fixed", OBJECTIVE + "kl_weight": 5e-4},
     "vq": {EXPERIENCE + "rewards.mq": 0.0, EXPERIENCE + "rewards.ta": 0.0},
     "mq": {EXPERIENCE + "rewards.vq": 0.0, EXPERIENCE + "rewards.ta": 0.0, EXPERIENCE + "primary": "mq"},
@@ -105,7 +121,11 @@ ABLATED = {  # row of Table 4, Figure 7b or 8b -> what it changes of the whole m
 
 def flat(fields, key=""):
     if isinstance(fields, dict):
-        return {name: value for part, held in fields.items() for name, value in flat(held, f"{key}.{part}" if key else part).items()}
+        return {
+            name: value
+            for part, held in fields.items()
+            for name, value in flat(held, f"{key}.{part}" if key else part).items()
+        }
     return {key: fields}
 
 
@@ -133,7 +153,9 @@ def test_long_tuning_trains_windows_of_one_clip(name, frames):
 
 
 def test_the_recorded_studies_keep_their_hash():
-    """Records and runs name it: an option that comes later must be off by default, and what changes these recipes needs the study run again."""
+    """Records and runs name it: an option that comes later must be off by default, and what changes these recipes needs
+    the study run again.
+    """
     assert load_recipe("astrolabe_causal_shapes").hash() == "5c679464e0477f1e"
     assert load_recipe("astrolabe_self_forcing_shapes").hash() == "ec6174f565c075cc"
 
@@ -160,7 +182,9 @@ def test_the_hash_names_what_is_computed_not_how_or_its_name():
     plain = load_recipe("astrolabe_causal_shapes").hash()
     assert load_recipe("astrolabe_causal_shapes", ["name=other", "runtime.save_every=1"]).hash() == plain
     shown = [f"stages.nft.experience.{key}" for key in ("samples_every=3", "collapse.stop=true", "collapse.falling=2")]
-    assert load_recipe("astrolabe_causal_shapes", shown).hash() == plain  # so a run that collapsed goes on where it stopped
+    assert (
+        load_recipe("astrolabe_causal_shapes", shown).hash() == plain
+    )  # so a run that collapsed goes on where it stopped
     assert load_recipe("astrolabe_causal_shapes", ["seed=1"]).hash() != plain
 
 
@@ -172,7 +196,9 @@ def test_the_hash_names_what_is_computed_not_how_or_its_name():
 def test_a_cache_that_whole_clip_passes_cannot_show_is_refused(name, rule, says):
     with pytest.raises(RecipeError, match=re.escape(says)):
         load_recipe(name, ["cache.window=6", "cache.sink=3", f"cache.{rule}"])
-    load_recipe(name, ["cache.window=9", "cache.sink=3", f"cache.{rule}"])  # nothing leaves the window of a 9-frame clip
+    load_recipe(
+        name, ["cache.window=9", "cache.sink=3", f"cache.{rule}"]
+    )  # nothing leaves the window of a 9-frame clip
     load_recipe(name, ["cache.window=6", f"cache.{rule}"])  # no sink for the rule to move or blend into
 
 
@@ -180,18 +206,24 @@ def test_an_ema_sink_is_trained_on_rollouts():
     assert load_recipe("longlive_shapes", ['cache.policy="ema"', "cache.relative=true"]).cache.policy == "ema"
 
 
-@pytest.mark.parametrize(("override", "says"), [
-    ("stages.nft.experience.rewards.vq=-1", "rewards.vq: found -1.0, expected a weight of 0 or more"),
-    ("stages.nft.experience.rewards={}", "rewards: all weights are zero"),
-    ("stages.nft.experience.rewards={vq=0.0}", "rewards: all weights are zero"),
-    ("stages.nft.experience.rewards.vq=inf", "found inf, expected a finite number"),
-    ("sampler.steps=[1000, 2000]", "sampler.steps: found [1000.0, 2000.0], expected strictly falling steps in (0, 1000]"),
-    ("sampler.steps=[250, 1000]", "sampler.steps: found [250.0, 1000.0]"),
-    ("sampler.steps=[1000, 1000]", "sampler.steps: found [1000.0, 1000.0]"),
-    ("sampler.steps=[1000, 0]", "sampler.steps: found [1000.0, 0.0]"),
-    ("sampler.kind=dance", "sampler.noise: missing, 'dance' needs its noise level"),
-    ("sampler.noise=0.5", "sampler.noise: found 0.5, 'renoise' has no noise level: leave it out"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("stages.nft.experience.rewards.vq=-1", "rewards.vq: found -1.0, expected a weight of 0 or more"),
+        ("stages.nft.experience.rewards={}", "rewards: all weights are zero"),
+        ("stages.nft.experience.rewards={vq=0.0}", "rewards: all weights are zero"),
+        ("stages.nft.experience.rewards.vq=inf", "found inf, expected a finite number"),
+        (
+            "sampler.steps=[1000, 2000]",
+            "sampler.steps: found [1000.0, 2000.0], expected strictly falling steps in (0, 1000]",
+        ),
+        ("sampler.steps=[250, 1000]", "sampler.steps: found [250.0, 1000.0]"),
+        ("sampler.steps=[1000, 1000]", "sampler.steps: found [1000.0, 1000.0]"),
+        ("sampler.steps=[1000, 0]", "sampler.steps: found [1000.0, 0.0]"),
+        ("sampler.kind=dance", "sampler.noise: missing, 'dance' needs its noise level"),
+        ("sampler.noise=0.5", "sampler.noise: found 0.5, 'renoise' has no noise level: leave it out"),
+    ],
+)
 def test_weights_and_steps_out_of_range_are_refused(override, says):
     with pytest.raises(RecipeError, match=re.escape(says)):
         load_recipe("astrolabe_causal_shapes", [override])
@@ -222,14 +254,19 @@ def test_the_kernel_is_the_recipes_and_without_one_the_recipe_is_as_before():
 def test_rewards_given_whole_are_the_only_ones():
     """So a selective penalty without a reward that judges the primary one is refused from the command line too."""
     alone = "stages.nft.experience.rewards={vq=1.0}"
-    spec = load_recipe("astrolabe_no_kl_shapes", [alone, "stages.nft.experience.primary=vq", "stages.nft.experience.rewards={vq=1.0, mq=0.0}"])
+    spec = load_recipe(
+        "astrolabe_no_kl_shapes",
+        [alone, "stages.nft.experience.primary=vq", "stages.nft.experience.rewards={vq=1.0, mq=0.0}"],
+    )
     assert spec.stages["nft"].experience.rewards == {"vq": 1.0, "mq": 0.0}
     with pytest.raises(RecipeError, match="no auxiliary reward beside 'vq'"):
         load_recipe("astrolabe_all_shapes", [alone])
 
 
 def test_each_use_of_the_teacher_has_its_own_guidance():
-    """Wan 2.1 samples 50 steps at scale 5; DMD compares scores at 4; ODE pairs say theirs, since Wan's are of no use elsewhere."""
+    """Wan 2.1 samples 50 steps at scale 5; DMD compares scores at 4; ODE pairs say theirs, since Wan's are of no use
+    elsewhere.
+    """
     wan = load_recipe("astrolabe_causal")
     assert (wan.teacher.steps, wan.teacher.guidance) == (50, 5.0)
     assert load_recipe("self_forcing_shapes").stages["ode"].objective["guidance"] == 2.0

@@ -68,7 +68,9 @@ def pair(metric: str, gain: float, spread: float = 0.0, seeds: int = 3) -> list[
     """Base and tuned records whose differences are gain +- spread, alternating over prompts."""
     base = [float(prompt) for prompt in range(PROMPTS)]
     tuned = [value + gain + (spread if prompt % 2 else -spread) for prompt, value in enumerate(base)]
-    return [record(arm, metric, scores, seed) for seed in range(seeds) for arm, scores in ((BASE, base), (TUNED, tuned))]
+    return [
+        record(arm, metric, scores, seed) for seed in range(seeds) for arm, scores in ((BASE, base), (TUNED, tuned))
+    ]
 
 
 def difference(table: Table, records: list[Record], key: str, backbone: str = "shapes") -> Difference:
@@ -90,7 +92,8 @@ def test_values_as_printed(table: Table) -> None:
 
 def test_columns_and_groups(table: Table) -> None:
     assert [(column.key, column.label, column.direction) for column in table.columns] == [
-        (key, label, "up") for key, label in zip(KEYS, ["Total", "Quality", "Semantic", "HPSv3", "MQ", "Throughput"], strict=True)
+        (key, label, "up")
+        for key, label in zip(KEYS, ["Total", "Quality", "Semantic", "HPSv3", "MQ", "Throughput"], strict=True)
     ]
     groups = [row.group for row in table.rows]
     assert groups == ["Diffusion Models"] * 2 + ["AR Models"] * 4 + ["Distilled AR Models"] * 8
@@ -190,7 +193,9 @@ def test_records_that_do_not_belong_together(table: Table) -> None:
         ("throughput", "throughput", 0.1, 0.0, "disagrees"),
     ],
 )
-def test_verdict_of_paired_records(table: Table, key: str, metric: str, gain: float, spread: float, expected: str) -> None:
+def test_verdict_of_paired_records(
+    table: Table, key: str, metric: str, gain: float, spread: float, expected: str
+) -> None:
     found = difference(table, pair(metric, gain, spread), key)
     assert found.verdict == expected
     assert found.measured is not None
@@ -217,7 +222,10 @@ def test_differences_need_the_same_prompts(table: Table) -> None:
     [
         ({"prompt_set_hash": "q"}, ["prompt set p", "prompt set q"]),
         ({"protocol": {"num_frames": 24, "prompts": PROMPTS, "device": "cpu"}}, ["num_frames 12", "num_frames 24"]),
-        ({"protocol": {"num_frames": 12, "prompts": PROMPTS, "device": "cpu", "norm": "raw"}}, ["norm None", "norm raw"]),
+        (
+            {"protocol": {"num_frames": 12, "prompts": PROMPTS, "device": "cpu", "norm": "raw"}},
+            ["norm None", "norm raw"],
+        ),
     ],
 )
 def test_a_column_does_not_mix_protocols(table: Table, change: dict[str, object], named: list[str]) -> None:

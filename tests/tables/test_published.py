@@ -49,7 +49,10 @@ SHAPES = {
     "teleboost-8": (6, 19),
     "teleboost-9": (3, 7),
 }
-FIGURES = {"astrolabe-adaptive": "Figure 8 (b)", "astrolabe-beta": "Figure 7 (b)"}  # figures as tables: no number is printed
+FIGURES = {
+    "astrolabe-adaptive": "Figure 8 (b)",
+    "astrolabe-beta": "Figure 7 (b)",
+}  # figures as tables: no number is printed
 CELLS = [
     ("aapt-1", "Ours, 1280×720", "dynamic_degree", "63.29"),  # supplement H, Table 1, second line
     ("astrolabe-2", "+ Ours (LongLive)", "quality", "86.12"),  # Table 2, second "+ Ours"
@@ -78,11 +81,26 @@ CELLS = [
     ("teleboost-5", "Text Alignment", "same", "56"),  # Table 5, "Tied"
     ("teleboost-6", "VIPO", "spatial_relationship", "81.44"),  # Table 6, fifth row, last column
     ("teleboost-7", "ViPO", "mq", "1.1515"),  # Table 7; the text says 1.1505
-    ("teleboost-8", "Self-paced Qwen2.5VL-72B (14B)", "aesthetic_quality", "60.68"),  # Table 8, first row, last column: a misprint, kept
+    (
+        "teleboost-8",
+        "Self-paced Qwen2.5VL-72B (14B)",
+        "aesthetic_quality",
+        "60.68",
+    ),  # Table 8, first row, last column: a misprint, kept
     ("teleboost-9", "Self-paced GRPO", "ta", "-0.7114"),  # Table 9, last row
 ]
 # Models that the papers compare with and that are neither trained nor imported here.
-BASELINES = {"ltx_video", "skyreels_v2", "magi_1", "nova", "pyramid_flow", "causvid", "framepack", "rolling_forcing", "wan2.2_i2v_14b"}
+BASELINES = {
+    "ltx_video",
+    "skyreels_v2",
+    "magi_1",
+    "nova",
+    "pyramid_flow",
+    "causvid",
+    "framepack",
+    "rolling_forcing",
+    "wan2.2_i2v_14b",
+}
 
 
 def test_every_table_is_there_and_complete() -> None:
@@ -117,11 +135,17 @@ def made() -> set[str]:
 
 def planned() -> set[str]:
     """Arms whose recipes are still to come, by the papers' own lists."""
-    return {f"{stem}{suffix}" for paper in list_papers() for stem in load_claims(paper).planned for suffix in ARM_SUFFIX.values()}
+    return {
+        f"{stem}{suffix}"
+        for paper in list_papers()
+        for stem in load_claims(paper).planned
+        for suffix in ARM_SUFFIX.values()
+    }
 
 
 def test_every_row_of_a_table_names_an_arm_that_exists() -> None:
-    """On each backbone: a recipe, a release of the zoo, a recipe to come, or a model of others that is marked so. A row without an arm is only as
+    """On each backbone: a recipe, a release of the zoo, a recipe to come, or a model of others that is marked so. A row
+        without an arm is only as
     published."""
     known, to_come, external = made(), planned(), set()
     for table_id in list_tables():
@@ -151,9 +175,17 @@ def test_what_is_to_come_is_not_there_yet_and_is_waited_for() -> None:
     known = made()
     for paper in list_papers():
         loaded = load_claims(paper)
-        asked = {claim.stem(side, b) for claim in loaded.claims for part in claim.parts for side in sides_of(part) for b in BACKBONES}
+        asked = {
+            claim.stem(side, b)
+            for claim in loaded.claims
+            for part in claim.parts
+            for side in sides_of(part)
+            for b in BACKBONES
+        }
         asked |= {arm for table_id in select(paper) for row in load_table(table_id).rows for arm in row.arm.values()}
-        assert [stem for stem in loaded.planned if {f"{stem}{suffix}" for suffix in ARM_SUFFIX.values()} <= known] == [], paper
+        assert [
+            stem for stem in loaded.planned if {f"{stem}{suffix}" for suffix in ARM_SUFFIX.values()} <= known
+        ] == [], paper
         assert [stem for stem in loaded.planned if stem not in asked] == [], paper
     assert load_claims("astrolabe").planned == []
 
@@ -200,8 +232,9 @@ def arms_on_wan() -> dict[str, set[str]]:
 def test_a_method_has_one_arm_on_wan() -> None:
     """TeleBoost calls two sizes by one label."""
     assert {label: arms for label, arms in arms_on_wan().items() if len(arms) > 1} == {
-        "wan2.1": {"wan_1.3b", "wan_14b"}, "dancegrpo": {"grpo", "grpo_14b"},
-    }  # fmt: skip
+        "wan2.1": {"wan_1.3b", "wan_14b"},
+        "dancegrpo": {"grpo", "grpo_14b"},
+    }
 
 
 def test_an_arm_on_wan_is_a_name_that_users_can_give() -> None:
@@ -234,12 +267,17 @@ def test_published_prompt_sets_are_sets_that_can_be_evaluated() -> None:
 
 
 def test_directions_of_costs() -> None:
-    down = {(table_id, c.key) for table_id in list_tables() for c in load_table(table_id).columns if c.direction == "down"}
+    down = {
+        (table_id, c.key) for table_id in list_tables() for c in load_table(table_id).columns if c.direction == "down"
+    }
     assert down == {
-        ("astrolabe-4a", "memory"), ("astrolabe-adaptive", "x0_norm_growth"), ("reward-forcing-2", "drift"), ("reward-forcing-3", "drift"),
+        ("astrolabe-4a", "memory"),
+        ("astrolabe-adaptive", "x0_norm_growth"),
+        ("reward-forcing-2", "drift"),
+        ("reward-forcing-3", "drift"),
         *(("teleboost-2", key) for key in ("epe", "over_1px", "over_3px", "f1_all")),
         *(("delta-forcing-3", key) for key in ("aesthetic", "dynamic", "naturalness", "average")),
-    }  # fmt: skip
+    }
 
 
 def test_printed_judge_scores() -> None:
@@ -263,7 +301,12 @@ def test_printed_deltas() -> None:
         ("delta-forcing", ["delta-forcing-1", "delta-forcing-2", "delta-forcing-3"]),
         (
             "ablations",
-            [*(f"astrolabe-{part}" for part in ("4a", "4b", "4c", "adaptive", "beta")), "reward-forcing-3", "teleboost-4", "teleboost-9"],
+            [
+                *(f"astrolabe-{part}" for part in ("4a", "4b", "4c", "adaptive", "beta")),
+                "reward-forcing-3",
+                "teleboost-4",
+                "teleboost-9",
+            ],
         ),
         ("all", list(SHAPES)),
     ],

@@ -29,7 +29,8 @@ columns = [
 rows = [
   { label = "one", group = "G", published = { size = "1B", up = 84.30, down = 3.10 } },
   { label = "two", group = "G", published = { size = "2B", up = 84.3, down = 2 } },
-  { label = "three", group = "G", base = "two", published = { size = "2B", up = 80.0, down = 2.5 }, delta = { up = -4.3 } },
+  { label = "three", group = "G", base = "two", published = { size = "2B", up = 80.0, down = 2.5 },
+    delta = { up = -4.3 } },
   { label = "alone", published = { size = "2B", up = 99, down = "OOM" } },
 ]
 errata = [{ rows = ["three"], columns = ["down"], note = "should be 2.4" }]
@@ -86,7 +87,10 @@ def test_latex_golden() -> None:
     assert r"A note on \texttt{keys}." in text
 
 
-@pytest.mark.parametrize(("table_id", "wide"), [("reward-forcing-5", True), ("teleboost-6", False), ("astrolabe-3", True), ("astrolabe-1", False)])
+@pytest.mark.parametrize(
+    ("table_id", "wide"),
+    [("reward-forcing-5", True), ("teleboost-6", False), ("astrolabe-3", True), ("astrolabe-1", False)],
+)
 def test_latex_of_more_than_eight_columns_is_as_wide_as_the_page(table_id: str, wide: bool) -> None:
     """As printed: of Table 6 of TeleBoost, which has dimensions for rows, three."""
     text = printed(load_table(table_id), "latex")
@@ -109,8 +113,11 @@ def test_html_marks_and_groups() -> None:
 def test_csv_keeps_the_printed_digits() -> None:
     rows = list(csv.DictReader(io.StringIO(printed(SMALL, "csv"))))
     assert [(row["label"], row["group"], row["up"], row["down"]) for row in rows] == [
-        ("one", "G", "84.30", "3.10"), ("two", "G", "84.3", "2"), ("three", "G", "80.0", "2.5"), ("alone", "", "99", "OOM"),
-    ]  # fmt: skip
+        ("one", "G", "84.30", "3.10"),
+        ("two", "G", "84.3", "2"),
+        ("three", "G", "80.0", "2.5"),
+        ("alone", "", "99", "OOM"),
+    ]
 
 
 def test_json_has_numbers_or_null_and_texts_apart() -> None:
@@ -118,9 +125,12 @@ def test_json_has_numbers_or_null_and_texts_apart() -> None:
     assert set(data) == {"id", "title", "source", "columns", "rows"}
     assert data["columns"][1] == {"key": "up", "label": "Up", "direction": "up"}
     assert data["rows"][3] == {
-        "label": "alone", "group": "", "published": {"size": None, "up": 99.0, "down": None},
-        "measured": {"size": None, "up": None, "down": None}, "text": {"size": "2B", "down": "OOM"},
-    }  # fmt: skip
+        "label": "alone",
+        "group": "",
+        "published": {"size": None, "up": 99.0, "down": None},
+        "measured": {"size": None, "up": None, "down": None},
+        "text": {"size": "2B", "down": "OOM"},
+    }
     assert "text" not in json.loads(printed(load_table("reward-forcing-6"), "json"))["rows"][0]
 
 
@@ -160,7 +170,7 @@ def test_rank(values: dict[str, float], direction: str, expected: dict[str, str]
 def test_latex_escapes() -> None:
     assert escape(r"50% & a_b #1 {x} ~ ^ \ $") == (
         r"50\% \& a\_b \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \$"
-    )  # fmt: skip
+    )
     assert escape("α ± × ↑ † § —") == r"$\alpha$ $\pm$ $\times$ $\uparrow$ $^\dagger$ \S{} ---"
 
 

@@ -24,14 +24,19 @@ def test_every_deviation_has_an_erratum(outcomes: list[Outcome]) -> None:
 
 
 def test_known_errata_are_exactly_these(outcomes: list[Outcome]) -> None:
-    found = {(o.table, o.row, o.column) for o in outcomes if o.verdict == "erratum known" and o.table != "reward-forcing-4"}
+    found = {
+        (o.table, o.row, o.column) for o in outcomes if o.verdict == "erratum known" and o.table != "reward-forcing-4"
+    }
     assert found == {
         ("astrolabe-1", "+ Ours (LongLive)", "mq"),
         ("astrolabe-1", "+ Ours (Causal Forcing)", "mq"),
         ("reward-forcing-2", "CausVid", "total"),
         ("reward-forcing-2", "LongLive", "total"),
         ("reward-forcing-2", "Ours", "total"),
-        *(("reward-forcing-3", "Ours", key) for key in ("background_consistency", "motion_smoothness", "dynamic_degree", "imaging_quality")),
+        *(
+            ("reward-forcing-3", "Ours", key)
+            for key in ("background_consistency", "motion_smoothness", "dynamic_degree", "imaging_quality")
+        ),
         ("teleboost-2", "Real-world fluid effects", "f1_all"),
         *(("teleboost-1", row, "margin") for row in ("Motion quality", "Text alignment", "Preservation", "Overall")),
         ("teleboost-3", "BPGO (T2V)", ""),
@@ -45,7 +50,13 @@ def test_known_errata_are_exactly_these(outcomes: list[Outcome]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "check", "row", "column", "recomputed"),  # worked independently; the numbers of the printed tables are inputs
+    (
+        "table",
+        "check",
+        "row",
+        "column",
+        "recomputed",
+    ),  # worked independently; the numbers of the printed tables are inputs
     [
         ("reward-forcing-6", "VBench quality from dimensions", "CausVid", "quality", 83.926),
         ("reward-forcing-7", "VBench semantic from dimensions", "LongLive", "semantic", 81.371),
@@ -61,8 +72,10 @@ def test_known_errata_are_exactly_these(outcomes: list[Outcome]) -> None:
         ("teleboost-4", "text: columns in which the row is best", "BPGO", "", 4),
         ("reward-forcing-1", "text: Ours / SkyReels-V2", "Ours", "throughput", 47.143),
     ],
-)  # fmt: skip
-def test_recomputed_values(outcomes: list[Outcome], table: str, check: str, row: str, column: str, recomputed: float) -> None:
+)
+def test_recomputed_values(
+    outcomes: list[Outcome], table: str, check: str, row: str, column: str, recomputed: float
+) -> None:
     found = next(o for o in outcomes if (o.table, o.check, o.row, o.column) == (table, check, row, column))
     assert found.recomputed == pytest.approx(recomputed, abs=5e-4)
 
@@ -81,9 +94,13 @@ def test_ratings_are_multiples_of_1_355_not_of_1_400(outcomes: list[Outcome]) ->
 def test_a_changed_number_is_a_mismatch() -> None:
     table = load_table("astrolabe-2")
     row = table.rows[0]
-    wrong = row.model_copy(update={"published": row.published | {"total": Decimal("75.92")}})  # (4 x 80.77 + 53.37) / 5 = 75.29
+    wrong = row.model_copy(
+        update={"published": row.published | {"total": Decimal("75.92")}}
+    )  # (4 x 80.77 + 53.37) / 5 = 75.29
     found = verify_table(table.model_copy(update={"rows": [wrong, *table.rows[1:]]}))
-    assert [(o.row, o.printed, round(o.difference, 4)) for o in found if o.verdict == "mismatch"] == [("SkyReels-V2", 75.92, 0.63)]
+    assert [(o.row, o.printed, round(o.difference, 4)) for o in found if o.verdict == "mismatch"] == [
+        ("SkyReels-V2", 75.92, 0.63)
+    ]
 
 
 def made(check: str) -> Table:

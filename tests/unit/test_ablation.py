@@ -41,10 +41,15 @@ def test_each_seed_is_given_once():
 
 
 def test_grids_share_their_rows_and_join_their_suites(tmp_path):
-    plans = {name: plan(load_grid(name), [1, 0], tmp_path, [], None) for name in ("astrolabe-4b", "astrolabe-4c", "astrolabe-4a")}
+    plans = {
+        name: plan(load_grid(name), [1, 0], tmp_path, [], None)
+        for name in ("astrolabe-4b", "astrolabe-4c", "astrolabe-4a")
+    }
     merged = merge(list(plans.values()))
     names = [job.name for job in merged]
-    assert len(names) == len(set(names)) == sum(map(len, plans.values())) - 2  # both have the whole method, at two seeds
+    assert (
+        len(names) == len(set(names)) == sum(map(len, plans.values())) - 2
+    )  # both have the whole method, at two seeds
     assert [job.seed for job in merged] == sorted(job.seed for job in merged)
     longer = [replace(job, suites=("shapes-long",)) for job in plans["astrolabe-4c"]]
     both = merge([plans["astrolabe-4c"], longer])
@@ -84,8 +89,9 @@ def test_a_failure_stops_no_other_job_and_a_termination_stops_all(tmp_path, monk
     assert time.monotonic() - began < 50
     assert not run.running
     assert sorted(path.name for path in (tmp_path / "logs").glob("*.log")) == [
-        "astrolabe_mq_shapes-seed-0.log", "astrolabe_ta_shapes-seed-0.log",
-    ]  # fmt: skip
+        "astrolabe_mq_shapes-seed-0.log",
+        "astrolabe_ta_shapes-seed-0.log",
+    ]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -59,10 +59,19 @@ def test_the_packaged_teacher_is_no_student():
         check(SHAPES, "shapes/teacher")
 
 
-@pytest.mark.parametrize(("name", "block"), [
-    ("self_forcing", 3), ("causal_forcing", 3), ("causal_forcing_framewise", 1), ("causal_forcing_1step", 1), ("longlive", 3), ("reward_forcing", 3),
-    ("memflow", 3), ("krea_14b", 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("self_forcing", 3),
+        ("causal_forcing", 3),
+        ("causal_forcing_framewise", 1),
+        ("causal_forcing_1step", 1),
+        ("longlive", 3),
+        ("reward_forcing", 3),
+        ("memflow", 3),
+        ("krea_14b", 3),
+    ],
+)
 def test_a_release_without_a_card_has_its_block(name, block, checkpoints):
     """Reference, sections 1.1 (3 chunk-wise, 1 frame-wise) and 7 (Krea: 3)."""
     release(checkpoints, name)

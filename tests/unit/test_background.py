@@ -13,7 +13,9 @@ CPU = torch.device("cpu")
 
 
 def test_work_runs_in_order_beside_the_caller_and_without_gradients():
-    """The second rollout goes on while the first is scored: the worker waits for a sign that only the caller's next step gives."""
+    """The second rollout goes on while the first is scored: the worker waits for a sign that only the caller's next
+    step gives.
+    """
     next_one_began, order = threading.Event(), []
 
     def score(name: str, weight: torch.Tensor) -> bool:

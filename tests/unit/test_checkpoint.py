@@ -1,4 +1,6 @@
-"""Transformer checkpoints: every released layout gives the network that wrote it; bad files are refused by name and with what was found."""
+"""Transformer checkpoints: every released layout gives the network that wrote it; bad files are refused by name and
+with what was found.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +56,21 @@ def test_a_released_layout_gives_the_network_that_wrote_it(layout, tmp_path):
 
 def test_real_names_of_the_recordings(tmp_path):
     info = json.loads((GOLDEN / "self_forcing.json").read_text())["model"]
-    config = WanConfig(dim=info["dim"], ffn_dim=info["ffn_dim"], num_heads=info["num_heads"], num_layers=info["num_layers"],
-                       in_channels=info["in_dim"], freq_dim=info["freq_dim"], text_dim=info["text_dim"], text_len=info["text_len"])  # fmt: skip
+    config = WanConfig(
+        dim=info["dim"],
+        ffn_dim=info["ffn_dim"],
+        num_heads=info["num_heads"],
+        num_layers=info["num_layers"],
+        in_channels=info["in_dim"],
+        freq_dim=info["freq_dim"],
+        text_dim=info["text_dim"],
+        text_len=info["text_len"],
+    )
     found = load_transformer(GOLDEN / "weights.safetensors", config=config)
     assert found.config == config
     torch.testing.assert_close(
-        found.state["blocks.2.attn2.to_out.0.weight"], load_file(GOLDEN / "weights.safetensors")["blocks.2.cross_attn.o.weight"]
+        found.state["blocks.2.attn2.to_out.0.weight"],
+        load_file(GOLDEN / "weights.safetensors")["blocks.2.cross_attn.o.weight"],
     )
 
 
@@ -69,14 +80,20 @@ def test_real_names_of_the_recordings(tmp_path):
 @pytest.fixture
 def both(tmp_path) -> tuple[Path, dict, dict]:
     plain, ema = network(1).state_dict(), network(2).state_dict()
-    path = write_pickle(tmp_path / "both.pt", {"generator": original(plain, "model."), "generator_ema": original(ema, "model.")})
+    path = write_pickle(
+        tmp_path / "both.pt", {"generator": original(plain, "model."), "generator_ema": original(ema, "model.")}
+    )
     return path, plain, ema
 
 
 def test_the_moving_average_is_taken_unless_refused(both):
     path, plain, ema = both
     key = "blocks.1.ffn.net.2.weight"
-    for choice, state, nesting in ((None, ema, "generator_ema"), (True, ema, "generator_ema"), (False, plain, "generator")):
+    for choice, state, nesting in (
+        (None, ema, "generator_ema"),
+        (True, ema, "generator_ema"),
+        (False, plain, "generator"),
+    ):
         found = load_transformer(path, config=CONFIG, ema=choice)
         assert found.nesting == nesting
         assert torch.equal(found.state[key], state[key])
@@ -136,8 +153,12 @@ def test_14b_weights_in_a_1_3b_config_name_both_sizes():
 def test_another_size_than_wanted_is_refused(tmp_path):
     path = write_original(tmp_path / "w", network().state_dict())
     wanted = CONFIG.model_copy(update={"num_layers": 2})
-    assert "found 24-wide 3-layer weights (num_layers 3), expected 24-wide 2-layer (num_layers 2)" in refusal(path, config=wanted)
-    assert "(num_heads 2), expected 24-wide 3-layer (num_heads 4)" in refusal(path, config=CONFIG.model_copy(update={"num_heads": 4}))
+    assert "found 24-wide 3-layer weights (num_layers 3), expected 24-wide 2-layer (num_layers 2)" in refusal(
+        path, config=wanted
+    )
+    assert "(num_heads 2), expected 24-wide 3-layer (num_heads 4)" in refusal(
+        path, config=CONFIG.model_copy(update={"num_heads": 4})
+    )
 
 
 def test_config_json_must_fit_the_tensors(tmp_path):
@@ -155,7 +176,9 @@ def test_config_json_must_fit_the_tensors(tmp_path):
 
 
 def test_an_unknown_width_does_not_give_the_heads(tmp_path):
-    assert "num_heads: width 24 does not give it" in refusal(write_pickle(tmp_path / "x.pt", original(network().state_dict())))
+    assert "num_heads: width 24 does not give it" in refusal(
+        write_pickle(tmp_path / "x.pt", original(network().state_dict()))
+    )
 
 
 # --- bad files
@@ -230,14 +253,23 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(zipped, tmp_path):
     assert not ran.exists()
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    ({"weights": {"a": torch.zeros(1)}, "step": 3}, "unknown nesting: found weights, step (holding a), expected generator_ema, generator, model"),
-    ({"generator": {"inner": {"a": torch.zeros(1)}}}, "unknown nesting: found generator (holding inner)"),
-    ({}, "unknown nesting: found nothing"),
-    ([1, 2], "holds a list, expected a dict of tensors"),
-    ({"conv.weight": torch.zeros(1)}, "no Wan transformer: found conv; expected patch_embedding"),
-    ({"blocks.0.x": torch.zeros(1), "patch_embedding.weight": torch.zeros(2, 2, 1, 2, 2)}, "missing: 3 of the tensors"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            {"weights": {"a": torch.zeros(1)}, "step": 3},
+            "unknown nesting: found weights, step (holding a), expected generator_ema, generator, model",
+        ),
+        ({"generator": {"inner": {"a": torch.zeros(1)}}}, "unknown nesting: found generator (holding inner)"),
+        ({}, "unknown nesting: found nothing"),
+        ([1, 2], "holds a list, expected a dict of tensors"),
+        ({"conv.weight": torch.zeros(1)}, "no Wan transformer: found conv; expected patch_embedding"),
+        (
+            {"blocks.0.x": torch.zeros(1), "patch_embedding.weight": torch.zeros(2, 2, 1, 2, 2)},
+            "missing: 3 of the tensors",
+        ),
+    ],
+)
 def test_other_content_is_refused_with_what_was_found(content, says, tmp_path):
     torch.save(content, tmp_path / "x.pt")
     assert says in refusal(tmp_path / "x.pt")
@@ -256,8 +288,14 @@ def test_what_is_no_checkpoint_is_refused(name, content, says, tmp_path):
 def test_missing_extra_and_misshaped_tensors_are_counted(tmp_path):
     state = network().state_dict()
     lost = {key: value for key, value in state.items() if not key.startswith("blocks.1.attn2.norm")}
-    text = refusal(write_pickle(tmp_path / "x.pt", original(lost | {"blocks.1.attn2.add_k_proj.weight": torch.zeros(2)})), config=CONFIG)
-    assert "2 missing (first: blocks.1.attn2.norm_k.weight); 1 unexpected (first: blocks.1.attn2.add_k_proj.weight)" in text
+    text = refusal(
+        write_pickle(tmp_path / "x.pt", original(lost | {"blocks.1.attn2.add_k_proj.weight": torch.zeros(2)})),
+        config=CONFIG,
+    )
+    assert (
+        "2 missing (first: blocks.1.attn2.norm_k.weight); 1 unexpected (first: blocks.1.attn2.add_k_proj.weight)"
+        in text
+    )
     text = refusal(write_pickle(tmp_path / "y.pt", original(state | {"proj_out.bias": torch.zeros(3)})), config=CONFIG)
     assert "proj_out.bias is (3,), expected (16,) (1 tensors differ)" in text  # 2 x 2 pixels of 4 channels
 
@@ -295,9 +333,16 @@ def test_files_below_the_checkpoints_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
     monkeypatch.chdir(tmp_path.parent)
     wanted = network(1).state_dict()
-    path = write_pickle(tmp_path / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt", {"generator_ema": original(wanted)})
+    path = write_pickle(
+        tmp_path / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt", {"generator_ema": original(wanted)}
+    )
     # by the recipe's relative path, by part of it, by another ending, by the release's name
-    for source in ("checkpoints/self_forcing_dmd.pt", "self_forcing_dmd.pt", "checkpoints/self_forcing_dmd.safetensors", "self_forcing"):
+    for source in (
+        "checkpoints/self_forcing_dmd.pt",
+        "self_forcing_dmd.pt",
+        "checkpoints/self_forcing_dmd.safetensors",
+        "self_forcing",
+    ):
         assert load_transformer(source, config=CONFIG).source == path
     folder = write_original(tmp_path / "models" / "Wan2.1-T2V-1.3B", wanted)
     for source in ("Wan2.1-T2V-1.3B", "wan_1.3b", str(folder)):
@@ -307,7 +352,10 @@ def test_files_below_the_checkpoints_folder(monkeypatch, tmp_path):
 def test_what_is_not_here_says_where_it_belongs(monkeypatch, tmp_path):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
     text = refusal("longlive")
-    assert f"put models/longlive_base.pt of Efficient-Large-Model/LongLive-1.3B at {tmp_path}/LongLive-1.3B/models/longlive_base.pt" in text
+    assert (
+        "put models/longlive_base.pt of Efficient-Large-Model/LongLive-1.3B at "
+        f"{tmp_path}/LongLive-1.3B/models/longlive_base.pt"
+    ) in text
     assert "did you mean 'self_forcing'?" in refusal("selfforcing")
     assert "no such checkpoint" in refusal("")
     assert "no such checkpoint" in refusal(tmp_path / "no.pt")

@@ -18,28 +18,65 @@ from eval.renderers.claims import claims_html, claims_json, claims_markdown, cla
 # All of the papers' claims, by id.
 IDS = {
     "astrolabe": [
-        "as-gain-sf", "as-gain-ll", "as-gain-cf", "as-throughput", "as-long", "as-multi", "as-mem-clip", "as-quality-clip", "as-kl", "as-hack-vq",
-        "as-hack-mq", "as-hack-ta", "as-all", "as-beta", "as-adaptive", "as-const-mem",
+        "as-gain-sf",
+        "as-gain-ll",
+        "as-gain-cf",
+        "as-throughput",
+        "as-long",
+        "as-multi",
+        "as-mem-clip",
+        "as-quality-clip",
+        "as-kl",
+        "as-hack-vq",
+        "as-hack-mq",
+        "as-hack-ta",
+        "as-all",
+        "as-beta",
+        "as-adaptive",
+        "as-const-mem",
     ],
     "reward-forcing": [
-        "rf-window-speed", "rf-dynamic", "rf-wo-redmd", "rf-wo-ema", "rf-wo-sink", "rf-alpha", "rf-beta", "rf-const", "rf-totals",
+        "rf-window-speed",
+        "rf-dynamic",
+        "rf-wo-redmd",
+        "rf-wo-ema",
+        "rf-wo-sink",
+        "rf-alpha",
+        "rf-beta",
+        "rf-const",
+        "rf-totals",
     ],
     "delta-forcing": ["df-consistency", "df-follow", "df-wo-cont", "df-wo-trust", "df-bias", "df-trajectory"],
     "teleboost": [
-        "tb-bpgo", "tb-vipo", "tb-selfpaced", "tb-joint", "tb-dpo", "tb-dgb", "tb-makespan", "tb-sft-geo", "tb-sft-flow",
+        "tb-bpgo",
+        "tb-vipo",
+        "tb-selfpaced",
+        "tb-joint",
+        "tb-dpo",
+        "tb-dgb",
+        "tb-makespan",
+        "tb-sft-geo",
+        "tb-sft-flow",
     ],
     "aapt": ["aa-student", "aa-recycle", "aa-long", "aa-onestep"],
-}  # fmt: skip
+}
 PROMPTS = 8
 BASE, TUNED = "base_shapes", "tuned_shapes"
 
 
 def record(arm: str, metric: str, scores: list[float], seed: int = 0, **changes: object) -> Record:
     fields = {
-        "benchmark": "shapes", "backbone": "shapes", "direction": "up", "recipe_hash": "r", "weights_hash": "w", "prompt_set_hash": "p",
-        "protocol": {"num_frames": 12, "prompts": len(scores), "device": "cpu"}, "commit": "abc", "dirty": False,
+        "benchmark": "shapes",
+        "backbone": "shapes",
+        "direction": "up",
+        "recipe_hash": "r",
+        "weights_hash": "w",
+        "prompt_set_hash": "p",
+        "protocol": {"num_frames": 12, "prompts": len(scores), "device": "cpu"},
+        "commit": "abc",
+        "dirty": False,
         "created": "2026-01-01T00:00:00+00:00",
-    }  # fmt: skip
+    }
     return Record.model_validate(fields | {"arm": arm, "metric": metric, "scores": scores, "seed": seed} | changes)
 
 
@@ -47,11 +84,17 @@ def pair(metric: str, gain: float, spread: float = 0.0, seeds: int = 3, **change
     """Base and tuned records whose differences are gain +- spread, alternating over prompts; the base's mean is 3.5."""
     base = [float(prompt) for prompt in range(PROMPTS)]
     tuned = [value + gain + (spread if prompt % 2 else -spread) for prompt, value in enumerate(base)]
-    return [record(arm, metric, scores, seed, **changes) for seed in range(seeds) for arm, scores in ((BASE, base), (TUNED, tuned))]
+    return [
+        record(arm, metric, scores, seed, **changes)
+        for seed in range(seeds)
+        for arm, scores in ((BASE, base), (TUNED, tuned))
+    ]
 
 
 def claims(parts: str, extra: str = "") -> PaperClaims:
-    return parse_claims(f'title = "P"\n{extra}\n[[claims]]\nid = "c"\nsource = "P T1"\ntext = "t"\nparts = [{parts}]\n', "p.toml")
+    return parse_claims(
+        f'title = "P"\n{extra}\n[[claims]]\nid = "c"\nsource = "P T1"\ntext = "t"\nparts = [{parts}]\n', "p.toml"
+    )
 
 
 def verdict(parts: str, records: list[Record], backbone: str = "shapes", extra: str = "") -> Verdict:
@@ -96,7 +139,11 @@ def test_metrics_have_their_wan_names() -> None:
 def on_wan(metric: str, benchmark: str, gain: float) -> list[Record]:
     """Causal-Forcing and its tuned student, both seeds of which gain alike."""
     arms = (("causal_forcing", 9.0), ("astrolabe_causal", 9.0 + gain))
-    return [record(arm, metric, [value] * PROMPTS, seed, backbone="wan", benchmark=benchmark) for seed in (0, 1) for arm, value in arms]
+    return [
+        record(arm, metric, [value] * PROMPTS, seed, backbone="wan", benchmark=benchmark)
+        for seed in (0, 1)
+        for arm, value in arms
+    ]
 
 
 def of_astrolabe(records: list[Record], backbone: str = "wan") -> dict[str, Verdict]:
@@ -112,13 +159,20 @@ def test_short_and_long_videos_on_wan_are_different_claims() -> None:
     assert of_astrolabe(long)["as-gain-cf"].verdict == "not run"
     assert of_astrolabe(short)["as-long"].verdict == "not run"
     # Table 4c on Wan is about Causal-Forcing and `astrolabe_causal`
-    assert (found["as-all"].verdict, found["as-all"].parts[0]) == ("holds", ("hpsv3: astrolabe_causal > causal_forcing", "holds"))
+    assert (found["as-all"].verdict, found["as-all"].parts[0]) == (
+        "holds",
+        ("hpsv3: astrolabe_causal > causal_forcing", "holds"),
+    )
 
 
 def test_six_prompts_on_wan_are_judged_by_the_metrics_of_table_3() -> None:
     others = on_wan("hpsv3", "hpsv3", 1.0) + on_wan("mq", "videoalign", 1.0) + on_wan("ta", "videoalign", 1.0)
     assert of_astrolabe(others)["as-multi"].verdict == "not run"
-    own = on_wan("aesthetic_quality", "vbench-long-custom", 1.0) + on_wan("quality", "vbench-long-custom", 1.0) + on_wan("clip", "clip", -0.1)
+    own = (
+        on_wan("aesthetic_quality", "vbench-long-custom", 1.0)
+        + on_wan("quality", "vbench-long-custom", 1.0)
+        + on_wan("clip", "clip", -0.1)
+    )
     parts = dict(of_astrolabe(others + own)["as-multi"].parts)
     table = load_table("astrolabe-3")
     assert {column.wan for column in table.columns} >= {"aesthetic_quality", "quality"}
@@ -144,7 +198,10 @@ def test_adaptive_weighting_must_grow_and_fall_on_its_own(norm: float, reward: f
         noise = 0.001 * seed
         for arm, values in (("astrolabe_adaptive_shapes", (norm, reward)), ("astrolabe_x0_shapes", (0.9, 0.5))):
             growth, change = (value + noise for value in values)
-            records += [record(arm, "x0_norm_growth", [growth], seed, direction="down"), record(arm, "reward_change", [change], seed)]
+            records += [
+                record(arm, "x0_norm_growth", [growth], seed, direction="down"),
+                record(arm, "reward_change", [change], seed),
+            ]
     assert of_astrolabe(records, "shapes")["as-adaptive"].verdict == expected
 
 
@@ -152,7 +209,10 @@ def test_a_claims_own_metrics_and_arms_go_before() -> None:
     records = pair("sharp", 1.0, benchmark="b") + pair("sharp", -1.0, benchmark="c") + pair("vq", -1.0)
     paper = 'metrics.shapes.vq = { name = "sharp", benchmark = "b" }'
     assert verdict(compare(">"), records, extra=paper).verdict == "holds"
-    own = '[[claims]]\nid = "d"\nsource = "s"\ntext = "t"\nmetrics.shapes.vq = { name = "sharp", benchmark = "c" }\narms.shapes.mine = "tuned"\n'
+    own = (
+        '[[claims]]\nid = "d"\nsource = "s"\ntext = "t"\nmetrics.shapes.vq = { name = "sharp", benchmark = "c" '
+        '}\narms.shapes.mine = "tuned"\n'
+    )
     mine = compare("<").replace("tuned", "mine")
     found = evaluate(parse_claims(f'title = "P"\n{paper}\n{own}parts = [{mine}]\n', "p.toml"), records)[0]
     assert (found.verdict, found.parts) == ("holds", [("sharp: tuned < base", "holds")])
@@ -229,7 +289,9 @@ def test_conjunction(parts: list, expected: str) -> None:
 # --- over records
 
 
-@pytest.mark.parametrize(("gain", "spread", "expected"), [(1.0, 0.5, "holds"), (-1.0, 0.5, "fails"), (0.0, 0.5, "undecided")])
+@pytest.mark.parametrize(
+    ("gain", "spread", "expected"), [(1.0, 0.5, "holds"), (-1.0, 0.5, "fails"), (0.0, 0.5, "undecided")]
+)
 def test_paired_comparison(gain: float, spread: float, expected: str) -> None:
     found = verdict(compare(">"), pair("vq", gain, spread))
     assert (found.verdict, found.n, found.backbone) == (expected, 3, "shapes")
@@ -279,7 +341,8 @@ def test_a_factor_is_compared_with_the_ratio() -> None:
 
 
 def test_the_interval_of_a_ratio_by_hand() -> None:
-    # b is 1 throughout and a is .4 +- .1 under one seed: the ratio is a itself, s = .1069, 2.3646 x .1069 / sqrt 8 = .0894
+    # b is 1 throughout and a is .4 +- .1 under one seed: the ratio is a itself, s = .1069, 2.3646 x .1069 / sqrt 8 =
+    # .0894
     scores = [0.3, 0.5] * 4
     records = [record(BASE, "dynamics", [1.0] * PROMPTS), record(TUNED, "dynamics", scores)]
     found = verdict(compare("<", ", factor = 0.5", '"dynamics"'), records)
@@ -310,9 +373,15 @@ def test_best_in_most_metrics_is_counted(wins: dict[str, int], expected: str, bo
     records = []
     for metric, gain in wins.items():
         spread = [0.5, -0.5] * (PROMPTS // 2) if gain == 0 else [0.0] * PROMPTS
-        records += [record(TUNED, metric, [float(gain) + value for value in spread]), record("low_shapes", metric, [-9.0] * PROMPTS)]
+        records += [
+            record(TUNED, metric, [float(gain) + value for value in spread]),
+            record("low_shapes", metric, [-9.0] * PROMPTS),
+        ]
         records.append(record(BASE, metric, [0.0] * PROMPTS))
-    part = '{ kind = "most", metrics = ["x", "y", "z", "w"], a = "tuned", b = ["base", "low"], absent = { shapes = ["w"] } }'
+    part = (
+        '{ kind = "most", metrics = ["x", "y", "z", "w"], a = "tuned", b = ["base", "low"], absent = { shapes = '
+        '["w"] } }'
+    )
     found = verdict(part, records)
     assert found.verdict == expected
     assert (found.effect, found.low, found.high) == pytest.approx(bounds)
@@ -325,7 +394,10 @@ def test_a_part_that_waits_for_a_recipe_says_so() -> None:
     waiting = verdict(compare(">", metrics='"vq", "mq"'), [], extra='planned = ["tuned"]')
     assert waiting.parts[0] == ("vq: tuned > base [no recipe yet: tuned]", "not run")
     only_base = [r for r in pair("vq", 1.0) if r.arm == BASE]
-    assert verdict(compare(">"), only_base, extra='planned = ["base", "tuned"]').parts[0][0] == "vq: tuned > base [no recipe yet: tuned]"
+    assert (
+        verdict(compare(">"), only_base, extra='planned = ["base", "tuned"]').parts[0][0]
+        == "vq: tuned > base [no recipe yet: tuned]"
+    )
 
 
 def test_table_9s_numbers_support_what_is_claimed_of_them() -> None:
@@ -333,11 +405,20 @@ def test_table_9s_numbers_support_what_is_claimed_of_them() -> None:
     table = load_table("teleboost-9")
     arms = {"wan_1.3b": "Wan2.1-1.3B-T2V", "joint_grpo": "Joint train", "self_paced": "Self-paced GRPO"}
     records = [
-        record(arm, metric, [float(str(table.row(label).published[metric]))] * PROMPTS, backbone="wan", benchmark="videoalign")
+        record(
+            arm,
+            metric,
+            [float(str(table.row(label).published[metric]))] * PROMPTS,
+            backbone="wan",
+            benchmark="videoalign",
+        )
         for arm, label in arms.items()
         for metric in ("vq", "mq", "ta")
     ]
-    assert next(each for each in evaluate(load_claims("teleboost"), records, "wan") if each.id == "tb-selfpaced").verdict == "holds"
+    assert (
+        next(each for each in evaluate(load_claims("teleboost"), records, "wan") if each.id == "tb-selfpaced").verdict
+        == "holds"
+    )
 
 
 def test_table_4s_numbers_support_what_is_claimed_of_them() -> None:
@@ -345,7 +426,9 @@ def test_table_4s_numbers_support_what_is_claimed_of_them() -> None:
     table, records = load_table("teleboost-4"), []
     for row in table.rows:
         for column, cell in row.published.items():
-            records.append(record(row.arm["wan"], column, [float(str(cell))] * PROMPTS, backbone="wan", benchmark="vbench"))
+            records.append(
+                record(row.arm["wan"], column, [float(str(cell))] * PROMPTS, backbone="wan", benchmark="vbench")
+            )
     for arm, ta in (("bpgo", 1.1193), ("grpo_noisy", 0.8984)):
         records.append(record(arm, "ta", [ta] * PROMPTS, backbone="wan", benchmark="videoalign"))
     found = next(each for each in evaluate(load_claims("teleboost"), records, "wan") if each.id == "tb-bpgo")
@@ -359,10 +442,15 @@ def test_too_few_pairs_decide_nothing_unless_exact() -> None:
     assert verdict(compare(">", ", exact = true"), records).verdict == "holds"
 
 
-@pytest.mark.parametrize(("values", "expected"), [((1.0, 2.0, 3.0), "holds"), ((1.0, 3.0, 2.0), "fails"), ((3.0, 2.0, 1.0), "fails")])
+@pytest.mark.parametrize(
+    ("values", "expected"), [((1.0, 2.0, 3.0), "holds"), ((1.0, 3.0, 2.0), "fails"), ((3.0, 2.0, 1.0), "fails")]
+)
 def test_trend(values: tuple[float, ...], expected: str) -> None:
     arms = ["low", "mid", "top"]
-    records = [record(f"{arm}_shapes", "drift", [value + i for i in range(PROMPTS)]) for arm, value in zip(arms, values, strict=True)]
+    records = [
+        record(f"{arm}_shapes", "drift", [value + i for i in range(PROMPTS)])
+        for arm, value in zip(arms, values, strict=True)
+    ]
     rises = '{ kind = "trend", metrics = ["drift"], order = ["low", "mid", "top"], direction = "rises" }'
     assert verdict(rises, records).verdict == expected
     falls = rises.replace("rises", "falls")
@@ -409,7 +497,10 @@ def test_records_of_several_benchmarks_are_refused_unless_one_is_named() -> None
     records = pair("vq", 1.0) + pair("vq", -1.0, benchmark="shapes-long")
     with pytest.raises(RecordError, match="records of several benchmarks: shapes, shapes-long"):
         verdict(compare(">"), records)
-    text = f'title = "P"\n[[claims]]\nid = "c"\nsource = "s"\ntext = "t"\nbenchmark = {{ shapes = "shapes-long" }}\nparts = [{compare(">")}]\n'
+    text = (
+        f'title = "P"\n[[claims]]\nid = "c"\nsource = "s"\ntext = "t"\nbenchmark = {{ shapes = "shapes-long" '
+        f"}}\nparts = [{compare('>')}]\n"
+    )
     (found,) = evaluate(parse_claims(text, "p.toml"), records)
     assert found.effect == -1.0
 
@@ -426,11 +517,20 @@ def test_no_common_seed_decides_nothing() -> None:
 def test_stable_json() -> None:
     found = evaluate(claims(compare(">")), pair("vq", 1.0, 0.5))
     data = json.loads(claims_json(found))
-    assert [list(each) for each in data] == [["id", "source", "verdict", "effect", "effect_kind", "low", "high", "n", "backbone"]]
+    assert [list(each) for each in data] == [
+        ["id", "source", "verdict", "effect", "effect_kind", "low", "high", "n", "backbone"]
+    ]
     assert data[0] | {"low": 0, "high": 0} == {
-        "id": "c", "source": "P T1", "verdict": "holds", "effect": 1.0, "effect_kind": "difference", "low": 0, "high": 0, "n": 3,
+        "id": "c",
+        "source": "P T1",
+        "verdict": "holds",
+        "effect": 1.0,
+        "effect_kind": "difference",
+        "low": 0,
+        "high": 0,
+        "n": 3,
         "backbone": "shapes",
-    }  # fmt: skip
+    }
 
 
 def test_text_and_markdown() -> None:

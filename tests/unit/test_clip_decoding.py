@@ -48,9 +48,16 @@ class _Seen:
 
 def _setting(policy: object) -> Any:
     return SimpleNamespace(
-        device=CPU, frames=6, block=BLOCK, steps=(1000.0,), latent_shape=(16, 2, 3), cache=CacheSpec(),
-        section=lambda name: nullcontext(), autocast=nullcontext, roles=SimpleNamespace(use=lambda role: nullcontext(policy)),
-    )  # fmt: skip
+        device=CPU,
+        frames=6,
+        block=BLOCK,
+        steps=(1000.0,),
+        latent_shape=(16, 2, 3),
+        cache=CacheSpec(),
+        section=lambda name: nullcontext(),
+        autocast=nullcontext,
+        roles=SimpleNamespace(use=lambda role: nullcontext(policy)),
+    )
 
 
 class _Policy:
@@ -88,7 +95,9 @@ def test_a_roller_scores_what_the_whole_video_shows_and_decodes_a_history_once(w
 
     monkeypatch.setattr(WanVAE, "_decode", counted)
     seen, texts = _Seen(), torch.arange(3).repeat_interleave(2)[:, None]
-    found = Roller(spec(parallel=parallel), _setting(_Policy()), wan, [seen]).candidates(["a"] * 6, list(range(6)), texts, [1, 2, 3], start)
+    found = Roller(spec(parallel=parallel), _setting(_Policy()), wan, [seen]).candidates(
+        ["a"] * 6, list(range(6)), texts, [1, 2, 3], start
+    )
     assert sum(videos * latents for videos, latents in decoded) == 3 * start + 6 * CLIP
     assert {latents for _, latents in decoded} == ({1, CLIP} if start else {CLIP})  # a history's frames are not kept
     whole = wan.decode(torch.cat((history.repeat_interleave(2, 0), clip), 1))
@@ -114,7 +123,9 @@ def test_the_shortest_clip_counts(wan, clip, frames, window, starts, fewest):
 
 
 def test_a_reward_may_need_more_frames_than_a_clip_has_that_opens_the_video(wan, monkeypatch):
-    """One latent is one frame at the start and four later; the scorers of `shapes` stand in: "mq" needs three frames."""
+    """One latent is one frame at the start and four later; the scorers of `shapes` stand in: "mq" needs three
+    frames.
+    """
     monkeypatch.setattr(wan, "name", "shapes")
     unused: Any = None
 

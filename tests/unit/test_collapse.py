@@ -1,4 +1,6 @@
-"""When a run has collapsed, by hand: rewards that fall epoch after epoch, clips that stand still, and a count that goes on after a resume."""
+"""When a run has collapsed, by hand: rewards that fall epoch after epoch, clips that stand still, and a count that goes
+on after a resume.
+"""
 
 import pytest
 
@@ -36,12 +38,15 @@ def test_one_fall_is_enough_where_the_recipe_says_so():
 def test_the_message_counts_the_falls_and_names_the_reward():
     here = watch(falling=2)
     assert [here.see(reward, MOVING) for reward in (3.0, 2.0, 1.25, 0.5)][2:] == [
-        "the mean reward fell 2 epochs in a row, to 1.25", "the mean reward fell 3 epochs in a row, to 0.5",
-    ]  # fmt: skip
+        "the mean reward fell 2 epochs in a row, to 1.25",
+        "the mean reward fell 3 epochs in a row, to 0.5",
+    ]
 
 
 def test_static_clips_are_measured_against_the_first_epoch():
-    """0.25 x 0.8 = 0.2 is the least motion, whatever the epoch before had: 8 -> 0.3 is a small share of 8, not of 0.8."""
+    """0.25 x 0.8 = 0.2 is the least motion, whatever the epoch before had: 8 -> 0.3 is a small share of 8, not of
+    0.8.
+    """
     here = watch(static=0.25)
     assert [here.see(1.0, motion) for motion in (0.8, 0.3, 8.0, 0.3)] == [""] * 4
     assert here.see(1.0, 0.1) == "clips stand still: 12.5% of the first epoch's motion"

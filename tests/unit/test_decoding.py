@@ -85,7 +85,10 @@ def slope(
     step: float = 1e-2,
 ) -> float:
     """Central difference of the weighted sum of the frames along a direction of the latents."""
-    high, low = (backbone.decoder().skip(history).push(latents + sign * step * way).double().mul(weights).sum() for sign in (1, -1))
+    high, low = (
+        backbone.decoder().skip(history).push(latents + sign * step * way).double().mul(weights).sum()
+        for sign in (1, -1)
+    )
     return ((high - low) / (2 * step)).item()
 
 

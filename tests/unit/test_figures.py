@@ -124,7 +124,11 @@ def test_the_base_is_a_dashed_curve_where_its_score_is_known(tmp_path: Path, dra
 
 
 def test_an_arm_that_does_not_log_a_key_is_named(tmp_path: Path, drawn: list[Figure]) -> None:
-    reward_curves({"VQ only": [rows([0.1, 0.2])], "MQ only": [rows([0.3, 0.4], "reward/mq")]}, tmp_path / "c.png", keys=("reward/vq", "reward/mq"))
+    reward_curves(
+        {"VQ only": [rows([0.1, 0.2])], "MQ only": [rows([0.3, 0.4], "reward/mq")]},
+        tmp_path / "c.png",
+        keys=("reward/vq", "reward/mq"),
+    )
     assert [panel.get_title(loc="right") for panel in drawn[0].axes] == ["not logged: MQ only", "not logged: VQ only"]
 
 

@@ -25,14 +25,30 @@ def size(module: nn.Module) -> int:
 
 
 def qwen(width: int, heads: int, groups: int, inner: int, words: int) -> Qwen2VLConfig:
-    vision = {"depth": 32, "embed_dim": 1280, "hidden_size": width, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14, "in_channels": 3}
-    text = {"num_hidden_layers": 28, "num_attention_heads": heads, "num_key_value_heads": groups, "intermediate_size": inner, "vocab_size": words}
+    vision = {
+        "depth": 32,
+        "embed_dim": 1280,
+        "hidden_size": width,
+        "num_heads": 16,
+        "mlp_ratio": 4,
+        "patch_size": 14,
+        "in_channels": 3,
+    }
+    text = {
+        "num_hidden_layers": 28,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "intermediate_size": inner,
+        "vocab_size": words,
+    }
     return Qwen2VLConfig.from_dict({"model_type": "qwen2_vl", "hidden_size": width, **text, "vision_config": vision})
 
 
 def test_the_counts_are_those_of_networks_of_the_released_sizes():
     with torch.device("meta"):
-        text = UMT5EncoderModel(UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64))
+        text = UMT5EncoderModel(
+            UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+        )
         hpsv3 = RewardTower(qwen(3584, 28, 4, 18944, 151658), ranknet_head(3584, 2), [0])
         videoalign = RewardTower(qwen(1536, 12, 2, 8960, 151660), linear_head(1536, 1), [0])
         assert size(AutoencoderKLWan()) == footprint.VAE_PARAMETERS
@@ -72,7 +88,9 @@ def test_the_original_text_encoder_is_bfloat16(tmp_path):
 
 
 def test_only_scorers_of_rewards_that_are_scored_are_counted():
-    parts = memory("astrolabe_causal", "stages.nft.experience.rewards={mq=1.0,ta=1.0}", "stages.nft.experience.primary=mq")
+    parts = memory(
+        "astrolabe_causal", "stages.nft.experience.rewards={mq=1.0,ta=1.0}", "stages.nft.experience.primary=mq"
+    )
     assert "VideoAlign" in parts
     assert "HPSv3" not in parts
 

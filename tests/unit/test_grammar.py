@@ -22,7 +22,10 @@ def test_the_example_by_hand():
 
 
 def test_two_objects_and_a_panning_camera():
-    scene = parse("a red circle stays still and a large thing bounces vertically over a white background while the camera pans left")
+    scene = parse(
+        "a red circle stays still and a large thing bounces vertically over a white background while the "
+        "camera pans left"
+    )
     assert [o.shape for o in scene.objects] == ["circle", None]
     assert (scene.pan, scene.texture) == ("left", None)
 
@@ -34,7 +37,9 @@ def test_every_caption_parses_back():
         assert complete_scene(scene, stream("fill", index)).complete
 
 
-@pytest.mark.parametrize(("prompt", "word", "near"), [("a small red cirle", "cirle", "circle"), ("a grean square", "grean", "green")])
+@pytest.mark.parametrize(
+    ("prompt", "word", "near"), [("a small red cirle", "cirle", "circle"), ("a grean square", "grean", "green")]
+)
 def test_an_unknown_word_is_named_with_the_nearest(prompt, word, near):
     with pytest.raises(PromptError) as error:
         text.tokenize(prompt)

@@ -1,4 +1,6 @@
-"""The long and the multi-prompt benchmark: prompts, bounds of segments, and which scores become which metric; the oracle on long videos."""
+"""The long and the multi-prompt benchmark: prompts, bounds of segments, and which scores become which metric; the
+oracle on long videos.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,11 @@ def test_a_story_changes_one_or_two_attributes_of_its_object():
         assert len(scenes) == 6
         for before, after in pairwise(scenes):
             assert (before.background, before.texture) == (after.background, after.texture)
-            changed = [name for name in ("size", "color", "shape", "motion") if getattr(before.objects[0], name) != getattr(after.objects[0], name)]
+            changed = [
+                name
+                for name in ("size", "color", "shape", "motion")
+                if getattr(before.objects[0], name) != getattr(after.objects[0], name)
+            ]
             assert 1 <= len(changed) <= 2
             assert after.complete
 
@@ -69,7 +75,9 @@ def test_a_story_changes_one_or_two_attributes_of_its_object():
 def test_scripts_are_a_stable_set_of_their_own():
     assert shapes_multi.prompt_set(3) == shapes_multi.prompt_set(8)[:3]
     assert len(set(shapes_multi.prompt_set(8))) == 8
-    assert not {script.split(shapes_multi.BETWEEN)[0] for script in shapes_multi.prompt_set(8)} & set(shapes.prompt_set(8))
+    assert not {script.split(shapes_multi.BETWEEN)[0] for script in shapes_multi.prompt_set(8)} & set(
+        shapes.prompt_set(8)
+    )
 
 
 def rendered(prompts: list[str], frames: int) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""Adapters: off they are the base, merged they are the adapted network, the old policy moves by the moving average alone."""
+"""Adapters: off they are the base, merged they are the adapted network, the old policy moves by the moving average
+alone.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""LoRA files: every layout gives the same merged network, ours load into peft and diffusers, a LoRA that does not fit is refused."""
+"""LoRA files: every layout gives the same merged network, ours load into peft and diffusers, a LoRA that does not fit
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,14 @@ def state(adapted) -> State:
     return {key: value.detach().clone() for key, value in lora.adapter_state(adapted, "default").items()}
 
 
-def renamed(state: State, prefix: str = "", a: str = "lora_A", b: str = "lora_B", original: bool = True, alpha: float | None = None) -> State:
+def renamed(
+    state: State,
+    prefix: str = "",
+    a: str = "lora_A",
+    b: str = "lora_B",
+    original: bool = True,
+    alpha: float | None = None,
+) -> State:
     """An adapter under other names; `alpha` adds each layer's own."""
     found: State = {}
     for key, value in state.items():
@@ -54,7 +63,10 @@ def renamed(state: State, prefix: str = "", a: str = "lora_A", b: str = "lora_B"
 
 def kohya(state: State) -> State:
     flat = renamed(state, a="lora_down", b="lora_up", alpha=ALPHA)
-    return {f"lora_unet_{key.partition('.lora_')[0].partition('.alpha')[0].replace('.', '_')}{tail(key)}": value for key, value in flat.items()}
+    return {
+        f"lora_unet_{key.partition('.lora_')[0].partition('.alpha')[0].replace('.', '_')}{tail(key)}": value
+        for key, value in flat.items()
+    }
 
 
 def tail(key: str) -> str:
@@ -69,7 +81,9 @@ def scaled(state: State) -> State:
 def peft_folder(at: Path, tensors: State, *, safe: bool, **more) -> Path:
     at.mkdir()
     save_file(tensors, at / "adapter_model.safetensors") if safe else torch.save(tensors, at / "adapter_model.bin")
-    (at / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none", **more}))
+    (at / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none", **more})
+    )
     return at
 
 
@@ -81,25 +95,50 @@ def saved(path: Path, tensors: State) -> Path:
 BASE, UNET = "base_model.model.", "diffusion_model."
 LAYOUTS: dict[str, tuple[Callable[[Path, State], Path], str]] = {
     "peft folder, original names": (lambda at, s: peft_folder(at / "p", renamed(s, BASE), safe=True), "flat"),
-    "peft folder, diffusers names": (lambda at, s: peft_folder(at / "p", renamed(s, BASE, original=False), safe=True), "flat"),
-    "Astrolabe checkpoint, adapter_model.bin": (lambda at, s: peft_folder(at / "lora", renamed(s, BASE), safe=False), "flat"),
+    "peft folder, diffusers names": (
+        lambda at, s: peft_folder(at / "p", renamed(s, BASE, original=False), safe=True),
+        "flat",
+    ),
+    "Astrolabe checkpoint, adapter_model.bin": (
+        lambda at, s: peft_folder(at / "lora", renamed(s, BASE), safe=False),
+        "flat",
+    ),
     "LongLive lora.pt, nested": (
-        lambda at, s: write_pickle(at / "LongLive-1.3B" / "models" / "lora.pt", {
-            "generator_lora": renamed(scaled(s), BASE), "critic_lora": {"x": torch.zeros(1)}, "step": 3,
-        }),
+        lambda at, s: write_pickle(
+            at / "LongLive-1.3B" / "models" / "lora.pt",
+            {
+                "generator_lora": renamed(scaled(s), BASE),
+                "critic_lora": {"x": torch.zeros(1)},
+                "step": 3,
+            },
+        ),
         "generator_lora",
     ),
     "LongLive lora.pt, flat": (lambda at, s: write_pickle(at / "lora.pt", renamed(scaled(s), BASE + "model.")), "flat"),
-    "diffusers file without header": (lambda at, s: saved(at / "x.safetensors", renamed(scaled(s), "transformer.", original=False)), "flat"),
-    "diffusion_model, alpha per layer": (lambda at, s: saved(at / "x.safetensors", renamed(s, UNET, alpha=ALPHA)), "flat"),
-    "diffusion_model, down and up": (lambda at, s: saved(at / "x.safetensors", renamed(s, UNET, "lora_down", "lora_up", alpha=ALPHA)), "flat"),
-    "kohya": (lambda at, s: saved(at / "x.safetensors", kohya(s)), "flat"),
-    "rslora": (lambda at, s: peft_folder(at / "p", renamed(s, BASE), safe=True, use_rslora=True, lora_alpha=ALPHA / RANK**0.5), "flat"),
-    "alpha pattern": (
-        lambda at, s: peft_folder(at / "p", renamed(s, BASE), safe=True, lora_alpha=99.0, alpha_pattern={"[qkvo]": ALPHA, r"ffn\.[02]": ALPHA}),
+    "diffusers file without header": (
+        lambda at, s: saved(at / "x.safetensors", renamed(scaled(s), "transformer.", original=False)),
         "flat",
     ),
-}  # fmt: skip
+    "diffusion_model, alpha per layer": (
+        lambda at, s: saved(at / "x.safetensors", renamed(s, UNET, alpha=ALPHA)),
+        "flat",
+    ),
+    "diffusion_model, down and up": (
+        lambda at, s: saved(at / "x.safetensors", renamed(s, UNET, "lora_down", "lora_up", alpha=ALPHA)),
+        "flat",
+    ),
+    "kohya": (lambda at, s: saved(at / "x.safetensors", kohya(s)), "flat"),
+    "rslora": (
+        lambda at, s: peft_folder(at / "p", renamed(s, BASE), safe=True, use_rslora=True, lora_alpha=ALPHA / RANK**0.5),
+        "flat",
+    ),
+    "alpha pattern": (
+        lambda at, s: peft_folder(
+            at / "p", renamed(s, BASE), safe=True, lora_alpha=99.0, alpha_pattern={"[qkvo]": ALPHA, r"ffn\.[02]": ALPHA}
+        ),
+        "flat",
+    ),
+}
 
 
 def base_state(model: CausalWan) -> State:
@@ -132,7 +171,10 @@ def test_a_released_lora_is_found_by_name(monkeypatch, state, tmp_path):
 def test_merging_by_hand(tmp_path):
     # W 0, A ones (2 x 3), B 2 ones (2 x 2): B A = 2 (1 + 1) = 4; alpha 1 over rank 2 halves it; half of the adapter: 1
     path = tmp_path / "x.safetensors"
-    save_file({"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.full((2, 2), 2.0), "l.alpha": torch.tensor(1.0)}, path)
+    save_file(
+        {"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.full((2, 2), 2.0), "l.alpha": torch.tensor(1.0)},
+        path,
+    )
     merged = merge_lora({"l.weight": torch.zeros(2, 3), "l.bias": torch.zeros(2)}, read_lora(path), scale=0.5)
     assert torch.equal(merged["l.weight"], torch.ones(2, 3))
     assert torch.equal(merged["l.bias"], torch.zeros(2))
@@ -195,7 +237,9 @@ def test_what_is_written_is_read_again(save, adapted, state, tmp_path):
     save(tmp_path, state, RANK, ALPHA, lora.TARGETS)
     found = read_lora(tmp_path)
     assert {pair.scale for pair in found.pairs.values()} == {ALPHA / RANK}
-    torch.testing.assert_close(forward(loaded(merge_lora(base_state(adapted), found))), forward(adapted), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        forward(loaded(merge_lora(base_state(adapted), found))), forward(adapted), atol=1e-5, rtol=1e-5
+    )
 
 
 # --- what does not fit
@@ -208,7 +252,10 @@ def refusal(source: Path, base: State | None = None) -> str:
 
 
 def test_a_lora_without_a_matching_layer_says_what_it_expected(adapted, tmp_path):
-    save_file({"unet.down.0.lora_A.weight": torch.ones(2, 3), "unet.down.0.lora_B.weight": torch.ones(3, 2)}, tmp_path / "x.safetensors")
+    save_file(
+        {"unet.down.0.lora_A.weight": torch.ones(2, 3), "unet.down.0.lora_B.weight": torch.ones(3, 2)},
+        tmp_path / "x.safetensors",
+    )
     text = refusal(tmp_path / "x.safetensors", base_state(adapted))
     assert "1 of 1 pairs match no layer (0 do): found unet.down.0; expected condition_embedder." in text
 
@@ -221,26 +268,43 @@ def test_a_lora_with_some_strange_layers_is_refused(adapted, state, tmp_path):
 
 def test_a_lora_of_another_width_is_refused(adapted, tmp_path):
     name = "blocks.0.attn1.to_q"
-    save_file({f"{name}.lora_A.weight": torch.ones(2, 30), f"{name}.lora_B.weight": torch.ones(24, 2)}, tmp_path / "x.safetensors")
+    save_file(
+        {f"{name}.lora_A.weight": torch.ones(2, 30), f"{name}.lora_B.weight": torch.ones(24, 2)},
+        tmp_path / "x.safetensors",
+    )
     assert f"{name}: B A is (24, 30), expected (24, 24)" in refusal(tmp_path / "x.safetensors", base_state(adapted))
 
 
-@pytest.mark.parametrize(("tensors", "says"), [
-    ({"l.lora_A.weight": torch.ones(2, 3)}, "l: half a pair: found only a"),
-    ({"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.ones(3, 5)}, "A is (2, 3) and B is (3, 5)"),
-    ({"l.lora_A.weight": torch.ones(2, 3), "l.dora_scale": torch.ones(2)}, "1 of 2 tensors are no LoRA parts: l.dora_scale"),
-    ({"blocks.0.attn1.to_q.weight": torch.ones(2, 3)}, "1 of 1 tensors are no LoRA parts"),
-    ({f"{name}.lora_A.weight": torch.ones(2, 2) for name in ("blocks.0.attn1.to_q", "blocks.0.self_attn.q")}, "one layer under two names"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"l.lora_A.weight": torch.ones(2, 3)}, "l: half a pair: found only a"),
+        ({"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.ones(3, 5)}, "A is (2, 3) and B is (3, 5)"),
+        (
+            {"l.lora_A.weight": torch.ones(2, 3), "l.dora_scale": torch.ones(2)},
+            "1 of 2 tensors are no LoRA parts: l.dora_scale",
+        ),
+        ({"blocks.0.attn1.to_q.weight": torch.ones(2, 3)}, "1 of 1 tensors are no LoRA parts"),
+        (
+            {f"{name}.lora_A.weight": torch.ones(2, 2) for name in ("blocks.0.attn1.to_q", "blocks.0.self_attn.q")},
+            "one layer under two names",
+        ),
+    ],
+)
 def test_what_is_no_lora_is_refused(tensors, says, tmp_path):
     save_file(tensors, tmp_path / "x.safetensors")
     assert says in refusal(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    ({"use_dora": True}, "use_dora: found True, expected a plain LoRA"), ({"bias": "all"}, "bias: found 'all'"),
-    ({"peft_type": "LOKR"}, "peft_type: found 'LOKR'"), ({"lora_alpha": "big"}, "lora_alpha: found 'big', expected a number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"use_dora": True}, "use_dora: found True, expected a plain LoRA"),
+        ({"bias": "all"}, "bias: found 'all'"),
+        ({"peft_type": "LOKR"}, "peft_type: found 'LOKR'"),
+        ({"lora_alpha": "big"}, "lora_alpha: found 'big', expected a number"),
+    ],
+)
 def test_other_adapters_are_refused(more, says, state, tmp_path):
     assert says in refusal(peft_folder(tmp_path / "p", renamed(state, BASE), safe=True, **more))
 

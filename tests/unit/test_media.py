@@ -65,7 +65,12 @@ def test_to_uint8_rounds_and_clips() -> None:
 
 @pytest.mark.parametrize(
     "frames",
-    [np.zeros((4, 3, 8, 8)), np.zeros((4, 8, 8, 3), dtype=np.int64), np.full((4, 8, 8, 3), np.nan), np.zeros((0, 8, 8, 3))],
+    [
+        np.zeros((4, 3, 8, 8)),
+        np.zeros((4, 8, 8, 3), dtype=np.int64),
+        np.full((4, 8, 8, 3), np.nan),
+        np.zeros((0, 8, 8, 3)),
+    ],
     ids=["channels first", "int64", "nan", "empty"],
 )
 def test_to_uint8_refuses(frames: np.ndarray) -> None:
@@ -299,5 +304,7 @@ def test_an_impossible_path_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_torch_stays_out() -> None:
-    code = "import sys, astro_cli.generate.media, eval.report.figures, eval.report.page; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, astro_cli.generate.media, eval.report.figures, eval.report.page; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,6 @@
-"""What a step says of memory: tensors saved for backward everywhere, the allocator's peak on CUDA, both since the step before."""
+"""What a step says of memory: tensors saved for backward everywhere, the allocator's peak on CUDA, both since the step
+before.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""What a method from outside the package may declare: roles and how they are built, a source, several losses, a state, checks of its own."""
+"""What a method from outside the package may declare: roles and how they are built, a source, several losses, a state,
+checks of its own.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def bases(tmp_path_factory) -> dict[str, Path]:
     for role, sets in sizes.items():
         network = CausalWan(load_recipe("longlive_shapes", sets).model)
         _initialise(network, 0)
-        torch.nn.init.normal_(network.proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))  # else nothing reaches the blocks
+        torch.nn.init.normal_(
+            network.proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0)
+        )  # else nothing reaches the blocks
         files[role] = folder / f"{role}.safetensors"
         weights.write(files[role], network.state_dict())
     return files
@@ -165,16 +169,29 @@ def test_a_declared_role_is_built_trained_and_counted(probe, tmp_path):
     trainable = fresh.counts()["discriminator"][0]
     adapters = fresh.counts()["student"][0]
     # AdamW keeps two moments of an adapter's weight (16 bytes), RMSProp one mean square (12)
-    assert expected_bytes(recipe, dry_run_counts(recipe))["trained weights and optimiser"] == 16 * adapters + 12 * trainable
+    assert (
+        expected_bytes(recipe, dry_run_counts(recipe))["trained weights and optimiser"]
+        == 16 * adapters + 12 * trainable
+    )
 
 
 def test_a_recipe_gives_each_role_its_own_size_adapters_and_optimiser(bases, tmp_path):
     """As LongLive's critic has adapters, and a 14B teacher teaches a 1.3B student."""
-    recipe = load_recipe("longlive_shapes", [
-        *TINY, f"base.student={bases['student']}", f"base.critic={bases['student']}", f"base.teacher={bases['teacher']}",
-        "roles.teacher.model.dim=32", "roles.teacher.model.num_layers=3", "roles.critic.lora={rank=2, alpha=2}",
-        "stages.dmd.steps=2", "stages.dmd.batch=2", "stages.dmd.optim.critic={kind='rmsprop', lr=1e-3, alpha=0.9}",
-    ])  # fmt: skip
+    recipe = load_recipe(
+        "longlive_shapes",
+        [
+            *TINY,
+            f"base.student={bases['student']}",
+            f"base.critic={bases['student']}",
+            f"base.teacher={bases['teacher']}",
+            "roles.teacher.model.dim=32",
+            "roles.teacher.model.num_layers=3",
+            "roles.critic.lora={rank=2, alpha=2}",
+            "stages.dmd.steps=2",
+            "stages.dmd.batch=2",
+            "stages.dmd.optim.critic={kind='rmsprop', lr=1e-3, alpha=0.9}",
+        ],
+    )
     before = build(recipe, CPU)[0].roles
     counts = before.counts()
     assert dry_run_counts(recipe) == counts
@@ -187,13 +204,20 @@ def test_a_recipe_gives_each_role_its_own_size_adapters_and_optimiser(bases, tmp
     assert moved == {name for name in old if ".lora_B.default." in name or ".lora_A.default." in name}
     checkpoint = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
     assert weights.read(checkpoint / "network-critic.safetensors").keys() == moved
-    assert all(torch.equal(p, q) for p, q in zip(
-        before.modules["teacher"].parameters(), trainer.setting.roles.modules["teacher"].parameters(), strict=True,
-    ))  # fmt: skip
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(
+            before.modules["teacher"].parameters(),
+            trainer.setting.roles.modules["teacher"].parameters(),
+            strict=True,
+        )
+    )
 
 
 def test_adapters_are_refused_where_no_layer_takes_them(probe):
-    with pytest.raises(RecipeError, match=r"roles\.discriminator\.lora: found adapters, this role has no layer they go to"):
+    with pytest.raises(
+        RecipeError, match=r"roles\.discriminator\.lora: found adapters, this role has no layer they go to"
+    ):
         build(probe("roles.discriminator.lora={rank=2, alpha=2}"), CPU)
 
 
@@ -254,7 +278,9 @@ def test_a_loss_in_two_parts_gives_the_gradient_of_the_sum(probe):
         trainer = Trainer(probe(), setting, backbone, RunDir(Path("unused")), make_accelerator(probe()), Silent())
         x = torch.randn(1, 3, *setting.latent_shape, generator=torch.Generator().manual_seed(0))
         batch = Batch([0], [""], text_BMD=setting.encode_text([""]), latents_BFCHW=x)
-        lora.adapter_state(setting.roles.modules["student"], "default")["blocks.0.attn1.to_q.lora_B.weight"].data += 0.1  # away from ref
+        lora.adapter_state(setting.roles.modules["student"], "default")[
+            "blocks.0.attn1.to_q.lora_B.weight"
+        ].data += 0.1  # away from ref
         out = trainer._back_propagate(method, "student", batch, 1)
         results.append((out, {name: p.grad for name, p in setting.roles.trainable("student")}))
     (whole, gradient), (parted, sum_of_parts) = results
@@ -266,7 +292,9 @@ def test_a_loss_in_two_parts_gives_the_gradient_of_the_sum(probe):
 
 
 def test_each_part_is_back_propagated_and_freed_before_the_next(probe):
-    """Gradients of w at each part: d(w)/dw = 1, then 1 + d(2 w)/dw = 3; the first graph is gone when the second is built."""
+    """Gradients of w at each part: d(w)/dw = 1, then 1 + d(2 w)/dw = 3; the first graph is gone when the second is
+    built.
+    """
     recipe = probe()
     setting, backbone = build(recipe, CPU)
     w, seen, freed = torch.nn.Parameter(torch.ones(())), [], []

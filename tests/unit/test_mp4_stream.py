@@ -68,10 +68,14 @@ def test_an_interrupted_stream_keeps_its_frames(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_a_killed_process_leaves_a_playable_file(tmp_path):
     code = (
-        "import os, sys, numpy as np\nfrom astro_cli.generate.media import Mp4Stream\nstream = Mp4Stream(sys.argv[1], 16)\n"
-        "for t in range(200):\n    stream.write(np.full((48, 64, 3), t / 200, dtype=np.float32))\nos.kill(os.getpid(), 9)\n"
+        "import os, sys, numpy as np\nfrom astro_cli.generate.media import Mp4Stream\nstream = "
+        "Mp4Stream(sys.argv[1], 16)\n"
+        "for t in range(200):\n    stream.write(np.full((48, 64, 3), t / 200, "
+        "dtype=np.float32))\nos.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.mp4")], timeout=120, check=False, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.mp4")], timeout=120, check=False, cwd=Path(__file__).parents[2]
+    )
     assert done.returncode == -signal.SIGKILL
     assert len(decode(tmp_path / "a.partial.mp4")) >= 100  # the encoder holds some seconds back
 

@@ -53,7 +53,9 @@ def named() -> list[tuple[str, nn.Parameter]]:
     return [(name, nn.Parameter(torch.randn(shape, generator=rng))) for name, shape in shapes.items()]
 
 
-@pytest.mark.parametrize("own", [{}, {"kind": "muon", "matrix_lr": 0.02}, {"kind": "rmsprop", "alpha": 0.9}], ids=["adam", "muon", "rmsprop"])
+@pytest.mark.parametrize(
+    "own", [{}, {"kind": "muon", "matrix_lr": 0.02}, {"kind": "rmsprop", "alpha": 0.9}], ids=["adam", "muon", "rmsprop"]
+)
 def test_a_saved_optimiser_continues_with_the_same_bits(own):
     spec = OptimSpec(lr=0.01, weight_decay=0.1, **own)
 
@@ -68,7 +70,9 @@ def test_a_saved_optimiser_continues_with_the_same_bits(own):
     first = RoleOptimizer(spec, named())
     for step in range(2):
         advance(first, step)
-    second_parameters = [(name, nn.Parameter(p.detach().clone())) for (name, _), p in zip(named(), first.parameters, strict=True)]
+    second_parameters = [
+        (name, nn.Parameter(p.detach().clone())) for (name, _), p in zip(named(), first.parameters, strict=True)
+    ]
     second = RoleOptimizer(spec, second_parameters)
     second.load(first.tensors())
     for step in range(2, 4):

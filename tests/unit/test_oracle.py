@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from astro_cli.core.rng import stream
-from astro_cli.shapes.grammar import COLORS, SHAPES, SIZES, Motion, ObjectSpec, Scene, complete_scene, parse, random_scene
+from astro_cli.shapes.grammar import (
+    COLORS,
+    SHAPES,
+    SIZES,
+    Motion,
+    ObjectSpec,
+    Scene,
+    complete_scene,
+    parse,
+    random_scene,
+)
 from astro_cli.shapes.oracle import ATTRIBUTES, KINDS, QUALITIES, WAYS, Measurement, agreement, measure
 from astro_cli.shapes.pattern import fit_pattern
 from astro_cli.shapes.render import Layout, centers, random_layout, render, wrap
@@ -185,7 +195,8 @@ def test_agreement_leaves_out_what_the_scene_leaves_out(measured: Measurement) -
     assert ask(None, Motion("move", "up", "slowly"))["speed"] == 0
 
 
-# ---------------------------------------------------------------------------------------------------------- the low-level parts
+# ---------------------------------------------------------------------------------------------------------- the
+# low-level parts
 
 
 def test_phase_center_wraps() -> None:
@@ -207,7 +218,9 @@ def test_matte_is_exact_on_a_still_object() -> None:
     layout = random_layout([scene], [stream(0, "matte")])
     seg = segment(render([scene], layout, 2))
     side = 2 * 0.88 * (8.5 + float(layout.radius_BK))  # render.signed_distance of the square
-    assert float(seg.area_BT[0, 0]) == pytest.approx(side**2, rel=0.04)  # alpha is 1.02 to 1.04 in the core, not 1: its scale is an estimate
+    assert float(seg.area_BT[0, 0]) == pytest.approx(
+        side**2, rel=0.04
+    )  # alpha is 1.02 to 1.04 in the core, not 1: its scale is an estimate
 
 
 def test_noise_sigma_sees_noise_but_neither_bars_nor_checks() -> None:

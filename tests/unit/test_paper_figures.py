@@ -1,4 +1,6 @@
-"""A paper's figures from run folders and records: which runs are drawn, what is said to be missing, and the command around it."""
+"""A paper's figures from run folders and records: which runs are drawn, what is said to be missing, and the command
+around it.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,21 @@ from tests.command_line import run
 
 PAIRS = (("shapes/self_forcing", "astrolabe_self_forcing_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
 EPOCHS = 4
-BASE = [{"stage": "nft", "step": step, "reward/vq": 0.5, "reward/mq": 0.4, "reward/ta": 0.3, "reward/total": 1.2} for step in range(EPOCHS)]
+BASE = [
+    {"stage": "nft", "step": step, "reward/vq": 0.5, "reward/mq": 0.4, "reward/ta": 0.3, "reward/total": 1.2}
+    for step in range(EPOCHS)
+]
 
 
-def make_run(runs: Path, name: str, keys: tuple[str, ...] = ("vq", "mq", "ta", "total"), *, finished: bool = True) -> None:
+def make_run(
+    runs: Path, name: str, keys: tuple[str, ...] = ("vq", "mq", "ta", "total"), *, finished: bool = True
+) -> None:
     folder = runs / name
     folder.mkdir(parents=True)
-    rows = [{"stage": "nft", "step": step, "student/x0_norm": 1.0, **{f"reward/{key}": step / 10 for key in keys}} for step in range(EPOCHS)]
+    rows = [
+        {"stage": "nft", "step": step, "student/x0_norm": 1.0, **{f"reward/{key}": step / 10 for key in keys}}
+        for step in range(EPOCHS)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
         (folder / "final").mkdir()
@@ -30,9 +40,20 @@ def make_run(runs: Path, name: str, keys: tuple[str, ...] = ("vq", "mq", "ta", "
 
 def record(benchmark: str, arm: str, metric: str, seed: int, scores: list[float | None]) -> store.Record:
     return store.Record(
-        benchmark=benchmark, backbone="shapes", arm=arm, seed=seed, metric=metric, direction="up", scores=scores, recipe_hash="r", weights_hash="w",
-        prompt_set_hash="p", protocol={"num_frames": 240, "prompts": len(scores)}, commit="c", dirty=False,
-    )  # fmt: skip
+        benchmark=benchmark,
+        backbone="shapes",
+        arm=arm,
+        seed=seed,
+        metric=metric,
+        direction="up",
+        scores=scores,
+        recipe_hash="r",
+        weights_hash="w",
+        prompt_set_hash="p",
+        protocol={"num_frames": 240, "prompts": len(scores)},
+        commit="c",
+        dirty=False,
+    )
 
 
 @pytest.fixture
@@ -66,9 +87,10 @@ def test_what_is_there_is_drawn_and_what_is_not_is_said(tmp_path: Path, curves: 
     drawn = picture("figure_7a_rewards.png", tmp_path).draw(tmp_path / "7a.png")
     assert drawn.written
     assert drawn.missing == [
-        "astrolabe_vq_shapes-seed0 logs no reward/mq", "astrolabe_mq_shapes-seed* (astro ablate astrolabe-4c)",
+        "astrolabe_vq_shapes-seed0 logs no reward/mq",
+        "astrolabe_mq_shapes-seed* (astro ablate astrolabe-4c)",
         "astrolabe_all_shapes-seed1 is not finished",
-    ]  # fmt: skip
+    ]
     (arms, _, keys, window, base) = curves[0]
     assert {label: len(seeds) for label, seeds in arms.items()} == {"VQ only": 1, "MQ only": 0, "VQ + MQ + TA": 1}
     assert keys == ("reward/vq", "reward/mq")
@@ -84,7 +106,9 @@ def test_without_its_standard_run_a_figure_has_no_base_curve(tmp_path: Path, cur
     assert curves[0][4] == []
 
 
-def test_the_base_curve_is_of_the_runs_own_recipe_and_as_long_as_the_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_base_curve_is_of_the_runs_own_recipe_and_as_long_as_the_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple] = []
     monkeypatch.setattr(figures, "reward_curves", lambda *arguments: None)
     monkeypatch.setattr(paper_figures, "_base_curve", lambda run, seed, epochs: asked.append((run.name, seed, epochs)))
@@ -114,7 +138,9 @@ def test_bars_are_means_over_seeds_with_their_interval(tmp_path: Path, monkeypat
     assert drawn.missing == ["records of self_forcing_shapes on shapes-long (astro eval shapes-long --arm ...)"]
     mean, low, high = seen[0]["tuned"]["vq_last_third"]
     assert mean == pytest.approx(0.3)  # (.2 + .4) / 2, at both seeds
-    assert low == pytest.approx(0.3 - 1.27062, abs=1e-4)  # the seeds agree; two prompts, s = .1414: 12.7062 x .1414 / sqrt 2
+    assert low == pytest.approx(
+        0.3 - 1.27062, abs=1e-4
+    )  # the seeds agree; two prompts, s = .1414: 12.7062 x .1414 / sqrt 2
     assert high == pytest.approx(0.3 + 1.27062, abs=1e-4)
     assert seen[0]["tuned"]["mq"] is None
     assert not any(seen[0]["base"].values())
@@ -125,23 +151,40 @@ def test_no_figures_of_other_papers(tmp_path: Path) -> None:
         pictures("teleboost", PAIRS, tmp_path, [])
 
 
-def test_the_command_draws_and_lists_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_draws_and_lists_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(paper_figures, "_base_curve", lambda recipe, seed, epochs: BASE[:epochs])
     runs, results, out = tmp_path / "runs", tmp_path / "results", tmp_path / "out"
     results.mkdir()
     make_run(runs, "astrolabe_all_shapes-seed0")
     make_run(runs, "astrolabe_self_forcing_shapes-seed0")
-    arguments = ["figures", "astrolabe", "--runs", str(runs), "--results", str(results), "--out", str(out), "--no-sheets"]
+    arguments = [
+        "figures",
+        "astrolabe",
+        "--runs",
+        str(runs),
+        "--results",
+        str(results),
+        "--out",
+        str(out),
+        "--no-sheets",
+    ]
     assert run(arguments, monkeypatch) == 0
     said = capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {
-        "figure_5_self_forcing.png", "figure_7a_rewards.png", "figure_7b_beta.png", "figure_8a_kl.png"
-    }  # fmt: skip
+        "figure_5_self_forcing.png",
+        "figure_7a_rewards.png",
+        "figure_7b_beta.png",
+        "figure_8a_kl.png",
+    }
     assert "4 of 16 pictures" in said  # 3 bases x (1 figure and 3 bars) and 4 ablations
     assert "missing: astrolabe_mq_shapes-seed* (astro ablate astrolabe-4c): figure_7a_rewards.png" in said
 
 
-def test_nothing_to_draw_is_an_error_that_names_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_nothing_to_draw_is_an_error_that_names_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "runs").mkdir()
     arguments = ["figures", "astrolabe", "--results", str(tmp_path), "--out", str(tmp_path / "out")]
     assert run([*arguments, "--runs", str(tmp_path / "runs")], monkeypatch) == 2

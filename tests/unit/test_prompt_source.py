@@ -1,4 +1,6 @@
-"""Prompts from a file: distinct within a batch, each once an epoch, functions of the step alone; prompts of the grammar stay what they were."""
+"""Prompts from a file: distinct within a batch, each once an epoch, functions of the step alone; prompts of the grammar
+stay what they were.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from astro_cli.training.sources import PromptSource, draw_scene, sample_seeds
 
 
 def source(path: Path | None, every: dict[str, int] | None = None, seed: int = 0) -> PromptSource:
-    return PromptSource(seed, lambda prompts: torch.zeros(len(prompts), 1, 1), 0.0, None if path is None else str(path), every)
+    return PromptSource(
+        seed, lambda prompts: torch.zeros(len(prompts), 1, 1), 0.0, None if path is None else str(path), every
+    )
 
 
 def file_of(folder: Path, count: int) -> Path:
@@ -59,7 +63,9 @@ def test_a_batch_larger_than_the_file_repeats_evenly(tmp_path):
 
 def test_a_role_that_asks_every_third_step_misses_no_prompt(tmp_path):
     prompts = source(file_of(tmp_path, 6), {"student": 3})
-    assert {prompt for batch in draw(prompts, range(0, 9, 3), 2, "student") for prompt in batch} == {f"prompt {number}" for number in range(6)}
+    assert {prompt for batch in draw(prompts, range(0, 9, 3), 2, "student") for prompt in batch} == {
+        f"prompt {number}" for number in range(6)
+    }
 
 
 def test_prompts_of_the_grammar_come_from_their_samples_seeds():

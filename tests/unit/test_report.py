@@ -57,7 +57,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-def write(tmp_path: Path, *parts: object, title: str = "Astrolabe", intro: str = "What was run.", protocol: dict | None = None) -> str:
+def write(
+    tmp_path: Path, *parts: object, title: str = "Astrolabe", intro: str = "What was run.", protocol: dict | None = None
+) -> str:
     path = tmp_path / "report.html"
     write_report(path, title, intro, [Section("Clips", parts)], protocol or {})  # pyright: ignore[reportArgumentType]
     return path.read_text(encoding="utf-8")
@@ -65,7 +67,10 @@ def write(tmp_path: Path, *parts: object, title: str = "Astrolabe", intro: str =
 
 def test_media_are_inside_the_page(tmp_path: Path, files: dict[str, Path]) -> None:
     source = write(
-        tmp_path, Picture(files["png"], "curves", "Reward `vq`"), Picture(files["gif"], "a clip"), Video(files["mp4"], "a pair", "base | tuned")
+        tmp_path,
+        Picture(files["png"], "curves", "Reward `vq`"),
+        Picture(files["gif"], "a clip"),
+        Video(files["mp4"], "a pair", "base | tuned"),
     )
     page = Page(source)
     sources = [attrs["src"] for attrs in page.all("img") + page.all("video")]
@@ -91,7 +96,9 @@ def test_nothing_is_loaded_or_run(tmp_path: Path, files: dict[str, Path]) -> Non
         for name in ("src", "href"):
             if name in attrs:
                 assert (attrs[name] or "").startswith(("data:", "#"))
-    policy = next(attrs["content"] for attrs in page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attrs["content"] for attrs in page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     assert (policy or "").startswith("default-src 'none'")
 
 
@@ -102,7 +109,9 @@ def test_phone_print_and_dark(tmp_path: Path, files: dict[str, Path]) -> None:
     assert page.all("html") == [{"lang": "en"}]
     assert "@media print" in source
     assert "prefers-color-scheme: dark" in source
-    assert source.count('<div class="scroll"') == source.count('tabindex="0" role="region"') == 2  # the grid and the wide picture
+    assert (
+        source.count('<div class="scroll"') == source.count('tabindex="0" role="region"') == 2
+    )  # the grid and the wide picture
 
 
 def test_all_text_is_escaped(tmp_path: Path, files: dict[str, Path]) -> None:

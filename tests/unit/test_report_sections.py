@@ -1,4 +1,6 @@
-"""The sections of `astro report`: what is measured comes first, nothing is lost behind folds, numbers in words are the curve's and the records'."""
+"""The sections of `astro report`: what is measured comes first, nothing is lost behind folds, numbers in words are the
+curve's and the records'.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,28 @@ PROMPTS = 8
 
 def record(arm: str, metric: str, value: float, **changes: object) -> Record:
     fields = {
-        "benchmark": "shapes", "backbone": "shapes", "direction": "up", "recipe_hash": "r" * 16, "weights_hash": "w" * 16,
+        "benchmark": "shapes",
+        "backbone": "shapes",
+        "direction": "up",
+        "recipe_hash": "r" * 16,
+        "weights_hash": "w" * 16,
         "prompt_set_hash": "p" * 16,
-        "protocol": {"num_frames": 9, "fps": 8.0, "resolution": [32, 48], "prompts": PROMPTS, "device": "cpu", "versions": {"torch": "2.13.0"}},
-        "commit": "abcdef0123456789", "dirty": False, "arm": arm, "metric": metric, "seed": 0, "created": "2026-01-02T00:00:00+00:00",
+        "protocol": {
+            "num_frames": 9,
+            "fps": 8.0,
+            "resolution": [32, 48],
+            "prompts": PROMPTS,
+            "device": "cpu",
+            "versions": {"torch": "2.13.0"},
+        },
+        "commit": "abcdef0123456789",
+        "dirty": False,
+        "arm": arm,
+        "metric": metric,
+        "seed": 0,
+        "created": "2026-01-02T00:00:00+00:00",
         "scores": [value + i / 128 for i in range(PROMPTS)],  # exact in binary: differences have no rounding noise
-    }  # fmt: skip
+    }
     return Record.model_validate(fields | changes)
 
 
@@ -42,7 +60,11 @@ def record(arm: str, metric: str, value: float, **changes: object) -> Record:
 def records() -> list[Record]:
     """Self-Forcing before and after RL: VQ rises by 0.25, MQ falls by 0.25."""
     pairs = {"self_forcing_shapes": (0.5, 0.5), "astrolabe_self_forcing_shapes": (0.75, 0.25)}
-    return [record(arm, metric, value) for arm, values in pairs.items() for metric, value in zip(("vq", "mq"), values, strict=True)]
+    return [
+        record(arm, metric, value)
+        for arm, values in pairs.items()
+        for metric, value in zip(("vq", "mq"), values, strict=True)
+    ]
 
 
 def fragments(section: Section) -> list[Fragment]:
@@ -61,7 +83,9 @@ def test_measured_tables_come_first_and_none_is_lost(records: list[Record]) -> N
     shown = [part.entry[0] for part in fragments(section) if part.entry]
     assert shown[0] == "astrolabe-1"
     assert "teleboost-5" not in shown
-    hidden = [part.entry[0] for fold in folded(section) for part in fold.parts if isinstance(part, Fragment) and part.entry]
+    hidden = [
+        part.entry[0] for fold in folded(section) for part in fold.parts if isinstance(part, Fragment) and part.entry
+    ]
     assert sorted(shown + hidden) == sorted(list_tables())
     assert isinstance(section.parts[0], Fragment)
     assert isinstance(section.parts[-1], Folded)
@@ -139,7 +163,12 @@ def test_protocol_merges_seeds_and_keeps_what_differs() -> None:
 
 def write_run(folder: Path, rows: list[dict], backbone: str = "shapes") -> Path:
     folder.mkdir(parents=True)
-    recipe = {"name": "mine_shapes", "seed": 3, "backbone": backbone, "stages": {"ode": {"steps": 9}, "nft": {"steps": 4}}}
+    recipe = {
+        "name": "mine_shapes",
+        "seed": 3,
+        "backbone": backbone,
+        "stages": {"ode": {"steps": 9}, "nft": {"steps": 4}},
+    }
     (folder / "resolved.json").write_text(json.dumps({"hash": "0123456789abcdef", "recipe": recipe}))
     (folder / "environment.json").write_text(json.dumps({"commit": None, "dirty": None}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -260,7 +289,14 @@ def test_equal_input_is_an_equal_page(tmp_path: Path, records: list[Record]) -> 
         pages.append((tmp_path / f"{name}.html").read_bytes())
     assert pages[0] == pages[1]
     text = pages[0].decode()
-    order = ["Summary", "Tables, published and measured", "Claims", "Training curves", "Clips, side by side", "Protocol"]
+    order = [
+        "Summary",
+        "Tables, published and measured",
+        "Claims",
+        "Training curves",
+        "Clips, side by side",
+        "Protocol",
+    ]
     places = [text.index(f"<h2>{heading}</h2>") for heading in order]
     assert places == sorted(places)
     ids = [piece.split('"')[0] for piece in text.split(' id="')[1:]]
@@ -270,7 +306,10 @@ def test_equal_input_is_an_equal_page(tmp_path: Path, records: list[Record]) -> 
 
 def test_the_page_says_which_arms_were_trained_once(tmp_path: Path, records: list[Record]) -> None:
     seeds = [each.model_copy(update={"seed": seed}) for each in records for seed in (0, 1)]
-    tuned = [each.model_copy(update={"weights_hash": f"w{each.seed}"}) if each.arm.startswith("astrolabe") else each for each in seeds]
+    tuned = [
+        each.model_copy(update={"weights_hash": f"w{each.seed}"}) if each.arm.startswith("astrolabe") else each
+        for each in seeds
+    ]
     write_page(tmp_path / "page.html", tuned, "shapes", [], [], lambda part: None)
     intro = (tmp_path / "page.html").read_text().split("<h2>")[0]
     assert "One training seed: <code>self_forcing_shapes</code>. The same weights under every seed" in intro

@@ -1,4 +1,6 @@
-"""HPSv3 and VideoAlign from tiny files in their released layouts: against transformers' own forward pass, and what must hold of any weights."""
+"""HPSv3 and VideoAlign from tiny files in their released layouts: against transformers' own forward pass, and what must
+hold of any weights.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,14 @@ from astro_cli.rewards.videoalign import load_videoalign
 
 CPU, PROMPTS = torch.device("cpu"), ["a red circle moves right", "a gray cat"]
 CHAT = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "{% endif %}<|im_start|>{{ message['role'] }}\n{% for content in message['content'] %}{% if content['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% elif content['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}"
-    "{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou "
+    "are a helpful assistant.<|im_end|>\n"
+    "{% endif %}<|im_start|>{{ message['role'] }}\n{% for content in message['content'] %}{% if "
+    "content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif content['type'] == 'video' "
+    "%}<|vision_start|><|video_pad|><|vision_end|>{% else %}"
+    "{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+    "%}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -46,13 +52,20 @@ def _here(checkpoints, monkeypatch):
 @pytest.fixture(scope="module")
 def hpsv3(checkpoints):
     eval_folder = checkpoints / "eval"
-    return load_hpsv3(CPU, torch.float32, weights=eval_folder / scorer_places.HPSV3, base=eval_folder / scorer_places.HPSV3_BASE)
+    return load_hpsv3(
+        CPU, torch.float32, weights=eval_folder / scorer_places.HPSV3, base=eval_folder / scorer_places.HPSV3_BASE
+    )
 
 
 @pytest.fixture(scope="module")
 def align(checkpoints):
     eval_folder = checkpoints / "eval"
-    return load_videoalign(CPU, torch.float32, folder=eval_folder / scorer_places.VIDEOALIGN, base=eval_folder / scorer_places.VIDEOALIGN_BASE)
+    return load_videoalign(
+        CPU,
+        torch.float32,
+        folder=eval_folder / scorer_places.VIDEOALIGN,
+        base=eval_folder / scorer_places.VIDEOALIGN_BASE,
+    )
 
 
 def clip(frames: int = 4, seed: int = 0) -> np.ndarray:
@@ -73,9 +86,15 @@ def chat(words: Qwen2VLProcessor, kind: str, text: str) -> str:
 
 @torch.no_grad()
 def official(model, head, batch, specials: list[int], positions: str) -> torch.Tensor:
-    """Head outputs (B, K, R) at the special tokens, by transformers' whole model; official positions given explicitly."""
+    """Head outputs (B, K, R) at the special tokens, by transformers' whole model; official positions given
+    explicitly.
+    """
     ids = batch["input_ids"]
-    given = {} if positions == "mrope" else {"position_ids": torch.arange(ids.shape[1]).view(1, 1, -1).expand(3, len(ids), -1)}
+    given = (
+        {}
+        if positions == "mrope"
+        else {"position_ids": torch.arange(ids.shape[1]).view(1, 1, -1).expand(3, len(ids), -1)}
+    )
     hidden = model(**batch, **given).last_hidden_state
     return head(hidden)[torch.isin(ids, torch.tensor(specials))].view(len(ids), len(specials), -1)
 
@@ -88,12 +107,19 @@ def test_hpsv3_is_transformers_own_pass_at_sequential_positions(checkpoints, hps
     resized = [Image.fromarray(frame).resize((616, 336), Image.Resampling.BICUBIC) for frame in frames]
     batch = words(text=[chat(words, "image", text)] * 3, images=resized, return_tensors="pt", padding=True)
     assert hpsv3.tower.specials == words.tokenizer.convert_tokens_to_ids(folders.REWARD)
-    wanted = {way: official(model.model, model.rm_head, batch, hpsv3.tower.specials, way)[:, 0, 0] for way in ("official", "mrope")}
+    wanted = {
+        way: official(model.model, model.rm_head, batch, hpsv3.tower.specials, way)[:, 0, 0]
+        for way in ("official", "mrope")
+    }
     found = hpsv3.score(frames, PROMPTS[0])
     assert torch.allclose(found, wanted["official"], atol=2e-5)
     assert (found - wanted["mrope"]).abs().max() > 1e-3
     file = checkpoints / "eval" / scorer_places.HPSV3
-    assert torch.allclose(load_hpsv3(CPU, torch.float32, "mrope", weights=file, base=base).score(frames, PROMPTS[0]), wanted["mrope"], atol=2e-5)
+    assert torch.allclose(
+        load_hpsv3(CPU, torch.float32, "mrope", weights=file, base=base).score(frames, PROMPTS[0]),
+        wanted["mrope"],
+        atol=2e-5,
+    )
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -106,17 +132,25 @@ def test_videoalign_is_pefts_own_pass_at_sequential_positions(tmp_path, monkeypa
     words = processor(folder / "checkpoint-11352" / "tokenizer", folders.REWARDS)
     frames = clip(6)
     video = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    size = inputs.smart_size(72, 128, 128 * 784, 160 * 784)  # min_pixels of qwen-vl-utils, max_frame_pixels of the tiny settings
-    resized = inputs.pictures.resize(video, list(size), inputs.pictures.InterpolationMode.BICUBIC, antialias=True).float()
+    size = inputs.smart_size(
+        72, 128, 128 * 784, 160 * 784
+    )  # min_pixels of qwen-vl-utils, max_frame_pixels of the tiny settings
+    resized = inputs.pictures.resize(
+        video, list(size), inputs.pictures.InterpolationMode.BICUBIC, antialias=True
+    ).float()
     text = folders.TEMPLATE.format(text_prompt=PROMPTS[0])
-    batch = words(text=[chat(words, "video", text)], videos=[resized], return_tensors="pt", videos_kwargs={"do_rescale": True})
+    batch = words(
+        text=[chat(words, "video", text)], videos=[resized], return_tensors="pt", videos_kwargs={"do_rescale": True}
+    )
     specials = words.tokenizer.convert_tokens_to_ids(folders.REWARDS)
     outs = {way: official(wrapped.model, wrapped.rm_head, batch, specials, way)[0] for way in ("official", "mrope")}
     wanted = {way: out.diagonal() if outputs == 3 else out[:, 0] for way, out in outs.items()}
     found = load_videoalign(CPU, torch.float32).raw([frames], PROMPTS[:1])[0]
     assert torch.allclose(found, wanted["official"], atol=2e-5)
     assert (found - wanted["mrope"]).abs().max() > 1e-3
-    assert torch.allclose(load_videoalign(CPU, torch.float32, "mrope").raw([frames], PROMPTS[:1])[0], wanted["mrope"], atol=2e-5)
+    assert torch.allclose(
+        load_videoalign(CPU, torch.float32, "mrope").raw([frames], PROMPTS[:1])[0], wanted["mrope"], atol=2e-5
+    )
 
 
 def test_vq_and_mq_do_not_see_the_prompt_that_follows_them(align):
@@ -149,7 +183,9 @@ def test_a_score_does_not_depend_on_the_batch(align, hpsv3):
     assert torch.allclose(together, alone, atol=1e-5)
     frames = clip(5)
     scores = hpsv3.score(frames, "x")
-    assert torch.allclose(scores[::2], torch.cat([hpsv3.score(frames[row : row + 1], "x") for row in range(0, 5, 2)]), atol=1e-5)
+    assert torch.allclose(
+        scores[::2], torch.cat([hpsv3.score(frames[row : row + 1], "x") for row in range(0, 5, 2)]), atol=1e-5
+    )
 
 
 def test_the_norm_is_the_checkpoints(align):
@@ -165,7 +201,10 @@ def test_best_mean_takes_the_floor_of_the_share():
     assert best_mean(scores, 1.0).item() == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(("total", "fps", "count"), [(81, 16.0, 10), (176, 16.0, 22), (16, 16.0, 4), (3, 16.0, 2), (240, 24.0, 20), (5, 16.0, 4)])
+@pytest.mark.parametrize(
+    ("total", "fps", "count"),
+    [(81, 16.0, 10), (176, 16.0, 22), (16, 16.0, 4), (3, 16.0, 2), (240, 24.0, 20), (5, 16.0, 4)],
+)
 def test_frames_are_sampled_as_released(total, fps, count):
     # 81 / 16 x 2 = 10.1 -> 10; 11 s -> 22; at least 4; 10 s -> 20
     indices = inputs.frame_indices(total, fps, 2.0)
@@ -201,7 +240,9 @@ def test_hpsv3_template_is_the_released_one():
     import hashlib
 
     text = templates.hpsv3_template()
-    assert hashlib.sha256(text.encode()).hexdigest() == "f6ee57479d4e9eee76b49c00dc962e1e696a5a2b3cc32cebd9b1fa76fe27502c"  # of hpsv3 1.0.0
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "f6ee57479d4e9eee76b49c00dc962e1e696a5a2b3cc32cebd9b1fa76fe27502c"
+    )  # of hpsv3 1.0.0
     templates.check_template(text, templates.HPSV3_TOKENS, Path("hpsv3.txt"))
 
 
@@ -230,13 +271,25 @@ def changed(file: Path, change) -> None:
     save_file(state, file, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda state: state.pop("rm_head.3.bias"), "1 missing .first: rm_head.3.bias"),
-    (lambda state: state.pop("lm_head.weight"), "lm_head.weight: missing"),
-    (lambda state: state.update({"rm_head.0.weight": torch.zeros(8, 8)}), r"another size: rm_head.0.weight is \(8, 8\), expected \(1024, 32\)"),
-    (lambda state: state.update({"model.layers.9.x": torch.zeros(2)}), r"1 unexpected .first: model.language_model.layers.9.x"),
-    (lambda state: state["model.norm.weight"].fill_(math.nan), "model.language_model.norm.weight: holds numbers that are not finite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.pop("rm_head.3.bias"), "1 missing .first: rm_head.3.bias"),
+        (lambda state: state.pop("lm_head.weight"), "lm_head.weight: missing"),
+        (
+            lambda state: state.update({"rm_head.0.weight": torch.zeros(8, 8)}),
+            r"another size: rm_head.0.weight is \(8, 8\), expected \(1024, 32\)",
+        ),
+        (
+            lambda state: state.update({"model.layers.9.x": torch.zeros(2)}),
+            r"1 unexpected .first: model.language_model.layers.9.x",
+        ),
+        (
+            lambda state: state["model.norm.weight"].fill_(math.nan),
+            "model.language_model.norm.weight: holds numbers that are not finite",
+        ),
+    ],
+)
 def test_a_wrong_hpsv3_file_is_refused_with_its_key(checkpoints, tmp_path, monkeypatch, change, said):
     changed(copied(checkpoints, tmp_path, monkeypatch) / "HPSv3" / "HPSv3.safetensors", change)
     with pytest.raises(CheckpointError, match=said):
@@ -249,7 +302,9 @@ def test_hpsv3_is_read_below_model_too_and_from_new_names(checkpoints, tmp_path,
     torch.save({"model": load_file(file)}, nested)
     wanted = hpsv3.score(clip(1), "x")
     base = tmp_path / "eval" / scorer_places.HPSV3_BASE
-    assert torch.allclose(load_hpsv3(CPU, torch.float32, weights=nested, base=base).score(clip(1), "x"), wanted, atol=1e-5)
+    assert torch.allclose(
+        load_hpsv3(CPU, torch.float32, weights=nested, base=base).score(clip(1), "x"), wanted, atol=1e-5
+    )
     model = folders.hpsv3_model(base)
     save_file({key: value.clone() for key, value in model.state_dict().items()}, file)
     assert torch.allclose(load_hpsv3(CPU, torch.float32).score(clip(1), "x"), wanted, atol=1e-5)
@@ -262,10 +317,14 @@ def test_the_head_stays_in_float32_and_the_rest_does_not(checkpoints):
     assert scorer.score(clip(1), "x").dtype == torch.float32
 
 
-@pytest.mark.parametrize(("name", "lack"), [
-    ("HPSv3/HPSv3.safetensors", "HPSv3.safetensors of MizzenAI/HPSv3"),
-    ("Qwen2-VL-7B-Instruct/config.json", "config.json of Qwen/Qwen2-VL-7B-Instruct"), ("Qwen2-VL-7B-Instruct/tokenizer.json", "tokenizer.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "lack"),
+    [
+        ("HPSv3/HPSv3.safetensors", "HPSv3.safetensors of MizzenAI/HPSv3"),
+        ("Qwen2-VL-7B-Instruct/config.json", "config.json of Qwen/Qwen2-VL-7B-Instruct"),
+        ("Qwen2-VL-7B-Instruct/tokenizer.json", "tokenizer.json"),
+    ],
+)
 def test_what_hpsv3_lacks_is_named_with_its_place(checkpoints, tmp_path, monkeypatch, name, lack):
     folder = copied(checkpoints, tmp_path, monkeypatch)
     assert scorer_places.missing_hpsv3() == ""
@@ -276,10 +335,15 @@ def test_what_hpsv3_lacks_is_named_with_its_place(checkpoints, tmp_path, monkeyp
         load_hpsv3(CPU)
 
 
-@pytest.mark.parametrize(("name", "lack"), [
-    ("VideoReward/model_config.json", "model_config.json"), ("VideoReward/prompt_template.py", "prompt_template.py of the VideoAlign code"),
-    ("VideoReward/checkpoint-11352", "checkpoint-"), ("Qwen2-VL-2B-Instruct/config.json", "config.json of Qwen/Qwen2-VL-2B-Instruct"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "lack"),
+    [
+        ("VideoReward/model_config.json", "model_config.json"),
+        ("VideoReward/prompt_template.py", "prompt_template.py of the VideoAlign code"),
+        ("VideoReward/checkpoint-11352", "checkpoint-"),
+        ("Qwen2-VL-2B-Instruct/config.json", "config.json of Qwen/Qwen2-VL-2B-Instruct"),
+    ],
+)
 def test_what_videoalign_lacks_is_named_with_its_place(checkpoints, tmp_path, monkeypatch, name, lack):
     path = copied(checkpoints, tmp_path, monkeypatch) / name
     assert scorer_places.missing_videoalign() == ""
@@ -289,11 +353,16 @@ def test_what_videoalign_lacks_is_named_with_its_place(checkpoints, tmp_path, mo
         load_videoalign(CPU)
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"prompt_template_type": "simple"}, "prompt_template_type: found 'simple', expected 'detailed_special'"),
-    ({"sample_type": "multi_pts"}, "sample_type: found 'multi_pts', expected 'uniform'"), ({"num_frames": 8}, "num_frames: found 8, expected null"),
-    ({"fps": 0}, "fps: found 0, expected a number above 0"), ({"fps": "2"}, "fps: found '2', expected a number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompt_template_type": "simple"}, "prompt_template_type: found 'simple', expected 'detailed_special'"),
+        ({"sample_type": "multi_pts"}, "sample_type: found 'multi_pts', expected 'uniform'"),
+        ({"num_frames": 8}, "num_frames: found 8, expected null"),
+        ({"fps": 0}, "fps: found 0, expected a number above 0"),
+        ({"fps": "2"}, "fps: found '2', expected a number"),
+    ],
+)
 def test_settings_that_are_not_implemented_are_refused(tmp_path, changes, said):
     folders.write_settings(tmp_path, **changes)
     with pytest.raises(CheckpointError, match=said):
@@ -336,7 +405,9 @@ def test_the_newest_checkpoint_and_the_base_models_words_are_taken(checkpoints, 
     shutil.rmtree(folder / "checkpoint-11352" / "tokenizer")
     (folder / "checkpoint-900").mkdir()
     assert scorer_places.videoalign_step(folder) == folder / "checkpoint-11352"
-    assert torch.allclose(load_videoalign(CPU, torch.float32).raw([clip()], PROMPTS[:1]), align.raw([clip()], PROMPTS[:1]), atol=1e-5)
+    assert torch.allclose(
+        load_videoalign(CPU, torch.float32).raw([clip()], PROMPTS[:1]), align.raw([clip()], PROMPTS[:1]), atol=1e-5
+    )
 
 
 def test_a_tokenizer_of_another_model_is_refused(checkpoints, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""A run's checkpoints on disk: the newest that is whole and whose rows are logged; what is wrong with the others is said."""
+"""A run's checkpoints on disk: the newest that is whole and whose rows are logged; what is wrong with the others is
+said.
+"""
 
 import json
 
@@ -18,7 +20,13 @@ def run(tmp_path) -> RunDir:
     run = RunDir(tmp_path)
     for step in (1, 2, 3):
         run.log({"step": step - 1})
-        run.save_checkpoint(step, 0, step, step, {"network-student": {"w": torch.full((2,), float(step))}, "experience": {"risk": torch.ones(1)}})
+        run.save_checkpoint(
+            step,
+            0,
+            step,
+            step,
+            {"network-student": {"w": torch.full((2,), float(step))}, "experience": {"risk": torch.ones(1)}},
+        )
     return run
 
 
@@ -36,10 +44,18 @@ def test_the_newest_are_kept_and_the_newest_is_loaded(run):
     assert load_newest(run.path / "nowhere", run.metrics) == (None, [])
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    (META, '{"stage":0'), (META, "[]"), (META, '{"stage": 0, "step": -1, "rows": 0}'), (META, None), ("network-student.safetensors", "not weights"),
-    ("network-student.safetensors", ""), ("experience.safetensors", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (META, '{"stage":0'),
+        (META, "[]"),
+        (META, '{"stage": 0, "step": -1, "rows": 0}'),
+        (META, None),
+        ("network-student.safetensors", "not weights"),
+        ("network-student.safetensors", ""),
+        ("experience.safetensors", None),
+    ],
+)
 def test_a_damaged_checkpoint_is_passed_over(run, name, content):
     for number in (3, 2):
         path = run.checkpoints / f"{number:08d}" / name
@@ -55,7 +71,9 @@ def test_a_damaged_checkpoint_is_passed_over(run, name, content):
     assert "00000003" in f"{caught.value.where}"
 
 
-@pytest.mark.parametrize(("kept", "step"), [(ROW * 3, 3), (ROW * 5, 3), (ROW * 2, 2), (ROW * 2 + '{"st', 2), (ROW * 2 + ROW.strip(), 2)])
+@pytest.mark.parametrize(
+    ("kept", "step"), [(ROW * 3, 3), (ROW * 5, 3), (ROW * 2, 2), (ROW * 2 + '{"st', 2), (ROW * 2 + ROW.strip(), 2)]
+)
 def test_a_checkpoint_counts_on_its_rows(run, kept, step):
     run.metrics.write_text(kept)
     assert step_of(run)[0] == step

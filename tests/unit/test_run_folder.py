@@ -24,7 +24,9 @@ sys.stdin.read()
 
 def test_two_processes_do_not_train_in_one_folder_and_a_killed_one_lets_go(tmp_path):
     folder, recipe = tmp_path / "run", load_recipe("astrolabe_causal_shapes")
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(OutputError, match="another process"):
@@ -78,4 +80,10 @@ def test_a_checkpoint_is_written_after_the_rows_it_counts_on(tmp_path, monkeypat
     run = RunDir(tmp_path)
     run.log({"step": 0})
     run.save_checkpoint(1, 0, 1, 1, {"network-student": {"w": torch.zeros(1)}})
-    assert synced == ["metrics.jsonl", ".network-student.safetensors.part", ".meta.json.part", ".00000001.part", "checkpoints"]
+    assert synced == [
+        "metrics.jsonl",
+        ".network-student.safetensors.part",
+        ".meta.json.part",
+        ".00000001.part",
+        "checkpoints",
+    ]

@@ -104,7 +104,9 @@ def test_vq_sees_blur_and_noise_but_neither_prompt_nor_order(clips: torch.Tensor
 def test_vq_uses_the_best_frames_only(clips: torch.Tensor, prompts: list[str]) -> None:
     spoiled = clips.clone()
     spoiled[:, :6] = lowpass(clips[:, :6], 2.0)  # ceil(0.3 * 9) = 3 frames are left untouched
-    want = top_fraction_mean(torch.stack([VisualQuality().score(clips[:, t : t + 1], prompts) for t in (6, 7, 8)], 1), 1.0)
+    want = top_fraction_mean(
+        torch.stack([VisualQuality().score(clips[:, t : t + 1], prompts) for t in (6, 7, 8)], 1), 1.0
+    )
     torch.testing.assert_close(VisualQuality().score(spoiled, prompts), want)
 
 
@@ -120,7 +122,9 @@ def test_vq_is_hackable_by_standing_still(clips: torch.Tensor, prompts: list[str
     assert mq.score(static, prompts).amax() < 0.05 < 0.4 < mq.score(clips, prompts)[moving_B].mean()
 
 
-def test_mq_falls_with_freezing_shuffling_and_flicker(clips: torch.Tensor, prompts: list[str], moving_B: torch.Tensor) -> None:
+def test_mq_falls_with_freezing_shuffling_and_flicker(
+    clips: torch.Tensor, prompts: list[str], moving_B: torch.Tensor
+) -> None:
     mq = MotionQuality()
     base = mq.score(clips, prompts)[moving_B].mean()
     flicker = clips * (1 + 0.15 * torch.randn(NUM_CLIPS, NUM_FRAMES, 1, 1, 1, generator=stream(0, "reward-flicker")))
@@ -149,15 +153,27 @@ def test_ta_tells_prompts_apart(clips: torch.Tensor, prompts: list[str]) -> None
 
 @pytest.mark.parametrize(
     ("true", "false"),
-    [("red", "blue"), ("small", "large"), ("circle", "cross"), ("circle", "square"), ("right", "left"), ("right", "up"), ("fast", "slowly"),
-     ("gray", "white"), ("striped", "plain"), ("striped", "checkered"), ("moves right", "bounces horizontally")],
-)  # fmt: skip
+    [
+        ("red", "blue"),
+        ("small", "large"),
+        ("circle", "cross"),
+        ("circle", "square"),
+        ("right", "left"),
+        ("right", "up"),
+        ("fast", "slowly"),
+        ("gray", "white"),
+        ("striped", "plain"),
+        ("striped", "checkered"),
+        ("moves right", "bounces horizontally"),
+    ],
+)
 def test_ta_answers_to_every_attribute(true: str, false: str) -> None:
     text = "a small red circle moves right fast over a gray striped background"
     layout = random_layout([parse(text)] * 8, [stream(0, "ta", clip) for clip in range(8)])
     clips = render([parse(text)] * 8, layout, NUM_FRAMES)
     ta = TextAlignment()
-    # one of seven stated attributes is wrong: with soft scores the mean falls by most of 1/7 = 0.14, by half of it for a right angle
+    # one of seven stated attributes is wrong: with soft scores the mean falls by most of 1/7 = 0.14, by half of it for
+    # a right angle
     assert (ta.score(clips, [text] * 8) > ta.score(clips, [text.replace(true, false)] * 8) + 0.05).all()
 
 

@@ -1,4 +1,6 @@
-"""Intervals and verdicts, on arrays small enough to work by hand; how often the interval covers the truth, on arrays like the records'."""
+"""Intervals and verdicts, on arrays small enough to work by hand; how often the interval covers the truth, on arrays
+like the records'.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,22 @@ from functools import cache
 import numpy as np
 import pytest
 
-from eval.records.stats import Interval, has_interval, independent_units, may_decide, mean_interval, paired_difference, student_quantile, verdict
+from eval.records.stats import (
+    Interval,
+    has_interval,
+    independent_units,
+    may_decide,
+    mean_interval,
+    paired_difference,
+    student_quantile,
+    verdict,
+)
 
 NAN = np.nan
 # Student's t at 97.5 %, as printed in tables.
 PRINTED_T = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 10: 2.2281, 30: 2.0423, 100: 1.9840, 1000: 1.9623}
-# Prompts, and variances of seed and prompt as fractions of the rest's, in paired differences that three seeds of the embedded study decide.
+# Prompts, and variances of seed and prompt as fractions of the rest's, in paired differences that three seeds of the
+# embedded study decide.
 RECORDED = {
     "Table 4c, TA only, MQ": (256, 0.037, 0.053),
     "Table 4c, VQ only, MQ": (256, 0.024, 0.0),
@@ -28,7 +40,9 @@ def half_width(interval: Interval) -> float:
     return (interval.high - interval.low) / 2
 
 
-def drawn(rng: np.random.Generator, seeds: int, prompts: int, seed_variance: float, prompt_variance: float) -> np.ndarray:
+def drawn(
+    rng: np.random.Generator, seeds: int, prompts: int, seed_variance: float, prompt_variance: float
+) -> np.ndarray:
     """(S, P) differences of mean 0 with these variances of seed and prompt beside one of 1 for the rest."""
     seed_S1 = math.sqrt(seed_variance) * rng.standard_normal((seeds, 1))
     return seed_S1 + math.sqrt(prompt_variance) * rng.standard_normal(prompts) + rng.standard_normal((seeds, prompts))
@@ -65,7 +79,8 @@ def test_one_seed_and_one_prompt_are_students_interval_by_hand() -> None:
 
 
 def test_a_full_matrix_by_hand() -> None:
-    # Mean 4. Seed means 2 and 6: mean square 3 x (4 + 4) / 1 = 24. Prompt means 3, 2.5 and 6.5: 2 x (1 + 2.25 + 6.25) / 2 = 9.5.
+    # Mean 4. Seed means 2 and 6: mean square 3 x (4 + 4) / 1 = 24. Prompt means 3, 2.5 and 6.5: 2 x (1 + 2.25 + 6.25) /
+    # 2 = 9.5.
     # Residuals -1, .5, .5 and 1, -.5, -.5: 3 / 2 = 1.5. Variance of the mean (24 + 9.5 - 1.5) / 6 = 16/3.
     # Degrees of freedom 32^2 / (24^2 / 1 + 9.5^2 / 2 + 1.5^2 / 2) = 1024 / 622.25.
     interval = mean_interval(np.array([[0.0, 1.0, 5.0], [6.0, 4.0, 8.0]]))
@@ -87,7 +102,8 @@ def test_three_seeds_are_as_uncertain_as_three_numbers() -> None:
 
 
 def test_a_negative_variance_counts_as_none() -> None:
-    # Seed means are equal and cells are not: the variance of seeds comes out below 0. What is left is prompts (means 1, 1: none) and rest,
+    # Seed means are equal and cells are not: the variance of seeds comes out below 0. What is left is prompts (means 1,
+    # 1: none) and rest,
     # whose mean square is 4 x 1 / (1 x 1) = 4: sqrt(4 / 4) = 1, with one degree of freedom.
     assert half_width(mean_interval(np.array([[0.0, 2.0], [2.0, 0.0]]))) == pytest.approx(12.7062, abs=1e-3)
 
@@ -140,7 +156,9 @@ def bootstrap_interval(scores_SP: np.ndarray) -> Interval:
     return Interval(float(scores_SP.mean()), float(low), float(high), seeds)
 
 
-def coverage(interval_of: Callable[[np.ndarray], Interval], prompts: int, seed_variance: float, prompt_variance: float) -> float:
+def coverage(
+    interval_of: Callable[[np.ndarray], Interval], prompts: int, seed_variance: float, prompt_variance: float
+) -> float:
     """Share of draws of three seeds whose interval holds the true mean, 0."""
     rng = np.random.default_rng(7)
     found = [interval_of(drawn(rng, 3, prompts, seed_variance, prompt_variance)) for _ in range(DRAWS)]
@@ -153,7 +171,9 @@ def test_of_three_seeds_the_interval_holds_the_truth_as_often_as_it_says(name: s
 
 
 def test_a_bootstrap_of_three_seeds_does_not() -> None:
-    """Why it is not the interval: it draws three seeds from three, which is too few to see how far a fourth would lie."""
+    """Why it is not the interval: it draws three seeds from three, which is too few to see how far a fourth would
+    lie.
+    """
     assert coverage(bootstrap_interval, *RECORDED["Figure 8b, without, VQ"]) < LOWEST
 
 
@@ -166,7 +186,13 @@ def test_students_quantiles_between_whole_numbers() -> None:
     # One degree of freedom: tan(.475 pi). Two: t / sqrt(2 + t^2) = .95. The quantile falls from one to the other.
     assert student_quantile(1) == pytest.approx(math.tan(0.475 * math.pi))
     assert student_quantile(2) == pytest.approx(math.sqrt(2 * 0.95**2 / (1 - 0.95**2)))
-    assert student_quantile(1) > student_quantile(1.01) > student_quantile(1.5) > student_quantile(1.99) > student_quantile(2)
+    assert (
+        student_quantile(1)
+        > student_quantile(1.01)
+        > student_quantile(1.5)
+        > student_quantile(1.99)
+        > student_quantile(2)
+    )
     assert student_quantile(1e6) == pytest.approx(1.959966, abs=1e-6)
     with pytest.raises(ValueError, match="at least 1"):
         student_quantile(0.5)
@@ -174,7 +200,14 @@ def test_students_quantiles_between_whole_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("scores", "expected"),
-    [([[1.0]], False), ([[1.0, NAN]], False), ([[NAN, NAN]], False), ([[1.0, 2.0]], True), ([[1.0], [2.0]], True), ([1.0, 1.0], True)],
+    [
+        ([[1.0]], False),
+        ([[1.0, NAN]], False),
+        ([[NAN, NAN]], False),
+        ([[1.0, 2.0]], True),
+        ([[1.0], [2.0]], True),
+        ([1.0, 1.0], True),
+    ],
 )
 def test_an_interval_needs_two_prompts_or_seeds(scores: list, expected: bool) -> None:
     assert has_interval(np.array(scores)) == expected
@@ -192,7 +225,9 @@ def test_pair_with_one_absent_half_is_left_out() -> None:
     assert paired_difference(np.array([[0.0, NAN, 0.0]]), np.array([[2.0, 9.0, NAN]])) == Interval(2.0, 2.0, 2.0, 1)
 
 
-@pytest.mark.parametrize("scores", [np.array([[NAN]]), np.zeros((0, 0)), np.array([[np.inf, 1.0]]), np.zeros((2, 2, 2))])
+@pytest.mark.parametrize(
+    "scores", [np.array([[NAN]]), np.zeros((0, 0)), np.array([[np.inf, 1.0]]), np.zeros((2, 2, 2))]
+)
 def test_scores_without_a_mean_are_refused(scores: np.ndarray) -> None:
     with pytest.raises(ValueError, match="finite"):
         mean_interval(scores)

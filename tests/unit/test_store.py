@@ -28,7 +28,14 @@ def make(**changes: object) -> Record:
         "recipe_hash": "r",
         "weights_hash": "w",
         "prompt_set_hash": "p",
-        "protocol": {"num_frames": 12, "fps": 8, "resolution": [32, 32], "prompts": 3, "versions": {"astro": "0.1"}, "device": "cpu"},
+        "protocol": {
+            "num_frames": 12,
+            "fps": 8,
+            "resolution": [32, 32],
+            "prompts": 3,
+            "versions": {"astro": "0.1"},
+            "device": "cpu",
+        },
         "commit": "abc",
         "dirty": False,
         "created": "2026-01-01T00:00:00+00:00",
@@ -56,7 +63,9 @@ def test_no_records_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), NotADirectoryError(20, "Not a directory")])
-def test_a_folder_that_cannot_be_read_is_not_empty(error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_not_empty(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: Path) -> Iterator[Path]:
         raise error
 
@@ -173,11 +182,15 @@ def test_times_are_kept_in_utc_and_need_a_zone() -> None:
 
 
 def test_latest_compares_moments_not_texts() -> None:
-    old = make(created="2026-01-01T01:30:00+02:00", weights_hash="old")  # 23:30 UTC the day before, though its text is larger
+    old = make(
+        created="2026-01-01T01:30:00+02:00", weights_hash="old"
+    )  # 23:30 UTC the day before, though its text is larger
     new = make(created="2026-01-01T00:00:00+00:00", weights_hash="new")
     other = make(seed=1)
     assert latest([new, old, other]) == [new, other]
-    assert latest([old, new.model_copy(update={"created": old.created})])[0].weights_hash == "new"  # equally old: the later line
+    assert (
+        latest([old, new.model_copy(update={"created": old.created})])[0].weights_hash == "new"
+    )  # equally old: the later line
 
 
 def test_conditions_count_the_device_only_where_it_matters() -> None:
@@ -194,6 +207,8 @@ def test_conditions_count_the_files_a_scorer_read_beside_the_video_but_no_sideca
 
 
 def test_reading_needs_no_torch() -> None:
-    modules = "eval.records.store, eval.records.stats, eval.papers.table, eval.renderers.render, astro_cli.commands.table"
+    modules = (
+        "eval.records.store, eval.records.stats, eval.papers.table, eval.renderers.render, astro_cli.commands.table"
+    )
     code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

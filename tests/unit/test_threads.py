@@ -1,4 +1,6 @@
-"""How many threads: the rule by hand, what the user says before it, shares of processes side by side, and that everything which computes asks."""
+"""How many threads: the rule by hand, what the user says before it, shares of processes side by side, and that
+everything which computes asks.
+"""
 
 import json
 import os
@@ -36,7 +38,8 @@ def _four_cores(monkeypatch):
 
 
 def test_the_widest_layer_counts():
-    # the embedded world: a block of 3 frames of 8 x 8 cells in 2 x 2 patches has 48 tokens: 2 * 48 * 128 * 512 = 6,291,456
+    # the embedded world: a block of 3 frames of 8 x 8 cells in 2 x 2 patches has 48 tokens: 2 * 48 * 128 * 512 =
+    # 6,291,456
     recipe = load_recipe("astrolabe_causal_shapes")
     video = recipe.video
     small = recipe.model.layer_flops(video.block, video.height, video.width)
@@ -51,7 +54,9 @@ def test_the_widest_layer_counts():
     assert threads.choose(threads.THREADS_PAY_FLOPS - 1).number == 1
 
 
-@pytest.mark.parametrize(("given", "number"), [("3", 3), (" 2 ", 2), ("3,1", 3), ("16", 16), ("", 1), ("0", 1), ("-2", 1), ("many", 1)])
+@pytest.mark.parametrize(
+    ("given", "number"), [("3", 3), (" 2 ", 2), ("3,1", 3), ("16", 16), ("", 1), ("0", 1), ("-2", 1), ("many", 1)]
+)
 def test_the_users_variable_comes_first_and_nonsense_is_passed_over_as_openmp_does(given, number, monkeypatch):
     monkeypatch.setenv(threads.USER_VARIABLE, given)
     assert threads.choose(threads.SMALL).number == number
@@ -139,11 +144,23 @@ with Background(torch.device("cpu")) as background:
 """
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else True, reason="needs two cores")
+@pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else True, reason="needs two cores"
+)
 def test_the_background_thread_computes_on_as_many_threads():
-    """A new thread would take all cores for its matrix products: the process would spend about twice that thread's own CPU time."""
+    """A new thread would take all cores for its matrix products: the process would spend about twice that thread's own
+    CPU time.
+    """
     environment = {key: value for key, value in os.environ.items() if key != threads.USER_VARIABLE}
-    done = subprocess.run([sys.executable, "-c", IN_BACKGROUND], capture_output=True, text=True, check=True, cwd=ROOT, env=environment, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_BACKGROUND],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=120,
+    )
     assert float(done.stdout) < 1.3
 
 

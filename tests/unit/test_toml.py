@@ -78,25 +78,38 @@ def test_a_value_replaces_a_table_and_a_table_a_value(write):
     document = toml.load("child", ["t.x=3"])
     assert document.data == {"t": {"x": 3}, "u": {"y": 2}}
     assert document.origin("t.x") == "--set t.x=3"
-    assert document.origin("u.y.z") == "child.toml"  # y's table is gone, and with it the base as origin of what was in it
+    assert (
+        document.origin("u.y.z") == "child.toml"
+    )  # y's table is gone, and with it the base as origin of what was in it
 
 
 def test_origins_are_per_key(write):
     write(base="[s.a]\nlr = 1\nclip = 1\neps = 1", child='extends = "base"\n[s.a]\nlr = 2')
     document = toml.load("child", ["s.a.clip=3"])
     assert {key: document.origin(f"s.a.{key}") for key in ("lr", "clip", "eps")} == {
-        "lr": "child.toml", "clip": "--set s.a.clip=3", "eps": "base.toml",
-    }  # fmt: skip
+        "lr": "child.toml",
+        "clip": "--set s.a.clip=3",
+        "eps": "base.toml",
+    }
     assert document.origin("nowhere") == "child.toml"  # a missing key is the recipe's own fault
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("k=3", 3), ("k=1e-3", 1e-3), ("k=true", True), ("k=[1, 2]", [1, 2]), ('k="3"', "3"), ("k={ kind = 'nft' }", {"kind": "nft"}),
-        ("k=shapes", "shapes"), ("k=a/b c.txt", "a/b c.txt"), ("k=x=y", "x=y"), ("k= 3 ", 3), ("k=", ""),
+        ("k=3", 3),
+        ("k=1e-3", 1e-3),
+        ("k=true", True),
+        ("k=[1, 2]", [1, 2]),
+        ('k="3"', "3"),
+        ("k={ kind = 'nft' }", {"kind": "nft"}),
+        ("k=shapes", "shapes"),
+        ("k=a/b c.txt", "a/b c.txt"),
+        ("k=x=y", "x=y"),
+        ("k= 3 ", 3),
+        ("k=", ""),
     ],
-)  # fmt: skip
+)
 def test_set_reads_toml_values_and_bare_words(write, text, value):
     write(r="k = 0")
     found = toml.load("r", [text]).data["k"]

@@ -39,9 +39,13 @@ def finished(tmp_path):
     run = tmp_path / "run"
     (run / "final").mkdir(parents=True)
     (run / "final" / "student.safetensors").write_bytes(b"weights")
-    (run / "final" / "student.json").write_text(json.dumps({"backbone": "shapes", "recipe": "mine", "seed": 0, "recipe_hash": "a" * 16}))
+    (run / "final" / "student.json").write_text(
+        json.dumps({"backbone": "shapes", "recipe": "mine", "seed": 0, "recipe_hash": "a" * 16})
+    )
     (run / "environment.json").write_text(json.dumps({"device": "cpu", "versions": {}, "commit": None, "dirty": None}))
-    (run / "resolved.json").write_text(json.dumps({"recipe": {"order": ["nft"], "stages": {"nft": {"steps": 2}, "other": {"steps": 9}}}}))
+    (run / "resolved.json").write_text(
+        json.dumps({"recipe": {"order": ["nft"], "stages": {"nft": {"steps": 2}, "other": {"steps": 9}}}})
+    )
     (run / "metrics.jsonl").write_text(2 * (json.dumps(row(1, 2, 3)) + "\n"))
     return run
 

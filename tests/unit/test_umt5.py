@@ -1,4 +1,6 @@
-"""Wan's text side: against the original encoder written plainly, cleaning, cutting, the empty prompt, and what is refused."""
+"""Wan's text side: against the original encoder written plainly, cleaning, cutting, the empty prompt, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.models import umt5
 from astro_cli.models.umt5 import TextEncoder, clean, load_text_encoder
 
-PROMPTS = ["a large red circle moves right", "a small blue square moves left slowly over a gray plain background", "", "zebra"]
+PROMPTS = [
+    "a large red circle moves right",
+    "a small blue square moves left slowly over a gray plain background",
+    "",
+    "zebra",
+]
 
 
 # --- the original encoder (Wan 2.1, wan/modules/t5.py), plainly
@@ -30,8 +37,13 @@ class Layer(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = nn.RMSNorm(dim, 1e-6), nn.RMSNorm(dim, 1e-6)
         self.attn = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in "qkvo"})
-        self.ffn = nn.ModuleDict({"gate": nn.Sequential(nn.Linear(dim, inner, bias=False)), "fc1": nn.Linear(dim, inner, bias=False),
-                                  "fc2": nn.Linear(inner, dim, bias=False)})  # fmt: skip
+        self.ffn = nn.ModuleDict(
+            {
+                "gate": nn.Sequential(nn.Linear(dim, inner, bias=False)),
+                "fc1": nn.Linear(dim, inner, bias=False),
+                "fc2": nn.Linear(inner, dim, bias=False),
+            }
+        )
         self.pos_embedding = nn.ModuleDict({"embedding": nn.Embedding(buckets, heads)})
 
     def forward(self, x_BMD: torch.Tensor, hidden_BM: torch.Tensor) -> torch.Tensor:
@@ -44,7 +56,9 @@ class Layer(nn.Module):
         return x_BMD + self.ffn["fc2"](self.ffn["fc1"](y) * functional.gelu(self.ffn["gate"](y), approximate="tanh"))
 
     def bias(self, length: int) -> torch.Tensor:
-        """Relative position bias (heads, M, M): exact buckets up to 8 places, then logarithmic ones up to 128, and a sign."""
+        """Relative position bias (heads, M, M): exact buckets up to 8 places, then logarithmic ones up to 128, and a
+        sign.
+        """
         embedding = self.pos_embedding["embedding"]
         half = embedding.num_embeddings // 2
         exact = half // 2
@@ -57,7 +71,9 @@ class Layer(nn.Module):
 
 
 class Original(nn.Module):
-    def __init__(self, words: int, dim: int = 16, inner: int = 24, heads: int = 4, layers: int = 3, buckets: int = 32) -> None:
+    def __init__(
+        self, words: int, dim: int = 16, inner: int = 24, heads: int = 4, layers: int = 3, buckets: int = 32
+    ) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(words, dim)
         self.blocks = nn.ModuleList(Layer(dim, inner, heads, buckets) for _ in range(layers))
@@ -180,9 +196,15 @@ def test_the_prompt_that_was_not_asked_for_longest_is_forgotten(encoder, calls, 
     assert len(calls) == 4
 
 
-@pytest.mark.parametrize(("prompt", "wanted"), [
-    ("  a\t red \n\ncircle ", "a red circle"), ("salt &amp;amp; pepper", "salt & pepper"), ("", ""), ("&lt;b&gt;", "<b>"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ("  a\t red \n\ncircle ", "a red circle"),
+        ("salt &amp;amp; pepper", "salt & pepper"),
+        ("", ""),
+        ("&lt;b&gt;", "<b>"),
+    ],
+)
 def test_cleaning(prompt, wanted):
     assert clean(prompt) == wanted
 
@@ -232,7 +254,11 @@ def test_a_bad_folder_is_refused(folder, tmp_path, damage, says):
     copy = tmp_path / "wan"
     shutil.copytree(folder, copy)
     part = copy / "text_encoder"
-    shard, index, config = sorted(part.glob("*.safetensors"))[0], part / "model.safetensors.index.json", part / "config.json"
+    shard, index, config = (
+        sorted(part.glob("*.safetensors"))[0],
+        part / "model.safetensors.index.json",
+        part / "config.json",
+    )
     values = json.loads(config.read_text())
     if damage == "a missing shard":
         shard.unlink()

@@ -1,4 +1,6 @@
-"""The VAE as a stream: block after block equals the whole video, the original file equals diffusers' folder, and what is refused."""
+"""The VAE as a stream: block after block equals the whole video, the original file equals diffusers' folder, and what
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def latents_BFCHW() -> torch.Tensor:
 
 def reference_decode(model: AutoencoderKLWan, latents_BFCHW: torch.Tensor) -> torch.Tensor:
     """diffusers' own whole-video decode, as its Wan pipeline calls it."""
-    mean, std = (torch.tensor(values).view(1, 16, 1, 1, 1) for values in (model.config.latents_mean, model.config.latents_std))
+    mean, std = (
+        torch.tensor(values).view(1, 16, 1, 1, 1) for values in (model.config.latents_mean, model.config.latents_std)
+    )
     with torch.no_grad():
         video = model.decode(latents_BFCHW.transpose(1, 2) * std + mean).sample
     return (video / 2 + 0.5).clamp(0, 1).transpose(1, 2)
@@ -48,7 +52,9 @@ def reference_decode(model: AutoencoderKLWan, latents_BFCHW: torch.Tensor) -> to
 def test_a_stream_in_any_chunks_equals_the_whole_decode(vae, latents_BFCHW, chunks):
     whole, decoder = reference_decode(vae.model, latents_BFCHW), vae.decoder()
     pieces = [decoder.push(chunk) for chunk in latents_BFCHW.split(chunks, dim=1)]
-    assert [piece.shape[1] for piece in pieces] == [4 * size - (3 if index == 0 else 0) for index, size in enumerate(chunks)]
+    assert [piece.shape[1] for piece in pieces] == [
+        4 * size - (3 if index == 0 else 0) for index, size in enumerate(chunks)
+    ]
     found = torch.cat(pieces, 1)
     assert found.shape == (2, 25, 3, 32, 48)
     assert whole.std() > 0.05  # not gray on gray
@@ -62,7 +68,9 @@ def test_streams_beside_each_other_do_not_mix(vae, latents_BFCHW):
     b = [second.push(latents_BFCHW[1:, :2])]
     a.append(first.push(latents_BFCHW[:1, 2:]))
     b.append(second.push(latents_BFCHW[1:, 2:]))
-    torch.testing.assert_close(torch.cat((torch.cat(a, 1), torch.cat(b, 1))), vae.decode(latents_BFCHW), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.cat((torch.cat(a, 1), torch.cat(b, 1))), vae.decode(latents_BFCHW), atol=1e-5, rtol=0
+    )
 
 
 def test_the_decoder_holds_no_more_after_many_frames(vae):
@@ -103,15 +111,28 @@ def original_name(key: str) -> str:
         key = f"decoder.upsamples.{place}.{key[block.end() :]}"
     if ".resample." in key or "middle.1." in key:
         return key
-    for part, name in (("norm1", "residual.0"), ("conv1", "residual.2"), ("norm2", "residual.3"), ("conv2", "residual.6")):
+    for part, name in (
+        ("norm1", "residual.0"),
+        ("conv1", "residual.2"),
+        ("norm2", "residual.3"),
+        ("conv2", "residual.6"),
+    ):
         key = re.sub(rf"^((en|de)coder\.\w+\.\d+)\.{part}\.", rf"\1.{name}.", key)
     return key.replace(".conv_shortcut.", ".shortcut.")
 
 
 def test_the_original_file_gives_the_same_frames(vae, latents_BFCHW, tmp_path):
     state = {original_name(key): value for key, value in vae.model.state_dict().items()}
-    for key in ("conv2.weight", "decoder.middle.1.to_qkv.weight", "decoder.upsamples.3.time_conv.weight", "decoder.upsamples.4.shortcut.weight",
-                "encoder.downsamples.2.resample.1.weight", "encoder.downsamples.3.residual.6.bias", "decoder.head.0.gamma"):  # fmt: skip
+    keys = (
+        "conv2.weight",
+        "decoder.middle.1.to_qkv.weight",
+        "decoder.upsamples.3.time_conv.weight",
+        "decoder.upsamples.4.shortcut.weight",
+        "encoder.downsamples.2.resample.1.weight",
+        "encoder.downsamples.3.residual.6.bias",
+        "decoder.head.0.gamma",
+    )
+    for key in keys:
         assert key in state
     torch.save(state, tmp_path / "Wan2.1_VAE.pth")
     torch.testing.assert_close(load_vae(tmp_path).decode(latents_BFCHW), vae.decode(latents_BFCHW), atol=0, rtol=0)

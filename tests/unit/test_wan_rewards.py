@@ -1,4 +1,6 @@
-"""Wan's training rewards from tiny released files: what each sees, one network for two of them, and what is refused before anything runs."""
+"""Wan's training rewards from tiny released files: what each sees, one network for two of them, and what is refused
+before anything runs.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,10 @@ def test_motion_and_alignment_share_one_network_and_every_reward_scores_each_cli
 
     monkeypatch.setattr(RewardTower, "see", counted)
     scores = {key: rewards[key].score(clips(), PROMPTS) for key in KEYS}
-    assert all(score.shape == (2,) and score.dtype == torch.float32 and bool(score.isfinite().all()) for score in scores.values())
+    assert all(
+        score.shape == (2,) and score.dtype == torch.float32 and bool(score.isfinite().all())
+        for score in scores.values()
+    )
     assert sum(count for kind, count in seen if kind == "image") == 2 * 5  # every frame of both clips
     assert sum(count for kind, count in seen if kind == "video") == 2 + 2  # luma for mq, colour for ta
 
@@ -90,9 +95,17 @@ def test_a_reward_does_not_depend_on_the_batch(rewards):
 def test_rl_on_wan_is_refused_only_where_weights_are_missing(tmp_path, checkpoints, monkeypatch):
     _check_scorers(load_recipe("astrolabe_causal_shapes"))  # carries its own
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
-    with pytest.raises(RecipeError, match=r"stages.nft.experience.rewards: found vq, mq, ta, whose scorers are not here") as caught:
+    with pytest.raises(
+        RecipeError, match=r"stages.nft.experience.rewards: found vq, mq, ta, whose scorers are not here"
+    ) as caught:
         _check_scorers(load_recipe("astrolabe_causal"))
-    for word in ("HPSv3.safetensors of MizzenAI/HPSv3", "KlingTeam/VideoReward", "Qwen2-VL-7B-Instruct", "Qwen2-VL-2B-Instruct", str(tmp_path)):
+    for word in (
+        "HPSv3.safetensors of MizzenAI/HPSv3",
+        "KlingTeam/VideoReward",
+        "Qwen2-VL-7B-Instruct",
+        "Qwen2-VL-2B-Instruct",
+        str(tmp_path),
+    ):
         assert word in caught.value.hint
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(checkpoints))
     _check_scorers(load_recipe("astrolabe_causal"))
@@ -108,7 +121,16 @@ def test_only_the_scorers_a_recipe_uses_are_asked_for(tmp_path, monkeypatch):
 class _Stub:
     """A backbone and setting of which only names and sizes are asked."""
 
-    name, fps, device, frames, block, steps, latent_shape, cache = "wan", FPS, CPU, 3, 3, (1000.0,), (16, 8, 8), CacheSpec()
+    name, fps, device, frames, block, steps, latent_shape, cache = (
+        "wan",
+        FPS,
+        CPU,
+        3,
+        3,
+        (1000.0,),
+        (16, 8, 8),
+        CacheSpec(),
+    )
 
     def num_frames(self, num_latents: int, history: int = 0) -> int:
         return 4 * num_latents - (0 if history else 3)

@@ -4,9 +4,9 @@
 
 alpha = 1 is the fixed sink.
 
-**Deviations**: the sink is kept in float32 whatever the cache's dtype (in bfloat16, rounding swallows 99.5 % of an alpha = 0.999
-update). The released code overwrites the sink when the evicted length differs from the sink's; here evicted frame f goes into
-sink frame f mod n of n, so equal lengths blend as released and others blend too.
+**Deviations**: the sink is kept in float32 whatever the cache's dtype (in bfloat16, rounding swallows 99.5 % of an
+alpha = 0.999 update). The released code overwrites the sink when the evicted length differs from the sink's; here
+evicted frame f goes into sink frame f mod n of n, so equal lengths blend as released and others blend too.
 """
 
 from __future__ import annotations

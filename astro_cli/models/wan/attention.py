@@ -1,6 +1,7 @@
 """Self- and cross-attention of Wan 2.1. Projections and norms only: masks, positions and the cache come from outside.
 
-Parameter names are those of diffusers' `WanTransformer3DModel` (attn1 / attn2: to_q, to_k, to_v, to_out.0, norm_q, norm_k).
+Parameter names are those of diffusers' `WanTransformer3DModel` (attn1 / attn2: to_q, to_k, to_v, to_out.0, norm_q,
+norm_k).
 Dimensions: B sample, L query token, M text token, H head, D head width.
 """
 
@@ -17,16 +18,21 @@ from astro_cli.models.wan.rope import RopeTable, rotate
 
 
 class LayerCache(Protocol):
-    """What attention asks of one layer's key/value cache: take this pass's keys and values, return all those visible, rotated."""
+    """What attention asks of one layer's key/value cache: take this pass's keys and values, return all those visible,
+    rotated.
+    """
 
-    def exchange(self, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def exchange(
+        self, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, table: RopeTable
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 @dataclass(frozen=True)
 class Joined:
     """One layer's caches for two consecutive blocks in one pass: the first `tokens` tokens are the earlier block's.
 
-    The earlier block exchanges and attends first, so it sees what it would in a pass of its own, before the later one evicts anything.
+    The earlier block exchanges and attends first, so it sees what it would in a pass of its own, before the later one
+    evicts anything.
     """
 
     tokens: int
@@ -66,15 +72,21 @@ class Attention(nn.Module):
         """Normalised keys and values (B, H, L, D), before any rotation."""
         return self.heads(self.norm_k(self.to_k(x_BLC))), self.heads(self.to_v(x_BLC))
 
-    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
     def merge(self, *parts_BHLD: torch.Tensor) -> torch.Tensor:
         """Heads side by side, parts one after the other, then the output projection (B, L, C)."""
-        merged = [part.transpose(1, 2).flatten(-2) for part in parts_BHLD]  # attention returns it in that order: no copy
+        merged = [
+            part.transpose(1, 2).flatten(-2) for part in parts_BHLD
+        ]  # attention returns it in that order: no copy
         return self.to_out[0](merged[0] if len(merged) == 1 else torch.cat(merged, 1))
 
-    def self_attention(self, x_BLC: torch.Tensor, table: RopeTable, mask: torch.Tensor | None, cache: LayerCache | Joined | None) -> torch.Tensor:
+    def self_attention(
+        self, x_BLC: torch.Tensor, table: RopeTable, mask: torch.Tensor | None, cache: LayerCache | Joined | None
+    ) -> torch.Tensor:
         q = rotate(self.heads(self.norm_q(self.to_q(x_BLC))), table)
         k, v = self.keys_values(x_BLC)
         if cache is None:
@@ -88,12 +100,17 @@ class Attention(nn.Module):
             parts.append(self.attend(q[:, :, part], *seen))
         return self.merge(*parts)
 
-    def exchange(self, cache: LayerCache, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
-        """This pass's keys and values into the cache, all visible ones out of it; a method, so that `compiled` can leave it uncompiled."""
+    def exchange(
+        self, cache: LayerCache, k: torch.Tensor, v: torch.Tensor, table: RopeTable
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """This pass's keys and values into the cache, all visible ones out of it; a method, so that `compiled` can
+        leave it uncompiled.
+        """
         return cache.exchange(k, v, table)
 
     def cross_attention(self, x_BLC: torch.Tensor, text_kv: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Attend to all text positions, padding included: Wan has no mask here, and the padding's constant vector matters.
+        """Attend to all text positions, padding included: Wan has no mask here, and the padding's constant vector
+        matters.
 
         text_kv: keys, values, and where padding is folded what is added to the scores.
         """

@@ -1,4 +1,5 @@
-"""Names of a Wan transformer's parameters: markers and prefixes off, original Wan 2.1 names -> diffusers' (which are ours). Reads no file.
+"""Names of a Wan transformer's parameters: markers and prefixes off, original Wan 2.1 names -> diffusers' (which are
+ours). Reads no file.
 
 Source: reference, section 9.
 """

@@ -1,6 +1,8 @@
-"""Which tokens may attend to which, for passes without a cache. Masks come from here; the transformer only applies them.
+"""Which tokens may attend to which, for passes without a cache. Masks come from here; the transformer only applies
+them.
 
-True = visible. Frames are grouped in blocks that are bidirectional inside and causal between (Self-Forcing; reference, section 1.4).
+True = visible. Frames are grouped in blocks that are bidirectional inside and causal between (Self-Forcing; reference,
+section 1.4).
 Dimensions: F latent frame, L token.
 """
 
@@ -10,19 +12,28 @@ import torch
 
 
 def block_ends(num_frames: int, block: int, first_frame_alone: bool = False) -> list[int]:
-    """For each frame, the end (exclusive) of the block it is in; with `first_frame_alone`, block 0 is one frame (image to video)."""
+    """For each frame, the end (exclusive) of the block it is in; with `first_frame_alone`, block 0 is one frame (image
+    to video).
+    """
     if first_frame_alone:
         return [1, *(1 + end for end in block_ends(num_frames - 1, block))]
     return [min((frame // block + 1) * block, num_frames) for frame in range(num_frames)]
 
 
 def block_causal_mask(
-    num_frames: int, tokens_per_frame: int, block: int, window: int | None = None, sink: int = 0, *, first_frame_alone: bool = False
+    num_frames: int,
+    tokens_per_frame: int,
+    block: int,
+    window: int | None = None,
+    sink: int = 0,
+    *,
+    first_frame_alone: bool = False,
 ) -> torch.Tensor:
     """(L, L) mask of block-causal self-attention.
 
     Args:
-        window: latent frames visible, counted back from the end of the query's block (so it includes that block); None = all.
+        window: latent frames visible, counted back from the end of the query's block (so it includes that block); None
+            = all.
         sink: first frames that stay visible; the window includes them.
     """
     frame = torch.arange(num_frames)
@@ -41,16 +52,24 @@ def _in_reach(end_F: torch.Tensor, window: int | None, sink: int) -> torch.Tenso
 
 
 def teacher_forcing_mask(
-    num_frames: int, tokens_per_frame: int, block: int, window: int | None = None, sink: int = 0, first_frame_alone: bool = False
+    num_frames: int,
+    tokens_per_frame: int,
+    block: int,
+    window: int | None = None,
+    sink: int = 0,
+    first_frame_alone: bool = False,
 ) -> torch.Tensor:
     """(2L, 2L) mask over [clean ; noisy] tokens.
 
-    Clean frames attend block-causally to clean ones. A noisy block attends to itself and to the clean frames before it: all of them, or with a
-    `window` the last `window` minus its own length, plus the first `sink` frames; that is what a rolling cache of that size holds.
+    Clean frames attend block-causally to clean ones. A noisy block attends to itself and to the clean frames before it:
+    all of them, or with a `window` the last `window` minus its own length, plus the first `sink` frames; that is what a
+    rolling cache of that size holds.
     """
     frame = torch.arange(num_frames)
     end = torch.tensor(block_ends(num_frames, block, first_frame_alone))
-    start = torch.tensor([end.tolist().index(block_end) for block_end in end.tolist()])  # first frame of the frame's block
+    start = torch.tensor(
+        [end.tolist().index(block_end) for block_end in end.tolist()]
+    )  # first frame of the frame's block
     in_reach = _in_reach(end, window, sink)
     clean = (frame[None, :] < end[:, None]) & in_reach
     context = (frame[None, :] < start[:, None]) & in_reach

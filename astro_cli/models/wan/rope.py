@@ -1,12 +1,14 @@
 """Rotary position embedding of Wan 2.1 over (frame, row, column). Owns the tables, not the attention.
 
-Complex pairs are consecutive channels (2j, 2j+1); of d/2 pairs the first d/2 - 2 (d // 6) belong to time, then d // 6 each to height and
-width (22, 21, 21 for d = 128). Frequencies are 10000^(-2j / d_axis), each axis with its own width d_axis.
+Complex pairs are consecutive channels (2j, 2j+1); of d/2 pairs the first d/2 - 2 (d // 6) belong to time, then d // 6
+each to height and width (22, 21, 21 for d = 128). Frequencies are 10000^(-2j / d_axis), each axis with its own width
+d_axis.
 Source: Wan 2.1, `rope_apply`; reference, section 1.3.
 Dimensions: F latent frame, P tokens per frame (rows x columns), L = F P token, D head width.
 
-Deviations: tables are computed in float64 for exactly the positions asked for, so there is no 1,024-frame limit; the rotation itself runs in
-float32 (the released code rotates in complex128 in every layer and pass; the largest difference on the recordings is below 2e-6).
+Deviations: tables are computed in float64 for exactly the positions asked for, so there is no 1,024-frame limit; the
+rotation itself runs in float32 (the released code rotates in complex128 in every layer and pass; the largest difference
+on the recordings is below 2e-6).
 """
 
 from __future__ import annotations
@@ -38,8 +40,12 @@ def axis_widths(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def rope_table(frame_positions: list[int] | range, rows: int, columns: int, head_dim: int, device: torch.device) -> RopeTable:
-    """Table of all tokens of the frames at the given temporal positions; tokens run column fastest, then row, then frame."""
+def rope_table(
+    frame_positions: list[int] | range, rows: int, columns: int, head_dim: int, device: torch.device
+) -> RopeTable:
+    """Table of all tokens of the frames at the given temporal positions; tokens run column fastest, then row, then
+    frame.
+    """
     time_width, height_width, width_width = axis_widths(head_dim)
     parts = (
         _angles(list(frame_positions), time_width)[:, None, None].expand(-1, rows, columns, -1),

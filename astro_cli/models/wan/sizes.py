@@ -1,4 +1,7 @@
-"""Sizes of a Wan transformer from its tensors' shapes and from the config.json of either layout, compared. Reads no tensor's values."""
+"""Sizes of a Wan transformer from its tensors' shapes and from the config.json of either layout, compared.
+
+Reads no tensor's values.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,26 @@ PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
 TEXT, TIME = "condition_embedder.text_embedder.linear_1.weight", "condition_embedder.time_embedder.linear_1.weight"
 BY_SHAPE = ("dim", "ffn_dim", "num_layers", "in_channels", "patch", "freq_dim", "text_dim")
 COMPARED = (*BY_SHAPE, "num_heads", "eps")  # text_len is no property of the weights
-ORIGINAL = {"dim": "dim", "ffn_dim": "ffn_dim", "num_heads": "num_heads", "num_layers": "num_layers", "in_dim": "in_channels",
-            "freq_dim": "freq_dim", "text_dim": "text_dim", "text_len": "text_len", "eps": "eps"}  # fmt: skip
-DIFFUSERS = {"ffn_dim": "ffn_dim", "num_attention_heads": "num_heads", "num_layers": "num_layers", "in_channels": "in_channels",
-             "freq_dim": "freq_dim", "text_dim": "text_dim", "eps": "eps"}  # fmt: skip
+ORIGINAL = {
+    "dim": "dim",
+    "ffn_dim": "ffn_dim",
+    "num_heads": "num_heads",
+    "num_layers": "num_layers",
+    "in_dim": "in_channels",
+    "freq_dim": "freq_dim",
+    "text_dim": "text_dim",
+    "text_len": "text_len",
+    "eps": "eps",
+}
+DIFFUSERS = {
+    "ffn_dim": "ffn_dim",
+    "num_attention_heads": "num_heads",
+    "num_layers": "num_layers",
+    "in_channels": "in_channels",
+    "freq_dim": "freq_dim",
+    "text_dim": "text_dim",
+    "eps": "eps",
+}
 
 
 class Shaped(Protocol):
@@ -43,7 +62,11 @@ def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:
     lost = [key for key in (PATCH, FEED, TEXT, TIME) if key not in tensors]
     if len(lost) == 4 or not layers:
         tops = ", ".join(sorted({key.split(".")[0] for key in tensors})[:8]) or "nothing"
-        raise CheckpointError(where, "", f"no Wan transformer: found {tops}; expected patch_embedding, condition_embedder, blocks, proj_out")
+        raise CheckpointError(
+            where,
+            "",
+            f"no Wan transformer: found {tops}; expected patch_embedding, condition_embedder, blocks, proj_out",
+        )
     if lost:
         raise CheckpointError(where, lost[0], f"missing: {len(lost)} of the tensors that tell the model's sizes")
     odd = [key for key, rank in ((PATCH, 5), (FEED, 2), (TEXT, 2), (TIME, 2)) if len(tensors[key].shape) != rank]
@@ -51,13 +74,19 @@ def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:
         raise CheckpointError(where, odd[0], f"is {tuple(tensors[odd[0]].shape)}, which no Wan transformer has")
     patch, feed = tensors[PATCH].shape, tensors[FEED].shape
     return {
-        "dim": patch[0], "in_channels": patch[1], "patch": tuple(patch[3:]), "ffn_dim": feed[0], "num_layers": max(layers) + 1,
-        "text_dim": tensors[TEXT].shape[1], "freq_dim": tensors[TIME].shape[1],
-    }  # fmt: skip
+        "dim": patch[0],
+        "in_channels": patch[1],
+        "patch": tuple(patch[3:]),
+        "ffn_dim": feed[0],
+        "num_layers": max(layers) + 1,
+        "text_dim": tensors[TEXT].shape[1],
+        "freq_dim": tensors[TIME].shape[1],
+    }
 
 
 def declared(path: Path) -> dict[str, Any]:
-    """The fields of `WanConfig` that a config.json gives: diffusers' or the original layout, or a run's card with its `model` table.
+    """The fields of `WanConfig` that a config.json gives: diffusers' or the original layout, or a run's card with its
+    `model` table.
 
     Raises:
         CheckpointError: unreadable, or of another kind of model.
@@ -74,10 +103,17 @@ def declared(path: Path) -> dict[str, Any]:
         return dict(data["model"])
     if all(isinstance(data.get(key), int) for key in ("num_attention_heads", "attention_head_dim")):
         fields = {ours: data[theirs] for theirs, ours in DIFFUSERS.items() if theirs in data}
-        return fields | {"dim": data["num_attention_heads"] * data["attention_head_dim"], "patch": data.get("patch_size", (1, 2, 2))[1:]}
+        return fields | {
+            "dim": data["num_attention_heads"] * data["attention_head_dim"],
+            "patch": data.get("patch_size", (1, 2, 2))[1:],
+        }
     if "dim" in data and "num_heads" in data:
         return {ours: data[theirs] for theirs, ours in ORIGINAL.items() if theirs in data}
-    raise CheckpointError(path, "_class_name", f"found {data.get('_class_name') or 'no class'}, expected WanTransformer3DModel or WanModel")
+    raise CheckpointError(
+        path,
+        "_class_name",
+        f"found {data.get('_class_name') or 'no class'}, expected WanTransformer3DModel or WanModel",
+    )
 
 
 def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | None, where: Path) -> WanConfig:
@@ -96,7 +132,9 @@ def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | No
     if wanted is not None and any(fields[field] != getattr(wanted, field) for field in COMPARED):
         raise _another_size(fields, wanted, where)
     if heads is None:
-        raise CheckpointError(where, "num_heads", f"width {shapes['dim']} does not give it", hint="add the model's config.json beside it")
+        raise CheckpointError(
+            where, "num_heads", f"width {shapes['dim']} does not give it", hint="add the model's config.json beside it"
+        )
     try:
         config = WanConfig(**fields)
     except ValidationError as error:
@@ -130,9 +168,21 @@ def name(fields: Mapping[str, Any]) -> str:
 def to_diffusers(config: WanConfig, version: str) -> dict[str, Any]:
     """config.json of diffusers' `WanTransformer3DModel`."""
     return {
-        "_class_name": "WanTransformer3DModel", "_diffusers_version": version, "patch_size": [1, *config.patch],
-        "num_attention_heads": config.num_heads, "attention_head_dim": config.head_dim, "in_channels": config.in_channels,
-        "out_channels": config.in_channels, "text_dim": config.text_dim, "freq_dim": config.freq_dim, "ffn_dim": config.ffn_dim,
-        "num_layers": config.num_layers, "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads", "eps": config.eps,
-        "added_kv_proj_dim": None, "image_dim": None, "rope_max_seq_len": 1024,
-    }  # fmt: skip
+        "_class_name": "WanTransformer3DModel",
+        "_diffusers_version": version,
+        "patch_size": [1, *config.patch],
+        "num_attention_heads": config.num_heads,
+        "attention_head_dim": config.head_dim,
+        "in_channels": config.in_channels,
+        "out_channels": config.in_channels,
+        "text_dim": config.text_dim,
+        "freq_dim": config.freq_dim,
+        "ffn_dim": config.ffn_dim,
+        "num_layers": config.num_layers,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "eps": config.eps,
+        "added_kv_proj_dim": None,
+        "image_dim": None,
+        "rope_max_seq_len": 1024,
+    }

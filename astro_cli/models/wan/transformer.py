@@ -1,12 +1,15 @@
 """CausalWan: the one transformer of teacher and student, Wan 2.1's architecture at any size.
 
-Owns the network. Attention masks (`masks`), the rolling cache (`astro_cli.cache`) and the text encoder come from outside, so the same
-weights run bidirectionally (the teacher), block-causally (training) and cached (streaming). Parameter names are those of diffusers'
-`WanTransformer3DModel`. Source: Wan 2.1 (arXiv 2503.20314); reference, section 1.2.
-Dimensions: B sample, F latent frame, C latent channel, H, W latent rows and columns, P token per frame, L = F P token, M text token.
+Owns the network. Attention masks (`masks`), the rolling cache (`astro_cli.cache`) and the text encoder come from
+outside, so the same weights run bidirectionally (the teacher), block-causally (training) and cached (streaming).
+Parameter names are those of diffusers' `WanTransformer3DModel`. Source: Wan 2.1 (arXiv 2503.20314); reference, section
+1.2.
+Dimensions: B sample, F latent frame, C latent channel, H, W latent rows and columns, P token per frame, L = F P token,
+M text token.
 
-Deviations: float32 modulation, norms and head whatever the weights' dtype (the released causal code runs them in bfloat16); the text is
-projected and its cross-attention keys computed once per prompt (`encode_text`), not once per forward.
+Deviations: float32 modulation, norms and head whatever the weights' dtype (the released causal code runs them in
+bfloat16); the text is projected and its cross-attention keys computed once per prompt (`encode_text`), not once per
+forward.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ KEPT_TABLES = 8  # passes at one time use a few sets of positions; a table of 21
 class TextStates:
     """Projected text of a batch: per layer the cross-attention keys and values (B, heads, M, D). Made once per prompt.
 
-    A layer's third entry, where there is one, is added to the attention scores (B, 1, 1, M): it weighs a key that stands for many.
-    They hold what they were made of, so that they can be remade when the weights have changed.
+    A layer's third entry, where there is one, is added to the attention scores (B, 1, 1, M): it weighs a key that
+    stands for many. They hold what they were made of, so that they can be remade when the weights have changed.
     """
 
     layers: list[tuple[torch.Tensor, ...]]
@@ -63,7 +66,9 @@ class Context:
 
 
 def fold(text_BMD: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """States with one padding row per prompt, and the bias (B, 1, 1, M') of their scores; states as they are, and None, where nothing is padded."""
+    """States with one padding row per prompt, and the bias (B, 1, 1, M') of their scores; states as they are, and None,
+    where nothing is padded.
+    """
     length = text_BMD.shape[1]
     used = torch.arange(1, length + 1, device=text_BMD.device) * text_BMD.ne(0).any(-1)
     used_B = used.amax(1)  # rows up to a prompt's end
@@ -72,7 +77,9 @@ def fold(text_BMD: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
         return text_BMD, None
     row = torch.arange(kept, device=text_BMD.device)
     padding_B1 = (length - used_B)[:, None]
-    bias_BM = torch.where(row < used_B[:, None], 0.0, torch.where(row == used_B[:, None], padding_B1.float().log(), float("-inf")))
+    bias_BM = torch.where(
+        row < used_B[:, None], 0.0, torch.where(row == used_B[:, None], padding_B1.float().log(), float("-inf"))
+    )
     return text_BMD[:, :kept], bias_BM.to(dtype)[:, None, None]
 
 
@@ -157,7 +164,9 @@ class WanBlock(nn.Module):
         """Cross-attention keys and values (B, H, M, D) of projected text states."""
         return self.attn2.keys_values(text_BMC)
 
-    def keys_values_only(self, x_BFPC: torch.Tensor, modulation_BF6C: torch.Tensor, table: RopeTable, cache: LayerCache) -> None:
+    def keys_values_only(
+        self, x_BFPC: torch.Tensor, modulation_BF6C: torch.Tensor, table: RopeTable, cache: LayerCache
+    ) -> None:
         """What a context pass needs of the last layer: its keys and values in the cache."""
         m = (self.scale_shift_table.float() + modulation_BF6C).unsqueeze(3).unbind(2)
         cache.exchange(*self.attn1.keys_values(modulate(x_BFPC, m[0], m[1], self.eps).flatten(1, 2)), table)
@@ -211,8 +220,9 @@ class CausalWan(nn.Module):
         """Text encoder states (B, M, text_dim), zero past the prompt's end -> keys and values of every layer.
 
         Args:
-            fold_padding: let one key stand for all of a prompt's padding, whose keys are equal, with the logarithm of their number added to its
-                score. The same attention up to rounding, over as many keys as the longest prompt needs.
+            fold_padding: let one key stand for all of a prompt's padding, whose keys are equal, with the logarithm of
+                their number added to its score. The same attention up to rounding, over as many keys as the longest
+                prompt needs.
         """
         bias, source_BMD = None, text_BMD
         if fold_padding:
@@ -243,9 +253,10 @@ class CausalWan(nn.Module):
             positions: temporal position of each frame; default 0 .. F-1.
             mask: (L, keys) bool, True = visible; None = every query sees every key.
             cache: one layer cache per layer; the keys are then what each cache returns, else those of this pass.
-            context_only: fill the cache and return None; skips the head and all of the last layer but its keys and values.
-            before: the block before this one, of which only keys and values are wanted: what a `context_only` pass over it would do, in the same
-                matrix products. Needs `cache`, and no gradients.
+            context_only: fill the cache and return None; skips the head and all of the last layer but its keys and
+                values.
+            before: the block before this one, of which only keys and values are wanted: what a `context_only` pass over
+                it would do, in the same matrix products. Needs `cache`, and no gradients.
 
         Returns:
             Velocity (B, F, C, H, W) in x's dtype.
@@ -275,7 +286,12 @@ class CausalWan(nn.Module):
             if isinstance(layer_cache, Joined) and index == last:
                 tokens, layer_cache, first = layer_cache.tokens, layer_cache.later, layer_cache.earlier
                 block.keys_values_only(x[:, :earlier], modulation[:, :earlier], table.tokens(0, tokens), first)
-                x, time, modulation, table = x[:, earlier:], time[:, earlier:], modulation[:, earlier:], table.tokens(tokens, len(table.cos))
+                x, time, modulation, table = (
+                    x[:, earlier:],
+                    time[:, earlier:],
+                    modulation[:, earlier:],
+                    table.tokens(tokens, len(table.cos)),
+                )
             arguments = (x, modulation, text.layers[index], table, mask, layer_cache)
             recompute = self.gradient_checkpointing and torch.is_grad_enabled()
             x = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
