@@ -42,11 +42,11 @@ class _Silent:
 def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
     """Means of s/step, tokens/s and time shares of a training loop, its first step left out."""
     recipe = load_recipe(recipe_name, overrides)
-    setting, backbone = build(recipe, torch.device("cpu"))
+    run_context, backbone = build(recipe, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
         run.open(recipe, "", resume=False, device="cpu")
-        Trainer(recipe, setting, backbone, run, make_accelerator(recipe), _Silent()).fit(resume=False)
+        Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), _Silent()).fit(resume=False)
         rows = [json.loads(line) for line in run.metrics.read_text().splitlines()][1:]
     keys = sorted(
         {key for row in rows for key in row if key in ("seconds", "tokens_per_second") or key.startswith("share/")}

@@ -23,7 +23,7 @@ from astro_cli.core.credit import Term
 from astro_cli.core.rng import stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives import nft
-from astro_cli.objectives.base import Batch, Objective, Setting
+from astro_cli.objectives.base import Batch, Objective, RunContext
 from astro_cli.recipe import load_recipe, resolve_kind
 from astro_cli.rewards.shapes import REWARDS
 from astro_cli.rollout.grouped import decode_candidates, sample_history
@@ -58,11 +58,11 @@ def shared_history(blocks: int) -> dict[str, float]:
     """Seconds for GROUP clips of `blocks` blocks after CHUNKS blocks: one history for all, and GROUP whole rollouts in
     one batch.
     """
-    setting, backbone = build(load_recipe("astrolabe_clip_detach_shapes"), CPU)
-    spec = StreamSpec(setting.steps, setting.block, setting.latent_shape, CacheSpec())
+    run_context, backbone = build(load_recipe("astrolabe_clip_detach_shapes"), CPU)
+    spec = StreamSpec(run_context.steps, run_context.block, run_context.latent_shape, CacheSpec())
     text, rows = backbone.encode_text([PROMPT]), torch.zeros(GROUP, dtype=torch.long)
-    start, clip, seeds = CHUNKS * setting.block, blocks * setting.block, list(range(GROUP))
-    with setting.roles.use("old") as policy:
+    start, clip, seeds = CHUNKS * run_context.block, blocks * run_context.block, list(range(GROUP))
+    with run_context.roles.use("old") as policy:
         states = policy.encode_text(text)
 
         def shared() -> object:
@@ -78,20 +78,20 @@ def shared_history(blocks: int) -> dict[str, float]:
         )
 
 
-def _objective(recipe_name: str) -> tuple[Objective, Setting, Backbone]:
+def _objective(recipe_name: str) -> tuple[Objective, RunContext, Backbone]:
     recipe = load_recipe(recipe_name)
-    setting, backbone = build(recipe, CPU)
+    run_context, backbone = build(recipe, CPU)
     return (
-        objectives(recipe)[0](resolve_kind("objectives", recipe.stages["nft"].objective, "nft"), setting),
-        setting,
+        objectives(recipe)[0](resolve_kind("objectives", recipe.stages["nft"].objective, "nft"), run_context),
+        run_context,
         backbone,
     )
 
 
-def _batch(setting: Setting, backbone: Backbone, history: int, frames: int, size: int) -> Batch:
+def _batch(run_context: RunContext, backbone: Backbone, history: int, frames: int, size: int) -> Batch:
     """Random clean clips of one prompt, on a random history of `history` frames."""
     generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(size, history + frames, *setting.latent_shape, generator=generator)
+    latents = torch.randn(size, history + frames, *run_context.latent_shape, generator=generator)
     seeds = [stream_seed("bench", row) for row in range(size)]
     return Batch(
         seeds,
@@ -108,14 +108,14 @@ def _batch(setting: Setting, backbone: Backbone, history: int, frames: int, size
 
 def saved_bytes(scheme: str, frames: int, clip: int = 9, size: int = 4) -> int:
     """Bytes of tensors saved for backward in one pass of a training scheme over a video of `frames`."""
-    objective, setting, backbone = _objective(f"astrolabe_{scheme}_shapes")
+    objective, run_context, backbone = _objective(f"astrolabe_{scheme}_shapes")
     batch = (
-        _batch(setting, backbone, frames - clip, clip, size)
+        _batch(run_context, backbone, frames - clip, clip, size)
         if scheme.startswith("clip")
-        else _batch(setting, backbone, 0, frames, size)
+        else _batch(run_context, backbone, 0, frames, size)
     )
     saved = SavedTensors()
-    with saved.counting(setting.roles.modules["student"].parameters()):
+    with saved.counting(run_context.roles.modules["student"].parameters()):
         objective.loss("student", batch)
     return saved.peak
 
@@ -125,26 +125,26 @@ def side_by_side(size: int = 16) -> dict[str, float]:
     """Seconds of the predictions without gradients of a penalised update: theta_old and theta_ref in one pass, and in
     two.
     """
-    objective, setting, backbone = _objective("astrolabe_all_shapes")
+    objective, run_context, backbone = _objective("astrolabe_all_shapes")
     assert isinstance(objective, nft.Objective)
-    batch = _batch(setting, backbone, 0, setting.frames, size)
+    batch = _batch(run_context, backbone, 0, run_context.frames, size)
     text, x0 = batch.text_BMD, batch.latents_BFCHW
     assert text is not None
     assert x0 is not None
     timestep = torch.full(x0.shape[:2], 500.0)
-    with setting.roles.use("old") as old:
+    with run_context.roles.use("old") as old:
         states = old.encode_text(text)
         context = objective.context(old, states, replace(batch, history_PFCHW=None), x0)
 
     def together() -> object:
-        with setting.roles.together("old", "ref") as both:
+        with run_context.roles.together("old", "ref") as both:
             twice = both.encode_text(text.repeat(2, 1, 1))
             return context.velocity(both, x0.repeat(2, 1, 1, 1, 1), timestep.repeat(2, 1), twice)
 
     def apart() -> object:
         found = []
         for role in ("old", "ref"):
-            with setting.roles.use(role) as policy:
+            with run_context.roles.use(role) as policy:
                 found.append(context.velocity(policy, x0, timestep, policy.encode_text(text)))
         return found
 
@@ -166,16 +166,16 @@ def scored_beside() -> dict[str, float]:
     it.
     """
     recipe = load_recipe("astrolabe_krea_shapes")
-    setting, backbone = build(recipe, CPU)
+    run_context, backbone = build(recipe, CPU)
     spec = recipe.stages["nft"].experience
     assert spec is not None
-    roller = clips.Roller(spec, setting, backbone, [REWARDS[key]() for key in spec.rewards])
+    roller = clips.Roller(spec, run_context, backbone, [REWARDS[key]() for key in spec.rewards])
     prompts, owners = [PROMPT] * (spec.prompts * spec.group), list(range(spec.prompts))
     text, seeds = backbone.encode_text(prompts), list(range(len(prompts)))
 
     def collect(kind: type[Background]) -> object:
         with mock.patch.object(clips, "Background", kind):
-            return roller.candidates(prompts, seeds, text, owners, setting.block)
+            return roller.candidates(prompts, seeds, text, owners, run_context.block)
 
     return _medians(
         {"beside": lambda: collect(Background), "before": lambda: collect(_After)}, REPEATS, time.perf_counter

@@ -217,7 +217,10 @@ def bench_network() -> tuple[CausalWan, torch.Tensor]:
 
 def spec_of(*, relative: bool) -> StreamSpec:
     return StreamSpec(
-        warp_timesteps((1000, 750, 500, 250), 5.0).float(), BLOCK, SHAPE, CacheSpec(WINDOW, SINK, relative)
+        warp_timesteps((1000, 750, 500, 250), 5.0).float(),
+        BLOCK,
+        SHAPE,
+        CacheSpec(window=WINDOW, sink=SINK, relative=relative),
     )
 
 

@@ -6,30 +6,31 @@ Window and sink are counted in latent frames; the window includes the sink and t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
+from astro_cli.config.base import Config
 from astro_cli.config.errors import RecipeError
 
 
-@dataclass(frozen=True)
-class CacheSpec:
+class CacheSpec(Config):
     """How much of the past is visible, how keys are positioned, and what the sink does with evicted frames.
 
-    Args:
+    Attributes:
         window: visible latent frames, sink and current block included; None = everything.
         sink: first frames that are never evicted.
         relative: positions are places in the window, 0 .. n-1 (Infinity-RoPE), so length is unbounded; else absolute
             frame numbers.
-        policy: "fixed" keeps the sink, "ema" blends evicted frames into it.
+        policy: "fixed" keeps the sink, "ema" blends evicted frames into it (Reward Forcing).
         alpha: share of the old sink that "ema" keeps.
     """
 
-    window: int | None = None
-    sink: int = 0
+    window: int | None = Field(default=None, gt=0)
+    sink: int = Field(default=0, ge=0)
     relative: bool = False
     policy: Literal["fixed", "ema"] = "fixed"
-    alpha: float = 0.999  # Reward Forcing, released code
+    alpha: float = Field(default=0.999, ge=0, le=1)  # Reward Forcing, released code
 
     def check(self, block: int, *, first_frame_alone: bool = False) -> None:
         """Refuse a cache that cannot stream in blocks of that many frames.
@@ -40,7 +41,7 @@ class CacheSpec:
         if problem := cache_problem(self.window, self.sink, block, first_frame_alone=first_frame_alone):
             key, what, hint = problem
             raise RecipeError("cache", key, what, hint=hint)
-        if not 0 <= self.alpha <= 1:
+        if not 0 <= self.alpha <= 1:  # a copy with changes is not validated
             raise RecipeError("cache", "alpha", f"found {self.alpha}, expected a share between 0 and 1")
 
 

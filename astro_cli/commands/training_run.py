@@ -69,7 +69,7 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     run, video = RunDir(out), recipe.video
     threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
     device = pick_device(recipe.runtime.device)
-    setting, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
+    run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
     accelerator = make_accelerator(recipe, str(out))
     if accelerator.is_main_process:
         run.open(recipe, given(recipe_name, overrides), resume=resume, device=str(device))
@@ -79,7 +79,7 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
         return out
     try:
         with RunProgress() as progress:
-            Trainer(recipe, setting, backbone, run, accelerator, progress).fit(resume=resume)
+            Trainer(recipe, run_context, backbone, run, accelerator, progress).fit(resume=resume)
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: {_again(recipe.command)}", soft_wrap=True)
         raise typer.Exit(EXIT_RUN) from None
@@ -89,7 +89,7 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     finally:
         run.release()
     if accelerator.is_main_process:
-        write_final(recipe, setting, run)
+        write_final(recipe, run_context, run)
         console.print(f"done: {out} (final weights in {run.final})", soft_wrap=True)
     return out
 

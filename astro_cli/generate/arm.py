@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,10 @@ class Arm:
         spec = CacheSpec(**self.card["cache"])
         if frames is None or frames > video["frames"]:
             window = spec.window or video["frames"]
-            spec = replace(
-                spec,
-                window=window,
-                sink=max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink,
-                relative=True,
-            )
+            sink = max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink
+            spec = spec.model_copy(update={"window": window, "sink": sink, "relative": True})
         steps = warp_timesteps(sampler.steps, sampler.shift)
-        cache = replace(spec, **self.cache)
+        cache = spec.model_copy(update=self.cache)
         return StreamSpec(steps, video["block"], self.latent_shape, cache, kernel=sampler.kernel())
 
     def weights_hash(self) -> str:

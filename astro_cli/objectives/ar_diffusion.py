@@ -62,12 +62,18 @@ class Objective(BaseObjective):
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0 = batch.latents_BFCHW
         assert x0 is not None
-        setting = self.setting
-        sigma_BF = block_sigma(batch, x0.shape[1], setting.block, setting.shift).to(x0.device)
+        run_context = self.run_context
+        sigma_BF = block_sigma(batch, x0.shape[1], run_context.block, run_context.shift).to(x0.device)
         noise = batch.noise_like(x0, "noise")
-        with setting.roles.use(role) as network:
-            text = network.encode_text(masked_text(batch, self.config.drop_text, setting))
+        with run_context.roles.use(role) as network:
+            text = network.encode_text(masked_text(batch, self.config.drop_text, run_context))
             v = forced_velocity(
-                network, add_noise(x0, noise, sigma_BF), timestep_of(sigma_BF), text, x0, setting.block, setting.cache
+                network,
+                add_noise(x0, noise, sigma_BF),
+                timestep_of(sigma_BF),
+                text,
+                x0,
+                run_context.block,
+                run_context.cache,
             )
         return LossOutput((v - velocity_target(x0, noise)).float().pow(2).mean())

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 
 from astro_cli.config.base import Config as BaseConfig
-from astro_cli.objectives.base import Batch, LossOutput, Setting
+from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.shapes.codec import ShapesCodec
 
@@ -33,9 +33,9 @@ class Objective(BaseObjective):
     source = "astro_cli.training.sources:FrameSource"
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(config, setting)
-        codec = setting.roles.modules["codec"]
+    def __init__(self, config: Config, run_context: RunContext) -> None:
+        super().__init__(config, run_context)
+        codec = run_context.roles.modules["codec"]
         assert isinstance(codec, ShapesCodec)
         self.codec = codec
 

@@ -100,7 +100,7 @@ def _alone(value: float) -> float:
 
 
 @dataclass
-class Setting:
+class RunContext:
     """The run's facts an objective may need. Frames and block in latent frames, steps warped, in [0, 1000]."""
 
     roles: Roles
@@ -169,8 +169,8 @@ class Objective:
     credits: ClassVar[tuple[CreditForm, ...]] = ("sample",)
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        self.config, self.setting = config, setting
+    def __init__(self, config: Config, run_context: RunContext) -> None:
+        self.config, self.run_context = config, run_context
         self.warning = ""  # what is wrong with the step that has just ended; logged and shown
 
     @classmethod

@@ -21,7 +21,7 @@ from pydantic import Field
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.core.flow import add_noise, guide, timestep_of, x0_from_velocity
 from astro_cli.objectives.ar_diffusion import forced_velocity
-from astro_cli.objectives.base import Batch, LossOutput, Setting
+from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.sampling.ode import sigma_grid
 
@@ -38,12 +38,12 @@ class Objective(BaseObjective):
     excludes = ("ema", "relative")
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(config, setting)
-        student = setting.roles.modules["student"]
+    def __init__(self, config: Config, run_context: RunContext) -> None:
+        super().__init__(config, run_context)
+        student = run_context.roles.modules["student"]
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.target = copy.deepcopy(student).requires_grad_(False)
-        self.sigmas = sigma_grid(config.grid, setting.shift).float()
+        self.sigmas = sigma_grid(config.grid, run_context.shift).float()
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0, text_BMD = batch.latents_BFCHW, batch.text_BMD
@@ -55,22 +55,29 @@ class Objective(BaseObjective):
 
         def velocity(network, x: torch.Tensor, s: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
             return forced_velocity(
-                network, x, timestep_of(s), network.encode_text(text), x0, self.setting.block, self.setting.cache
+                network,
+                x,
+                timestep_of(s),
+                network.encode_text(text),
+                x0,
+                self.run_context.block,
+                self.run_context.cache,
             )
 
         with torch.no_grad():
             c, u = (
-                velocity(self.teacher, x_t, sigma, states) for states in (text_BMD, self.setting.empty_text(text_BMD))
+                velocity(self.teacher, x_t, sigma, states)
+                for states in (text_BMD, self.run_context.empty_text(text_BMD))
             )
             x_next = x_t + (sigma_next - sigma)[..., None, None, None] * guide(c, u, self.config.guidance)
             target = x0_from_velocity(x_next, velocity(self.target, x_next, sigma_next, text_BMD), sigma_next)
-        with self.setting.roles.use(role) as network:
+        with self.run_context.roles.use(role) as network:
             predicted = x0_from_velocity(x_t, velocity(network, x_t, sigma, text_BMD), sigma)
         return LossOutput((predicted - target).float().pow(2).mean())
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, float]:
-        student = self.setting.roles.modules["student"]
+        student = self.run_context.roles.modules["student"]
         for target, new in zip(self.target.parameters(), student.parameters(), strict=True):
             target.lerp_(new, 1 - self.config.decay)
         return {}

@@ -68,18 +68,24 @@ class Objective(BaseObjective):
 
     def rollout(self, batch: Batch, *, gradient: bool) -> torch.Tensor:
         """Videos (B, F, C, H, W) on the student's own history, every block stopped at one random exit step."""
-        setting = self.setting
-        spec = setting.stream_spec()
-        exit_step = int(torch.randint(len(setting.steps), (), generator=rng_stream(batch.shared, "exit")))
+        run_context = self.run_context
+        spec = run_context.stream_spec()
+        exit_step = int(torch.randint(len(run_context.steps), (), generator=rng_stream(batch.shared, "exit")))
         assert batch.text_BMD is not None
-        with setting.section("rollout"), setting.roles.use("student") as student, torch.set_grad_enabled(gradient):
+        with (
+            run_context.section("rollout"),
+            run_context.roles.use("student") as student,
+            torch.set_grad_enabled(gradient),
+        ):
             text = student.encode_text(batch.text_BMD)
-            blocks = stream(student, text, batch.seeds, spec, setting.frames, exit_step=exit_step, gradient=gradient)
+            blocks = stream(
+                student, text, batch.seeds, spec, run_context.frames, exit_step=exit_step, gradient=gradient
+            )
             return torch.cat(list(blocks), 1)
 
     def _noised(self, batch: Batch, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(x_t, noise, sigma (B, F)): one shifted-uniform sigma per sample, clamped to the configured range."""
-        sigma = shift_sigma(batch.uniform(1, "sigma"), self.setting.shift).clamp(
+        sigma = shift_sigma(batch.uniform(1, "sigma"), self.run_context.shift).clamp(
             self.config.sigma_min, self.config.sigma_max
         )
         sigma_BF = sigma.to(x.device).expand(-1, x.shape[1])
@@ -102,12 +108,12 @@ class Objective(BaseObjective):
         x_t, _, sigma_BF = self._noised(batch, x)
         timestep, text_BMD = timestep_of(sigma_BF), batch.text_BMD
         assert text_BMD is not None
-        with self.setting.section("teacher"):
-            with self.setting.roles.use("critic") as critic:
+        with self.run_context.section("teacher"):
+            with self.run_context.roles.use("critic") as critic:
                 fake = critic(x_t, timestep, critic.encode_text(text_BMD))
-            with self.setting.roles.use("teacher") as teacher:
+            with self.run_context.roles.use("teacher") as teacher:
                 conditional = teacher(x_t, timestep, teacher.encode_text(text_BMD))
-                unconditional = teacher(x_t, timestep, teacher.encode_text(self.setting.empty_text(text_BMD)))
+                unconditional = teacher(x_t, timestep, teacher.encode_text(self.run_context.empty_text(text_BMD)))
             real = guide(conditional, unconditional, self.config.guidance)
         return dmd_gradient(x, x0_from_velocity(x_t, real, sigma_BF), x0_from_velocity(x_t, fake, sigma_BF))
 
@@ -116,6 +122,6 @@ class Objective(BaseObjective):
             x = self.rollout(batch, gradient=False)
         x_t, noise, sigma_BF = self._noised(batch, x)
         assert batch.text_BMD is not None
-        with self.setting.roles.use("critic") as critic:
+        with self.run_context.roles.use("critic") as critic:
             v = critic(x_t, timestep_of(sigma_BF), critic.encode_text(batch.text_BMD))
         return LossOutput((v - velocity_target(x, noise)).float().pow(2).mean())

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.core.flow import add_noise, shift_sigma, timestep_of, velocity_target
-from astro_cli.objectives.base import Batch, LossOutput, Setting
+from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 
 
@@ -24,11 +24,11 @@ class Config(BaseConfig):
     drop_text: float = Field(default=0.1, ge=0, lt=1)
 
 
-def masked_text(batch: Batch, share: float, setting: Setting) -> torch.Tensor:
+def masked_text(batch: Batch, share: float, run_context: RunContext) -> torch.Tensor:
     """Text states with a share of the samples' prompts replaced by the empty prompt's."""
     assert batch.text_BMD is not None
     keep = batch.uniform(1, "drop_text").to(batch.text_BMD.device) >= share
-    return torch.where(keep[:, :, None], batch.text_BMD, setting.empty_text(batch.text_BMD))
+    return torch.where(keep[:, :, None], batch.text_BMD, run_context.empty_text(batch.text_BMD))
 
 
 class Objective(BaseObjective):
@@ -37,9 +37,9 @@ class Objective(BaseObjective):
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0 = batch.latents_BFCHW
         assert x0 is not None
-        sigma_BF = shift_sigma(batch.uniform(1, "sigma"), self.setting.shift).to(x0.device).expand(-1, x0.shape[1])
+        sigma_BF = shift_sigma(batch.uniform(1, "sigma"), self.run_context.shift).to(x0.device).expand(-1, x0.shape[1])
         noise = batch.noise_like(x0, "noise")
-        with self.setting.roles.use(role) as network:
-            text = network.encode_text(masked_text(batch, self.config.drop_text, self.setting))
+        with self.run_context.roles.use(role) as network:
+            text = network.encode_text(masked_text(batch, self.config.drop_text, self.run_context))
             v = network(add_noise(x0, noise, sigma_BF), timestep_of(sigma_BF), text)
         return LossOutput((v - velocity_target(x0, noise)).float().pow(2).mean())

@@ -49,7 +49,7 @@ from astro_cli.core.reset import ResetRule
 from astro_cli.core.stats import per_sample_mse
 from astro_cli.models import lora
 from astro_cli.models.wan.transformer import CausalWan, TextStates
-from astro_cli.objectives.base import Batch, LossOutput, Setting
+from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.rollout.branches import check_sink
 from astro_cli.rollout.grouped import ClipContext, HistoryMemory
@@ -162,17 +162,17 @@ class Objective(BaseObjective):
     excludes = ("ema",)
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(config, setting)
-        self.spec = setting.stream_spec()
-        plain = timestep_of(unshift_sigma(sigma_of(setting.steps), setting.shift))
-        self.steps = setting.steps if config.warped else plain
+    def __init__(self, config: Config, run_context: RunContext) -> None:
+        super().__init__(config, run_context)
+        self.spec = run_context.stream_spec()
+        plain = timestep_of(unshift_sigma(sigma_of(run_context.steps), run_context.shift))
+        self.steps = run_context.steps if config.warped else plain
         self.reset = ResetRule(config.kl_threshold, config.kl_patience, released=config.reference == "released")
         self.penalties: list[float] = []  # of this step's passes
         self.differences: list[float] = []  # mean |v_theta - v_old| of this step's passes
         self.memory = HistoryMemory()  # of theta_old, which stays for a step
         if config.context == "full":
-            check_sink(setting.cache)
+            check_sink(run_context.cache)
 
     @classmethod
     def check(cls, config: Config, recipe: Recipe, stage: StageSpec, key: str) -> None:
@@ -219,7 +219,7 @@ class Objective(BaseObjective):
         The two without gradients share one pass; v_theta has its own, or backward would run through rows that need
         none.
         """
-        roles, text_BMD = self.setting.roles, batch.text_BMD
+        roles, text_BMD = self.run_context.roles, batch.text_BMD
         assert text_BMD is not None
         v_ref = None
         with torch.no_grad(), roles.use("old") as old:
@@ -243,11 +243,11 @@ class Objective(BaseObjective):
         """The clean frames before every block as `network` sees them: a whole clip in one pass where that is enough,
         else block by block.
         """
-        cache = self.setting.cache
+        cache = self.run_context.cache
         if self.config.context == "released":
             return NoisedContext(network, x0, cache.window)
         if batch.history_PFCHW is None and not gradient and not cache.relative:
-            return FrozenContext(network, text, x0, self.setting.block, cache.window, cache.sink)
+            return FrozenContext(network, text, x0, self.run_context.block, cache.window, cache.sink)
         groups = torch.arange(len(batch), device=x0.device) if batch.group_B is None else batch.group_B
         history = (
             x0.new_empty(int(groups.max()) + 1, 0, *x0.shape[2:])
@@ -269,8 +269,8 @@ class Objective(BaseObjective):
             return (
                 self.steps[int(batch.uniform(1, "timestep")[0, 0] * len(self.steps))].float().expand(len(batch), frames)
             )
-        index = (batch.uniform(frames // self.setting.block, "timestep") * len(self.steps)).long()
-        return self.steps[index].float().repeat_interleave(self.setting.block, 1)
+        index = (batch.uniform(frames // self.run_context.block, "timestep") * len(self.steps)).long()
+        return self.steps[index].float().repeat_interleave(self.run_context.block, 1)
 
     def _penalty(self, divergence_B: torch.Tensor, batch: Batch) -> torch.Tensor:
         """1/|M| sum over M of a sample's divergence from the reference.
@@ -298,10 +298,10 @@ class Objective(BaseObjective):
         """theta_ref <- theta where it is due (Alg. 1, lines 34-37); theta_old <- gamma theta_old + (1 - gamma) theta
         (line 38).
         """
-        student, metrics = self.setting.roles.modules["student"], dict[str, float]()
+        student, metrics = self.run_context.roles.modules["student"], dict[str, float]()
         self._watch_contrast(step)
         if self.config.kl != "none":
-            kl = self.setting.mean(sum(self.penalties) / len(self.penalties))
+            kl = self.run_context.mean(sum(self.penalties) / len(self.penalties))
             self.penalties.clear()
             reset = self.config.reference != "fixed" and self.reset.due(step, kl)
             if reset:
@@ -316,7 +316,7 @@ class Objective(BaseObjective):
         """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: v+ and v-
         are then one.
         """
-        same = bool(self.differences) and self.setting.mean(sum(self.differences)) == 0
+        same = bool(self.differences) and self.run_context.mean(sum(self.differences)) == 0
         self.differences.clear()
         self.warning = SAME if same and step else ""
 

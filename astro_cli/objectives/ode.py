@@ -56,39 +56,39 @@ class Objective(BaseObjective):
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         """Integrate the teacher on `pairs` prompts; (P, S + 1, F, C, H, W) states, the last one the end point."""
-        setting, config = self.setting, self.config
+        run_context, config = self.run_context, self.config
         pairs = batches("ode_pairs", config.pairs)
-        sigmas, kept = grid_through(setting.steps, config.steps, setting.shift)
+        sigmas, kept = grid_through(run_context.steps, config.steps, run_context.shift)
         parts = []
         for start in range(0, len(pairs), PAIR_BATCH):
-            part = pairs.rows(start, start + PAIR_BATCH).to(setting.device)
+            part = pairs.rows(start, start + PAIR_BATCH).to(run_context.device)
             assert part.text_BMD is not None
-            empty_BMD = setting.empty_text(part.text_BMD)
+            empty_BMD = run_context.empty_text(part.text_BMD)
             noise = part.noise_like(
-                torch.empty(len(part), setting.frames, *setting.latent_shape, device=setting.device), "x_T"
+                torch.empty(len(part), run_context.frames, *run_context.latent_shape, device=run_context.device), "x_T"
             )
-            with setting.section("teacher"), torch.no_grad(), setting.roles.use("teacher") as teacher:
+            with run_context.section("teacher"), torch.no_grad(), run_context.roles.use("teacher") as teacher:
                 end, states = euler(guided(teacher, part.text_BMD, config.guidance, empty_BMD), noise, sigmas, kept)
             parts.append(torch.stack((*states, end), 1))
         self.states, self.text = torch.cat(parts), pairs.text_BMD
-        tokens = setting.roles.modules["student"].tokens_per_frame(*setting.latent_shape[1:])  # type: ignore[operator]
-        cache = setting.cache
-        self.mask = block_causal_mask(setting.frames, tokens, setting.block, cache.window, cache.sink).to(
-            setting.device
+        tokens = run_context.roles.modules["student"].tokens_per_frame(*run_context.latent_shape[1:])  # type: ignore[operator]
+        cache = run_context.cache
+        self.mask = block_causal_mask(run_context.frames, tokens, run_context.block, cache.window, cache.sink).to(
+            run_context.device
         )
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
-        setting = self.setting
+        run_context = self.run_context
         assert self.text is not None
         row = (batch.uniform(1, "pair")[:, 0] * len(self.states)).long()
         step = (
-            (batch.uniform(setting.frames // setting.block, "step") * len(setting.steps))
+            (batch.uniform(run_context.frames // run_context.block, "step") * len(run_context.steps))
             .long()
-            .repeat_interleave(setting.block, 1)
+            .repeat_interleave(run_context.block, 1)
         )
-        frame = torch.arange(setting.frames)
+        frame = torch.arange(run_context.frames)
         x_t, target = self.states[row[:, None], step, frame], self.states[row, -1]
-        timestep = setting.steps[step].float().to(x_t.device)
-        with setting.roles.use(role) as network:
+        timestep = run_context.steps[step].float().to(x_t.device)
+        with run_context.roles.use(role) as network:
             v = network(x_t, timestep, network.encode_text(self.text[row].to(x_t.device)), mask=self.mask)
         return LossOutput((x0_from_velocity(x_t, v, sigma_of(timestep)) - target).float().pow(2).mean())

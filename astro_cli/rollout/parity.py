@@ -239,11 +239,11 @@ class Replay(Streamer):
         self.total = run.noise.shape[1] + self.offset
         channels, height, width = run.noise.shape[2:]
         cache = CacheSpec(
-            case.window,
-            case.sink,
-            case.keys == "unroped_relative",
-            "ema" if case.policy == "ema" else "fixed",
-            case.alpha,
+            window=case.window,
+            sink=case.sink,
+            relative=case.keys == "unroped_relative",
+            policy="ema" if case.policy == "ema" else "fixed",
+            alpha=case.alpha,
         )
         spec = StreamSpec(self._steps(), run.block, (channels, height, width), cache, case.first_frame_alone, given)
         super().__init__(run.network, run.text(case.context), list(range(run.noise.shape[0])), spec, self.total)

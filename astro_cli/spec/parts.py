@@ -54,16 +54,6 @@ class TeacherSampler(Config):
     guidance: float = Field(ge=0)
 
 
-class CacheConfig(Config):
-    """Rolling cache in latent frames; the window includes sink and current block, absent = everything."""
-
-    window: int | None = Field(default=None, gt=0)
-    sink: int = Field(default=0, ge=0)
-    relative: bool = False
-    policy: Literal["fixed", "ema"] = "fixed"  # ema: evicted frames are blended into the sink (Reward Forcing)
-    alpha: float = Field(default=0.999, ge=0, le=1)  # share of the old sink that ema keeps
-
-
 class BaseSpec(Config):
     """Weights to start from, per role: a packaged base ("shapes/teacher"), a run folder, or a weights file.
 

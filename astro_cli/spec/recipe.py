@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from astro_cli.cache.spec import cache_problem
+from astro_cli.cache.spec import CacheSpec, cache_problem
 from astro_cli.config.base import Config
 from astro_cli.config.errors import did_you_mean
 from astro_cli.models.wan.config import WanConfig
@@ -23,7 +23,6 @@ from astro_cli.spec.parts import (
     NETWORK_ROLES,
     TIMESTEPS,
     BaseSpec,
-    CacheConfig,
     Command,
     ExperienceSpec,
     LoraSpec,
@@ -46,7 +45,7 @@ class Recipe(Config):
     video: VideoSpec
     sampler: SamplerSpec
     teacher: TeacherSampler
-    cache: CacheConfig = CacheConfig()
+    cache: CacheSpec = CacheSpec()
     base: BaseSpec = BaseSpec()
     lora: LoraSpec | None = None  # the student's adapters
     roles: dict[str, RoleSpec] = Field(default={})  # what other roles have of their own

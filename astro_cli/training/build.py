@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
@@ -19,7 +18,7 @@ from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.roles import Roles
 from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.wan.transformer import CausalWan
-from astro_cli.objectives.base import Objective, RoleContext, Setting
+from astro_cli.objectives.base import Objective, RoleContext, RunContext
 from astro_cli.recipe import objective_class
 from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
@@ -52,10 +51,9 @@ def objectives(recipe: Recipe) -> list[type[Objective]]:
 
 
 def stream_spec(recipe: Recipe) -> StreamSpec:
-    cache = CacheSpec(**recipe.cache.model_dump())
     steps = warp_timesteps(recipe.sampler.steps, recipe.sampler.shift)
     shape = (recipe.model.in_channels, recipe.video.height, recipe.video.width)
-    return StreamSpec(steps, recipe.video.block, shape, cache, kernel=recipe.sampler.kernel())
+    return StreamSpec(steps, recipe.video.block, shape, recipe.cache, kernel=recipe.sampler.kernel())
 
 
 def wanted_roles(recipe: Recipe) -> list[str]:
@@ -88,7 +86,7 @@ def _builders(recipe: Recipe) -> dict[str, Callable[[RoleContext], nn.Module]]:
     return {role: builder for objective in objectives(recipe) for role, builder in objective.builds.items()}
 
 
-def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
+def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
     """Networks in place, weights loaded, adapters added.
 
     Raises:
@@ -114,7 +112,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
         if (spec := recipe.lora_of(role)) is not None:
             _add_adapters(recipe, role, spec, roles)
     spec = stream_spec(recipe)
-    setting = Setting(
+    run_context = RunContext(
         roles=roles,
         steps=spec.steps,
         shift=recipe.sampler.shift,
@@ -126,7 +124,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
         encode_text=backbone.encode_text,
         device=device,
     )
-    return setting, backbone
+    return run_context, backbone
 
 
 def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> None:

@@ -21,7 +21,7 @@ from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.wan.transformer import CausalWan, TextStates
-from astro_cli.objectives.base import Setting
+from astro_cli.objectives.base import RunContext
 from astro_cli.rewards.base import Reward
 from astro_cli.rollout.branches import Segment, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
@@ -91,21 +91,27 @@ class Roller:
     def __init__(
         self,
         spec: ExperienceSpec,
-        setting: Setting,
+        run_context: RunContext,
         backbone: Backbone,
         rewards: list[Reward],
         observe: Observe | None = None,
     ) -> None:
-        self.spec, self.setting, self.backbone, self.rewards, self.observe = spec, setting, backbone, rewards, observe
-        self.stream = setting.stream_spec()
-        self.frames = spec.frames or setting.frames
+        self.spec, self.run_context, self.backbone, self.rewards, self.observe = (
+            spec,
+            run_context,
+            backbone,
+            rewards,
+            observe,
+        )
+        self.stream = run_context.stream_spec()
+        self.frames = spec.frames or run_context.frames
         if spec.clip:
-            check_sink(setting.cache)
+            check_sink(run_context.cache)
 
     def sequences(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> Clips:
         """Whole videos, each from its own noise."""
         size, parts = self.spec.parallel or len(seeds), []
-        with Background(self.setting.device) as background:
+        with Background(self.run_context.device) as background:
             for start in range(0, len(seeds), size):
                 rows = slice(start, start + size)
                 with self._policy() as policy:
@@ -125,10 +131,10 @@ class Roller:
         group, size, parts = self.spec.group, self.spec.parallel or len(seeds), []
         at_once, histories = max(1, size // group), list[torch.Tensor]()
         past: Future[StreamingDecoder] | None = None
-        with Background(self.setting.device) as background:
+        with Background(self.run_context.device) as background:
             for first in range(0, len(prompt_seeds), at_once):
                 owners = prompt_seeds[first : first + at_once]
-                owner = torch.arange(len(owners)).repeat_interleave(group).to(self.setting.device)
+                owner = torch.arange(len(owners)).repeat_interleave(group).to(self.run_context.device)
                 shared: History | None = None
                 for offset in range(0, len(owner), size):
                     rows, own = (
@@ -152,8 +158,13 @@ class Roller:
         """theta_old, without gradients and at the run's precision; scoring has its own thread, so none of this reaches
         it.
         """
-        setting = self.setting
-        with torch.no_grad(), setting.section("rollout"), setting.autocast(), setting.roles.use("old") as policy:
+        run_context = self.run_context
+        with (
+            torch.no_grad(),
+            run_context.section("rollout"),
+            run_context.autocast(),
+            run_context.roles.use("old") as policy,
+        ):
             yield policy
 
     def _history(self, policy: CausalWan, told: TextStates, owners: list[int], start: int) -> History:
@@ -166,7 +177,7 @@ class Roller:
 
     def _decoded(self, history: torch.Tensor) -> StreamingDecoder:
         """The decoder after the histories; their frames are not kept."""
-        with self.setting.section("reward"):
+        with self.run_context.section("reward"):
             return self.backbone.decoder().skip(history)
 
     def _frames(
@@ -184,7 +195,7 @@ class Roller:
         past: Future[StreamingDecoder] | None = None,
         owner: torch.Tensor | None = None,
     ) -> Clips:
-        with self.setting.section("reward"):
+        with self.run_context.section("reward"):
             frames = self._frames(latents, past, owner).float()
             scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
             with torch.no_grad():

@@ -15,7 +15,7 @@ from astro_cli.core.credit import Term
 from astro_cli.core.disagreement import RiskRatio, rank_disagreement, threshold
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
-from astro_cli.objectives.base import Batch, Setting
+from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.recipe import resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
@@ -52,24 +52,24 @@ class ExperienceSource:
         self,
         spec: ExperienceSpec,
         prompts: PromptSource,
-        setting: Setting,
+        run_context: RunContext,
         backbone: Backbone,
         accelerator: Accelerator,
         stage: str,
     ) -> None:
-        self.spec, self.prompts, self.setting, self.backbone = spec, prompts, setting, backbone
+        self.spec, self.prompts, self.run_context, self.backbone = spec, prompts, run_context, backbone
         self.accelerator, self.stage = accelerator, stage
         self.weights = scored(spec)
         self.primary = spec.primary or next(iter(self.weights))
-        rewards = _load(list(self.weights), backbone, setting.device)
-        frames = fewest_frames(spec, spec.frames or setting.frames, setting.block, backbone)
+        rewards = _load(list(self.weights), backbone, run_context.device)
+        frames = fewest_frames(spec, spec.frames or run_context.frames, run_context.block, backbone)
         unweighted = (
             [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []
         )  # Wan's cost a network each
-        watched: list[Reward] = _load(unweighted, backbone, setting.device)  # weight 0: logged, not optimised
+        watched: list[Reward] = _load(unweighted, backbone, run_context.device)  # weight 0: logged, not optimised
         self.credit = CreditRule(spec.advantage, self.weights, spec.group)
         fitting = [reward for reward in watched if frames >= reward.num_frames_min]
-        self.roller = Roller(spec, setting, backbone, rewards + fitting, self.credit.rule.observe)
+        self.roller = Roller(spec, run_context, backbone, rewards + fitting, self.credit.rule.observe)
         for reward in rewards:
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
@@ -86,7 +86,7 @@ class ExperienceSource:
         assert context.spec.experience is not None, "checked with the recipe"
         prompts = PromptSource.make(context)
         return cls(
-            context.spec.experience, prompts, context.setting, context.backbone, context.accelerator, context.stage
+            context.spec.experience, prompts, context.run_context, context.backbone, context.accelerator, context.stage
         )
 
     @classmethod
@@ -113,7 +113,7 @@ class ExperienceSource:
         owners = asked.seeds[mine]
         prompts = [prompt for prompt in asked.prompts[mine] for _ in range(group)]
         seeds = [stream_seed(seed, "member", member) for seed in owners for member in range(group)]
-        text = self.backbone.encode_text(prompts).to(self.setting.device)
+        text = self.backbone.encode_text(prompts).to(self.run_context.device)
         clips = self._roll_out(prompts, seeds, text, owners, asked.shared)
         credit, at_risk = self._judge(step, clips, asked.prompts, mine)
         orders = [
@@ -144,7 +144,7 @@ class ExperienceSource:
     ) -> Clips:
         if not self.spec.clip:
             return self.roller.sequences(prompts, seeds, text)
-        start = window_start(self.spec, self.roller.frames, self.setting.block, shared)
+        start = window_start(self.spec, self.roller.frames, self.run_context.block, shared)
         self.metrics["window/start"] = float(start)
         return self.roller.candidates(prompts, seeds, text, owners, start)
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from astro_cli.models import hashes, lora, lora_files, weights
-from astro_cli.objectives.base import Setting
+from astro_cli.objectives.base import RunContext
 from astro_cli.spec import Recipe
 from astro_cli.training.rundir import RunDir
 
 
-def write_final(recipe: Recipe, setting: Setting, run: RunDir) -> None:
+def write_final(recipe: Recipe, run_context: RunContext, run: RunDir) -> None:
     """Write the trained student (adapters merged; the adapter also on its own in peft's and diffusers' layouts) or
     codec, then the card.
     """
     for role in ("student", "codec"):
-        module = setting.roles.modules.get(role)
+        module = run_context.roles.modules.get(role)
         if module is None:
             continue
         if (spec := recipe.lora_of(role)) is not None:

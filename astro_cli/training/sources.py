@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from astro_cli.config.errors import RecipeError
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
-from astro_cli.objectives.base import Batch, Setting
+from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import random_layout, render
 from astro_cli.spec import Recipe, StageSpec
@@ -37,7 +37,7 @@ class SourceContext:
     stage: str
     spec: StageSpec
     recipe: Recipe
-    setting: Setting
+    run_context: RunContext
     backbone: Backbone
     accelerator: Accelerator
     progress: Callable[[str, int, int], None]

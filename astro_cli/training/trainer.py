@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from astro_cli.config.errors import AstroError, CheckpointError, RunError
 from astro_cli.models.backbone import Backbone
-from astro_cli.objectives.base import Batch, LossOutput, Objective, Setting
+from astro_cli.objectives.base import Batch, LossOutput, Objective, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.checkpoints import Checkpoint, Meta, load_newest
@@ -57,18 +57,18 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        setting: Setting,
+        run_context: RunContext,
         backbone: Backbone,
         run: RunDir,
         accelerator: Accelerator,
         watcher: Watcher,
     ) -> None:
-        self.recipe, self.setting, self.backbone = recipe, setting, backbone
+        self.recipe, self.run_context, self.backbone = recipe, run_context, backbone
         self.run, self.accelerator, self.watcher = run, accelerator, watcher
         self.timer, self.saved = SectionTimer(), SavedTensors()
-        setting.section = self.timer
-        setting.autocast = lambda: accelerator.autocast()
-        setting.mean = lambda value: average_metrics(accelerator, {"": value})[""]
+        run_context.section = self.timer
+        run_context.autocast = lambda: accelerator.autocast()
+        run_context.mean = lambda value: average_metrics(accelerator, {"": value})[""]
         self.rows = 0  # rows in metrics.jsonl
         self.frames = 0  # latent frames that went through a loss in this step
         self.trained: set[str] = set()
@@ -109,12 +109,12 @@ class Trainer:
 
     def _enter(self, name: str) -> _Stage:
         spec = self.recipe.stages[name]
-        objective: Objective = objective_class(spec)(resolve_kind("objectives", spec.objective, name), self.setting)
+        objective: Objective = objective_class(spec)(resolve_kind("objectives", spec.objective, name), self.run_context)
         self._check(name, spec)
         told = (self.watcher.work, self.watcher.warn)
-        context = SourceContext(name, spec, self.recipe, self.setting, self.backbone, self.accelerator, *told)
+        context = SourceContext(name, spec, self.recipe, self.run_context, self.backbone, self.accelerator, *told)
         source = objective.source_class().make(context)
-        roles = self.setting.roles
+        roles = self.run_context.roles
         optimizers = {role: RoleOptimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}
         ema = Ema(spec.ema, roles.trainable(objective.trains[0])) if spec.ema else None
         self.trained.update(objective.trains)
@@ -161,7 +161,7 @@ class Trainer:
         row |= stage.source.metrics
         warnings = [stage.objective.warning, stage.source.warning]
         row |= {"warning": "; ".join(filter(None, warnings))} if any(warnings) else {}
-        row |= self.saved.take(self.setting.device)
+        row |= self.saved.take(self.run_context.device)
         row |= self._speed(time.perf_counter() - began)
         self.rows += 1
         if self.accelerator.is_main_process:
@@ -176,7 +176,7 @@ class Trainer:
     def _speed(self, seconds: float) -> dict[str, float]:
         """Seconds, latent tokens trained per second, and the share of time of each section of the step."""
         shares = {f"share/{name}": value / seconds for name, value in self.timer.take().items()}
-        tokens_per_frame = math.prod(self.setting.latent_shape[1:]) / math.prod(self.recipe.model.patch)
+        tokens_per_frame = math.prod(self.run_context.latent_shape[1:]) / math.prod(self.recipe.model.patch)
         speed = {"seconds": seconds, "tokens_per_second": self.frames * tokens_per_frame / seconds}
         self.frames = 0
         return speed | shares
@@ -187,13 +187,13 @@ class Trainer:
         batches = stage.source.batches(step, role)
         for batch in batches:
             self.frames += len(batch) * (
-                self.setting.frames if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1]
+                self.run_context.frames if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1]
             )
             parts = stage.spec.accumulate
             size = len(batch) // parts
             total: dict[str, float] = {}
             for part in range(parts):
-                micro = batch.rows(part * size, (part + 1) * size).to(self.setting.device)
+                micro = batch.rows(part * size, (part + 1) * size).to(self.run_context.device)
                 for key, value in self._back_propagate(stage.objective, role, micro, parts).items():
                     total[key] = total.get(key, 0.0) + value / parts
             with self.timer("train"):
@@ -222,7 +222,7 @@ class Trainer:
         with self.timer("train"), self.accelerator.autocast():
             losses = _each(objective, role, micro)
             while True:
-                with self.saved.counting(self.setting.roles.modules[role].parameters()):
+                with self.saved.counting(self.run_context.roles.modules[role].parameters()):
                     out = next(losses, None)
                 if out is None:
                     break
@@ -251,14 +251,14 @@ class Trainer:
 
     def _network_state(self, role: str) -> dict[str, torch.Tensor]:
         """What training may have changed: the adapters if there are any, else everything."""
-        state = self.setting.roles.modules[role].state_dict()
+        state = self.run_context.roles.modules[role].state_dict()
         adapters = {key: value for key, value in state.items() if ".lora_" in key}
         return adapters or state
 
     def _load_networks(self, checkpoint: Checkpoint) -> None:
         for name, tensors in checkpoint.groups.items():
             if name.startswith("network-"):
-                module = self.setting.roles.modules[name.removeprefix("network-")]
+                module = self.run_context.roles.modules[name.removeprefix("network-")]
                 self._check_shapes(checkpoint, name, module.state_dict())
                 module.load_state_dict(tensors, strict=False)
 

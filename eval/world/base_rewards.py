@@ -34,11 +34,11 @@ def base_rows(recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
     experience, data = recipe.stages[name].experience, recipe.stages[name].data
     assert experience is not None, "an RL recipe"
     spec = experience.model_copy(update={"group": min(CLIPS, experience.group), "parallel": None})
-    setting, backbone = build(recipe, torch.device("cpu"))  # adapters start as no change, so theta_old is the base
-    roller = Roller(spec, setting, backbone, [REWARDS[key]() for key in experience.rewards])
+    run_context, backbone = build(recipe, torch.device("cpu"))  # adapters start as no change, so theta_old is the base
+    roller = Roller(spec, run_context, backbone, [REWARDS[key]() for key in experience.rewards])
     source = PromptSource(seed, backbone.encode_text, data.drop, data.prompts)
     asked = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
-    starts = [window_start(spec, roller.frames, setting.block, batch.shared) if spec.clip else 0 for batch in asked]
+    starts = [window_start(spec, roller.frames, run_context.block, batch.shared) if spec.clip else 0 for batch in asked]
     means: dict[int, dict[str, float]] = {}
     for start in sorted(set(starts)):
         alike = [epoch for epoch, found in enumerate(starts) if found == start]

@@ -16,9 +16,9 @@ from tests.tiny_world import TINY
 def test_clips_scored_beside_the_rollout_are_those_scored_after_it(tiny_base, monkeypatch, clip):
     """The same latents, scores and histories as with the work done on the spot, 8 clips in four parts."""
     recipe = load_recipe("astrolabe_clip_detach_shapes", [*TINY, f"base.student={tiny_base}"])
-    setting, backbone = build(recipe, torch.device("cpu"))
+    run_context, backbone = build(recipe, torch.device("cpu"))
     spec = recipe.stages["nft"].experience.model_copy(update={"parallel": 2, "group": 2, "frames": 15, "clip": clip})
-    roller = Roller(spec, setting, backbone, [REWARDS[key]() for key in ("vq", "mq")])
+    roller = Roller(spec, run_context, backbone, [REWARDS[key]() for key in ("vq", "mq")])
     prompts, seeds = ["a red circle"] * 4 + ["a blue square"] * 4, list(range(8))
     text = backbone.encode_text(prompts)
 
@@ -50,14 +50,14 @@ def test_clips_scored_beside_the_rollout_are_those_scored_after_it(tiny_base, mo
 def test_no_more_clips_than_allowed_are_decoded_at_once(tiny_base, monkeypatch, parallel, decoded):
     """Two groups of four: a group that is larger than `parallel` in parts, from its one history."""
     recipe = load_recipe("astrolabe_clip_detach_shapes", [*TINY, f"base.student={tiny_base}"])
-    setting, backbone = build(recipe, torch.device("cpu"))
+    run_context, backbone = build(recipe, torch.device("cpu"))
     spec = recipe.stages["nft"].experience.model_copy(update={"group": 4, "frames": 15})
     prompts, seeds, rewards = ["a red circle"] * 4 + ["a blue square"] * 4, list(range(8)), [REWARDS["vq"]()]
     text, decode, sample = backbone.encode_text(prompts), clips.decode_candidates, clips.sample_history
     sizes, histories = [], []
 
     def rolled(parallel: int | None) -> clips.Clips:
-        roller = Roller(spec.model_copy(update={"parallel": parallel}), setting, backbone, rewards)
+        roller = Roller(spec.model_copy(update={"parallel": parallel}), run_context, backbone, rewards)
         return roller.candidates(prompts, seeds, text, [1, 2], 6)
 
     def decode_and_count(policy, told, seeds, *rest):

@@ -131,7 +131,7 @@ def test_in_bfloat16_the_base_is_held_so_and_adapters_in_float32(arguments, tmp_
     seen = {}
 
     def collect(source, step, role):
-        network = source.setting.roles.modules["student"]
+        network = source.run_context.roles.modules["student"]
         batches = real(source, step, role)
         seen["base"] = {parameter.dtype for name, parameter in network.named_parameters() if ".lora_" not in name}
         seen["adapters"] = {parameter.dtype for name, parameter in network.named_parameters() if ".lora_" in name}

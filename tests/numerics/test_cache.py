@@ -28,7 +28,7 @@ def text(size: int) -> torch.Tensor:
 
 
 def spec(window: int | None = None, sink: int = 0, relative: bool = False, block: int = 2) -> StreamSpec:
-    return StreamSpec(STEPS, block, SHAPE, CacheSpec(window, sink, relative))
+    return StreamSpec(STEPS, block, SHAPE, CacheSpec(window=window, sink=sink, relative=relative))
 
 
 @pytest.mark.parametrize(("window", "sink"), [(None, 0), (4, 0), (6, 2)])
@@ -39,7 +39,9 @@ def test_one_teacher_forcing_pass_reproduces_cached_predictions(model, window, s
     timestep = torch.full((2, 8), 500.0)
     context = FrozenContext(model, states, clean, 2, window, sink)
     at_once = context.velocity(model, x_t, timestep, states)
-    cache = KVCache(layers=2, batch=2, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(window, sink), max_frames=8)
+    cache = KVCache(
+        layers=2, batch=2, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(window=window, sink=sink), max_frames=8
+    )
     for start in range(0, 8, 2):
         rows = slice(start, start + 2)
         read = cache.begin(start, 2, write=False)
@@ -53,7 +55,9 @@ def test_reading_equals_writing(model):
     """A pass that reads (for gradients) sees what a pass that writes sees, also when it evicts."""
     states = model.encode_text(text(1))
     for relative in (False, True):
-        cache = KVCache(layers=2, batch=1, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(6, 2, relative))
+        cache = KVCache(
+            layers=2, batch=1, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(window=6, sink=2, relative=relative)
+        )
         for start in range(0, 12, 2):
             x = torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(start))
             t = torch.full((1, 2), 300.0)
@@ -76,7 +80,9 @@ def test_a_batch_equals_its_samples(model):
 
 
 def test_memory_does_not_grow_over_ten_thousand_frames():
-    cache = KVCache(layers=2, batch=1, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(6, 2, relative=True))
+    cache = KVCache(
+        layers=2, batch=1, heads=2, head_dim=12, grid=(2, 2), spec=CacheSpec(window=6, sink=2, relative=True)
+    )
     # bytes = 2 (k, v) x 2 layers x 2 heads x 6 frames x 4 tokens x 12 wide x 4 bytes; the sink's un-rotated keys: 1 x 2
     # x 2 x 2 x 4 x 12 x 4
     sizes = {(cache.bytes, cache.sink_bytes)}
@@ -92,7 +98,7 @@ def test_memory_does_not_grow_over_ten_thousand_frames():
 
 def test_ring_slots_by_hand():
     # 6 slots, sink 2: frames 0, 1 stay in 0, 1; frames 2..5 in 2..5; frame 6 takes slot 2 again, frame 9 slot 5
-    cache = KVCache(layers=1, batch=1, heads=1, head_dim=2, grid=(1, 1), spec=CacheSpec(6, 2))
+    cache = KVCache(layers=1, batch=1, heads=1, head_dim=2, grid=(1, 1), spec=CacheSpec(window=6, sink=2))
     assert [cache.slot(frame) for frame in range(10)] == [0, 1, 2, 3, 4, 5, 2, 3, 4, 5]
 
 
@@ -108,7 +114,8 @@ def test_ema_values_by_hand():
 def test_ema_alpha_one_streams_as_a_fixed_sink(model):
     for relative in (False, True):
         fixed, ema = (
-            StreamSpec(STEPS, 2, SHAPE, CacheSpec(6, 2, relative, policy, 1.0)) for policy in ("fixed", "ema")
+            StreamSpec(STEPS, 2, SHAPE, CacheSpec(window=6, sink=2, relative=relative, policy=policy, alpha=1.0))
+            for policy in ("fixed", "ema")
         )
         assert torch.allclose(
             generate(model, text(2), [1, 2], fixed, 16), generate(model, text(2), [1, 2], ema, 16), atol=1e-6
@@ -126,7 +133,7 @@ def fill(cache: KVCache, start: int, value: float) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
 def test_ema_blends_keys_before_rotation_and_keeps_float32(dtype, tolerance):
     """alpha .999 in bfloat16 alone would stay at 1 (reference, section 6.1); the sink kept in float32 moves."""
-    spec = CacheSpec(3, 1, relative=True, policy="ema", alpha=0.999)
+    spec = CacheSpec(window=3, sink=1, relative=True, policy="ema", alpha=0.999)
     cache = KVCache(layers=1, batch=1, heads=1, head_dim=6, grid=(1, 1), spec=spec, dtype=dtype)
     fill(cache, 0, 1.0)
     for frame in range(1, 43):
@@ -146,7 +153,7 @@ def test_ema_folds_other_lengths_frame_by_frame():
         heads=1,
         head_dim=6,
         grid=(1, 1),
-        spec=CacheSpec(3, 2, relative=True, policy="ema", alpha=0.5),
+        spec=CacheSpec(window=3, sink=2, relative=True, policy="ema", alpha=0.5),
     )
     for frame, value in enumerate((8.0, 4.0, 2.0, 6.0, 1.0, 0.0)):
         fill(cache, frame, value)
@@ -166,11 +173,11 @@ def test_ema_folds_other_lengths_frame_by_frame():
 )
 def test_caches_that_cannot_stream_are_refused(window, sink, block, key, word):
     with pytest.raises(RecipeError, match=word) as caught:
-        CacheSpec(window, sink).check(block)
+        CacheSpec().model_copy(update={"window": window, "sink": sink}).check(block)
     assert caught.value.key == key
 
 
 def test_windows_that_can_stream_pass():
     for window, sink, block in ((9, 3, 3), (6, 3, 3), (12, 3, 3), (15, 3, 3), (8, 2, 4), (5, 2, 1), (None, 3, 3)):
-        CacheSpec(window, sink).check(block)
-    CacheSpec(9, 1).check(4, first_frame_alone=True)  # one frame and two blocks
+        CacheSpec(window=window, sink=sink).check(block)
+    CacheSpec(window=9, sink=1).check(4, first_frame_alone=True)  # one frame and two blocks

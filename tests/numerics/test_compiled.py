@@ -33,7 +33,7 @@ def test_compiled_blocks_stream_the_same_video():
     compiled = copy.deepcopy(model)
     compile_blocks(compiled)
     text = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(7))
-    spec = StreamSpec(STEPS, 2, (2, 4, 4), CacheSpec(4, 1, relative=True))
+    spec = StreamSpec(STEPS, 2, (2, 4, 4), CacheSpec(window=4, sink=1, relative=True))
     torch._dynamo.reset()
     torch.testing.assert_close(
         generate(compiled, text, [1], spec, 8), generate(model, text, [1], spec, 8), atol=1e-4, rtol=0

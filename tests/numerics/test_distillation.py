@@ -13,14 +13,14 @@ from astro_cli.models.roles import Roles
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import ar_diffusion, consistency, dmd, flow_matching, ode
-from astro_cli.objectives.base import Batch, Setting
+from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.sampling.ode import guided
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 
 
 @pytest.fixture
-def setting() -> Setting:
+def run_context() -> RunContext:
     """Networks whose head is zero: they predict v = 0 everywhere."""
     torch.manual_seed(0)
     roles = Roles()
@@ -29,7 +29,7 @@ def setting() -> Setting:
         torch.nn.init.zeros_(network.proj_out.weight)
         torch.nn.init.zeros_(network.proj_out.bias)
         roles.add(role, network, trained=role == "student")
-    return Setting(
+    return RunContext(
         roles=roles,
         steps=warp_timesteps((1000, 750, 500, 250), 4.0),
         shift=4.0,
@@ -52,9 +52,9 @@ def batch() -> Batch:
 
 
 @pytest.mark.parametrize("module", [flow_matching, ar_diffusion])
-def test_a_network_that_predicts_nothing_pays_the_whole_target(setting, module):
+def test_a_network_that_predicts_nothing_pays_the_whole_target(run_context, module):
     sample = batch()
-    loss = module.Objective(module.Config(), setting).loss("student", sample).loss
+    loss = module.Objective(module.Config(), run_context).loss("student", sample).loss
     target = sample.noise_like(sample.latents_BFCHW, "noise") - sample.latents_BFCHW
     torch.testing.assert_close(loss, target.pow(2).mean())
 
@@ -67,15 +67,15 @@ def test_ar_diffusion_draws_one_level_per_block():
     assert not torch.equal(sigma[:, 0], sigma[:, 2])
 
 
-def test_consistency_is_zero_for_a_student_that_is_consistent_already(setting):
+def test_consistency_is_zero_for_a_student_that_is_consistent_already(run_context):
     # v = 0: the teacher does not move x, and both ends predict x0 = x_t
-    objective = consistency.Objective(consistency.Config(grid=8), setting)
+    objective = consistency.Objective(consistency.Config(grid=8), run_context)
     assert objective.loss("student", batch()).loss.item() == 0.0
 
 
-def test_consistency_target_follows_by_the_decay(setting):
-    objective = consistency.Objective(consistency.Config(decay=0.75), setting)
-    student = setting.roles.modules["student"]
+def test_consistency_target_follows_by_the_decay(run_context):
+    objective = consistency.Objective(consistency.Config(decay=0.75), run_context)
+    student = run_context.roles.modules["student"]
     with torch.no_grad():
         student.proj_out.bias.fill_(4.0)
     objective.after_step(0)  # .75 * 0 + .25 * 4 = 1
@@ -92,15 +92,15 @@ def test_the_ode_grid_holds_the_students_steps_exactly():
     assert bool((grid[1:] < grid[:-1]).all())
 
 
-def test_ode_regression_is_zero_where_the_teacher_stands_still(setting):
+def test_ode_regression_is_zero_where_the_teacher_stands_still(run_context):
     # v = 0: every stored state equals the end point, and so does the student's x0 = x_t - sigma * 0
-    objective = ode.Objective(ode.Config(pairs=4, steps=4, guidance=2.0), setting)
+    objective = ode.Objective(ode.Config(pairs=4, steps=4, guidance=2.0), run_context)
     objective.prepare(lambda use, size: Batch(list(range(size)), [""] * size, text_BMD=torch.zeros(size, 4, 5)))
     assert objective.loss("student", batch()).loss.item() == 0.0
 
 
-def test_guidance_runs_both_branches_against_the_empty_prompt(setting):
-    network = setting.roles.modules["student"]
+def test_guidance_runs_both_branches_against_the_empty_prompt(run_context):
+    network = run_context.roles.modules["student"]
     with torch.no_grad():
         network.proj_out.weight.normal_(generator=torch.Generator().manual_seed(1))
     text, x, t = batch().text_BMD, batch().latents_BFCHW, torch.full((2, 4), 500.0)
@@ -111,12 +111,12 @@ def test_guidance_runs_both_branches_against_the_empty_prompt(setting):
         torch.testing.assert_close(guided(network, text, 1.0, empty)(x, t), c, atol=1e-6, rtol=1e-5)
 
 
-def speaking(setting: Setting, empty: torch.Tensor) -> Setting:
+def speaking(run_context: RunContext, empty: torch.Tensor) -> RunContext:
     """The setting with networks that predict something, and these states for the empty prompt."""
-    for network in setting.roles.modules.values():
+    for network in run_context.roles.modules.values():
         torch.nn.init.normal_(network.proj_out.weight, generator=torch.Generator().manual_seed(1))
     return replace(
-        setting,
+        run_context,
         encode_text=lambda prompts: (
             empty.expand(len(prompts), -1, -1) if prompts[0] == "" else torch.zeros(len(prompts), 4, 5)
         ),
@@ -128,12 +128,12 @@ def told(text: torch.Tensor) -> Batch:
 
 
 @pytest.mark.parametrize("stage", ["ode", "consistency", "dmd"])
-def test_the_unconditional_branch_is_the_empty_prompt(setting, stage):
+def test_the_unconditional_branch_is_the_empty_prompt(run_context, stage):
     """A batch of empty prompts: c = u, so guidance of any strength is none; against another empty prompt it is not."""
     empty, other = (torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3))
 
     def result(states: torch.Tensor, scale: float) -> torch.Tensor:
-        here = speaking(setting, states)
+        here = speaking(run_context, states)
         sample = told(empty.expand(2, -1, -1))
         if stage == "ode":
             objective = ode.Objective(ode.Config(pairs=2, steps=4, guidance=scale), here)
@@ -151,16 +151,16 @@ def test_the_unconditional_branch_is_the_empty_prompt(setting, stage):
         assert (result(other, 6.0) - plain).abs().max() > 1e-3
 
 
-def test_a_dropped_caption_is_the_empty_prompt(setting):
+def test_a_dropped_caption_is_the_empty_prompt(run_context):
     empty = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(2))
-    sample, here = batch(), speaking(setting, empty)
+    sample, here = batch(), speaking(run_context, empty)
     assert torch.equal(flow_matching.masked_text(sample, 1.0, here), empty.expand(2, -1, -1))
     assert torch.equal(flow_matching.masked_text(sample, 0.0, here), sample.text_BMD)
 
 
-def test_the_ode_stage_sees_what_a_rolling_cache_with_a_sink_holds(setting):
+def test_the_ode_stage_sees_what_a_rolling_cache_with_a_sink_holds(run_context):
     objective = ode.Objective(
-        ode.Config(pairs=2, steps=4, guidance=2.0), replace(setting, frames=8, cache=CacheSpec(4, 2))
+        ode.Config(pairs=2, steps=4, guidance=2.0), replace(run_context, frames=8, cache=CacheSpec(window=4, sink=2))
     )
     objective.prepare(lambda use, size: Batch(list(range(size)), [""] * size, text_BMD=torch.zeros(size, 4, 5)))
     tokens = 4  # a frame of 4 x 4 cells in patches of 2 x 2

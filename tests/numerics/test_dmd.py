@@ -9,18 +9,18 @@ from astro_cli.models.roles import Roles
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import dmd
-from astro_cli.objectives.base import Batch, Setting
+from astro_cli.objectives.base import Batch, RunContext
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 
 
 @pytest.fixture
-def setting() -> Setting:
+def run_context() -> RunContext:
     torch.manual_seed(0)
     roles = Roles()
     for role in ("student", "critic", "teacher"):
         roles.add(role, CausalWan(TINY), trained=role != "teacher")
-    return Setting(
+    return RunContext(
         roles=roles,
         steps=warp_timesteps((1000, 750, 500, 250), 4.0),
         shift=4.0,
@@ -53,10 +53,10 @@ def test_entries_of_the_gradient_that_are_not_finite_are_zero_and_counted():
     assert non_finite == 3
 
 
-def test_a_critic_that_overflows_is_counted_in_the_metrics_and_gives_no_loss(setting):
+def test_a_critic_that_overflows_is_counted_in_the_metrics_and_gives_no_loss(run_context):
     with torch.no_grad():
-        setting.roles.modules["critic"].proj_out.bias.fill_(float("inf"))
-    out = dmd.Objective(dmd.Config(), setting).loss("student", batch())
+        run_context.roles.modules["critic"].proj_out.bias.fill_(float("inf"))
+    out = dmd.Objective(dmd.Config(), run_context).loss("student", batch())
     assert out.metrics["dmd_non_finite"] == 2 * 4 * 2 * 4 * 4  # every entry of 2 videos of 4 frames, 2 channels, 4 x 4
     assert out.metrics["dmd_gradient"] == out.loss.item() == 0.0
 
@@ -68,32 +68,32 @@ def test_loss_gradient_is_g_over_numel():
     assert torch.allclose(x.grad, g / 4)
 
 
-def test_equal_critic_and_teacher_give_no_gradient(setting):
-    roles = setting.roles
+def test_equal_critic_and_teacher_give_no_gradient(run_context):
+    roles = run_context.roles
     roles.modules["critic"].load_state_dict(roles.modules["teacher"].state_dict())
-    objective = dmd.Objective(dmd.Config(guidance=1.0), setting)
+    objective = dmd.Objective(dmd.Config(guidance=1.0), run_context)
     x = torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
     assert objective.score_difference(batch(), x)[0].abs().max() < 1e-5
 
 
-def test_each_role_gets_gradients_alone(setting):
-    objective = dmd.Objective(dmd.Config(), setting)
+def test_each_role_gets_gradients_alone(run_context):
+    objective = dmd.Objective(dmd.Config(), run_context)
     for role, other in (("student", "critic"), ("critic", "student")):
         objective.loss(role, batch()).loss.backward()
         touched = {
-            r: any(p.grad is not None and p.grad.abs().sum() > 0 for p in setting.roles.modules[r].parameters())
+            r: any(p.grad is not None and p.grad.abs().sum() > 0 for p in run_context.roles.modules[r].parameters())
             for r in (role, other)
         }
         assert touched == {role: True, other: False}
-        for module in setting.roles.modules.values():
+        for module in run_context.roles.modules.values():
             module.zero_grad(set_to_none=True)
 
 
-def test_rollout_detaches_history(setting):
+def test_rollout_detaches_history(run_context):
     """The last block's output depends on the parameters only through its own exit step: no gradient reaches the first
     block's x0.
     """
-    objective = dmd.Objective(dmd.Config(), setting)
+    objective = dmd.Objective(dmd.Config(), run_context)
     x = objective.rollout(batch(), gradient=True)
     assert x.requires_grad
     first = x[:, :2]
@@ -101,8 +101,8 @@ def test_rollout_detaches_history(setting):
     assert grads[0] is None
 
 
-def test_rollout_with_and_without_gradient_is_the_same(setting):
-    objective = dmd.Objective(dmd.Config(), setting)
+def test_rollout_with_and_without_gradient_is_the_same(run_context):
+    objective = dmd.Objective(dmd.Config(), run_context)
     with_gradient = objective.rollout(batch(), gradient=True).detach()
     without = objective.rollout(batch(), gradient=False)
     assert torch.allclose(with_gradient, without, atol=1e-6)

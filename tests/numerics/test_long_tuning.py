@@ -12,7 +12,7 @@ from astro_cli.models import lora
 from astro_cli.models.roles import Roles
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
-from astro_cli.objectives.base import Batch, Setting
+from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.objectives.nft import Config, Objective
 from astro_cli.recipe import load_recipe
 from astro_cli.rollout import grouped
@@ -24,7 +24,7 @@ from astro_cli.training.memory import SavedTensors
 SHAPE, BLOCK = (2, 4, 4), 2
 
 
-def setting(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool = False) -> Setting:
+def run_context(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool = False) -> RunContext:
     """A tiny student with moved adapters, so that theta, old and ref differ."""
     config = WanConfig(
         dim=24, ffn_dim=32, num_heads=2, num_layers=layers, in_channels=2, freq_dim=8, text_dim=5, text_len=4
@@ -40,14 +40,14 @@ def setting(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool
         value.data += 0.1 * torch.randn(value.shape, generator=rng)
     for role in ("old", "ref"):
         roles.add_adapter(role, "student", role)
-    return Setting(
+    return RunContext(
         roles=roles,
         steps=warp_timesteps((1000, 500), 4.0),
         shift=4.0,
         frames=4,
         block=BLOCK,
         latent_shape=SHAPE,
-        cache=cache or CacheSpec(6, 2),
+        cache=cache or CacheSpec(window=6, sink=2),
         encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
     )
 
@@ -71,7 +71,7 @@ def batch(history: int, clip: int = 4, size: int = 2) -> Batch:
 def gradients(
     context: str, history: int = 4, layers: int = 2, **options: bool
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    here = setting(layers, **options)
+    here = run_context(layers, **options)
     out = Objective(Config(context=context), here).loss("student", batch(history))
     out.loss.backward()
     return out.loss.item(), {
@@ -80,7 +80,7 @@ def gradients(
 
 
 def saved(context: str, history: int, cache: CacheSpec | None = None) -> float:
-    here, meter = setting(cache=cache), SavedTensors()
+    here, meter = run_context(cache=cache), SavedTensors()
     with meter.counting(here.roles.modules["student"].parameters()):
         loss = Objective(Config(context=context), here).loss("student", batch(history)).loss
     assert loss.requires_grad
@@ -89,7 +89,7 @@ def saved(context: str, history: int, cache: CacheSpec | None = None) -> float:
 
 def gradients_at_old(context: str, layers: int, history: int = 4) -> dict[str, torch.Tensor]:
     """Of every trained parameter, at theta = theta_old."""
-    here = setting(layers=layers)
+    here = run_context(layers=layers)
     network = here.roles.modules["student"]
     lora.blend(network, "old", "default", 0.0)
     Objective(Config(context=context), here).loss("student", batch(history)).loss.backward()
@@ -131,7 +131,7 @@ def test_detached_context_is_the_full_scheme_with_a_constant_prefix(history, mon
     constant = gradients_at_old("full", 2, history)
     assert constant.keys() == detached.keys() == full.keys()
     assert {
-        name for name, p in setting().roles.modules["student"].named_parameters() if p.requires_grad
+        name for name, p in run_context().roles.modules["student"].named_parameters() if p.requires_grad
     } == constant.keys()
     for name, value in constant.items():
         assert value.abs().max() > 0
@@ -150,7 +150,7 @@ def test_full_back_propagation_reaches_the_context():
 
 def test_a_history_beyond_the_window_changes_nothing():
     """Window 6, sink 2, clip of 4: of the history only the sink and the last 2 frames are seen."""
-    here = setting(layers=1)
+    here = run_context(layers=1)
     objective, near = Objective(Config(), here), batch(8)
     history = near.history_PFCHW
     assert history is not None
@@ -223,7 +223,7 @@ def test_a_clip_without_history_is_the_sequence():
     """Clip at frame 0 against the pass over whole videos that sequence rollouts train on, and block by block with
     gradients.
     """
-    here = setting(cache=CacheSpec())
+    here = run_context(cache=CacheSpec())
     opening = batch(0)
     whole = Batch(**{**opening.__dict__, "history_PFCHW": None, "group_B": None})
     losses = [Objective(Config(), here).loss("student", one).loss.item() for one in (opening, whole)]
@@ -234,7 +234,7 @@ def test_kl_terms_by_hand():
     """L = L_policy + lambda / |M| sum_M || v - v_ref ||^2; the batch's weights (0, 2) put both halves of the mean on
     the second sample.
     """
-    here = setting()
+    here = run_context()
     plain = Objective(Config(), here).loss("student", batch(4)).loss.item()
     uniform = Objective(Config(kl="uniform", kl_weight=0.5), here).loss("student", batch(4))
     assert uniform.loss.item() == pytest.approx(plain + 0.5 * uniform.metrics["kl"], rel=1e-6)
@@ -248,7 +248,7 @@ def test_kl_terms_by_hand():
 
 
 def test_references_move_as_algorithm_1_says():
-    here = setting()
+    here = run_context()
     network = here.roles.modules["student"]
     objective = Objective(Config(kl="uniform", reference="reset", kl_threshold=1e-9, old_decay=0.9), here)
     theta, old = (lora.adapter_state(network, name) for name in ("default", "old"))

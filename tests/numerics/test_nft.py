@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from pydantic import ValidationError
-from test_long_tuning import batch, setting
+from test_long_tuning import batch, run_context
 
 from astro_cli.advantages.base import Scored
 from astro_cli.advantages.group import Advantage, Config, group_advantage
@@ -87,7 +87,7 @@ def test_group_credit_is_the_advantage_of_the_weighted_sum():
 
 def test_terms_of_credit_are_losses_that_are_added_with_their_weights():
     """Not the loss of the added credits: each term is clipped on its own."""
-    here, first, second = setting(), torch.tensor([9.0, 2.0]), torch.tensor([-8.0, 1.0])
+    here, first, second = run_context(), torch.tensor([9.0, 2.0]), torch.tensor([-8.0, 1.0])
     weights = torch.tensor([0.5, 2.0])
 
     def loss(*terms: Term) -> torch.Tensor:
@@ -181,7 +181,7 @@ def test_group_draws_are_common_within_and_differ_between_groups():
 
 
 def test_an_old_policy_equal_to_the_new_one_is_reported_after_the_first_step():
-    here = setting()
+    here = run_context()
     network = here.roles.modules["student"].float()
     samples = batch(0)
     samples = replace(

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from test_long_tuning import SHAPE, batch, setting
+from test_long_tuning import SHAPE, batch, run_context
 
 from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import RecipeError
@@ -22,7 +22,7 @@ from astro_cli.training.experience import ExperienceSource
 
 
 def test_one_timestep_for_all_that_passes_together():
-    objective = Objective(Config(draws="released"), setting())
+    objective = Objective(Config(draws="released"), run_context())
     drawn = [objective._timesteps(Batch(seeds=[seed, seed + 100], prompts=["", ""]), 6) for seed in range(20)]
     assert all(len(steps.unique()) == 1 and steps.shape == (2, 6) for steps in drawn)
     assert {steps[0, 0].item() for steps in drawn} == set(objective.steps.float().tolist())
@@ -33,7 +33,7 @@ def test_one_timestep_for_all_that_passes_together():
 def test_theta_old_follows_a_ramp(monkeypatch):
     kept = []
     monkeypatch.setattr(nft.lora, "blend", lambda module, target, source, share: kept.append((target, source, share)))
-    objective = Objective(Config(old_rule="released", old_decay=0.9), setting())
+    objective = Objective(Config(old_rule="released", old_decay=0.9), run_context())
     for step in (0, 1, 499, 4000):
         objective.after_step(step)
     assert kept == [("old", lora.TRAINED, pytest.approx(share)) for share in (0.001, 0.002, 0.5, 0.5)]
@@ -41,7 +41,7 @@ def test_theta_old_follows_a_ramp(monkeypatch):
 
 @pytest.mark.parametrize("window", [None, 2])
 def test_without_context_every_frame_sees_the_noised_frames_before_it(window):
-    here, frames = setting(cache=CacheSpec(window, 0)), 4
+    here, frames = run_context(cache=CacheSpec(window=window, sink=0)), 4
     objective, samples = Objective(Config(context="released"), here), batch(0, clip=frames)
     rng = torch.Generator().manual_seed(3)
     x_t = torch.randn(2, frames, *SHAPE, generator=rng, dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_the_penalty_is_of_x0_where_the_errors_are():
 
     def penalty(space: str, step: float) -> float:
         config = Config(space=space, kl="uniform", draws="released", context="released")
-        objective = Objective(config, setting())
+        objective = Objective(config, run_context())
         objective.steps = torch.tensor([step])
         return objective.loss("student", batch(0)).metrics["kl"]
 

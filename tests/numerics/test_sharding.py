@@ -17,7 +17,7 @@ from astro_cli.rollout.engine import StreamSpec
 from astro_cli.rollout.streaming import stream
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
-SPEC = StreamSpec(warp_timesteps((1000, 500), 4.0), 2, (2, 4, 4), CacheSpec(6, 2))
+SPEC = StreamSpec(warp_timesteps((1000, 500), 4.0), 2, (2, 4, 4), CacheSpec(window=6, sink=2))
 
 
 def rollout(network: CausalWan) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,12 @@ from astro_cli.sampling.sampler import few_step_grid, final, transitions
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 SHAPE, BLOCK = (2, 4, 4), 2
-CACHES = [CacheSpec(), CacheSpec(4, 0), CacheSpec(6, 2), CacheSpec(6, 2, relative=True)]
+CACHES = [
+    CacheSpec(),
+    CacheSpec(window=4, sink=0),
+    CacheSpec(window=6, sink=2),
+    CacheSpec(window=6, sink=2, relative=True),
+]
 
 
 def close(a: torch.Tensor, b: torch.Tensor, cache: CacheSpec) -> None:
@@ -143,7 +148,7 @@ def test_a_shared_prefix_is_separate_prefixes_bit_for_bit(cache, monkeypatch):
 
 
 def test_candidates_differ_and_a_video_without_history_is_a_plain_stream(model):
-    how = spec(CacheSpec(6, 2))
+    how = spec(CacheSpec(window=6, sink=2))
     _, together = grouped(model, how, 4, 2)
     assert not torch.allclose(together[0], together[1])
     states = model.encode_text(text(2))
@@ -152,14 +157,14 @@ def test_candidates_differ_and_a_video_without_history_is_a_plain_stream(model):
 
 
 def test_the_prefix_is_stored_once_per_prompt(model):
-    _, one = sample_history(model, model.encode_text(text(2)), [11, 12], spec(CacheSpec(6, 2)), 12)
+    _, one = sample_history(model, model.encode_text(text(2)), [11, 12], spec(CacheSpec(window=6, sink=2)), 12)
     # 2 (k, v) x 2 layers x 2 prompts x 2 heads x 6 frames of the window x 4 tokens x 12 wide x 8 bytes, whatever the
     # group's size
     assert one[0].bytes == 2 * 2 * 2 * 2 * 6 * 4 * 12 * 8
-    _, later = sample_history(model, model.encode_text(text(2)), [11, 12], spec(CacheSpec(6, 2)), 24)
+    _, later = sample_history(model, model.encode_text(text(2)), [11, 12], spec(CacheSpec(window=6, sink=2)), 24)
     assert later[0].bytes == one[0].bytes
     assert later[0].frames == [0, 1, 20, 21, 22, 23]
-    branches = Branches(model, SHAPE, CacheSpec(6, 2), one, torch.zeros(8, dtype=torch.long))
+    branches = Branches(model, SHAPE, CacheSpec(window=6, sink=2), one, torch.zeros(8, dtype=torch.long))
     lone = Branches(model, SHAPE, CacheSpec(), [snapshot_of_one(model)], torch.zeros(8, dtype=torch.long))
     k, _ = lone.begin(4, BLOCK).parts[0].read(0, lone.rows, 8)
     assert k.shape[0] == 8
@@ -215,12 +220,12 @@ def test_the_training_context_is_what_a_rolling_cache_shows(model, cache):
 
 def test_a_blending_sink_is_refused(model):
     with pytest.raises(RecipeError, match="policy: found 'ema'"):
-        Branches(model, SHAPE, CacheSpec(6, 2, policy="ema"))
+        Branches(model, SHAPE, CacheSpec(window=6, sink=2, policy="ema"))
 
 
 def test_a_history_is_recorded_once_for_the_parts_that_continue_it(model, monkeypatch):
     """By the same rows of the same latents, until the policy changes."""
-    how = spec(CacheSpec(6, 2))
+    how = spec(CacheSpec(window=6, sink=2))
     history, clips = grouped(model, how, 6, 6)
     groups, memory = torch.tensor([0, 0, 0, 1, 1, 1]), group_wise.HistoryMemory()
     states = model.encode_text(text(2)).select(groups)

@@ -41,7 +41,7 @@ def random(*shape: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["frozen", "clip", "clip without history", "full"])
 def test_policies_side_by_side_equal_each_alone(roles, kind):
     """Two prompts with two clips each; the context is the old policy's, recorded once for both policies."""
-    spec = StreamSpec(torch.tensor([1000.0, 500.0]), 2, SHAPE, CacheSpec(6, 2, relative=True))
+    spec = StreamSpec(torch.tensor([1000.0, 500.0]), 2, SHAPE, CacheSpec(window=6, sink=2, relative=True))
     clean, text = random(4, FRAMES, *SHAPE, seed=1), random(2, 4, 5, seed=2).repeat_interleave(2, 0)
     history = random(2, 4 if kind != "clip without history" else 0, *SHAPE, seed=3)
     x_t, timestep = random(4, FRAMES, *SHAPE, seed=4), torch.tensor([[900.0, 900.0, 300.0, 300.0]]).repeat(4, 1)

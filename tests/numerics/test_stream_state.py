@@ -29,12 +29,12 @@ TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, f
 SHAPE = (2, 4, 4)
 CACHES = {
     "everything": CacheSpec(),
-    "window": CacheSpec(6, 0),
-    "sink": CacheSpec(6, 2),
-    "relative": CacheSpec(6, 2, relative=True),
-    "ema": CacheSpec(6, 2, policy="ema", alpha=0.5),
-    "ema relative": CacheSpec(6, 2, relative=True, policy="ema", alpha=0.5),
-    "least": CacheSpec(4, 2, relative=True, policy="ema", alpha=0.5),
+    "window": CacheSpec(window=6, sink=0),
+    "sink": CacheSpec(window=6, sink=2),
+    "relative": CacheSpec(window=6, sink=2, relative=True),
+    "ema": CacheSpec(window=6, sink=2, policy="ema", alpha=0.5),
+    "ema relative": CacheSpec(window=6, sink=2, relative=True, policy="ema", alpha=0.5),
+    "least": CacheSpec(window=4, sink=2, relative=True, policy="ema", alpha=0.5),
 }
 
 
@@ -119,7 +119,7 @@ def test_also_before_and_after_a_switch(model, tmp_path, cache, renew):
 @torch.no_grad()
 def test_also_a_video_that_continues_given_frames(model, tmp_path):
     given = torch.randn(2, 5, *SHAPE, generator=torch.Generator().manual_seed(1))
-    how = spec(CacheSpec(5, 1), first_frame_alone=True, given=given)
+    how = spec(CacheSpec(window=5, sink=1), first_frame_alone=True, given=given)
     streamer = Streamer(model, model.encode_text(text(2)), [1, 2], how, 21)
     assert streamer.recent().shape[1] == 5
     loaded = Streamer.load(model, how, saved(streamer, tmp_path))
@@ -148,8 +148,8 @@ def test_a_checkpoint_holds_a_stream_as_it_holds_an_objectives_state(model, tmp_
 
 @torch.no_grad()
 @pytest.mark.parametrize(("change", "key"), [
-    ({"cache": CacheSpec(8, 2, relative=True)}, "cache.window"), ({"cache": CacheSpec(6, 2)}, "cache.relative"),
-    ({"cache": CacheSpec(6, 2, True, "ema")}, "cache.policy"), ({"kernel": Kernel("cps", 0.5)}, "sampler.kind"),
+    ({"cache": CacheSpec(window=8, sink=2, relative=True)}, "cache.window"), ({"cache": CacheSpec(window=6, sink=2)}, "cache.relative"),
+    ({"cache": CacheSpec(window=6, sink=2, relative=True, policy="ema")}, "cache.policy"), ({"kernel": Kernel("cps", 0.5)}, "sampler.kind"),
     ({"steps": warp_timesteps((1000, 500), 4.0)}, "sampler.steps"), ({"block": 1}, "video.block"),
 ])  # fmt: skip
 def test_a_stream_of_another_spec_is_refused(model, change, key):
@@ -290,7 +290,7 @@ def test_a_stream_may_begin_with_the_image_that_another_ended_with(model):
     image = image_latent(PairCodec(), video)  # type: ignore[arg-type]
     assert image.shape == (1, 1, *SHAPE)
     assert torch.allclose(image, video[:, -1:] + 1 - 10)
-    how = spec(CacheSpec(5, 1), first_frame_alone=True, given=image)
+    how = spec(CacheSpec(window=5, sink=1), first_frame_alone=True, given=image)
     continued = generate(model, text(1), [4], how, 9)
     assert torch.equal(continued[:, :1], image)
     other = generate(model, text(1), [4], replace(how, given=video[:, -1:]), 9)

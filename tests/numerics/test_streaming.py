@@ -39,7 +39,9 @@ def text(size: int) -> torch.Tensor:
 def spec(
     window: int | None = None, sink: int = 0, *, block: int = 2, relative: bool = False, policy="fixed", **more
 ) -> StreamSpec:
-    return StreamSpec(STEPS, block, SHAPE, CacheSpec(window, sink, relative, policy, 0.5), **more)
+    return StreamSpec(
+        STEPS, block, SHAPE, CacheSpec(window=window, sink=sink, relative=relative, policy=policy, alpha=0.5), **more
+    )
 
 
 @torch.no_grad()
@@ -100,11 +102,11 @@ def test_image_to_video_has_a_first_frame_alone(model, window):
         (7, {}, StreamError, "a multiple of the block"),
         (12, {"first_frame_alone": True}, StreamError, r"1 \+ a multiple"),
         (None, {"cache": CacheSpec()}, StreamError, "without a window"),
-        (12, {"cache": CacheSpec(7, 2)}, RecipeError, "a multiple of the block"),
+        (12, {"cache": CacheSpec(window=7, sink=2)}, RecipeError, "a multiple of the block"),
         (12, {"given": torch.zeros(1, 3, *SHAPE)}, StreamError, "given"),
         (4, {"given": torch.zeros(1, 4, *SHAPE)}, StreamError, "fewer than"),
         (12, {"given": torch.zeros(1, 2, 2, 4, 6)}, StreamError, "shape"),
-        (12, {"cache": CacheSpec(6, 2, alpha=1.5)}, RecipeError, "share"),
+        (12, {"cache": CacheSpec(window=6, sink=2).model_copy(update={"alpha": 1.5})}, RecipeError, "share"),
     ],
 )
 def test_what_cannot_stream_is_refused(model, frames, change, error, word):
@@ -156,7 +158,11 @@ def test_context_written_with_the_next_block_is_the_context_written_alone(
     """Also where the next block evicts the very block whose context is written (window = sink + block), and where the
     first block is one frame.
     """
-    streamed = replace(spec(6, 2), cache=CacheSpec(window, sink, relative, policy, 0.5), first_frame_alone=first_alone)
+    streamed = replace(
+        spec(6, 2),
+        cache=CacheSpec(window=window, sink=sink, relative=relative, policy=policy, alpha=0.5),
+        first_frame_alone=first_alone,
+    )
     frames = 13 if first_alone else 12
     states = model.encode_text(text(2))
     joined, alone = (Streamer(model, states, [3, 4], streamed, frames, join=join) for join in (True, False))
@@ -195,7 +201,9 @@ def test_relative_positions_have_no_end():
     model = CausalWan(TINY.model_copy(update={"num_layers": 1})).eval()
     states, results = model.encode_text(text(1)), []
     for skip in (0, 5998):
-        cache = KVCache(layers=1, batch=1, heads=2, head_dim=12, grid=GRID, spec=CacheSpec(6, 2, relative=True))
+        cache = KVCache(
+            layers=1, batch=1, heads=2, head_dim=12, grid=GRID, spec=CacheSpec(window=6, sink=2, relative=True)
+        )
         generator = torch.Generator().manual_seed(2)
         for start in (0, 2 + skip, 4 + skip, 6 + skip):
             for skipped in range(cache.end, start, 2):
@@ -284,7 +292,14 @@ def test_reading_sees_what_writing_sees_also_in_a_blended_sink(model):
     """A first pass that reads (exit step 0) evicts as a first pass that writes does."""
     states, results = model.encode_text(text(1)), []
     for first_writes in (False, True):
-        cache = KVCache(layers=2, batch=1, heads=2, head_dim=12, grid=GRID, spec=CacheSpec(6, 2, True, "ema", 0.5))
+        cache = KVCache(
+            layers=2,
+            batch=1,
+            heads=2,
+            head_dim=12,
+            grid=GRID,
+            spec=CacheSpec(window=6, sink=2, relative=True, policy="ema", alpha=0.5),
+        )
         for start in range(0, 12, 2):
             x = torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(start))
             plan = cache.begin(start, 2, write=first_writes)

@@ -36,7 +36,12 @@ def prompt(model: CausalWan, index: int) -> TextStates:
 def spec(
     window: int | None = 6, sink: int = 2, *, block: int = 2, relative: bool = False, policy="fixed"
 ) -> StreamSpec:
-    return StreamSpec(warp_timesteps((1000, 500), 4.0), block, SHAPE, CacheSpec(window, sink, relative, policy, 0.5))
+    return StreamSpec(
+        warp_timesteps((1000, 500), 4.0),
+        block,
+        SHAPE,
+        CacheSpec(window=window, sink=sink, relative=relative, policy=policy, alpha=0.5),
+    )
 
 
 def streamed(model: CausalWan, frames: int, streaming: StreamSpec, length: int = 20) -> tuple[Streamer, torch.Tensor]:

@@ -51,7 +51,9 @@ def text(size: int) -> torch.Tensor:
 
 
 def spec(kernel: Kernel = RENOISE, cache: CacheSpec | None = None) -> StreamSpec:
-    return StreamSpec(warp_timesteps((1000, 750, 500), 4.0), 2, SHAPE, cache or CacheSpec(6, 2), kernel=kernel)
+    return StreamSpec(
+        warp_timesteps((1000, 750, 500), 4.0), 2, SHAPE, cache or CacheSpec(window=6, sink=2), kernel=kernel
+    )
 
 
 def steps_of(trajectory: Trajectory, index: int) -> torch.Tensor:
@@ -103,7 +105,9 @@ def test_replayed_candidates_have_the_recorded_log_probs(model, moved, kernel, s
             assert gap < 1e-5 if policy is model else gap > 1e-3
 
 
-@pytest.mark.parametrize("cache", [CacheSpec(), CacheSpec(6, 2), CacheSpec(6, 2, relative=True)])
+@pytest.mark.parametrize(
+    "cache", [CacheSpec(), CacheSpec(window=6, sink=2), CacheSpec(window=6, sink=2, relative=True)]
+)
 def test_a_replayed_stream_has_the_recorded_log_probs(model, cache):
     """Through the rolling cache while sampling, through a shared context while replaying: the same policy up to
     rounding.

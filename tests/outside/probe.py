@@ -14,7 +14,7 @@ from torch import nn
 
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.core.rng import sample_noise, stream_seed
-from astro_cli.objectives.base import Batch, LossOutput, RoleContext, Setting
+from astro_cli.objectives.base import Batch, LossOutput, RoleContext, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.spec import Recipe, StageSpec
 
@@ -33,7 +33,7 @@ class Drift:
 
     def __init__(self, context: Any) -> None:
         self.context, self.steps = context, 0
-        self.x = torch.zeros(1, context.setting.frames, *context.setting.latent_shape)
+        self.x = torch.zeros(1, context.run_context.frames, *context.run_context.latent_shape)
         self.metrics: Mapping[str, float] = {}
         self.warning = ""
 
@@ -55,7 +55,7 @@ class Drift:
             self.steps += 1
         self.metrics = {"walk/length": self.x.norm().item()}
         self.warning = "it walks" if step == 1 else ""
-        text = self.context.setting.encode_text([""])
+        text = self.context.run_context.encode_text([""])
         return [Batch([step], [""], text_BMD=text, latents_BFCHW=self.x)]
 
     def stop(self) -> tuple[str, str] | None:
@@ -86,8 +86,8 @@ class Objective(BaseObjective):
     source = Drift
     config: Config
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: Config, run_context: RunContext) -> None:
+        super().__init__(config, run_context)
         self.count = torch.zeros(())
 
     @classmethod
@@ -104,7 +104,7 @@ class Objective(BaseObjective):
         x = batch.latents_BFCHW
         assert x is not None
         assert batch.text_BMD is not None
-        with self.setting.roles.use(role) as network:
+        with self.run_context.roles.use(role) as network:
             return network(x, torch.full(x.shape[:2], 500.0), network.encode_text(batch.text_BMD))
 
     def _size(self, batch: Batch) -> torch.Tensor:
@@ -123,7 +123,7 @@ class Objective(BaseObjective):
         yield LossOutput(self._distance(batch), {"terms": 3.0})
 
     def _discriminator(self, batch: Batch) -> LossOutput:
-        network = self.setting.roles.modules["discriminator"]
+        network = self.run_context.roles.modules["discriminator"]
         assert isinstance(network, Discriminator)
         x = batch.latents_BFCHW
         assert x is not None

@@ -92,10 +92,10 @@ def probe(tmp_path, bases):
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, watcher: Silent | None = None) -> Trainer:
-    setting, backbone = build(recipe, CPU)
+    run_context, backbone = build(recipe, CPU)
     run = RunDir(out)
     run.open(recipe, "", resume=resume, device="cpu")
-    trainer = Trainer(recipe, setting, backbone, run, make_accelerator(recipe), watcher or Silent())
+    trainer = Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), watcher or Silent())
     try:
         trainer.fit(resume=resume)
     finally:
@@ -104,7 +104,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, watcher: Silent | 
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
-    modules = trainer.setting.roles.modules
+    modules = trainer.run_context.roles.modules
     return {f"{role}.{name}": value for role in sorted(modules) for name, value in modules[role].state_dict().items()}
 
 
@@ -161,7 +161,7 @@ def test_a_declared_role_is_built_trained_and_counted(probe, tmp_path):
     recipe = probe()
     trainer = train(recipe, tmp_path / "run")
     fresh = build(recipe, CPU)[0].roles
-    discriminator = trainer.setting.roles.modules["discriminator"]
+    discriminator = trainer.run_context.roles.modules["discriminator"]
     assert discriminator.trunk.config.dim == 16
     assert fresh.modules["student"].config.dim == 24
     assert not torch.equal(discriminator.head.weight, fresh.modules["discriminator"].head.weight)
@@ -199,7 +199,7 @@ def test_a_recipe_gives_each_role_its_own_size_adapters_and_optimiser(bases, tmp
     assert counts["teacher"][1] > counts["student"][1] == counts["student"][0]
     assert 0 < counts["critic"][0] < counts["critic"][1]
     trainer = train(recipe, tmp_path / "run")
-    after, old = trainer.setting.roles.modules["critic"].state_dict(), before.modules["critic"].state_dict()
+    after, old = trainer.run_context.roles.modules["critic"].state_dict(), before.modules["critic"].state_dict()
     moved = {name for name in old if not torch.equal(old[name], after[name])}
     assert moved == {name for name in old if ".lora_B.default." in name or ".lora_A.default." in name}
     checkpoint = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
@@ -208,7 +208,7 @@ def test_a_recipe_gives_each_role_its_own_size_adapters_and_optimiser(bases, tmp
         torch.equal(p, q)
         for p, q in zip(
             before.modules["teacher"].parameters(),
-            trainer.setting.roles.modules["teacher"].parameters(),
+            trainer.run_context.roles.modules["teacher"].parameters(),
             strict=True,
         )
     )
@@ -272,17 +272,17 @@ def test_the_states_of_objective_and_source_continue_with_the_same_bits(probe, t
 def test_a_loss_in_two_parts_gives_the_gradient_of_the_sum(probe):
     results = []
     for parts in (False, True):
-        setting, backbone = build(probe(), CPU)
+        run_context, backbone = build(probe(), CPU)
         objective = importlib.import_module("astro_cli.objectives.probe")
-        method = objective.Objective(objective.Config(parts=parts), setting)
-        trainer = Trainer(probe(), setting, backbone, RunDir(Path("unused")), make_accelerator(probe()), Silent())
-        x = torch.randn(1, 3, *setting.latent_shape, generator=torch.Generator().manual_seed(0))
-        batch = Batch([0], [""], text_BMD=setting.encode_text([""]), latents_BFCHW=x)
-        lora.adapter_state(setting.roles.modules["student"], "default")[
+        method = objective.Objective(objective.Config(parts=parts), run_context)
+        trainer = Trainer(probe(), run_context, backbone, RunDir(Path("unused")), make_accelerator(probe()), Silent())
+        x = torch.randn(1, 3, *run_context.latent_shape, generator=torch.Generator().manual_seed(0))
+        batch = Batch([0], [""], text_BMD=run_context.encode_text([""]), latents_BFCHW=x)
+        lora.adapter_state(run_context.roles.modules["student"], "default")[
             "blocks.0.attn1.to_q.lora_B.weight"
         ].data += 0.1  # away from ref
         out = trainer._back_propagate(method, "student", batch, 1)
-        results.append((out, {name: p.grad for name, p in setting.roles.trainable("student")}))
+        results.append((out, {name: p.grad for name, p in run_context.roles.trainable("student")}))
     (whole, gradient), (parted, sum_of_parts) = results
     assert parted["loss"] == pytest.approx(whole["loss"], rel=1e-6)
     assert parted["terms"] == 2.0  # the mean of 1 and 3
@@ -296,7 +296,7 @@ def test_each_part_is_back_propagated_and_freed_before_the_next(probe):
     built.
     """
     recipe = probe()
-    setting, backbone = build(recipe, CPU)
+    run_context, backbone = build(recipe, CPU)
     w, seen, freed = torch.nn.Parameter(torch.ones(())), [], []
 
     def losses():
@@ -308,7 +308,7 @@ def test_each_part_is_back_propagated_and_freed_before_the_next(probe):
         freed.append(kept() is None)
         yield LossOutput(w * 2.0)
 
-    trainer = Trainer(recipe, setting, backbone, RunDir(Path("unused")), make_accelerator(recipe), Silent())
+    trainer = Trainer(recipe, run_context, backbone, RunDir(Path("unused")), make_accelerator(recipe), Silent())
     out = trainer._back_propagate(SimpleNamespace(loss=lambda role, micro: losses()), "student", None, 1)
     assert (seen, freed, w.grad.item()) == ([1.0], [True], 3.0)
     assert out == {"loss": 3.0}
@@ -330,7 +330,7 @@ def test_the_moving_average_takes_in_the_updates_of_its_role_only(probe, tmp_pat
     recipe = probe("stages.probe.ema.decay=0.9", "stages.probe.optim.student.every=2")
     trainer = train(recipe, tmp_path / "run")
     start = dict(build(recipe, CPU)[0].roles.trainable("student"))
-    final = dict(trainer.setting.roles.trainable("student"))
+    final = dict(trainer.run_context.roles.trainable("student"))
     assert [updates for updates, _ in taken] == [0, 1]
     assert max((taken[1][1][name] - p).abs().max().item() for name, p in start.items()) > 1e-3  # it moved
     for name, value in final.items():
