@@ -1,12 +1,14 @@
-"""The rolling key/value cache of streaming generation: a container that knows indices. Sink policies decide what the
+"""The rolling key/value cache of streaming generation: which frames it keeps, and where. Sink policies decide what the
 sink holds.
 
 All indices are python ints, so a pass needs no host synchronisation; frames live in fixed slots (the sink, then a
 ring), so nothing is moved or cloned. Keys are stored rotated by their absolute frame number. Relative positions then
 only concern the sink: inside the window the distance of two frames is the difference of their numbers anyway, so when
-the window moves on, the sink alone is rotated anew, once per block, from its un-rotated keys. `passes` plans a forward
+the window moves on, only the sink is rotated again: once per block, from its un-rotated keys. `passes` plans a forward
 pass. Window and sink are counted in latent frames, and the window includes the sink and the current block.
-Source: reference, sections 1.5, 5 and 6. Dimensions: B sample, H head, L token, D head width; P tokens per frame.
+Source: the released inference code of Self-Forcing (arXiv 2506.08009), LongLive (arXiv 2509.22622) and Reward Forcing
+(arXiv 2512.04678).
+Dimensions: B sample, H head, L token, D head width; P tokens per frame.
 
 Deviations: the released caches shift memory on eviction, keep their pointers on the device, and with relative positions
 rotate the whole window in every layer and pass; contents, order, counts and attention are the same.
@@ -181,8 +183,8 @@ class KVCache:
 
     @torch.no_grad()
     def settle(self, layer: int, end: int) -> None:
-        """Let a layer's sink follow the stream to frame `end`: blend what has left the window since, and move to its
-        position now.
+        """Let a layer's sink follow the stream to frame `end`: blend the frames that left the window, then rotate to
+        the new position.
 
         Before the layer stores anything of the block that ends there; once per block, so there is nothing to do in its
         later passes.

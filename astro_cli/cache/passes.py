@@ -1,13 +1,13 @@
 """One forward pass over a block of a rolling cache: what it may see, where its keys go. Plans and exchanges; `kv` owns
 the memory.
 
-In a pass that only reads (for gradients), everything cached is detached. Where the cache rolls, what was read is kept
-until the pass is released, so that recomputing the pass under gradient checkpointing sees what it saw, not what later
-blocks wrote over it.
+In a pass that only reads (for gradients), everything cached is detached. Where the cache rolls, the pass keeps what it
+read until it is released. Gradient checkpointing then recomputes it from the same keys and values, not from those that
+later blocks wrote over them.
 Dimensions: B sample, H head, L token, D head width.
 
-Deviations: Self-Forcing's code lets gradients through the overwritten cache (reference, section 4); its paper and
-Astrolabe's detach it, as here.
+Deviations: Self-Forcing's released code lets gradients through the overwritten cache. Its paper and Astrolabe's detach
+the cache, as here.
 """
 
 from __future__ import annotations

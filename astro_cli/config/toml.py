@@ -1,5 +1,4 @@
-"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from. Knows nothing of what the keys
-mean.
+"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from.
 
 A file's tables merge into those it extends, key by key. A table given by `--set` is meant whole: it replaces the one
 that was there.

@@ -1,4 +1,4 @@
-"""The contract of a sink policy: what the sink holds after frames were evicted. Knows no indices and keeps no state."""
+"""The contract of a sink policy: a pure function that says what the sink holds after frames were evicted."""
 
 from __future__ import annotations
 
