@@ -1,8 +1,7 @@
-"""Wan transformer checkpoints of every release, as one state dict in diffusers' names with its sizes. Trains nothing,
-writes nothing.
+"""Wan transformer checkpoints of every release, as one state dict in diffusers' names with its sizes.
 
-Reads diffusers folders, original Wan files and folders, and the releases of the reference, section 9. Tensors stay on
-disk until asked for.
+Reads diffusers folders, original Wan files and folders, and the releases that `zoo.entries` lists. A tensor stays on
+disk until it is read.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Checkpoint:
     """A transformer's weights.
 
     Attributes:
-        state: tensors by diffusers' names, read when asked for.
+        state: tensors by diffusers' names, each read when it is taken.
         config: sizes, from the shapes and, where there is one, config.json.
         source: the file, or the folder's index or file, they come from.
         format: container and names, for example "pickle, original names".
@@ -81,7 +80,7 @@ def load_transformer(
     Raises:
         CheckpointError: missing, truncated, unsafe, of unknown nesting, of another model or size.
 
-    Source: reference, section 9. Deviations: None.
+    Source: the loaders in the released repositories. Deviations: None.
     """
     file, table = _pick(locate(source))
     entry = of_path(file)

@@ -1,4 +1,4 @@
-"""sha256 of files, and the memory of those already read. Opens nothing as weights, judges no content. Free of torch."""
+"""sha256 of files, and a record of those already computed. Free of torch."""
 
 from __future__ import annotations
 

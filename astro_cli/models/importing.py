@@ -1,5 +1,4 @@
-"""A checkpoint of any known format -> one folder: safetensors in diffusers' names, config.json, manifest. Downloads
-nothing.
+"""A checkpoint on this disk, of any known format -> one folder: safetensors in diffusers' names, config.json, manifest.
 
 diffusers' `WanTransformer3DModel.from_pretrained` reads the folder, and so does `checkpoint.load_transformer`.
 """

@@ -1,5 +1,4 @@
-"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying. Owns no training
-logic, no file.
+"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying.
 
 Files are read and written in `lora_files`.
 Astrolabe keeps three: `default` (trained), `old` (the behaviour policy), `ref` (the KL reference). All start equal to

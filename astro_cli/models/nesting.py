@@ -1,7 +1,6 @@
-"""Which part of a released file is the model: moving average, trained weights, or the file itself. Opens no file,
-renames nothing.
+"""Which part of a released file is the model: moving average, trained weights, or the file itself.
 
-Source: reference, section 9.
+Source: the loaders of Self-Forcing, Causal-Forcing, LongLive, Reward Forcing and MemFlow, as released.
 """
 
 from __future__ import annotations

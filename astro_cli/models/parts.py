@@ -1,5 +1,4 @@
-"""Parts of a Wan 2.1 folder (text encoder, VAE) from disk into a library's module, every key and shape checked. Knows
-neither part.
+"""Parts of a Wan 2.1 folder (text encoder, VAE) from disk into a library's module, every key and shape checked.
 
 A part is a folder as diffusers and transformers write it (`config.json`, one safetensors file or shards with an index)
 or one original file.

@@ -1,6 +1,4 @@
 """The embedded world as a backbone: closed-vocabulary text without weights and a small convolutional codec.
-
-Trains neither.
 """
 
 from __future__ import annotations

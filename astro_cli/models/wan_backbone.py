@@ -1,4 +1,4 @@
-"""Wan 2.1 as a backbone: UMT5 text states and the streaming VAE, from one folder. Owns no transformer."""
+"""Wan 2.1 as a backbone: UMT5 text states and the streaming VAE, from one folder."""
 
 from __future__ import annotations
 

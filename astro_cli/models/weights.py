@@ -1,6 +1,5 @@
-"""Weights on disk: safetensors beside a JSON card. Finds packaged bases, refuses damaged and foreign files.
-
-Unpickles nothing.
+"""Weights on disk: safetensors beside a JSON card. Finds packaged bases, refuses damaged and foreign files, never
+unpickles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Which tokens may attend to which, for passes without a cache. Masks come from here; the transformer only applies
-them.
+"""Which tokens may attend to which, for passes without a cache. The transformer applies them.
 
-True = visible. Frames are grouped in blocks that are bidirectional inside and causal between (Self-Forcing; reference,
-section 1.4).
+True = visible. Frames are grouped in blocks that are bidirectional inside and causal between (as in Self-Forcing's
+released code).
 Dimensions: F latent frame, L token.
 """
 

@@ -1,6 +1,4 @@
 """Sharding of a `CausalWan` over processes with FSDP 2: each block, then the root.
-
-Owns no process group and no training loop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Sizes of a Wan transformer from its tensors' shapes and from the config.json of either layout, compared.
-
-Reads no tensor's values.
+"""Sizes of a Wan transformer from its tensors' shapes and from the config.json of either layout, compared. Tensors'
+values are never read.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.config.problems import first_problem
 from astro_cli.models.wan.config import WanConfig
 
-HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths (reference, section 1.1)
+HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths
 NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
 PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
 TEXT, TIME = "condition_embedder.text_embedder.linear_1.weight", "condition_embedder.time_embedder.linear_1.weight"
