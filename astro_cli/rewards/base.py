@@ -1,4 +1,4 @@
-"""What a training reward is: the protocol every scorer follows. Holds no scorer, combines nothing."""
+"""What a training reward is: the protocol every scorer follows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What Qwen2-VL reward models are shown: which frames, how large, as which patches, in which text. Owns no network and
-no template.
+"""What Qwen2-VL reward models are shown: which frames, how large, as which patches, in which text.
 
-Source: qwen-vl-utils as vendored by VideoAlign and hpsv3 1.0.0; reference, sections C.1 and C.2.
+Source: qwen-vl-utils as vendored by VideoAlign (arXiv 2501.13918) and hpsv3 1.0.0.
 Dimensions: T frame, H, W pixel rows and columns, C colour, N patch, L token, B sample.
 """
 

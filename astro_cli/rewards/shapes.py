@@ -1,8 +1,8 @@
 """The training rewards of the embedded world: visual quality, motion quality, text alignment. Simple, smooth, hackable
 proxies.
 
-They stand where HPSv3 and VideoAlign stand in the papers, and like those they can be gamed: VQ likes a static crisp
-picture best, MQ does not care what moves, TA forgives ugliness. The judge is `shapes.oracle`, which these never call.
+They take the place of HPSv3 and VideoAlign in the papers, and like those they can be gamed: VQ is highest for a static
+crisp picture, MQ ignores what moves, TA ignores quality. The judge is `shapes.oracle`, which these never call.
 Dimensions: B clip, T frame, N frames or steps, C colour, K template, H, W pixels. Lengths in world units (32 = the
 torus).
 """

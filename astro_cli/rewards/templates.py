@@ -1,5 +1,5 @@
-"""The instructions reward models were trained with, word for word. Holds none as code: HPSv3's is a data file,
-VideoAlign's comes with its release.
+"""The instructions reward models were trained with, word for word. HPSv3's is a data file, VideoAlign's is read from
+its release.
 
 Sources: HPSv3 (arXiv 2508.03789), package hpsv3 1.0.0, MIT (`templates/hpsv3.LICENSE`); VideoAlign (arXiv 2501.13918),
 `prompt_template.py`.

@@ -1,17 +1,16 @@
 """Golden parity: recorded runs of released models replayed through the transformer, the cache and the streaming engine.
-Reads files in `recording`.
+`recording` reads the files.
 
 | tensor | compared with |
 |---|---|
 | <case>.flow | velocity of one pass without a cache: block-causal mask, teacher forcing, bidirectional |
-| <case>.b{n}.s{i}.flow | velocity of block n, step i, given the recorded input <case>.b{n}.s{i}.x_t where there is one
-    |
+| <case>.b{n}.s{i}.flow | velocity of block n, step i, given the recorded input <case>.b{n}.s{i}.x_t, if any |
 | <case>.out | the finished video, streamed by `engine.Streamer` with the recorded noise |
-| <case>.cache_k.{l}, cache_v.{l}, cache_end | keys and values of layer l after the run, oldest first; tokens made and
-    tokens held |
+| <case>.cache_k.{l}, cache_v.{l}, cache_end | layer l after the run, oldest first; tokens made, tokens held |
 
-Recorded tensors a case lacks are not compared. Blocks are counted over generated blocks. Source: reference, sections 1,
-5 and 6.
+Only the tensors that a case holds are compared. Block numbers count generated blocks.
+Source: the released code of Self-Forcing (arXiv 2506.08009), LongLive (arXiv 2509.22622) and Reward Forcing (arXiv
+2512.04678).
 
 Deviations: in the released switch with a renewed sink, a recache of fewer frames than the window holds leaves zeros in
 the cache; refused here.

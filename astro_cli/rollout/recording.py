@@ -1,5 +1,4 @@
 """Recordings of released causal Wan models: JSON descriptors, safetensors tensors and a weights file, read and checked.
-Replays nothing.
 
 A folder holds `<name>.json` beside `<name>.safetensors`, and the weights the descriptors name, in original or diffusers
 key names. What a case's tensors are called and mean: `parity`. Dimensions: B sample, F latent frame, C channel, H, W

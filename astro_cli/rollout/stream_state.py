@@ -1,4 +1,4 @@
-"""A running stream as a flat dict of tensors, and back: what a checkpoint holds of it.
+"""A running stream as a flat dict of tensors, and back: its part of a checkpoint.
 
 Noise needs no entry: it belongs to (seed, frame, step).
 

@@ -1,5 +1,4 @@
-"""The oracle of the embedded world: measures attributes and qualities of one-object clips from pixels alone. Trains
-nothing.
+"""The oracle of the embedded world: measures attributes and qualities of one-object clips from pixels alone.
 
 It is the judge of evaluation, so it shares no formula with the training rewards (only the low-level matte of
 `segment`). What each quality does not see, by construction:

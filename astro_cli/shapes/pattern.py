@@ -1,5 +1,5 @@
 """The background of each frame as a least-squares fit of the world's patterns: level, bars, checks, and the image of
-it. No labels.
+it.
 
 A square wave of period 8 on the pixel grid has only its first and third harmonic (the fifth folds onto the third), so
 level + bars + products of bars along x and y span every background exactly; pixels under the object have weight 0.
