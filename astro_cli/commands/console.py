@@ -1,6 +1,4 @@
 """Where commands print through rich: consoles and columns that show names, prompts and messages as they are.
-
-Prints nothing itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`astro doctor`: what this machine has and lacks. Looks and reports; installs, downloads and loads nothing."""
+"""`astro doctor`: reports what this machine has and lacks, from installed versions and file names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Part:
-    """A part astro does without: found where `module` is installed, a file in the checkpoints folder matches one of
+    """An optional part of astro: present where `module` is installed, a file in the checkpoints folder matches one of
     `files`, and nothing `lacks`.
     """
 

@@ -1,4 +1,4 @@
-"""`astro eval gsb` and `astro eval likert`: print what a CSV of human judgements says. Computes nothing itself."""
+"""`astro eval gsb` and `astro eval likert`: print the statistics of a CSV of human judgements, from `eval.human`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`astro eval check`: what is wrong with a folder of videos, before any is scored. Owns what the user sees; looks at no
-video itself.
+"""`astro eval check`: what is wrong with a folder of videos, before any is scored. Owns what the user sees; the checks
+are in `eval.inputs`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""`astro eval ingest`: takes over VBench's own result file as records. Reads the command line and prints; computes
-nothing itself.
+"""`astro eval ingest`: takes over VBench's own result file as records. Owns the command line and what is printed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`astro eval list`: every metric with its suites, unit, needs and state. Builds no scorer and imports no torch."""
+"""`astro eval list`: every metric with its suites, unit, needs and state. It needs no torch."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _row(info: MetricInfo, uses: list[tuple[str, ScorerSpec]], declaration: Decl
 
 
 def _more(uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[str, dict[str, list[str]]]:
-    """What a suite's options need besides: suite -> the needs and what is missing of them."""
+    """What a suite's options need in addition: suite -> the needs and which of them are missing."""
     asked = {suite: declaration.config_needs(declaration.config.model_validate(spec.config)) for suite, spec in uses}
     return {
         suite: {"needs": [need.name for need in needs], "missing": [text for need in needs if (text := need.missing())]}

@@ -1,5 +1,4 @@
-"""`astro eval SUITE DIR`: scores a folder of videos and prints what was found. Parses options and shows results; scores
-nothing itself.
+"""`astro eval SUITE DIR`: scores a folder of videos. Owns the options, the progress bar and the table of results.
 """
 
 from __future__ import annotations

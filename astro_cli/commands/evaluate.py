@@ -1,6 +1,4 @@
 """`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files.
-
-Scores nothing itself.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ TABLE_WIDTH = 160  # columns where stdout is no terminal
 
 
 class SuiteGroup(TyperGroup):
-    """Its commands are those registered and one per suite, made when they are asked for."""
+    """Its commands are those registered and one per suite, made when they are looked up."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from eval.suites.suite import list_suites

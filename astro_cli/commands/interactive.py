@@ -1,5 +1,4 @@
-"""Prompts typed while a video streams: the reading thread and what a typed line does. Streams nothing; `preview` shows
-the frames.
+"""Prompts typed while a video streams: the reading thread and what a typed line does. `preview` shows the frames.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ QUIT = "/quit"
 class TypedPrompts:
     """A `Script` whose prompts are typed: each line takes over at the next block, in the order they come.
 
-    Empty lines are ignored. "/quit" ends the video at once; the end of input lets it run to its length, and ends it at
-    once where it has none.
+    Empty lines are ignored. "/quit" ends the video at once. At the end of input a video runs to its length; one without
+    a length ends at once.
 
     Args:
         lines: where they come from; read by a thread of its own, so that frames do not wait.

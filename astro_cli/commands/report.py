@@ -1,5 +1,5 @@
-"""`astro report`: one HTML page of all tables, claims, training curves and clips. Measures and trains nothing; owns
-options and the bar.
+"""`astro report`: one HTML page of all tables, claims, training curves and clips. Owns the options and the progress
+bar.
 """
 
 from __future__ import annotations

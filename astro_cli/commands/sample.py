@@ -1,4 +1,4 @@
-"""`astro sample`: stream videos from a student to disk. Owns the options and their checks; `sample_stream` makes the
+"""`astro sample`: stream videos from a student to disk. Owns the options and their checks; `sample_run` makes the
 videos.
 """
 
@@ -155,7 +155,7 @@ def sample(
 
 
 def _cache(window: int | None, sink: int | None, relative: bool | None, ema: float | None) -> dict[str, Any]:
-    """The cache's fields that are asked for."""
+    """The cache's fields that the options set."""
     given = {"sink": sink, "relative": relative, "alpha": ema, "policy": None if ema is None else "ema"}
     fields = {key: value for key, value in given.items() if value is not None}
     return fields if window is None else fields | {"window": window or None}
@@ -202,7 +202,7 @@ def _resize(arm: Arm, size: str | None) -> None:
 
 
 def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input.Length:
-    """Whole blocks that show at least what is asked for; default a clip as long as those trained on.
+    """Whole blocks that show at least the requested time; default a clip as long as those trained on.
 
     Raises:
         StreamError: another length than its own from a multi-step teacher; an EMA without a sink.

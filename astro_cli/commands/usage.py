@@ -1,4 +1,4 @@
-"""A command line that cannot be understood, as an error for users. Parses nothing itself."""
+"""Turns the parser's errors on a wrong command line into errors for users."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ def _wrong_value(error: typer.BadParameter) -> str:
 
 
 def _sentence(text: str) -> str:
-    """As part of a line of ours: no capital, no full stop, no name of a Python exception."""
+    """The message as part of our own line: no capital, no full stop, no name of a Python exception."""
     text = " ".join(text.split()).removeprefix("Value error, ").removesuffix(".")
     return text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""`astro zoo`: lists, imports and verifies released checkpoints. Downloads nothing; `list` needs no torch."""
+"""`astro zoo`: lists, imports and verifies released checkpoints on this disk. `list` needs no torch."""
 
 from __future__ import annotations
 

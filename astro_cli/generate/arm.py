@@ -1,5 +1,4 @@
-"""What can be evaluated or sampled: weights with their card and backbone, as a ready generator of latents. Scores
-nothing, writes nothing.
+"""What can be evaluated or sampled: weights with their card and backbone, as a ready generator of latents.
 
 Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 """

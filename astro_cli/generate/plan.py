@@ -1,5 +1,5 @@
-"""What `astro sample` is asked to make: prompts from arguments, files or standard input, seeds, prompt switches -> one
-`Video` each. Makes none.
+"""Plans the videos of `astro sample`: prompts from arguments, files or standard input, seeds and prompt switches -> one
+`Video` each.
 
 Frames are pixel frames unless they are called latents.
 """
@@ -64,8 +64,8 @@ class Length:
         return self.backbone.num_frames(self.latents)
 
     def starts_at(self, frame: int) -> int:
-        """First latent of the block with which a prompt asked for at a frame takes over: the first block that shows no
-        frame before it.
+        """First latent of the block with which a prompt given for a frame takes over: the first block that shows no
+        earlier frame.
         """
         return -(-self.backbone.num_latents(frame) // self.block) * self.block
 
@@ -76,7 +76,7 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
     Args:
         arguments: prompts on the command line; none, or a single '-', stands for `lines`.
         file: one prompt a line, or JSON lines with "prompt" or a list "prompts" (prompts of one video, in turn).
-        lines: standard input, read only where it is asked for.
+        lines: standard input, read only where it is used.
 
     Raises:
         PromptError: no prompt, an empty one, or a file that is no such file.
@@ -190,7 +190,7 @@ def plan(
 
 
 def place(switches: list[Switch], length: Length) -> tuple[tuple[int, str], ...]:
-    """(latent, prompt) of each switch: the start of the first block that shows no frame before it.
+    """(latent, prompt) of each switch: the start of the first block that shows no earlier frame.
 
     Raises:
         StreamError: at frame 0, not after the one before it, or past the start of the last block.

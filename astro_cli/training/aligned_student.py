@@ -1,6 +1,4 @@
 """Whether the weights that RL aligns are a few-step student of the recipe's block size, from their card or release.
-
-Reads no tensor.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ HINT = "name a distilled student, for example shapes/self_forcing or a run folde
 
 
 def check_student(recipe: Recipe) -> None:
-    """Refuse what RL would silently take for a student. Weights with neither card nor known release are taken as they
-    come.
+    """Refuse weights that RL would silently take for a student. Weights with neither card nor known release are
+    accepted.
 
     Raises:
         RecipeError: another role's weights, a model that is sampled in many steps or in no blocks, or blocks of another

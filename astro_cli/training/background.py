@@ -1,4 +1,4 @@
-"""One worker thread beside the training loop: scores clips while the next ones are rolled out. Knows no reward.
+"""One worker thread beside the training loop: scores clips while the next ones are rolled out.
 
 torch releases the interpreter inside its operators, so on a CPU with a core to spare the two run side by side; on CUDA
 the worker has a stream of its own, which waits for what was computed before the work was handed over. Work is done in

@@ -1,4 +1,4 @@
-"""From a recipe to a runnable setting: device, networks with their weights and adapters, backbone. Trains nothing."""
+"""From a recipe to a run that can start: device, networks with their weights and adapters, backbone."""
 
 from __future__ import annotations
 
@@ -184,8 +184,8 @@ def _check_prompts(recipe: Recipe) -> None:
 
 
 def held_dtype(recipe: Recipe, role: str) -> torch.dtype:
-    """What a role's own weights are held in: those no optimiser touches at the run's precision; adapters and networks
-    trained whole in float32.
+    """Number type of a role's own weights: the run's precision where no optimiser touches them; float32 for adapters
+    and networks trained whole.
     """
     frozen = role not in trained_roles(recipe) or recipe.lora_of(role) is not None
     return torch.bfloat16 if frozen and recipe.runtime.precision == "bf16" else torch.float32

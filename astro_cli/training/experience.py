@@ -1,6 +1,4 @@
 """What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip.
-
-Knows no loss.
 """
 
 from __future__ import annotations
@@ -91,8 +89,7 @@ class ExperienceSource:
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
-        """Refuse what only the methods know: whether there is an experience to collect, and the credit rule's own
-        keys.
+        """Refuse a stage without experience to collect, and what the credit rule refuses in its own keys.
         """
         PromptSource.check(recipe, stage, key)
         if stage.experience is None:

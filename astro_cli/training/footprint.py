@@ -1,4 +1,4 @@
-"""How much memory a recipe is expected to need, part by part, before anything is loaded. Measures nothing.
+"""How much memory a recipe is expected to need, part by part, before anything is loaded.
 
 Counted are the weights of all that is loaded, what training keeps of trained weights, and the keys and values of the
 clips that are generated at once; not activations.

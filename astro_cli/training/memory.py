@@ -1,5 +1,5 @@
-"""Peak memory of a training step: bytes of tensors saved for backward, and on CUDA the allocator's peak. Changes
-nothing that is computed.
+"""Peak memory of a training step: bytes of tensors saved for backward, and on CUDA the allocator's peak. Results stay
+the same.
 
 The bytes are those of the distinct storages autograd holds when a forward pass ends, which is when it holds most; the
 parameters are not counted, and of a block under gradient checkpointing only what outlives its forward.

@@ -1,6 +1,4 @@
 """What a finished run leaves: final weights under `final/`, a card with recipe hash, seed, commit and sizes.
-
-Trains nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A run's folder: recipe as given and resolved, environment, metrics.jsonl, final weights.
 
-Refuses another recipe's folder; reads no checkpoint.
+Refuses another recipe's folder. `checkpoints` owns the checkpoints' files.
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ ENCODE_BATCH = 128  # clips encoded at once
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a stage's source is made of; `progress` is told of slow work (what, done, total), `warn` of what is left
-    out.
+    """What a stage's source is made of; `progress` shows slow work (what, done, total), `warn` prints what is left out.
     """
 
     stage: str

@@ -31,7 +31,7 @@ from astro_cli.training.timing import SectionTimer
 
 
 class Watcher(Protocol):
-    """Who is told how far a run is (the command's progress bar)."""
+    """Shows how far a run is (the command's progress bar)."""
 
     def stage(self, name: str, start: int, steps: int) -> None: ...
     def step(self, row: dict[str, Any]) -> None: ...
@@ -288,7 +288,7 @@ class Trainer:
 
 
 def _each(objective: Objective, role: str, micro: Batch) -> Iterator[LossOutput]:
-    """The losses of a micro-batch, computed as they are asked for."""
+    """The losses of a micro-batch, each computed when it is taken."""
     losses = objective.loss(role, micro)
     if isinstance(losses, LossOutput):
         yield losses

@@ -77,7 +77,7 @@ def _whole(path: Path) -> bool:
 
 
 class CachedLatents:
-    """Latents on the disk, read when they are asked for."""
+    """Latents on the disk, each read when it is taken."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -92,8 +92,8 @@ class VideoClipSource(ClipSource):
 
     Args:
         source: a folder or manifest, see `astro_cli.media.clips`.
-        progress: told what is done, how many videos of how many.
-        warn: told which videos are left out, on the main process.
+        progress: shows what is done, how many videos of how many.
+        warn: prints which videos are left out, on the main process.
 
     Raises:
         RecipeError: no clip can be used.

@@ -1,7 +1,7 @@
-"""The released checkpoints astro knows: hub repository, file, nesting, licence, block size. A table; reads nothing.
-Free of torch.
+"""The released checkpoints astro knows: hub repository, file, nesting, licence, block size. A table, free of torch.
 
-Source: reference, sections 1, 3, 5 to 9 (block sizes) and 11.
+Source: the pages and files of the hub repositories; block sizes and nesting are those of the releases' own inference
+code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Opens none.
-
-Free of torch.
+"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Free of torch.
 """
 
 from __future__ import annotations
@@ -66,8 +64,7 @@ def locate(source: str | Path) -> Path:
     """A checkpoint's file or folder.
 
     In this order: a path that exists; a known release by name, imported or as released; a path below the checkpoints
-        folder; a known release
-    by its file's name, whatever the ending.
+    folder; a known release by its file's name, whatever the ending.
 
     Raises:
         CheckpointError: nothing there, with the nearest known name and where its file belongs.
