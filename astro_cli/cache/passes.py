@@ -123,10 +123,10 @@ class _LayerPass:
 
 def runs(slots: list[int]) -> list[range]:
     """Consecutive slots as ranges, keeping the order: [3, 4, 5, 0] -> [3..6), [0..1)."""
-    found: list[range] = []
+    ranges: list[range] = []
     for slot in slots:
-        if found and found[-1].stop == slot:
-            found[-1] = range(found[-1].start, slot + 1)
+        if ranges and ranges[-1].stop == slot:
+            ranges[-1] = range(ranges[-1].start, slot + 1)
         else:
-            found.append(range(slot, slot + 1))
-    return found
+            ranges.append(range(slot, slot + 1))
+    return ranges

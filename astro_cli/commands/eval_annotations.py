@@ -65,11 +65,11 @@ def likert(
 
     ratings = read(file, parse_scale(scale), threshold)
     if format is Format.json:
-        found = {
+        data = {
             "arms": [row.model_dump() for row in ratings.arms],
             "pairs": [pair.model_dump() for pair in ratings.pairs],
         }
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        typer.echo(json.dumps(data, indent=2, allow_nan=False))
         return
     _print(_arms_table(ratings.arms))
     if ratings.pairs:

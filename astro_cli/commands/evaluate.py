@@ -1,5 +1,4 @@
-"""`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files.
-"""
+"""`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files."""
 
 from __future__ import annotations
 
@@ -134,8 +133,8 @@ def evaluate_arms(
         if suite.timed and timing != "none":
             progress.add_task("frames per second", total=None)
             rates = time_arms(pairs, prompts, results, again=timing == "again")
-            means = [found | {"throughput": rate} for found, rate in zip(means, rates, strict=True)]
+            means = [row | {"throughput": rate} for row, rate in zip(means, rates, strict=True)]
     table = Table("arm", "seed", *shown)
-    for (arm, seed), found in zip(pairs, means, strict=True):
-        table.add_row(arm.name, str(seed), *(f"{found[key]:.3f}" for key in shown))
+    for (arm, seed), row in zip(pairs, means, strict=True):
+        table.add_row(arm.name, str(seed), *(f"{row[key]:.3f}" for key in shown))
     plain_console(width=TABLE_WIDTH).print(table)

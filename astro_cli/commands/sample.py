@@ -97,7 +97,7 @@ def sample(
 
     Example: astro sample "a large red circle moves right slowly over a gray plain background" --seconds 4
     """
-    asked = (
+    requested = (
         None
         if interactive and prompts in (None, [], ["-"]) and file is None
         else sample_input.stories(prompts, file, sys.stdin)
@@ -111,7 +111,7 @@ def sample(
             hint="use bidirectional or block_causal",
         )
     if interactive and (
-        switches or (asked and (len(asked) > 1 or len(asked[0]) > 1)) or (numbers and len(numbers) > 1)
+        switches or (requested and (len(requested) > 1 or len(requested[0]) > 1)) or (numbers and len(numbers) > 1)
     ):
         raise StreamError(
             "--interactive",
@@ -148,10 +148,10 @@ def sample(
         endless=interactive and seconds is None and frames is None,
     )
     with _interruptible():
-        if asked is None or interactive:
-            studio.interactive(asked[0][0] if asked else None, numbers[0] if numbers else seed or 0, sys.stdin)
+        if requested is None or interactive:
+            studio.interactive(requested[0][0] if requested else None, numbers[0] if numbers else seed or 0, sys.stdin)
         else:
-            studio.make(sample_input.plan(asked, numbers, seed or 0, switches, length), batch)
+            studio.make(sample_input.plan(requested, numbers, seed or 0, switches, length), batch)
 
 
 def _cache(window: int | None, sink: int | None, relative: bool | None, ema: float | None) -> dict[str, Any]:

@@ -121,14 +121,14 @@ def verify(source: SourceArgument, json_: JsonOption = False) -> None:
 
     path = locate(source)
     with RunProgress() as progress:
-        found = problems(path, progress.work)
+        faults = problems(path, progress.work)
     whole = (path / MANIFEST).is_file()
     if json_:
-        typer.echo(json.dumps({"path": str(path), "ok": not found, "manifest": whole, "problems": found}, indent=2))
-    elif found:
-        for line in found:
+        typer.echo(json.dumps({"path": str(path), "ok": not faults, "manifest": whole, "problems": faults}, indent=2))
+    elif faults:
+        for line in faults:
             typer.echo(f"wrong  {line}")
     else:
         typer.echo(f"ok  {path}" + ("" if whole else "  (no manifest: bytes not checked)"))
-    if found:
+    if faults:
         raise typer.Exit(EXIT_RUN)

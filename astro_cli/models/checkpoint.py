@@ -88,12 +88,12 @@ def load_transformer(
     hint = "leave --ema/--no-ema out" if ema is not None else "is it a transformer of this family?"
     wrapped, nested = nesting.unwrap(open_file(file), order, file, hint)
     tensors, original = _renamed(wrapped, file)
-    found = sizes.settle(sizes.from_shapes(tensors, file), sizes.declared(table) if table else {}, config, file)
-    check_state(tensors, expected(found), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")
+    settled = sizes.settle(sizes.from_shapes(tensors, file), sizes.declared(table) if table else {}, config, file)
+    check_state(tensors, expected(settled), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")
     container = "pickle" if file.suffix in PICKLES else "shards" if file.name.endswith(INDEX) else "safetensors"
     names = "original" if original else "diffusers"
     return Checkpoint(
-        LazyState(tensors, dtype), found, file, f"{container}, {names} names", nested, _files(file, table)
+        LazyState(tensors, dtype), settled, file, f"{container}, {names} names", nested, _files(file, table)
     )
 
 
@@ -150,21 +150,21 @@ def _pick(path: Path) -> tuple[Path, Path | None]:
 def _in_folder(folder: Path) -> Path:
     for place in (folder / "transformer", folder, folder / "final"):
         for pattern in PATTERNS:
-            found = sorted(path for path in place.glob(pattern) if not path.name.startswith("."))
-            if found and all(SHARD.search(path.name) for path in found):
+            files = sorted(path for path in place.glob(pattern) if not path.name.startswith("."))
+            if files and all(SHARD.search(path.name) for path in files):
                 raise CheckpointError(
                     place,
                     f"{STEM}{INDEX}",
-                    f"missing: {len(found)} shards without their index",
+                    f"missing: {len(files)} shards without their index",
                     hint="copy the index too",
                 )
-            if len(found) > 1:
-                names = some([path.name for path in found])
+            if len(files) > 1:
+                names = some([path.name for path in files])
                 raise CheckpointError(
-                    place, "", f"found {len(found)} files that may be the transformer: {names}", hint="name one of them"
+                    place, "", f"found {len(files)} files that may be the transformer: {names}", hint="name one of them"
                 )
-            if found:
-                return found[0]
+            if files:
+                return files[0]
     what = "not a checkpoint: no safetensors and no torch.save file in it or its transformer/"
     raise CheckpointError(folder, "", what, hint="name a diffusers or Wan 2.1 folder, or a file")
 

@@ -43,15 +43,15 @@ def remembered(path: Path) -> str:
     """
     path = path.resolve()
     state = _state(path)
-    found = _seen.get((str(path), state)) or (_load().get((str(path), state)) if state[0] >= LARGE else None)
-    if found is None:
-        found = sha256(path)
+    sha = _seen.get((str(path), state)) or (_load().get((str(path), state)) if state[0] >= LARGE else None)
+    if sha is None:
+        sha = sha256(path)
         if _state(path) != state or time.time_ns() - state[1] < SETTLED_NS:
-            return found
+            return sha
         if state[0] >= LARGE:
-            _store(str(path), state, found)
-    _seen[str(path), state] = found
-    return found
+            _store(str(path), state, sha)
+    _seen[str(path), state] = sha
+    return sha
 
 
 def digest(path: Path) -> str:
@@ -75,12 +75,12 @@ def _load() -> dict[tuple[str, State], str]:
         rows = json.loads(cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    found = {}
+    entries = {}
     for row in rows if isinstance(rows, list) else ():
         match row:
             case [str(path), int(size), int(changed), int(inode), str(sha)] if HEX.fullmatch(sha):
-                found[path, (size, changed, inode)] = sha
-    return found
+                entries[path, (size, changed, inode)] = sha
+    return entries
 
 
 def _store(path: str, state: State, sha: str) -> None:
@@ -89,7 +89,7 @@ def _store(path: str, state: State, sha: str) -> None:
     Two writers at once lose an entry at most.
     """
     kept = {key: value for key, value in _load().items() if key[0] != path and os.path.exists(key[0])}
-    rows = [[held, *facts, value] for (held, facts), value in {**kept, (path, state): sha}.items()]
+    rows = [[name, *facts, value] for (name, facts), value in {**kept, (path, state): sha}.items()]
     target = cache_file()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):

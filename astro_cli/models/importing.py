@@ -126,16 +126,16 @@ def _same(folder: Path, manifest: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differ = [key for key in OWN_KEYS if found.get(key) != manifest[key]]
-        written = {row["name"] for row in found["written"]}
+        existing = json.loads(path.read_text(encoding="utf-8"))
+        differ = [key for key in OWN_KEYS if existing.get(key) != manifest[key]]
+        written = {row["name"] for row in existing["written"]}
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise OutputError(
             folder, MANIFEST, f"not readable: {error}", hint="delete the folder or choose another --to"
         ) from error
     if differ:
         what = (
-            f"holds another import ({differ[0]} is {_short(found.get(differ[0]))}, this is "
+            f"holds another import ({differ[0]} is {_short(existing.get(differ[0]))}, this is "
             f"{_short(manifest[differ[0]])})"
         )
         raise OutputError(folder, "--to", what, hint="choose another --to, or delete the folder")

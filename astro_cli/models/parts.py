@@ -28,11 +28,11 @@ def original_file(folder: Path, stem: str, other: str) -> Path:
     Raises:
         CheckpointError: neither it nor, as the caller saw, the folder `other` is there.
     """
-    found = next((path for ending in tensor_files.SUFFIXES if (path := folder / f"{stem}{ending}").is_file()), None)
-    if found is None:
+    file = next((path for ending in tensor_files.SUFFIXES if (path := folder / f"{stem}{ending}").is_file()), None)
+    if file is None:
         what = f"neither {other} (diffusers' layout) nor {stem}.pth (original) is in this folder"
         raise CheckpointError(folder, "", what, hint="name a folder of Wan 2.1, for example Wan2.1-T2V-1.3B-Diffusers")
-    return found
+    return file
 
 
 def config(folder: Path, model: str) -> dict[str, Any]:
@@ -69,10 +69,10 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
 def _weights_file(folder: Path) -> Path:
     names = [f"{stem}{ending}" for stem in STEMS for ending in (".safetensors", tensor_files.INDEX)]
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
         raise CheckpointError(folder, names[0], "no weights in this folder", hint="copy the part's whole folder")
-    return found
+    return file
 
 
 def assemble(

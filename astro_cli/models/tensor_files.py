@@ -1,5 +1,4 @@
-"""Files of tensors, read lazily: safetensors, sharded safetensors, torch.save. Code inside a file never runs.
-"""
+"""Files of tensors, read lazily: safetensors, sharded safetensors, torch.save. Code inside a file never runs."""
 
 from __future__ import annotations
 
@@ -173,12 +172,12 @@ def open_pickle(path: Path) -> dict[str, Any]:
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     name = FOREIGN.search(str(error))
-    held = (
+    content = (
         f"holds {name[1]}: code or foreign objects, not plain tensors"
         if name
         else "is not a pickle of plain tensors, or damaged"
     )
-    return CheckpointError(path, "", f"refused, nothing of it ran: it {held}", hint="ask its author for safetensors")
+    return CheckpointError(path, "", f"refused, nothing of it ran: it {content}", hint="ask its author for safetensors")
 
 
 def some(names: list[str]) -> str:

@@ -151,8 +151,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def transformers_name(key: str) -> str:
     """transformers' name of a parameter named as in Wan's original T5 encoder."""
     for pattern, name in _NAMES:
-        key, found = re.subn(pattern, name, key)
-        if found:
+        key, replaced = re.subn(pattern, name, key)
+        if replaced:
             break
     return key
 

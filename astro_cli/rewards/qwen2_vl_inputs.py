@@ -93,8 +93,8 @@ def image_patches(frames_THWC: np.ndarray, pixels: int = FRAME_PIXELS) -> list[P
     """Each uint8 frame as one picture of `pixels`, resized by PIL as HPSv3 does."""
     rows, columns = smart_size(frames_THWC.shape[1], frames_THWC.shape[2], pixels, pixels)
     resized = [Image.fromarray(frame).resize((columns, rows), Image.Resampling.BICUBIC) for frame in frames_THWC]
-    found = Qwen2VLImageProcessor(do_resize=False)(images=resized, return_tensors="pt")
-    return _split(found["pixel_values"], found["image_grid_thw"])
+    processed = Qwen2VLImageProcessor(do_resize=False)(images=resized, return_tensors="pt")
+    return _split(processed["pixel_values"], processed["image_grid_thw"])
 
 
 def video_patches(frames_THWC: np.ndarray, max_pixels: int = FRAME_PIXELS) -> Patches:
@@ -102,10 +102,10 @@ def video_patches(frames_THWC: np.ndarray, max_pixels: int = FRAME_PIXELS) -> Pa
     rows, columns = smart_size(frames_THWC.shape[1], frames_THWC.shape[2], VIDEO_MIN_PIXELS, max_pixels)
     video_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
     resized = pictures.resize(video_TCHW, [rows, columns], pictures.InterpolationMode.BICUBIC, antialias=True)
-    found = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=False)(
+    processed = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=False)(
         videos=[resized], return_tensors="pt"
     )
-    return _split(found["pixel_values_videos"], found["video_grid_thw"])[0]
+    return _split(processed["pixel_values_videos"], processed["video_grid_thw"])[0]
 
 
 def grayscale(frames_THWC: np.ndarray) -> np.ndarray:
@@ -131,11 +131,11 @@ def tokenize(tokenizer: Any, kind: Kind, seen: Patches, text: str, specials: Seq
         PromptError: the reward tokens do not stand in it once each and in order; the text of a prompt brought more.
     """
     ids = tokenizer(CHAT.format(pad=PAD[kind] * seen.tokens, text=text), add_special_tokens=False)["input_ids"]
-    found = [token for token in ids if token in set(specials)]
-    if found != list(specials):
+    present = [token for token in ids if token in set(specials)]
+    if present != list(specials):
         raise PromptError(
             "prompt",
             "",
-            f"holds reward tokens: found {len(found)} in its instruction, expected {len(specials)} in order",
+            f"holds reward tokens: found {len(present)} in its instruction, expected {len(specials)} in order",
         )
     return ids

@@ -88,9 +88,9 @@ class RewardTower(nn.Module):
         place_BL = tokens_BL == (
             self.model.config.image_token_id if kind == "image" else self.model.config.video_token_id
         )
-        told = torch.cat(list(features)).to(embeds_BLD.dtype)
-        assert int(place_BL.sum()) == len(told), "as many vision tokens as features"
-        embeds_BLD = embeds_BLD.masked_scatter(place_BL[..., None], told)
+        vision_ND = torch.cat(list(features)).to(embeds_BLD.dtype)
+        assert int(place_BL.sum()) == len(vision_ND), "as many vision tokens as features"
+        embeds_BLD = embeds_BLD.masked_scatter(place_BL[..., None], vision_ND)
         hidden_BLD = self.model.language_model(
             inputs_embeds=embeds_BLD, position_ids=self._positions(kind, tokens_BL, seen), use_cache=False
         ).last_hidden_state

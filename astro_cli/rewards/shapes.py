@@ -234,21 +234,21 @@ def _texture_odds(frames_BTCHW: Tensor, seg: Segment) -> Tensor:
 
 def _agreements(seen: _Evidence, row: int, scene: Scene) -> list[float]:
     """Agreement in [0, 1] of every attribute the scene states, of its first object and of the background."""
-    spec, found = scene.objects[0], []
+    spec, agreements = scene.objects[0], []
     if spec.color:
-        found.append(_bell(math.dist(seen.rgb[row], RGB[spec.color]), COLOR_WIDTH))
+        agreements.append(_bell(math.dist(seen.rgb[row], RGB[spec.color]), COLOR_WIDTH))
     if spec.size:
         radius = math.sqrt(seen.area[row] / AREA_FACTOR[spec.shape])
-        found.append(_bell(math.log(radius / RADIUS[spec.size]), SIZE_WIDTH))
+        agreements.append(_bell(math.log(radius / RADIUS[spec.size]), SIZE_WIDTH))
     if spec.shape:
-        found.append(seen.shape[row][SHAPES.index(spec.shape)])
+        agreements.append(seen.shape[row][SHAPES.index(spec.shape)])
     if spec.motion:
-        found += _motion_agreements(seen.net[row], seen.path[row], spec.motion)
+        agreements += _motion_agreements(seen.net[row], seen.path[row], spec.motion)
     if scene.background:
-        found.append(_bell(seen.gray[row] - GRAY[scene.background], GRAY_WIDTH))
+        agreements.append(_bell(seen.gray[row] - GRAY[scene.background], GRAY_WIDTH))
     if scene.texture:
-        found.append(seen.texture[row][TEXTURES.index(scene.texture)])
-    return found
+        agreements.append(seen.texture[row][TEXTURES.index(scene.texture)])
+    return agreements
 
 
 def _motion_agreements(net: list[float], path: list[float], motion: Motion) -> list[float]:
@@ -260,13 +260,13 @@ def _motion_agreements(net: list[float], path: list[float], motion: Motion) -> l
         return [math.exp(-length / STILL_WIDTH)]
     if motion.kind == "move":
         ahead = sum(n * d for n, d in zip(net, DIRECTION[motion.way], strict=True)) if motion.way else math.hypot(*net)
-        found = [(1 + ahead / (length + DRIFT_FLOOR)) / 2]
+        agreements = [(1 + ahead / (length + DRIFT_FLOOR)) / 2]
     else:
         along = sum(p * d for p, d in zip(path, AXIS[motion.way], strict=True)) if motion.way else length
-        found = [along / (length + DRIFT_FLOOR) * (1 - math.hypot(*net) / (length + DRIFT_FLOOR))]
+        agreements = [along / (length + DRIFT_FLOOR) * (1 - math.hypot(*net) / (length + DRIFT_FLOOR))]
     if motion.speed:
-        found.append(_bell(math.log((length + EPS) / SPEED[motion.speed]), SPEED_WIDTH))
-    return found
+        agreements.append(_bell(math.log((length + EPS) / SPEED[motion.speed]), SPEED_WIDTH))
+    return agreements
 
 
 def _bell(distance: float, width: float) -> float:

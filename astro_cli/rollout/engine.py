@@ -117,8 +117,8 @@ class Streamer:
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that the next blocks depend on, except network and spec: tensors by name, copied to the CPU."""
         recent, cache = list(self._recent), self.cache.state()
-        held = StreamState(self.frame, self._written, self.max_frames, self.join, self.seeds, recent, self.text, cache)
-        return held.tensors(self.spec)
+        saved = StreamState(self.frame, self._written, self.max_frames, self.join, self.seeds, recent, self.text, cache)
+        return saved.tensors(self.spec)
 
     @classmethod
     def load(
@@ -131,12 +131,12 @@ class Streamer:
         Raises:
             StreamError: a tensor is missing or of another network's shape, or the stream had another spec.
         """
-        held = StreamState.read(state, spec, network.device)
+        saved = StreamState.read(state, spec, network.device)
         fresh = replace(spec, given=None)  # given frames are in the past
-        streamer = cls(network, held.text, held.seeds, fresh, held.max_frames, policy, join=held.join)
-        streamer.spec, streamer.frame, streamer._written = spec, held.frame, held.written
-        streamer._recent.extend(held.recent)
-        streamer.cache.load(held.cache)
+        streamer = cls(network, saved.text, saved.seeds, fresh, saved.max_frames, policy, join=saved.join)
+        streamer.spec, streamer.frame, streamer._written = spec, saved.frame, saved.written
+        streamer._recent.extend(saved.recent)
+        streamer.cache.load(saved.cache)
         return streamer
 
     def next_block(self, exit_step: int | None = None, *, gradient: bool = False) -> torch.Tensor:
@@ -259,9 +259,9 @@ class Streamer:
         """Count a block as finished and forget latents that no recache can reach."""
         self._recent.append(x0_BFCHW)
         self.frame += x0_BFCHW.shape[1]
-        held = sum(block.shape[1] for block in self._recent)
-        while held - self._recent[0].shape[1] >= self.cache.slots:
-            held -= self._recent.popleft().shape[1]
+        kept = sum(block.shape[1] for block in self._recent)
+        while kept - self._recent[0].shape[1] >= self.cache.slots:
+            kept -= self._recent.popleft().shape[1]
 
     def _latents(self, begin: int, end: int) -> torch.Tensor:
         """Finished latents (B, F, C, H, W) of recent frames."""

@@ -153,18 +153,18 @@ class ClipContext:
         self.block, self.start, self.frames = spec.block, history_PFCHW.shape[1], clip_BFCHW.shape[1]
         ids, rows = groups.unique(return_inverse=True)
         first = torch.stack([(rows == index).nonzero()[0, 0] for index in range(len(ids))])
-        history, told = history_PFCHW[ids], text.select(first)
+        history, text_states = history_PFCHW[ids], text.select(first)
         if gradient:
             past = Branches(network, spec.latent_shape, spec.cache, gradient=True)
             for start in range(0, self.start, self.block):
-                record_block(network, told, history[:, start : start + self.block], past, start)
+                record_block(network, text_states, history[:, start : start + self.block], past, start)
             shared = past.own
         elif memory is not None:
             shared = memory.recorded(
-                (history_PFCHW, tuple(ids.tolist())), lambda: record_history(network, told, history, spec)
+                (history_PFCHW, tuple(ids.tolist())), lambda: record_history(network, text_states, history, spec)
             )
         else:
-            shared = record_history(network, told, history, spec)
+            shared = record_history(network, text_states, history, spec)
         self.branches = Branches(network, spec.latent_shape, spec.cache, shared, rows, gradient=gradient)
         for start in range(0, self.frames - self.block, self.block):
             record_block(network, text, clip_BFCHW[:, start : start + self.block], self.branches, self.start + start)

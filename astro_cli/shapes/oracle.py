@@ -334,6 +334,6 @@ def agreement(measurement: Measurement, scenes: list[Scene]) -> dict[str, torch.
     }
 
 
-def _equal(found_B: torch.Tensor, names: tuple[str, ...], asked: list[str | None]) -> torch.Tensor:
-    wanted_B = torch.tensor([names.index(name) if name else UNDEFINED - 1 for name in asked])
-    return torch.where(wanted_B < UNDEFINED, float("nan"), (found_B == wanted_B).float())
+def _equal(measured_B: torch.Tensor, names: tuple[str, ...], stated: list[str | None]) -> torch.Tensor:
+    wanted_B = torch.tensor([names.index(name) if name else UNDEFINED - 1 for name in stated])
+    return torch.where(wanted_B < UNDEFINED, float("nan"), (measured_B == wanted_B).float())

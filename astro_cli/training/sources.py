@@ -30,8 +30,8 @@ ENCODE_BATCH = 128  # clips encoded at once
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a stage's source is made of; `progress` shows slow work (what, done, total), `warn` prints what is left out.
-    """
+    """What a stage's source is made of. `progress` shows slow work (what, done, total); `warn` prints what is left
+    out."""
 
     stage: str
     spec: StageSpec
@@ -151,8 +151,8 @@ def sample_seeds(seed: int, use: str, step: int, role: str, size: int) -> list[i
 def draw_scene(seed: int, drop: float) -> tuple[Scene, str]:
     """A complete scene and its caption, which leaves out what the scene's prior then decided."""
     rng = stream(seed, "scene")
-    told = random_scene(rng, drop)
-    return complete_scene(told, rng), caption(told)
+    stated = random_scene(rng, drop)
+    return complete_scene(stated, rng), caption(stated)
 
 
 def render_scenes(scenes: list[Scene], seeds: list[int], frames: int) -> torch.Tensor:

@@ -111,8 +111,8 @@ class Trainer:
         spec = self.recipe.stages[name]
         objective: Objective = objective_class(spec)(resolve_kind("objectives", spec.objective, name), self.run_context)
         self._check(name, spec)
-        told = (self.watcher.work, self.watcher.warn)
-        context = SourceContext(name, spec, self.recipe, self.run_context, self.backbone, self.accelerator, *told)
+        callbacks = (self.watcher.work, self.watcher.warn)
+        context = SourceContext(name, spec, self.recipe, self.run_context, self.backbone, self.accelerator, *callbacks)
         source = objective.source_class().make(context)
         roles = self.run_context.roles
         optimizers = {role: RoleOptimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}

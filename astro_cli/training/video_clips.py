@@ -135,8 +135,8 @@ class VideoClipSource(ClipSource):
         assert data.clips is not None, "checked with the recipe"
         frames, cell = backbone.num_frames(data.frames or recipe.video.frames), backbone.cell
         form = ClipForm(frames, recipe.video.fps, recipe.video.height * cell, recipe.video.width * cell)
-        cache, told = LatentCache(codec_hash(recipe.base.codec), form), (context.progress, context.warn)
-        return cls(recipe.seed, backbone, data.clips, cache, context.accelerator, *told).of(context)
+        cache, callbacks = LatentCache(codec_hash(recipe.base.codec), form), (context.progress, context.warn)
+        return cls(recipe.seed, backbone, data.clips, cache, context.accelerator, *callbacks).of(context)
 
 
 def _encoded(video: Path, cache: LatentCache, backbone: Backbone) -> tuple[Path | None, str]:

@@ -1,5 +1,4 @@
-"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Free of torch.
-"""
+"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Free of torch."""
 
 from __future__ import annotations
 
@@ -49,9 +48,9 @@ def released(entry: Entry) -> Path | None:
     """The entry's file or folder as released, anywhere below the checkpoints folder."""
     folder = checkpoints_folder()
     for suffix in ("", *SUFFIXES):
-        found = sorted(path for path in folder.glob(f"**/{glob.escape(entry.tail)}{suffix}") if suffix or path.is_dir())
-        if found:
-            return found[0]
+        paths = sorted(path for path in folder.glob(f"**/{glob.escape(entry.tail)}{suffix}") if suffix or path.is_dir())
+        if paths:
+            return paths[0]
     return None
 
 
@@ -74,13 +73,13 @@ def locate(source: str | Path) -> Path:
     if text and path.exists():
         return path
     entry = BY_NAME.get(text) or of_path(text)
-    found = (
+    place = (
         (entry and text in BY_NAME and (imported(entry) or released(entry)))
         or _below(path)
         or (entry and (imported(entry) or released(entry)))
     )
-    if found:
-        return found
+    if place:
+        return place
     if entry is not None:
         hint = f"put {entry.file} of {entry.repo} at {target(entry)}, or name its path"
         raise CheckpointError(text, "", f"not here: neither imported nor below {checkpoints_folder()}", hint=hint)
