@@ -109,7 +109,7 @@ class KVCache:
         return {f"{kind}.{layer}": tensor for kind, tensors in kinds.items() for layer, tensor in enumerate(tensors)}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything it holds, by name: its own buffers and where it stands. To be copied before the next pass."""
+        """Everything the cache holds, by name: its own buffers and its position. Copy them before the next pass."""
         places = [-1 if place is None else place for place in self._sink_at]
         standing = {"at": [self.end, self.first, self.rewrites], "settled": self._settled, "sink_at": places}
         return self._buffers() | {name: torch.tensor(values) for name, values in standing.items()}
@@ -175,8 +175,8 @@ class KVCache:
         return Pass(self, start, end, write)
 
     def renew_sink(self) -> None:
-        """Let the first of the last `slots` frames be the sink from now on; their keys and values are to be rewritten
-        by the next pass.
+        """Make the first of the last `slots` frames the sink from now on; the next pass must rewrite their keys and
+        values.
         """
         self.first = max(0, self.end - self.slots)
         self._sink_at = [self.first] * len(self.k)
@@ -209,8 +209,8 @@ class KVCache:
             self._sink_at[layer] = None
 
     def _leaving(self, oldest: int, kept: int) -> list[tuple[torch.Tensor, torch.Tensor, RopeTable]]:
-        """Of frames [oldest, kept) in turns: sink tokens they go to, their tokens in the buffers, and the inverse of
-        their rotation.
+        """For frames [oldest, kept), in turns: the sink tokens they are blended into, their tokens in the buffers, and
+        the inverse of their rotation.
         """
         if (oldest, kept) not in self._moves:
             size = self.spec.sink

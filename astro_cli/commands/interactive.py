@@ -19,7 +19,7 @@ class TypedPrompts:
     a length ends at once.
 
     Args:
-        lines: where they come from; read by a thread of its own, so that frames do not wait.
+        lines: the typed lines; a thread of its own reads them, so that frames do not wait.
         latents: length in latent frames, None for none.
         check: raises an `AstroError` for a prompt that cannot be taken; it is shown and the stream goes on.
         show: prints a line to the user.

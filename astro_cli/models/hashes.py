@@ -36,10 +36,11 @@ def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
 
 
 def remembered(path: Path) -> str:
-    """sha256 of a file, read once for as long as its resolved path, size, time of change and inode stay what they are.
+    """sha256 of a file, read once for as long as its resolved path, size, time of change and inode stay the same.
 
     Files of 16 MiB and more are remembered between runs, in `astro/digests.json` below XDG_CACHE_HOME or ~/.cache; a
-    memory that cannot be read or written is none. What checks a file against a manifest takes `sha256`.
+    record that cannot be read or written is ignored. Checks against a manifest call `sha256`, which always reads the
+    file.
     """
     path = path.resolve()
     state = _state(path)
@@ -70,7 +71,7 @@ def _state(path: Path) -> State:
 
 
 def _load() -> dict[tuple[str, State], str]:
-    """What was remembered; entries of another form are left out."""
+    """The recorded hashes; malformed entries are left out."""
     try:
         rows = json.loads(cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -84,9 +85,9 @@ def _load() -> dict[tuple[str, State], str]:
 
 
 def _store(path: str, state: State, sha: str) -> None:
-    """Add one entry; older ones of the same file, and those of files that are gone, leave.
+    """Add one entry; drop older ones of the same file and those of missing files.
 
-    Two writers at once lose an entry at most.
+    Two writers at once lose at most one entry.
     """
     kept = {key: value for key, value in _load().items() if key[0] != path and os.path.exists(key[0])}
     rows = [[name, *facts, value] for (name, facts), value in {**kept, (path, state): sha}.items()]

@@ -84,7 +84,7 @@ def _entry(source: str) -> Entry | None:
 
 
 def _outside(source: str) -> str | Path:
-    """The release itself where a name has been imported already: an import is made from it, not from an import."""
+    """The release itself, where a name is imported already: an import is never made from another import."""
     entry = BY_NAME.get(source)
     if entry is None or Path(source).exists() or imported(entry) is None:
         return source
@@ -159,7 +159,7 @@ def _short(value: Any) -> str:
 def _manifest(
     checkpoint: Checkpoint, adapter: Lora | None, entry: Entry | None, dtype: str | None, report: Report
 ) -> dict[str, Any]:
-    """Everything about the import but what is written."""
+    """The manifest without its list of written files."""
     stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.tensors.values()})
     merged = (
         None

@@ -26,7 +26,7 @@ def original_file(folder: Path, stem: str, other: str) -> Path:
     """`stem` with a known ending, in a folder of original Wan files.
 
     Raises:
-        CheckpointError: neither it nor, as the caller saw, the folder `other` is there.
+        CheckpointError: no such file; the message also names the folder `other`, which the caller did not find.
     """
     file = next((path for ending in tensor_files.SUFFIXES if (path := folder / f"{stem}{ending}").is_file()), None)
     if file is None:

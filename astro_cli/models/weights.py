@@ -152,8 +152,8 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return once a file's bytes, or a folder's names, are on the disk: what is renamed into place is then whole after
-    a power cut too.
+    """Return once a file's bytes, or a folder's names, are on the disk. A file renamed into place is then whole even
+    after a power cut.
     """
     if path.is_dir() and os.name != "posix":
         return

@@ -73,8 +73,8 @@ class Config(BaseConfig):
         adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
         warped: draw t from the flow-shifted steps the student samples at; false is released.
         old_rule: theta_old's share after a step is `old_decay`, or the released ramp.
-        draws: t and eps of each sample's own, or common to the samples of a group in an update; or eps of its own and
-            one t for all blocks of all samples that pass together (released). The gradient's mean is the same. Credits
+        draws: t and eps drawn per sample, or once for the samples of a group in an update; or, as released, eps per
+        sample and one t for all blocks of all samples in a pass. The mean gradient is the same. Credits
             of a group sum to about zero, so the part of the gradient that a common eps causes cancels (ours; the paper
             does not say).
         context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a; or no clean
@@ -313,8 +313,8 @@ class Objective(BaseObjective):
         return metrics
 
     def _watch_contrast(self, step: int) -> None:
-        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: v+ and v-
-        are then one.
+        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: then v+ =
+        v-.
         """
         same = bool(self.differences) and self.run_context.mean(sum(self.differences)) == 0
         self.differences.clear()

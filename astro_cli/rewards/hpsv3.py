@@ -61,7 +61,7 @@ def best_mean(scores_T: Tensor, fraction: float = BEST_FRACTION) -> Tensor:
 
 
 def files() -> tuple[Path, ...]:
-    """What is read; empty where something is missing."""
+    """The files that are read; empty where one is missing."""
     weights, base = scorer_places.find(scorer_places.HPSV3), scorer_places.find(scorer_places.HPSV3_BASE)
     return (
         () if weights is None or base is None else (weights, base / "config.json", base / scorer_places.TOKENIZER_FILE)

@@ -128,7 +128,7 @@ def tokenize(tokenizer: Any, kind: Kind, seen: Patches, text: str, specials: Seq
     """Token ids of the chat with one picture or video and an instruction.
 
     Raises:
-        PromptError: the reward tokens do not stand in it once each and in order; the text of a prompt brought more.
+        PromptError: the reward tokens do not stand in it once each and in order, because the prompt's text holds some.
     """
     ids = tokenizer(CHAT.format(pad=PAD[kind] * seen.tokens, text=text), add_special_tokens=False)["input_ids"]
     present = [token for token in ids if token in set(specials)]

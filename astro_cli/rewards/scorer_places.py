@@ -1,4 +1,4 @@
-"""Where the weights of HPSv3 and VideoAlign lie below the checkpoints folder, and what to say where they do not.
+"""Where the weights of HPSv3 and VideoAlign lie below the checkpoints folder, and the message where they are missing.
 
 Free of torch.
 """

@@ -103,8 +103,8 @@ class VisualQuality:
 def _acutance(images_BTHW: Tensor) -> Tensor:
     """Share (B, T) of gradient energy that blurring again removes, relative to a crisp render's: high for sharp edges.
 
-    The reference-free blur measure of Crete et al. 2007, with energies in place of absolute differences: those do not
-    depend on where an edge falls between pixels.
+    The reference-free blur measure of Crete et al. 2007, with energies in place of absolute differences: an energy does
+    not depend on where an edge falls between pixels.
     """
     fine, coarse = (_gradient_energy(images) for images in (images_BTHW, lowpass(images_BTHW, REBLUR_SIGMA)))
     return ((fine - coarse) / (fine + EDGE_FLOOR) / CRISP_LOSS).clamp(0, 1) ** 2  # squared: motion blur should be felt
@@ -127,8 +127,8 @@ def _weighted_mean(frames_BTCHW: Tensor, weight_BTHW: Tensor) -> Tensor:
 
 
 class MotionQuality:
-    """Coherent motion, and some of it. Sees gray frames only, no prompt: what moves, in which colour and where to does
-    not matter.
+    """How coherent the motion is, and that there is some. It sees gray frames only, so object, colour, direction and
+    prompt do not matter.
     """
 
     key = "mq"
@@ -165,7 +165,8 @@ def _amount(gray_BTHW: Tensor) -> Tensor:
 
 
 class TextAlignment:
-    """Mean soft agreement of what the prompt states with what the frames show; what it leaves out does not count."""
+    """Mean soft agreement of the attributes that the prompt states with the frames; those it leaves out do not
+    count."""
 
     key = "ta"
     num_frames_min = 2

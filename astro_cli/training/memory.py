@@ -1,8 +1,8 @@
 """Peak memory of a training step: bytes of tensors saved for backward, and on CUDA the allocator's peak. Results stay
 the same.
 
-The bytes are those of the distinct storages autograd holds when a forward pass ends, which is when it holds most; the
-parameters are not counted, and of a block under gradient checkpointing only what outlives its forward.
+The bytes are those of the distinct storages that autograd holds at the end of a forward pass, when it holds most.
+Parameters are left out. Of a block under gradient checkpointing only what outlives its forward counts.
 """
 
 from __future__ import annotations

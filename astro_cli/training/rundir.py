@@ -127,8 +127,8 @@ class RunDir:
         The folder is this process's until `release`, or until the process ends, however it ends.
 
         Raises:
-            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked
-                for, or no run and it was; it is a file or cannot be created; or another process trains in it.
+            OutputError: the folder holds another recipe's run or other files; it holds this run without `resume`, or no
+            run with it; it is a file or cannot be created; another process trains in it.
         """
         existing = self.identity()
         if existing is not None:

@@ -149,7 +149,7 @@ def sample_seeds(seed: int, use: str, step: int, role: str, size: int) -> list[i
 
 
 def draw_scene(seed: int, drop: float) -> tuple[Scene, str]:
-    """A complete scene and its caption, which leaves out what the scene's prior then decided."""
+    """A complete scene and its caption; the caption leaves out what the skewed prior filled in."""
     rng = stream(seed, "scene")
     stated = random_scene(rng, drop)
     return complete_scene(stated, rng), caption(stated)
@@ -224,7 +224,7 @@ class PromptSource(SeededSource):
     than the file, also where an epoch ends within it.
 
     Args:
-        every: cadence of the roles that do not ask in every step; their epochs count the steps in which they ask.
+        every: cadence of the roles that draw prompts in some steps only; their epochs count those steps.
     """
 
     def __init__(
@@ -274,9 +274,9 @@ def shuffled(count: int, size: int, turn: int, *name: object) -> list[int]:
 
 
 def _epoch_order(count: int, size: int, epoch: int, *name: object) -> list[int]:
-    """A permutation of the lines in which those of the batch that the epoch before left open come last.
+    """A permutation of the lines. Those in the unfinished last batch of the epoch before come last.
 
-    It depends on the epochs before, back to the last one that ended with a batch.
+    It depends on earlier epochs, back to the last one that ended with a whole batch.
     """
     cycle = size // math.gcd(count, size)  # epochs until one ends with a batch
     order: list[int] = []

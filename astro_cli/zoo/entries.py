@@ -22,8 +22,8 @@ class Entry:
 
     `file` is its path in the hub repository (a folder's files: what a folder is recognised by); `tail` is the shortest
     end of its path on disk that no other entry has, without ending. `plain_first`: the release runs the weights without
-    moving average. `block`: latent frames that are generated at once; None for the bidirectional teachers, which stream
-    nothing.
+    moving average. `block`: latent frames that are generated at once; None for the bidirectional teachers, which do not
+    stream.
     """
 
     name: str

@@ -27,7 +27,7 @@ def imported(entry: Entry) -> Path | None:
 
 
 def release_of(source: str | Path, file: Path) -> Entry | None:
-    """The release that `file`, found as `source`, holds: by its name, where it lies, or the manifest of its import.
+    """The release in `file`, which was found as `source`: known by its name, its place, or the manifest of its import.
     None: no known release.
 
     Raises:

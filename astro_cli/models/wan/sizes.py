@@ -142,7 +142,8 @@ def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | No
 
 
 def _heads(width: int, table: Mapping[str, Any], wanted: WanConfig | None) -> int | None:
-    """From config.json, else what is wanted at that width, else what a released width has, else what is wanted."""
+    """The number of heads: from config.json, else from the wanted sizes of that width, else from the released model of
+    that width, else from the wanted sizes."""
     if "num_heads" in table:
         return table["num_heads"]
     if width in HEAD_WIDTH and not (wanted is not None and wanted.dim == width):

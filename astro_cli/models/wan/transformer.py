@@ -53,7 +53,7 @@ class TextStates:
 
 @dataclass(frozen=True)
 class Context:
-    """A finished block whose keys and values a pass over the next block writes on its way.
+    """A finished block whose keys and values the pass over the next block writes as well.
 
     Attributes:
         x0_BFCHW: its clean latents, seen at t = 0.
@@ -181,7 +181,7 @@ def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: flo
 
 
 def gated(x: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """x + gate update, float32 inside; without gradients it uses up `update`."""
+    """x + gate update, float32 inside; without gradients it overwrites `update`."""
     if torch.is_grad_enabled():
         return (x.float() + update.float() * gate).to(x.dtype)
     return update.float().mul_(gate).add_(x).to(x.dtype)
