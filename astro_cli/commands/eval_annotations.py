@@ -53,7 +53,7 @@ def likert(
     ] = None,
 ) -> None:
     """Likert ratings: mean per arm and criterion with an interval over items, share of high ratings with its Wilson
-        interval.
+    interval.
 
     Arms rated for the same items (by the same raters, where they are named) are compared in pairs, with a sign test.
 

@@ -93,7 +93,7 @@ def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
 ) -> None:
     """Stream videos: MP4, PNG contact sheet and JSON sidecar per video. Time and memory per frame do not grow with
-        length.
+    length.
 
     Example: astro sample "a large red circle moves right slowly over a gray plain background" --seconds 4
     """

@@ -86,7 +86,7 @@ def import_(
     ] = None,
 ) -> None:
     """Convert a checkpoint into one folder: safetensors in diffusers' names, config.json, manifest.json. Whole or not
-        at all.
+    at all.
 
     Example: astro zoo import self_forcing --dtype bf16
     """

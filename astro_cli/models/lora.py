@@ -31,8 +31,7 @@ def add_adapters(
     """Inject LoRA adapters in place; the base is frozen and the first adapter is the trained and active one.
 
     All adapters get the same start: A uniform as peft draws it (Kaiming, bound 1 / sqrt(fan-in)) but from `generator`,
-        B zero. Adapters are
-    float32 whatever the base's dtype.
+    B zero. Adapters are float32 whatever the base's dtype.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings(

@@ -119,7 +119,7 @@ def check_state(
 
 def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors atomically and to the disk: a reader sees the whole file or none. `metadata` goes into the file's
-        header.
+    header.
 
     Raises:
         OSError: the disk is full.

@@ -127,8 +127,8 @@ def implicit_velocities(v_theta: torch.Tensor, v_old: torch.Tensor, beta: float)
 def branch_error(
     v: torch.Tensor, v_target: torch.Tensor, sigma_BF: torch.Tensor | None = None, adaptive: bool = False
 ) -> torch.Tensor:
-    """(B,) mean squared error of one branch: of velocities, or with `sigma_BF` of x0, whose error is sigma (v -
-        v_target).
+    """(B,) mean squared error of one branch: of velocities, or with `sigma_BF` of x0, whose error is
+    sigma (v - v_target).
 
     `adaptive` divides it by the detached mean absolute error of the sample (DiffusionNFT).
     """

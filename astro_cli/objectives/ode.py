@@ -33,7 +33,7 @@ class Config(BaseConfig):
     `guidance`.
 
     `steps` and `guidance` have no default: they depend on the teacher. Released for Wan 1.3B: 48 steps,
-        guidance 6.
+    guidance 6.
     """
 
     pairs: int = Field(default=512, gt=0)

@@ -74,8 +74,8 @@ def smart_size(height: int, width: int, min_pixels: int, max_pixels: int) -> tup
     Raises:
         PictureError: more than 200 times as long as wide.
 
-    Source: `smart_resize` of qwen-vl-utils. transformers' own copy differs for pictures below 14 pixels. Deviations:
-        None.
+    Source: `smart_resize` of qwen-vl-utils. transformers' own copy differs for pictures below 14 pixels.
+    Deviations: None.
     """
     if max(height, width) > MAX_RATIO * min(height, width):
         raise PictureError("frames", f"{width}x{height}", f"one side is more than {MAX_RATIO} times the other")

@@ -315,8 +315,7 @@ def _presence(seg: Segment, fit_B: torch.Tensor) -> torch.Tensor:
 
 
 def agreement(measurement: Measurement, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """Per attribute a float (B,): 1 where the clip shows what the scene's first object and background ask for, 0 where
-        not,
+    """Per attribute a float (B,): 1 where the clip shows what the scene's first object and background state, else 0,
     NaN where the scene leaves the attribute out. `motion` is kind and, if stated, direction or axis."""
     assert len(measurement.color) == len(scenes), f"{len(measurement.color)} clips, {len(scenes)} scenes"
     objects = [scene.objects[0] for scene in scenes]
