@@ -54,9 +54,8 @@ class Pass(list):
         self.own = runs([cache.slot(frame) for frame in self.positions])
         visible = [frame for frame in cache.visible(cache.end) if frame < end]
         slots = sorted(cache.slot(frame) for frame in visible)
-        self.filled = (
-            len(slots) if slots[-1] == len(slots) - 1 else None
-        )  # the visible slots are the first ones, or scattered
+        # The visible slots are the first ones, or scattered.
+        self.filled = len(slots) if slots[-1] == len(slots) - 1 else None
         self.seen = runs(slots)
         self.history = runs(sorted(cache.slot(frame) for frame in visible if frame < start))
         sink = [frame for frame in self.positions if cache.is_sink(frame)]

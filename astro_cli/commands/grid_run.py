@@ -59,9 +59,8 @@ class GridRun:
         failed: list[tuple[Job, str]] = []
         self.jobs = jobs
         self.logs.mkdir(parents=True, exist_ok=True)
-        before = signal.signal(
-            signal.SIGTERM, signal.default_int_handler
-        )  # as Ctrl-C: or the processes would go on by themselves
+        # As Ctrl-C; the processes would else go on by themselves.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with (
             Progress(*columns, console=console, disable=not console.is_terminal) as progress,

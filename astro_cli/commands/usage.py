@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import typer
+
+# typer's own click
 from typer._click.exceptions import (
     BadOptionUsage,
     ClickException,
@@ -12,7 +14,7 @@ from typer._click.exceptions import (
     NoArgsIsHelpError,
     NoSuchOption,
     UsageError,
-)  # typer's own click
+)
 
 from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
 

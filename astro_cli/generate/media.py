@@ -24,16 +24,10 @@ from astro_cli.config.errors import OutputError
 Clip = Any  # (T, H, W, 3)
 Frame = Any  # (H, W, 3)
 
-PAPER, INK, QUIET = (
-    (244, 244, 246),
-    (20, 22, 28),
-    (96, 100, 110),
-)  # light enough for print, apart from the white of a clip
-BAND = (
-    56,
-    60,
-    72,
-)  # of side-by-side captions: a video has no page around it; told apart from black, gray and white clips
+# Light enough for print, distinct from the white of a clip.
+PAPER, INK, QUIET = ((244, 244, 246), (20, 22, 28), (96, 100, 110))
+# Behind side-by-side captions: a video has no page around it, and clips may be black, gray or white.
+BAND = (56, 60, 72)
 BAND_INK = (245, 245, 247)
 SHEET_FONT_PX = 17  # a sheet is looked at in its own size
 NUMBER_FONT_PX = 12

@@ -96,8 +96,7 @@ def load_backbone(
             "Wan's VAE comes with its weights and is not trained here",
             hint="the codec of 'shapes' is",
         )
-    from astro_cli.models.wan_backbone import (
-        load_wan_backbone,
-    )  # with transformers and diffusers: seconds that the embedded world does without
+    # It imports transformers and diffusers; the embedded world saves these seconds.
+    from astro_cli.models.wan_backbone import load_wan_backbone
 
     return load_wan_backbone(source, dtype)

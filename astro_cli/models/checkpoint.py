@@ -141,9 +141,8 @@ def _pick(path: Path) -> tuple[Path, Path | None]:
     if file.name == STUDENT and card.is_file():
         return file, card
     table = file.parent / "config.json"
-    whole = path.is_dir() or file.name.startswith(
-        STEM
-    )  # a lone file of another name may have a neighbour's config.json beside it
+    # Beside a lone file of another name may lie a config.json that is a neighbour's.
+    whole = path.is_dir() or file.name.startswith(STEM)
     return file, table if whole and table.is_file() else None
 
 

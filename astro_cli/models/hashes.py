@@ -13,9 +13,8 @@ from pathlib import Path
 
 PIECE = 2**24  # bytes hashed between two reports of progress
 LARGE = 2**24  # bytes from which a file is remembered beyond this process: smaller ones are read again in milliseconds
-SETTLED_NS = (
-    2 * 10**9
-)  # a file changed later than this might change once more within one tick of the file system's clock
+# A file changed more recently might change again within one tick of the file system's clock.
+SETTLED_NS = 2 * 10**9
 DIGEST_CHARACTERS = 16
 CACHE_VARIABLE, DEFAULT_CACHE, CACHE_FILE = "XDG_CACHE_HOME", "~/.cache", "astro/digests.json"
 HEX = re.compile(r"[0-9a-f]{64}")

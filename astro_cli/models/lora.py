@@ -34,9 +34,8 @@ def add_adapters(
     B zero. Adapters are float32 whatever the base's dtype.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Already found a `peft_config`"
-        )  # several adapters are what is wanted
+        # Several adapters are intended.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         for name in names:
             inject_adapter_in_model(_config(rank, alpha, dropout), network, name)
     for layer in layers(network):

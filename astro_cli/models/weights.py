@@ -35,9 +35,8 @@ def find(name: str, role: str) -> Path:
         CheckpointError: nothing there, with the nearest packaged name.
     """
     path = Path(name)
-    stems = (
-        (role,) if role in ("student", "codec") else (role, "student")
-    )  # a teacher or critic is what some run trained as its student
+    # A teacher or critic may be the student of another run.
+    stems = (role,) if role in ("student", "codec") else (role, "student")
     in_folder = [folder / f"{stem}.safetensors" for stem in stems for folder in (path / "final", path)]
     candidates = (PACKAGED / f"{name}.safetensors", *in_folder, path)
     for candidate in candidates:

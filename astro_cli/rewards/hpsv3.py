@@ -48,9 +48,10 @@ class HPSv3:
 
     def _batch(self, frames_THWC: np.ndarray, text: str) -> Tensor:
         seen = inputs.image_patches(frames_THWC)
+        # All frames have one size, so the tokens of one serve all.
         tokens = [inputs.tokenize(self.tokenizer, "image", each, text, self.tower.specials) for each in seen[:1]] * len(
             seen
-        )  # frames of one size
+        )
         out_BKR = self.tower.read("image", torch.tensor(tokens), seen, self.tower.see("image", seen))
         return out_BKR[:, 0, 0].cpu()
 

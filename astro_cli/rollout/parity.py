@@ -232,9 +232,8 @@ class Replay(Streamer):
         given = None if case.given is None else run.tensor(case.given)[:, : case.given_frames]
         made = 0 if given is None else given.shape[1]
         out = run.recording.tensors.get(f"{run.name}.out")
-        self.offset = (
-            made if out is not None and out.shape[1] == made + run.noise.shape[1] else 0
-        )  # noise may be of new frames only
+        # The noise may be of new frames only.
+        self.offset = made if out is not None and out.shape[1] == made + run.noise.shape[1] else 0
         self.total = run.noise.shape[1] + self.offset
         channels, height, width = run.noise.shape[2:]
         cache = CacheSpec(

@@ -69,11 +69,8 @@ DYNAMICS_SCALE = (
     2.0  # world units of mean distance between two visited places (slow bounce 2.2, slow move 5, fast move 9)
 )
 DYNAMICS_WINDOW = 9  # frames; keeps the score from growing with a clip's length
-FULL_CHROMA, FULL_AREA, FULL_FIT = (
-    0.35,
-    25.0,
-    0.85,
-)  # presence is full at about 3/4 of the palest, half the smallest, a rough shape
+# Presence is full at about 3/4 of the palest colour, half the smallest area, a rough shape.
+FULL_CHROMA, FULL_AREA, FULL_FIT = (0.35, 25.0, 0.85)
 
 
 @dataclass(frozen=True)

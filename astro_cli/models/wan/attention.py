@@ -79,9 +79,8 @@ class Attention(nn.Module):
 
     def merge(self, *parts_BHLD: torch.Tensor) -> torch.Tensor:
         """Heads side by side, parts one after the other, then the output projection (B, L, C)."""
-        merged = [
-            part.transpose(1, 2).flatten(-2) for part in parts_BHLD
-        ]  # attention returns it in that order: no copy
+        # Attention returns this order, so nothing is copied.
+        merged = [part.transpose(1, 2).flatten(-2) for part in parts_BHLD]
         return self.to_out[0](merged[0] if len(merged) == 1 else torch.cat(merged, 1))
 
     def self_attention(

@@ -66,9 +66,8 @@ def teacher_forcing_mask(
     """
     frame = torch.arange(num_frames)
     end = torch.tensor(block_ends(num_frames, block, first_frame_alone))
-    start = torch.tensor(
-        [end.tolist().index(block_end) for block_end in end.tolist()]
-    )  # first frame of the frame's block
+    # First frame of each frame's block.
+    start = torch.tensor([end.tolist().index(block_end) for block_end in end.tolist()])
     in_reach = _in_reach(end, window, sink)
     clean = (frame[None, :] < end[:, None]) & in_reach
     context = (frame[None, :] < start[:, None]) & in_reach
