@@ -25,7 +25,7 @@ class Background:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        # A new thread computes on all cores until it is told otherwise.
+        # A new thread computes on all cores until its number of threads is set.
         self.pool = ThreadPoolExecutor(1, "rewards", initializer=threads.use, initargs=(torch.get_num_threads(),))
 
     def __enter__(self) -> Background:
