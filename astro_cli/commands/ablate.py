@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from astro_cli.commands.console import plain_console
-from astro_cli.commands.grid_run import GridRun, report
+from astro_cli.commands.grid_progress import run_grid
 from astro_cli.commands.training_run import SetOption
 from astro_cli.config.seeds import parse_seeds
 
@@ -49,14 +49,14 @@ def ablate(
     Example: astro ablate astrolabe-4c --seeds 0,1,2 --jobs 2
     """
     from eval.papers.ablation import load_grid, plan
+    from eval.studies.grid_run import GridRun
 
     grid, console = load_grid(table), plain_console(stderr=True)
     planned = plan(grid, parse_seeds(seeds), runs, set_ or [], steps)
     if dry_run:
         show_plan(table, grid.title, planned)
         return
-    failed = GridRun(results, results / "logs" / table, prompts, set_ or [], steps).run(planned, jobs, console)
-    report(planned, failed, results, console)
+    run_grid(GridRun(results, results / "logs" / table, prompts, set_ or [], steps), planned, jobs, console)
 
 
 def show_plan(table: str, title: str, planned: list[Job]) -> None:

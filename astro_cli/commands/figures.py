@@ -12,9 +12,9 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from astro_cli.commands.console import plain_column, plain_console
-from astro_cli.commands.reproduce import STUDIES
 from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 from astro_cli.config.errors import RecordError, did_you_mean
+from eval.studies.catalog import STUDIES
 
 
 def figures(

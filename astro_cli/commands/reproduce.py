@@ -6,63 +6,21 @@ Owns the order of the steps.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.evaluate import evaluate_arms
-from astro_cli.commands.grid_run import SECONDS, GridRun, report
+from astro_cli.commands.grid_progress import run_grid
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
 from astro_cli.core import threads
+from eval.studies.catalog import STUDIES, Study
 
-
-class Study(NamedTuple):
-    """What a study fills and runs.
-
-    Attributes:
-        tables: the paper's, of the full study; --quick fills the first.
-        pairs: (base, RL recipe) on the embedded world; --quick runs the first.
-        grids: of the full study, the pairs' among them.
-    """
-
-    tables: tuple[str, ...]
-    pairs: tuple[tuple[str, str], ...]
-    grids: tuple[str, ...]
-
-
-STUDIES = {
-    "astrolabe": Study(
-        tables=(
-            "astrolabe-1",
-            "astrolabe-2",
-            "astrolabe-3",
-            "astrolabe-4a",
-            "astrolabe-4b",
-            "astrolabe-4c",
-            "astrolabe-beta",
-            "astrolabe-adaptive",
-        ),
-        pairs=(
-            ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
-            ("shapes/longlive", "astrolabe_longlive_shapes"),
-            ("shapes/causal_forcing", "astrolabe_causal_shapes"),
-        ),
-        grids=(
-            "astrolabe-bases",
-            "astrolabe-4a",
-            "astrolabe-4b",
-            "astrolabe-4c",
-            "astrolabe-beta",
-            "astrolabe-adaptive",
-        ),
-    ),
-}
 QUICK_PROMPTS = 96
 TIMED = "shapes"  # the suite that measures frames per second
 
@@ -121,12 +79,12 @@ def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, c
     from eval.papers.ablation import load_grid, merge, plan
     from eval.report.paper_figures import pictures
     from eval.report.study import study_records, write_study
+    from eval.studies.grid_run import GridRun, core_seconds
     from eval.world.suites import ARM_SUITES
 
     runs = folder / "runs"
     planned = merge([plan(load_grid(name), seeds, runs, [], None) for name in study.grids])
-    grid = GridRun(folder, folder / "logs")
-    report(planned, grid.run(planned, jobs, console), folder, console)
+    run_grid(GridRun(folder, folder / "logs"), planned, jobs, console)
     tuned = {base: [runs / f"{recipe}-seed{seed}" for seed in seeds] for base, recipe in study.pairs}
     prompts = {name: suite.prompts for name, suite in ARM_SUITES.items()}
     evaluate_arms(
@@ -135,20 +93,10 @@ def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, c
     drawn = []
     for picture in pictures(paper, study.pairs, runs, study_records(folder, prompts)):
         path = folder / "figures" / picture.name
-        if (
-            not picture.name.startswith("sheet_short") and picture.draw(path).written
-        ):  # those are written with their clips
+        # The short sheets are written with their clips.
+        if not picture.name.startswith("sheet_short") and picture.draw(path).written:
             console.print(f"wrote {picture.name}", soft_wrap=True)
             drawn.append(path)
-    console.print(_core_time(folder / "logs" / SECONDS), soft_wrap=True)
+    spent = ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in core_seconds(folder / "logs").items())
+    console.print(f"time of one core: {spent}", soft_wrap=True)
     return write_study(paper, study.tables, tuned, prompts, folder, drawn)
-
-
-def _core_time(path: Path) -> str:
-    """What the processes of the study took so far, in words."""
-    from eval.records import jsonl
-
-    spent = Counter[str]()
-    for _, row in jsonl.read(path) if path.is_file() else ():
-        spent["training" if row["what"] == "train" else "evaluation"] += row["seconds"]
-    return "time of one core: " + ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in spent.items())

@@ -12,9 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from astro_cli.commands.doctor import OPTIONAL, doctor
+from astro_cli.commands.doctor import doctor
 from astro_cli.commands.recipe import recipe_app
 from astro_cli.config import toml
+from astro_cli.inspection.machine import OPTIONAL
 from astro_cli.recipe import load_recipe
 
 RL = ("rl", "--recipe", "astrolabe_causal_shapes")

@@ -147,11 +147,17 @@ def test_a_checkpoint_holds_a_stream_as_it_holds_an_objectives_state(model, tmp_
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("change", "key"), [
-    ({"cache": CacheSpec(window=8, sink=2, relative=True)}, "cache.window"), ({"cache": CacheSpec(window=6, sink=2)}, "cache.relative"),
-    ({"cache": CacheSpec(window=6, sink=2, relative=True, policy="ema")}, "cache.policy"), ({"kernel": Kernel("cps", 0.5)}, "sampler.kind"),
-    ({"steps": warp_timesteps((1000, 500), 4.0)}, "sampler.steps"), ({"block": 1}, "video.block"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"cache": CacheSpec(window=8, sink=2, relative=True)}, "cache.window"),
+        ({"cache": CacheSpec(window=6, sink=2)}, "cache.relative"),
+        ({"cache": CacheSpec(window=6, sink=2, relative=True, policy="ema")}, "cache.policy"),
+        ({"kernel": Kernel("cps", 0.5)}, "sampler.kind"),
+        ({"steps": warp_timesteps((1000, 500), 4.0)}, "sampler.steps"),
+        ({"block": 1}, "video.block"),
+    ],
+)
 def test_a_stream_of_another_spec_is_refused(model, change, key):
     state = started(model, spec(), 4).state()
     with pytest.raises(StreamError) as error:

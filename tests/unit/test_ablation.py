@@ -9,12 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from astro_cli.commands import grid_run
-from astro_cli.commands.console import plain_console
 from astro_cli.config.errors import AstroError
 from astro_cli.config.seeds import parse_seeds
 from astro_cli.training.rundir import RunDir
 from eval.papers.ablation import list_grids, load_grid, merge, plan
+from eval.studies import grid_run
 
 
 def states(runs) -> dict[str, str]:
@@ -85,7 +84,7 @@ def test_a_failure_stops_no_other_job_and_a_termination_stops_all(tmp_path, monk
     threading.Thread(target=terminate, daemon=True).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run.run(jobs, 2, plain_console(stderr=True))
+        run.run(jobs, 2, lambda *_: None)
     assert time.monotonic() - began < 50
     assert not run.running
     assert sorted(path.name for path in (tmp_path / "logs").glob("*.log")) == [

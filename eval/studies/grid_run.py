@@ -10,16 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
-from astro_cli.commands.console import plain_column
-from astro_cli.config.errors import EXIT_RUN, AstroError
+from astro_cli.config.errors import AstroError
 from astro_cli.core import threads
 
 if TYPE_CHECKING:
@@ -54,27 +51,28 @@ class GridRun:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
 
-    def run(self, planned: list[Job], jobs: int, console: Console) -> list[tuple[Job, str]]:
-        """Run all, `jobs` at a time. Returns the failed ones, each with the end of its log."""
+    def run(self, planned: list[Job], jobs: int, ended: Callable[[int, Job, str], None]) -> list[tuple[Job, str]]:
+        """Run all, `jobs` at a time.
+
+        Args:
+            ended: told after every job: how many have ended, the job, what went wrong ("" for nothing).
+
+        Returns:
+            The failed jobs, each with the end of its log.
+        """
         failed: list[tuple[Job, str]] = []
         self.jobs = jobs
         self.logs.mkdir(parents=True, exist_ok=True)
-        # As Ctrl-C; the processes would else go on by themselves.
+        # A termination acts as Ctrl-C does: else the processes would go on by themselves.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with (
-            Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-            ThreadPoolExecutor(jobs) as pool,
-        ):
-            bar = progress.add_task("runs", total=len(planned))
+        with ThreadPoolExecutor(jobs) as pool:
             try:
                 futures = {pool.submit(self._one, job): job for job in planned}
                 for number, future in enumerate(as_completed(futures), start=1):
                     job, why = futures[future], future.result()
                     if why:
                         failed.append((job, why))
-                    progress.advance(bar)
-                    console.print(f"{number}/{len(planned)}  {job.name}  {'failed' if why else 'done'}", soft_wrap=True)
+                    ended(number, job, why)
             finally:
                 self._stop(pool)
                 signal.signal(signal.SIGTERM, before)
@@ -181,16 +179,11 @@ class GridRun:
         return f"exit code {code}, see {log}: " + " | ".join(lines[-TAIL:])
 
 
-def report(planned: list[Job], failed: list[tuple[Job, str]], results: Path, console: Console) -> None:
-    """Say what is done and what failed.
+def core_seconds(logs: Path) -> Counter[str]:
+    """Seconds of one core that the grid's processes took so far: "training" and "evaluation"."""
+    from eval.records import jsonl
 
-    Raises:
-        Exit: something failed.
-    """
-    console.print(
-        f"{len(planned) - len(failed)} of {len(planned)} done; records in {results / 'records'}", soft_wrap=True
-    )
-    for job, why in failed:
-        console.print(f"failed: {job.name}: {why}", soft_wrap=True)
-    if failed:
-        raise typer.Exit(EXIT_RUN)
+    path, spent = logs / SECONDS, Counter[str]()
+    for _, row in jsonl.read(path) if path.is_file() else ():
+        spent["training" if row["what"] == "train" else "evaluation"] += row["seconds"]
+    return spent
