@@ -52,7 +52,7 @@ class _Stage:
 
 
 class Trainer:
-    """Args: recipe; setting with the networks in place; backbone; run folder; accelerator; watcher."""
+    """Args: recipe; run context with the networks in place; backbone; run folder; accelerator; watcher."""
 
     def __init__(
         self,
@@ -250,7 +250,7 @@ class Trainer:
         self.run.save_checkpoint(index_key, index, step, self.rows, groups)
 
     def _network_state(self, role: str) -> dict[str, torch.Tensor]:
-        """What training may have changed: the adapters if there are any, else everything."""
+        """The tensors that training may have changed: the adapters if there are any, else all."""
         state = self.run_context.roles.modules[role].state_dict()
         adapters = {key: value for key, value in state.items() if ".lora_" in key}
         return adapters or state
