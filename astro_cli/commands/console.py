@@ -1,5 +1,4 @@
-"""Where commands print through rich: consoles and columns that show names, prompts and messages as they are.
-"""
+"""Where commands print through rich: consoles and columns that show names, prompts and messages as they are."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Prompts typed while a video streams: the reading thread and what a typed line does. `preview` shows the frames.
-"""
+"""Prompts typed while a video streams: the reading thread and what a typed line does. `preview` shows the frames."""
 
 from __future__ import annotations
 

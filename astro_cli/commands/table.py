@@ -1,5 +1,4 @@
-"""`astro table`: prints published tables beside what was measured here, or checks their printed numbers.
-"""
+"""`astro table`: prints published tables beside what was measured here, or checks their printed numbers."""
 
 from __future__ import annotations
 

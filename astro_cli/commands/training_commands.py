@@ -1,5 +1,4 @@
-"""`astro pretrain`, `distill`, `rl` and `long-tune`: one command line; they differ in the recipes they take.
-"""
+"""`astro pretrain`, `distill`, `rl` and `long-tune`: one command line; they differ in the recipes they take."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip.
-"""
+"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip."""
 
 from __future__ import annotations
 
@@ -89,8 +88,7 @@ class ExperienceSource:
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
-        """Refuse a stage without experience to collect, and what the credit rule refuses in its own keys.
-        """
+        """Refuse a stage without experience to collect, and what the credit rule refuses in its own keys."""
         PromptSource.check(recipe, stage, key)
         if stage.experience is None:
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")

@@ -1,5 +1,4 @@
-"""What a finished run leaves: final weights under `final/`, a card with recipe hash, seed, commit and sizes.
-"""
+"""What a finished run leaves: final weights under `final/`, a card with recipe hash, seed, commit and sizes."""
 
 from __future__ import annotations
 
