@@ -1,4 +1,4 @@
-"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip."""
+"""What an RL step learns from: groups of clips by the old policy, their rewards, and each clip's credit and risk."""
 
 from __future__ import annotations
 
