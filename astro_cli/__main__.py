@@ -1,4 +1,5 @@
-"""The `astro` command line: registers commands and turns users' errors into messages. Imports nothing heavy."""
+"""The `astro` command line: registers commands and turns users' errors into messages. Heavy packages are imported by
+the command that needs them."""
 
 from __future__ import annotations
 

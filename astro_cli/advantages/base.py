@@ -17,7 +17,7 @@ from astro_cli.models.backbone import Backbone
 
 @dataclass(frozen=True)
 class Scored:
-    """What is known of the samples of an epoch, of all processes.
+    """What a credit rule may know of an epoch's samples, those of all processes.
 
     Attributes:
         scores: (P, G) by reward, in the recipe's order, unweighted; a prompt's samples in its row.
@@ -51,7 +51,7 @@ class Advantage:
     def observe(
         self, latents_BFCHW: torch.Tensor, frames_BTCHW: torch.Tensor, backbone: Backbone
     ) -> dict[str, torch.Tensor]:
-        """What credit needs of clips besides their scores, by name, a row per clip: for example a map of salience.
+        """What the rule needs of clips besides their scores, e.g. a map of salience; by name, a row per clip.
 
         Called once for each clip, where it is scored, in a thread and without gradients. Frames are in [0, 1].
         """

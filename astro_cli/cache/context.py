@@ -3,7 +3,7 @@ context.
 
 Where `kv.KVCache` rolls, this holds one clip: the recording pass runs block-causally over the clean latents; the
 reading pass denoises all blocks at once, each attending to the clean blocks before it (`masks.teacher_forcing_mask`).
-Nothing recorded carries gradients. `NoisedContext` holds nothing.
+Recorded keys and values carry no gradients. `NoisedContext` is the released code's pass without a cache.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _LayerContext:
 
 
 def for_rows(recorded_BHLD: torch.Tensor, rows: int) -> torch.Tensor:
-    """What was recorded for B samples, for a batch that holds them several times over: policies side by side."""
+    """The entries of B samples, repeated for a batch that holds these samples once per policy."""
     times, rest = divmod(rows, len(recorded_BHLD))
     assert not rest, "a whole number of copies"
     return recorded_BHLD if times == 1 else recorded_BHLD.repeat(times, 1, 1, 1)
@@ -79,11 +79,11 @@ class FrozenContext:
 
 
 class NoisedContext:
-    """What Astrolabe's released code denoises a clip with: no cache, every frame sees the noised frames before it,
-    window without sink.
+    """How Astrolabe's released code denoises a clip: without a cache. Every frame sees the noised frames before it,
+    within a window and without a sink.
 
-    Source: reference, sections 7.2 and 7.8 (the block size set on the adapter's wrapper leaves the base's at one
-        frame).
+    Source: Astrolabe's released code (it sets the block size on the adapter's wrapper, so the base keeps blocks of one
+    frame).
     """
 
     def __init__(self, network: CausalWan, clip_BFCHW: torch.Tensor, window: int | None) -> None:

@@ -1,12 +1,14 @@
-"""The rolling key/value cache of streaming generation: a container that knows indices. Sink policies decide what the
+"""The rolling key/value cache of streaming generation: which frames it keeps, and where. Sink policies decide what the
 sink holds.
 
 All indices are python ints, so a pass needs no host synchronisation; frames live in fixed slots (the sink, then a
 ring), so nothing is moved or cloned. Keys are stored rotated by their absolute frame number. Relative positions then
 only concern the sink: inside the window the distance of two frames is the difference of their numbers anyway, so when
-the window moves on, the sink alone is rotated anew, once per block, from its un-rotated keys. `passes` plans a forward
+the window moves on, only the sink is rotated again: once per block, from its un-rotated keys. `passes` plans a forward
 pass. Window and sink are counted in latent frames, and the window includes the sink and the current block.
-Source: reference, sections 1.5, 5 and 6. Dimensions: B sample, H head, L token, D head width; P tokens per frame.
+Source: the released inference code of Self-Forcing (arXiv 2506.08009), LongLive (arXiv 2509.22622) and Reward Forcing
+(arXiv 2512.04678).
+Dimensions: B sample, H head, L token, D head width; P tokens per frame.
 
 Deviations: the released caches shift memory on eviction, keep their pointers on the device, and with relative positions
 rotate the whole window in every layer and pass; contents, order, counts and attention are the same.
@@ -107,7 +109,7 @@ class KVCache:
         return {f"{kind}.{layer}": tensor for kind, tensors in kinds.items() for layer, tensor in enumerate(tensors)}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything it holds, by name: its own buffers and where it stands. To be copied before the next pass."""
+        """Everything the cache holds, by name: its own buffers and its position. Copy them before the next pass."""
         places = [-1 if place is None else place for place in self._sink_at]
         standing = {"at": [self.end, self.first, self.rewrites], "settled": self._settled, "sink_at": places}
         return self._buffers() | {name: torch.tensor(values) for name, values in standing.items()}
@@ -173,16 +175,16 @@ class KVCache:
         return Pass(self, start, end, write)
 
     def renew_sink(self) -> None:
-        """Let the first of the last `slots` frames be the sink from now on; their keys and values are to be rewritten
-        by the next pass.
+        """Make the first of the last `slots` frames the sink from now on; the next pass must rewrite their keys and
+        values.
         """
         self.first = max(0, self.end - self.slots)
         self._sink_at = [self.first] * len(self.k)
 
     @torch.no_grad()
     def settle(self, layer: int, end: int) -> None:
-        """Let a layer's sink follow the stream to frame `end`: blend what has left the window since, and move to its
-        position now.
+        """Let a layer's sink follow the stream to frame `end`: blend the frames that left the window, then rotate to
+        the new position.
 
         Before the layer stores anything of the block that ends there; once per block, so there is nothing to do in its
         later passes.
@@ -207,8 +209,8 @@ class KVCache:
             self._sink_at[layer] = None
 
     def _leaving(self, oldest: int, kept: int) -> list[tuple[torch.Tensor, torch.Tensor, RopeTable]]:
-        """Of frames [oldest, kept) in turns: sink tokens they go to, their tokens in the buffers, and the inverse of
-        their rotation.
+        """For frames [oldest, kept), in turns: the sink tokens they are blended into, their tokens in the buffers, and
+        the inverse of their rotation.
         """
         if (oldest, kept) not in self._moves:
             size = self.spec.sink

@@ -1,13 +1,13 @@
 """One forward pass over a block of a rolling cache: what it may see, where its keys go. Plans and exchanges; `kv` owns
 the memory.
 
-In a pass that only reads (for gradients), everything cached is detached. Where the cache rolls, what was read is kept
-until the pass is released, so that recomputing the pass under gradient checkpointing sees what it saw, not what later
-blocks wrote over it.
+In a pass that only reads (for gradients), everything cached is detached. Where the cache rolls, the pass keeps what it
+read until it is released. Gradient checkpointing then recomputes it from the same keys and values, not from those that
+later blocks wrote over them.
 Dimensions: B sample, H head, L token, D head width.
 
-Deviations: Self-Forcing's code lets gradients through the overwritten cache (reference, section 4); its paper and
-Astrolabe's detach it, as here.
+Deviations: Self-Forcing's released code lets gradients through the overwritten cache. Its paper and Astrolabe's detach
+the cache, as here.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ class Pass(list):
         self.own = runs([cache.slot(frame) for frame in self.positions])
         visible = [frame for frame in cache.visible(cache.end) if frame < end]
         slots = sorted(cache.slot(frame) for frame in visible)
-        self.filled = (
-            len(slots) if slots[-1] == len(slots) - 1 else None
-        )  # the visible slots are the first ones, or scattered
+        # The visible slots are the first ones, or scattered.
+        self.filled = len(slots) if slots[-1] == len(slots) - 1 else None
         self.seen = runs(slots)
         self.history = runs(sorted(cache.slot(frame) for frame in visible if frame < start))
         sink = [frame for frame in self.positions if cache.is_sink(frame)]
@@ -123,10 +122,10 @@ class _LayerPass:
 
 def runs(slots: list[int]) -> list[range]:
     """Consecutive slots as ranges, keeping the order: [3, 4, 5, 0] -> [3..6), [0..1)."""
-    found: list[range] = []
+    ranges: list[range] = []
     for slot in slots:
-        if found and found[-1].stop == slot:
-            found[-1] = range(found[-1].start, slot + 1)
+        if ranges and ranges[-1].stop == slot:
+            ranges[-1] = range(ranges[-1].start, slot + 1)
         else:
-            found.append(range(slot, slot + 1))
-    return found
+            ranges.append(range(slot, slot + 1))
+    return ranges

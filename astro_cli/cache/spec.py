@@ -1,4 +1,4 @@
-"""What a rolling cache is asked to be: window, sink, positions, sink policy; and which combinations cannot stream. Free
+"""The description of a rolling cache (window, sink, positions, sink policy), and which combinations cannot stream. Free
 of torch, for recipes.
 
 Window and sink are counted in latent frames; the window includes the sink and the current block.

@@ -1,4 +1,4 @@
-"""`astro claims`: what the papers say happens, judged by the records here. Reads records, runs nothing."""
+"""`astro claims`: judges the papers' claims by the evaluation records here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Where commands print through rich: consoles and columns that show names, prompts and messages as they are.
-
-Prints nothing itself.
-"""
+"""Where commands print through rich: consoles and columns that show names, prompts and messages as they are."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def machine_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def scores_text(scores: dict[str, Any] | None) -> str:
-    """ "colour 0.99, motion 0.98"; what is no number is left to --json."""
+    """ "colour 0.99, motion 0.98"; values that are no numbers appear in --json only."""
     numbers = [(key, value) for key, value in (scores or {}).items() if isinstance(value, int | float)]
     return ", ".join(f"{key} {value:.4g}" for key, value in numbers) or "none recorded"
 

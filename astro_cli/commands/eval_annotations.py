@@ -1,4 +1,4 @@
-"""`astro eval gsb` and `astro eval likert`: print what a CSV of human judgements says. Computes nothing itself."""
+"""`astro eval gsb` and `astro eval likert`: print the statistics of a CSV of human judgements, from `eval.human`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def likert(
     ] = None,
 ) -> None:
     """Likert ratings: mean per arm and criterion with an interval over items, share of high ratings with its Wilson
-        interval.
+    interval.
 
     Arms rated for the same items (by the same raters, where they are named) are compared in pairs, with a sign test.
 
@@ -65,11 +65,11 @@ def likert(
 
     ratings = read(file, parse_scale(scale), threshold)
     if format is Format.json:
-        found = {
+        data = {
             "arms": [row.model_dump() for row in ratings.arms],
             "pairs": [pair.model_dump() for pair in ratings.pairs],
         }
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        typer.echo(json.dumps(data, indent=2, allow_nan=False))
         return
     _print(_arms_table(ratings.arms))
     if ratings.pairs:

@@ -1,5 +1,5 @@
-"""`astro eval check`: what is wrong with a folder of videos, before any is scored. Owns what the user sees; looks at no
-video itself.
+"""`astro eval check`: what is wrong with a folder of videos, before any is scored. Owns what the user sees; the checks
+are in `eval.inputs`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def check(
     columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("checking videos", total=None)
-        found = examine(
+        checked = examine(
             folder,
             needs,
             quick=quick,
@@ -66,14 +66,14 @@ def check(
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     if as_json:
-        typer.echo(json.dumps(_data(folder, needs, found), indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(_data(folder, needs, checked), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        _show(folder, needs, found)
-    if found.errors:
+        _show(folder, needs, checked)
+    if checked.errors:
         raise typer.Exit(EXIT_USAGE)
 
 
-def _data(folder: Path, needs: Requirements, found: Checked) -> dict[str, Any]:
+def _data(folder: Path, needs: Requirements, checked: Checked) -> dict[str, Any]:
     """{"folder", "suite", "prompt_set": {"name", "version", "hash"} or null, "kind", "videos", "prompts", "errors",
     "warnings", "findings": [...]}
     """
@@ -84,25 +84,25 @@ def _data(folder: Path, needs: Requirements, found: Checked) -> dict[str, Any]:
         "prompt_set": None
         if prompts is None
         else {"name": prompts.name, "version": prompts.version, "hash": prompts.hash},
-        "kind": found.kind,
-        "videos": found.videos,
-        "prompts": found.prompts,
-        "errors": found.errors,
-        "warnings": len(found.findings) - found.errors,
-        "findings": [asdict(finding) for finding in found.findings],
+        "kind": checked.kind,
+        "videos": checked.videos,
+        "prompts": checked.prompts,
+        "errors": checked.errors,
+        "warnings": len(checked.findings) - checked.errors,
+        "findings": [asdict(finding) for finding in checked.findings],
     }
 
 
-def _show(folder: Path, needs: Requirements, found: Checked) -> None:
+def _show(folder: Path, needs: Requirements, checked: Checked) -> None:
     console = plain_console(width=PLAIN_WIDTH)
-    if found.findings:
+    if checked.findings:
         table = Table("", "file", "key", "what", show_lines=True)
-        for finding in found.findings:
+        for finding in checked.findings:
             what = finding.what + (f"\nhint: {finding.hint}" if finding.hint else "")
             table.add_row(Text(finding.severity, COLORS[finding.severity]), finding.file, finding.key, what)
         console.print(table)
     prompts = (
         "" if needs.prompts is None else f" of {needs.prompts.name} ({needs.prompts.version}, {needs.prompts.hash})"
     )
-    counts = f"{found.errors} errors, {len(found.findings) - found.errors} warnings"
-    console.print(f"{folder}: {found.videos} videos, {found.prompts} prompts{prompts}: {counts}", soft_wrap=True)
+    counts = f"{checked.errors} errors, {len(checked.findings) - checked.errors} warnings"
+    console.print(f"{folder}: {checked.videos} videos, {checked.prompts} prompts{prompts}: {counts}", soft_wrap=True)

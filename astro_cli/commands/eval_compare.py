@@ -1,4 +1,4 @@
-"""`astro eval compare`: prints how one arm differs from another. Reads records, runs nothing."""
+"""`astro eval compare`: prints how the records of one arm differ from another's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`astro eval ingest`: takes over VBench's own result file as records. Reads the command line and prints; computes
-nothing itself.
-"""
+"""`astro eval ingest`: takes over VBench's own result file as records. Owns the command line and what is printed."""
 
 from __future__ import annotations
 
@@ -31,25 +29,25 @@ def ingest(
     """
     from eval.scoring.ingest import ingest as take_over
 
-    found = take_over(file, suite, arm, seed, results)
+    ingested = take_over(file, suite, arm, seed, results)
     table = Table("metric", "value", "official", "coverage", "recorded")
-    for outcome in (*found.outcomes, *found.totals):
+    for outcome in (*ingested.outcomes, *ingested.totals):
         value = f"{outcome.mean:.4f}" if outcome.complete else f"partial ({outcome.coverage})"
-        official = found.aggregates.get(outcome.key)
+        official = ingested.aggregates.get(outcome.key)
         table.add_row(
             outcome.key,
             value,
             "" if official is None else f"{official:.4f}",
             f"{outcome.coverage} {outcome.parts}",
-            "yes" if outcome.key in found.written else "no",
+            "yes" if outcome.key in ingested.written else "no",
         )
     console = plain_console(stderr=True)
     plain_console(width=TABLE_WIDTH).print(table)
-    if found.unknown:
-        shown = ", ".join(found.unknown[:STRANGERS_SHOWN])
-        console.print(f"{len(found.unknown)} videos belong to no prompt of {suite}: {shown}", soft_wrap=True)
-    if found.extra:
-        shown = ", ".join(found.extra[:STRANGERS_SHOWN])
-        console.print(f"{len(found.extra)} videos have no index that {suite} counts: {shown}", soft_wrap=True)
-    if not found.complete:
+    if ingested.unknown:
+        shown = ", ".join(ingested.unknown[:STRANGERS_SHOWN])
+        console.print(f"{len(ingested.unknown)} videos belong to no prompt of {suite}: {shown}", soft_wrap=True)
+    if ingested.extra:
+        shown = ", ".join(ingested.extra[:STRANGERS_SHOWN])
+        console.print(f"{len(ingested.extra)} videos have no index that {suite} counts: {shown}", soft_wrap=True)
+    if not ingested.complete:
         raise typer.Exit(EXIT_PARTIAL)

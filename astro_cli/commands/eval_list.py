@@ -1,4 +1,4 @@
-"""`astro eval list`: every metric with its suites, unit, needs and state. Builds no scorer and imports no torch."""
+"""`astro eval list`: every metric with its suites, unit, needs and state. It needs no torch."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def list_(json_: JsonOption = False) -> None:
 
 def lacking(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """What is missing and where to put it -> the metrics that wait for it."""
-    found: dict[str, list[str]] = {}
+    waiting: dict[str, list[str]] = {}
     for row in rows:
         for text in row["missing"]:
-            found.setdefault(text, []).append(row["metric"])
+            waiting.setdefault(text, []).append(row["metric"])
         for suite, more in row.get("more", {}).items():
             for text in more["missing"]:
-                found.setdefault(text, []).append(f"{row['metric']} ({suite})")
-    return found
+                waiting.setdefault(text, []).append(f"{row['metric']} ({suite})")
+    return waiting
 
 
 def metric_rows() -> list[dict[str, Any]]:
@@ -87,11 +87,11 @@ def _row(info: MetricInfo, uses: list[tuple[str, ScorerSpec]], declaration: Decl
 
 
 def _more(uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[str, dict[str, list[str]]]:
-    """What a suite's options need besides: suite -> the needs and what is missing of them."""
-    asked = {suite: declaration.config_needs(declaration.config.model_validate(spec.config)) for suite, spec in uses}
+    """What a suite's options need in addition: suite -> the needs and which of them are missing."""
+    needs_of = {suite: declaration.config_needs(declaration.config.model_validate(spec.config)) for suite, spec in uses}
     return {
         suite: {"needs": [need.name for need in needs], "missing": [text for need in needs if (text := need.missing())]}
-        for suite, needs in asked.items()
+        for suite, needs in needs_of.items()
         if needs
     }
 

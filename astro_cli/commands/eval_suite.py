@@ -1,6 +1,4 @@
-"""`astro eval SUITE DIR`: scores a folder of videos and prints what was found. Parses options and shows results; scores
-nothing itself.
-"""
+"""`astro eval SUITE DIR`: scores a folder of videos. Owns the options, the progress bar and the table of results."""
 
 from __future__ import annotations
 
@@ -133,9 +131,9 @@ def run(request: Request, *, allow_partial: bool) -> None:
 def show(report: Report, console: Console, *, allow_partial: bool) -> None:
     """The table of metrics on stdout; what failed or did not run on stderr."""
     table = Table("seed", "metric", "value", "95 %", "coverage", "unit", "better")
-    for found in report.found:
-        for outcome in (*found.outcomes, *found.totals):
-            table.add_row(str(found.seed), *row(outcome, allow_partial=allow_partial))
+    for evaluated in report.found:
+        for outcome in (*evaluated.outcomes, *evaluated.totals):
+            table.add_row(str(evaluated.seed), *row(outcome, allow_partial=allow_partial))
     plain_console(width=TABLE_WIDTH).print(table)
     for name, texts in report.not_run.items():
         console.print(f"not run: {name}: needs {'; '.join(texts)}", soft_wrap=True)
@@ -145,7 +143,7 @@ def show(report: Report, console: Console, *, allow_partial: bool) -> None:
         console.print(f"and {len(report.failures) - FAILURES_SHOWN} more failures")
     if report.order.limit is not None:
         console.print(f"limited to {report.order.limit} prompts: tables and claims leave these records out")
-    written = sum(len(found.written) for found in report.found)
+    written = sum(len(evaluated.written) for evaluated in report.found)
     console.print(f"{report.scored} scores made, {report.reused} kept from before; records written: {written}")
 
 

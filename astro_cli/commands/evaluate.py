@@ -1,7 +1,4 @@
-"""`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files.
-
-Scores nothing itself.
-"""
+"""`astro eval`: the group of its commands, one per suite beside list, check, compare and those for files."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ TABLE_WIDTH = 160  # columns where stdout is no terminal
 
 
 class SuiteGroup(TyperGroup):
-    """Its commands are those registered and one per suite, made when they are asked for."""
+    """Its commands are those registered and one per suite, made when they are looked up."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from eval.suites.suite import list_suites
@@ -136,8 +133,8 @@ def evaluate_arms(
         if suite.timed and timing != "none":
             progress.add_task("frames per second", total=None)
             rates = time_arms(pairs, prompts, results, again=timing == "again")
-            means = [found | {"throughput": rate} for found, rate in zip(means, rates, strict=True)]
+            means = [row | {"throughput": rate} for row, rate in zip(means, rates, strict=True)]
     table = Table("arm", "seed", *shown)
-    for (arm, seed), found in zip(pairs, means, strict=True):
-        table.add_row(arm.name, str(seed), *(f"{found[key]:.3f}" for key in shown))
+    for (arm, seed), row in zip(pairs, means, strict=True):
+        table.add_row(arm.name, str(seed), *(f"{row[key]:.3f}" for key in shown))
     plain_console(width=TABLE_WIDTH).print(table)

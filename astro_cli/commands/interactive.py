@@ -1,6 +1,4 @@
-"""Prompts typed while a video streams: the reading thread and what a typed line does. Streams nothing; `preview` shows
-the frames.
-"""
+"""Prompts typed while a video streams: the reading thread and what a typed line does. `preview` shows the frames."""
 
 from __future__ import annotations
 
@@ -16,11 +14,11 @@ QUIT = "/quit"
 class TypedPrompts:
     """A `Script` whose prompts are typed: each line takes over at the next block, in the order they come.
 
-    Empty lines are ignored. "/quit" ends the video at once; the end of input lets it run to its length, and ends it at
-    once where it has none.
+    Empty lines are ignored. "/quit" ends the video at once. At the end of input a video runs to its length; one without
+    a length ends at once.
 
     Args:
-        lines: where they come from; read by a thread of its own, so that frames do not wait.
+        lines: the typed lines; a thread of its own reads them, so that frames do not wait.
         latents: length in latent frames, None for none.
         check: raises an `AstroError` for a prompt that cannot be taken; it is shown and the stream goes on.
         show: prints a line to the user.

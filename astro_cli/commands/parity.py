@@ -45,7 +45,7 @@ def parity(
     json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Replay every recorded case and compare: largest error, tolerance, verdict. Exit code 1 if a case fails, 2 for an
-        unusable folder.
+    unusable folder.
 
     Example: astro doctor parity tests/golden
     """

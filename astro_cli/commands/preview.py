@@ -1,7 +1,4 @@
-"""The newest frame of a running stream: a PNG that is replaced with every block, and half-blocks in the terminal.
-
-Keeps no frame.
-"""
+"""The newest frame of a running stream: a PNG that is replaced with every block, and half-blocks in the terminal."""
 
 from __future__ import annotations
 

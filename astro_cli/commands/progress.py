@@ -25,7 +25,7 @@ class RunProgress:
         self.progress = Progress(*columns, console=self.console, disable=not self.live)
         self.bar: Any = None
         self.works: dict[str, Any] = {}
-        self.steps, self.began, self.said = 0, time.monotonic(), 0.0
+        self.steps, self.began, self.printed = 0, time.monotonic(), 0.0
 
     def __enter__(self) -> RunProgress:
         self.progress.start()
@@ -45,8 +45,8 @@ class RunProgress:
             self.warn(f"{self.name} step {row['step']}: {row['warning']}")
         self.progress.update(self.bar, completed=done, note=note)
         now = time.monotonic()
-        if not self.live and (now - self.said > QUIET_INTERVAL or done == self.steps):
-            self.said = now
+        if not self.live and (now - self.printed > QUIET_INTERVAL or done == self.steps):
+            self.printed = now
             self.console.print(f"{self.name} {done}/{self.steps}  {now - self.began:.0f} s  {note}")
 
     def work(self, what: str, done: int, total: int) -> None:

@@ -1,5 +1,5 @@
-"""`astro report`: one HTML page of all tables, claims, training curves and clips. Measures and trains nothing; owns
-options and the bar.
+"""`astro report`: one HTML page of all tables, claims, training curves and clips. Owns the options and the progress
+bar.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def report(
     """Write one HTML page that holds all there is to show: tables, claims with verdicts, training curves, clips and the
     protocol.
 
-    The page is whole in itself: it loads nothing, runs no script, reads on a phone, in the dark and in print. Equal
-        input gives equal bytes.
+    The page is one file without scripts or links to other files; it reads on a phone, in the dark and in print.
+    Equal input gives equal bytes.
 
     Example: astro report --out report.html
 
-    Example: astro report --results results/astrolabe --runs results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
-        --arm shapes/self_forcing
+    Example: astro report --results results/astrolabe --arm shapes/self_forcing
+    --runs results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
     --arm results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
     """
     from eval.records.comparable import check_backbone

@@ -1,6 +1,6 @@
 """`astro reproduce`: a paper's study from end to end, base -> RL -> evaluation -> tables, figures and page.
 
-Owns the order, not the parts.
+Owns the order of the steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`astro sample`: stream videos from a student to disk. Owns the options and their checks; `sample_stream` makes the
+"""`astro sample`: stream videos from a student to disk. Owns the options and their checks; `sample_run` makes the
 videos.
 """
 
@@ -93,11 +93,11 @@ def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
 ) -> None:
     """Stream videos: MP4, PNG contact sheet and JSON sidecar per video. Time and memory per frame do not grow with
-        length.
+    length.
 
     Example: astro sample "a large red circle moves right slowly over a gray plain background" --seconds 4
     """
-    asked = (
+    requested = (
         None
         if interactive and prompts in (None, [], ["-"]) and file is None
         else sample_input.stories(prompts, file, sys.stdin)
@@ -111,7 +111,7 @@ def sample(
             hint="use bidirectional or block_causal",
         )
     if interactive and (
-        switches or (asked and (len(asked) > 1 or len(asked[0]) > 1)) or (numbers and len(numbers) > 1)
+        switches or (requested and (len(requested) > 1 or len(requested[0]) > 1)) or (numbers and len(numbers) > 1)
     ):
         raise StreamError(
             "--interactive",
@@ -148,14 +148,14 @@ def sample(
         endless=interactive and seconds is None and frames is None,
     )
     with _interruptible():
-        if asked is None or interactive:
-            studio.interactive(asked[0][0] if asked else None, numbers[0] if numbers else seed or 0, sys.stdin)
+        if requested is None or interactive:
+            studio.interactive(requested[0][0] if requested else None, numbers[0] if numbers else seed or 0, sys.stdin)
         else:
-            studio.make(sample_input.plan(asked, numbers, seed or 0, switches, length), batch)
+            studio.make(sample_input.plan(requested, numbers, seed or 0, switches, length), batch)
 
 
 def _cache(window: int | None, sink: int | None, relative: bool | None, ema: float | None) -> dict[str, Any]:
-    """The cache's fields that are asked for."""
+    """The cache's fields that the options set."""
     given = {"sink": sink, "relative": relative, "alpha": ema, "policy": None if ema is None else "ema"}
     fields = {key: value for key, value in given.items() if value is not None}
     return fields if window is None else fields | {"window": window or None}
@@ -202,7 +202,7 @@ def _resize(arm: Arm, size: str | None) -> None:
 
 
 def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input.Length:
-    """Whole blocks that show at least what is asked for; default a clip as long as those trained on.
+    """Whole blocks that show at least the requested time; default a clip as long as those trained on.
 
     Raises:
         StreamError: another length than its own from a multi-step teacher; an EMA without a sink.

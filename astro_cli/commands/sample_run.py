@@ -1,6 +1,6 @@
-"""Runs what `astro sample` was asked for, with a bar or a preview, and says what became of it.
+"""Makes the videos of one `astro sample` call, with a progress bar or a preview, and prints what was written.
 
-Owns what the user sees; checks no options.
+Owns what the user sees; `sample` checks the options.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`astro table`: prints published tables beside what was measured here, or checks their printed numbers.
-
-Reads records, runs nothing.
-"""
+"""`astro table`: prints published tables beside what was measured here, or checks their printed numbers."""
 
 from __future__ import annotations
 
@@ -93,7 +90,7 @@ def read_records(results: Path) -> list[Record]:
     """The records below a results folder; the default folder need not exist yet.
 
     Raises:
-        RecordError: a folder that was asked for is not there.
+        RecordError: the named folder is not there.
     """
     from eval.records.store import load_results
 

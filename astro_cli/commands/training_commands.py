@@ -1,7 +1,4 @@
-"""`astro pretrain`, `distill`, `rl` and `long-tune`: one command line; they differ in the recipes they take.
-
-Trains nothing itself.
-"""
+"""`astro pretrain`, `distill`, `rl` and `long-tune`: one command line; they differ in the recipes they take."""
 
 from __future__ import annotations
 

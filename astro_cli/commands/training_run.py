@@ -95,7 +95,7 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
 
 
 def _again(command: str) -> str:
-    """The command line that continues this one; studies resume by themselves."""
+    """The command line that continues this run; studies resume by themselves."""
     arguments = sys.argv[1:]
     resumes = arguments[:1] != [command] or "--resume" in arguments
     return shlex.join(["astro", *arguments, *([] if resumes else ["--resume"])])

@@ -1,10 +1,12 @@
-"""A command line that cannot be understood, as an error for users. Parses nothing itself."""
+"""Turns the parser's errors on a wrong command line into errors for users."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import typer
+
+# typer's own click
 from typer._click.exceptions import (
     BadOptionUsage,
     ClickException,
@@ -12,7 +14,7 @@ from typer._click.exceptions import (
     NoArgsIsHelpError,
     NoSuchOption,
     UsageError,
-)  # typer's own click
+)
 
 from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
 
@@ -89,6 +91,6 @@ def _wrong_value(error: typer.BadParameter) -> str:
 
 
 def _sentence(text: str) -> str:
-    """As part of a line of ours: no capital, no full stop, no name of a Python exception."""
+    """The message as part of our own line: no capital, no full stop, no name of a Python exception."""
     text = " ".join(text.split()).removeprefix("Value error, ").removesuffix(".")
     return text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""`astro zoo`: lists, imports and verifies released checkpoints. Downloads nothing; `list` needs no torch."""
+"""`astro zoo`: lists, imports and verifies released checkpoints on this disk. `list` needs no torch."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def import_(
     ] = None,
 ) -> None:
     """Convert a checkpoint into one folder: safetensors in diffusers' names, config.json, manifest.json. Whole or not
-        at all.
+    at all.
 
     Example: astro zoo import self_forcing --dtype bf16
     """
@@ -121,14 +121,14 @@ def verify(source: SourceArgument, json_: JsonOption = False) -> None:
 
     path = locate(source)
     with RunProgress() as progress:
-        found = problems(path, progress.work)
+        faults = problems(path, progress.work)
     whole = (path / MANIFEST).is_file()
     if json_:
-        typer.echo(json.dumps({"path": str(path), "ok": not found, "manifest": whole, "problems": found}, indent=2))
-    elif found:
-        for line in found:
+        typer.echo(json.dumps({"path": str(path), "ok": not faults, "manifest": whole, "problems": faults}, indent=2))
+    elif faults:
+        for line in faults:
             typer.echo(f"wrong  {line}")
     else:
         typer.echo(f"ok  {path}" + ("" if whole else "  (no manifest: bytes not checked)"))
-    if found:
+    if faults:
         raise typer.Exit(EXIT_RUN)

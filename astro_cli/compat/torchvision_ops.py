@@ -1,5 +1,5 @@
-"""Lets torchvision be imported beside a CPU build of torch. Does nothing until torchvision is imported, or where it
-loads.
+"""Lets torchvision be imported beside a CPU build of torch. It takes effect when torchvision is imported and its
+library does not load.
 
 torchvision's wheels are CUDA builds: beside a CPU torch their library does not load, and the import dies on the first
 operator that is described but not defined (`torchvision::nms`), which takes transformers, diffusers, peft, timm and

@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 
     Attributes:
         key: dotted, "" where it is about the whole.
-        what: ours of `SENTENCES`, else pydantic's.
+        what: our sentence from `SENTENCES`, else pydantic's.
         kind: pydantic's name of it, e.g. "missing", "extra_forbidden".
         value: what was found.
         hint: of an unknown key, the nearest known one or all of them; "" for none.

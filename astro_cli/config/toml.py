@@ -1,8 +1,6 @@
-"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from. Knows nothing of what the keys
-mean.
+"""Reading TOML recipes: `extends`, `--set a.b=value`, and where each key came from.
 
-A file's tables merge into those it extends, key by key. A table given by `--set` is meant whole: it replaces the one
-that was there.
+A file's tables merge into those it extends, key by key. A table given by `--set` replaces the whole table.
 """
 
 from __future__ import annotations

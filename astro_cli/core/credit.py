@@ -69,7 +69,8 @@ class Credit:
         return tuple(terms)
 
     def problem(self, form: CreditForm, samples: tuple[int, int], grid: tuple[int, int, int]) -> str:
-        """What is wrong with it for (P, G) samples on a latent grid (F, h, w), in words; empty if nothing is."""
+        """What is wrong with this credit for (P, G) samples on a latent grid (F, h, w), in words; empty if all is
+        well."""
         expected = samples if form == "sample" else (*samples, *grid)
         for number, term in enumerate(self.terms, 1):
             where = f"term {number} of {len(self.terms)}: "

@@ -1,14 +1,13 @@
-"""Where the primary reward stands alone: rank disagreement, its threshold and the adaptive risk ratio. Knows no reward
-and no loss.
+"""Where the primary reward stands alone: rank disagreement, its threshold and the adaptive risk ratio.
 
-    Delta_i = rank_p(i) - mean_{m != p} rank_m(i)          rank 0 is the lowest score, so Delta > 0: the primary ranks
-        the sample above the others
+    Delta_i = rank_p(i) - mean_{m != p} rank_m(i)          rank 0 is the lowest score
     tau     = percentile of {Delta_i >= 0} at 100 - 100 rho          M_i = 1[Delta_i > tau]
-    rho     <- 1.1 rho where mean {Delta_i >= 0} exceeds every value of the buffer, 0.9 rho where it is below every
-        one, within [0.02, 0.2]
+    rho     <- 1.1 rho where mean {Delta_i >= 0} exceeds the buffer, 0.9 rho where it is below, within [0.02, 0.2]
 
-Source: Astrolabe (arXiv 2603.17051) section 3.4, Algorithm 1 lines 9-17; constants of UPDATERISKRATIO as released
-(reference, section 7.5).
+Delta > 0: the primary ranks the sample above the others. "Exceeds" and "below" mean every value of the buffer.
+
+Source: Astrolabe (arXiv 2603.17051) section 3.4, Algorithm 1 lines 9-17; constants of UPDATERISKRATIO from its released
+code.
 Dimensions: K reward (the primary first), N sample of the epoch.
 
 **Deviations**: the released code gives rank 1 to the best sample, so its positive Delta marks what the primary ranks

@@ -1,12 +1,12 @@
-"""Rectified-flow conversions and the shifted noise schedule. No model, no I/O.
+"""Rectified-flow conversions and the shifted noise schedule, as functions of tensors.
 
 Convention (Wan 2.1, Self-Forcing): x_t = (1 - sigma) x0 + sigma eps; the model predicts the velocity v = eps - x0.
 `sigma` lives in [0, 1], `timestep` = 1000 sigma in [0, 1000]; `sigma_of` and `timestep_of` are the one place that
 converts.
 Dimensions: B sample, F latent frame, C channel, H height, W width.
 
-Deviations: sigma = timestep / 1000 exactly. The released code looks sigma up in a 1000-entry grid (nearest neighbour,
-error up to 5e-3 near 0) and mixes a shift-5 with a shift-8 grid for the critic (reference, section 2).
+Deviations: sigma = timestep / 1000 exactly. Self-Forcing's released code looks sigma up in a 1000-entry grid (nearest
+neighbour, error up to 5e-3 near 0) and mixes a shift-5 with a shift-8 grid for the critic.
 """
 
 from __future__ import annotations
@@ -80,6 +80,6 @@ def velocity_from_x0(x_t: torch.Tensor, x0: torch.Tensor, sigma_BF: torch.Tensor
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
     """Classifier-free guidance, u + scale (c - u); scale 1 is no guidance.
 
-    Deviations: Self-Forcing's DMD writes c + 3 (c - u), which is scale 4 here (reference, section 0.7).
+    Deviations: Self-Forcing's released DMD writes c + 3 (c - u), which is scale 4 here.
     """
     return unconditional + scale * (conditional - unconditional)

@@ -1,13 +1,12 @@
 """When a KL reference is reset to the policy: Algorithm 1's rule, or the released code's with its moving threshold.
-Moves no weights.
 
     reset where KL > tau or more than K_max epochs have passed since the last reset
 
-Source: Astrolabe (arXiv 2603.17051) Algorithm 1, lines 34-37; released rule: reference, section 7.5.
+Source: Astrolabe (arXiv 2603.17051) Algorithm 1, lines 34-37; the released rule is from its code.
 
 **Deviations**: the paper's tau_KL is a constant it does not print. The released rule lowers tau by 0.01 (not below 0.1)
-after a reset that only waiting brought, and after one within 5 epochs sets min(tau + 0.01, 0.05), which lowers it too:
-kept as it is, under its name.
+after a reset that only waiting brought, and after one within 5 epochs sets min(tau + 0.01, 0.05), which lowers it too.
+It is kept as released.
 """
 
 from __future__ import annotations

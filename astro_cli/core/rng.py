@@ -1,4 +1,4 @@
-"""Random streams: every random draw comes from a generator named for its use. Touches no global seed.
+"""Random streams: every random draw comes from a generator named for its use. The global seed stays untouched.
 
 A stream is a pure function of its name parts, so a resumed run, another batch size or another rank draws the same
 numbers without any generator state in the checkpoint.

@@ -1,4 +1,4 @@
-"""Small statistics on tensors that several layers share: ranges, moments, ranks. No model, no I/O."""
+"""Small statistics on tensors that several layers share."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What can be evaluated or sampled: weights with their card and backbone, as a ready generator of latents. Scores
-nothing, writes nothing.
+"""What can be evaluated or sampled: weights with their card and backbone, as a ready generator of latents.
 
 Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 """
@@ -76,8 +75,8 @@ class Arm:
 
     def weights_hash(self) -> str:
         """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""
-        found = [hashes.digest(path) for path in self.files]
-        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()[:16]
+        digests = [hashes.digest(path) for path in self.files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
     @torch.no_grad()
     def text(self, prompts: list[str]) -> TextStates:
@@ -135,10 +134,10 @@ def load_arm(
         CheckpointError: weights or card missing, damaged or of another backbone.
         RecipeError: a recipe that is wrong, or names no student.
     """
-    found = _find(name, recipe, wan)
-    own = _own_card(Path(found))
+    source = _find(name, recipe, wan)
+    own = _own_card(Path(source))
     table = own if recipe is None else cards.of_recipe(recipe)
-    checkpoint = load_transformer(found, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
+    checkpoint = load_transformer(source, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
     card = table or cards.of_wan(checkpoint)
     video = card["video"]
     threads.fit(checkpoint.config.layer_flops(video["block"], video["height"], video["width"]))
@@ -171,9 +170,9 @@ def _find(name: str | None, recipe: str | None, wan: str | None) -> str | Path:
     return name
 
 
-def _own_card(found: Path) -> cards.Card | None:
+def _own_card(source: Path) -> cards.Card | None:
     """The card beside weights that astro trained; None for other checkpoints."""
-    places = (found, found / cards.STUDENT, found / "final" / cards.STUDENT)
+    places = (source, source / cards.STUDENT, source / "final" / cards.STUDENT)
     path = next((path for path in places if path.is_file()), None)
     trained = (
         path is not None

@@ -1,5 +1,5 @@
 """What weights need to be sampled (sizes, video, sampler, cache): from their JSON card, a recipe, or Wan 2.1's own
-values. Loads no weights.
+values.
 
 A card is the table `training.release` writes beside a finished run's weights. Released Wan students have none.
 """
@@ -25,9 +25,9 @@ WAN_BASE = "base/wan_1.3b.toml"
 SPECS = {"video": VideoSpec, "sampler": SamplerSpec, "teacher": TeacherSampler}
 TEACHERS = "Wan-AI/"  # hub account of the undistilled models
 FRAME_WISE: Card = {"video": {"block": 1}}
-# What a release runs with where it differs from Wan's recipes (reference, sections 3.5, 5, 6 and 8). Deviations: the
-# one- and two-step students take
-# four steps for their first block as released, here as many as for the others; MemFlow's memory bank is not there.
+# What a release runs with where it differs from Wan's recipes, from its own inference configuration. Deviations: the
+# released one- and two-step students take four steps for their first block, here as many as for the others; MemFlow's
+# memory bank is left out.
 RELEASED: dict[str, Card] = {
     "longlive": {"cache": {"window": 12, "sink": 3}},
     "memflow": {"cache": {"window": 12, "sink": 3}},

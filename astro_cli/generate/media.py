@@ -1,5 +1,4 @@
-"""Clips as pictures and videos: contact sheets, side-by-side pairs, GIF and MP4 files. Generates, scores and plots
-nothing.
+"""Clips as pictures and videos: contact sheets, side-by-side pairs, GIF and MP4 files.
 
 A clip is (T, H, W, 3), a frame (H, W, 3), RGB; floats in 0..1 or uint8, in anything `np.asarray` takes. Equal input
 gives equal bytes.
@@ -25,16 +24,10 @@ from astro_cli.config.errors import OutputError
 Clip = Any  # (T, H, W, 3)
 Frame = Any  # (H, W, 3)
 
-PAPER, INK, QUIET = (
-    (244, 244, 246),
-    (20, 22, 28),
-    (96, 100, 110),
-)  # light enough for print, apart from the white of a clip
-BAND = (
-    56,
-    60,
-    72,
-)  # of side-by-side captions: a video has no page around it; told apart from black, gray and white clips
+# Light enough for print, distinct from the white of a clip.
+PAPER, INK, QUIET = ((244, 244, 246), (20, 22, 28), (96, 100, 110))
+# Behind side-by-side captions: a video has no page around it, and clips may be black, gray or white.
+BAND = (56, 60, 72)
 BAND_INK = (245, 245, 247)
 SHEET_FONT_PX = 17  # a sheet is looked at in its own size
 NUMBER_FONT_PX = 12
@@ -123,7 +116,8 @@ def contact_sheet(
 ) -> None:
     """A PNG with one row per clip: its label above its frames, every `every`-th of them, numbered at the top.
 
-    `apart` is how many frames of the video lie between two of a clip, for the numbers. With `fps` they are seconds.
+    `apart` is the number of video frames from one frame of a clip to the next, for the numbers. With `fps` the numbers
+    are seconds.
     """
     if not rows or every < 1:
         raise ValueError(f"a contact sheet needs rows and every >= 1, found {len(rows)} rows, every {every}")
@@ -278,7 +272,7 @@ def write_gif(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
 def _palette_image(frame: np.ndarray, scale: int) -> Image.Image:
     """Undithered: dots would flicker, and the clips' few colours fit.
 
-    Colours are picked before enlarging, which is the cheaper order.
+    Colours are picked before enlarging, which is cheaper.
     """
     image = Image.fromarray(frame).quantize(GIF_COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return image if scale == 1 else image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
@@ -340,9 +334,9 @@ def write_mp4(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
 
 
 class Mp4Stream:
-    """An MP4 that grows while its frames are made. Up to `finish` it is `<name>.partial.mp4`, in fragments of a second
-    that players take at any moment, even after the process was killed; then it becomes an ordinary MP4 under its own
-    name.
+    """An MP4 that grows while its frames are made. Up to `finish` it is `<name>.partial.mp4`, written in fragments of a
+    second, so it plays at any moment, even after the process was killed. `finish` makes it an ordinary MP4 under its
+    own name.
 
     As a context manager it finishes where the block ends well, and else keeps the partial file.
     """

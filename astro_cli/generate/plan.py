@@ -1,5 +1,5 @@
-"""What `astro sample` is asked to make: prompts from arguments, files or standard input, seeds, prompt switches -> one
-`Video` each. Makes none.
+"""Plans the videos of `astro sample`: prompts from arguments, files or standard input, seeds and prompt switches -> one
+`Video` each.
 
 Frames are pixel frames unless they are called latents.
 """
@@ -64,8 +64,8 @@ class Length:
         return self.backbone.num_frames(self.latents)
 
     def starts_at(self, frame: int) -> int:
-        """First latent of the block with which a prompt asked for at a frame takes over: the first block that shows no
-        frame before it.
+        """First latent of the block with which a prompt given for a frame takes over: the first block that shows no
+        earlier frame.
         """
         return -(-self.backbone.num_latents(frame) // self.block) * self.block
 
@@ -76,7 +76,7 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
     Args:
         arguments: prompts on the command line; none, or a single '-', stands for `lines`.
         file: one prompt a line, or JSON lines with "prompt" or a list "prompts" (prompts of one video, in turn).
-        lines: standard input, read only where it is asked for.
+        lines: standard input, read only where it is used.
 
     Raises:
         PromptError: no prompt, an empty one, or a file that is no such file.
@@ -85,10 +85,10 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
     if file is not None and given:
         raise PromptError("--prompts", str(file), "found prompts on the command line too", hint="give one or the other")
     typed = [line for line in lines if line.strip()] if file is None and given in ([], ["-"]) else given
-    found = [[line] for line in typed] if file is None else _of_file(file)
-    if not found or not all(story and all(prompt.strip() for prompt in story) for story in found):
+    requested = [[line] for line in typed] if file is None else _of_file(file)
+    if not requested or not all(story and all(prompt.strip() for prompt in story) for story in requested):
         raise PromptError("prompt", "", "empty", hint=EXAMPLE)
-    return [[" ".join(prompt.split()) for prompt in story] for story in found]
+    return [[" ".join(prompt.split()) for prompt in story] for story in requested]
 
 
 def _of_file(file: Path) -> list[list[str]]:
@@ -116,16 +116,16 @@ def _of_json(file: Path, number: int, line: str) -> list[str]:
         raise PromptError(
             file, f"line {number}", f"not JSON: {error}", hint='expected {"prompts": ["...", "..."]}'
         ) from error
-    found = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
+    prompts = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
     if (
-        not isinstance(found, list)
-        or not found
-        or not all(isinstance(prompt, str) and prompt.strip() for prompt in found)
+        not isinstance(prompts, list)
+        or not prompts
+        or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts)
     ):
         raise PromptError(
             file, f"line {number}", "no prompts", hint='expected {"prompts": ["...", "..."]} or {"prompt": "..."}'
         )
-    return found
+    return prompts
 
 
 def parse_switches(options: Sequence[str] | None) -> list[Switch]:
@@ -162,14 +162,14 @@ def chosen_seeds(seeds: str | None, seed: int | None) -> list[int] | None:
 
 
 def plan(
-    asked: list[list[str]], seeds: list[int] | None, seed: int, switches: list[Switch], length: Length
+    requested: list[list[str]], seeds: list[int] | None, seed: int, switches: list[Switch], length: Length
 ) -> list[Video]:
     """Every video: prompts times seeds, switches at block starts.
 
     Raises:
         StreamError: a switch that is out of order or past the end.
     """
-    many = next((story for story in asked if len(story) > 1), None)
+    many = next((story for story in requested if len(story) > 1), None)
     if many and switches:
         raise StreamError(
             "--switch", switches[0].given, "the prompt file has switches of its own", hint="leave --switch out"
@@ -177,7 +177,7 @@ def plan(
     fixed = place(switches, length)
     videos: list[Video] = []
     names: set[str] = set()
-    for index, story in enumerate(asked):
+    for index, story in enumerate(requested):
         spread = [
             Switch(length.frames * part // len(story), False, prompt, f"prompt {part + 1}")
             for part, prompt in enumerate(story)
@@ -190,7 +190,7 @@ def plan(
 
 
 def place(switches: list[Switch], length: Length) -> tuple[tuple[int, str], ...]:
-    """(latent, prompt) of each switch: the start of the first block that shows no frame before it.
+    """(latent, prompt) of each switch: the start of the first block that shows no earlier frame.
 
     Raises:
         StreamError: at frame 0, not after the one before it, or past the start of the last block.
@@ -230,11 +230,11 @@ def name_of(prompt: str, seed: int) -> str:
 
 def _unique(name: str, taken: set[str]) -> str:
     """The name, numbered where an earlier video of this call has it."""
-    found = next(
+    unique = next(
         new for number in itertools.count(1) if (new := name if number == 1 else f"{name}-{number}") not in taken
     )
-    taken.add(found)
-    return found
+    taken.add(unique)
+    return unique
 
 
 def batches(videos: list[Video], size: int) -> list[list[Video]]:

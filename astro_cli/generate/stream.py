@@ -1,5 +1,4 @@
-"""Streams a batch of videos to disk while it is made: MP4, contact sheet and sidecar of each. Reads no options and
-picks no weights.
+"""Streams a batch of videos to disk while it is made: MP4, contact sheet and sidecar of each.
 
 Dimensions: B video, T frame, H, W rows and columns, C colour.
 """
@@ -31,7 +30,7 @@ SHOWN_ROWS = 192  # smaller pictures are enlarged by whole pixels up to it
 
 
 class Script(Protocol):
-    """Who says what the next block shows. Frames are latent frames."""
+    """Decides which prompts the next block shows. Frames are latent frames."""
 
     def due(self, frame: int) -> list[str] | None:
         """Prompts of the batch that take over at the block starting at `frame`, if any."""
@@ -85,7 +84,7 @@ class Reel:
 
 
 def enlarged(rows: int) -> int:
-    """How many pixels wide a pixel is shown."""
+    """Width in which a pixel of the video is shown, in pixels."""
     return max(1, SHOWN_ROWS // rows)
 
 

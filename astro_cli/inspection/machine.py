@@ -1,6 +1,6 @@
-"""What this machine has and lacks: versions, devices, memory, packaged bases, optional parts. Loads no weights.
+"""What this machine has and lacks: versions, devices, memory, packaged bases, optional parts.
 
-Free of torch until devices are asked for.
+Importing it needs no torch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Part:
-    """A part astro does without: found where `module` is installed, a file in the checkpoints folder matches one of
+    """An optional part of astro: present where `module` is installed, a file in the checkpoints folder matches one of
     `files`, and nothing `lacks`.
     """
 
@@ -161,13 +161,13 @@ def find_devices() -> list[dict[str, Any]]:
         import torch
     except (ImportError, OSError):  # a broken installation is what this command is for
         return []
-    found: list[dict[str, Any]] = [
+    devices: list[dict[str, Any]] = [
         {"kind": "cpu", "name": platform.processor() or platform.machine(), "memory_gib": None}
     ]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        found.append({"kind": "cuda", "name": properties.name, "memory_gib": gib(properties.total_memory)})
-    return found
+        devices.append({"kind": "cuda", "name": properties.name, "memory_gib": gib(properties.total_memory)})
+    return devices
 
 
 def machine() -> dict[str, Any]:
@@ -202,14 +202,14 @@ def bases() -> list[dict[str, Any]]:
     """Packaged bases with what their cards say."""
     from astro_cli.models import weights
 
-    found = []
+    rows = []
     for name in weights.packaged():
         card_file = weights.PACKAGED / f"{name}.json"
         card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
         size = (weights.PACKAGED / f"{name}.safetensors").stat().st_size
         known = {key: card.get(key) for key in ("recipe", "recipe_hash", "seed", "commit", "scores")}
-        found.append({"name": name, "bytes": size, **known})
-    return found
+        rows.append({"name": name, "bytes": size, **known})
+    return rows
 
 
 def look_for(part: Part, folder: Path) -> dict[str, Any]:

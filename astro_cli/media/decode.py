@@ -1,5 +1,4 @@
-"""Opens video files: what they hold, and their frames one after the other. Chooses no frames, writes no video. Free of
-torch.
+"""Opens video files: what they hold, and their frames one after the other. Free of torch.
 
 Dimensions: H, W pixel rows and columns.
 """
@@ -52,7 +51,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def count_frames(path: str | Path) -> int:
-    """The frames that decode, all of them; pixels are not converted, so this takes about half the time of `frames`.
+    """How many frames decode. Pixels stay unconverted, so this takes about half the time of `frames`.
 
     Raises:
         VideoError: as `frames`.
@@ -61,11 +60,11 @@ def count_frames(path: str | Path) -> int:
 
 
 def frames(path: str | Path, backend: Backend = "auto") -> Iterator[tuple[int, Frame]]:
-    """(index, frame (H, W, 3) uint8 RGB) of every frame, in order. One frame is held at a time; both backends give the
-    same bytes.
+    """(index, frame (H, W, 3) uint8 RGB) of every frame, in order. One frame is in memory at a time; both backends give
+    the same bytes.
 
     Args:
-        backend: "auto" is PyAV; "decord" has to be asked for, since it exists on x86-64 Linux only and reads no GIF.
+        backend: "auto" is PyAV; "decord" must be named: it exists on x86-64 Linux only and reads no GIF.
 
     Raises:
         VideoError: missing, no video, no frame, damaged (after the frames before the damage), or a backend that is not

@@ -1,6 +1,6 @@
 """A backbone: what stands around the transformer, prompts -> text states and latents <-> frames.
 
-Names the contract, finds the one asked for.
+Owns the contract; `load_backbone` finds a backbone by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbon
 
 
 class Backbone(Protocol):
-    """What a video model stands in. Frames are pixel frames, latents latent frames.
+    """The text side and the codec around a video transformer. Frames are pixel frames, latents latent frames.
 
     Attributes:
         fps: of decoded videos.
@@ -96,8 +96,7 @@ def load_backbone(
             "Wan's VAE comes with its weights and is not trained here",
             hint="the codec of 'shapes' is",
         )
-    from astro_cli.models.wan_backbone import (
-        load_wan_backbone,
-    )  # with transformers and diffusers: seconds that the embedded world does without
+    # It imports transformers and diffusers; the embedded world saves these seconds.
+    from astro_cli.models.wan_backbone import load_wan_backbone
 
     return load_wan_backbone(source, dtype)

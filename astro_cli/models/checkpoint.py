@@ -1,8 +1,7 @@
-"""Wan transformer checkpoints of every release, as one state dict in diffusers' names with its sizes. Trains nothing,
-writes nothing.
+"""Wan transformer checkpoints of every release, as one state dict in diffusers' names with its sizes.
 
-Reads diffusers folders, original Wan files and folders, and the releases of the reference, section 9. Tensors stay on
-disk until asked for.
+Reads diffusers folders, original Wan files and folders, and the releases that `zoo.entries` lists. A tensor stays on
+disk until it is read.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Checkpoint:
     """A transformer's weights.
 
     Attributes:
-        state: tensors by diffusers' names, read when asked for.
+        state: tensors by diffusers' names, each read when it is taken.
         config: sizes, from the shapes and, where there is one, config.json.
         source: the file, or the folder's index or file, they come from.
         format: container and names, for example "pickle, original names".
@@ -81,7 +80,7 @@ def load_transformer(
     Raises:
         CheckpointError: missing, truncated, unsafe, of unknown nesting, of another model or size.
 
-    Source: reference, section 9. Deviations: None.
+    Source: the loaders in the released repositories. Deviations: None.
     """
     file, table = _pick(locate(source))
     entry = of_path(file)
@@ -89,12 +88,12 @@ def load_transformer(
     hint = "leave --ema/--no-ema out" if ema is not None else "is it a transformer of this family?"
     wrapped, nested = nesting.unwrap(open_file(file), order, file, hint)
     tensors, original = _renamed(wrapped, file)
-    found = sizes.settle(sizes.from_shapes(tensors, file), sizes.declared(table) if table else {}, config, file)
-    check_state(tensors, expected(found), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")
+    settled = sizes.settle(sizes.from_shapes(tensors, file), sizes.declared(table) if table else {}, config, file)
+    check_state(tensors, expected(settled), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")
     container = "pickle" if file.suffix in PICKLES else "shards" if file.name.endswith(INDEX) else "safetensors"
     names = "original" if original else "diffusers"
     return Checkpoint(
-        LazyState(tensors, dtype), found, file, f"{container}, {names} names", nested, _files(file, table)
+        LazyState(tensors, dtype), settled, file, f"{container}, {names} names", nested, _files(file, table)
     )
 
 
@@ -142,30 +141,29 @@ def _pick(path: Path) -> tuple[Path, Path | None]:
     if file.name == STUDENT and card.is_file():
         return file, card
     table = file.parent / "config.json"
-    whole = path.is_dir() or file.name.startswith(
-        STEM
-    )  # a lone file of another name may have a neighbour's config.json beside it
+    # Beside a lone file of another name may lie a config.json that is a neighbour's.
+    whole = path.is_dir() or file.name.startswith(STEM)
     return file, table if whole and table.is_file() else None
 
 
 def _in_folder(folder: Path) -> Path:
     for place in (folder / "transformer", folder, folder / "final"):
         for pattern in PATTERNS:
-            found = sorted(path for path in place.glob(pattern) if not path.name.startswith("."))
-            if found and all(SHARD.search(path.name) for path in found):
+            files = sorted(path for path in place.glob(pattern) if not path.name.startswith("."))
+            if files and all(SHARD.search(path.name) for path in files):
                 raise CheckpointError(
                     place,
                     f"{STEM}{INDEX}",
-                    f"missing: {len(found)} shards without their index",
+                    f"missing: {len(files)} shards without their index",
                     hint="copy the index too",
                 )
-            if len(found) > 1:
-                names = some([path.name for path in found])
+            if len(files) > 1:
+                names = some([path.name for path in files])
                 raise CheckpointError(
-                    place, "", f"found {len(found)} files that may be the transformer: {names}", hint="name one of them"
+                    place, "", f"found {len(files)} files that may be the transformer: {names}", hint="name one of them"
                 )
-            if found:
-                return found[0]
+            if files:
+                return files[0]
     what = "not a checkpoint: no safetensors and no torch.save file in it or its transformer/"
     raise CheckpointError(folder, "", what, hint="name a diffusers or Wan 2.1 folder, or a file")
 

@@ -45,7 +45,8 @@ class StreamingDecoder:
         return frames
 
     def skip(self, latents_BFCHW: torch.Tensor) -> StreamingDecoder:
-        """Pass latents whose frames nobody looks at; those out of later frames' reach are left out. Returns itself."""
+        """Pass latents without decoding frames for the caller; those out of later frames' reach are left out. Returns
+        itself."""
         if not self.features:
             return self
         if self.reach is not None:

@@ -1,4 +1,4 @@
-"""sha256 of files, and the memory of those already read. Opens nothing as weights, judges no content. Free of torch."""
+"""sha256 of files, and a record of those already computed. Free of torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pathlib import Path
 
 PIECE = 2**24  # bytes hashed between two reports of progress
 LARGE = 2**24  # bytes from which a file is remembered beyond this process: smaller ones are read again in milliseconds
-SETTLED_NS = (
-    2 * 10**9
-)  # a file changed later than this might change once more within one tick of the file system's clock
+# A file changed more recently might change again within one tick of the file system's clock.
+SETTLED_NS = 2 * 10**9
 DIGEST_CHARACTERS = 16
 CACHE_VARIABLE, DEFAULT_CACHE, CACHE_FILE = "XDG_CACHE_HOME", "~/.cache", "astro/digests.json"
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -36,22 +35,23 @@ def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
 
 
 def remembered(path: Path) -> str:
-    """sha256 of a file, read once for as long as its resolved path, size, time of change and inode stay what they are.
+    """sha256 of a file, read once for as long as its resolved path, size, time of change and inode stay the same.
 
     Files of 16 MiB and more are remembered between runs, in `astro/digests.json` below XDG_CACHE_HOME or ~/.cache; a
-    memory that cannot be read or written is none. What checks a file against a manifest takes `sha256`.
+    record that cannot be read or written is ignored. Checks against a manifest call `sha256`, which always reads the
+    file.
     """
     path = path.resolve()
     state = _state(path)
-    found = _seen.get((str(path), state)) or (_load().get((str(path), state)) if state[0] >= LARGE else None)
-    if found is None:
-        found = sha256(path)
+    sha = _seen.get((str(path), state)) or (_load().get((str(path), state)) if state[0] >= LARGE else None)
+    if sha is None:
+        sha = sha256(path)
         if _state(path) != state or time.time_ns() - state[1] < SETTLED_NS:
-            return found
+            return sha
         if state[0] >= LARGE:
-            _store(str(path), state, found)
-    _seen[str(path), state] = found
-    return found
+            _store(str(path), state, sha)
+    _seen[str(path), state] = sha
+    return sha
 
 
 def digest(path: Path) -> str:
@@ -70,26 +70,26 @@ def _state(path: Path) -> State:
 
 
 def _load() -> dict[tuple[str, State], str]:
-    """What was remembered; entries of another form are left out."""
+    """The recorded hashes; malformed entries are left out."""
     try:
         rows = json.loads(cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    found = {}
+    entries = {}
     for row in rows if isinstance(rows, list) else ():
         match row:
             case [str(path), int(size), int(changed), int(inode), str(sha)] if HEX.fullmatch(sha):
-                found[path, (size, changed, inode)] = sha
-    return found
+                entries[path, (size, changed, inode)] = sha
+    return entries
 
 
 def _store(path: str, state: State, sha: str) -> None:
-    """Add one entry; older ones of the same file, and those of files that are gone, leave.
+    """Add one entry; drop older ones of the same file and those of missing files.
 
-    Two writers at once lose an entry at most.
+    Two writers at once lose at most one entry.
     """
     kept = {key: value for key, value in _load().items() if key[0] != path and os.path.exists(key[0])}
-    rows = [[held, *facts, value] for (held, facts), value in {**kept, (path, state): sha}.items()]
+    rows = [[name, *facts, value] for (name, facts), value in {**kept, (path, state): sha}.items()]
     target = cache_file()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):

@@ -1,5 +1,4 @@
-"""A checkpoint of any known format -> one folder: safetensors in diffusers' names, config.json, manifest. Downloads
-nothing.
+"""A checkpoint on this disk, of any known format -> one folder: safetensors in diffusers' names, config.json, manifest.
 
 diffusers' `WanTransformer3DModel.from_pretrained` reads the folder, and so does `checkpoint.load_transformer`.
 """
@@ -85,7 +84,7 @@ def _entry(source: str) -> Entry | None:
 
 
 def _outside(source: str) -> str | Path:
-    """The release itself where a name has been imported already: an import is made from it, not from an import."""
+    """The release itself, where a name is imported already: an import is never made from another import."""
     entry = BY_NAME.get(source)
     if entry is None or Path(source).exists() or imported(entry) is None:
         return source
@@ -127,16 +126,16 @@ def _same(folder: Path, manifest: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differ = [key for key in OWN_KEYS if found.get(key) != manifest[key]]
-        written = {row["name"] for row in found["written"]}
+        existing = json.loads(path.read_text(encoding="utf-8"))
+        differ = [key for key in OWN_KEYS if existing.get(key) != manifest[key]]
+        written = {row["name"] for row in existing["written"]}
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise OutputError(
             folder, MANIFEST, f"not readable: {error}", hint="delete the folder or choose another --to"
         ) from error
     if differ:
         what = (
-            f"holds another import ({differ[0]} is {_short(found.get(differ[0]))}, this is "
+            f"holds another import ({differ[0]} is {_short(existing.get(differ[0]))}, this is "
             f"{_short(manifest[differ[0]])})"
         )
         raise OutputError(folder, "--to", what, hint="choose another --to, or delete the folder")
@@ -160,7 +159,7 @@ def _short(value: Any) -> str:
 def _manifest(
     checkpoint: Checkpoint, adapter: Lora | None, entry: Entry | None, dtype: str | None, report: Report
 ) -> dict[str, Any]:
-    """Everything about the import but what is written."""
+    """The manifest without its list of written files."""
     stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.tensors.values()})
     merged = (
         None

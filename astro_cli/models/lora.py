@@ -1,5 +1,4 @@
-"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying. Owns no training
-logic, no file.
+"""LoRA adapters over one frozen base, through peft: several named adapters, switched without copying.
 
 Files are read and written in `lora_files`.
 Astrolabe keeps three: `default` (trained), `old` (the behaviour policy), `ref` (the KL reference). All start equal to
@@ -32,13 +31,11 @@ def add_adapters(
     """Inject LoRA adapters in place; the base is frozen and the first adapter is the trained and active one.
 
     All adapters get the same start: A uniform as peft draws it (Kaiming, bound 1 / sqrt(fan-in)) but from `generator`,
-        B zero. Adapters are
-    float32 whatever the base's dtype.
+    B zero. Adapters are float32 whatever the base's dtype.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Already found a `peft_config`"
-        )  # several adapters are what is wanted
+        # Several adapters are intended.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         for name in names:
             inject_adapter_in_model(_config(rank, alpha, dropout), network, name)
     for layer in layers(network):

@@ -1,7 +1,8 @@
 """LoRA files: read in peft's, diffusers' and kohya's layouts and as released, merged into weights, written for peft and
 diffusers.
 
-Owns no network and no training; several adapters over one network are in `lora`. Source: reference, section 9.
+Several adapters over one network are in `lora`.
+Source: the file layouts of peft, diffusers and kohya, and LongLive's released `lora.pt`.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0
     one.
 
     Args:
-        state: weights by diffusers' names; read only where asked for, not changed.
+        state: weights by diffusers' names; each is read when its layer is taken, and stays unchanged.
         scale: how much of the adapter; 1 is as trained.
 
     Returns:

@@ -1,7 +1,6 @@
-"""Which part of a released file is the model: moving average, trained weights, or the file itself. Opens no file,
-renames nothing.
+"""Which part of a released file is the model: moving average, trained weights, or the file itself.
 
-Source: reference, section 9.
+Source: the loaders of Self-Forcing, Causal-Forcing, LongLive, Reward Forcing and MemFlow, as released.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SHOWN = 8  # keys an error lists
 
 
 def order(ema: bool | None, *, plain_first: bool = False) -> tuple[str, ...]:
-    """Nestings in the order they are tried: as asked for, else as the release itself loads its weights."""
+    """Nestings in the order they are tried: as requested, else as the release itself loads its weights."""
     if ema is not None:
         return (EMA,) if ema else PLAIN_ONLY
     return PLAIN_FIRST if plain_first else EMA_FIRST

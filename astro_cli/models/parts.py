@@ -1,5 +1,4 @@
-"""Parts of a Wan 2.1 folder (text encoder, VAE) from disk into a library's module, every key and shape checked. Knows
-neither part.
+"""Parts of a Wan 2.1 folder (text encoder, VAE) from disk into a library's module, every key and shape checked.
 
 A part is a folder as diffusers and transformers write it (`config.json`, one safetensors file or shards with an index)
 or one original file.
@@ -27,13 +26,13 @@ def original_file(folder: Path, stem: str, other: str) -> Path:
     """`stem` with a known ending, in a folder of original Wan files.
 
     Raises:
-        CheckpointError: neither it nor, as the caller saw, the folder `other` is there.
+        CheckpointError: no such file; the message also names the folder `other`, which the caller did not find.
     """
-    found = next((path for ending in tensor_files.SUFFIXES if (path := folder / f"{stem}{ending}").is_file()), None)
-    if found is None:
+    file = next((path for ending in tensor_files.SUFFIXES if (path := folder / f"{stem}{ending}").is_file()), None)
+    if file is None:
         what = f"neither {other} (diffusers' layout) nor {stem}.pth (original) is in this folder"
         raise CheckpointError(folder, "", what, hint="name a folder of Wan 2.1, for example Wan2.1-T2V-1.3B-Diffusers")
-    return found
+    return file
 
 
 def config(folder: Path, model: str) -> dict[str, Any]:
@@ -70,10 +69,10 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
 def _weights_file(folder: Path) -> Path:
     names = [f"{stem}{ending}" for stem in STEMS for ending in (".safetensors", tensor_files.INDEX)]
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
         raise CheckpointError(folder, names[0], "no weights in this folder", hint="copy the part's whole folder")
-    return found
+    return file
 
 
 def assemble(

@@ -1,8 +1,8 @@
 """Who plays which part in a run: student, teacher, critic, and adapters of the student that act as old and reference
 policy.
 
-A role is a network, or a network seen through one of its adapters. Objectives ask for roles by name; only those asked
-for exist.
+A role is a network, or a network seen through one of its adapters. Objectives take roles by name; only the roles they
+declare exist.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The embedded world as a backbone: closed-vocabulary text without weights and a small convolutional codec.
-
-Trains neither.
-"""
+"""The embedded world as a backbone: closed-vocabulary text without weights and a small convolutional codec."""
 
 from __future__ import annotations
 

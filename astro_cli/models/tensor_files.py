@@ -1,6 +1,4 @@
-"""Files of tensors, read lazily: safetensors, sharded safetensors, torch.save. Knows no model and no names; runs no
-code of a file.
-"""
+"""Files of tensors, read lazily: safetensors, sharded safetensors, torch.save. Code inside a file never runs."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ class LazyTensor:
 
 
 class LazyState(Mapping[str, torch.Tensor]):
-    """A state dict that reads a tensor when it is asked for, in `dtype` (None: as stored). Holds none of them."""
+    """A state dict that reads a tensor from its file each time it is taken, in `dtype` (None: as stored)."""
 
     def __init__(self, tensors: Mapping[str, LazyTensor], dtype: torch.dtype | None = None) -> None:
         self.tensors, self.dtype = tensors, dtype
@@ -174,12 +172,12 @@ def open_pickle(path: Path) -> dict[str, Any]:
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     name = FOREIGN.search(str(error))
-    held = (
+    content = (
         f"holds {name[1]}: code or foreign objects, not plain tensors"
         if name
         else "is not a pickle of plain tensors, or damaged"
     )
-    return CheckpointError(path, "", f"refused, nothing of it ran: it {held}", hint="ask its author for safetensors")
+    return CheckpointError(path, "", f"refused, nothing of it ran: it {content}", hint="ask its author for safetensors")
 
 
 def some(names: list[str]) -> str:

@@ -1,7 +1,7 @@
 """UMT5, the text side of Wan 2.1: prompt -> encoder states, zero past the prompt's end. Owns cleaning, tokens and file
-names, no network.
+names.
 
-Source: Wan 2.1 (arXiv 2503.20314); reference, section 1.7. The network and the tokenizer are transformers'.
+Source: Wan 2.1 (arXiv 2503.20314). The network and the tokenizer are transformers'.
 Dimensions: B prompt, M text token, D text width.
 
 **Deviations**: prompts are encoded one by one at their true length, so a prompt's states do not depend on the batch;
@@ -46,7 +46,7 @@ _NAMES = (
 
 
 class TextEncoder:
-    """Wan's prompt encoder. States of a prompt are computed once per instance.
+    """Wan's prompt encoder. An instance computes the states of a prompt once.
 
     Args:
         model: the encoder, in the dtype it shall run in.
@@ -151,8 +151,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def transformers_name(key: str) -> str:
     """transformers' name of a parameter named as in Wan's original T5 encoder."""
     for pattern, name in _NAMES:
-        key, found = re.subn(pattern, name, key)
-        if found:
+        key, replaced = re.subn(pattern, name, key)
+        if replaced:
             break
     return key
 

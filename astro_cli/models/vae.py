@@ -1,5 +1,5 @@
 """Wan's VAE as a stream: latents -> frames block after block, frames -> latents. Owns normalisation and the feature
-cache, no network.
+cache.
 
 The first latent frame is one picture, each later one four. Decoding is causal: a decoder keeps the last two features of
 every convolution, so blocks of any size give the frames of the whole-video decode, in memory that does not grow with

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole: names, shapes, dtype, and sha256 against an import's manifest. Repairs nothing."""
+"""Whether a checkpoint is whole: names, shapes, dtype, and sha256 against an import's manifest."""
 
 from __future__ import annotations
 

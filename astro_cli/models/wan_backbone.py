@@ -1,4 +1,4 @@
-"""Wan 2.1 as a backbone: UMT5 text states and the streaming VAE, from one folder. Owns no transformer."""
+"""Wan 2.1 as a backbone: UMT5 text states and the streaming VAE, from one folder."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def wan_folder(source: str | Path | None) -> Path:
     """Where the text encoder and VAE are: the folder `source` names, else a release below the checkpoints folder."""
     if source is not None:
         entry = BY_NAME.get(str(source))
-        found = (entry and released(entry)) or locate(source)
-        if not found.is_dir():
+        folder = (entry and released(entry)) or locate(source)
+        if not folder.is_dir():
             raise CheckpointError(source, "", "not a folder", hint=HINT)
-        return found
-    found = next((path for name in RELEASES if (path := released(BY_NAME[name])) is not None), None)
-    if found is None:
+        return folder
+    folder = next((path for name in RELEASES if (path := released(BY_NAME[name])) is not None), None)
+    if folder is None:
         raise CheckpointError(
             "wan", "", f"no Wan 2.1 folder below {checkpoints_folder()}: its text encoder and VAE are needed", hint=HINT
         )
-    return found
+    return folder

@@ -1,6 +1,5 @@
-"""Weights on disk: safetensors beside a JSON card. Finds packaged bases, refuses damaged and foreign files.
-
-Unpickles nothing.
+"""Weights on disk: safetensors beside a JSON card. Finds packaged bases, refuses damaged and foreign files, never
+unpickles.
 """
 
 from __future__ import annotations
@@ -36,9 +35,8 @@ def find(name: str, role: str) -> Path:
         CheckpointError: nothing there, with the nearest packaged name.
     """
     path = Path(name)
-    stems = (
-        (role,) if role in ("student", "codec") else (role, "student")
-    )  # a teacher or critic is what some run trained as its student
+    # A teacher or critic may be the student of another run.
+    stems = (role,) if role in ("student", "codec") else (role, "student")
     in_folder = [folder / f"{stem}.safetensors" for stem in stems for folder in (path / "final", path)]
     candidates = (PACKAGED / f"{name}.safetensors", *in_folder, path)
     for candidate in candidates:
@@ -120,7 +118,7 @@ def check_state(
 
 def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors atomically and to the disk: a reader sees the whole file or none. `metadata` goes into the file's
-        header.
+    header.
 
     Raises:
         OSError: the disk is full.
@@ -153,8 +151,8 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return once a file's bytes, or a folder's names, are on the disk: what is renamed into place is then whole after
-    a power cut too.
+    """Return once a file's bytes, or a folder's names, are on the disk. A file renamed into place is then whole even
+    after a power cut.
     """
     if path.is_dir() and os.name != "posix":
         return

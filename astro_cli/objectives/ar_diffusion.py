@@ -3,8 +3,8 @@ Causal-Forcing.
 
     L = mean_F w(sigma) || v(x_t, t | clean context, c) - (eps - x0) ||^2,   one sigma per block
 
-Source: Causal-Forcing (arXiv 2602.02214); reference, sections 1.4 and 3.2. One pass over [clean ; noisy] under the
-teacher-forcing mask, which reproduces cached predictions exactly.
+Source: Causal-Forcing (arXiv 2602.02214) and its released code. One pass over [clean ; noisy] under the teacher-forcing
+mask, which reproduces cached predictions exactly.
 
 Deviations: sigma is drawn from the shifted uniform law, with weight 1, instead of the 1000-entry grid with the "bsmntw"
 weight; t is not rounded to bfloat16.

@@ -1,4 +1,4 @@
-"""Reconstruction of single frames through the latent codec, with a little noise on the latents. Knows no time.
+"""Reconstruction of single frames through the latent codec, with a little noise on the latents.
 
     L = mean || D(E(x) + s std(z) n) - x ||^2,  n ~ N(0, I)
 

@@ -1,4 +1,4 @@
-"""The contract between objectives and the trainer: what an objective declares, gets and returns. Holds no formula.
+"""The contract between objectives and the trainer: what an objective declares, gets and returns.
 
 Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns, T pixel frame, M text token.
 """

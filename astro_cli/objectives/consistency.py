@@ -4,8 +4,8 @@ Causal-Forcing.
     x_t = (1 - s) x0 + s eps;  v = u + g (c - u) by the AR teacher;  x_t' = x_t + (s' - s) v
     L = mean || x0_theta(x_t, t) - stopgrad x0_ema(x_t', t') ||^2,   every pass given the clean blocks before it
 
-Source: Causal-Forcing's released code, "causal CD" (arXiv 2602.02214 for the method); reference, section 3.4. At s' = 0
-the target is x_t' itself.
+Source: Causal-Forcing (arXiv 2602.02214) for the method; its released code, "causal CD". At s' = 0 the target is x_t'
+itself.
 
 Deviations: the last interval (to s' = 0) is drawn too, where the released code never draws it; the interval is drawn
 per sample, not per process. The teacher is the student as it was when the stage began (the AR model that stage 1 made).

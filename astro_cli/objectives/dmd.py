@@ -5,14 +5,14 @@ recipe's cadence.
               g = (f - r) / mean|x - r|,   f, r = x0 of critic and teacher at x_t;   L = 1/2 || x - stopgrad(x - g) ||^2
     critic    L = || v_critic(x_t, t) - (eps - x) ||^2 on rollouts without gradient
 
-Source: Self-Forcing (arXiv 2506.08009), section 3.3 and Algorithm 1; DMD (arXiv 2311.18828) Eq. 7-8; reference, section
-4.
+Source: Self-Forcing (arXiv 2506.08009), section 3.3 and Algorithm 1; DMD (arXiv 2311.18828) Eq. 7-8; Self-Forcing's
+released code.
 Dimensions: B sample, F latent frame, C channel, H, W.
 
-Deviations: cached keys and values are detached, as the paper says; the released code's in-place cache lets the loss of
-a block reach earlier blocks' exit steps. One exit step is drawn per global batch and shared by all blocks, as released.
-sigma = t / 1000 exactly for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is the usual scale
-u + g (c - u): the released value 3.0 is 4 here; u is of the empty prompt, not of a negative one.
+Deviations: cached keys and values are detached, as the paper says; in the released code the loss of a block reaches
+earlier blocks' exit steps through the in-place cache. One exit step is drawn per global batch and shared by all blocks,
+as released. sigma = t / 1000 exactly for both scores. The context pass sees x0 at t = 0 without noise. `guidance` is
+the usual scale u + g (c - u): the released value 3.0 is 4 here; u is of the empty prompt, not of a negative one.
 """
 
 from __future__ import annotations

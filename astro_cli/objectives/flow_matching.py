@@ -1,10 +1,9 @@
-"""Flow matching of the bidirectional multi-step teacher: one noise level per clip, velocity regression. Knows no
-causality.
+"""Flow matching of the bidirectional multi-step teacher: one noise level per clip, velocity regression.
 
-    x_t = (1 - sigma) x0 + sigma eps,   L = mean || v(x_t, t, c) - (eps - x0) ||^2,   sigma = shift u / (1 + (shift -
-        1) u), u ~ U(0, 1)
+    x_t = (1 - sigma) x0 + sigma eps,   L = mean || v(x_t, t, c) - (eps - x0) ||^2
+    sigma = shift u / (1 + (shift - 1) u),   u ~ U(0, 1)
 
-Source: Wan 2.1 (arXiv 2503.20314); reference, section 2. **Deviations**: none.
+Source: Wan 2.1 (arXiv 2503.20314). **Deviations**: none.
 """
 
 from __future__ import annotations

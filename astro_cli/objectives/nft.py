@@ -4,8 +4,9 @@ trajectory.
     r = clip(A / A_max, -1, 1) / 2 + 1/2
     v+ = (1 - beta) v_old + beta v_theta,   v- = (1 + beta) v_old - beta v_theta          (Eq. 1)
     L_policy = r || v+ - v_target ||^2 + (1 - r) || v- - v_target ||^2,   v_target = eps - x0     (Eq. 2)
-    L = L_policy + lambda_KL 1/|M| sum_{i in M} || v_theta - v_ref ||^2                    (section 3.4; M: all
-        samples, or those at risk)
+    L = L_policy + lambda_KL 1/|M| sum_{i in M} || v_theta - v_ref ||^2                    (section 3.4)
+
+M is all samples, or those at risk.
 
 With `space = "x0"` all three squared norms are of x0 predictions, whose differences are sigma times those of
 velocities.
@@ -15,7 +16,7 @@ the history a clip continues), through keys and values that theta_old computed o
 C_n, detached. With `context = "full"` theta computes its own, with gradients ("full back-propagation" of Table 4a);
 `context = "released"` is the released code's pass without a cache.
 Source: Astrolabe (arXiv 2603.17051) Eq. 1, 2, 4, Algorithms 1 and 2, Table S1; DiffusionNFT (arXiv 2509.16117);
-reference, section 7.
+Astrolabe's released code.
 
 **Deviations** from the paper: Algorithm 1 line 27 writes x0 where Eq. 2 has v_target; Eq. 2 is followed. From the
 released code: velocities (`space = "x0"` is the released one, which weights by sigma^2); warped timesteps (`warped =
@@ -72,9 +73,9 @@ class Config(BaseConfig):
         adaptive: divide each squared x0 error by its own mean absolute error (Figure 8b).
         warped: draw t from the flow-shifted steps the student samples at; false is released.
         old_rule: theta_old's share after a step is `old_decay`, or the released ramp.
-        draws: t and eps of each sample's own, or common to the samples of a group in an update; or eps of its own and
-            one t for all blocks of all samples that pass together (released). The gradient's mean is the same. Credits
-            of a group sum to about zero, so what a common eps puts into each sample's gradient cancels (ours; the paper
+        draws: t and eps drawn per sample, or once for the samples of a group in an update; or, as released, eps per
+        sample and one t for all blocks of all samples in a pass. The mean gradient is the same. Credits
+            of a group sum to about zero, so the part of the gradient that a common eps causes cancels (ours; the paper
             does not say).
         context: whether gradients reach the context ("full") or stop at the clip ("detach"), Table 4a; or no clean
             context at all ("released").
@@ -126,8 +127,8 @@ def implicit_velocities(v_theta: torch.Tensor, v_old: torch.Tensor, beta: float)
 def branch_error(
     v: torch.Tensor, v_target: torch.Tensor, sigma_BF: torch.Tensor | None = None, adaptive: bool = False
 ) -> torch.Tensor:
-    """(B,) mean squared error of one branch: of velocities, or with `sigma_BF` of x0, whose error is sigma (v -
-        v_target).
+    """(B,) mean squared error of one branch: of velocities, or with `sigma_BF` of x0, whose error is
+    sigma (v - v_target).
 
     `adaptive` divides it by the detached mean absolute error of the sample (DiffusionNFT).
     """
@@ -216,8 +217,7 @@ class Objective(BaseObjective):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """v_theta, v_old and, where a penalty needs it, v_ref, all given C_n; gradients reach v_theta only.
 
-        The two without gradients share one pass; v_theta has its own, or backward would run through rows that need
-        none.
+        The two without gradients share one pass. v_theta has its own, because backward would else run through all rows.
         """
         roles, text_BMD = self.run_context.roles, batch.text_BMD
         assert text_BMD is not None
@@ -313,8 +313,8 @@ class Objective(BaseObjective):
         return metrics
 
     def _watch_contrast(self, step: int) -> None:
-        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: v+ and v-
-        are then one.
+        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: then v+ =
+        v-.
         """
         same = bool(self.differences) and self.run_context.mean(sum(self.differences)) == 0
         self.differences.clear()

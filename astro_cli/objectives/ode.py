@@ -1,10 +1,11 @@
 """Regression on the bidirectional teacher's ODE trajectories: the student's first causal step. Self-Forcing's
 initialisation (CausVid).
 
-    L = mean_{t > 0} || x0_theta(x_t, t) - x_end ||^2,   each block at its own step of the student's schedule,
-        block-causal mask
+    L = mean_{t > 0} || x0_theta(x_t, t) - x_end ||^2
 
-Source: Self-Forcing (arXiv 2506.08009), appendix; CausVid (arXiv 2412.07772); reference, section 3.1.
+Each block is at its own step of the student's schedule, under a block-causal mask.
+
+Source: Self-Forcing (arXiv 2506.08009), appendix; CausVid (arXiv 2412.07772); Self-Forcing's released code.
 
 Deviations: trajectories are integrated at the student's own shift and stored at its exact warped steps; the released
 script stores shift-8 states that its trainer labels with shift-5 steps.
@@ -31,8 +32,8 @@ class Config(BaseConfig):
     """`pairs` trajectories are integrated before the first step, in about `steps` Euler steps with the teacher's
     `guidance`.
 
-    The last two have no default: they are the teacher's, and go with its world. Released for Wan 1.3B: 48 steps,
-        guidance 6.
+    `steps` and `guidance` have no default: they depend on the teacher. Released for Wan 1.3B: 48 steps,
+    guidance 6.
     """
 
     pairs: int = Field(default=512, gt=0)

@@ -1,4 +1,4 @@
-"""What a recipe's methods ask of it: existing names, their own keys, roles, caches and data."""
+"""What a recipe's methods require of it: existing names, their own keys, roles, caches and data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, Recipe,
 
 
 def check_names(recipe: Recipe) -> None:
-    """Whether the methods and rewards that the stages name exist."""
+    """Check that the methods and rewards that the stages name exist."""
     for name in recipe.order:
         stage = recipe.stages[name]
         check_kind("objectives", stage.objective, f"stages.{name}.objective")
@@ -40,7 +40,7 @@ def _check_rewards(key: str, spec: ExperienceSpec) -> None:
 
 
 def check_methods(recipe: Recipe) -> None:
-    """What the stages' methods ask of the recipe: their own keys, the roles they train and read, and their data.
+    """Check what the stages' methods require: their own keys, the roles they train and read, and their data.
 
     Raises:
         ValueError: "key: what is wrong".
@@ -58,7 +58,7 @@ def check_methods(recipe: Recipe) -> None:
 
 
 def _check_roles(key: str, recipe: Recipe, stage: StageSpec, objective: Any) -> None:
-    """Whether a stage has what each role that its objective trains or reads is made of."""
+    """Check that the recipe has what every role of the stage's objective is built from."""
     networks = (*NETWORK_ROLES, *objective.builds)
     for role in (*objective.trains, *objective.needs):
         known = networks if role in objective.trains else (*networks, *ADAPTER_ROLES)
@@ -81,8 +81,8 @@ def _check_roles(key: str, recipe: Recipe, stage: StageSpec, objective: Any) -> 
 
 
 def _check_excluded(recipe: Recipe, stage: StageSpec, objective: Any) -> None:
-    """Refuse a cache that this stage's passes over whole clips would silently take for a plain one; only a sink that
-    outlives frames differs.
+    """Refuse a cache rule that this stage's passes over whole clips would silently ignore. It matters only once frames
+    leave the window.
     """
     cache, spec = recipe.cache, stage.experience
     frames = (spec.frames if spec is not None else stage.data.frames) or recipe.video.frames
@@ -99,7 +99,7 @@ def _check_excluded(recipe: Recipe, stage: StageSpec, objective: Any) -> None:
 
 
 def _check_own(recipe: Recipe, objectives: list[Any]) -> None:
-    """Whether every role with a table or weights of its own is one that there is, and adapters are of a trained one."""
+    """Check that every role with a table or weights of its own exists, and that adapters belong to a trained role."""
     declared = {*NETWORK_ROLES, *(role for objective in objectives for role in objective.builds)}
     trained = {role for objective in objectives for role in objective.trains}
     for table, roles in (("roles", recipe.roles), ("base", dict(recipe.base))):

@@ -40,11 +40,11 @@ def _load(
     name: str, overrides: list[str] | None, command: str | None, checks: tuple[Callable[[Recipe], None], ...]
 ) -> Recipe:
     document = toml.load(name, overrides)
-    found = document.data.get("command")
-    if command is not None and found in get_args(Command) and found != command:
-        what = f"found {found!r}, this is `astro {command}`"
+    named = document.data.get("command")
+    if command is not None and named in get_args(Command) and named != command:
+        what = f"found {named!r}, this is `astro {command}`"
         raise RecipeError(
-            document.origin("command"), "command", what, hint=f"run it with `astro {found} --recipe {name}`"
+            document.origin("command"), "command", what, hint=f"run it with `astro {named} --recipe {name}`"
         )
     try:
         recipe = validate(Recipe, document.data)

@@ -1,4 +1,4 @@
-"""What a training reward is: the protocol every scorer follows. Holds no scorer, combines nothing."""
+"""What a training reward is: the protocol every scorer follows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:  # recipes are read without torch
     from torch import Tensor
 
-KEYS = (
-    "vq",
-    "mq",
-    "ta",
-)  # what a recipe may name: visual quality, motion quality, text alignment; every backbone has its own scorers
+# What a recipe may name: visual quality, motion quality, text alignment. Every backbone has its own scorers.
+KEYS = ("vq", "mq", "ta")
 
 
 class Reward(Protocol):

@@ -48,9 +48,10 @@ class HPSv3:
 
     def _batch(self, frames_THWC: np.ndarray, text: str) -> Tensor:
         seen = inputs.image_patches(frames_THWC)
+        # All frames have one size, so the tokens of one serve all.
         tokens = [inputs.tokenize(self.tokenizer, "image", each, text, self.tower.specials) for each in seen[:1]] * len(
             seen
-        )  # frames of one size
+        )
         out_BKR = self.tower.read("image", torch.tensor(tokens), seen, self.tower.see("image", seen))
         return out_BKR[:, 0, 0].cpu()
 
@@ -61,7 +62,7 @@ def best_mean(scores_T: Tensor, fraction: float = BEST_FRACTION) -> Tensor:
 
 
 def files() -> tuple[Path, ...]:
-    """What is read; empty where something is missing."""
+    """The files that are read; empty where one is missing."""
     weights, base = scorer_places.find(scorer_places.HPSV3), scorer_places.find(scorer_places.HPSV3_BASE)
     return (
         () if weights is None or base is None else (weights, base / "config.json", base / scorer_places.TOKENIZER_FILE)

@@ -1,7 +1,6 @@
-"""What Qwen2-VL reward models are shown: which frames, how large, as which patches, in which text. Owns no network and
-no template.
+"""What Qwen2-VL reward models are shown: which frames, how large, as which patches, in which text.
 
-Source: qwen-vl-utils as vendored by VideoAlign and hpsv3 1.0.0; reference, sections C.1 and C.2.
+Source: qwen-vl-utils as vendored by VideoAlign (arXiv 2501.13918) and hpsv3 1.0.0.
 Dimensions: T frame, H, W pixel rows and columns, C colour, N patch, L token, B sample.
 """
 
@@ -75,8 +74,8 @@ def smart_size(height: int, width: int, min_pixels: int, max_pixels: int) -> tup
     Raises:
         PictureError: more than 200 times as long as wide.
 
-    Source: `smart_resize` of qwen-vl-utils. transformers' own copy differs for pictures below 14 pixels. Deviations:
-        None.
+    Source: `smart_resize` of qwen-vl-utils. transformers' own copy differs for pictures below 14 pixels.
+    Deviations: None.
     """
     if max(height, width) > MAX_RATIO * min(height, width):
         raise PictureError("frames", f"{width}x{height}", f"one side is more than {MAX_RATIO} times the other")
@@ -94,8 +93,8 @@ def image_patches(frames_THWC: np.ndarray, pixels: int = FRAME_PIXELS) -> list[P
     """Each uint8 frame as one picture of `pixels`, resized by PIL as HPSv3 does."""
     rows, columns = smart_size(frames_THWC.shape[1], frames_THWC.shape[2], pixels, pixels)
     resized = [Image.fromarray(frame).resize((columns, rows), Image.Resampling.BICUBIC) for frame in frames_THWC]
-    found = Qwen2VLImageProcessor(do_resize=False)(images=resized, return_tensors="pt")
-    return _split(found["pixel_values"], found["image_grid_thw"])
+    processed = Qwen2VLImageProcessor(do_resize=False)(images=resized, return_tensors="pt")
+    return _split(processed["pixel_values"], processed["image_grid_thw"])
 
 
 def video_patches(frames_THWC: np.ndarray, max_pixels: int = FRAME_PIXELS) -> Patches:
@@ -103,10 +102,10 @@ def video_patches(frames_THWC: np.ndarray, max_pixels: int = FRAME_PIXELS) -> Pa
     rows, columns = smart_size(frames_THWC.shape[1], frames_THWC.shape[2], VIDEO_MIN_PIXELS, max_pixels)
     video_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
     resized = pictures.resize(video_TCHW, [rows, columns], pictures.InterpolationMode.BICUBIC, antialias=True)
-    found = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=False)(
+    processed = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=False)(
         videos=[resized], return_tensors="pt"
     )
-    return _split(found["pixel_values_videos"], found["video_grid_thw"])[0]
+    return _split(processed["pixel_values_videos"], processed["video_grid_thw"])[0]
 
 
 def grayscale(frames_THWC: np.ndarray) -> np.ndarray:
@@ -129,14 +128,14 @@ def tokenize(tokenizer: Any, kind: Kind, seen: Patches, text: str, specials: Seq
     """Token ids of the chat with one picture or video and an instruction.
 
     Raises:
-        PromptError: the reward tokens do not stand in it once each and in order; the text of a prompt brought more.
+        PromptError: the reward tokens do not stand in it once each and in order, because the prompt's text holds some.
     """
     ids = tokenizer(CHAT.format(pad=PAD[kind] * seen.tokens, text=text), add_special_tokens=False)["input_ids"]
-    found = [token for token in ids if token in set(specials)]
-    if found != list(specials):
+    present = [token for token in ids if token in set(specials)]
+    if present != list(specials):
         raise PromptError(
             "prompt",
             "",
-            f"holds reward tokens: found {len(found)} in its instruction, expected {len(specials)} in order",
+            f"holds reward tokens: found {len(present)} in its instruction, expected {len(specials)} in order",
         )
     return ids

@@ -1,7 +1,7 @@
 """A Qwen2-VL with a reward head in place of its language head: pictures or a video and an instruction -> numbers at
 special tokens.
 
-Owns the forward pass, positions and pooling; no file, no template, no normalisation. The network is transformers'.
+Owns the forward pass, positions and pooling. The network is transformers'.
 Dimensions: B sample, L token, D width, N patch, K reward token, R output of the head.
 """
 
@@ -50,10 +50,10 @@ class RewardTower(nn.Module):
         positions: "official" is what the released code does, whose transformers 4.45 computes no mRoPE outside
             `generate`: 0, 1, 2, ... on all three axes, vision tokens too. "mrope" is Qwen2-VL's own.
 
-    Source: HPSv3 (arXiv 2508.03789), VideoAlign (arXiv 2501.13918); reference, C.1 to C.3.
+    Source: HPSv3 (arXiv 2508.03789), VideoAlign (arXiv 2501.13918), and their released code.
 
-    **Deviations:** no language head is held; samples are never padded, but batched by equal length, so a score does not
-    depend on the batch.
+    **Deviations:** the language head is left out; samples are batched by equal length instead of padded, so a score
+    does not depend on the batch.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class RewardTower(nn.Module):
         place_BL = tokens_BL == (
             self.model.config.image_token_id if kind == "image" else self.model.config.video_token_id
         )
-        told = torch.cat(list(features)).to(embeds_BLD.dtype)
-        assert int(place_BL.sum()) == len(told), "as many vision tokens as features"
-        embeds_BLD = embeds_BLD.masked_scatter(place_BL[..., None], told)
+        vision_ND = torch.cat(list(features)).to(embeds_BLD.dtype)
+        assert int(place_BL.sum()) == len(vision_ND), "as many vision tokens as features"
+        embeds_BLD = embeds_BLD.masked_scatter(place_BL[..., None], vision_ND)
         hidden_BLD = self.model.language_model(
             inputs_embeds=embeds_BLD, position_ids=self._positions(kind, tokens_BL, seen), use_cache=False
         ).last_hidden_state

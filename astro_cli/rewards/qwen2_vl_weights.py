@@ -1,7 +1,6 @@
 """Released weights of Qwen2-VL reward models from disk into a tower: sizes, words, names of transformers 4 and peft.
-Owns no reward.
 
-Source: reference, C.1 to C.3.
+Source: the released files of HPSv3 (arXiv 2508.03789) and VideoAlign (arXiv 2501.13918).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where the weights of HPSv3 and VideoAlign lie below the checkpoints folder, and what to say where they do not.
+"""Where the weights of HPSv3 and VideoAlign lie below the checkpoints folder, and the message where they are missing.
 
-Opens none. Free of torch.
+Free of torch.
 """
 
 from __future__ import annotations

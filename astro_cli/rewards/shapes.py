@@ -1,8 +1,8 @@
 """The training rewards of the embedded world: visual quality, motion quality, text alignment. Simple, smooth, hackable
 proxies.
 
-They stand where HPSv3 and VideoAlign stand in the papers, and like those they can be gamed: VQ likes a static crisp
-picture best, MQ does not care what moves, TA forgives ugliness. The judge is `shapes.oracle`, which these never call.
+They take the place of HPSv3 and VideoAlign in the papers, and like those they can be gamed: VQ is highest for a static
+crisp picture, MQ ignores what moves, TA ignores quality. The judge is `shapes.oracle`, which these never call.
 Dimensions: B clip, T frame, N frames or steps, C colour, K template, H, W pixels. Lengths in world units (32 = the
 torus).
 """
@@ -103,8 +103,8 @@ class VisualQuality:
 def _acutance(images_BTHW: Tensor) -> Tensor:
     """Share (B, T) of gradient energy that blurring again removes, relative to a crisp render's: high for sharp edges.
 
-    The reference-free blur measure of Crete et al. 2007, with energies in place of absolute differences: those do not
-    depend on where an edge falls between pixels.
+    The reference-free blur measure of Crete et al. 2007, with energies in place of absolute differences: an energy does
+    not depend on where an edge falls between pixels.
     """
     fine, coarse = (_gradient_energy(images) for images in (images_BTHW, lowpass(images_BTHW, REBLUR_SIGMA)))
     return ((fine - coarse) / (fine + EDGE_FLOOR) / CRISP_LOSS).clamp(0, 1) ** 2  # squared: motion blur should be felt
@@ -127,8 +127,8 @@ def _weighted_mean(frames_BTCHW: Tensor, weight_BTHW: Tensor) -> Tensor:
 
 
 class MotionQuality:
-    """Coherent motion, and some of it. Sees gray frames only, no prompt: what moves, in which colour and where to does
-    not matter.
+    """How coherent the motion is, and that there is some. It sees gray frames only, so object, colour, direction and
+    prompt do not matter.
     """
 
     key = "mq"
@@ -165,7 +165,8 @@ def _amount(gray_BTHW: Tensor) -> Tensor:
 
 
 class TextAlignment:
-    """Mean soft agreement of what the prompt states with what the frames show; what it leaves out does not count."""
+    """Mean soft agreement of the attributes that the prompt states with the frames; those it leaves out do not
+    count."""
 
     key = "ta"
     num_frames_min = 2
@@ -234,21 +235,21 @@ def _texture_odds(frames_BTCHW: Tensor, seg: Segment) -> Tensor:
 
 def _agreements(seen: _Evidence, row: int, scene: Scene) -> list[float]:
     """Agreement in [0, 1] of every attribute the scene states, of its first object and of the background."""
-    spec, found = scene.objects[0], []
+    spec, agreements = scene.objects[0], []
     if spec.color:
-        found.append(_bell(math.dist(seen.rgb[row], RGB[spec.color]), COLOR_WIDTH))
+        agreements.append(_bell(math.dist(seen.rgb[row], RGB[spec.color]), COLOR_WIDTH))
     if spec.size:
         radius = math.sqrt(seen.area[row] / AREA_FACTOR[spec.shape])
-        found.append(_bell(math.log(radius / RADIUS[spec.size]), SIZE_WIDTH))
+        agreements.append(_bell(math.log(radius / RADIUS[spec.size]), SIZE_WIDTH))
     if spec.shape:
-        found.append(seen.shape[row][SHAPES.index(spec.shape)])
+        agreements.append(seen.shape[row][SHAPES.index(spec.shape)])
     if spec.motion:
-        found += _motion_agreements(seen.net[row], seen.path[row], spec.motion)
+        agreements += _motion_agreements(seen.net[row], seen.path[row], spec.motion)
     if scene.background:
-        found.append(_bell(seen.gray[row] - GRAY[scene.background], GRAY_WIDTH))
+        agreements.append(_bell(seen.gray[row] - GRAY[scene.background], GRAY_WIDTH))
     if scene.texture:
-        found.append(seen.texture[row][TEXTURES.index(scene.texture)])
-    return found
+        agreements.append(seen.texture[row][TEXTURES.index(scene.texture)])
+    return agreements
 
 
 def _motion_agreements(net: list[float], path: list[float], motion: Motion) -> list[float]:
@@ -260,13 +261,13 @@ def _motion_agreements(net: list[float], path: list[float], motion: Motion) -> l
         return [math.exp(-length / STILL_WIDTH)]
     if motion.kind == "move":
         ahead = sum(n * d for n, d in zip(net, DIRECTION[motion.way], strict=True)) if motion.way else math.hypot(*net)
-        found = [(1 + ahead / (length + DRIFT_FLOOR)) / 2]
+        agreements = [(1 + ahead / (length + DRIFT_FLOOR)) / 2]
     else:
         along = sum(p * d for p, d in zip(path, AXIS[motion.way], strict=True)) if motion.way else length
-        found = [along / (length + DRIFT_FLOOR) * (1 - math.hypot(*net) / (length + DRIFT_FLOOR))]
+        agreements = [along / (length + DRIFT_FLOOR) * (1 - math.hypot(*net) / (length + DRIFT_FLOOR))]
     if motion.speed:
-        found.append(_bell(math.log((length + EPS) / SPEED[motion.speed]), SPEED_WIDTH))
-    return found
+        agreements.append(_bell(math.log((length + EPS) / SPEED[motion.speed]), SPEED_WIDTH))
+    return agreements
 
 
 def _bell(distance: float, width: float) -> float:

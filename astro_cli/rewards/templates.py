@@ -1,5 +1,5 @@
-"""The instructions reward models were trained with, word for word. Holds none as code: HPSv3's is a data file,
-VideoAlign's comes with its release.
+"""The instructions reward models were trained with, word for word. HPSv3's is a data file, VideoAlign's is read from
+its release.
 
 Sources: HPSv3 (arXiv 2508.03789), package hpsv3 1.0.0, MIT (`templates/hpsv3.LICENSE`); VideoAlign (arXiv 2501.13918),
 `prompt_template.py`.
@@ -37,16 +37,16 @@ def videoalign_template(path: Path) -> str:
         raise CheckpointError(
             path, "", f"no readable template: {error}", hint="copy the file of the VideoAlign code repository"
         ) from error
-    found = {
+    constants = {
         name.id: node.value
         for node in tree.body
         if isinstance(node, ast.Assign)
         for name in node.targets
         if isinstance(name, ast.Name)
     }
-    value = found.get(VIDEOALIGN_NAME)
+    value = constants.get(VIDEOALIGN_NAME)
     if not (isinstance(value, ast.Constant) and isinstance(value.value, str)):
-        raise CheckpointError(path, VIDEOALIGN_NAME, f"missing, found {', '.join(found) or 'no assignment'}")
+        raise CheckpointError(path, VIDEOALIGN_NAME, f"missing, found {', '.join(constants) or 'no assignment'}")
     check_template(value.value, VIDEOALIGN_TOKENS, path)
     return value.value
 
@@ -67,6 +67,6 @@ def fill(template: str, prompt: str) -> str:
         PromptError: the prompt holds a special token, which would be pooled or seen as a picture.
     """
     if MARK in prompt:
-        found = prompt[prompt.index(MARK) :].split()[0]
-        raise PromptError(prompt, found, f"holds a special token's text, expected none ({MARK}...|>)")
+        token = prompt[prompt.index(MARK) :].split()[0]
+        raise PromptError(prompt, token, f"holds a special token's text, expected none ({MARK}...|>)")
     return template.replace(BLANK, prompt)

@@ -82,7 +82,7 @@ class VideoAlign:
 
 
 def files() -> tuple[Path, ...]:
-    """What is read; empty where something is missing."""
+    """The files that are read; empty where one is missing."""
     folder, base = scorer_places.find(scorer_places.VIDEOALIGN), scorer_places.find(scorer_places.VIDEOALIGN_BASE)
     if folder is None or base is None or scorer_places.missing_videoalign():
         return ()

@@ -1,9 +1,9 @@
-"""VideoAlign's released folder: its settings, and its weights in both layouts as one state dict. Builds no network.
+"""VideoAlign's released folder: its settings, and its weights in both layouts as one state dict.
 
 A folder holds `model_config.json`, `prompt_template.py` and `checkpoint-<step>/` with either `model.pth` (everything,
 wrapped by peft) or `adapter_model.safetensors` with `non_lora_state_dict.pth` (the rest is the base model's), and
 perhaps `tokenizer/`.
-Source: reference, section C.2.
+Source: VideoAlign (arXiv 2501.13918), its released folder and inference code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The training rewards of Wan: VQ by HPSv3, MQ and TA by VideoAlign, one network for the two. Loads them, scores clips,
-combines nothing.
+"""The training rewards of Wan: VQ by HPSv3, MQ and TA by VideoAlign, one network for the two. Owns their loading and
+the scores of clips.
 
-Source: Astrolabe (arXiv 2603.17051), section 3.4 and its released scorers; reference, forcing methods 7.6.
+Source: Astrolabe (arXiv 2603.17051), section 3.4 and its released scorers.
 Dimensions: B clip, T pixel frame, C colour, H, W pixel rows and columns.
 """
 

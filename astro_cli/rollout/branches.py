@@ -1,9 +1,8 @@
 """Keys and values of several continuations of one history: the history's stored once, each continuation's own on top.
-Generates nothing.
 
 Where `cache.kv.KVCache` rolls in place, this only appends, so what it holds may carry gradients (full back-propagation
-through the context) and one history can be read by any number of clips. Visible is what a rolling cache of the same
-window and sink would hold, oldest frame first.
+through the context) and one history can be read by any number of clips. The visible frames are those a rolling cache of
+the same window and sink would hold, oldest first.
 Source: Astrolabe (arXiv 2603.17051) section 3.2, Eq. 3. Dimensions: P history, B clip, H head, L token, D head width.
 Frames are latent frames.
 

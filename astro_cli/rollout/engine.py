@@ -1,21 +1,18 @@
 """The streaming engine: `Streamer` makes one batch of videos block by block and takes new prompts while it runs.
-Decodes and writes nothing.
 
-    per block   x_T -> few steps through the cache -> x0;   with the next block's first step, x0 at t = 0 overwrites
-        the block's cache entries
+    per block   x_T -> few steps through the cache -> x0 -> context pass: x0 at t = 0 overwrites its cache entries
 
-That step and the context pass before it share their matrix products (`Context`), which is the same computation in
-fewer, larger pieces.
+The context pass and the next block's first step share their matrix products (`Context`): the same computation in fewer,
+larger pieces.
 
 Noise belongs to (sample, frame, step), so a video depends neither on the batch it is in nor on how frames are grouped
 in calls.
-Source: Self-Forcing (arXiv 2506.08009), Algorithm 1; LongLive (arXiv 2509.22622), KV-recache; reference, sections 1.6
-and 5.
+Source: Self-Forcing (arXiv 2506.08009), Algorithm 1; LongLive (arXiv 2509.22622), KV-recache; their released code.
 Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 
 Deviations: the context pass sees x0 as is at t = 0, in training as in inference (the released trainer adds 0.5 %
-noise). It runs when the next block or a switch needs it, so the last block has none. The released recache pass with a
-kept sink also computes the frames whose keys it then drops.
+noise). It runs when the next block or a switch needs it, so there is none after the last block. The released recache
+pass with a kept sink also computes the frames whose keys it then drops.
 """
 
 from __future__ import annotations
@@ -118,10 +115,10 @@ class Streamer:
             self._finish(spec.given[:, self.frame : self.frame + spec.block_at(self.frame)].to(network.device))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that the next blocks depend on but network and spec, as tensors by name; copies on the CPU."""
+        """Everything that the next blocks depend on, except network and spec: tensors by name, copied to the CPU."""
         recent, cache = list(self._recent), self.cache.state()
-        held = StreamState(self.frame, self._written, self.max_frames, self.join, self.seeds, recent, self.text, cache)
-        return held.tensors(self.spec)
+        saved = StreamState(self.frame, self._written, self.max_frames, self.join, self.seeds, recent, self.text, cache)
+        return saved.tensors(self.spec)
 
     @classmethod
     def load(
@@ -129,17 +126,17 @@ class Streamer:
     ) -> Streamer:
         """The stream that `state` was taken from: its next blocks have the same bits, given the same weights.
 
-        Its text states are those it had; `renew_text` remakes them where the weights have changed since.
+        Its text states are the saved ones; `renew_text` recomputes them where the weights have changed since.
 
         Raises:
             StreamError: a tensor is missing or of another network's shape, or the stream had another spec.
         """
-        held = StreamState.read(state, spec, network.device)
+        saved = StreamState.read(state, spec, network.device)
         fresh = replace(spec, given=None)  # given frames are in the past
-        streamer = cls(network, held.text, held.seeds, fresh, held.max_frames, policy, join=held.join)
-        streamer.spec, streamer.frame, streamer._written = spec, held.frame, held.written
-        streamer._recent.extend(held.recent)
-        streamer.cache.load(held.cache)
+        streamer = cls(network, saved.text, saved.seeds, fresh, saved.max_frames, policy, join=saved.join)
+        streamer.spec, streamer.frame, streamer._written = spec, saved.frame, saved.written
+        streamer._recent.extend(saved.recent)
+        streamer.cache.load(saved.cache)
         return streamer
 
     def next_block(self, exit_step: int | None = None, *, gradient: bool = False) -> torch.Tensor:
@@ -219,7 +216,7 @@ class Streamer:
         return torch.cat(list(self._recent), 1)
 
     def renew_text(self) -> None:
-        """Remake the text states after an optimiser step: their keys and values are made by the weights.
+        """Recompute the text states after an optimiser step, since their keys and values depend on the weights.
 
         The cached past stays as it is. Gradients reach the text layers where they are enabled at this call.
         """
@@ -262,9 +259,9 @@ class Streamer:
         """Count a block as finished and forget latents that no recache can reach."""
         self._recent.append(x0_BFCHW)
         self.frame += x0_BFCHW.shape[1]
-        held = sum(block.shape[1] for block in self._recent)
-        while held - self._recent[0].shape[1] >= self.cache.slots:
-            held -= self._recent.popleft().shape[1]
+        kept = sum(block.shape[1] for block in self._recent)
+        while kept - self._recent[0].shape[1] >= self.cache.slots:
+            kept -= self._recent.popleft().shape[1]
 
     def _latents(self, begin: int, end: int) -> torch.Tensor:
         """Finished latents (B, F, C, H, W) of recent frames."""

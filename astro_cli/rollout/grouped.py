@@ -1,8 +1,7 @@
 """Group-wise streaming rollout: a prompt's history is sampled once and frozen, G candidate clips are decoded in
-parallel from it. Scores nothing.
+parallel from it.
 
-    x_n^(i) ~ pi( . | C_n, c),  i = 1 .. G          C_n: sink and rolling window of the history, its keys and values
-        stored once
+    x_n^(i) ~ pi( . | C_n, c),  i = 1 .. G          C_n: sink and rolling window of the history, stored once
 
 `ClipContext` conditions a training pass on the same C_n: the history of a clip and the clip's own earlier blocks, all
 clean.
@@ -106,8 +105,8 @@ def record_block(network: CausalWan, text: TextStates, x0_BFCHW: torch.Tensor, b
 
 
 class HistoryMemory:
-    """The context of the histories that clips continued last: the parts of an update, and the updates of an epoch,
-    often continue the same ones.
+    """The context of the histories that clips continued last: parts of an update and updates of an epoch often share
+    histories.
     """
 
     def __init__(self) -> None:
@@ -119,15 +118,15 @@ class HistoryMemory:
         self._shared: list[Segment] = []
 
     def recorded(self, of: tuple[torch.Tensor, tuple[int, ...]], record: Callable[[], list[Segment]]) -> list[Segment]:
-        """What `record` gave for these rows of this very tensor of latents, or gives now."""
+        """The result of `record` for these rows of this very tensor of latents; called if there is none yet."""
         if self._of[0] is not of[0] or self._of[1] != of[1]:
             self._of, self._shared = of, record()
         return self._shared
 
 
 class ClipContext:
-    """C_n of B clips as one policy sees it: the shared history, then each clip's own clean blocks before the one that
-        is denoised.
+    """C_n of B clips under one policy: the shared history, then each clip's own clean blocks before the one that is
+    denoised.
 
     Args:
         network, text: the policy whose keys and values are recorded, and its text states of the B clips.
@@ -154,18 +153,18 @@ class ClipContext:
         self.block, self.start, self.frames = spec.block, history_PFCHW.shape[1], clip_BFCHW.shape[1]
         ids, rows = groups.unique(return_inverse=True)
         first = torch.stack([(rows == index).nonzero()[0, 0] for index in range(len(ids))])
-        history, told = history_PFCHW[ids], text.select(first)
+        history, text_states = history_PFCHW[ids], text.select(first)
         if gradient:
             past = Branches(network, spec.latent_shape, spec.cache, gradient=True)
             for start in range(0, self.start, self.block):
-                record_block(network, told, history[:, start : start + self.block], past, start)
+                record_block(network, text_states, history[:, start : start + self.block], past, start)
             shared = past.own
         elif memory is not None:
             shared = memory.recorded(
-                (history_PFCHW, tuple(ids.tolist())), lambda: record_history(network, told, history, spec)
+                (history_PFCHW, tuple(ids.tolist())), lambda: record_history(network, text_states, history, spec)
             )
         else:
-            shared = record_history(network, told, history, spec)
+            shared = record_history(network, text_states, history, spec)
         self.branches = Branches(network, spec.latent_shape, spec.cache, shared, rows, gradient=gradient)
         for start in range(0, self.frames - self.block, self.block):
             record_block(network, text, clip_BFCHW[:, start : start + self.block], self.branches, self.start + start)

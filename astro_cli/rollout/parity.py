@@ -1,17 +1,16 @@
 """Golden parity: recorded runs of released models replayed through the transformer, the cache and the streaming engine.
-Reads files in `recording`.
+`recording` reads the files.
 
 | tensor | compared with |
 |---|---|
 | <case>.flow | velocity of one pass without a cache: block-causal mask, teacher forcing, bidirectional |
-| <case>.b{n}.s{i}.flow | velocity of block n, step i, given the recorded input <case>.b{n}.s{i}.x_t where there is one
-    |
+| <case>.b{n}.s{i}.flow | velocity of block n, step i, given the recorded input <case>.b{n}.s{i}.x_t, if any |
 | <case>.out | the finished video, streamed by `engine.Streamer` with the recorded noise |
-| <case>.cache_k.{l}, cache_v.{l}, cache_end | keys and values of layer l after the run, oldest first; tokens made and
-    tokens held |
+| <case>.cache_k.{l}, cache_v.{l}, cache_end | layer l after the run, oldest first; tokens made, tokens held |
 
-Recorded tensors a case lacks are not compared. Blocks are counted over generated blocks. Source: reference, sections 1,
-5 and 6.
+Only the tensors that a case holds are compared. Block numbers count generated blocks.
+Source: the released code of Self-Forcing (arXiv 2506.08009), LongLive (arXiv 2509.22622) and Reward Forcing (arXiv
+2512.04678).
 
 Deviations: in the released switch with a renewed sink, a recache of fewer frames than the window holds leaves zeros in
 the cache; refused here.
@@ -125,9 +124,9 @@ class _Run:
         config = self.network.config
         return self.network.encode_text(self.tensor(name, (self.noise.shape[0], config.text_len, config.text_dim)))
 
-    def compare(self, quantity: str, name: str, found: torch.Tensor) -> Check:
-        expected = self.tensor(name, tuple(found.shape))
-        return Check(quantity, (found.double() - expected.double()).abs().max().item(), self.tolerance[quantity])
+    def compare(self, quantity: str, name: str, actual: torch.Tensor) -> Check:
+        expected = self.tensor(name, tuple(actual.shape))
+        return Check(quantity, (actual.double() - expected.double()).abs().max().item(), self.tolerance[quantity])
 
     def one_pass(self) -> list[Check]:
         """Kinds without a cache."""
@@ -201,26 +200,26 @@ class _Run:
         """Contents of the recorded layers, and the two counts."""
         checks, cache, worst = [], replayed.cache, None
         for layer in range(len(cache.k)):
-            for kind, found in zip("kv", cache.chronological(layer), strict=True):
+            for kind, actual in zip("kv", cache.chronological(layer), strict=True):
                 name = f"{self.name}.cache_{kind}.{layer}"
                 if name not in self.recording.tensors:
                     continue
-                found = found.transpose(1, 2)  # the released layout: B, tokens, heads, head width
+                actual = actual.transpose(1, 2)  # the released layout: B, tokens, heads, head width
                 expected = self.tensor(name)
-                if expected.ndim != 4 or expected.shape[1] < found.shape[1] or expected.shape[2:] != found.shape[2:]:
+                if expected.ndim != 4 or expected.shape[1] < actual.shape[1] or expected.shape[2:] != actual.shape[2:]:
                     raise recording_error(
                         self.recording,
                         name,
-                        f"found shape {tuple(expected.shape)}, expected at least {tuple(found.shape)}",
+                        f"found shape {tuple(expected.shape)}, expected at least {tuple(actual.shape)}",
                     )
-                error = (found.double() - expected[:, : found.shape[1]].double()).abs().max().item()
+                error = (actual.double() - expected[:, : actual.shape[1]].double()).abs().max().item()
                 worst = error if worst is None else max(worst, error)
         if worst is not None:
             checks.append(Check("cache", worst, self.tolerance["cache"]))
         if f"{self.name}.cache_end" in self.recording.tensors:
-            made, held = (int(count) for count in self.tensor(f"{self.name}.cache_end", (2,)).tolist())
-            found = (cache.end * cache.tokens, len(cache.visible(cache.end)) * cache.tokens)
-            checks.append(Check("counts", float(max(abs(found[0] - made), abs(found[1] - held))), 0.0))
+            made, kept = (int(count) for count in self.tensor(f"{self.name}.cache_end", (2,)).tolist())
+            actual = (cache.end * cache.tokens, len(cache.visible(cache.end)) * cache.tokens)
+            checks.append(Check("counts", float(max(abs(actual[0] - made), abs(actual[1] - kept))), 0.0))
         return checks
 
 
@@ -233,9 +232,8 @@ class Replay(Streamer):
         given = None if case.given is None else run.tensor(case.given)[:, : case.given_frames]
         made = 0 if given is None else given.shape[1]
         out = run.recording.tensors.get(f"{run.name}.out")
-        self.offset = (
-            made if out is not None and out.shape[1] == made + run.noise.shape[1] else 0
-        )  # noise may be of new frames only
+        # The noise may be of new frames only.
+        self.offset = made if out is not None and out.shape[1] == made + run.noise.shape[1] else 0
         self.total = run.noise.shape[1] + self.offset
         channels, height, width = run.noise.shape[2:]
         cache = CacheSpec(
@@ -268,9 +266,9 @@ class Replay(Streamer):
         """Fresh noise (B, f, C, H, W) of this block, stored per block and step (block, step, B, f, C, H, W)."""
         stored, wanted = self.run.tensor("in.renoise"), (len(self.seeds), len(frames), *self.spec.latent_shape)
         if stored.ndim == 7 and self.block_index < stored.shape[0] and step < stored.shape[1]:
-            found = stored[self.block_index, step][:, : len(frames)]
-            if found.shape == wanted:
-                return found
+            noise_BFCHW = stored[self.block_index, step][:, : len(frames)]
+            if noise_BFCHW.shape == wanted:
+                return noise_BFCHW
         what = f"found shape {tuple(stored.shape)}, expected {wanted} at block {self.block_index}, step {step}"
         raise recording_error(self.run.recording, "in.renoise", what)
 

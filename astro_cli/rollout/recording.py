@@ -1,5 +1,4 @@
 """Recordings of released causal Wan models: JSON descriptors, safetensors tensors and a weights file, read and checked.
-Replays nothing.
 
 A folder holds `<name>.json` beside `<name>.safetensors`, and the weights the descriptors name, in original or diffusers
 key names. What a case's tensors are called and mean: `parity`. Dimensions: B sample, F latent frame, C channel, H, W
@@ -117,10 +116,10 @@ class Recording:
         where = self.path.with_suffix(".safetensors")
         if name not in self.tensors:
             raise RecordingError(where, name, "missing", hint=did_you_mean(name, self.tensors))
-        found = self.tensors[name]
-        if shape is not None and tuple(found.shape) != shape:
-            raise RecordingError(where, name, f"found shape {tuple(found.shape)}, expected {shape}")
-        return found
+        tensor = self.tensors[name]
+        if shape is not None and tuple(tensor.shape) != shape:
+            raise RecordingError(where, name, f"found shape {tuple(tensor.shape)}, expected {shape}")
+        return tensor
 
     def network(self, device: torch.device, dtype: torch.dtype) -> CausalWan:
         """The recorded model with its weights."""

@@ -1,4 +1,4 @@
-"""A running stream as a flat dict of tensors, and back: what a checkpoint holds of it.
+"""A running stream as a flat dict of tensors, and back: its part of a checkpoint.
 
 Noise needs no entry: it belongs to (seed, frame, step).
 
@@ -47,36 +47,36 @@ class StreamState:
         """Copies on the CPU, so that the stream may go on."""
         length = -1 if self.max_frames is None else self.max_frames
         at = [self.frame, self.written, length, len(self.recent), int(self.join), int(self.text.folded)]
-        held = {
+        named = {
             "spec": torch.tensor(list(_facts(spec).values()), dtype=torch.float64),
             "steps": spec.steps,
             "at": torch.tensor(at),
             "seeds": torch.tensor(self.seeds),
             "text.source": self.text.source_BMD,
         }
-        held |= {f"recent.{index}": block for index, block in enumerate(self.recent)}
+        named |= {f"recent.{index}": block for index, block in enumerate(self.recent)}
         for layer, parts in enumerate(self.text.layers):
-            held |= {f"text.{layer}.{index}": part for index, part in enumerate(parts)}
-        held |= {f"cache.{name}": tensor for name, tensor in self.cache.items()}
-        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in held.items()}
+            named |= {f"text.{layer}.{index}": part for index, part in enumerate(parts)}
+        named |= {f"cache.{name}": tensor for name, tensor in self.cache.items()}
+        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named.items()}
 
     @staticmethod
-    def read(held: Mapping[str, torch.Tensor], spec: StreamSpec, device: torch.device) -> StreamState:
+    def read(state: Mapping[str, torch.Tensor], spec: StreamSpec, device: torch.device) -> StreamState:
         """The state in those tensors, on `device`; its cache where the tensors are.
 
         Raises:
             StreamError: a tensor is missing, or the stream had another spec.
         """
-        _check_spec(held, spec)
-        frame, written, length, blocks, join, folded = _get(held, "at").tolist()
+        _check_spec(state, spec)
+        frame, written, length, blocks, join, folded = _get(state, "at").tolist()
         layers = []
-        while f"text.{len(layers)}.0" in held:
+        while f"text.{len(layers)}.0" in state:
             parts = (f"text.{len(layers)}.{index}" for index in range(3))
-            layers.append(tuple(held[name].to(device) for name in parts if name in held))
-        text = TextStates(layers, _get(held, "text.source").to(device), bool(folded))
-        recent = [_get(held, f"recent.{index}").to(device) for index in range(blocks)]
-        cache = {name.removeprefix("cache."): tensor for name, tensor in held.items() if name.startswith("cache.")}
-        seeds = _get(held, "seeds").tolist()
+            layers.append(tuple(state[name].to(device) for name in parts if name in state))
+        text = TextStates(layers, _get(state, "text.source").to(device), bool(folded))
+        recent = [_get(state, f"recent.{index}").to(device) for index in range(blocks)]
+        cache = {name.removeprefix("cache."): tensor for name, tensor in state.items() if name.startswith("cache.")}
+        seeds = _get(state, "seeds").tolist()
         return StreamState(frame, written, None if length < 0 else length, bool(join), seeds, recent, text, cache)
 
 
@@ -96,20 +96,20 @@ def _facts(spec: StreamSpec) -> dict[str, float]:
     }
 
 
-def _check_spec(held: Mapping[str, torch.Tensor], spec: StreamSpec) -> None:
-    expected, saved = _facts(spec), _get(held, "spec").tolist()
+def _check_spec(state: Mapping[str, torch.Tensor], spec: StreamSpec) -> None:
+    expected, saved = _facts(spec), _get(state, "spec").tolist()
     if len(saved) != len(expected):
         what = f"found {len(saved)} values in the saved stream, expected {len(expected)}"
         raise StreamError("stream", "spec", what, hint=HINT)
     for (key, value), found in zip(expected.items(), saved, strict=True):
         if found != value:
             raise StreamError("stream", key, f"found {found:g} in the saved stream, expected {value:g}", hint=HINT)
-    if not torch.equal(_get(held, "steps").double(), spec.steps.cpu().double()):
-        found, wanted = _get(held, "steps").tolist(), spec.steps.tolist()
+    if not torch.equal(_get(state, "steps").double(), spec.steps.cpu().double()):
+        found, wanted = _get(state, "steps").tolist(), spec.steps.tolist()
         raise StreamError("stream", "sampler.steps", f"found {found} in the saved stream, expected {wanted}", hint=HINT)
 
 
-def _get(held: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-    if name not in held:
+def _get(state: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    if name not in state:
         raise StreamError("stream", name, "missing in the saved stream", hint="is the checkpoint whole?")
-    return held[name]
+    return state[name]

@@ -1,9 +1,9 @@
-"""Changing the prompt of a running stream: how (`SwitchRule`) and when (`SwitchSchedule`). Runs no network;
-`engine.Streamer.switch` does.
+"""Changing the prompt of a running stream: how (`SwitchRule`) and when (`SwitchSchedule`). `engine.Streamer.switch`
+carries it out.
 
 A switch inside a block takes effect at the start of the next block, as in LongLive's released inference (a switch at 40
 with blocks of 3 acts at 42).
-Source: LongLive (arXiv 2509.22622) section 3.1, KV-recache; reference, section 5. Frames are latent frames.
+Source: LongLive (arXiv 2509.22622) section 3.1, KV-recache, and its released code. Frames are latent frames.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def transitions(
         predict: (x_t, timestep (B, F), is the last call) -> velocity.
         x_BFCHW: Gaussian noise.
         timesteps: (S + 1,), falling to 0.
-        noise: what step i draws; not asked for the last step. An ODE needs none.
+        noise: what step i draws; never called for the last step. An ODE needs none.
 
     Yields:
         each step; the last one's `x_next` is clean.

@@ -1,5 +1,5 @@
-"""The latent codec of the embedded world: a small learned convolutional autoencoder, frame by frame. Stands where Wan's
-causal VAE stands.
+"""The latent codec of the embedded world: a small learned convolutional autoencoder, frame by frame. It takes the place
+of Wan's causal VAE.
 
 32 x 32 pixels -> 8 x 8 x 4 latents of unit variance. Convolutions wrap around, as the world does, so a clip shifted by
 4 pixels has exactly the shifted latents. Dimensions: B clip, F frame (one latent per frame), C channel, H, W pixels or

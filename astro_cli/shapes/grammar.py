@@ -1,4 +1,4 @@
-"""The prompt grammar of the embedded world: scenes, their captions, and the words a caption may hold. Draws no pixels.
+"""The prompt grammar of the embedded world: scenes, their captions, and the words a caption may hold.
 
     a small red circle moves right fast over a gray striped background
 

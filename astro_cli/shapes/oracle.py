@@ -1,5 +1,4 @@
-"""The oracle of the embedded world: measures attributes and qualities of one-object clips from pixels alone. Trains
-nothing.
+"""The oracle of the embedded world: measures attributes and qualities of one-object clips from pixels alone.
 
 It is the judge of evaluation, so it shares no formula with the training rewards (only the low-level matte of
 `segment`). What each quality does not see, by construction:
@@ -70,11 +69,8 @@ DYNAMICS_SCALE = (
     2.0  # world units of mean distance between two visited places (slow bounce 2.2, slow move 5, fast move 9)
 )
 DYNAMICS_WINDOW = 9  # frames; keeps the score from growing with a clip's length
-FULL_CHROMA, FULL_AREA, FULL_FIT = (
-    0.35,
-    25.0,
-    0.85,
-)  # presence is full at about 3/4 of the palest, half the smallest, a rough shape
+# Presence is full at about 3/4 of the palest colour, half the smallest area, a rough shape.
+FULL_CHROMA, FULL_AREA, FULL_FIT = (0.35, 25.0, 0.85)
 
 
 @dataclass(frozen=True)
@@ -316,8 +312,7 @@ def _presence(seg: Segment, fit_B: torch.Tensor) -> torch.Tensor:
 
 
 def agreement(measurement: Measurement, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """Per attribute a float (B,): 1 where the clip shows what the scene's first object and background ask for, 0 where
-        not,
+    """Per attribute a float (B,): 1 where the clip shows what the scene's first object and background state, else 0,
     NaN where the scene leaves the attribute out. `motion` is kind and, if stated, direction or axis."""
     assert len(measurement.color) == len(scenes), f"{len(measurement.color)} clips, {len(scenes)} scenes"
     objects = [scene.objects[0] for scene in scenes]
@@ -335,6 +330,6 @@ def agreement(measurement: Measurement, scenes: list[Scene]) -> dict[str, torch.
     }
 
 
-def _equal(found_B: torch.Tensor, names: tuple[str, ...], asked: list[str | None]) -> torch.Tensor:
-    wanted_B = torch.tensor([names.index(name) if name else UNDEFINED - 1 for name in asked])
-    return torch.where(wanted_B < UNDEFINED, float("nan"), (found_B == wanted_B).float())
+def _equal(measured_B: torch.Tensor, names: tuple[str, ...], stated: list[str | None]) -> torch.Tensor:
+    wanted_B = torch.tensor([names.index(name) if name else UNDEFINED - 1 for name in stated])
+    return torch.where(wanted_B < UNDEFINED, float("nan"), (measured_B == wanted_B).float())

@@ -1,5 +1,5 @@
 """The background of each frame as a least-squares fit of the world's patterns: level, bars, checks, and the image of
-it. No labels.
+it.
 
 A square wave of period 8 on the pixel grid has only its first and third harmonic (the fifth folds onto the third), so
 level + bars + products of bars along x and y span every background exactly; pixels under the object have weight 0.
@@ -60,9 +60,8 @@ def fit_pattern(frames_BTCHW: torch.Tensor, seg: Segment) -> Pattern:
     image_BTCHW = (coefs_BTQC.transpose(-1, -2) @ basis_QP).reshape(batch, num_frames, 3, size, size)
     gray_BTQ = coefs_BTQC.mean(-1)
     bar_power = gray_BTQ[..., 1:5].square().unflatten(-1, (2, 2)).sum(-1)  # first, third
-    check_power = (
-        gray_BTQ[..., 5:].square().reshape(*gray_BTQ.shape[:2], 2, 2, 2, 2).sum((-3, -1))
-    )  # harmonic of x, of y
+    # By harmonic of x, then of y.
+    check_power = gray_BTQ[..., 5:].square().reshape(*gray_BTQ.shape[:2], 2, 2, 2, 2).sum((-3, -1))
     bars_BT, checks_BT = bar_power[..., 0].sqrt() / FIRST_HARMONIC, check_power[..., 0, 0].sqrt() / CHECK_FIRST
     third_of_bars = bar_power[..., 1] / bar_power[..., 0].clamp(min=1e-8)
     third_of_checks = (check_power[..., 0, 1] + check_power[..., 1, 0]) / 2 / check_power[..., 0, 0].clamp(min=1e-8)

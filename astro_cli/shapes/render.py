@@ -1,5 +1,4 @@
-"""The renderer of the embedded world: complete scenes -> RGB clips, deterministic, vectorised over clips. Knows no
-captions.
+"""The renderer of the embedded world: complete scenes -> RGB clips, deterministic, vectorised over clips.
 
 The world is a torus (what leaves on the right comes in on the left), so a video of any length is well defined. Edges
 are anti-aliased over one pixel, and moving objects carry the motion blur of a 180-degree shutter.

@@ -1,5 +1,4 @@
-"""Separates the one saturated object of a clip from its neutral background: matte, colour, position, noise level. Names
-no attribute.
+"""Separates the one saturated object of a clip from its neutral background: matte, colour, position, noise level.
 
 Objects are saturated and backgrounds neutral, so the chroma of a pixel (its colour minus its own mean) is the object's
 chroma times its coverage, and zero on the background: the matte is a linear function of the pixels, exact under motion

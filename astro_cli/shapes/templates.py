@@ -1,4 +1,4 @@
-"""A bank of ideal object mattes over shape, radius and blur, and how well a measured matte fits each. Decides nothing.
+"""A bank of ideal object mattes over shape, radius and blur, and how well a measured matte fits each.
 
 Dimensions: B clip, K template, P pixels of a flattened matte, H, W pixels. Templates are centred on their phase centre.
 """

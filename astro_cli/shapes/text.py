@@ -1,6 +1,6 @@
 """Text side of the embedded world: prompt -> encoder states. Deterministic, without weights.
 
-Stands where UMT5 stands for Wan 2.1: (B, M, text_dim) states that are zero past the prompt's end. A state is the word's
+It takes the place of Wan's UMT5: (B, M, text_dim) states that are zero past the prompt's end. A state is the word's
 one-hot vector beside a sinusoid of its place in the prompt; what the words mean, the transformer's text embedder
 learns.
 """

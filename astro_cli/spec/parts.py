@@ -47,7 +47,7 @@ class SamplerSpec(Config):
 class TeacherSampler(Config):
     """How videos are sampled from the bidirectional teacher: Euler steps, guidance u + scale (c - u).
 
-    Objectives that ask the teacher have values of their own.
+    Objectives that call the teacher have their own values.
     """
 
     steps: int = Field(gt=0)
@@ -79,7 +79,7 @@ class LoraSpec(Config):
 
 
 class RoleModel(Config):
-    """Sizes in which a role's transformer differs from the recipe's `model`; absent: that one's."""
+    """Sizes in which a role's transformer differs from the recipe's `model`; absent ones are the recipe's."""
 
     dim: int | None = Field(default=None, gt=0)
     ffn_dim: int | None = Field(default=None, gt=0)
@@ -89,7 +89,8 @@ class RoleModel(Config):
 
 
 class RoleSpec(Config):
-    """What a role beside the student has of its own: its model's sizes, and adapters of which alone it is trained."""
+    """Settings of a role beside the student: its model's sizes and its adapters. With adapters, only these are
+    trained."""
 
     model: RoleModel = RoleModel()
     lora: LoraSpec | None = None
@@ -154,7 +155,7 @@ class DataSpec(Config):
 
 
 class CollapseSpec(Config):
-    """When an RL run is said to have collapsed, and whether it then stops."""
+    """When an RL run counts as collapsed, and whether it then stops."""
 
     falling: int = Field(default=10, gt=0)  # epochs in a row in which the mean reward fell
     static: float = Field(default=0.1, ge=0, lt=1)  # motion of the clips, as a share of the first epoch's
@@ -206,7 +207,7 @@ class StageSpec(Config):
 
 
 class RuntimeSpec(Config):
-    """How a run executes. Nothing here changes what is computed, but for the precision."""
+    """How a run executes. Only the precision changes what is computed."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["no", "bf16"] = "no"

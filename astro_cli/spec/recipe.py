@@ -146,8 +146,8 @@ class Recipe(Config):
             )
 
     def hash(self) -> str:
-        """Short hash of everything that decides what is computed: not the name, not what a run shows or when it stops
-        (samples, collapse), and of the runtime only a precision other than float32."""
+        """Short hash of everything that decides what is computed. Left out are the name, what a run shows and when it
+        stops (samples, collapse), and all of the runtime but a precision other than float32."""
         shown = {"stages": {"__all__": {"experience": {"samples_every", "collapse"}}}}
         data = self.model_dump(mode="json", exclude={"runtime": True, "name": True, **shown}, exclude_defaults=True)
         if self.runtime.precision != "no":

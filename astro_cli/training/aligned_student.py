@@ -1,7 +1,4 @@
-"""Whether the weights that RL aligns are a few-step student of the recipe's block size, from their card or release.
-
-Reads no tensor.
-"""
+"""Whether the weights that RL aligns are a few-step student of the recipe's block size, from their card or release."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ HINT = "name a distilled student, for example shapes/self_forcing or a run folde
 
 
 def check_student(recipe: Recipe) -> None:
-    """Refuse what RL would silently take for a student. Weights with neither card nor known release are taken as they
-    come.
+    """Refuse weights that RL would silently take for a student. Weights with neither card nor known release are
+    accepted.
 
     Raises:
         RecipeError: another role's weights, a model that is sampled in many steps or in no blocks, or blocks of another
@@ -46,19 +43,21 @@ def check_student(recipe: Recipe) -> None:
 
 
 def _check_card(recipe: Recipe, source: str, card: Path) -> None:
-    said = _read(card)
-    if said["role"] != "student":
-        raise RecipeError(recipe.name, "base.student", f"found {source!r}, the weights of a {said['role']}", hint=HINT)
-    if said["sampling"] != "few_step":
-        what = f"found {source!r}, a model of {said['recipe']} that is sampled in many steps"
+    facts = _read(card)
+    if facts["role"] != "student":
+        raise RecipeError(recipe.name, "base.student", f"found {source!r}, the weights of a {facts['role']}", hint=HINT)
+    if facts["sampling"] != "few_step":
+        what = f"found {source!r}, a model of {facts['recipe']} that is sampled in many steps"
         raise RecipeError(recipe.name, "base.student", what, hint=HINT)
-    _check_block(recipe, source, said["video"]["block"])
+    _check_block(recipe, source, facts["video"]["block"])
 
 
 def _read(card: Path) -> dict[str, Any]:
     try:
-        said = json.loads(card.read_text(encoding="utf-8"))
-        return {key: said[key] for key in ("role", "sampling", "recipe")} | {"video": {"block": said["video"]["block"]}}
+        facts = json.loads(card.read_text(encoding="utf-8"))
+        return {key: facts[key] for key in ("role", "sampling", "recipe")} | {
+            "video": {"block": facts["video"]["block"]}
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"no readable card ({type(error).__name__}: {error})"
         raise CheckpointError(card, "", what, hint="copy the .json that came with the weights") from error

@@ -1,4 +1,4 @@
-"""One worker thread beside the training loop: scores clips while the next ones are rolled out. Knows no reward.
+"""One worker thread beside the training loop: scores clips while the next ones are rolled out.
 
 torch releases the interpreter inside its operators, so on a CPU with a core to spare the two run side by side; on CUDA
 the worker has a stream of its own, which waits for what was computed before the work was handed over. Work is done in
@@ -25,7 +25,7 @@ class Background:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        # A new thread computes on all cores until it is told otherwise.
+        # A new thread computes on all cores until its number of threads is set.
         self.pool = ThreadPoolExecutor(1, "rewards", initializer=threads.use, initargs=(torch.get_num_threads(),))
 
     def __enter__(self) -> Background:

@@ -1,4 +1,4 @@
-"""From a recipe to a runnable setting: device, networks with their weights and adapters, backbone. Trains nothing."""
+"""From a recipe to a run that can start: device, networks with their weights and adapters, backbone."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
 
 
 def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> None:
-    """The trained adapter of a role; of the student also those that act as the frozen roles that are asked for."""
+    """Add a role's trained adapter; to the student also those that act as the frozen roles."""
     frozen = frozen_adapters(recipe) if role == "student" else []
     generator = stream(recipe.seed, "lora") if role == "student" else stream(recipe.seed, "lora", role)
     network = roles.modules[role]
@@ -149,12 +149,13 @@ def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Mo
 
 
 def scored(experience: ExperienceSpec) -> dict[str, float]:
-    """Weights of the rewards that are scored; one of weight 0 only where a primary is to be judged by it."""
+    """Weights of the rewards to score. One of weight 0 is scored only where it helps to judge the primary reward."""
     return {key: weight for key, weight in experience.rewards.items() if weight or experience.primary is not None}
 
 
 def _check_scorers(recipe: Recipe) -> None:
-    """The embedded world carries its scorers; those of Wan must be on this machine before anything is rolled out."""
+    """Refuse a run whose scorers are missing on this machine, before anything is rolled out; the embedded world's are
+    always there."""
     for name in recipe.order:
         experience = recipe.stages[name].experience
         if (
@@ -172,7 +173,7 @@ def _check_scorers(recipe: Recipe) -> None:
 
 
 def _check_prompts(recipe: Recipe) -> None:
-    """Prompt files and lists of clips are read before any weights are."""
+    """Read prompt files and lists of clips before any weights."""
     for name in recipe.order:
         data = recipe.stages[name].data
         if data.prompts is not None:
@@ -184,8 +185,8 @@ def _check_prompts(recipe: Recipe) -> None:
 
 
 def held_dtype(recipe: Recipe, role: str) -> torch.dtype:
-    """What a role's own weights are held in: those no optimiser touches at the run's precision; adapters and networks
-    trained whole in float32.
+    """Number type of a role's own weights: the run's precision where no optimiser touches them; float32 for adapters
+    and networks trained whole.
     """
     frozen = role not in trained_roles(recipe) or recipe.lora_of(role) is not None
     return torch.bfloat16 if frozen and recipe.runtime.precision == "bf16" else torch.float32

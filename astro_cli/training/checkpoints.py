@@ -1,5 +1,4 @@
-"""A run's checkpoints on disk: written whole, read back newest first, damaged ones passed over. Knows no network and no
-loop.
+"""A run's checkpoints on disk: written whole, read back newest first, damaged ones passed over.
 
 A checkpoint is a folder `checkpoints/<number>/` with `meta.json` and a safetensors file per group of tensors. It counts
 on the rows that `metrics.jsonl` had when it was written: a run that resumes keeps them.

@@ -1,8 +1,7 @@
-"""Rolls out what an RL step is scored on: whole videos, or candidate clips that continue a shared history. Gives no
-credit.
+"""Rolls out what an RL step is scored on: whole videos, or candidate clips that continue a shared history.
 
-Clips that are finished are scored while the next ones are rolled out (Astrolabe's reward workers), where not all are
-rolled out at once.
+Where clips are rolled out in parts, finished ones are scored while the next are rolled out (Astrolabe's reward
+workers).
 
 Dimensions: P prompt, G candidate of a prompt, B clip (prompts in order, each with its candidates).
 """

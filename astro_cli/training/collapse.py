@@ -1,6 +1,6 @@
 """Tells when an RL run has collapsed: the reward falls epoch after epoch, or clips stand still.
 
-Non-finite losses are the trainer's business.
+The trainer handles non-finite losses.
 """
 
 from __future__ import annotations

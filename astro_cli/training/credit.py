@@ -1,4 +1,4 @@
-"""A run's credit rule with what it remembers: it is asked once per epoch, checked, and saved with checkpoints.
+"""A run's credit rule with what it remembers: it gives credit once per epoch, is checked, and saved with checkpoints.
 
 Dimensions: P prompt, G sample of a prompt, N all samples of the epoch, F latent frame, h, w latent rows and columns.
 """

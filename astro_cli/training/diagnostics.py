@@ -1,4 +1,4 @@
-"""What metrics.jsonl says of an epoch's rewards and credit. Computes nothing that is trained on.
+"""What metrics.jsonl says of an epoch's rewards and credit. For the log only.
 
 Dimensions: P prompt, G sample of a prompt, N all samples of the epoch.
 """

@@ -1,7 +1,4 @@
-"""What an RL step learns from: groups of clips by the old policy, their rewards, the credit and the risk of each clip.
-
-Knows no loss.
-"""
+"""What an RL step learns from: groups of clips by the old policy, their rewards, and each clip's credit and risk."""
 
 from __future__ import annotations
 
@@ -91,9 +88,7 @@ class ExperienceSource:
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
-        """Refuse what only the methods know: whether there is an experience to collect, and the credit rule's own
-        keys.
-        """
+        """Refuse a stage without experience to collect, and what the credit rule refuses in its own keys."""
         PromptSource.check(recipe, stage, key)
         if stage.experience is None:
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
@@ -108,14 +103,14 @@ class ExperienceSource:
         updates.
         """
         group, self.metrics = self.spec.group, {}
-        asked = self.prompts.batch(self.stage, step, "prompts", self.spec.prompts)
+        requested = self.prompts.batch(self.stage, step, "prompts", self.spec.prompts)
         mine = own_rows(self.accelerator, self.spec.prompts)
-        owners = asked.seeds[mine]
-        prompts = [prompt for prompt in asked.prompts[mine] for _ in range(group)]
+        owners = requested.seeds[mine]
+        prompts = [prompt for prompt in requested.prompts[mine] for _ in range(group)]
         seeds = [stream_seed(seed, "member", member) for seed in owners for member in range(group)]
         text = self.backbone.encode_text(prompts).to(self.run_context.device)
-        clips = self._roll_out(prompts, seeds, text, owners, asked.shared)
-        credit, at_risk = self._judge(step, clips, asked.prompts, mine)
+        clips = self._roll_out(prompts, seeds, text, owners, requested.shared)
+        credit, at_risk = self._judge(step, clips, requested.prompts, mine)
         orders = [
             torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(owners)
         ]
@@ -149,18 +144,18 @@ class ExperienceSource:
         return self.roller.candidates(prompts, seeds, text, owners, start)
 
     def _judge(
-        self, step: int, clips: Clips, asked: list[str], mine: slice
+        self, step: int, clips: Clips, prompts: list[str], mine: slice
     ) -> tuple[tuple[Term, ...], torch.Tensor | None]:
         """Credit of this process's clips, and which of all clips are at risk; fills the metrics, the warning and the
         samples.
 
-        `asked` holds the prompts of all processes, one per group.
+        `prompts` are those of all processes, one per group.
         """
         logged_N = {key: self._gather(value) for key, value in clips.scores.items()}
         scores_N = {key: logged_N[key] for key in self.weights}
         self._refuse_constant({key: value for key, value in scores_N.items() if self.weights[key]}, step)
         observed_N = {name: self._gather(value) for name, value in clips.observed.items()}
-        scored = self.credit.scored(scores_N, observed_N, asked)
+        scored = self.credit.scored(scores_N, observed_N, prompts)
         _, frames, _, rows, columns = clips.latents.shape
         credit = self.credit.credit(scored, (frames, rows, columns))
         everyone_PG, credit_PG = scored.total(), credit.per_sample()
@@ -168,7 +163,7 @@ class ExperienceSource:
         self.metrics |= {f"advantage/{key}": value for key, value in credit.metrics.items()}
         self.metrics |= describe_disagreement(scores_N, self.primary)
         self._watch(everyone_PG, clips)
-        self._pick_samples(step, clips, asked, everyone_PG.flatten())
+        self._pick_samples(step, clips, prompts, everyone_PG.flatten())
         return credit.of_prompts(mine), self._at_risk(scores_N)
 
     def _at_risk(self, scores_N: dict[str, torch.Tensor]) -> torch.Tensor | None:
@@ -215,7 +210,7 @@ class ExperienceSource:
         self.metrics["reward/motion"] = motion
         self.warning = self.watch.see(everyone_PG.mean().item(), motion)
 
-    def _pick_samples(self, step: int, clips: Clips, asked: list[str], total_N: torch.Tensor) -> None:
+    def _pick_samples(self, step: int, clips: Clips, prompts: list[str], total_N: torch.Tensor) -> None:
         """The best and the worst clip of all processes, every `samples_every` epochs; only the main process, which
         writes them, gets them.
         """
@@ -236,7 +231,7 @@ class ExperienceSource:
             )
             if history is not None:
                 decoder.skip(history[at])
-            self.samples.append(Sample(name, decoder.push(latents[at])[0], asked[row // group], total_N[row].item()))
+            self.samples.append(Sample(name, decoder.push(latents[at])[0], prompts[row // group], total_N[row].item()))
 
     def _gather(self, value: torch.Tensor) -> torch.Tensor:
         gathered = self.accelerator.gather(value.to(self.accelerator.device))

@@ -1,4 +1,4 @@
-"""How much memory a recipe is expected to need, part by part, before anything is loaded. Measures nothing.
+"""How much memory a recipe is expected to need, part by part, before anything is loaded.
 
 Counted are the weights of all that is loaded, what training keeps of trained weights, and the keys and values of the
 clips that are generated at once; not activations.
@@ -70,9 +70,8 @@ def _text_bytes(source: str | None) -> int:
     """Bytes per parameter of the text encoder, which runs as stored: bfloat16 in the original file, float32 in
     diffusers' folder or where none is.
     """
-    from astro_cli.models.umt5 import (
-        FOLDER,
-    )  # with transformers and diffusers: seconds that the embedded world does without
+    # It imports transformers and diffusers; the embedded world saves these seconds.
+    from astro_cli.models.umt5 import FOLDER
     from astro_cli.models.wan_backbone import wan_folder
 
     try:

@@ -1,8 +1,8 @@
-"""Peak memory of a training step: bytes of tensors saved for backward, and on CUDA the allocator's peak. Changes
-nothing that is computed.
+"""Peak memory of a training step: bytes of tensors saved for backward, and on CUDA the allocator's peak. Results stay
+the same.
 
-The bytes are those of the distinct storages autograd holds when a forward pass ends, which is when it holds most; the
-parameters are not counted, and of a block under gradient checkpointing only what outlives its forward.
+The bytes are those of the distinct storages that autograd holds at the end of a forward pass, when it holds most.
+Parameters are left out. Of a block under gradient checkpointing only what outlives its forward counts.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class SavedTensors:
     def counting(self, parameters: Iterable[torch.Tensor]) -> Iterator[None]:
         """Count what is saved for backward inside the block, storages of `parameters` left out."""
         known = {_storage(parameter) for parameter in parameters}
-        held: list[torch.Tensor] = []  # so that no address is used twice while counting
+        saved: list[torch.Tensor] = []  # so that no address is used twice while counting
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             kept = tensor.detach()  # not the tensor itself, which may be the output that saves it: a cycle
             if (storage := _storage(kept)) not in known:
                 known.add(storage)
-                held.append(kept)
+                saved.append(kept)
             return kept
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             yield
-        self.peak = max(self.peak, sum(tensor.untyped_storage().nbytes() for tensor in held))
+        self.peak = max(self.peak, sum(tensor.untyped_storage().nbytes() for tensor in saved))
 
     def take(self, device: torch.device) -> dict[str, float]:
         """Metrics of the step, and a fresh start."""

@@ -95,10 +95,10 @@ class RoleOptimizer:
                 owner, index, key = name.split(".", 2)
                 if int(owner) == number:
                     state.setdefault(int(index), {})[key] = value
-            held = [p for group in part.param_groups for p in group["params"]]
+            parameters = [p for group in part.param_groups for p in group["params"]]
             for number_in_part, entry in state.items():
                 shapes = {value.shape for value in entry.values() if value.ndim}
-                if number_in_part >= len(held) or shapes - {held[number_in_part].shape}:
+                if number_in_part >= len(parameters) or shapes - {parameters[number_in_part].shape}:
                     raise ValueError(f"parameter {number_in_part} of optimiser {number} has another shape")
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 

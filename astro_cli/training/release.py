@@ -1,7 +1,4 @@
-"""What a finished run leaves: final weights under `final/`, a card with recipe hash, seed, commit and sizes.
-
-Trains nothing.
-"""
+"""What a finished run leaves: final weights under `final/`, a card with recipe hash, seed, commit and sizes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A run's folder: recipe as given and resolved, environment, metrics.jsonl, final weights.
 
-Refuses another recipe's folder; reads no checkpoint.
+Refuses another recipe's folder. `checkpoints` owns the checkpoints' files.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class RunDir:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return str(found["recipe"]["name"]), str(found["hash"])
+            resolved = json.loads(path.read_text(encoding="utf-8"))
+            return str(resolved["recipe"]["name"]), str(resolved["hash"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             hint = "restore the file, delete the folder, or choose another --out"
             raise OutputError(
@@ -127,12 +127,12 @@ class RunDir:
         The folder is this process's until `release`, or until the process ends, however it ends.
 
         Raises:
-            OutputError: the folder holds another recipe's run or other files, or this run and `resume` was not asked
-                for, or no run and it was; it is a file or cannot be created; or another process trains in it.
+            OutputError: the folder holds another recipe's run or other files; it holds this run without `resume`, or no
+            run with it; it is a file or cannot be created; another process trains in it.
         """
-        found = self.identity()
-        if found is not None:
-            self._check(found, recipe, resume=resume)
+        existing = self.identity()
+        if existing is not None:
+            self._check(existing, recipe, resume=resume)
             self._hold()
             self._write_resolved(recipe)  # what the hash leaves out may be another now
             return
@@ -167,10 +167,10 @@ class RunDir:
             self.path / "resolved.json", {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")}
         )
 
-    def _check(self, found: tuple[str, str], recipe: Recipe, *, resume: bool) -> None:
+    def _check(self, existing: tuple[str, str], recipe: Recipe, *, resume: bool) -> None:
         """Whether the run that is here is this recipe's, and may go on."""
-        if found[1] != recipe.hash():
-            what = f"holds a run of {found[0]!r} with other settings ({found[1]}, this is {recipe.hash()})"
+        if existing[1] != recipe.hash():
+            what = f"holds a run of {existing[0]!r} with other settings ({existing[1]}, this is {recipe.hash()})"
             raise OutputError(self.path, "--out", what, hint="choose another --out, or delete the folder")
         if not resume:
             raise OutputError(

@@ -1,4 +1,4 @@
-"""Clips of a running training, written into its folder as GIF with a line of text beside them. Chooses nothing."""
+"""Clips of a running training, written into its folder as GIF with a line of text beside them."""
 
 from __future__ import annotations
 

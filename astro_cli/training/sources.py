@@ -30,9 +30,8 @@ ENCODE_BATCH = 128  # clips encoded at once
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a stage's source is made of; `progress` is told of slow work (what, done, total), `warn` of what is left
-    out.
-    """
+    """What a stage's source is made of. `progress` shows slow work (what, done, total); `warn` prints what is left
+    out."""
 
     stage: str
     spec: StageSpec
@@ -150,10 +149,10 @@ def sample_seeds(seed: int, use: str, step: int, role: str, size: int) -> list[i
 
 
 def draw_scene(seed: int, drop: float) -> tuple[Scene, str]:
-    """A complete scene and its caption, which leaves out what the scene's prior then decided."""
+    """A complete scene and its caption; the caption leaves out what the skewed prior filled in."""
     rng = stream(seed, "scene")
-    told = random_scene(rng, drop)
-    return complete_scene(told, rng), caption(told)
+    stated = random_scene(rng, drop)
+    return complete_scene(stated, rng), caption(stated)
 
 
 def render_scenes(scenes: list[Scene], seeds: list[int], frames: int) -> torch.Tensor:
@@ -225,7 +224,7 @@ class PromptSource(SeededSource):
     than the file, also where an epoch ends within it.
 
     Args:
-        every: cadence of the roles that do not ask in every step; their epochs count the steps in which they ask.
+        every: cadence of the roles that draw prompts in some steps only; their epochs count those steps.
     """
 
     def __init__(
@@ -275,9 +274,9 @@ def shuffled(count: int, size: int, turn: int, *name: object) -> list[int]:
 
 
 def _epoch_order(count: int, size: int, epoch: int, *name: object) -> list[int]:
-    """A permutation of the lines in which those of the batch that the epoch before left open come last.
+    """A permutation of the lines. Those in the unfinished last batch of the epoch before come last.
 
-    It depends on the epochs before, back to the last one that ended with a batch.
+    It depends on earlier epochs, back to the last one that ended with a whole batch.
     """
     cycle = size // math.gcd(count, size)  # epochs until one ends with a batch
     order: list[int] = []

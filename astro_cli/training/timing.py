@@ -1,6 +1,6 @@
 """Where a step's time goes: named sections, summed per step. Sections nest; time belongs to the innermost.
 
-Threads are timed apart and their seconds added, so where one scores while another rolls out the shares of a step add up
+Threads are timed apart and their seconds added. Where one scores while another rolls out, the shares of a step add up
 to more than one.
 """
 

@@ -31,7 +31,7 @@ from astro_cli.training.timing import SectionTimer
 
 
 class Watcher(Protocol):
-    """Who is told how far a run is (the command's progress bar)."""
+    """Shows how far a run is (the command's progress bar)."""
 
     def stage(self, name: str, start: int, steps: int) -> None: ...
     def step(self, row: dict[str, Any]) -> None: ...
@@ -52,7 +52,7 @@ class _Stage:
 
 
 class Trainer:
-    """Args: recipe; setting with the networks in place; backbone; run folder; accelerator; watcher."""
+    """Args: recipe; run context with the networks in place; backbone; run folder; accelerator; watcher."""
 
     def __init__(
         self,
@@ -111,8 +111,8 @@ class Trainer:
         spec = self.recipe.stages[name]
         objective: Objective = objective_class(spec)(resolve_kind("objectives", spec.objective, name), self.run_context)
         self._check(name, spec)
-        told = (self.watcher.work, self.watcher.warn)
-        context = SourceContext(name, spec, self.recipe, self.run_context, self.backbone, self.accelerator, *told)
+        callbacks = (self.watcher.work, self.watcher.warn)
+        context = SourceContext(name, spec, self.recipe, self.run_context, self.backbone, self.accelerator, *callbacks)
         source = objective.source_class().make(context)
         roles = self.run_context.roles
         optimizers = {role: RoleOptimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}
@@ -250,7 +250,7 @@ class Trainer:
         self.run.save_checkpoint(index_key, index, step, self.rows, groups)
 
     def _network_state(self, role: str) -> dict[str, torch.Tensor]:
-        """What training may have changed: the adapters if there are any, else everything."""
+        """The tensors that training may have changed: the adapters if there are any, else all."""
         state = self.run_context.roles.modules[role].state_dict()
         adapters = {key: value for key, value in state.items() if ".lora_" in key}
         return adapters or state
@@ -288,7 +288,7 @@ class Trainer:
 
 
 def _each(objective: Objective, role: str, micro: Batch) -> Iterator[LossOutput]:
-    """The losses of a micro-batch, computed as they are asked for."""
+    """The losses of a micro-batch, each computed when it is taken."""
     losses = objective.loss(role, micro)
     if isinstance(losses, LossOutput):
         yield losses

@@ -77,7 +77,7 @@ def _whole(path: Path) -> bool:
 
 
 class CachedLatents:
-    """Latents on the disk, read when they are asked for."""
+    """Latents on the disk, each read when it is taken."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -92,8 +92,8 @@ class VideoClipSource(ClipSource):
 
     Args:
         source: a folder or manifest, see `astro_cli.media.clips`.
-        progress: told what is done, how many videos of how many.
-        warn: told which videos are left out, on the main process.
+        progress: shows what is done, how many videos of how many.
+        warn: prints which videos are left out, on the main process.
 
     Raises:
         RecipeError: no clip can be used.
@@ -135,8 +135,8 @@ class VideoClipSource(ClipSource):
         assert data.clips is not None, "checked with the recipe"
         frames, cell = backbone.num_frames(data.frames or recipe.video.frames), backbone.cell
         form = ClipForm(frames, recipe.video.fps, recipe.video.height * cell, recipe.video.width * cell)
-        cache, told = LatentCache(codec_hash(recipe.base.codec), form), (context.progress, context.warn)
-        return cls(recipe.seed, backbone, data.clips, cache, context.accelerator, *told).of(context)
+        cache, callbacks = LatentCache(codec_hash(recipe.base.codec), form), (context.progress, context.warn)
+        return cls(recipe.seed, backbone, data.clips, cache, context.accelerator, *callbacks).of(context)
 
 
 def _encoded(video: Path, cache: LatentCache, backbone: Backbone) -> tuple[Path | None, str]:

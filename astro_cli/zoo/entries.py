@@ -1,7 +1,7 @@
-"""The released checkpoints astro knows: hub repository, file, nesting, licence, block size. A table; reads nothing.
-Free of torch.
+"""The released checkpoints astro knows: hub repository, file, nesting, licence, block size. A table, free of torch.
 
-Source: reference, sections 1, 3, 5 to 9 (block sizes) and 11.
+Source: the pages and files of the hub repositories; block sizes and nesting are those of the releases' own inference
+code.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Entry:
 
     `file` is its path in the hub repository (a folder's files: what a folder is recognised by); `tail` is the shortest
     end of its path on disk that no other entry has, without ending. `plain_first`: the release runs the weights without
-    moving average. `block`: latent frames that are generated at once; None for the bidirectional teachers, which stream
-    nothing.
+    moving average. `block`: latent frames that are generated at once; None for the bidirectional teachers, which do not
+    stream.
     """
 
     name: str

@@ -1,7 +1,4 @@
-"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Opens none.
-
-Free of torch.
-"""
+"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Free of torch."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ def imported(entry: Entry) -> Path | None:
 
 
 def release_of(source: str | Path, file: Path) -> Entry | None:
-    """The release that `file`, found as `source`, holds: by its name, where it lies, or the manifest of its import.
+    """The release in `file`, which was found as `source`: known by its name, its place, or the manifest of its import.
     None: no known release.
 
     Raises:
@@ -51,9 +48,9 @@ def released(entry: Entry) -> Path | None:
     """The entry's file or folder as released, anywhere below the checkpoints folder."""
     folder = checkpoints_folder()
     for suffix in ("", *SUFFIXES):
-        found = sorted(path for path in folder.glob(f"**/{glob.escape(entry.tail)}{suffix}") if suffix or path.is_dir())
-        if found:
-            return found[0]
+        paths = sorted(path for path in folder.glob(f"**/{glob.escape(entry.tail)}{suffix}") if suffix or path.is_dir())
+        if paths:
+            return paths[0]
     return None
 
 
@@ -66,8 +63,7 @@ def locate(source: str | Path) -> Path:
     """A checkpoint's file or folder.
 
     In this order: a path that exists; a known release by name, imported or as released; a path below the checkpoints
-        folder; a known release
-    by its file's name, whatever the ending.
+    folder; a known release by its file's name, whatever the ending.
 
     Raises:
         CheckpointError: nothing there, with the nearest known name and where its file belongs.
@@ -77,13 +73,13 @@ def locate(source: str | Path) -> Path:
     if text and path.exists():
         return path
     entry = BY_NAME.get(text) or of_path(text)
-    found = (
+    place = (
         (entry and text in BY_NAME and (imported(entry) or released(entry)))
         or _below(path)
         or (entry and (imported(entry) or released(entry)))
     )
-    if found:
-        return found
+    if place:
+        return place
     if entry is not None:
         hint = f"put {entry.file} of {entry.repo} at {target(entry)}, or name its path"
         raise CheckpointError(text, "", f"not here: neither imported nor below {checkpoints_folder()}", hint=hint)

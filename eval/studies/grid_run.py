@@ -85,7 +85,7 @@ class GridRun:
             process.terminate()
 
     def _one(self, job: Job) -> str:
-        """What `_work` did not foresee is this job's failure too, and stops no other."""
+        """Do one job. An unexpected exception fails this job and stops no other."""
         try:
             return self._work(job)
         except (AstroError, OSError) as error:
@@ -133,7 +133,7 @@ class GridRun:
         ]
 
     def _evaluation(self, job: Job, suite: str) -> list[str]:
-        """Without frames per second: beside other processes they say nothing."""
+        """The command, without frames per second: those measured beside other processes are worthless."""
         prompts = [] if self.prompts is None else ["--prompts", str(self.prompts)]
         return [
             "eval",

@@ -1,4 +1,4 @@
-"""Self- and cross-attention of Wan 2.1. Projections and norms only: masks, positions and the cache come from outside.
+"""Self- and cross-attention of Wan 2.1. Owns projections and norms; masks, positions and the cache come from outside.
 
 Parameter names are those of diffusers' `WanTransformer3DModel` (attn1 / attn2: to_q, to_k, to_v, to_out.0, norm_q,
 norm_k).
@@ -18,7 +18,7 @@ from astro_cli.models.wan.rope import RopeTable, rotate
 
 
 class LayerCache(Protocol):
-    """What attention asks of one layer's key/value cache: take this pass's keys and values, return all those visible,
+    """What attention asks of one layer's key/value cache: take this pass's keys and values, return all visible ones,
     rotated.
     """
 
@@ -79,9 +79,8 @@ class Attention(nn.Module):
 
     def merge(self, *parts_BHLD: torch.Tensor) -> torch.Tensor:
         """Heads side by side, parts one after the other, then the output projection (B, L, C)."""
-        merged = [
-            part.transpose(1, 2).flatten(-2) for part in parts_BHLD
-        ]  # attention returns it in that order: no copy
+        # Attention returns this order, so nothing is copied.
+        merged = [part.transpose(1, 2).flatten(-2) for part in parts_BHLD]
         return self.to_out[0](merged[0] if len(merged) == 1 else torch.cat(merged, 1))
 
     def self_attention(

@@ -1,6 +1,6 @@
 """`torch.compile` for a streaming transformer: each block as a graph, without its cache.
 
-Changes no weights and no results.
+Weights and results stay the same.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from astro_cli.models.wan.transformer import CausalWan, WanBlock
 def compile_blocks(network: CausalWan) -> None:
     """Compile the blocks in place; they are compiled when first called.
 
-    The cache's exchange stays out of the graphs: the slots a block's keys go to are python ints, and new ones would
-    compile the graph anew.
+    The cache's exchange stays out of the graphs: a block's slots are python ints, and new ones would compile the graph
+    again.
     """
     for block in cast(list[WanBlock], list(network.blocks)):
         uncompiled: Any = torch.compiler.disable(block.attn1.exchange)

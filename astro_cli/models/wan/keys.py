@@ -1,7 +1,7 @@
 """Names of a Wan transformer's parameters: markers and prefixes off, original Wan 2.1 names -> diffusers' (which are
-ours). Reads no file.
+ours).
 
-Source: reference, section 9.
+Source: the parameter names of Wan 2.1's released code and of diffusers' `WanTransformer3DModel`.
 """
 
 from __future__ import annotations

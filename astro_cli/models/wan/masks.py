@@ -1,8 +1,7 @@
-"""Which tokens may attend to which, for passes without a cache. Masks come from here; the transformer only applies
-them.
+"""Which tokens may attend to which, for passes without a cache. The transformer applies them.
 
-True = visible. Frames are grouped in blocks that are bidirectional inside and causal between (Self-Forcing; reference,
-section 1.4).
+True = visible. Frames are grouped in blocks that are bidirectional inside and causal between (as in Self-Forcing's
+released code).
 Dimensions: F latent frame, L token.
 """
 
@@ -67,9 +66,8 @@ def teacher_forcing_mask(
     """
     frame = torch.arange(num_frames)
     end = torch.tensor(block_ends(num_frames, block, first_frame_alone))
-    start = torch.tensor(
-        [end.tolist().index(block_end) for block_end in end.tolist()]
-    )  # first frame of the frame's block
+    # First frame of each frame's block.
+    start = torch.tensor([end.tolist().index(block_end) for block_end in end.tolist()])
     in_reach = _in_reach(end, window, sink)
     clean = (frame[None, :] < end[:, None]) & in_reach
     context = (frame[None, :] < start[:, None]) & in_reach

@@ -1,12 +1,12 @@
-"""Rotary position embedding of Wan 2.1 over (frame, row, column). Owns the tables, not the attention.
+"""Rotary position embedding of Wan 2.1 over (frame, row, column). Owns the tables and the rotation.
 
 Complex pairs are consecutive channels (2j, 2j+1); of d/2 pairs the first d/2 - 2 (d // 6) belong to time, then d // 6
 each to height and width (22, 21, 21 for d = 128). Frequencies are 10000^(-2j / d_axis), each axis with its own width
 d_axis.
-Source: Wan 2.1, `rope_apply`; reference, section 1.3.
+Source: Wan 2.1's released code, `rope_apply`.
 Dimensions: F latent frame, P tokens per frame (rows x columns), L = F P token, D head width.
 
-Deviations: tables are computed in float64 for exactly the positions asked for, so there is no 1,024-frame limit; the
+Deviations: tables are computed in float64 for exactly the positions given, so there is no 1,024-frame limit; the
 rotation itself runs in float32 (the released code rotates in complex128 in every layer and pass; the largest difference
 on the recordings is below 2e-6).
 """

@@ -1,7 +1,4 @@
-"""Sharding of a `CausalWan` over processes with FSDP 2: each block, then the root.
-
-Owns no process group and no training loop.
-"""
+"""Sharding of a `CausalWan` over processes with FSDP 2: each block, then the root."""
 
 from __future__ import annotations
 

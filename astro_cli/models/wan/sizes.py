@@ -1,6 +1,5 @@
-"""Sizes of a Wan transformer from its tensors' shapes and from the config.json of either layout, compared.
-
-Reads no tensor's values.
+"""Sizes of a Wan transformer from its tensors' shapes and from the config.json of either layout, compared. Tensors'
+values are never read.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.config.problems import first_problem
 from astro_cli.models.wan.config import WanConfig
 
-HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths (reference, section 1.1)
+HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths
 NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
 PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
 TEXT, TIME = "condition_embedder.text_embedder.linear_1.weight", "condition_embedder.time_embedder.linear_1.weight"
@@ -143,7 +142,8 @@ def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | No
 
 
 def _heads(width: int, table: Mapping[str, Any], wanted: WanConfig | None) -> int | None:
-    """From config.json, else what is wanted at that width, else what a released width has, else what is wanted."""
+    """The number of heads: from config.json, else from the wanted sizes of that width, else from the released model of
+    that width, else from the wanted sizes."""
     if "num_heads" in table:
         return table["num_heads"]
     if width in HEAD_WIDTH and not (wanted is not None and wanted.dim == width):

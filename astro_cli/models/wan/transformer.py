@@ -2,8 +2,8 @@
 
 Owns the network. Attention masks (`masks`), the rolling cache (`astro_cli.cache`) and the text encoder come from
 outside, so the same weights run bidirectionally (the teacher), block-causally (training) and cached (streaming).
-Parameter names are those of diffusers' `WanTransformer3DModel`. Source: Wan 2.1 (arXiv 2503.20314); reference, section
-1.2.
+Parameter names are those of diffusers' `WanTransformer3DModel`.
+Source: Wan 2.1 (arXiv 2503.20314) and its released code.
 Dimensions: B sample, F latent frame, C latent channel, H, W latent rows and columns, P token per frame, L = F P token,
 M text token.
 
@@ -35,7 +35,7 @@ class TextStates:
     """Projected text of a batch: per layer the cross-attention keys and values (B, heads, M, D). Made once per prompt.
 
     A layer's third entry, where there is one, is added to the attention scores (B, 1, 1, M): it weighs a key that
-    stands for many. They hold what they were made of, so that they can be remade when the weights have changed.
+    stands for many. They keep the encoder's states, so that they can be recomputed when the weights have changed.
     """
 
     layers: list[tuple[torch.Tensor, ...]]
@@ -53,7 +53,7 @@ class TextStates:
 
 @dataclass(frozen=True)
 class Context:
-    """A finished block whose keys and values a pass over the next block writes on its way.
+    """A finished block whose keys and values the pass over the next block writes as well.
 
     Attributes:
         x0_BFCHW: its clean latents, seen at t = 0.
@@ -181,7 +181,7 @@ def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: flo
 
 
 def gated(x: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """x + gate update, float32 inside; without gradients it uses up `update`."""
+    """x + gate update, float32 inside; without gradients it overwrites `update`."""
     if torch.is_grad_enabled():
         return (x.float() + update.float() * gate).to(x.dtype)
     return update.float().mul_(gate).add_(x).to(x.dtype)
