@@ -23,22 +23,22 @@ class Config(BaseConfig):
 
 
 class Objective(BaseObjective):
-    """Keeps what it was given, for the test."""
+    """Keeps what it was given and the ratios (B,) it found, for the test."""
 
     needs = ("old",)
     source = "astro_cli.training.experience:ExperienceSource"
     wants_trajectory: ClassVar[bool] = True
-    seen: ClassVar[list[Batch]] = []
+    seen: ClassVar[list[tuple[Batch, torch.Tensor]]] = []
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
-        self.seen.append(batch)
         step_BF = self.steps(batch)
         old_BF = self.recorded(batch, step_BF)
         ratio_B = (self.replayed(role, batch, step_BF).log_prob() - old_BF).mean(1).exp()
         with torch.no_grad():
             error = (self.replayed("old", batch, step_BF).log_prob() - old_BF).abs().max().item()
         loss = -torch.stack([term.mean(term.value * ratio_B) for term in batch.credit]).sum()
-        return LossOutput(loss, {"ratio": ratio_B.mean().item(), "old_error": error})
+        self.seen.append((batch, ratio_B.detach()))
+        return LossOutput(loss, {"old_error": error})
 
     def steps(self, batch: Batch) -> torch.Tensor:
         """(B, F) long, a draw per block."""

@@ -67,7 +67,7 @@ steps = 1
 batch = 8
 accumulate = 2
 objective = { kind = "grpo" }
-optim.student = { lr = 1e-2 }
+optim.student = { lr = 0.3 }
 experience = { prompts = 2, group = 4, updates = 2, parallel = 3, rewards = { vq = 1.0, mq = 1.0 } }
 """
 
@@ -239,21 +239,12 @@ def test_a_declared_role_that_is_trained_is_left_with_its_card(probe, tmp_path):
     recipe, run = probe(), RunDir(tmp_path / "run")
     trainer = train(recipe, run.path)
     write_final(recipe, trainer.run_context, run)
-    assert {path.name for path in run.final.glob("*.safetensors")} == {
-        "student.safetensors",
-        "discriminator.safetensors",
-    }
-    left, held = (
-        weights.read(run.final / "discriminator.safetensors"),
-        trainer.run_context.roles.modules["discriminator"],
-    )
-    assert same(left, held.state_dict())
+    assert {path.stem for path in run.final.glob("*.safetensors")} == {"student", "discriminator"}
+    held = trainer.run_context.roles.modules["discriminator"].state_dict()
+    assert same(weights.read(run.final / "discriminator.safetensors"), held)
     card = json.loads((run.final / "discriminator.json").read_text())
-    assert (card["role"], card["model"]["dim"], card["weights_hash"]) == (
-        "discriminator",
-        16,
-        hashes.digest(run.final / "discriminator.safetensors"),
-    )
+    assert (card["role"], card["model"]["dim"]) == ("discriminator", 16)
+    assert card["weights_hash"] == hashes.digest(run.final / "discriminator.safetensors")
 
 
 def test_adapters_are_refused_where_no_layer_takes_them(probe):
@@ -370,9 +361,9 @@ def grpo(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
 def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, bases, tmp_path):
     recipe, (steps, frames) = grpo(tmp_path, bases, clip), (4, clip or 9)
     trainer = train(recipe, tmp_path / "run")
-    batches = importlib.import_module("astro_cli.objectives.grpo").Objective.seen
-    assert len(batches) == 4  # two updates in two parts, of two clips each
-    for batch in batches:
+    seen = importlib.import_module("astro_cli.objectives.grpo").Objective.seen
+    assert len(seen) == 4  # two updates in two parts, of two clips each
+    for batch, _ in seen:
         found, shape = batch.trajectory, (2, frames, *trainer.run_context.latent_shape)
         assert found.states_KBFCHW.shape == (steps + 1, *shape)
         assert found.means_SBFCHW.shape == (steps, *shape)
@@ -380,9 +371,10 @@ def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, b
         assert torch.equal(found.latents, batch.latents_BFCHW)  # the rows are those of its clips
         assert (batch.history_PFCHW is not None) == bool(clip)
     (row,) = rows(tmp_path / "run")
-    assert row["student/old_error"] < 1e-5  # its own steps replayed, mean over parts of the largest difference
-    assert abs(row["student/ratio"] - 1) > 1e-6  # the second update is by a policy that has moved
-    assert row["student/grad_norm"] > 0
+    assert row["student/old_error"] < 1e-5  # its own steps replayed: mean over parts of the largest difference
+    first, second = (torch.cat([ratio_B for _, ratio_B in part]) for part in (seen[:2], seen[2:]))
+    torch.testing.assert_close(first, torch.ones(4), atol=1e-5, rtol=0)
+    assert (second - 1).abs().max() > 1e-3  # the policy has moved
 
 
 @pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
