@@ -5,6 +5,7 @@ Dimensions: P prompt, G sample of a prompt, B clip, F latent frame, C channel, H
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -36,7 +37,7 @@ class Scored:
         return torch.stack([self.scores[key] * weight for key, weight in self.weights.items()]).sum(0)
 
 
-class Advantage:
+class Advantage(ABC):
     """A credit rule. Subclasses are modules' `Advantage` classes beside their `Config`.
 
     Class attributes:
@@ -57,6 +58,7 @@ class Advantage:
         """
         return {}
 
+    @abstractmethod
     def credit(self, scored: Scored, state: dict[str, torch.Tensor]) -> Credit:
         """Credit of all processes' samples; every process computes the same.
 
@@ -64,4 +66,3 @@ class Advantage:
             state: what the rule remembers from one epoch to the next; it sets and replaces entries here. Empty at
                 first, saved with checkpoints and restored with the same bits.
         """
-        raise NotImplementedError

@@ -22,6 +22,7 @@ from astro_cli.models.roles import Roles
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.rollout.spec import StreamSpec
 from astro_cli.sampling.kernel import RENOISE, Kernel
+from astro_cli.sampling.trajectory import Trajectory
 from astro_cli.spec import Recipe, StageSpec
 
 TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "risk_B", "group_B")  # a row per sample
@@ -48,6 +49,7 @@ class Batch:
     )
     group_B: torch.Tensor | None = None  # each sample's group, which shares history (its row) and prompt
     group_seeds: list[int] | None = None  # per sample, the seed of draws its group shares
+    trajectory: Trajectory | None = None  # how the old policy sampled the latents, where the objective wants it
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
 
     def __len__(self) -> int:
@@ -58,12 +60,14 @@ class Batch:
         cut = {name: getattr(self, name)[start:stop] for name in TENSORS if getattr(self, name) is not None}
         shared = None if self.group_seeds is None else self.group_seeds[start:stop]
         credit = tuple(term.rows(slice(start, stop)) for term in self.credit)
+        trajectory = None if self.trajectory is None else self.trajectory.rows(slice(start, stop))
         return replace(
             self,
             seeds=self.seeds[start:stop],
             prompts=self.prompts[start:stop],
             group_seeds=shared,
             credit=credit,
+            trajectory=trajectory,
             **cut,
         )
 
@@ -73,6 +77,7 @@ class Batch:
         return replace(
             self,
             credit=credit,
+            trajectory=None if self.trajectory is None else self.trajectory.to(device),
             **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None},
         )
 
@@ -158,6 +163,8 @@ class Objective:
             discriminator.
         source: where its batches come from: a class with the members of `training.sources.Source`, or "module:Class".
         credits: forms of credit it can use: per "sample", or a "map" per latent frame and position.
+        wants_trajectory: scored clips come with `Batch.trajectory`, the steps of the old policy that made them; else
+            nothing is recorded.
         excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the
             window.
     """
@@ -167,6 +174,7 @@ class Objective:
     builds: ClassVar[Mapping[str, Callable[[RoleContext], nn.Module]]] = {}
     source: ClassVar[str | type[Any]] = "astro_cli.training.clip_source:EncodedClips"
     credits: ClassVar[tuple[CreditForm, ...]] = ("sample",)
+    wants_trajectory: ClassVar[bool] = False
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
 
     def __init__(self, config: Config, run_context: RunContext) -> None:

@@ -60,17 +60,21 @@ def stream(
 
 @torch.no_grad()
 def generate(
-    network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec: StreamSpec, frames: int
+    network: CausalWan,
+    text_BMD: torch.Tensor,
+    seeds: list[int],
+    spec: StreamSpec,
+    frames: int,
+    recorder: Recorder | None = None,
 ) -> torch.Tensor:
-    """A whole batch of videos at once, (B, F, C, H, W), without gradients."""
+    """A whole batch of videos at once, (B, F, C, H, W), without gradients; `recorder` keeps their trajectory."""
     text = network.encode_text(text_BMD.to(network.device))
-    return torch.cat(list(stream(network, text, seeds, spec, frames)), dim=1)
+    return torch.cat(list(stream(network, text, seeds, spec, frames, recorder=recorder)), dim=1)
 
 
 @torch.no_grad()
 def sample(network: CausalWan, text_BMD: torch.Tensor, seeds: list[int], spec: StreamSpec, frames: int) -> Trajectory:
     """The trajectory of a whole batch of videos, without given frames; its latents are those of `generate`."""
-    text, recorder = network.encode_text(text_BMD.to(network.device)), Recorder()
-    for _ in stream(network, text, seeds, spec, frames, recorder=recorder):
-        pass
+    recorder = Recorder()
+    generate(network, text_BMD, seeds, spec, frames, recorder)
     return recorder.take()

@@ -64,13 +64,13 @@ class Trajectory:
             self.timesteps_K[step_BF + 1].to(device),
         )
 
-    def rows(self, start: int, stop: int) -> Trajectory:
-        """Samples [start, stop)."""
+    def rows(self, rows: slice | torch.Tensor) -> Trajectory:
+        """The samples at these rows."""
         return replace(
             self,
-            states_KBFCHW=self.states_KBFCHW[:, start:stop],
-            means_SBFCHW=self.means_SBFCHW[:, start:stop],
-            log_prob_RBF=self.log_prob_RBF[:, start:stop],
+            states_KBFCHW=self.states_KBFCHW[:, rows],
+            means_SBFCHW=self.means_SBFCHW[:, rows],
+            log_prob_RBF=self.log_prob_RBF[:, rows],
         )
 
     def to(self, device: torch.device) -> Trajectory:

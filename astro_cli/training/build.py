@@ -76,6 +76,12 @@ def trained_roles(recipe: Recipe) -> set[str]:
     return {role for objective in objectives(recipe) for role in objective.trains}
 
 
+def released_roles(recipe: Recipe) -> list[str]:
+    """Roles whose weights a finished run leaves: codec, student, and those its objectives declare and train."""
+    declared = trained_roles(recipe) & _builders(recipe).keys()
+    return [role for role in wanted_roles(recipe) if role in ("codec", "student") or role in declared]
+
+
 def frozen_adapters(recipe: Recipe) -> list[str]:
     """Roles that are adapters of the student beside the trained one."""
     return [role for role in ADAPTER_ROLES if role in wanted_roles(recipe)]

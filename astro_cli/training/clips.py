@@ -25,6 +25,7 @@ from astro_cli.rewards.base import Reward
 from astro_cli.rollout.branches import Segment, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import generate
+from astro_cli.sampling.trajectory import Recorder, Trajectory, joined
 from astro_cli.spec import ExperienceSpec
 from astro_cli.training.background import Background
 
@@ -37,16 +38,17 @@ History = tuple[torch.Tensor, list[Segment]]  # latents (P, F, C, H, W) and the 
 @dataclass
 class Clips:
     """Latents (B, F, C, H, W), scores per reward and mean motion (B,), what the credit rule observed (B, ...) by name,
-    and the latents (P, F, C, H, W) they continue, if any."""
+    the latents (P, F, C, H, W) they continue, if any, and the B clips' trajectory, if it is recorded."""
 
     latents: torch.Tensor
     scores: dict[str, torch.Tensor]
     motion: torch.Tensor
     history: torch.Tensor | None = None
     observed: dict[str, torch.Tensor] = field(default_factory=dict)
+    trajectory: Trajectory | None = None
 
     @staticmethod
-    def join(parts: list[Clips], histories: list[torch.Tensor] | None = None) -> Clips:
+    def join(parts: list[Clips], histories: list[torch.Tensor], trajectories: list[Trajectory]) -> Clips:
         first = parts[0]
         scores = {key: torch.cat([part.scores[key] for part in parts]) for key in first.scores}
         history = torch.cat(histories) if histories else None
@@ -57,6 +59,7 @@ class Clips:
             torch.cat([part.motion for part in parts]),
             history,
             observed,
+            joined(trajectories, "B") if trajectories else None,
         )
 
 
@@ -85,7 +88,7 @@ def fewest_frames(spec: ExperienceSpec, frames: int, block: int, backbone: Backb
 
 
 class Roller:
-    """The old policy at work, `parallel` clips at a time."""
+    """The old policy at work, `parallel` clips at a time; with `record` the clips' trajectories are kept."""
 
     def __init__(
         self,
@@ -94,6 +97,8 @@ class Roller:
         backbone: Backbone,
         rewards: list[Reward],
         observe: Observe | None = None,
+        *,
+        record: bool = False,
     ) -> None:
         self.spec, self.run_context, self.backbone, self.rewards, self.observe = (
             spec,
@@ -104,19 +109,21 @@ class Roller:
         )
         self.stream = run_context.stream_spec()
         self.frames = spec.frames or run_context.frames
+        self.recorder = Recorder() if record else None
         if spec.clip:
             check_sink(run_context.cache)
 
     def sequences(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> Clips:
         """Whole videos, each from its own noise."""
-        size, parts = self.spec.parallel or len(seeds), []
+        size, parts, trajectories = self.spec.parallel or len(seeds), [], list[Trajectory]()
         with Background(self.run_context.device) as background:
             for start in range(0, len(seeds), size):
                 rows = slice(start, start + size)
                 with self._policy() as policy:
-                    latents = generate(policy, text[rows], seeds[rows], self.stream, self.frames)
+                    latents = generate(policy, text[rows], seeds[rows], self.stream, self.frames, self.recorder)
+                trajectories += self._recorded()
                 parts.append(background.submit(self._scored, latents, prompts[rows]))
-            return Clips.join([part.result() for part in parts])
+            return Clips.join([part.result() for part in parts], [], trajectories)
 
     def candidates(
         self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int
@@ -128,7 +135,7 @@ class Roller:
         once, for all its clips: their frames are those of the whole video.
         """
         group, size, parts = self.spec.group, self.spec.parallel or len(seeds), []
-        at_once, histories = max(1, size // group), list[torch.Tensor]()
+        at_once, histories, trajectories = max(1, size // group), list[torch.Tensor](), list[Trajectory]()
         past: Future[StreamingDecoder] | None = None
         with Background(self.run_context.device) as background:
             for first in range(0, len(prompt_seeds), at_once):
@@ -149,8 +156,9 @@ class Roller:
                             histories.append(shared[0])
                             past = background.submit(self._decoded, shared[0])
                         latents = self._decode(policy, told, seeds[rows], shared, own, start)
+                    trajectories += self._recorded()
                     parts.append(background.submit(self._scored, latents, prompts[rows], past, own))
-            return Clips.join([part.result() for part in parts], histories)
+            return Clips.join([part.result() for part in parts], histories, trajectories)
 
     @contextmanager
     def _policy(self) -> Iterator[CausalWan]:
@@ -172,7 +180,13 @@ class Roller:
     def _decode(
         self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int
     ) -> torch.Tensor:
-        return decode_candidates(policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip)
+        return decode_candidates(
+            policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip, self.recorder
+        )
+
+    def _recorded(self) -> list[Trajectory]:
+        """The trajectory of the clips made last, where they are recorded."""
+        return [] if self.recorder is None else [self.recorder.take()]
 
     def _decoded(self, history: torch.Tensor) -> StreamingDecoder:
         """The decoder after the histories; their frames are not kept."""

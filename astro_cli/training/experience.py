@@ -13,7 +13,7 @@ from astro_cli.core.disagreement import RiskRatio, rank_disagreement, threshold
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
-from astro_cli.recipe import resolve_kind
+from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
 from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
@@ -53,6 +53,8 @@ class ExperienceSource:
         backbone: Backbone,
         accelerator: Accelerator,
         stage: str,
+        *,
+        record: bool = False,
     ) -> None:
         self.spec, self.prompts, self.run_context, self.backbone = spec, prompts, run_context, backbone
         self.accelerator, self.stage = accelerator, stage
@@ -66,7 +68,7 @@ class ExperienceSource:
         watched: list[Reward] = _load(unweighted, backbone, run_context.device)  # weight 0: logged, not optimised
         self.credit = CreditRule(spec.advantage, self.weights, spec.group)
         fitting = [reward for reward in watched if frames >= reward.num_frames_min]
-        self.roller = Roller(spec, run_context, backbone, rewards + fitting, self.credit.rule.observe)
+        self.roller = Roller(spec, run_context, backbone, rewards + fitting, self.credit.rule.observe, record=record)
         for reward in rewards:
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
@@ -81,10 +83,9 @@ class ExperienceSource:
     @classmethod
     def make(cls, context: SourceContext) -> ExperienceSource:
         assert context.spec.experience is not None, "checked with the recipe"
-        prompts = PromptSource.make(context)
-        return cls(
-            context.spec.experience, prompts, context.run_context, context.backbone, context.accelerator, context.stage
-        )
+        prompts, record = PromptSource.make(context), objective_class(context.spec).wants_trajectory
+        networks = (context.run_context, context.backbone, context.accelerator)
+        return cls(context.spec.experience, prompts, *networks, context.stage, record=record)
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
@@ -130,6 +131,7 @@ class ExperienceSource:
                     history_PFCHW=clips.history,
                     group_B=rows // group,
                     group_seeds=[stream_seed(owners[row // group], "group", update) for row in rows.tolist()],
+                    trajectory=None if clips.trajectory is None else clips.trajectory.rows(rows),
                 )
             )
         return batches

@@ -9,22 +9,24 @@ from typing import Any
 from astro_cli.models import hashes, lora, lora_files, weights
 from astro_cli.objectives.base import RunContext
 from astro_cli.spec import Recipe
+from astro_cli.training.build import released_roles
 from astro_cli.training.rundir import RunDir
 
 
 def write_final(recipe: Recipe, run_context: RunContext, run: RunDir) -> None:
-    """Write the trained student (adapters merged; the adapter also on its own in peft's and diffusers' layouts) or
-    codec, then the card.
+    """Write the trained student or codec and the roles that objectives declare, each with its card, then the run's.
+
+    Adapters are merged, and also written on their own in peft's and diffusers' layouts: the student's to `lora`,
+    another role's to `lora-<role>`.
     """
-    for role in ("student", "codec"):
-        module = run_context.roles.modules.get(role)
-        if module is None:
-            continue
+    for role in released_roles(recipe):
+        module = run_context.roles.modules[role]
         if (spec := recipe.lora_of(role)) is not None:
             state = lora.merged_state(module, lora.TRAINED)
             adapter = lora.adapter_state(module, lora.TRAINED)
+            folder = run.final / ("lora" if role == "student" else f"lora-{role}")
             for save in (lora_files.save_peft, lora_files.save_diffusers):
-                save(run.final / "lora", adapter, spec.rank, spec.alpha, lora.TARGETS)
+                save(folder, adapter, spec.rank, spec.alpha, lora.TARGETS)
         else:
             state = module.state_dict()
         weights.write(run.final / f"{role}.safetensors", state)
@@ -55,7 +57,7 @@ def describe(recipe: Recipe, role: str) -> dict[str, Any]:
         "seed": recipe.seed,
         "backbone": recipe.backbone,
         "role": role,
-        "model": recipe.model.model_dump(),
+        "model": recipe.model_of(role).model_dump(),
         "video": recipe.video.model_dump(),
         "sampler": recipe.sampler.model_dump(),
         "cache": recipe.cache.model_dump(),

@@ -6,6 +6,7 @@ Every draw is a function of (seed, stage, step, role, row), never of a loader's 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ class Source(Protocol):
     def load_state(self, state: dict[str, torch.Tensor]) -> None: ...
 
 
-class SeededSource:
+class SeededSource(ABC):
     """A source whose batches are functions of (use, step, role): subclasses give `make` and `batch`."""
 
     context: SourceContext
@@ -122,9 +123,9 @@ class SeededSource:
         self.context = context
         return self
 
+    @abstractmethod
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         """`size` samples for one role's update in a step."""
-        raise AssertionError(f"{type(self).__name__} draws no batches")
 
     def draw(self, use: str, size: int) -> Batch:
         return self.batch(f"{self.context.stage}:{use}", 0, "prepare", size)

@@ -184,7 +184,7 @@ def test_a_step_without_density_cannot_be_picked(model, kernel, step):
 
 def test_parts_of_a_batch_join_to_the_batch(model):
     whole = sample(model, text(2), [1, 2], spec(), FRAMES)
-    again = joined([whole.rows(0, 1), whole.rows(1, 2)], "B")
+    again = joined([whole.rows(slice(0, 1)), whole.rows(torch.tensor([1]))], "B")
     assert torch.equal(again.states_KBFCHW, whole.states_KBFCHW)
     assert torch.equal(again.log_prob_RBF, whole.log_prob_RBF)
     with pytest.raises(AssertionError, match="one schedule"):

@@ -1,5 +1,5 @@
 """What a method from outside the package may declare: roles and how they are built, a source, several losses, a state,
-checks of its own.
+the old policy's trajectories, checks of its own.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ import torch
 
 import astro_cli.objectives
 from astro_cli.config.errors import RecipeError, RunError
-from astro_cli.models import lora, weights
+from astro_cli.models import hashes, lora, weights
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Batch, LossOutput
 from astro_cli.recipe import load_recipe
 from astro_cli.spec import Recipe
+from astro_cli.training import clips
 from astro_cli.training.build import _initialise, build, dry_run_counts, make_accelerator
+from astro_cli.training.experience import ExperienceSource
 from astro_cli.training.footprint import expected_bytes
 from astro_cli.training.optim import Ema
+from astro_cli.training.release import write_final
 from astro_cli.training.rundir import RunDir
+from astro_cli.training.sources import SourceContext
 from astro_cli.training.trainer import Trainer
 from tests.tiny_world import TINY
 
@@ -48,6 +52,23 @@ batch = 1
 objective = { kind = "probe" }
 optim.student = { lr = 1e-2 }
 optim.discriminator = { kind = "rmsprop", lr = 1e-2, alpha = 0.9 }
+"""
+
+GRPO = """
+extends = "base/shapes.toml"
+name = "grpo"
+command = "rl"
+order = ["grpo"]
+[lora]
+rank = 2
+alpha = 2
+[stages.grpo]
+steps = 1
+batch = 8
+accumulate = 2
+objective = { kind = "grpo" }
+optim.student = { lr = 0.3 }
+experience = { prompts = 2, group = 4, updates = 2, parallel = 3, rewards = { vq = 1.0, mq = 1.0 } }
 """
 
 
@@ -214,6 +235,18 @@ def test_a_recipe_gives_each_role_its_own_size_adapters_and_optimiser(bases, tmp
     )
 
 
+def test_a_declared_role_that_is_trained_is_left_with_its_card(probe, tmp_path):
+    recipe, run = probe(), RunDir(tmp_path / "run")
+    trainer = train(recipe, run.path)
+    write_final(recipe, trainer.run_context, run)
+    assert {path.stem for path in run.final.glob("*.safetensors")} == {"student", "discriminator"}
+    held = trainer.run_context.roles.modules["discriminator"].state_dict()
+    assert same(weights.read(run.final / "discriminator.safetensors"), held)
+    card = json.loads((run.final / "discriminator.json").read_text())
+    assert (card["role"], card["model"]["dim"]) == ("discriminator", 16)
+    assert card["weights_hash"] == hashes.digest(run.final / "discriminator.safetensors")
+
+
 def test_adapters_are_refused_where_no_layer_takes_them(probe):
     with pytest.raises(
         RecipeError, match=r"roles\.discriminator\.lora: found adapters, this role has no layer they go to"
@@ -312,6 +345,56 @@ def test_each_part_is_back_propagated_and_freed_before_the_next(probe):
     out = trainer._back_propagate(SimpleNamespace(loss=lambda role, micro: losses()), "student", None, 1)
     assert (seen, freed, w.grad.item()) == ([1.0], [True], 3.0)
     assert out == {"loss": 3.0}
+
+
+# --- trajectories
+
+
+def grpo(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
+    """Two groups of four in two updates of two parts: clips behind one block of shared history, or whole videos."""
+    (folder / "grpo.toml").write_text(GRPO)
+    frames = [f"stages.grpo.experience.{key}" for key in ("frames=9", f"clip={clip}", 'window="last"')]
+    return load_recipe(str(folder / "grpo.toml"), [*TINY, f"base.student={bases['student']}", *frames])
+
+
+@pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
+def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, bases, tmp_path):
+    recipe, (steps, frames) = grpo(tmp_path, bases, clip), (4, clip or 9)
+    trainer = train(recipe, tmp_path / "run")
+    seen = importlib.import_module("astro_cli.objectives.grpo").Objective.seen
+    assert len(seen) == 4  # two updates in two parts, of two clips each
+    for batch, _ in seen:
+        found, shape = batch.trajectory, (2, frames, *trainer.run_context.latent_shape)
+        assert found.states_KBFCHW.shape == (steps + 1, *shape)
+        assert found.means_SBFCHW.shape == (steps, *shape)
+        assert found.log_prob_RBF.shape == (steps - 1, 2, frames)
+        assert torch.equal(found.latents, batch.latents_BFCHW)  # the rows are those of its clips
+        assert (batch.history_PFCHW is not None) == bool(clip)
+    (row,) = rows(tmp_path / "run")
+    assert row["student/old_error"] < 1e-5  # its own steps replayed: mean over parts of the largest difference
+    first, second = (torch.cat([ratio_B for _, ratio_B in part]) for part in (seen[:2], seen[2:]))
+    torch.testing.assert_close(first, torch.ones(4), atol=1e-5, rtol=0)
+    assert (second - 1).abs().max() > 1e-3  # the policy has moved
+
+
+@pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
+def test_recording_is_asked_for_and_leaves_the_clips_as_they_are(clip, bases, tmp_path, monkeypatch):
+    recipe, made = grpo(tmp_path, bases, clip), []
+    join = clips.Clips.join
+    monkeypatch.setattr(clips.Clips, "join", staticmethod(lambda *parts: made.append(join(*parts)) or made[-1]))
+    method = importlib.import_module("astro_cli.objectives.grpo").Objective
+    for wanted in (True, False):
+        monkeypatch.setattr(method, "wants_trajectory", wanted)
+        run_context, backbone = build(recipe, CPU)
+        told = SourceContext(
+            "grpo", recipe.stages["grpo"], recipe, run_context, backbone, make_accelerator(recipe), print, print
+        )
+        batches = ExperienceSource.make(told).batches(0, "student")
+        assert all((batch.trajectory is not None) == wanted for batch in batches)
+    recorded, plain = made
+    assert torch.equal(recorded.latents, plain.latents)
+    assert all(torch.equal(recorded.scores[key], plain.scores[key]) for key in plain.scores)
+    assert plain.trajectory is None
 
 
 # --- moving average
