@@ -1,9 +1,7 @@
-"""What a scorer of videos is, and what it says of itself. Holds no metric, decodes no video, stores no score. Free of
-torch.
+"""The contract between scorers and the evaluation: samples, watchers, scores and a scorer's declaration. Free of torch.
 
-A scorer never opens a video: it is shown the frames, one after the other, so that a video is decoded once however many
-scorers watch it and none is held whole. A scorer that needs eight frames keeps eight, one that needs all of a video
-keeps these until its score is there.
+A scorer never opens a video. It is shown the frames one after the other, so a video is decoded once for all its
+scorers. Each scorer keeps only the frames it needs, until its score is computed.
 Dimensions: T frame, H, W pixel rows and columns.
 """
 

@@ -1,7 +1,4 @@
-"""The pre-flight check: everything that is wrong with a folder of videos, before any is scored.
-
-Scores and changes nothing.
-"""
+"""The pre-flight check: lists everything that is wrong with a folder of videos before any is scored."""
 
 from __future__ import annotations
 
@@ -88,7 +85,7 @@ def examine(
 
 def differing(samples: Sequence[Sample], needs: Requirements) -> list[Finding]:
     """How samples that are about to be scored differ from one another and, an error each, from the suite's published
-    run. Opens no file.
+    run.
     """
     listing, infos = _listing(samples), {sample.path: sample.info for sample in samples}
     unlike = [*lengths(listing.folder, infos, needs), *published(listing.folder, listing.entries, needs)]

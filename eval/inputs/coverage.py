@@ -1,4 +1,4 @@
-"""Whether each prompt has its videos: missing, extra and double ones. Opens no file."""
+"""Checks that each prompt has its videos: reports missing, extra and duplicate ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manifest.jsonl`: a folder's videos with their prompts, read and written. Opens no video.
+"""Reads and writes `manifest.jsonl`: a folder's videos with their prompts.
 
 One JSON object a line:
 

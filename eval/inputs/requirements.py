@@ -1,4 +1,4 @@
-"""What a suite asks of the videos it is given. Checks none of them."""
+"""What a suite requires of its videos, as data; coverage.py and uniform.py check it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder to its samples: how the folder is read, what its files hold. Judges no suite's requirements."""
+"""Loads a folder of videos as samples: lists its entries and probes its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether videos are alike, and as the suite's protocol has them: fps, frames, size, length. Opens no file."""
+"""Checks that videos agree with each other and with the suite's protocol: fps, frames, size, length."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A judge behind an OpenAI-compatible chat endpoint: frames and a question -> its text. Reads no rubric and keeps no
-key.
+"""A judge behind an OpenAI-compatible chat endpoint: frames and a question -> its text.
 
 Dimensions: T frame, H, W pixel rows and columns, C colour.
 """

@@ -1,8 +1,7 @@
-"""A vision-language model from a transformers folder on this machine: answers, odds of digits, embeddings. Reads no
-rubric.
+"""A vision-language model from a transformers folder on this machine: answers, odds of digits, embeddings.
 
-Works with what transformers' auto classes know (Qwen2.5-VL, Qwen3-VL and their like); nothing is downloaded and no code
-of a folder runs.
+Works with the models of transformers' auto classes (Qwen2.5-VL, Qwen3-VL and their like). Nothing is downloaded, and
+code inside a model's folder never runs.
 Dimensions: T frame, H, W pixel rows and columns, C colour, L token, D width.
 """
 

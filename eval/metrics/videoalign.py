@@ -136,8 +136,7 @@ class _Scorer:
     """One network for colour and luma; a clip is looked at once in colour and, with `grayscale`, once in luma.
 
     Source: VideoAlign (arXiv 2501.13918); gray motion quality: Astrolabe (arXiv 2603.17051, section 3.4); stitched
-        clips: Delta Forcing
-    (arXiv 2605.14382v1, Table 1); reference, C.2 and E.3.
+        clips: Delta Forcing (arXiv 2605.14382v1, Table 1).
 
     **Deviations:** Astrolabe's own wrapper divides the sum by 3; `overall` is the sum, as released. Delta Forcing does
     not say how the first segment is scored (here: alone) nor which norm it prints (both are kept).

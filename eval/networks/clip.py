@@ -1,5 +1,4 @@
-"""CLIP and Long-CLIP: released files to normalised image and text features, for every scorer that needs them. Scores
-nothing.
+"""CLIP and Long-CLIP: released files to normalised image and text features, for every scorer that needs them.
 
 Dimensions: N frame, M prompt, D feature, L position of the text tower.
 """

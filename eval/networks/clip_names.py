@@ -1,4 +1,4 @@
-"""The released CLIP files that scorers may name, and where they lie. Opens none. Free of torch."""
+"""The released CLIP files that scorers may name, and where they lie. Free of torch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""CoTracker2 from the user's own checkout of its code, which this package may not carry. Tells no motion from the
-tracks.
+"""CoTracker2 from the user's own checkout of its code, which this package may not carry.
 
 The code of the checkout runs in this process, as torch.hub runs it for official VBench; the weights are read here,
 tensors only.

@@ -1,4 +1,4 @@
-"""DreamSim's released files and where they lie. Opens none. Free of torch.
+"""DreamSim's released files and where they lie. Free of torch.
 
 The ensemble's archive (dreamsim_ensemble_checkpoint.zip of release v0.2.0-checkpoints) holds the folder as it is here.
 From its dino_vitb16_pretrain.pth the package takes DINO's head, which the ensemble does not use: DINO's backbone is

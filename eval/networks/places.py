@@ -1,4 +1,4 @@
-"""Where the networks of scorers lie: below `<checkpoints>/eval`. Opens no file. Free of torch."""
+"""Where the networks of scorers lie: below `<checkpoints>/eval`. Free of torch."""
 
 from __future__ import annotations
 

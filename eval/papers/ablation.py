@@ -1,6 +1,4 @@
-"""Grids of ablation runs: a published ablation's rows as recipes, crossed with seeds, and what of them is done already.
-Runs nothing.
-"""
+"""Grids of ablation runs: a published ablation's rows as recipes, crossed with seeds, and which of them are done."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the papers say happens, as predicates: the classes of `eval/papers/claims/*.toml` and how they are read.
-Evaluates nothing.
+"""The papers' claims as predicates: the classes of `eval/papers/claims/*.toml` and how they are read.
 
 A side of a comparison is a recipe's stem or a released checkpoint's name; its arm is `<stem>` on Wan and
 `<stem>_shapes` on the embedded world. A claim's `arms` replace stems on a backbone, a paper's `planned` names stems

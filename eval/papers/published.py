@@ -1,7 +1,4 @@
-"""Published tables as data: the classes of `eval/papers/tables/*.toml`, how they are found and read.
-
-Joins no records and formats nothing.
-"""
+"""Published tables as data: the classes of `eval/papers/tables/*.toml`, how they are found and read."""
 
 from __future__ import annotations
 

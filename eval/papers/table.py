@@ -1,7 +1,4 @@
-"""Joins a published table with measured records: cells, differences and their verdicts.
-
-Reads no file and formats nothing.
-"""
+"""Joins a published table with measured records: cells, differences and their verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refuses a total that was measured on other prompts or videos than its parts. Computes no total."""
+"""Refuses a total that does not cover the same prompts and videos as its parts."""
 
 from __future__ import annotations
 

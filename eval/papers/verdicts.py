@@ -1,5 +1,4 @@
-"""Evaluates claims over measured records: holds, fails, undecided or not run, with effect and interval. Reads no file
-and formats nothing.
+"""Evaluates claims over measured records: holds, fails, undecided or not run, with effect and interval.
 
 Dimensions: S seeds, P prompts.
 """

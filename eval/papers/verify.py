@@ -1,5 +1,4 @@
-"""Recomputes what can be recomputed from the numbers a paper prints: the checks of `eval/papers/tables/*.toml`. Reads
-no records.
+"""Recomputes numbers of a paper from other numbers it prints: the checks of `eval/papers/tables/*.toml`.
 
 Arithmetic is decimal; only VBench's normalisation is in floating point.
 """

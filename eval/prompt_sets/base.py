@@ -1,4 +1,4 @@
-"""What a prompt set is, its hash, and how a text is found in it. Reads no file."""
+"""The class of a prompt set, its hash, and how a text is found in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt sets of plain lists: MovieGen, the interactive scripts, a user's own file. Ships none of them."""
+"""Prompt sets of plain lists: MovieGen, the interactive scripts, a user's own file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where prompt lists lie on disk and how their lines are read. Knows no benchmark's format."""
+"""Where prompt lists lie on disk and how their lines are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompt sets of VBench and VBench-I2V, read from their own JSON files. Scores and ships nothing of them."""
+"""The prompt sets of VBench and VBench-I2V, read from their own JSON files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Finds the comparable records behind one number: of an arm and metric, on one backbone and benchmark. Computes no
-statistics.
+"""Finds the comparable records behind one number: of an arm and metric, on one backbone and benchmark.
 
 Dimensions: S seeds, P prompts.
 """

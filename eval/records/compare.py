@@ -1,5 +1,4 @@
-"""Two arms against each other, metric by metric, over the prompts and seeds both were scored on. Reads records; formats
-nothing.
+"""Two arms against each other, metric by metric, over the prompts and seeds both were scored on.
 
 Dimensions: S seeds, P prompts.
 """

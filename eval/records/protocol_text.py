@@ -1,7 +1,4 @@
-"""What records were measured with, in words: benchmark, prompt set, videos, decoder.
-
-Compares no records and finds none.
-"""
+"""The protocol of records in words: benchmark, prompt set, videos, decoder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines.
-
-Computes no statistics.
-"""
+"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The per-sample store: what each video scored under each scorer, one JSON line each, so that a killed evaluation goes
-on. Averages nothing.
-"""
+"""The per-sample store: one JSON line per video and scorer. A killed evaluation continues from it."""
 
 from __future__ import annotations
 

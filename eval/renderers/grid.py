@@ -1,6 +1,4 @@
-"""A joined table as a grid of marked cells: what is best, second or an erratum, transposed where the paper prints it
-so. Knows no markup.
-"""
+"""A joined table as a grid of marked cells: best, second, erratum. Transposed where the paper prints it so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of cells, heads, differences and notes, shared by all formats. Knows no markup."""
+"""The words of cells, heads, differences and notes, shared by all formats."""
 
 from __future__ import annotations
 

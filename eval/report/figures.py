@@ -1,6 +1,4 @@
-"""Figures: reward curves over training and measured attributes with their intervals. Reads metrics.jsonl; computes no
-statistics beyond a mean.
-"""
+"""Draws figures: reward curves over training, read from metrics.jsonl, and measured attributes with their intervals."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Clips for the page, generated now: held-out prompts of the embedded world by every arm, from the same noise.
-
-Writes and scores nothing.
-"""
+"""Generates the page's clips: held-out prompts of the embedded world by every arm, from the same noise."""
 
 from __future__ import annotations
 

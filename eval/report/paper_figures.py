@@ -1,7 +1,4 @@
-"""The figures of a paper from what was trained and recorded here: which curves, bars and contact sheets there are.
-
-Trains and scores nothing.
-"""
+"""Draws the figures of a paper from runs and records made here: curves, bars and contact sheets."""
 
 from __future__ import annotations
 

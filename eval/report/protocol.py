@@ -1,5 +1,5 @@
 """The page's footnotes from the records it shows: prompt sets and their conditions, arms with weights and commits,
-versions. Judges nothing.
+versions.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Sections of the page about tables and claims: a summary per paper, what is measured first, what is not behind a fold.
-Joins nothing itself.
+"""Sections of the page about tables and claims: a summary per paper. Measured tables come first; the others are folded.
 """
 
 from __future__ import annotations

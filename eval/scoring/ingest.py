@@ -1,5 +1,4 @@
-"""Takes over VBench's own result files (`*_eval_results.json`) as records. Measures nothing;
-`eval/vbench/result_files.py` reads the files.
+"""Turns VBench's own result files (`*_eval_results.json`) into records. `eval/vbench/result_files.py` reads the files.
 """
 
 from __future__ import annotations

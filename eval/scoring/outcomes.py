@@ -1,7 +1,4 @@
-"""From scores of videos to scores of prompts: which prompts a metric is for, how many videos it has of those it needs.
-
-Reads and writes no file.
-"""
+"""Averages scores of videos to scores of prompts, and counts the videos that a metric has and needs."""
 
 from __future__ import annotations
 

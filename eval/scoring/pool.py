@@ -1,6 +1,4 @@
-"""Spreads videos over processes, each with scorers of its own. Writes nothing: the process that asked is the only
-writer.
-"""
+"""Spreads videos over processes, each with scorers of its own. The calling process is the only writer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Writes what a suite found as records, with the protocol they hold under; refuses to continue an arm under another
-protocol. Computes no score.
-"""
+"""Writes a suite's results as records with their protocol. Refuses to continue an arm under another protocol."""
 
 from __future__ import annotations
 

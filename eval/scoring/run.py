@@ -1,6 +1,4 @@
-"""Evaluates a folder of videos under a suite: loads, plans, scores what is missing, files the records. Shows nothing;
-scores nothing itself.
-"""
+"""Evaluates a folder of videos under a suite: loads the videos, plans, scores what is missing, writes the records."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A suite's scorers made ready to run: declarations found, configurations checked, configuration and weights hashed.
-
-Scores nothing.
-"""
+"""A suite's scorers made ready to run: declarations found, configurations checked, configuration and weights hashed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Totals of a suite from its metrics, once all are complete; each with one score per prompt, so that it has an
-interval. Measures nothing.
+"""Computes a suite's totals once all their metrics are complete. A total has one score per prompt, which gives its
+interval.
 
 Dimensions: P prompts, D metrics.
 """

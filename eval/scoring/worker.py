@@ -1,7 +1,4 @@
-"""Scores videos: decodes each once for all scorers that still lack it and shows them the frames.
-
-Keeps no score and averages nothing.
-"""
+"""Scores videos: decodes each once and shows its frames to every scorer that still lacks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a camera does, from points tracked through a video, and what a prompt asks of it. Tracks nothing. Free of torch.
+"""Types of camera motion: recognised from points tracked through a video, and read from a prompt. Free of torch.
 
 Dimensions: T frame, N point of the grid, row by row, R grid row, K grid column, 2 = x, y in pixels.
 """

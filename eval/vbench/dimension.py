@@ -1,4 +1,4 @@
-"""How a VBench dimension is declared: its options, on whole videos or on VBench-Long's clips. Computes no score.
+"""How a VBench dimension is declared: its options, on whole videos or on VBench-Long's clips.
 
 Free of torch.
 """

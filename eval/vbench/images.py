@@ -1,4 +1,4 @@
-"""The picture that an image-to-video prompt starts from. Opens it not."""
+"""Finds the picture that an image-to-video prompt starts from."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names. Runs no
-shell, computes no score.
+"""Gets scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names.
 
 The four dimensions of GRiT need detectron2 and `scene` needs transformers 4: neither installs beside current libraries.
-The interpreter is started once per run and asked for a video, or a clip, at a time, so that a network is loaded once.
+The interpreter is started once per run, so a network is loaded once. It gets one video or clip at a time.
 docs/vbench.md says how to make one.
 Dimensions: H, W pixel rows and columns.
 """
@@ -163,7 +162,7 @@ def _refuse(constant: str) -> None:
 
 
 class _Watcher:
-    """Sees nothing of a whole video, whose file the other side decodes itself; of a clip, it writes the file.
+    """Writes a clip's frames to a file for the other interpreter. A whole video is already a file.
 
     Args:
         clip: to write; None: the video's own file is scored.

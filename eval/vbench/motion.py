@@ -1,4 +1,4 @@
-"""Dynamic degree from optical flow. Builds no network.
+"""Dynamic degree from optical flow.
 
 Dimensions: H, W pixel rows and columns, C colour channel.
 """

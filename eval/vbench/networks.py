@@ -1,4 +1,4 @@
-"""The networks of VBench's dimensions, from their released files, built once per run. Scores nothing.
+"""Builds the networks of VBench's dimensions from their released files, once per run.
 
 Their code is the vbench package's own (AMT, RAFT, UMT, ViCLIP), pyiqa's, or ours (CLIP, DINO); the files are read here,
 tensors only.

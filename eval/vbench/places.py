@@ -1,4 +1,4 @@
-"""Where VBench's weights and tables lie on disk. Opens none of them. Free of torch.
+"""Where VBench's weights and tables lie on disk. Free of torch.
 
 The layout below the folder is the vbench package's own, so that one folder serves both.
 """

@@ -1,5 +1,4 @@
-"""VBench's own result files (`*_eval_results.json`) as numbers: read, and refused where they contradict themselves.
-Records nothing.
+"""Reads VBench's own result files (`*_eval_results.json`) and refuses those that contradict themselves.
 
 Per dimension a file holds the aggregate and a list of {video_path, video_results}. VBench-Long adds a list of means per
 video, and camera motion puts an object with its directions between the two.

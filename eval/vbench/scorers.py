@@ -1,4 +1,4 @@
-"""Scorers on features or scores of single frames, which several VBench dimensions share. Builds no network.
+"""Scorers on features or scores of single frames, which several VBench dimensions share.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """

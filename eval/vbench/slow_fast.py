@@ -1,5 +1,5 @@
 """VBench-Long's slow-fast consistency: a score within clips and one between the clips' first frames, brought to one
-scale. Runs no network.
+scale.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """

@@ -1,4 +1,4 @@
-"""VBench's static filter: scores videos that stand still, and no others. Builds no network.
+"""VBench's static filter: only static videos are scored.
 
 Dimensions: H, W pixel rows and columns, C colour channel.
 """

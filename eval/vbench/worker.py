@@ -1,9 +1,9 @@
 """Runs official VBench dimensions in an interpreter of its own: a JSON request a line on standard input, a JSON answer
 a line on standard output.
 
-Started by `eval.vbench.isolated` as a file, so it imports nothing of this project: only what the interpreter has
-installed. It owns no score. Request: {"dimension", "video", "prompt", "auxiliary", "weights", "device"}. Answer:
-{"value", "details"} or {"error"}.
+`eval.vbench.isolated` starts it as a file. It imports only what its own interpreter has installed, nothing of this
+project. Request: {"dimension", "video", "prompt", "auxiliary", "weights", "device"}. Answer: {"value", "details"} or
+{"error"}.
 """
 
 import importlib

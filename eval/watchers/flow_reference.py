@@ -1,5 +1,4 @@
-"""Reference flows of a video: a file of flows, or another video whose flow is estimated the same way. Compares nothing.
-Free of torch.
+"""Reference flows of a video: a file of flows, or another video whose flow is estimated the same way. Free of torch.
 
 Dimensions: K pair of frames, 2 x and y displacement in pixels, H, W pixel rows and columns.
 """

@@ -1,4 +1,4 @@
-"""Reads the JSON that `astro sample` writes beside a video. Checks no value."""
+"""Reads the JSON that `astro sample` writes beside a video."""
 
 from __future__ import annotations
 

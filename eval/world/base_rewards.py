@@ -1,9 +1,8 @@
-"""What an untuned base scores by the training rewards on a run's own prompts: the dashed curve beside it. Draws nothing
-and trains nothing.
+"""Training rewards of an untuned base on a run's own prompts: the dashed curve beside the run's.
 
-An epoch has few prompts, and they differ more than the policies do: only on the same ones does the distance of two
-curves mean something. So clips are rolled out as the run rolls them out: its prompts, windows and histories, and the
-noise of its groups' first members.
+An epoch has few prompts, and they differ more than the policies do. Two curves can be compared only on the same
+prompts. So the base rolls clips out as the run does: same prompts, windows and histories, and the noise of the groups'
+first members.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Runs a benchmark on arms and seeds and writes one record per metric; skips what is recorded already.
-
-Computes no score.
-"""
+"""Runs a benchmark on arms and seeds and writes one record per metric. Recorded scores are skipped."""
 
 from __future__ import annotations
 

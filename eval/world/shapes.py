@@ -1,6 +1,6 @@
 """The benchmark of the embedded world: held-out prompts and clips of the trained length, scored by the oracle.
 
-Owns the protocol, not the store.
+Owns the protocol.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Long videos of the embedded world as decoded blocks, with prompt switches: the generation that the long benchmarks
-share. Scores nothing.
+"""Generates long videos of the embedded world as decoded blocks, with prompt switches, for the long benchmarks.
 
 Dimensions: B video, T frame, C colour, H, W pixels.
 """
