@@ -1,8 +1,8 @@
 """What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached
 clips, policies side by side, rewards beside the next rollout.
 
-Asserts nothing. Seconds are CPU seconds unless they are called wall seconds; the two sides of a ratio take turns,
-medians of the repeats.
+Seconds are CPU seconds unless they are called wall seconds. The two sides of a ratio take turns; the medians of the
+repeats are compared.
 """
 
 from __future__ import annotations

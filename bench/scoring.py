@@ -1,6 +1,6 @@
-"""Speed and memory of scoring videos on this machine: rows for `make bench`. Asserts nothing.
+"""Speed and memory of scoring videos on this machine: rows for `make bench`.
 
-CPU seconds where two things are divided, so that what the machine does besides counts in neither.
+Ratios are of CPU seconds, so other work on the machine does not count.
 """
 
 from __future__ import annotations

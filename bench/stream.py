@@ -1,11 +1,11 @@
-"""Streaming speed against a yardstick: the released algorithm written plainly. Owns the yardstick and its timings;
-nothing else may use it but tests.
+"""Streaming speed against a yardstick: the released algorithm written plainly. Only this benchmark and tests use the
+yardstick.
 
-`PlainLoop` does what the released loops do (reference, sections 1.5, 5, 6 and 10): the cache is a buffer shifted by a
-copy with clones, its pointers are tensors read with item(), RoPE is applied in complex128 and its table gathered anew
-in every layer and pass (over the whole buffer with relative positions), text MLP and cross-attention keys are computed
-in every forward, and the context pass computes the head. It reads `CausalWan`'s weights and shares no code with its
-attention, its cache or the engine, so it is also an independent reference for tests.
+`PlainLoop` does what the released loops of Self-Forcing, LongLive and Reward Forcing do: the cache is a buffer shifted
+by a copy with clones, its pointers are tensors read with item(), RoPE is applied in complex128 and its table gathered
+anew in every layer and pass (over the whole buffer with relative positions), text MLP and cross-attention keys are
+computed in every forward, and the context pass computes the head. It shares only weights with `CausalWan`, no code of
+its attention, cache or engine, so it is also an independent reference for tests.
 Dimensions: B sample, F latent frame, C channel, H, W rows and columns, L token, N attention head, D head width.
 """
 

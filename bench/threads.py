@@ -1,9 +1,8 @@
-"""Threads on a busy machine: `python -m bench.threads [--suite]`. Starts the processes that make it busy, and ends
-them.
+"""Threads on a busy machine: `python -m bench.threads [--suite]`. Starts and ends the processes that make it busy.
 
 Two questions: from which size on two threads beat one, alone and beside one busy process per core (where `core.threads`
 has its constant from); and how much longer `astro sample`, an epoch of RL and, with --suite, `make test` take beside
-these processes. Asserts nothing; times are not tests.
+these processes.
 """
 
 from __future__ import annotations
