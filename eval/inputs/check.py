@@ -65,7 +65,7 @@ def examine(
     listing = list_folder(source, needs.prompts) if isinstance(source, Path) else _listing(source)
     folder, entries = listing.folder, listing.entries
     opened = list(open_all([entry.path for entry in entries], decode=not quick, jobs=jobs, progress=progress))
-    infos = {found.path: found.info for found in opened if found.info is not None}
+    infos = {file.path: file.info for file in opened if file.info is not None}
     findings = [
         *listing.findings,
         *broken(folder, opened),

@@ -72,14 +72,14 @@ class LocalModel:
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def _inputs(self, chat: str, frames_THWC: np.ndarray, part: Shown) -> Any:
-        told = VideoMetadata(
+        metadata = VideoMetadata(
             total_num_frames=part.total, fps=part.fps, duration=part.total / part.fps, frames_indices=part.own
         )
         video_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
-        found = self.processor(
-            text=[chat], videos=[video_TCHW], video_metadata=[told], do_sample_frames=False, return_tensors="pt"
+        inputs = self.processor(
+            text=[chat], videos=[video_TCHW], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
         )
-        return found.to(self.model.device)
+        return inputs.to(self.model.device)
 
     def _single(self, word: str) -> int:
         ids = self.processor.tokenizer.encode(word, add_special_tokens=False)

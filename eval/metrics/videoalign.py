@@ -154,10 +154,10 @@ class _Scorer:
             return [Segment(0.0, sample.info.seconds, sample.prompt)]
         if not sample.segments:
             raise ScoreError(sample.path, "segments", "missing, stitched clips need a video with prompt switches")
-        found = parts(sample)
+        chosen = parts(sample)
         return [
             Segment(part.start - self.config.lead * (number > 0), part.end, part.prompt)
-            for number, part in enumerate(found)
+            for number, part in enumerate(chosen)
         ]
 
     def _clip(self, sample: Sample, part: Segment) -> _Clip:

@@ -52,8 +52,8 @@ class GridTracker:
         video_BTCHW = (
             torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)[None].to(self.device, torch.float32)
         )
-        found = self.predictor(video_BTCHW, grid_size=grid)
-        tracks_BTN2 = found[0] if isinstance(found, tuple) and found else found
+        output = self.predictor(video_BTCHW, grid_size=grid)
+        tracks_BTN2 = output[0] if isinstance(output, tuple) and output else output
         expected = (1, len(frames_THWC), grid * grid, 2)
         if not isinstance(tracks_BTN2, torch.Tensor) or tracks_BTN2.shape != expected:
             shape = tuple(tracks_BTN2.shape) if isinstance(tracks_BTN2, torch.Tensor) else type(tracks_BTN2).__name__

@@ -28,9 +28,9 @@ def folder() -> Path:
 
 def dreamsim_files() -> tuple[Path, ...]:
     """The files that are read, those of them that are there."""
-    found = [folder() / name for name in (CLIP, OPEN_CLIP, CONFIG)]
+    paths = [folder() / name for name in (CLIP, OPEN_CLIP, CONFIG)]
     adapter = next((folder() / name for name in WEIGHTS if (folder() / name).is_file()), None)
-    return tuple(path for path in (*found, adapter) if path is not None and path.is_file())
+    return tuple(path for path in (*paths, adapter) if path is not None and path.is_file())
 
 
 def dreamsim_need() -> Need:

@@ -105,9 +105,9 @@ def _state(folder: Path, recipe: Recipe) -> str:
     """
     run = RunDir(folder)
     try:
-        found = run.identity()
+        identity = run.identity()
     except OutputError:
         return "damaged"
-    if found is None or found[1] != recipe.hash():
+    if identity is None or identity[1] != recipe.hash():
         return "new"
     return "finished" if run.finished else "started"

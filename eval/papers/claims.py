@@ -147,12 +147,12 @@ class PaperClaims(Config):
 
     def measure(self, metric: str, claim: Claim, backbone: Backbone) -> Measure:
         """What plays the metric in this claim: by the claim, else by the paper, else the metric itself."""
-        found = (
+        measure = (
             claim.metrics.get(backbone, {}).get(metric)
             or self.metrics.get(backbone, {}).get(metric)
             or Measure(name=metric)
         )
-        return Measure(name=found.name, benchmark=found.benchmark or claim.benchmark.get(backbone))
+        return Measure(name=measure.name, benchmark=measure.benchmark or claim.benchmark.get(backbone))
 
 
 class Verdict(Config):

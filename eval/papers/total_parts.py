@@ -25,10 +25,10 @@ def refuse_unlike_parts(where: str, key: str, total: BySeed, cells: Cells) -> No
     """
     for record in list(total.values())[:1]:  # the others were made under the same conditions
         for part in parts(record.benchmark, record.metric):
-            found = cells.find(record.arm, part, record.benchmark)
-            other = next(iter(found.values()), record)
-            if said := differs(record, other, VIDEO_KEYS):
-                what = f"{record.metric} has {said}, its part {part} has {differs(other, record, VIDEO_KEYS)}"
+            of_part = cells.find(record.arm, part, record.benchmark)
+            other = next(iter(of_part.values()), record)
+            if difference := differs(record, other, VIDEO_KEYS):
+                what = f"{record.metric} has {difference}, its part {part} has {differs(other, record, VIDEO_KEYS)}"
                 raise IntegrityError(where, key, what, hint=EVALUATE_AGAIN)
 
 

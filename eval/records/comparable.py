@@ -43,14 +43,14 @@ class Cells:
         Raises:
             RecordError: no benchmark is asked for and the records are of several.
         """
-        found = [r for r in self._by_cell.get((arm, metric), []) if benchmark in (None, r.benchmark)]
-        if not found:
+        matching = [r for r in self._by_cell.get((arm, metric), []) if benchmark in (None, r.benchmark)]
+        if not matching:
             return {}
-        if len(benchmarks := sorted({record.benchmark for record in found})) > 1:
+        if len(benchmarks := sorted({record.benchmark for record in matching})) > 1:
             hint = "name one as `benchmark` in the TOML of the table or claim"
             raise RecordError(arm, metric, f"records of several benchmarks: {', '.join(benchmarks)}", hint=hint)
-        newest = max(found, key=lambda record: record.created)
-        kept = {record.seed: record for record in found if record.conditions == newest.conditions}
+        newest = max(matching, key=lambda record: record.created)
+        kept = {record.seed: record for record in matching if record.conditions == newest.conditions}
         return dict(sorted(kept.items()))
 
 
@@ -69,14 +69,14 @@ def matrix(records: Iterable[Record]) -> np.ndarray:
     Raises:
         RecordError: records of one prompt set with different numbers of scores.
     """
-    held = list(records)
-    lengths = {len(record.scores) for record in held}
+    listed = list(records)
+    lengths = {len(record.scores) for record in listed}
     if len(lengths) > 1:
         what = (
-            f"{held[0].metric}: records of one prompt set hold {' and '.join(str(n) for n in sorted(lengths))} scores"
+            f"{listed[0].metric}: records of one prompt set hold {' and '.join(str(n) for n in sorted(lengths))} scores"
         )
-        raise RecordError(held[0].arm, "", what, hint="evaluate these seeds again")
-    return np.array([record.scores for record in held], dtype=float).reshape(len(held), max(lengths, default=0))
+        raise RecordError(listed[0].arm, "", what, hint="evaluate these seeds again")
+    return np.array([record.scores for record in listed], dtype=float).reshape(len(listed), max(lengths, default=0))
 
 
 def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:

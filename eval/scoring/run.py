@@ -184,9 +184,9 @@ def _writers(
 def _file(
     writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, *, whole: bool
 ) -> Found:
-    found = outcomes(suite, ready, writer.samples, writer.order, kept)
-    summed = totals(suite.totals, found) if whole and writer.order.limit is None else []
-    return Found(writer.seed, found, summed, writer.write(found, summed))
+    of_metrics = outcomes(suite, ready, writer.samples, writer.order, kept)
+    summed = totals(suite.totals, of_metrics) if whole and writer.order.limit is None else []
+    return Found(writer.seed, of_metrics, summed, writer.write(of_metrics, summed))
 
 
 def _frames(sample: Sample, backend: Backend) -> Iterator[tuple[int, Frame]]:

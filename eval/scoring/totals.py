@@ -70,14 +70,14 @@ TOTALS = {
 }
 
 
-def totals(names: Mapping[str, str], found: Sequence[Outcome]) -> list[Outcome]:
+def totals(names: Mapping[str, str], outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The totals of a suite, in percent.
 
     Args:
         names: name in records -> name in `TOTALS`.
-        found: the suite's metrics over one folder, with the same order of prompts.
+        outcomes: the suite's metrics over one folder, with the same order of prompts.
     """
-    by_key = {outcome.key: outcome for outcome in found}
+    by_key = {outcome.key: outcome for outcome in outcomes}
     return [_total(key, TOTALS[name], by_key) for key, name in names.items()]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from astro_cli.config.errors import AstroError
 from astro_cli.models.hashes import remembered
 from eval.contract import Frame, NetworkCache, Sample, Score, ScoreError, Scorer, Watcher
-from eval.records.video_scores import Key, Line, SampleStore, prompt_hash
+from eval.records.video_scores import Key, SampleStore, ScoreLine, prompt_hash
 from eval.scoring.scorers import ConfiguredScorer
 
 Frames = Callable[[Sample], Iterator[tuple[int, Frame]]]  # a video's frames in order
@@ -31,7 +31,7 @@ class Failure:
 class Scored:
     """What came of one video: a line per scorer that scored it, a failure per scorer that could not."""
 
-    lines: dict[str, Line] = field(default_factory=dict)
+    lines: dict[str, ScoreLine] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -139,14 +139,14 @@ class ScoringWorker:
         if eager and count != sample.info.frames:
             raise ScoreError(sample.path, "frames", f"{count} decoded, {sample.info.frames} announced")
 
-    def _line(self, sample: Sample, configured: ConfiguredScorer, scores: Mapping[str, Score]) -> Line:
+    def _line(self, sample: Sample, configured: ConfiguredScorer, scores: Mapping[str, Score]) -> ScoreLine:
         expected = [info.id for info in configured.declaration.metrics]
         assert sorted(scores) == sorted(expected), f"{configured.name} declares {expected} and scores {sorted(scores)}"
         for metric, score in scores.items():
             if score.value is not None and not math.isfinite(score.value):
                 raise ScoreError(sample.path, metric, f"found {score.value}, scores are finite")
         video_hash, prompt, scorer, config, weights = line_key(sample, configured)
-        return Line(
+        return ScoreLine(
             video=sample.path.name,
             video_hash=video_hash,
             prompt_id=sample.prompt_id,

@@ -122,8 +122,8 @@ class LongWatcher:
         failed = next((piece.failed for piece in self.pieces if piece.failed is not None), None)
         if failed is not None:
             raise failed
-        found = [piece.scores for piece in self.pieces if piece.scores is not None]
-        return {name: self._mean([scores[name] for scores in found]) for name in found[0]}
+        of_pieces = [piece.scores for piece in self.pieces if piece.scores is not None]
+        return {name: self._mean([scores[name] for scores in of_pieces]) for name in of_pieces[0]}
 
     def _mean(self, scores: list[Score]) -> Score:
         values = [score.value for score in scores]

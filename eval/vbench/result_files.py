@@ -108,10 +108,10 @@ def read(file: Path) -> dict[str, Dimension]:
             "expected a dimension or more, each [aggregate, [videos]]",
             hint="*_full_info.json is not the results",
         )
-    found = {name: _dimension(file, name, entry) for name, entry in data.items()}
-    for name, dimension in found.items():
+    dimensions = {name: _dimension(file, name, entry) for name, entry in data.items()}
+    for name, dimension in dimensions.items():
         _check_aggregate(file, name, dimension)
-    return found | {name: _with_left_out(file, name, found[name]) for name in LEAVES_OUT & found.keys()}
+    return dimensions | {name: _with_left_out(file, name, dimensions[name]) for name in LEAVES_OUT & dimensions.keys()}
 
 
 def _dimension(file: Path, name: str, entry: Any) -> Dimension:
@@ -159,16 +159,16 @@ def _is_number(value: Any) -> bool:
 
 def _number(file: Path, key: str, value: Any, low: float, high: float) -> float:
     """A number of a range."""
-    found = json.dumps(value)[:40]
+    shown = json.dumps(value)[:40]
     if not _is_number(value):
         raise IngestError(
-            file, key, f"found {found}, expected a number or true or false", hint=NAN_HINT if value != value else ""
+            file, key, f"found {shown}, expected a number or true or false", hint=NAN_HINT if value != value else ""
         )
     if not low - SLACK <= value <= high + SLACK:
         raise IngestError(
             file,
             key,
-            f"found {found}, expected {low:g} to {high:g}",
+            f"found {shown}, expected {low:g} to {high:g}",
             hint="the unit is VBench's own, not a table's percent",
         )
     return float(value)
@@ -202,12 +202,12 @@ def _means(videos: Sequence[Video]) -> list[float]:
     clips: dict[str, list[float]] = defaultdict(list)
     for video, score in scored:
         clips[video.whole].append(score)
-    found = [fmean(score for _, score in scored), fmean(map(fmean, clips.values()))]
+    means = [fmean(score for _, score in scored), fmean(map(fmean, clips.values()))]
     counted = [(score, video.frames) for video, score in scored if video.frames is not None]
     if len(counted) == len(scored):
-        found.append(sum(score * frames for score, frames in counted) / sum(frames for _, frames in counted))
+        means.append(sum(score * frames for score, frames in counted) / sum(frames for _, frames in counted))
     lasts = [video.last for video in videos if video.last is not None]
-    return [*found, fmean(lasts)] if len(lasts) == len(scored) else found
+    return [*means, fmean(lasts)] if len(lasts) == len(scored) else means
 
 
 def _with_left_out(file: Path, name: str, dimension: Dimension) -> Dimension:

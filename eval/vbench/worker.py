@@ -80,11 +80,11 @@ def score(request):
     videos = run(dimension, model, info, device)
     if not videos:
         return {"value": None, "details": {"object_found": False}}
-    found = videos[0]
-    value = float(found["video_results"])
+    result = videos[0]
+    value = float(result["video_results"])
     if not math.isfinite(value):
         raise ValueError(f"its score is {value}, scores are finite")
-    return {"value": value, "details": {key: part for key, part in found.items() if key not in NOT_DETAILS}}
+    return {"value": value, "details": {key: part for key, part in result.items() if key not in NOT_DETAILS}}
 
 
 def run(dimension, model, info, device):

@@ -28,10 +28,10 @@ def reference_flows(sample: Sample, step: int, estimate: Estimate) -> Iterator[n
     Raises:
         ScoreError: the reference is missing or does not fit the video.
     """
-    found = references_of(sample)
-    if not found:
+    paths = references_of(sample)
+    if not paths:
         return None
-    (path,) = found
+    (path,) = paths
     count = len(every(step, sample.info.frames)) - 1
     return _stored(path, sample, count) if path.suffix == ".npy" else _estimated(path, sample, step, estimate)
 

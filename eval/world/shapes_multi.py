@@ -113,13 +113,13 @@ def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[t
     """
     starts = segment_starts(arm)
     switches = [(frame, [script[place] for script in scripts]) for place, frame in enumerate(starts) if place]
-    ends, held, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0
+    ends, blocks, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0
     for block_BTCHW in decoded_blocks(arm, [script[0] for script in scripts], seeds, ends[-1], switches, RULE):
-        held.append(block_BTCHW)
+        blocks.append(block_BTCHW)
         made += block_BTCHW.shape[1]
         if made == ends[0]:
-            yield torch.cat(held, 1), ends.pop(0)
-            held.clear()
+            yield torch.cat(blocks, 1), ends.pop(0)
+            blocks.clear()
 
 
 def joined(scored: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
