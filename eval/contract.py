@@ -119,7 +119,7 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Watcher(Protocol):
+class VideoWatcher(Protocol):
     """Watches one video. Every frame is shown once, in order."""
 
     def see(self, index: int, frame_HWC: Frame) -> None: ...
@@ -136,7 +136,7 @@ class Watcher(Protocol):
 class Scorer(Protocol):
     """Ready to score: weights loaded."""
 
-    def watch(self, sample: Sample) -> Watcher:
+    def watch(self, sample: Sample) -> VideoWatcher:
         """A watcher for this video.
 
         Raises:

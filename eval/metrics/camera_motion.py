@@ -16,7 +16,7 @@ import numpy as np
 from eval.contract import NetworkCache, Sample, Score, ScoreError
 from eval.vbench.camera import GRID, PHRASES, asked_type, camera_types
 from eval.vbench.dimension import DimensionConfig, at_least, declare
-from eval.vbench.places import cotracker_checkout, cotracker_code, found, need, need_cotracker, path_of
+from eval.vbench.vbench_files import cotracker_checkout, cotracker_code, need, need_cotracker, path_of, require
 from eval.watchers.watching import Chosen
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Scorer:
 def _build(config: DimensionConfig, loaded: NetworkCache) -> _Scorer:
     from eval.networks.cotracker import load
 
-    checkout, path = cotracker_checkout(), found("cotracker")
+    checkout, path = cotracker_checkout(), require("cotracker")
     return _Scorer(loaded.get((NAME, checkout, path), lambda: load(checkout, path)))
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score
 from eval.networks.clip_names import clip_need, file_names
-from eval.networks.places import require
+from eval.networks.weights_paths import require
 from eval.watchers.encoding import Encoded
 from eval.watchers.segments import frames_of, parts
 

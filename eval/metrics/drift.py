@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, Scorer, Watcher
+from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, Scorer, VideoWatcher
 from eval.metrics import imaging_quality as inner
 from eval.vbench.long import Span, cut
 
@@ -60,7 +60,7 @@ class _Watcher:
 
     def __init__(self, sample: Sample, spans: Sequence[Span], quality: Scorer) -> None:
         self.sample, self.spans, self.quality = sample, spans, quality
-        self.open: dict[int, Watcher] = {}
+        self.open: dict[int, VideoWatcher] = {}
         self.quality_of_clip: dict[int, float] = {}
 
     def see(self, index: int, frame_HWC: Frame) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score, ScoreError
-from eval.networks.places import need, require
+from eval.networks.weights_paths import need, require
 from eval.video.sampling import strided
 from eval.watchers.watching import Chosen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eval.contract import Need
-from eval.networks.places import need
+from eval.networks.weights_paths import need
 
 ENDINGS = (".pt", ".safetensors", ".pth", ".bin")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Need
-from eval.networks import places
+from eval.networks import weights_paths
 
 FOLDER = "dreamsim"
 PACKAGE_CACHE = Path("~/.cache")  # where the dreamsim package puts them when VBench-Long calls it
@@ -22,7 +22,7 @@ ARCHIVE = "dreamsim_ensemble_checkpoint.zip (release v0.2.0-checkpoints of ssund
 
 def folder() -> Path:
     """`<checkpoints>/eval/dreamsim`, or the package's cache where only that is complete."""
-    own, cache = places.folder() / FOLDER, PACKAGE_CACHE.expanduser()
+    own, cache = weights_paths.folder() / FOLDER, PACKAGE_CACHE.expanduser()
     return cache if _lost(own) and not _lost(cache) else own
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eval.contract import Segment
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, numbered
-from eval.prompt_sets.places import locate_list, read_lines
+from eval.prompt_sets.list_files import locate_list, read_lines
 
 MOVIEGEN = "MovieGenVideoBench.txt"
 MOVIEGEN_FIRST = 128  # Reward Forcing's long videos; Astrolabe takes 100, which it does not name

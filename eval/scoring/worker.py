@@ -10,7 +10,7 @@ from typing import Any
 
 from astro_cli.config.errors import AstroError
 from astro_cli.models.hashes import remembered
-from eval.contract import Frame, NetworkCache, Sample, Score, ScoreError, Scorer, Watcher
+from eval.contract import Frame, NetworkCache, Sample, Score, ScoreError, Scorer, VideoWatcher
 from eval.records.video_scores import Key, SampleStore, ScoreLine, prompt_hash
 from eval.scoring.scorers import ConfiguredScorer
 
@@ -106,7 +106,7 @@ class ScoringWorker:
         """Show the video to its scorers. A scorer that fails leaves the others alone; a video that cannot be decoded
         fails them all.
         """
-        sample, scored, watchers = work.sample, Scored(), dict[str, Watcher]()
+        sample, scored, watchers = work.sample, Scored(), dict[str, VideoWatcher]()
         for name in work.scorers:
             try:
                 watchers[name] = self.scorer(name).watch(sample)
@@ -124,7 +124,7 @@ class ScoringWorker:
                 scored.failures.append(_failure(sample, name, error))
         return scored
 
-    def _show(self, sample: Sample, watchers: dict[str, Watcher], scored: Scored) -> None:
+    def _show(self, sample: Sample, watchers: dict[str, VideoWatcher], scored: Scored) -> None:
         """Every frame to every watcher that wants frames; one that cannot go on is dropped."""
         eager = {name: watcher for name, watcher in watchers.items() if self.scorers[name].declaration.sees}
         count = 0

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from astro_cli.config.errors import RunError
-from eval.vbench.places import cache_folder
+from eval.vbench.vbench_files import cache_folder
 
 # What vbench imports at the top of its modules; a stand-in takes the place of one that is not here. numpy 2 dropped the
 # first.

@@ -23,7 +23,7 @@ from astro_cli.config.errors import CheckpointError
 from eval.contract import NetworkCache, Sample, ScoreError, Segment, VideoInfo
 from eval.judges import endpoint as endpoint_module
 from eval.judges import frames as shown_frames
-from eval.judges import places, rubric
+from eval.judges import judge_location, rubric
 from eval.judges.endpoint import Endpoint, EndpointError
 from eval.metrics import catalog, qwen_judge
 
@@ -182,9 +182,9 @@ def server(monkeypatch):
     _Judge.asked.clear()
     running = HTTPServer(("127.0.0.1", 0), _Judge)
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    monkeypatch.setenv(places.URL_VARIABLE, f"http://127.0.0.1:{running.server_port}/v1/")
-    monkeypatch.setenv(places.KEY_VARIABLE, "secret")
-    monkeypatch.setenv(places.MODEL_VARIABLE, "some/judge")
+    monkeypatch.setenv(judge_location.URL_VARIABLE, f"http://127.0.0.1:{running.server_port}/v1/")
+    monkeypatch.setenv(judge_location.KEY_VARIABLE, "secret")
+    monkeypatch.setenv(judge_location.MODEL_VARIABLE, "some/judge")
     monkeypatch.setattr(endpoint_module, "PAUSE", 0.0)
     yield _Judge
     running.shutdown()
@@ -282,7 +282,7 @@ def models(tmp_path_factory) -> Path:
 @pytest.fixture
 def _local(models, monkeypatch):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(models))
-    monkeypatch.delenv(places.URL_VARIABLE, raising=False)
+    monkeypatch.delenv(judge_location.URL_VARIABLE, raising=False)
 
 
 @pytest.mark.usefixtures("_local")
@@ -325,13 +325,13 @@ def test_the_logit_judge_needs_a_local_model():
 
 def test_what_a_judge_lacks_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
-    for variable in (places.URL_VARIABLE, places.MODEL_VARIABLE, places.EMBEDDER_VARIABLE):
+    for variable in (judge_location.URL_VARIABLE, judge_location.MODEL_VARIABLE, judge_location.EMBEDDER_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     [lack] = lacks("qwen_judge")
     assert "set ASTRO_JUDGE_URL" in lack
-    assert str(tmp_path / "eval" / places.JUDGE) in lack
+    assert str(tmp_path / "eval" / judge_location.JUDGE) in lack
     [lack] = lacks("qwen_embedding")
-    assert str(tmp_path / "eval" / places.EMBEDDER) in lack
+    assert str(tmp_path / "eval" / judge_location.EMBEDDER) in lack
     with pytest.raises(CheckpointError, match="no such model folder"):
         scorer(model="nothing-here", backend="local")
     (tmp_path / "eval" / "broken").mkdir(parents=True)
