@@ -351,19 +351,19 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     asked, and two others.
     """
     background = {"i2v_background", "background_consistency"}
-    asked = {
+    dimensions_of = {
         "a cat, camera pans right": [NAME],
         "a dog, camera zooms out": [NAME],
         "a cat": sorted({*OTHERS} - background),
         "a lake": [*background],
     }
     (tmp_path / "lists").mkdir()
-    rows = [{"prompt_en": prompt, "dimension": dimensions} for prompt, dimensions in asked.items()]
+    rows = [{"prompt_en": prompt, "dimension": dimensions} for prompt, dimensions in dimensions_of.items()]
     (tmp_path / "lists/vbench2_i2v_full_info.json").write_text(json.dumps(rows))
     monkeypatch.setenv("ASTRO_PROMPTS", str(tmp_path / "lists"))
     folder = tmp_path / "videos"
     folder.mkdir()
-    for prompt, motion in zip(asked, ("pan_right", "zoom_in", "static", "static"), strict=True):
+    for prompt, motion in zip(dimensions_of, ("pan_right", "zoom_in", "static", "static"), strict=True):
         for index in range(5):
             write_mp4(clip(motion, seed=index), folder / f"{prompt}-{index}.mp4", 8)
     return folder

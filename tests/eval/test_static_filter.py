@@ -102,9 +102,9 @@ def test_flows_and_verdict_are_the_released_codes(limit_px, raft, tmp_path, monk
     theirs = module.StaticFilter(
         Namespace(model=str(raft), small=False, mixed_precision=False, alternate_corr=False), "cpu"
     )
-    asked: list[list[float]] = []
+    seen_scores: list[list[float]] = []
     real = theirs.check_static
-    theirs.check_static = lambda scores: asked.append([float(score) for score in scores]) or real(scores)
+    theirs.check_static = lambda scores: seen_scores.append([float(score) for score in scores]) or real(scores)
     set_params = theirs.set_params
 
     def with_limit(frame, count):
@@ -123,7 +123,7 @@ def test_flows_and_verdict_are_the_released_codes(limit_px, raft, tmp_path, monk
     assert found.details["static"] is verdict is (limit_px > 1)
     ours = [*found.details["largest_flow_px"], *found.details["ends_flow_px"]]
     assert len(ours) == (T + 1 if verdict else 2)  # a moving video is given up after round(2 * 8 / 16) + 1 steps
-    assert ours == pytest.approx(asked[0][: len(ours)], rel=1e-3)
+    assert ours == pytest.approx(seen_scores[0][: len(ours)], rel=1e-3)
 
 
 def test_the_filter_needs_raft_and_the_plain_score_nothing(tmp_path, monkeypatch):
