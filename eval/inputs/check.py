@@ -84,8 +84,8 @@ def examine(
 
 
 def differing(samples: Sequence[Sample], needs: Requirements) -> list[Finding]:
-    """How samples that are about to be scored differ from one another and, an error each, from the suite's published
-    run.
+    """Findings about samples to be scored: how they differ from each other, and errors where they differ from the
+    published run.
     """
     listing, infos = _listing(samples), {sample.path: sample.info for sample in samples}
     unlike = [*lengths(listing.folder, infos, needs), *published(listing.folder, listing.entries, needs)]

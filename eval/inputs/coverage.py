@@ -20,8 +20,7 @@ CASE_HINT = (
 
 
 def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> list[Finding]:
-    """Videos that the suite asks for and that are not there, those it does not ask for, and those that claim the place
-    of another.
+    """Missing videos, videos that the suite does not need, and videos that claim the place of another.
 
     Raises:
         InputError: a dimension that no prompt of the set has.

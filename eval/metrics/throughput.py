@@ -12,7 +12,7 @@ NAME, FIELD = "throughput", "frames_per_second"
 
 
 class ThroughputConfig(Config):
-    """No choices."""
+    """The scorer has no options."""
 
 
 class _Watcher:

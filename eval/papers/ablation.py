@@ -100,9 +100,7 @@ def merge(plans: list[list[Job]]) -> list[Job]:
 
 
 def _state(folder: Path, recipe: Recipe) -> str:
-    """A folder with another recipe's run counts as new: training then refuses it and says so, as it does a damaged
-    one.
-    """
+    """A folder with another recipe's run counts as new; training then refuses it with a message."""
     run = RunDir(folder)
     try:
         identity = run.identity()

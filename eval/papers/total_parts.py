@@ -14,8 +14,8 @@ VIDEO_KEYS = ("num_frames", "fps", "resolution", "prompts", "samples_per_prompt"
 
 
 def refuse_unlike_parts(where: str, key: str, total: BySeed, cells: Cells) -> None:
-    """IntegrityError, naming both, where a total and a part of it are of other prompts or videos. A metric that is no
-    total is let be.
+    """Refuses a total whose parts are of other prompts or videos, with an IntegrityError that names both. Other metrics
+    pass.
 
     Args:
         where: the table.

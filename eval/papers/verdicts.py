@@ -34,8 +34,8 @@ ARM_SUFFIX = {"shapes": "_shapes", "wan": ""}
 
 
 class Result(NamedTuple):
-    """A part's verdict. No interval where nothing was measured; no ends of it where it is of one prompt under one
-    seed.
+    """A part's verdict. There is no interval without a measurement, and an interval of one prompt under one seed has no
+    ends.
     """
 
     text: str

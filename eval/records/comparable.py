@@ -80,8 +80,8 @@ def matrix(records: Iterable[Record]) -> np.ndarray:
 
 
 def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:
-    """IntegrityError, naming both, where two cells of one column were measured under different protocols or on
-    different prompts.
+    """Refuses a column whose cells were measured under different protocols or prompts, with an IntegrityError that
+    names two.
     """
     firsts = [(name, next(iter(by_seed.values()))) for name, by_seed in cells.items() if by_seed]
     for name, record in firsts[1:]:

@@ -74,8 +74,8 @@ class RecordWriter:
         return cls(results, needs.suite, arm, seed, order, common, samples)
 
     def check(self, scorers: Iterable[ConfiguredScorer]) -> None:
-        """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared
-        with none.
+        """Refuse to continue an arm whose records were made under another protocol. A limited evaluation is not
+        compared.
 
         Raises:
             IntegrityError: naming what differs.
@@ -95,8 +95,7 @@ class RecordWriter:
                     )
 
     def check_scores(self, outcomes: Iterable[Outcome]) -> None:
-        """Refuse to replace scores of this arm by others, where they come from files and no protocol tells the two
-        apart.
+        """Refuse to replace this arm's scores by others that come from a file: no protocol tells the two apart.
 
         Raises:
             IntegrityError: naming what differs.

@@ -85,9 +85,8 @@ class Report:
 
 @dataclass
 class Progress:
-    """Whom to tell: `read` hears of files opened, `warn` of videos unlike the others or the suite's published run,
-        `begin` how many videos there are
-    to score, `step` of each as it is done.
+    """Callbacks: `read` per file opened, `warn` per finding about unlike videos, `begin` with the number of videos to
+    score, `step` per video scored.
     """
 
     read: Callable[[int, int], None] = field(default=lambda done, total: None)
@@ -97,7 +96,7 @@ class Progress:
 
 
 def evaluate(request: Request, progress: Progress) -> Report:
-    """Score what is not scored yet and file every metric that is complete.
+    """Score what is not scored yet and write a record of every complete metric.
 
     Raises:
         AstroError: nothing to score, a scorer asked for by name that is not ready, or records of the arm under another

@@ -44,7 +44,7 @@ class Work:
 
 
 def line_key(sample: Sample, configured: ConfiguredScorer) -> Key:
-    """The key a line of this configured for this video has."""
+    """The key of this scorer's line for this video."""
     return (
         sample.video_hash,
         prompt_hash(sample, contents(sample, configured)),
@@ -55,8 +55,8 @@ def line_key(sample: Sample, configured: ConfiguredScorer) -> Key:
 
 
 def contents(sample: Sample, configured: ConfiguredScorer) -> tuple[str, ...]:
-    """Hashes of the files beside the video that the scorer reads; a word that is none where one cannot be read: it is
-    not scored.
+    """Hashes of the files beside the video that the scorer reads. With an unreadable file, one marker; the video is
+    then not scored.
     """
     try:
         return tuple(map(remembered, configured.declaration.reads(sample)))

@@ -91,8 +91,7 @@ def _raft(path: Path) -> nn.Module:
 def _umt(path: Path) -> nn.Module:
     """The sizes are read from the file; positions are fixed sinusoids unless the file has its own.
 
-    **Deviations:** vbench loads with strict=False and says nothing of weights it did not find; here a missing one is an
-    error.
+    **Deviations:** vbench loads with strict=False and ignores missing weights; here a missing one is an error.
     """
     state = files.read(path)
     files.demand(state, ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"), path, FILES["umt"][1])

@@ -78,9 +78,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension's number as the file states it (a fraction), and its videos or clips, those that were left out
-    last.
-    """
+    """A dimension's number as the file states it (a fraction), and its videos or clips; those left out come last."""
 
     aggregate: float
     videos: tuple[Video, ...]

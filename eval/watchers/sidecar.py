@@ -16,7 +16,7 @@ def sidecars_of(sample: Sample) -> tuple[Path, ...]:
 
 
 def sidecar(sample: Sample) -> dict[str, Any]:
-    """What `astro sample` wrote beside the video; empty where there is nothing, or something else."""
+    """The JSON that `astro sample` wrote beside the video; empty where there is none or another kind."""
     path = sample.path.with_suffix(".json")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
 """The multi-prompt benchmark of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own.
-Owns the protocol only.
+Owns the protocol.
 
 60 s are 480 frames at the world's 8 fps. A prompt is asked for every 80 frames and takes over at the next block: at 81,
 162, 240, 321 and 402, which are the bounds of the segments. Every arm switches alike, as LongLive does: the visible
