@@ -1,6 +1,6 @@
 """Tiny random networks of scorers, written in the layouts of the released files, and samples to score.
 
-Tests import it; it tests nothing.
+A helper of tests.
 """
 
 from __future__ import annotations

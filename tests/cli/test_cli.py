@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses and how. Trains nothing."""
+"""The command line: what it prints, what it refuses and how."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Types of camera motion from tracks: VBench-I2V's released ones on random and hand-made tracks, and by hand.
-
-Tracks nothing.
-"""
+"""Types of camera motion from tracks: VBench-I2V's released ones on random and hand-made tracks, and by hand."""
 
 from __future__ import annotations
 
