@@ -1,6 +1,4 @@
-"""`make bench`: speed and memory of the loops on this machine, as ratios from one run. Asserts nothing; times are not
-tests.
-"""
+"""`make bench`: speed and memory of the loops on this machine, as ratios from one run."""
 
 from __future__ import annotations
 

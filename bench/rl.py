@@ -1,8 +1,8 @@
 """What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached
 clips, policies side by side, rewards beside the next rollout.
 
-Asserts nothing. Seconds are CPU seconds unless they are called wall seconds; the two sides of a ratio take turns,
-medians of the repeats.
+Seconds are CPU seconds unless they are called wall seconds. The two sides of a ratio take turns; the medians of the
+repeats are compared.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _medians(
         run()
         if turn:
             seconds[name].append(clock() - began)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 @torch.no_grad()
@@ -142,11 +142,11 @@ def side_by_side(size: int = 16) -> dict[str, float]:
             return context.velocity(both, x0.repeat(2, 1, 1, 1, 1), timestep.repeat(2, 1), twice)
 
     def apart() -> object:
-        found = []
+        values = []
         for role in ("old", "ref"):
             with run_context.roles.use(role) as policy:
-                found.append(context.velocity(policy, x0, timestep, policy.encode_text(text)))
-        return found
+                values.append(context.velocity(policy, x0, timestep, policy.encode_text(text)))
+        return values
 
     return _medians({"together": together, "apart": apart}, 2 * REPEATS)
 
@@ -185,11 +185,11 @@ def scored_beside() -> dict[str, float]:
 def rows() -> list[tuple[str, str, str]]:
     """(measure, value, what is divided by what) of everything here."""
     histories = {blocks: shared_history(blocks) for blocks in (1, 3)}
-    held = {scheme: saved_bytes(scheme, 30) for scheme in SCHEMES}
+    saved = {scheme: saved_bytes(scheme, 30) for scheme in SCHEMES}
     longer = saved_bytes("clip_detach", 60)
     policies, scored = side_by_side(), scored_beside()
-    mib = {scheme: f"{value / 2**20:.0f} MiB" for scheme, value in held.items()}
-    found = [
+    mib = {scheme: f"{value / 2**20:.0f} MiB" for scheme, value in saved.items()}
+    shared = [
         (
             f"{GROUP} candidates of {blocks} block{'s' * (blocks > 1)} on a history of {CHUNKS}",
             f"{seconds['apart'] / seconds['shared']:.2f}",
@@ -201,20 +201,20 @@ def rows() -> list[tuple[str, str, str]]:
         for blocks, seconds in histories.items()
     ]
     return [
-        *found,
+        *shared,
         (
             "memory: clip + detach over clip + full",
-            f"{held['clip_detach'] / held['clip_full']:.2f}",
+            f"{saved['clip_detach'] / saved['clip_full']:.2f}",
             f"saved for backward, 30 frames: {mib['clip_detach']} / {mib['clip_full']}",
         ),
         (
             "memory: clip + detach over sequence + full",
-            f"{held['clip_detach'] / held['seq_full']:.2f}",
+            f"{saved['clip_detach'] / saved['seq_full']:.2f}",
             f"the same: {mib['clip_detach']} / {mib['seq_full']} (sequence + detach {mib['seq_detach']})",
         ),
         (
             "memory: twice the video's length",
-            f"{longer / held['clip_detach']:.3f}",
+            f"{longer / saved['clip_detach']:.3f}",
             "clip + detach, 60 frames / 30 frames",
         ),
         (

@@ -1,6 +1,6 @@
-"""Speed and memory of scoring videos on this machine: rows for `make bench`. Asserts nothing.
+"""Speed and memory of scoring videos on this machine: rows for `make bench`.
 
-CPU seconds where two things are divided, so that what the machine does besides counts in neither.
+Ratios are of CPU seconds, so other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def rows() -> list[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         decoding, scoring = flicker_over_decoding(folder)
-        found = [
+        table = [
             (
                 "flicker, 81 x 832 x 480",
                 f"{scoring / decoding:.2f}",
@@ -167,26 +167,26 @@ def rows() -> list[tuple[str, str, str]]:
         speed = partial(videos_per_second, folder)
         for scorer in WEIGHT_FREE:
             if not [need for need in catalog.find(scorer).needs if need.missing()]:
-                found.append(
+                table.append(
                     (f"{scorer}: videos per second", f"{speed(scorer):.1f}", "81 frames of 208 x 120, one process")
                 )
-        found.append(
+        table.append(
             (
                 "temporal_flickering, two processes",
                 f"{speed('temporal_flickering', 2):.1f}",
                 "the same, with their start",
             )
         )
-        found += tiny_forms(folder)
+        table += tiny_forms(folder)
         early, late = memory(folder)
-        found.append(
+        table.append(
             (
                 f"memory over {CLIPS} clips",
                 f"{late - early:+.1f} MiB",
                 f"resident {late:.0f} MiB at the end - {early:.0f} MiB after {CLIPS // 10}",
             )
         )
-    return found
+    return table
 
 
 if __name__ == "__main__":

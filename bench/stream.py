@@ -1,11 +1,11 @@
-"""Streaming speed against a yardstick: the released algorithm written plainly. Owns the yardstick and its timings;
-nothing else may use it but tests.
+"""Streaming speed against a yardstick: the released algorithm written plainly. Only this benchmark and tests use the
+yardstick.
 
-`PlainLoop` does what the released loops do (reference, sections 1.5, 5, 6 and 10): the cache is a buffer shifted by a
-copy with clones, its pointers are tensors read with item(), RoPE is applied in complex128 and its table gathered anew
-in every layer and pass (over the whole buffer with relative positions), text MLP and cross-attention keys are computed
-in every forward, and the context pass computes the head. It reads `CausalWan`'s weights and shares no code with its
-attention, its cache or the engine, so it is also an independent reference for tests.
+`PlainLoop` does what the released loops of Self-Forcing, LongLive and Reward Forcing do: the cache is a buffer shifted
+by a copy with clones, its pointers are tensors read with item(), RoPE is applied in complex128 and its table gathered
+anew in every layer and pass (over the whole buffer with relative positions), text MLP and cross-attention keys are
+computed in every forward, and the context pass computes the head. It shares only weights with `CausalWan`, no code of
+its attention, cache or engine, so it is also an independent reference for tests.
 Dimensions: B sample, F latent frame, C channel, H, W rows and columns, L token, N attention head, D head width.
 """
 
@@ -384,14 +384,14 @@ def profile_block() -> dict[str, float]:
 
 def rows() -> list[tuple[str, str, str]]:
     """(measure, value, what is divided by what) of everything here."""
-    found = []
+    table = []
     for relative in (False, True):
         keys = "relative" if relative else "absolute"
         raced = race(relative=relative)
         assert raced["difference"] <= SAME_VIDEO, "engine and yardstick must make the same video"
         text_once = race(relative=relative, cross_every_forward=False, repeats=1)
-        passed, held = passes(relative=relative), memory(relative=relative)
-        found += [
+        passed, kv = passes(relative=relative), memory(relative=relative)
+        table += [
             (
                 f"{keys}: speed over the yardstick",
                 f"{raced['ratio']:.2f}",
@@ -416,19 +416,19 @@ def rows() -> list[tuple[str, str, str]]:
                 f"{passed['alone']:.2f}",
                 f"the same block / denoising pass; operations that remain: {passed['needed']:.2f}",
             ),
-            (f"{keys}: cache", f"{held['cache']:.3f}", "bytes held / (bytes per latent frame x window)"),
+            (f"{keys}: cache", f"{kv['cache']:.3f}", "bytes held / (bytes per latent frame x window)"),
             (
                 f"{keys}: sink's un-rotated copy",
-                f"{held['sink']:.3f}",
+                f"{kv['sink']:.3f}",
                 "bytes held / (bytes per latent frame x window)",
             ),
-            (f"{keys}: growth over 10,000 frames", f"{held['growth']:.3f}", "bytes after / bytes before"),
+            (f"{keys}: growth over 10,000 frames", f"{kv['growth']:.3f}", "bytes after / bytes before"),
             (
                 f"{keys}: time per block",
                 f"{flatness(relative=relative):.3f}",
                 f"last tenth / first tenth of {LONG_BLOCKS} blocks, window full",
             ),
         ]
-    return found + [
+    return table + [
         (f"profile: {kind}", f"{share:.0%}", "share of a block's time") for kind, share in profile_block().items()
     ]

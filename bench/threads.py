@@ -1,9 +1,8 @@
-"""Threads on a busy machine: `python -m bench.threads [--suite]`. Starts the processes that make it busy, and ends
-them.
+"""Threads on a busy machine: `python -m bench.threads [--suite]`. Starts and ends the processes that make it busy.
 
 Two questions: from which size on two threads beat one, alone and beside one busy process per core (where `core.threads`
 has its constant from); and how much longer `astro sample`, an epoch of RL and, with --suite, `make test` take beside
-these processes. Asserts nothing; times are not tests.
+these processes.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ def commands(folder: Path, suite: bool) -> dict[str, Callable[[int], list[str]]]
     """The commands to time, by name; each takes the number of the run, for a folder of its own."""
     astro = [sys.executable, "-m", "astro_cli"]
     rl = ["rl", "--recipe", "astrolabe_causal_shapes", "--steps", "2", "--set", 'runtime.device="cpu"']
-    found: dict[str, Callable[[int], list[str]]] = {
+    timed: dict[str, Callable[[int], list[str]]] = {
         f"sample, {VIDEOS} videos of {FRAMES} frames": lambda run: [
             *astro,
             "sample",
@@ -126,19 +125,19 @@ def commands(folder: Path, suite: bool) -> dict[str, Callable[[int], list[str]]]
         ],
         "rl, 2 epochs": lambda run: [*astro, *rl, "--out", str(folder / f"rl{run}")],
     }
-    return found | {"the suite": lambda run: ["make", "test"]} if suite else found
+    return timed | {"the suite": lambda run: ["make", "test"]} if suite else timed
 
 
 def slowdowns(cores: int, suite: bool) -> Iterator[tuple[str, ...]]:
     """(command, its seconds alone, beside one busy process, beside one per core, the last over the first)."""
     with tempfile.TemporaryDirectory() as name:
         for what, command in commands(Path(name), suite).items():
-            found = []
+            runs = []
             for run, others in enumerate((0, 1, cores)):
                 with busy(others):
-                    found.append(spent(command(run)))
-            ratio = found[-1].wall / found[0].wall
-            shown = [f"{each.wall:.1f} s ({each.cpu:.1f} s of CPU)" for each in found]
+                    runs.append(spent(command(run)))
+            ratio = runs[-1].wall / runs[0].wall
+            shown = [f"{each.wall:.1f} s ({each.cpu:.1f} s of CPU)" for each in runs]
             yield what, *shown, f"{ratio:.2f}", "yes" if ratio <= LIMIT else "no"
 
 

@@ -1,9 +1,7 @@
-"""What a scorer of videos is, and what it says of itself. Holds no metric, decodes no video, stores no score. Free of
-torch.
+"""The contract between scorers and the evaluation: samples, watchers, scores and a scorer's declaration. Free of torch.
 
-A scorer never opens a video: it is shown the frames, one after the other, so that a video is decoded once however many
-scorers watch it and none is held whole. A scorer that needs eight frames keeps eight, one that needs all of a video
-keeps these until its score is there.
+A scorer never opens a video. It is shown the frames one after the other, so a video is decoded once for all its
+scorers. Each scorer keeps only the frames it needs, until its score is computed.
 Dimensions: T frame, H, W pixel rows and columns.
 """
 
@@ -121,7 +119,7 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Watcher(Protocol):
+class VideoWatcher(Protocol):
     """Watches one video. Every frame is shown once, in order."""
 
     def see(self, index: int, frame_HWC: Frame) -> None: ...
@@ -138,7 +136,7 @@ class Watcher(Protocol):
 class Scorer(Protocol):
     """Ready to score: weights loaded."""
 
-    def watch(self, sample: Sample) -> Watcher:
+    def watch(self, sample: Sample) -> VideoWatcher:
         """A watcher for this video.
 
         Raises:

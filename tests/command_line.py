@@ -1,4 +1,4 @@
-"""Runs the command line in this process. Tests import it; it tests nothing."""
+"""Runs the command line in this process. A helper of tests."""
 
 import sys
 

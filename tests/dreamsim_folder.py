@@ -1,4 +1,4 @@
-"""Tiny random weights of DreamSim's ensemble in the released files' layout. Tests import it; it tests nothing.
+"""Tiny random weights of DreamSim's ensemble in the released files' layout. A helper of tests.
 
 Numbers come from torch's own generator by name order, so that the recordings in tests/golden/dreamsim.safetensors were
 made with the same ones.

@@ -1,6 +1,4 @@
-"""Tiny random Qwen2.5-VL and Qwen3-VL folders as transformers writes the released ones. Tests import it; it tests
-nothing.
-"""
+"""Tiny random Qwen2.5-VL and Qwen3-VL folders as transformers writes the released ones. A helper of tests."""
 
 from __future__ import annotations
 

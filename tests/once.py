@@ -1,4 +1,4 @@
-"""Folders that a suite makes once, however many processes it runs in. Tests import it; it tests nothing."""
+"""Folders that a suite makes once, however many processes it runs in. A helper of tests."""
 
 import os
 import shutil

@@ -1,6 +1,4 @@
-"""Tiny random transformers written in the layouts of the released checkpoints (reference, section 9). Tests import it;
-it tests nothing.
-"""
+"""Writes tiny random transformers in the layouts of the released checkpoints, for tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tiny random HPSv3 and VideoAlign checkpoints in their released layouts, with their base models' folders.
 
-Tests import it; it tests nothing.
+A helper of tests.
 """
 
 from __future__ import annotations

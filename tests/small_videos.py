@@ -1,6 +1,4 @@
-"""Small real video files for tests, each with its own bytes, and ways to damage them. Tests import it; it tests
-nothing.
-"""
+"""Small real video files for tests, each with its own bytes, and ways to damage them. A helper of tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tiny random networks of scorers, written in the layouts of the released files, and samples to score.
 
-Tests import it; it tests nothing.
+A helper of tests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.contract import Sample, Segment, VideoInfo, Watcher
+from eval.contract import Sample, Segment, VideoInfo, VideoWatcher
 
 State = dict[str, torch.Tensor]
 WIDTH, FEATURES, VOCABULARY = (
@@ -128,7 +128,7 @@ def sample_of(
     return Sample(Path("clip.mp4"), "0" * 64, VideoInfo(count, fps, width, height), "p0", prompt, 0, segments, labels)
 
 
-def show(watcher: Watcher, frames_THWC: np.ndarray) -> dict:
+def show(watcher: VideoWatcher, frames_THWC: np.ndarray) -> dict:
     for index, frame in enumerate(frames_THWC):
         watcher.see(index, frame)
     return watcher.scores()

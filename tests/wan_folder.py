@@ -1,6 +1,6 @@
 """Tiny random Wan 2.1 folders in diffusers' layout, written with the libraries that write the real ones.
 
-Tests import it; it tests nothing.
+A helper of tests.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Files of human judgements: pairwise good / same / bad and Likert scales, read from CSV. Summarises none of them; see
-gsb.py and likert.py.
+"""Reads CSV files of human judgements: pairwise good / same / bad and Likert scales. gsb.py and likert.py summarise
+them.
 """
 
 from __future__ import annotations

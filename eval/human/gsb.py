@@ -85,4 +85,4 @@ def read(path: Path) -> list[Gsb]:
         counts.setdefault(cells.get(GROUP) or ALL, Counter())[verdict] += 1
     if len(counts) > 1:
         counts[ALL] = sum(counts.values(), Counter())
-    return [summarise(name, found["good"], found["same"], found["bad"]) for name, found in counts.items()]
+    return [summarise(name, count["good"], count["same"], count["bad"]) for name, count in counts.items()]

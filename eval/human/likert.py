@@ -134,7 +134,7 @@ def _summarise(
 ) -> Likert:
     """The mean is over ratings, its interval over items with all their ratings and within the scale."""
     most, n = max(map(len, items.values())), sum(map(len, items.values()))
-    scores_SP = np.array([[*found, *[math.nan] * (most - len(found))] for found in items.values()]).T
+    scores_SP = np.array([[*ratings, *[math.nan] * (most - len(ratings))] for ratings in items.values()]).T
     low, high = item_interval(scores_SP)
     reached = int((scores_SP >= threshold).sum())
     share_low, share_high = wilson(reached, n)
@@ -155,11 +155,11 @@ def _summarise(
 
 def _pairs(units: Units) -> list[Paired]:
     """Every two arms with something in common under a criterion, in the order of the file."""
-    found = []
+    pairs = []
     for (criterion, arm), (again, other) in itertools.combinations(units, 2):
         shared = units[criterion, arm].keys() & units[again, other].keys() if criterion == again else ()
         if shared:
-            found.append(
+            pairs.append(
                 _paired(
                     criterion,
                     arm,
@@ -167,7 +167,7 @@ def _pairs(units: Units) -> list[Paired]:
                     [_difference(units[criterion, arm][key], units[criterion, other][key]) for key in shared],
                 )
             )
-    return found
+    return pairs
 
 
 def _difference(ratings: list[float], others: list[float]) -> float:

@@ -1,7 +1,4 @@
-"""The pre-flight check: everything that is wrong with a folder of videos, before any is scored.
-
-Scores and changes nothing.
-"""
+"""The pre-flight check: lists everything that is wrong with a folder of videos before any is scored."""
 
 from __future__ import annotations
 
@@ -68,7 +65,7 @@ def examine(
     listing = list_folder(source, needs.prompts) if isinstance(source, Path) else _listing(source)
     folder, entries = listing.folder, listing.entries
     opened = list(open_all([entry.path for entry in entries], decode=not quick, jobs=jobs, progress=progress))
-    infos = {found.path: found.info for found in opened if found.info is not None}
+    infos = {file.path: file.info for file in opened if file.info is not None}
     findings = [
         *listing.findings,
         *broken(folder, opened),
@@ -87,8 +84,8 @@ def examine(
 
 
 def differing(samples: Sequence[Sample], needs: Requirements) -> list[Finding]:
-    """How samples that are about to be scored differ from one another and, an error each, from the suite's published
-    run. Opens no file.
+    """Findings about samples to be scored: how they differ from each other, and errors where they differ from the
+    published run.
     """
     listing, infos = _listing(samples), {sample.path: sample.info for sample in samples}
     unlike = [*lengths(listing.folder, infos, needs), *published(listing.folder, listing.entries, needs)]

@@ -1,4 +1,4 @@
-"""Whether each prompt has its videos: missing, extra and double ones. Opens no file."""
+"""Checks that each prompt has its videos: reports missing, extra and duplicate ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ CASE_HINT = (
 
 
 def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> list[Finding]:
-    """Videos that the suite asks for and that are not there, those it does not ask for, and those that claim the place
-    of another.
+    """Missing videos, videos that the suite does not need, and videos that claim the place of another.
 
     Raises:
         InputError: a dimension that no prompt of the set has.
@@ -29,15 +28,17 @@ def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> lis
     claims = [*_same_index(folder, entries), *_same_seed(folder, entries)]
     if needs.prompts is None:
         return claims
-    asked = _asked(needs.prompts, needs.dimensions)
+    requested = _requested(needs.prompts, needs.dimensions)
     by_prompt: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_prompt[entry.prompt_id].append(entry)
-    missing = dict.fromkeys(name for prompt in asked for name in _missing(prompt, by_prompt[prompt.id], needs.samples))
-    extra = dict.fromkeys(name for prompt in asked for name in _extra(prompt, by_prompt[prompt.id], needs))
+    missing = dict.fromkeys(
+        name for prompt in requested for name in _missing(prompt, by_prompt[prompt.id], needs.samples)
+    )
+    extra = dict.fromkeys(name for prompt in requested for name in _extra(prompt, by_prompt[prompt.id], needs))
     there = {nfc(entry.path.name).casefold() for entry in entries}
     lost = any(nfc(name).casefold() in there for name in missing)
-    total = len(dict.fromkeys(name for prompt in asked for name in _missing(prompt, [], needs.samples)))
+    total = len(dict.fromkeys(name for prompt in requested for name in _missing(prompt, [], needs.samples)))
     what = f"not there, of the {total} videos the suite asks for"
     hint = CASE_HINT if lost else "the suite is partial without them, and has no total"
     return [
@@ -54,7 +55,7 @@ def coverage(folder: Path, entries: Sequence[Entry], needs: Requirements) -> lis
     ]
 
 
-def _asked(prompts: PromptSet, dimensions: tuple[str, ...]) -> tuple[Prompt, ...]:
+def _requested(prompts: PromptSet, dimensions: tuple[str, ...]) -> tuple[Prompt, ...]:
     known = {name for prompt in prompts.prompts for name in prompt.labels.get("dimension", ())}
     wrong = next((name for name in dimensions if name not in known), None)
     if wrong is not None:
@@ -171,8 +172,8 @@ def _entry_texts(entry: Entry) -> tuple[str, ...]:
 def same_bytes(folder: Path, opened: Iterable[Opened]) -> list[Finding]:
     """Files with one hash: two samples of a prompt are different videos, or the seed was not changed."""
     by_hash: dict[str, list[str]] = defaultdict(list)
-    for found in (found for found in opened if found.video_hash):
-        by_hash[found.video_hash].append(found.path.name)
+    for file in (file for file in opened if file.video_hash):
+        by_hash[file.video_hash].append(file.path.name)
     hint = "the same video under two names: was it made with one seed, or copied?"
     return [
         finding

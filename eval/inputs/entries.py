@@ -1,4 +1,4 @@
-"""What is known of a video before its file is opened, and how that becomes a sample. Reads no folder."""
+"""Entries: what is known of a video before its file is opened, and how an entry becomes a sample."""
 
 from __future__ import annotations
 

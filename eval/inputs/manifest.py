@@ -1,4 +1,4 @@
-"""`manifest.jsonl`: a folder's videos with their prompts, read and written. Opens no video.
+"""Reads and writes `manifest.jsonl`: a folder's videos with their prompts.
 
 One JSON object a line:
 
@@ -46,7 +46,7 @@ class _Part(Config):
     prompt: str = Field(min_length=1)
 
 
-class Line(Config):
+class ManifestLine(Config):
     """A line of the manifest, as the table above says."""
 
     video: str = Field(min_length=1)
@@ -126,15 +126,15 @@ def list_manifest(folder: Path, prompts: PromptSet | None) -> Listing:
     named: Counter[tuple[str, str | None]] = Counter()
     for number, line in _lines(folder / MANIFEST, findings):
         path = folder / line.video
-        found = _prompts(line, prompts)
+        matches = _prompts(line, prompts)
         named[line.video, line.prompt_id or line.prompt] += 1
         if not _is_file(path):
             absent.append(line.video)
-        elif prompts is not None and not found:
+        elif prompts is not None and not matches:
             unmatched.append(f"{line.video} (line {number})")
         else:
-            reworded += [line.video for prompt in found if line.prompt not in (None, prompt.text, prompt.source)]
-            entries += [_entry(path, line, prompt) for prompt in found or [None]]
+            reworded += [line.video for prompt in matches if line.prompt not in (None, prompt.text, prompt.source)]
+            entries += [_entry(path, line, prompt) for prompt in matches or [None]]
     findings += about(
         "error",
         folder,
@@ -166,7 +166,7 @@ def list_manifest(folder: Path, prompts: PromptSet | None) -> Listing:
     return Listing(folder, "manifest", tuple(entries), tuple(findings))
 
 
-def _prompts(line: Line, prompts: PromptSet | None) -> tuple[Prompt, ...]:
+def _prompts(line: ManifestLine, prompts: PromptSet | None) -> tuple[Prompt, ...]:
     if prompts is None:
         return ()
     if line.prompt_id is not None:
@@ -174,7 +174,7 @@ def _prompts(line: Line, prompts: PromptSet | None) -> tuple[Prompt, ...]:
     return prompts.find(line.prompt or "")
 
 
-def _entry(path: Path, line: Line, prompt: Prompt | None) -> Entry:
+def _entry(path: Path, line: ManifestLine, prompt: Prompt | None) -> Entry:
     """The set's text wins over the line's: a video made from an extended prompt is scored with the original one."""
     own = line.parts()
     if prompt is None:
@@ -186,7 +186,7 @@ def _entry(path: Path, line: Line, prompt: Prompt | None) -> Entry:
     )
 
 
-def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, Line]]:
+def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, ManifestLine]]:
     try:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -196,7 +196,7 @@ def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, Line]]:
         if not text.strip():
             continue
         try:
-            line = Line.model_validate(json.loads(text))
+            line = ManifestLine.model_validate(json.loads(text))
         except (ValueError, RecursionError) as error:  # JSON's and pydantic's are such
             what, hint = _reason(error)
             findings.append(
@@ -215,7 +215,7 @@ def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, Line]]:
 def _reason(error: ValueError | RecursionError) -> tuple[str, str]:
     """What is wrong, and a hint where there is a better one than an example."""
     if isinstance(error, ValidationError):
-        wrong = first_problem(error, Line)
+        wrong = first_problem(error, ManifestLine)
         return wrong.text, wrong.hint
     return ("nested too deeply" if isinstance(error, RecursionError) else str(error)), ""
 

@@ -35,12 +35,12 @@ def list_names(folder: Path, videos: list[Path], prompts: PromptSet | None) -> L
         if prompts is None:
             entries.append(loose_entry(path, text, index=index))
             continue
-        found = _by_name(prompts, text)
-        if not found and (found := prompts.find_other_case(text)):
+        matches = _by_name(prompts, text)
+        if not matches and (matches := prompts.find_other_case(text)):
             cased.append(path.name)
-        if not found:
+        if not matches:
             unmatched.append(path.name)
-        entries += [entry_of(path, prompt, index=index) for prompt in found]
+        entries += [entry_of(path, prompt, index=index) for prompt in matches]
     findings = [] if prompts is None else _wrong_names(folder, prompts, unmatched, cased)
     return Listing(folder, "names", tuple(entries), (*findings, *_forms(folder, videos, prompts)))
 
@@ -54,8 +54,8 @@ def split_name(path: Path) -> tuple[str, int | None]:
 
 
 def _by_name(prompts: PromptSet, text: str) -> tuple[Prompt, ...]:
-    if found := prompts.find(text):
-        return found
+    if matches := prompts.find(text):
+        return matches
     return (prompts.by_id[text],) if text in prompts.by_id else ()
 
 

@@ -1,4 +1,4 @@
-"""What a suite asks of the videos it is given. Checks none of them."""
+"""What a suite requires of its videos, as data; coverage.py and uniform.py check it."""
 
 from __future__ import annotations
 
@@ -89,22 +89,22 @@ def requirements(suite: str, prompts: str = "", dimensions: tuple[str, ...] = ()
     """
     if not suite:
         return Requirements(prompts=prompt_set(prompts) if prompts else None, dimensions=dimensions)
-    found = load_suite(suite)
-    name = prompts or found.prompts
-    return of_suite(found, suite, prompt_set(name) if name else None, dimensions)
+    loaded = load_suite(suite)
+    name = prompts or loaded.prompts
+    return of_suite(loaded, suite, prompt_set(name) if name else None, dimensions)
 
 
-def of_suite(found: Suite, name: str, prompts: PromptSet | None, dimensions: tuple[str, ...] = ()) -> Requirements:
+def of_suite(suite: Suite, name: str, prompts: PromptSet | None, dimensions: tuple[str, ...] = ()) -> Requirements:
     """The requirements of a suite at hand, with the prompt set it is used with."""
-    extra = {spec.label: spec.candidates for spec in found.scorers if spec.candidates}
-    published, problem = _looked_up(found.protocol.prompts) if prompts is None else (None, None)
+    extra = {spec.label: spec.candidates for spec in suite.scorers if spec.candidates}
+    published, problem = _looked_up(suite.protocol.prompts) if prompts is None else (None, None)
     return Requirements(
         name,
         prompts,
-        found.samples,
+        suite.samples,
         dimensions,
         extra,
-        found.protocol,
+        suite.protocol,
         LENGTHS.get(name, ANY_LENGTH),
         published,
         problem,

@@ -1,4 +1,4 @@
-"""From a folder to its samples: how the folder is read, what its files hold. Judges no suite's requirements."""
+"""Loads a folder of videos as samples: lists its entries and probes its files."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def load(folder: str | Path, prompts: PromptSet | None = None, progress: Progres
         where = folder if errors[0].file == str(listing.folder) else listing.folder / errors[0].file
         raise InputError(where, errors[0].key, errors[0].what + more, hint=errors[0].hint)
     opened = {
-        found.path: found
-        for found in open_all([entry.path for entry in listing.entries], decode=False, jobs=1, progress=progress)
+        file.path: file
+        for file in open_all([entry.path for entry in listing.entries], decode=False, jobs=1, progress=progress)
     }
     samples = []
     for entry in listing.entries:
-        found = opened[entry.path]
-        if found.info is None:
-            assert found.error is not None, "a file has one or the other"
-            raise found.error
-        samples.append(entry.sample(found.info, found.video_hash))
+        file = opened[entry.path]
+        if file.info is None:
+            assert file.error is not None, "a file has one or the other"
+            raise file.error
+        samples.append(entry.sample(file.info, file.video_hash))
     _refuse_twins(samples)
     return samples
 
@@ -158,10 +158,10 @@ def open_all(paths: Sequence[Path], *, decode: bool, jobs: int, progress: Progre
     unique = list(dict.fromkeys(paths))
     pool = ThreadPoolExecutor(max(1, jobs))
     try:
-        for done, found in enumerate(pool.map(lambda path: open_one(path, decode=decode), unique), 1):
+        for done, file in enumerate(pool.map(lambda path: open_one(path, decode=decode), unique), 1):
             if progress is not None:
                 progress(done, len(unique))
-            yield found
+            yield file
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for files nobody has opened
 
@@ -196,14 +196,14 @@ def broken(folder: Path, opened: Sequence[Opened]) -> list[Finding]:
     return [
         Finding(
             "error",
-            _name(found.path, folder),
-            found.error.key or "decode",
-            found.error.what,
-            found.error.hint,
-            (_name(found.path, folder),),
+            _name(file.path, folder),
+            file.error.key or "decode",
+            file.error.what,
+            file.error.hint,
+            (_name(file.path, folder),),
         )
-        for found in opened
-        if found.error is not None
+        for file in opened
+        if file.error is not None
     ]
 
 

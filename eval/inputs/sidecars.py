@@ -35,10 +35,10 @@ def has_sidecars(videos: list[Path]) -> bool:
 
 def _is_sidecar(path: Path) -> bool:
     try:
-        found = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.keys() >= SAMPLE_KEYS
+    return isinstance(data, dict) and data.keys() >= SAMPLE_KEYS
 
 
 def list_sidecars(folder: Path, videos: list[Path], prompts: PromptSet | None) -> Listing:
@@ -56,11 +56,11 @@ def list_sidecars(folder: Path, videos: list[Path], prompts: PromptSet | None) -
             lone.append(path.name)
             continue
         try:
-            found = _read(sidecar)
+            card = _read(sidecar)
         except InputError as error:
             findings.append(Finding("error", sidecar.name, error.key, error.what, error.hint, (sidecar.name,)))
             continue
-        made = _entries(path, found, prompts)
+        made = _entries(path, card, prompts)
         entries += made
         unmatched += [] if made else [path.name]
     hint = "finish it with the same call of `astro sample`, or remove it"
@@ -86,8 +86,8 @@ def _entries(path: Path, sidecar: _Sidecar, prompts: PromptSet | None) -> list[E
 
 def _read(path: Path) -> _Sidecar:
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        return _Sidecar.model_validate(found)
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        return _Sidecar.model_validate(data)
     except ValidationError as error:
         wrong = first_problem(error)
         raise InputError(path, wrong.key, wrong.what, hint="expected a sidecar as `astro sample` writes it") from error

@@ -1,4 +1,4 @@
-"""Whether videos are alike, and as the suite's protocol has them: fps, frames, size, length. Opens no file."""
+"""Checks that videos agree with each other and with the suite's protocol: fps, frames, size, length."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def _differing(
     folder: Path, key: str, infos: Infos, value: Callable[[VideoInfo], str], wanted: str | None, suite: str
 ) -> list[Finding]:
     """A finding per value found that is not the wanted one."""
-    found: dict[str, list[str]] = defaultdict(list)
+    by_value: dict[str, list[str]] = defaultdict(list)
     for path, info in infos.items():
-        found[value(info)].append(path.name)
+        by_value[value(info)].append(path.name)
     if wanted is not None:
         hint = f"of videos with {wanted}{PUBLISHED}"
         return [
             f
-            for text, names in found.items()
+            for text, names in by_value.items()
             if text != wanted
             for f in about("error", folder, key, f"{text}, {suite} has {wanted}", names, hint=hint)
         ]
-    most = Counter({text: len(names) for text, names in found.items()}).most_common(1)
+    most = Counter({text: len(names) for text, names in by_value.items()}).most_common(1)
     hint = "scores of videos that differ in this do not average"
-    others = ((text, names) for text, names in found.items() if text != most[0][0])
+    others = ((text, names) for text, names in by_value.items() if text != most[0][0])
     return [
         f
         for text, names in others
@@ -63,26 +63,26 @@ def _differing(
 
 def lengths(folder: Path, infos: Infos, needs: Requirements) -> list[Finding]:
     """Videos of another length than the suite is for."""
-    asked, wanted = needs.length, needs.protocol.seconds
-    longer = [path.name for path, info in infos.items() if info.seconds >= asked.below]
-    shorter = [path.name for path, info in infos.items() if info.seconds < asked.at_least]
+    length, wanted = needs.length, needs.protocol.seconds
+    longer = [path.name for path, info in infos.items() if info.seconds >= length.below]
+    shorter = [path.name for path, info in infos.items() if info.seconds < length.at_least]
     other = [
         path.name
         for path, info in infos.items()
         if wanted is not None and abs(info.seconds - wanted) > SECONDS_TOLERANCE
     ]
-    few = [path.name for path, info in infos.items() if info.frames < asked.frames]
+    few = [path.name for path, info in infos.items() if info.frames < length.frames]
     return [
         *about(
             "error",
             folder,
             "frames",
-            f"fewer than the {asked.frames} frames that {needs.suite} needs",
+            f"fewer than the {length.frames} frames that {needs.suite} needs",
             few,
             hint="make longer videos",
         ),
-        *about("warning", folder, "seconds", f"{asked.below:g} s or longer", longer, hint=asked.reason),
-        *about("warning", folder, "seconds", f"shorter than {asked.at_least:g} s", shorter, hint=asked.reason),
+        *about("warning", folder, "seconds", f"{length.below:g} s or longer", longer, hint=length.reason),
+        *about("warning", folder, "seconds", f"shorter than {length.at_least:g} s", shorter, hint=length.reason),
         *about(
             "error",
             folder,

@@ -1,5 +1,4 @@
-"""A judge behind an OpenAI-compatible chat endpoint: frames and a question -> its text. Reads no rubric and keeps no
-key.
+"""A judge behind an OpenAI-compatible chat endpoint: frames and a question -> its text.
 
 Dimensions: T frame, H, W pixel rows and columns, C colour.
 """
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from astro_cli.config.errors import RecordError
-from eval.judges import places
+from eval.judges import judge_location
 
 TRIES = 4
 PAUSE = 1.0  # seconds before the second try; doubled after each
@@ -85,7 +84,7 @@ class Endpoint:
                 what = f"HTTP {error.code}: {error.read().decode('utf-8', 'replace')[:QUOTED]}"
                 if error.code not in AGAIN:
                     hint = (
-                        f"check {places.KEY_VARIABLE} and {places.MODEL_VARIABLE}"
+                        f"check {judge_location.KEY_VARIABLE} and {judge_location.MODEL_VARIABLE}"
                         if error.code in (401, 403, 404)
                         else ""
                     )
@@ -93,7 +92,10 @@ class Endpoint:
             except (OSError, ValueError) as error:  # unreachable, timed out, cut off; a URL that is none
                 what = f"no answer: {error}"
         raise EndpointError(
-            self.url, self.model, f"{what} ({TRIES} tries)", hint=f"is the server at {places.URL_VARIABLE} running?"
+            self.url,
+            self.model,
+            f"{what} ({TRIES} tries)",
+            hint=f"is the server at {judge_location.URL_VARIABLE} running?",
         )
 
 

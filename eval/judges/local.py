@@ -1,8 +1,7 @@
-"""A vision-language model from a transformers folder on this machine: answers, odds of digits, embeddings. Reads no
-rubric.
+"""A vision-language model from a transformers folder on this machine: answers, odds of digits, embeddings.
 
-Works with what transformers' auto classes know (Qwen2.5-VL, Qwen3-VL and their like); nothing is downloaded and no code
-of a folder runs.
+Works with the models of transformers' auto classes (Qwen2.5-VL, Qwen3-VL and their like). Nothing is downloaded, and
+code inside a model's folder never runs.
 Dimensions: T frame, H, W pixel rows and columns, C colour, L token, D width.
 """
 
@@ -73,14 +72,14 @@ class LocalModel:
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def _inputs(self, chat: str, frames_THWC: np.ndarray, part: Shown) -> Any:
-        told = VideoMetadata(
+        metadata = VideoMetadata(
             total_num_frames=part.total, fps=part.fps, duration=part.total / part.fps, frames_indices=part.own
         )
         video_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
-        found = self.processor(
-            text=[chat], videos=[video_TCHW], video_metadata=[told], do_sample_frames=False, return_tensors="pt"
+        inputs = self.processor(
+            text=[chat], videos=[video_TCHW], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
         )
-        return found.to(self.model.device)
+        return inputs.to(self.model.device)
 
     def _single(self, word: str) -> int:
         ids = self.processor.tokenizer.encode(word, add_special_tokens=False)

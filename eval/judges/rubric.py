@@ -50,10 +50,10 @@ def read(answer: str) -> Reading:
     reading = Reading()
     spoken = answer.rpartition(THOUGHT)[2]
     for key, name in DIMENSIONS.items():
-        found = [_value(rest) for rest in _lines(spoken, name)]
-        numbers = sorted({value for value in found if isinstance(value, int)})
-        wrong = [value for value in found if isinstance(value, str)]
-        if not found:
+        values = [_value(rest) for rest in _lines(spoken, name)]
+        numbers = sorted({value for value in values if isinstance(value, int)})
+        wrong = [value for value in values if isinstance(value, str)]
+        if not values:
             reading.failures[key] = f"no line '{name}: N'"
         elif wrong:
             reading.failures[key] = wrong[0]

@@ -15,7 +15,7 @@ import numpy as np
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score
 from eval.networks.clip_names import clip_need, file_names
-from eval.networks.places import need, require
+from eval.networks.weights_paths import need, require
 from eval.watchers.watching import Batches
 
 if TYPE_CHECKING:

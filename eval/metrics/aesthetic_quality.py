@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
-from eval.vbench.places import need
+from eval.vbench.vbench_files import need
 
 NAME = "aesthetic_quality"
 SCALE = 10.0  # LAION's scores run to about 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eval.contract import NetworkCache, Sample, Scorer
 from eval.vbench.dimension import DimensionConfig, auxiliary, declare
-from eval.vbench.places import need
+from eval.vbench.vbench_files import need
 
 NAME = "appearance_style"
 SCALE = 100.0

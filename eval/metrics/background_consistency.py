@@ -12,7 +12,7 @@ from eval.contract import Need, NetworkCache, Scorer
 from eval.networks.dreamsim_names import dreamsim_files, dreamsim_need
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
-from eval.vbench.places import need, path_of, table
+from eval.vbench.vbench_files import need, path_of, table
 
 NAME = "background_consistency"
 TABLE = "background_mapping_table.yaml"

@@ -16,7 +16,7 @@ import numpy as np
 from eval.contract import NetworkCache, Sample, Score, ScoreError
 from eval.vbench.camera import GRID, PHRASES, asked_type, camera_types
 from eval.vbench.dimension import DimensionConfig, at_least, declare
-from eval.vbench.places import cotracker_checkout, cotracker_code, found, need, need_cotracker, path_of
+from eval.vbench.vbench_files import cotracker_checkout, cotracker_code, need, need_cotracker, path_of, require
 from eval.watchers.watching import Chosen
 
 if TYPE_CHECKING:
@@ -45,25 +45,29 @@ class _Scorer:
 
     def watch(self, sample: Sample) -> Chosen:
         at_least(sample, LEAST_FRAMES, NAME)
-        asked = asked_type(sample.prompt)
-        if asked is None:
+        requested = asked_type(sample.prompt)
+        if requested is None:
             hint = f"prompts of VBench-I2V for this dimension end in one of: {', '.join(PHRASES)}"
             raise ScoreError(sample.path, "prompt", f"asks for no camera motion: {sample.prompt!r}", hint=hint)
-        return Chosen(range(sample.info.frames), partial(self._scores, sample, asked))
+        return Chosen(range(sample.info.frames), partial(self._scores, sample, requested))
 
-    def _scores(self, sample: Sample, asked: str, frames_THWC: np.ndarray) -> dict[str, Score]:
+    def _scores(self, sample: Sample, requested: str, frames_THWC: np.ndarray) -> dict[str, Score]:
         tracks_TN2 = self.tracker.tracks(frames_THWC, GRID)
         if not np.isfinite(tracks_TN2).all():
             first = int(np.argwhere(~np.isfinite(tracks_TN2))[0, 0])
             raise ScoreError(sample.path, "tracks", f"not finite from frame {first} on, CoTracker2 lost its points")
         seen = camera_types(tracks_TN2, min(frames_THWC.shape[1:3]))
-        return {NAME: Score(float(asked in seen), {"asked": asked, "seen": sorted(seen), "frames": len(frames_THWC)})}
+        return {
+            NAME: Score(
+                float(requested in seen), {"asked": requested, "seen": sorted(seen), "frames": len(frames_THWC)}
+            )
+        }
 
 
 def _build(config: DimensionConfig, loaded: NetworkCache) -> _Scorer:
     from eval.networks.cotracker import load
 
-    checkout, path = cotracker_checkout(), found("cotracker")
+    checkout, path = cotracker_checkout(), require("cotracker")
     return _Scorer(loaded.get((NAME, checkout, path), lambda: load(checkout, path)))
 
 

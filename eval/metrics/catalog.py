@@ -1,6 +1,6 @@
 """Finds the scorers: every module of this folder that holds `SCORER` is one, under its own name.
 
-Builds none, and imports no torch.
+Free of torch.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score
 from eval.networks.clip_names import clip_need, file_names
-from eval.networks.places import require
+from eval.networks.weights_paths import require
 from eval.watchers.encoding import Encoded
 from eval.watchers.segments import frames_of, parts
 
@@ -53,8 +53,8 @@ class SegmentScorer:
 
     score_k = 100 mean over frames j of segment k of cos(image_j, text_k); value = mean over k.
 
-    Source: the protocol of Astrolabe 2603.17051v1, Table 3, and Delta Forcing 2605.14382v1, Table 1 (reference, E.2);
-        boundaries by time.
+    Source: the protocol of Astrolabe 2603.17051v1, Table 3, and Delta Forcing 2605.14382v1, Table 1; boundaries by
+        time.
 
     **Deviations:** the papers print neither the CLIP model nor the frames they score. Ours: ViT-L/14, one frame per
     second at the middle of each second. A segment past the sixth counts in the mean and in the details and has no

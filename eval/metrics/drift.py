@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, Scorer, Watcher
+from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, Scorer, VideoWatcher
 from eval.metrics import imaging_quality as inner
 from eval.vbench.long import Span, cut
 
@@ -60,8 +60,8 @@ class _Watcher:
 
     def __init__(self, sample: Sample, spans: Sequence[Span], quality: Scorer) -> None:
         self.sample, self.spans, self.quality = sample, spans, quality
-        self.open: dict[int, Watcher] = {}
-        self.found: dict[int, float] = {}
+        self.open: dict[int, VideoWatcher] = {}
+        self.quality_of_clip: dict[int, float] = {}
 
     def see(self, index: int, frame_HWC: Frame) -> None:
         for number, span in enumerate(self.spans):
@@ -72,10 +72,10 @@ class _Watcher:
             if index == span.end - 1:
                 score = self.open.pop(number).scores()[inner.NAME].value
                 assert score is not None, "imaging quality applies to every clip"
-                self.found[number] = POINTS * score
+                self.quality_of_clip[number] = POINTS * score
 
     def scores(self) -> dict[str, Score]:
-        values = [self.found[number] for number in range(len(self.spans))]
+        values = [self.quality_of_clip[number] for number in range(len(self.spans))]
         middles = [(span.start + span.end) / 2 / self.sample.info.fps for span in self.spans]
         scores = {key: Score(value) for key, value in drift_scores(values, middles).items()}
         details: dict[str, Any] = {"clips": [[span.start, span.end] for span in self.spans], "quality": values}

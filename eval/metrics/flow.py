@@ -12,8 +12,8 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from eval.contract import Declaration, NetworkCache
-from eval.networks.places import need, require
 from eval.networks.raft_names import RAFT_FILES
+from eval.networks.weights_paths import need, require
 from eval.watchers.flow import FlowScorer, flow_metrics
 from eval.watchers.flow_label import references_of
 

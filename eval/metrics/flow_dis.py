@@ -1,4 +1,4 @@
-"""Optical flow by OpenCV's DIS: `flow`'s numbers without weights. Holds no arithmetic.
+"""Optical flow by OpenCV's DIS: `flow`'s numbers without weights.
 
 Dimensions: 2 x and y displacement in pixels, H, W pixel rows and columns.
 """

@@ -59,24 +59,26 @@ class _Scorer:
             fill(self.scorer.template, sample.prompt)
         except PromptError as error:
             raise ScoreError(sample.path, error.key, error.what) from error
-        found: list[float] = []
-        return Batches(BATCH, partial(self._take, sample, found), partial(self._finish, found))
+        frame_scores: list[float] = []
+        return Batches(BATCH, partial(self._take, sample, frame_scores), partial(self._finish, frame_scores))
 
-    def _take(self, sample: Sample, found: list[float], frames_NHWC: np.ndarray) -> None:
+    def _take(self, sample: Sample, frame_scores: list[float], frames_NHWC: np.ndarray) -> None:
         scores = self.scorer.score(frames_NHWC, sample.prompt).tolist()
         if not np.isfinite(scores).all():
             raise ScoreError(
-                sample.path, "score", f"not finite at one of frames {len(found)} to {len(found) + len(scores) - 1}"
+                sample.path,
+                "score",
+                f"not finite at one of frames {len(frame_scores)} to {len(frame_scores) + len(scores) - 1}",
             )
-        found += scores
+        frame_scores += scores
 
-    def _finish(self, found: list[float]) -> dict[str, Score]:
+    def _finish(self, frame_scores: list[float]) -> dict[str, Score]:
         import torch
 
         from astro_cli.rewards.hpsv3 import best_mean
 
-        best = best_mean(torch.tensor(found), self.config.fraction).item()
-        return {ALL: Score(float(np.mean(found)), {"frames": found}), BEST: Score(best)}
+        best = best_mean(torch.tensor(frame_scores), self.config.fraction).item()
+        return {ALL: Score(float(np.mean(frame_scores)), {"frames": frame_scores}), BEST: Score(best)}
 
 
 def _build(config: HPSv3Config, loaded: NetworkCache) -> _Scorer:

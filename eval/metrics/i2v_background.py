@@ -11,7 +11,7 @@ from eval.contract import NetworkCache, Scorer
 from eval.networks.dreamsim_names import dreamsim_files, dreamsim_need
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.images import images_of
-from eval.vbench.places import need
+from eval.vbench.vbench_files import need
 
 NAME = "i2v_background"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
 from eval.vbench.images import images_of
-from eval.vbench.places import need
+from eval.vbench.vbench_files import need
 
 NAME = "i2v_subject"
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
-from eval.vbench.places import PYIQA, found, need
+from eval.vbench.vbench_files import PYIQA, need, require
 
 NAME = "imaging_quality"
 SCALE = 100.0  # MUSIQ-SPAQ's range
@@ -27,7 +27,7 @@ def _build(config: ImagingConfig, loaded: NetworkCache) -> Scorer:
     from eval.networks.musiq import ImagingQuality
     from eval.vbench.scorers import MeanScorer
 
-    path = found("musiq")
+    path = require("musiq")
     quality = loaded.get(("musiq", path, config.resize), lambda: ImagingQuality(path, config.resize))
     return MeanScorer(NAME, lambda sample: lambda frames_NHWC: quality(frames_NHWC) / SCALE)
 

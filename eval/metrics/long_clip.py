@@ -13,7 +13,7 @@ from astro_cli.config.base import Config
 from eval.contract import Declaration, NetworkCache
 from eval.metrics.clip import SegmentScorer, segment_metrics
 from eval.networks.clip_names import clip_need, file_names
-from eval.networks.places import require
+from eval.networks.weights_paths import require
 
 NAME = "long_clip"
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError
-from eval.judges import places
+from eval.judges import judge_location
 from eval.judges.frames import Shown, prompt_of, shown
 from eval.watchers.watching import Chosen
 
@@ -31,7 +31,7 @@ class QwenEmbeddingConfig(Config):
     instruction of both sides.
     """
 
-    model: str = Field(default_factory=places.embedding_model)
+    model: str = Field(default_factory=judge_location.embedding_model)
     rate: float = Field(1.0, gt=0)
     instruction: str = "Represent the user's input."
 
@@ -66,12 +66,12 @@ class _Scorer:
 def _build(config: QwenEmbeddingConfig, loaded: NetworkCache) -> _Scorer:
     from eval.judges.local import load_local
 
-    folder = places.require(config.model)
+    folder = judge_location.require(config.model)
     return _Scorer(config, loaded.get((NAME, folder), lambda: load_local(folder)))
 
 
 def _files(config: QwenEmbeddingConfig) -> tuple[Path, ...]:
-    return (places.require(config.model),)
+    return (judge_location.require(config.model),)
 
 
 SCORER = Declaration(
@@ -79,6 +79,6 @@ SCORER = Declaration(
     config=QwenEmbeddingConfig,
     version=1,
     build=_build,
-    needs=(Need("Qwen embedding", places.missing_embedder),),
+    needs=(Need("Qwen embedding", judge_location.missing_embedder),),
     files=_files,
 )

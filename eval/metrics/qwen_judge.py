@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError
-from eval.judges import places, rubric
+from eval.judges import judge_location, rubric
 from eval.judges.frames import Shown, prompt_of, shown
 from eval.watchers.watching import Chosen
 
@@ -42,9 +42,9 @@ class QwenJudgeConfig(Config):
 
     judge: Literal["text", "logit"] = "text"
     backend: Literal["local", "endpoint"] = Field(
-        default_factory=lambda: "endpoint" if places.endpoint_url() else "local"
+        default_factory=lambda: "endpoint" if judge_location.endpoint_url() else "local"
     )
-    model: str = Field(default_factory=places.judge_model)
+    model: str = Field(default_factory=judge_location.judge_model)
     seconds: float = Field(5.0, gt=0)
     rate: float = Field(2.0, gt=0)
     max_tokens: int = Field(512, gt=0)
@@ -108,12 +108,15 @@ def _build(config: QwenJudgeConfig, loaded: NetworkCache) -> _Scorer:
         from eval.judges.endpoint import Endpoint
 
         endpoint = Endpoint(
-            places.endpoint_url(), config.model, os.environ.get(places.KEY_VARIABLE, ""), max_tokens=config.max_tokens
+            judge_location.endpoint_url(),
+            config.model,
+            os.environ.get(judge_location.KEY_VARIABLE, ""),
+            max_tokens=config.max_tokens,
         )
         return _Scorer(config, lambda text, frames, part: read_answer(endpoint.ask(text, frames, part.times), notes))
     from eval.judges.local import load_local
 
-    folder = places.require(config.model)
+    folder = judge_location.require(config.model)
     local = loaded.get((NAME, folder), lambda: load_local(folder))
 
     def spoken(text: str, frames_THWC: np.ndarray, part: Shown) -> dict[str, Score]:
@@ -133,7 +136,7 @@ def _build(config: QwenJudgeConfig, loaded: NetworkCache) -> _Scorer:
 
 
 def _files(config: QwenJudgeConfig) -> tuple[Path, ...]:
-    return () if config.backend == "endpoint" else (places.require(config.model),)
+    return () if config.backend == "endpoint" else (judge_location.require(config.model),)
 
 
 SCORER = Declaration(
@@ -144,6 +147,6 @@ SCORER = Declaration(
     config=QwenJudgeConfig,
     version=1,
     build=_build,
-    needs=(Need("Qwen judge", places.missing_judge),),
+    needs=(Need("Qwen judge", judge_location.missing_judge),),
     files=_files,
 )

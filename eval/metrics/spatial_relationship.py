@@ -6,8 +6,8 @@ Mean over 16 frames of the best pair's position score: 1 where the centres lie a
 
 Source: VBench, arXiv 2311.17982; vbench 0.1.5, spatial_relationship.py.
 **Deviations:** none in the score: the official code computes it, in an interpreter of its own. VBench's number for a
-set of videos is the mean over their frames, which are 16 each. It looks at the axis, not at the side: "left of" and
-"right of" score alike.
+set of videos is the mean over their frames, which are 16 each. The axis counts, the side does not: "left of" and "right
+of" score alike.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Literal
 from eval.contract import Need, NetworkCache, Scorer
 from eval.vbench.dimension import SlowFastConfig, declare
 from eval.vbench.long import Long
-from eval.vbench.places import need, path_of, table
+from eval.vbench.vbench_files import need, path_of, table
 
 NAME = "subject_consistency"
 TABLE = "subject_mapping_table.yaml"

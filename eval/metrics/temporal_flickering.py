@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.contract import Frame, Need, NetworkCache, Sample, Score, Scorer
 from eval.vbench.dimension import DimensionConfig, at_least, declare
-from eval.vbench.places import PACKAGE, need, path_of
+from eval.vbench.vbench_files import PACKAGE, need, path_of
 
 NAME = "temporal_flickering"
 WHITE = 255.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eval.contract import NetworkCache, Scorer
 from eval.vbench.dimension import DimensionConfig, declare
-from eval.vbench.places import PACKAGE, need
+from eval.vbench.vbench_files import PACKAGE, need
 
 NAME = "temporal_style"
 

@@ -1,4 +1,4 @@
-"""Frames per second at which a video was generated, from what `astro sample` wrote beside it. Looks at no frame."""
+"""Frames per second at which a video was generated, read from the JSON that `astro sample` wrote beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAME, FIELD = "throughput", "frames_per_second"
 
 
 class ThroughputConfig(Config):
-    """No choices."""
+    """The scorer has no options."""
 
 
 class _Watcher:

@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
-from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score, ScoreError, Segment, Watcher
+from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score, ScoreError, Segment, VideoWatcher
 from eval.networks.clip_names import file_names
-from eval.networks.places import require
+from eval.networks.weights_paths import require
 from eval.video.sampling import between, every
 from eval.watchers.encoding import Encoded
 from eval.watchers.segments import parts
@@ -35,7 +35,9 @@ Encode = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, D)
 class Encoding(Protocol):
     """Makes a watcher that turns the chosen frames into features (D,) by frame number and hands them to `finish`."""
 
-    def __call__(self, chosen: list[int], finish: Callable[[dict[int, np.ndarray]], dict[str, Score]]) -> Watcher: ...
+    def __call__(
+        self, chosen: list[int], finish: Callable[[dict[int, np.ndarray]], dict[str, Score]]
+    ) -> VideoWatcher: ...
 
 
 class TrajectoryConfig(Config):
@@ -82,7 +84,7 @@ class _Scorer:
     def __init__(self, config: TrajectoryConfig, encoding: Encoding) -> None:
         self.config, self.encoding = config, encoding
 
-    def watch(self, sample: Sample) -> Watcher:
+    def watch(self, sample: Sample) -> VideoWatcher:
         chosen = every(self.config.stride, sample.info.frames)
         segments = parts(sample)
         rows = {index: row for row, index in enumerate(chosen)}

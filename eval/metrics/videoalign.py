@@ -136,8 +136,7 @@ class _Scorer:
     """One network for colour and luma; a clip is looked at once in colour and, with `grayscale`, once in luma.
 
     Source: VideoAlign (arXiv 2501.13918); gray motion quality: Astrolabe (arXiv 2603.17051, section 3.4); stitched
-        clips: Delta Forcing
-    (arXiv 2605.14382v1, Table 1); reference, C.2 and E.3.
+        clips: Delta Forcing (arXiv 2605.14382v1, Table 1).
 
     **Deviations:** Astrolabe's own wrapper divides the sum by 3; `overall` is the sum, as released. Delta Forcing does
     not say how the first segment is scored (here: alone) nor which norm it prints (both are kept).
@@ -155,10 +154,10 @@ class _Scorer:
             return [Segment(0.0, sample.info.seconds, sample.prompt)]
         if not sample.segments:
             raise ScoreError(sample.path, "segments", "missing, stitched clips need a video with prompt switches")
-        found = parts(sample)
+        chosen = parts(sample)
         return [
             Segment(part.start - self.config.lead * (number > 0), part.end, part.prompt)
-            for number, part in enumerate(found)
+            for number, part in enumerate(chosen)
         ]
 
     def _clip(self, sample: Sample, part: Segment) -> _Clip:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, NetworkCache, Sample, Score, ScoreError
-from eval.networks.places import need, require
+from eval.networks.weights_paths import need, require
 from eval.video.sampling import strided
 from eval.watchers.watching import Chosen
 
@@ -54,7 +54,7 @@ class _Scorer:
     def _scores(self, frames_THWC: np.ndarray, text_D: np.ndarray, note: dict[str, Any]) -> dict[str, Score]:
         """scale cos(video, text); frames 0, s, ..., 7 s with s = floor(T / 8).
 
-        Source: VideoCLIP-XL, Wang et al. 2410.00741, released demo (reference, C.5).
+        Source: VideoCLIP-XL, Wang et al. 2410.00741, released demo.py.
         **Deviations:** none in the demo's scale. TeleBoost 2602.07595v1, Table 3 prints 2.07 to 2.68, which fits scale
         10; it does not say so.
         """

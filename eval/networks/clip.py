@@ -1,5 +1,4 @@
-"""CLIP and Long-CLIP: released files to normalised image and text features, for every scorer that needs them. Scores
-nothing.
+"""CLIP and Long-CLIP: released files to normalised image and text features, for every scorer that needs them.
 
 Dimensions: N frame, M prompt, D feature, L position of the text tower.
 """
@@ -20,7 +19,7 @@ from eval.contract import NetworkCache
 from eval.networks import files
 from eval.networks.clip_names import FORMS, Form, file_names
 from eval.networks.pictures import Resize, clip_input
-from eval.networks.places import require
+from eval.networks.weights_paths import require
 from eval.networks.words import TooLong, Words, tokenize
 
 HEAD_WIDTH = 64  # of every released CLIP, in both loaded

@@ -1,11 +1,11 @@
-"""The released CLIP files that scorers may name, and where they lie. Opens none. Free of torch."""
+"""The released CLIP files that scorers may name, and where they lie. Free of torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from eval.contract import Need
-from eval.networks.places import need
+from eval.networks.weights_paths import need
 
 ENDINGS = (".pt", ".safetensors", ".pth", ".bin")
 

@@ -1,5 +1,4 @@
-"""CoTracker2 from the user's own checkout of its code, which this package may not carry. Tells no motion from the
-tracks.
+"""CoTracker2 from the user's own checkout of its code, which this package may not carry.
 
 The code of the checkout runs in this process, as torch.hub runs it for official VBench; the weights are read here,
 tensors only.
@@ -53,8 +52,8 @@ class GridTracker:
         video_BTCHW = (
             torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)[None].to(self.device, torch.float32)
         )
-        found = self.predictor(video_BTCHW, grid_size=grid)
-        tracks_BTN2 = found[0] if isinstance(found, tuple) and found else found
+        output = self.predictor(video_BTCHW, grid_size=grid)
+        tracks_BTN2 = output[0] if isinstance(output, tuple) and output else output
         expected = (1, len(frames_THWC), grid * grid, 2)
         if not isinstance(tracks_BTN2, torch.Tensor) or tracks_BTN2.shape != expected:
             shape = tuple(tracks_BTN2.shape) if isinstance(tracks_BTN2, torch.Tensor) else type(tracks_BTN2).__name__

@@ -1,5 +1,4 @@
-"""DINO and DINOv2's vision transformer, in their released files' names. Resizes and normalises no picture, downloads
-nothing.
+"""DINO and DINOv2's vision transformer, in their released files' names. Its input is normalised pictures.
 
 timm's copies are not used: they refuse the 14 x 24 patches that VBench feeds them, or pad them to 25 columns.
 Dimensions: B picture, C colour channel, H, W pixel rows and columns, L token, D width, h head.

@@ -1,5 +1,4 @@
-"""DreamSim, a perceptual similarity: its released files to one embedding per picture. Resizes no picture, scores no
-video.
+"""DreamSim, a perceptual similarity: its released files to one embedding per picture.
 
 Dimensions: B picture, C colour channel, S side of the square network input, L token, D feature.
 """

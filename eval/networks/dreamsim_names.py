@@ -1,4 +1,4 @@
-"""DreamSim's released files and where they lie. Opens none. Free of torch.
+"""DreamSim's released files and where they lie. Free of torch.
 
 The ensemble's archive (dreamsim_ensemble_checkpoint.zip of release v0.2.0-checkpoints) holds the folder as it is here.
 From its dino_vitb16_pretrain.pth the package takes DINO's head, which the ensemble does not use: DINO's backbone is
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Need
-from eval.networks import places
+from eval.networks import weights_paths
 
 FOLDER = "dreamsim"
 PACKAGE_CACHE = Path("~/.cache")  # where the dreamsim package puts them when VBench-Long calls it
@@ -22,15 +22,15 @@ ARCHIVE = "dreamsim_ensemble_checkpoint.zip (release v0.2.0-checkpoints of ssund
 
 def folder() -> Path:
     """`<checkpoints>/eval/dreamsim`, or the package's cache where only that is complete."""
-    own, cache = places.folder() / FOLDER, PACKAGE_CACHE.expanduser()
+    own, cache = weights_paths.folder() / FOLDER, PACKAGE_CACHE.expanduser()
     return cache if _lost(own) and not _lost(cache) else own
 
 
 def dreamsim_files() -> tuple[Path, ...]:
     """The files that are read, those of them that are there."""
-    found = [folder() / name for name in (CLIP, OPEN_CLIP, CONFIG)]
+    paths = [folder() / name for name in (CLIP, OPEN_CLIP, CONFIG)]
     adapter = next((folder() / name for name in WEIGHTS if (folder() / name).is_file()), None)
-    return tuple(path for path in (*found, adapter) if path is not None and path.is_file())
+    return tuple(path for path in (*paths, adapter) if path is not None and path.is_file())
 
 
 def dreamsim_need() -> Need:

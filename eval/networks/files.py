@@ -1,5 +1,5 @@
-"""Weights files of scorers as state dicts: safetensors, torch.save, OpenAI's TorchScript archives. Knows no model;
-unpickles plain tensors only.
+"""Reads weights files of scorers as state dicts: safetensors, torch.save, OpenAI's TorchScript archives. Unpickles
+plain tensors only.
 """
 
 from __future__ import annotations

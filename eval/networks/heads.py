@@ -1,4 +1,4 @@
-"""Small layers on top of a tower's features, read from their released files. Knows no tower."""
+"""Small layers on top of a tower's features, read from their released files."""
 
 from __future__ import annotations
 

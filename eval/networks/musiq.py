@@ -1,4 +1,4 @@
-"""MUSIQ's picture quality as VBench uses it: frames in, 0 to 100 out. Reads no video, averages nothing.
+"""MUSIQ's picture quality as VBench uses it: frames in, 0 to 100 out.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel.
 """

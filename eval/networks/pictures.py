@@ -1,4 +1,4 @@
-"""Frames as the input of image networks: resize, crop, normalise. Runs no network.
+"""Frames as the input of image networks: resize, crop, normalise.
 
 Dimensions: N frame, C colour channel, H, W pixel rows and columns, S side of the square network input.
 """

@@ -1,4 +1,4 @@
-"""RAFT optical flow through torchvision, from its released files. Compares no flows.
+"""RAFT optical flow through torchvision, from its released files.
 
 Dimensions: B pair, C colour channel, H, W pixel rows and columns, 2 x and y displacement in pixels.
 """

@@ -1,4 +1,4 @@
-"""The released RAFT files of torchvision, the best first, and where they lie. Opens none. Free of torch."""
+"""The released RAFT files of torchvision, the best first, and where they lie. Free of torch."""
 
 from __future__ import annotations
 

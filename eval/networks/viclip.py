@@ -1,5 +1,5 @@
 """ViCLIP and VideoCLIP-XL: a video transformer with joint space-time attention beside a CLIP text tower, from their
-released files. Scores nothing.
+released files.
 
 Dimensions: B clip, T frame, C colour channel, H, W pixel rows and columns, P patch of a frame, L token of all frames, D
 feature, M prompt.

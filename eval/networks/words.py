@@ -1,4 +1,4 @@
-"""CLIP's tokens with a stated rule for prompts that are too long. Encodes no text; the vocabulary comes with open_clip.
+"""CLIP's tokeniser with a stated rule for prompts that are too long. The vocabulary comes with open_clip.
 
 Dimensions: B prompt, M token.
 """

@@ -1,6 +1,4 @@
-"""Grids of ablation runs: a published ablation's rows as recipes, crossed with seeds, and what of them is done already.
-Runs nothing.
-"""
+"""Grids of ablation runs: a published ablation's rows as recipes, crossed with seeds, and which of them are done."""
 
 from __future__ import annotations
 
@@ -102,14 +100,12 @@ def merge(plans: list[list[Job]]) -> list[Job]:
 
 
 def _state(folder: Path, recipe: Recipe) -> str:
-    """A folder with another recipe's run counts as new: training then refuses it and says so, as it does a damaged
-    one.
-    """
+    """A folder with another recipe's run counts as new; training then refuses it with a message."""
     run = RunDir(folder)
     try:
-        found = run.identity()
+        identity = run.identity()
     except OutputError:
         return "damaged"
-    if found is None or found[1] != recipe.hash():
+    if identity is None or identity[1] != recipe.hash():
         return "new"
     return "finished" if run.finished else "started"

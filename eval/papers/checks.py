@@ -1,5 +1,4 @@
-"""What a table's TOML may ask to be recomputed from printed numbers: the classes of its `[[checks]]`. Computes nothing;
-`eval.papers.verify` does.
+"""The `[[checks]]` of a table's TOML: what to recompute from printed numbers. `eval.papers.verify` does the arithmetic.
 
 A check names the printed cells it recomputes and the cells it recomputes them from, by row label and column key.
 """

@@ -1,5 +1,4 @@
-"""What the papers say happens, as predicates: the classes of `eval/papers/claims/*.toml` and how they are read.
-Evaluates nothing.
+"""The papers' claims as predicates: the classes of `eval/papers/claims/*.toml` and how they are read.
 
 A side of a comparison is a recipe's stem or a released checkpoint's name; its arm is `<stem>` on Wan and
 `<stem>_shapes` on the embedded world. A claim's `arms` replace stems on a backbone, a paper's `planned` names stems
@@ -148,12 +147,12 @@ class PaperClaims(Config):
 
     def measure(self, metric: str, claim: Claim, backbone: Backbone) -> Measure:
         """What plays the metric in this claim: by the claim, else by the paper, else the metric itself."""
-        found = (
+        measure = (
             claim.metrics.get(backbone, {}).get(metric)
             or self.metrics.get(backbone, {}).get(metric)
             or Measure(name=metric)
         )
-        return Measure(name=found.name, benchmark=found.benchmark or claim.benchmark.get(backbone))
+        return Measure(name=measure.name, benchmark=measure.benchmark or claim.benchmark.get(backbone))
 
 
 class Verdict(Config):

@@ -1,7 +1,4 @@
-"""Published tables as data: the classes of `eval/papers/tables/*.toml`, how they are found and read.
-
-Joins no records and formats nothing.
-"""
+"""Published tables as data: the classes of `eval/papers/tables/*.toml`, how they are found and read."""
 
 from __future__ import annotations
 
@@ -171,13 +168,13 @@ def select(name: str) -> list[str]:
         return [name]
     if name == ABLATIONS:
         return [table.id for table in map(load_table, known) if table.ablation]
-    found = known if name == ALL else [table_id for table_id in known if paper_of(table_id) == name]
-    if not found:
+    table_ids = known if name == ALL else [table_id for table_id in known if paper_of(table_id) == name]
+    if not table_ids:
         papers = {paper_of(table_id) for table_id in known}
         raise RecordError(
             "table", name, "no such table or paper", hint=did_you_mean(name, {*known, *papers, ALL, ABLATIONS})
         )
-    return found
+    return table_ids
 
 
 def load_table(table_id: str) -> Table:
@@ -204,8 +201,8 @@ def numbers(table: Table, key: str) -> Iterator[tuple[Row, Decimal]]:
             yield row, value
 
 
-def _check_name(what: str, found: Iterable[str | None], allowed: list[str], where: str) -> None:
-    for name in sorted(str(item) for item in found):
+def _check_name(what: str, names: Iterable[str | None], allowed: list[str], where: str) -> None:
+    for name in sorted(str(item) for item in names):
         if name not in allowed:
             raise ValueError(f"{where}: no {what} {name!r}; {did_you_mean(name, allowed)}")
 

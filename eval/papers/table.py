@@ -1,7 +1,4 @@
-"""Joins a published table with measured records: cells, differences and their verdicts.
-
-Reads no file and formats nothing.
-"""
+"""Joins a published table with measured records: cells, differences and their verdicts."""
 
 from __future__ import annotations
 
@@ -90,10 +87,10 @@ def build(table: Table, records: Iterable[Record], backbone: str = "shapes") -> 
         RecordError: records of one column of several benchmarks, or of another direction than the column's.
     """
     cells = Cells(records, check_backbone(backbone))
-    found = {column.key: _column_cells(table, column, cells) for column in table.columns}
-    columns = [_view_column(table, column, found[column.key], cells.backbone) for column in table.columns]
+    by_column = {column.key: _column_cells(table, column, cells) for column in table.columns}
+    columns = [_view_column(table, column, by_column[column.key], cells.backbone) for column in table.columns]
     rows = [
-        _view_row(table, row, {key: by_row[row.label] for key, by_row in found.items()}, cells.backbone)
+        _view_row(table, row, {key: by_row[row.label] for key, by_row in by_column.items()}, cells.backbone)
         for row in table.rows
     ]
     return TableView(
@@ -130,11 +127,11 @@ def _find(table: Table, row: Row, column: Column, cells: Cells) -> BySeed:
     arm, metric = row.arm.get(cells.backbone), column.metric(cells.backbone)
     if arm is None or metric is None:
         return {}
-    found = cells.find(arm, metric, table.benchmark_of(column, cells.backbone))
-    if wrong := [record for record in found.values() if record.direction != column.direction]:
+    records = cells.find(arm, metric, table.benchmark_of(column, cells.backbone))
+    if wrong := [record for record in records.values() if record.direction != column.direction]:
         what = f"direction {wrong[0].direction!r} in the records, {column.direction!r} in column {column.key!r}"
         raise RecordError(arm, metric, what)
-    return found
+    return records
 
 
 def _view_column(table: Table, column: Column, by_row: Mapping[str, BySeed], backbone: Backbone) -> ViewColumn:
@@ -156,15 +153,15 @@ def _view_column(table: Table, column: Column, by_row: Mapping[str, BySeed], bac
     )
 
 
-def _view_row(table: Table, row: Row, found: dict[str, BySeed], backbone: Backbone) -> ViewRow:
+def _view_row(table: Table, row: Row, by_column: dict[str, BySeed], backbone: Backbone) -> ViewRow:
     return ViewRow(
         label=row.label,
         group=row.group,
         published={column.key: _number(row.published.get(column.key)) for column in table.columns},
-        measured={key: _measured(by_seed, backbone) for key, by_seed in found.items()},
+        measured={key: _measured(by_seed, backbone) for key, by_seed in by_column.items()},
         printed={key: str(value) for key, value in row.published.items()},
         delta=row.delta,
-        trained_once=bool(trained_once(record for by_seed in found.values() for record in by_seed.values())),
+        trained_once=bool(trained_once(record for by_seed in by_column.values() for record in by_seed.values())),
     )
 
 

@@ -1,4 +1,4 @@
-"""Refuses a total that was measured on other prompts or videos than its parts. Computes no total."""
+"""Refuses a total that does not cover the same prompts and videos as its parts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ VIDEO_KEYS = ("num_frames", "fps", "resolution", "prompts", "samples_per_prompt"
 
 
 def refuse_unlike_parts(where: str, key: str, total: BySeed, cells: Cells) -> None:
-    """IntegrityError, naming both, where a total and a part of it are of other prompts or videos. A metric that is no
-    total is let be.
+    """Refuses a total whose parts are of other prompts or videos, with an IntegrityError that names both. Other metrics
+    pass.
 
     Args:
         where: the table.
@@ -25,10 +25,10 @@ def refuse_unlike_parts(where: str, key: str, total: BySeed, cells: Cells) -> No
     """
     for record in list(total.values())[:1]:  # the others were made under the same conditions
         for part in parts(record.benchmark, record.metric):
-            found = cells.find(record.arm, part, record.benchmark)
-            other = next(iter(found.values()), record)
-            if said := differs(record, other, VIDEO_KEYS):
-                what = f"{record.metric} has {said}, its part {part} has {differs(other, record, VIDEO_KEYS)}"
+            of_part = cells.find(record.arm, part, record.benchmark)
+            other = next(iter(of_part.values()), record)
+            if difference := differs(record, other, VIDEO_KEYS):
+                what = f"{record.metric} has {difference}, its part {part} has {differs(other, record, VIDEO_KEYS)}"
                 raise IntegrityError(where, key, what, hint=EVALUATE_AGAIN)
 
 

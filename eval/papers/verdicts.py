@@ -1,5 +1,4 @@
-"""Evaluates claims over measured records: holds, fails, undecided or not run, with effect and interval. Reads no file
-and formats nothing.
+"""Evaluates claims over measured records: holds, fails, undecided or not run, with effect and interval.
 
 Dimensions: S seeds, P prompts.
 """
@@ -35,8 +34,8 @@ ARM_SUFFIX = {"shapes": "_shapes", "wan": ""}
 
 
 class Result(NamedTuple):
-    """A part's verdict. No interval where nothing was measured; no ends of it where it is of one prompt under one
-    seed.
+    """A part's verdict. There is no interval without a measurement, and an interval of one prompt under one seed has no
+    ends.
     """
 
     text: str
@@ -82,17 +81,17 @@ def judge(interval: Interval, relation: Relation, margin: float = 0.0) -> Verdic
 
 def conjunction(verdicts: Iterable[VerdictWord]) -> VerdictWord:
     """Holds if all hold, fails if any fails, not run if none was, else undecided."""
-    found = set(verdicts)
-    if "fails" in found:
+    distinct = set(verdicts)
+    if "fails" in distinct:
         return "fails"
-    return next(iter(found)) if len(found) == 1 else "undecided"
+    return next(iter(distinct)) if len(distinct) == 1 else "undecided"
 
 
 def _verdict(claim: Claim, results: list[Result], cells: Cells) -> Verdict:
     word = conjunction(result.verdict for result in results)
     measured = [(result.interval, result) for result in results if result.interval is not None]
     shown, source = next(
-        (found for found in measured if found[1].verdict == word), measured[0] if measured else (None, None)
+        (part for part in measured if part[1].verdict == word), measured[0] if measured else (None, None)
     )
     ends = (shown.low, shown.high) if shown and source and source.has_ends else (None, None)
     is_published = all(isinstance(part, Published) for part in claim.parts)
@@ -173,10 +172,10 @@ def _ratio(part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.n
 def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
     metric, stem = claims.measure(name, claim, cells.backbone), claim.stem(part.a, cells.backbone)
     text = f"{metric.name}: {stem} {part.relation} {part.value:g}{_allowance(part)}"
-    found = _find(stem, metric, cells)
-    scores_SP = matrix(found.values())
+    records = _find(stem, metric, cells)
+    scores_SP = matrix(records.values())
     if np.isnan(scores_SP).all():
-        return Result(f"{text}{_to_come(claims, (stem, found))}", "not run")
+        return Result(f"{text}{_to_come(claims, (stem, records))}", "not run")
     return _judged(text, metric.name, "value", scores_SP, part.value, part.relation, part.margin, exact=part.exact)
 
 
@@ -259,5 +258,5 @@ def _allowance(part: Compare | Bound | Most) -> str:
 
 def _to_come(claims: PaperClaims, *sides: tuple[str, BySeed]) -> str:
     """Which of the sides without records no recipe trains yet."""
-    missing = [stem for stem, found in sides if not found and stem in claims.planned]
+    missing = [stem for stem, records in sides if not records and stem in claims.planned]
     return f" [no recipe yet: {', '.join(missing)}]" if missing else ""

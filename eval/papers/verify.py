@@ -1,5 +1,4 @@
-"""Recomputes what can be recomputed from the numbers a paper prints: the checks of `eval/papers/tables/*.toml`. Reads
-no records.
+"""Recomputes numbers of a paper from other numbers it prints: the checks of `eval/papers/tables/*.toml`.
 
 Arithmetic is decimal; only VBench's normalisation is in floating point.
 """
@@ -172,8 +171,12 @@ def _dimensions(table: Table, label: str) -> dict[str, Decimal]:
 
 def _constants(table: Table, check: checks.VBenchConstants) -> Iterator[Cell]:
     for column in table.columns:
-        held = vbench_totals.DIMENSIONS[column.key]
-        for label, value in ((check.low, held.low), (check.high, held.high), (check.weight, held.weight)):
+        dimension = vbench_totals.DIMENSIONS[column.key]
+        for label, value in (
+            (check.low, dimension.low),
+            (check.high, dimension.high),
+            (check.weight, dimension.weight),
+        ):
             yield Cell(label, column.key, _at(table, label, column.key), Decimal(repr(value)))
 
 

@@ -1,4 +1,4 @@
-"""Prompt sets of the benchmarks, by name or from a file. Makes no video and reads none.
+"""Prompt sets of the benchmarks, by name or from a file.
 
 Third-party lists are read, never shipped.
 """

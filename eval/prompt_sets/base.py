@@ -1,4 +1,4 @@
-"""What a prompt set is, its hash, and how a text is found in it. Reads no file."""
+"""The class of a prompt set, its hash, and how a text is found in it."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class PromptSet:
 
     def find_other_case(self, text: str) -> tuple[Prompt, ...]:
         """The entries whose text differs from this one in case only, where all of them have one text."""
-        found = self._by_folded.get(nfc(text).casefold(), ())
-        return found if len({prompt.text for prompt in found}) == 1 else ()
+        matches = self._by_folded.get(nfc(text).casefold(), ())
+        return matches if len({prompt.text for prompt in matches}) == 1 else ()
 
     def of_dimensions(self, dimensions: tuple[str, ...]) -> tuple[Prompt, ...]:
         """The prompts of any of these VBench dimensions; none given: all."""
@@ -90,10 +90,10 @@ class PromptSet:
         return self._index(lambda prompt: nfc(prompt.text).casefold())
 
     def _index(self, key: Callable[[Prompt], str]) -> dict[str, tuple[Prompt, ...]]:
-        found: dict[str, list[Prompt]] = defaultdict(list)
+        groups: dict[str, list[Prompt]] = defaultdict(list)
         for prompt in self.prompts:
-            found[key(prompt)].append(prompt)
-        return {text: tuple(prompts) for text, prompts in found.items() if text}
+            groups[key(prompt)].append(prompt)
+        return {text: tuple(prompts) for text, prompts in groups.items() if text}
 
 
 def nfc(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Prompt sets by name. Reads them through the files beside it; holds none."""
+"""The catalog of prompt sets by name; the modules beside it read the lists."""
 
 from __future__ import annotations
 

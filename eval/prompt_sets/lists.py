@@ -1,4 +1,4 @@
-"""Prompt sets of plain lists: MovieGen, the interactive scripts, a user's own file. Ships none of them."""
+"""Prompt sets of plain lists: MovieGen, the interactive scripts, a user's own file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eval.contract import Segment
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, numbered
-from eval.prompt_sets.places import locate_list, read_lines
+from eval.prompt_sets.list_files import locate_list, read_lines
 
 MOVIEGEN = "MovieGenVideoBench.txt"
 MOVIEGEN_FIRST = 128  # Reward Forcing's long videos; Astrolabe takes 100, which it does not name
@@ -87,17 +87,17 @@ def _json_script(path: Path, number: int, line: str) -> list[tuple[str, float]]:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise PromptSetError(path, f"line {number}", f"not JSON: {error}", hint=hint) from error
-    found = row.get("prompts") if isinstance(row, dict) else None
-    if not isinstance(found, list) or not found or not all(isinstance(text, str) and text.strip() for text in found):
+    texts = row.get("prompts") if isinstance(row, dict) else None
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise PromptSetError(path, f"line {number}", "no prompts", hint=hint)
-    return [(text.strip(), SCRIPT_SECONDS) for text in found]
+    return [(text.strip(), SCRIPT_SECONDS) for text in texts]
 
 
 def _text_script(path: Path, number: int, line: str) -> list[tuple[str, float]]:
     parts = [PART.match(part.strip()) for part in line.split(" | ")]
-    found = [(part[1].strip(), float(part[2])) for part in parts if part and part[1].strip() and float(part[2]) > 0]
-    if len(found) < len(parts):
+    turns = [(part[1].strip(), float(part[2])) for part in parts if part and part[1].strip() and float(part[2]) > 0]
+    if len(turns) < len(parts):
         raise PromptSetError(
             path, f"line {number}", "a part without prompt or time", hint="expected: prompt [10s] | prompt [10s] | ..."
         )
-    return found
+    return turns

@@ -1,4 +1,4 @@
-"""The prompt sets of VBench and VBench-I2V, read from their own JSON files. Scores and ships nothing of them."""
+"""The prompt sets of VBench and VBench-I2V, read from their own JSON files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from astro_cli.config.problems import first_problem
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, numbered
-from eval.prompt_sets.places import find_list, locate_list, read_lines, read_text
+from eval.prompt_sets.list_files import find_list, locate_list, read_lines, read_text
 
 FULL_INFO = "VBench_full_info.json"
 I2V_INFO = "vbench2_i2v_full_info.json"

@@ -1,5 +1,4 @@
-"""Finds the comparable records behind one number: of an arm and metric, on one backbone and benchmark. Computes no
-statistics.
+"""Finds the comparable records behind one number: of an arm and metric, on one backbone and benchmark.
 
 Dimensions: S seeds, P prompts.
 """
@@ -44,14 +43,14 @@ class Cells:
         Raises:
             RecordError: no benchmark is asked for and the records are of several.
         """
-        found = [r for r in self._by_cell.get((arm, metric), []) if benchmark in (None, r.benchmark)]
-        if not found:
+        matching = [r for r in self._by_cell.get((arm, metric), []) if benchmark in (None, r.benchmark)]
+        if not matching:
             return {}
-        if len(benchmarks := sorted({record.benchmark for record in found})) > 1:
+        if len(benchmarks := sorted({record.benchmark for record in matching})) > 1:
             hint = "name one as `benchmark` in the TOML of the table or claim"
             raise RecordError(arm, metric, f"records of several benchmarks: {', '.join(benchmarks)}", hint=hint)
-        newest = max(found, key=lambda record: record.created)
-        kept = {record.seed: record for record in found if record.conditions == newest.conditions}
+        newest = max(matching, key=lambda record: record.created)
+        kept = {record.seed: record for record in matching if record.conditions == newest.conditions}
         return dict(sorted(kept.items()))
 
 
@@ -70,19 +69,19 @@ def matrix(records: Iterable[Record]) -> np.ndarray:
     Raises:
         RecordError: records of one prompt set with different numbers of scores.
     """
-    held = list(records)
-    lengths = {len(record.scores) for record in held}
+    listed = list(records)
+    lengths = {len(record.scores) for record in listed}
     if len(lengths) > 1:
         what = (
-            f"{held[0].metric}: records of one prompt set hold {' and '.join(str(n) for n in sorted(lengths))} scores"
+            f"{listed[0].metric}: records of one prompt set hold {' and '.join(str(n) for n in sorted(lengths))} scores"
         )
-        raise RecordError(held[0].arm, "", what, hint="evaluate these seeds again")
-    return np.array([record.scores for record in held], dtype=float).reshape(len(held), max(lengths, default=0))
+        raise RecordError(listed[0].arm, "", what, hint="evaluate these seeds again")
+    return np.array([record.scores for record in listed], dtype=float).reshape(len(listed), max(lengths, default=0))
 
 
 def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:
-    """IntegrityError, naming both, where two cells of one column were measured under different protocols or on
-    different prompts.
+    """Refuses a column whose cells were measured under different protocols or prompts, with an IntegrityError that
+    names two.
     """
     firsts = [(name, next(iter(by_seed.values()))) for name, by_seed in cells.items() if by_seed]
     for name, record in firsts[1:]:

@@ -1,5 +1,4 @@
-"""Two arms against each other, metric by metric, over the prompts and seeds both were scored on. Reads records; formats
-nothing.
+"""Two arms against each other, metric by metric, over the prompts and seeds both were scored on.
 
 Dimensions: S seeds, P prompts.
 """
@@ -64,8 +63,8 @@ def side(name: str, results: Path) -> tuple[str, list[Record]]:
             )
         return arms[0], records
     records = load_results(results)
-    found = [record for record in records if record.arm == name]
-    if not found:
+    of_arm = [record for record in records if record.arm == name]
+    if not of_arm:
         arms = {record.arm for record in records}
         hint = (
             did_you_mean(name, arms)
@@ -73,7 +72,7 @@ def side(name: str, results: Path) -> tuple[str, list[Record]]:
             else f"no records in {results}; `astro eval SUITE DIR --name ARM` makes them"
         )
         raise RecordError("compare", name, f"neither a results folder nor an arm of {results}", hint=hint)
-    return name, found
+    return name, of_arm
 
 
 def compare(arm_a: str, a: Iterable[Record], arm_b: str, b: Iterable[Record]) -> list[Comparison]:
@@ -90,7 +89,7 @@ def compare(arm_a: str, a: Iterable[Record], arm_b: str, b: Iterable[Record]) ->
             *({(r.benchmark, r.metric) for r in records if r.backbone == backbone} for records in sides)
         )
         for benchmark, metric in sorted(shared):
-            by_seed = [found.find(arm, metric, benchmark) for found, arm in zip(cells, (arm_a, arm_b), strict=True)]
+            by_seed = [of_arm.find(arm, metric, benchmark) for of_arm, arm in zip(cells, (arm_a, arm_b), strict=True)]
             if all(by_seed):
                 rows.append(_compare(benchmark, backbone, metric, dict(zip(("A", "B"), by_seed, strict=True))))
     if not rows:

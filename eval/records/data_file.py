@@ -1,4 +1,4 @@
-"""Reads a packaged TOML file into its class, and says what is wrong with it. Knows no table, claim or suite."""
+"""Reads a packaged TOML file into its class and reports what is wrong with it."""
 
 from __future__ import annotations
 

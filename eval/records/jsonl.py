@@ -1,7 +1,4 @@
-"""Append-only files of JSON lines that survive a killed process and two writers at once.
-
-Knows nothing of what the lines mean.
-"""
+"""Append-only files of JSON lines that survive a killed process and two writers at once."""
 
 from __future__ import annotations
 

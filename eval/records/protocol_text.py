@@ -1,7 +1,4 @@
-"""What records were measured with, in words: benchmark, prompt set, videos, decoder.
-
-Compares no records and finds none.
-"""
+"""The protocol of records in words: benchmark, prompt set, videos, decoder."""
 
 from __future__ import annotations
 
@@ -69,7 +66,9 @@ def trained_once(records: Iterable[Record]) -> list[str]:
         seeds.setdefault(record.arm, set()).add(record.seed)
         weights.setdefault(record.arm, set()).add(record.weights_hash)
     return sorted(
-        arm for arm, held in seeds.items() if len(held) > 1 and len(weights[arm]) == 1 and UNKNOWN not in weights[arm]
+        arm
+        for arm, arm_seeds in seeds.items()
+        if len(arm_seeds) > 1 and len(weights[arm]) == 1 and UNKNOWN not in weights[arm]
     )
 
 
@@ -77,15 +76,15 @@ def video_text(protocol: Mapping[str, Any]) -> str:
     """`9 frames, 8 fps, 32 × 32`, of what the protocol says; sides in the order they are kept in."""
     frames, fps, resolution = (protocol.get(key) for key in ("num_frames", "fps", "resolution"))
     size = " × ".join(str(side) for side in resolution) if isinstance(resolution, list | tuple) else resolution
-    said = (
+    texts = (
         (frames, f"{frames} frames"),
         (fps, f"{fps:g} fps" if isinstance(fps, int | float) else f"{fps} fps"),
         (size, str(size)),
     )
-    return ", ".join(text for value, text in said if value is not None)
+    return ", ".join(text for value, text in texts if value is not None)
 
 
 def _listed(what: str, records: Iterable[Record], key: str | None = None) -> str:
     """Every value the records have of a protocol's key, sorted; "" of none."""
-    found = {str(value) for record in records if (value := record.protocol.get(key or what)) is not None}
-    return f"{what} {', '.join(sorted(found))}" if found else ""
+    values = {str(value) for record in records if (value := record.protocol.get(key or what)) is not None}
+    return f"{what} {', '.join(sorted(values))}" if values else ""

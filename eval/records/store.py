@@ -1,7 +1,4 @@
-"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines.
-
-Computes no statistics.
-"""
+"""The record store: what was measured, on what, with which weights, kept as append-only JSON lines."""
 
 from __future__ import annotations
 
@@ -142,8 +139,8 @@ def latest(records: Iterable[Record]) -> list[Record]:
     """The newest record per (benchmark, backbone, arm, seed, metric); of equally old ones the later in the list."""
     newest: dict[tuple[str, str, str, int, str], Record] = {}
     for record in records:
-        held = newest.get(record.key)
-        if held is None or record.created >= held.created:
+        existing = newest.get(record.key)
+        if existing is None or record.created >= existing.created:
             newest[record.key] = record
     return list(newest.values())
 

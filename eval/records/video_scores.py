@@ -1,6 +1,4 @@
-"""The per-sample store: what each video scored under each scorer, one JSON line each, so that a killed evaluation goes
-on. Averages nothing.
-"""
+"""The per-sample store: one JSON line per video and scorer. A killed evaluation continues from it."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Line(Config):
+class ScoreLine(Config):
     """All scores of one scorer for one video. `scores` and `details` go by metric id; null: the metric does not
     apply.
     """
@@ -74,7 +72,7 @@ class SampleStore:
 
     def __init__(self, results: Path, suite: str) -> None:
         self.folder = Path(results) / "samples" / suite
-        self._lines: dict[Key, Line] = {}
+        self._lines: dict[Key, ScoreLine] = {}
 
     def load(self, names: Iterable[str]) -> None:
         """Read the files of these scorers.
@@ -86,10 +84,10 @@ class SampleStore:
             for number, fields in jsonl.read(path) if path.is_file() else ():
                 self._keep(_checked(path, number, fields))
 
-    def find(self, key: Key) -> Line | None:
+    def find(self, key: Key) -> ScoreLine | None:
         return self._lines.get(key)
 
-    def add(self, name: str, line: Line) -> None:
+    def add(self, name: str, line: ScoreLine) -> None:
         """Append one line and return once it is on the disk."""
         jsonl.append(self.path(name), [jsonl.encode(line.model_dump())], "score")
         self._keep(line)
@@ -97,12 +95,12 @@ class SampleStore:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.jsonl"
 
-    def _keep(self, line: Line) -> None:
+    def _keep(self, line: ScoreLine) -> None:
         self._lines[line.key] = line.model_copy(update={"details": {}})
 
 
-def _checked(path: Path, number: int, fields: Any) -> Line:
+def _checked(path: Path, number: int, fields: Any) -> ScoreLine:
     try:
-        return Line.model_validate(fields)
+        return ScoreLine.model_validate(fields)
     except ValidationError as error:
         raise RecordError(path, f"line {number}", first_problem(error).text) from error

@@ -1,4 +1,4 @@
-"""Outcomes of `astro table --verify` as Markdown, CSV and JSON. Computes nothing."""
+"""Outcomes of `astro table --verify` as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Verdicts of claims as a list in HTML that a narrow page can hold too: verdict, statement, effect, parts.
-
-Evaluates nothing.
-"""
+"""Verdicts of claims as an HTML list that also fits a narrow page: verdict, statement, effect, parts."""
 
 from __future__ import annotations
 

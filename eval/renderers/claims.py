@@ -1,4 +1,4 @@
-"""Verdicts of claims as text, Markdown, HTML and JSON. Evaluates nothing."""
+"""Verdicts of claims as text, Markdown, HTML and JSON."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A joined table as a grid of marked cells: what is best, second or an erratum, transposed where the paper prints it
-so. Knows no markup.
-"""
+"""A joined table as a grid of marked cells: best, second, erratum. Transposed where the paper prints it so."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ class Head(NamedTuple):
     group: str
 
 
-class Line(NamedTuple):
+class TableLine(NamedTuple):
     label: str
     group: str
     cells: list[GridCell]
@@ -46,7 +44,7 @@ class Grid(NamedTuple):
 
     corner: str
     heads: list[Head]
-    lines: list[Line]
+    lines: list[TableLine]
 
 
 def grid(view: TableView) -> Grid:
@@ -54,11 +52,13 @@ def grid(view: TableView) -> Grid:
     marks = {column.key: _column_marks(view, column) for column in view.columns}
     heads = [Head(heading(column), column.group) for column in view.columns]
     lines = [
-        Line(row.label, row.group, [_cell(view, row, c, *marks[c.key]) for c in view.columns]) for row in view.rows
+        TableLine(row.label, row.group, [_cell(view, row, c, *marks[c.key]) for c in view.columns]) for row in view.rows
     ]
     if not view.table.transposed:
         return Grid(view.table.row_label, heads, lines)
-    flipped = [Line(head.label, head.group, [line.cells[index] for line in lines]) for index, head in enumerate(heads)]
+    flipped = [
+        TableLine(head.label, head.group, [line.cells[index] for line in lines]) for index, head in enumerate(heads)
+    ]
     return Grid(view.table.row_label, [Head(line.label, line.group) for line in lines], flipped)
 
 
@@ -81,8 +81,10 @@ def _column_marks(view: TableView, column: ViewColumn) -> tuple[dict[str, Mark],
     if view.table.comparable:
         for group in {row.group for row in view.rows}:
             printed |= rank(_printed(view.table, column.key, group), column.direction)
-            found = {row.label: row.measured[column.key] for row in view.rows if row.group == group}
-            measured |= rank({label: cell.mean for label, cell in found.items() if cell is not None}, column.direction)
+            of_group = {row.label: row.measured[column.key] for row in view.rows if row.group == group}
+            measured |= rank(
+                {label: cell.mean for label, cell in of_group.items() if cell is not None}, column.direction
+            )
     return printed, measured
 
 
@@ -108,12 +110,12 @@ def is_wide(table: Grid) -> bool:
     return len(table.heads) > PORTRAIT_COLUMNS
 
 
-def by_group(lines: list[Line]) -> list[tuple[str, list[Line]]]:
+def by_group(lines: list[TableLine]) -> list[tuple[str, list[TableLine]]]:
     """Runs of lines under one group heading."""
-    return [(group, list(found)) for group, found in groupby(lines, key=lambda line: line.group)]
+    return [(group, list(of_group)) for group, of_group in groupby(lines, key=lambda line: line.group)]
 
 
 def head_groups(heads: list[Head]) -> list[tuple[str, int]]:
     """Headings above the heads with the number of columns each spans; empty where no head has one."""
-    spans = [(group, len(list(found))) for group, found in groupby(heads, key=lambda head: head.group)]
+    spans = [(group, len(list(of_group))) for group, of_group in groupby(heads, key=lambda head: head.group)]
     return spans if any(group for group, _ in spans) else []

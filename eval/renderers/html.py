@@ -9,7 +9,7 @@ import html as escaping
 from collections.abc import Sequence
 
 from eval.papers.table import Difference, TableView
-from eval.renderers.grid import Grid, GridCell, Line, Mark, by_group, grid, head_groups, is_wide
+from eval.renderers.grid import Grid, GridCell, Mark, TableLine, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
 
 TAGS = {"best": "strong", "second": "u"}
@@ -70,11 +70,11 @@ def with_code(text: str) -> str:
 
 def _grid(table: Grid, caption: str) -> str:
     lines = [f"<table>\n{caption_of(caption)}", f"<thead>{_heads(table)}</thead>"]
-    for group, held in by_group(table.lines):
+    for group, of_group in by_group(table.lines):
         lines.append("<tbody>")
         if group:
             lines.append(f'<tr><th colspan="{len(table.heads) + 1}" scope="rowgroup">{_text(group)}</th></tr>')
-        lines += [*map(_line, held), "</tbody>"]
+        lines += [*map(_line, of_group), "</tbody>"]
     return "\n".join([*lines, "</table>"])
 
 
@@ -87,7 +87,7 @@ def _heads(table: Grid) -> str:
     return f"<tr><td></td>{above}</tr>{row}"
 
 
-def _line(line: Line) -> str:
+def _line(line: TableLine) -> str:
     return f'<tr><th scope="row">{_text(line.label)}</th>{"".join(map(_cell, line.cells))}</tr>'
 
 

@@ -1,7 +1,4 @@
-"""Tables as they are shown: each joined with its records, its differences, and the paper's claims below it.
-
-Formats nothing.
-"""
+"""Tables as they are shown: each with its records, its differences and the paper's claims."""
 
 from __future__ import annotations
 

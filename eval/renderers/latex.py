@@ -84,11 +84,11 @@ def _grid(table: Grid) -> list[str]:
     width = len(table.heads)
     lines = [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *_head_groups(table)]
     lines += [_row([escape(table.corner), *(escape(head.label) for head in table.heads)])]
-    for group, held in by_group(table.lines):
+    for group, of_group in by_group(table.lines):
         lines.append(r"\midrule")
         if group:
             lines.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{escape(group)}}}}} \\")
-        lines += [_row([escape(line.label), *map(_cell, line.cells)]) for line in held]
+        lines += [_row([escape(line.label), *map(_cell, line.cells)]) for line in of_group]
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 

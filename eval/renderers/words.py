@@ -1,4 +1,4 @@
-"""The words of cells, heads, differences and notes, shared by all formats. Knows no markup."""
+"""The words of cells, heads, differences and notes, shared by all formats."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def difference_lines(view: TableView, differences: Sequence[Difference]) -> list
 
 def notes(view: TableView, has_differences: bool) -> list[str]:
     """What a reader must know before comparing two numbers, the paper's errata included."""
-    found = [*_measured_notes(view), *([view.table.note] if view.table.note else []), *map(_erratum, view.table.errata)]
-    return [*found, DIFFERENCE_NOTE] if has_differences else found
+    lines = [*_measured_notes(view), *([view.table.note] if view.table.note else []), *map(_erratum, view.table.errata)]
+    return [*lines, DIFFERENCE_NOTE] if has_differences else lines
 
 
 def _measured_notes(view: TableView) -> list[str]:

@@ -1,5 +1,4 @@
 """The page's clips: the same prompt and noise by several arms, as a video side by side and as a contact sheet.
-Generates and decodes nothing.
 
 Dimensions: T frame, H, W pixel rows and columns.
 """

@@ -81,11 +81,11 @@ def curves_section(runs: Sequence[Run], folder: Path) -> Section:
     """
     parts: list[Part] = [Grid(RUN_HEAD, [_row(run) for run in runs], "Runs")]
     for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
-        held = [run for run in runs if stage in run.stages]
+        of_stage = [run for run in runs if stage in run.stages]
         arms: dict[str, list[list[dict[str, Any]]]] = {}
-        for run in held:
+        for run in of_stage:
             arms.setdefault(run.recipe["name"], []).append(run.stage(stage))
-        keys = _keys([row for run in held for row in run.stage(stage)])
+        keys = _keys([row for run in of_stage for row in run.stage(stage)])
         pictures = [_panel(arms, key, folder / f"{stage}-{key.replace('/', '-')}.png") for key in keys]
         parts += [_stage(stage, arms), Beside(pictures) if pictures else Text("This stage logs no reward and no loss.")]
     return Section("Training curves", parts)
@@ -95,10 +95,10 @@ def _stage(name: str, arms: dict[str, list[list[dict[str, Any]]]]) -> Fragment:
     """Heading of a stage, and which line is whose."""
     anchor, title = f"stage-{name}", f"Stage {name}"
     entries = "".join(
-        f"<li>{_line(index)}{html.escape(arm)} ({seeds(len(held))})</li>"
-        for index, (arm, held) in enumerate(arms.items())
+        f"<li>{_line(index)}{html.escape(arm)} ({seeds(len(by_seed))})</li>"
+        for index, (arm, by_seed) in enumerate(arms.items())
     )
-    meaning = f"<p><small>{figures.MEANING}</small></p>" if any(len(held) > 1 for held in arms.values()) else ""
+    meaning = f"<p><small>{figures.MEANING}</small></p>" if any(len(by_seed) > 1 for by_seed in arms.values()) else ""
     return Fragment(
         f'<h3 id="{html.escape(anchor)}">{html.escape(title)}</h3>\n<ul class="key">{entries}</ul>{meaning}',
         (anchor, title),
@@ -120,7 +120,7 @@ def _keys(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _panel(arms: dict[str, list[list[dict[str, Any]]]], key: str, path: Path) -> Picture:
     figures.reward_curves(arms, path, (key,), legend=False)
     title = figures.TITLES.get(key, key)
-    changes = [f"{name} {_change(held, key)}" for name, held in arms.items()]
+    changes = [f"{name} {_change(by_seed, key)}" for name, by_seed in arms.items()]
     return Picture(path, f"{title} during training: {'; '.join(changes)}", f"{title}. {'; '.join(changes)}.")
 
 

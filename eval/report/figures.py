@@ -1,6 +1,4 @@
-"""Figures: reward curves over training and measured attributes with their intervals. Reads metrics.jsonl; computes no
-statistics beyond a mean.
-"""
+"""Draws figures: reward curves over training, read from metrics.jsonl, and measured attributes with their intervals."""
 
 from __future__ import annotations
 
@@ -199,10 +197,10 @@ def _curve_legend(
     """As wide as the panels: one name a line where there is one column."""
     handles = [Line2D([], [], color=c, linestyle=s, linewidth=2.6) for c, s in map(arm_style, range(len(runs)))]
     labels = [f"{arm} ({_seeds(len(seeds))})" for arm, seeds in runs.items()]
-    said = [MEANING] if any(len(s) > 1 for s in runs.values()) else []
-    said += [f"every curve is a moving average over {window} epochs"] if window > 1 else []
-    said += ["dashed gray: the base, on the same prompts"] if has_base else []
-    title = "\n".join(said) or None
+    notes = [MEANING] if any(len(s) > 1 for s in runs.values()) else []
+    notes += [f"every curve is a moving average over {window} epochs"] if window > 1 else []
+    notes += ["dashed gray: the base, on the same prompts"] if has_base else []
+    title = "\n".join(notes) or None
     if title is not None and columns == 1:
         title = title.replace("; shaded", ";\nshaded")
     if handles:

@@ -1,7 +1,4 @@
-"""Clips for the page, generated now: held-out prompts of the embedded world by every arm, from the same noise.
-
-Writes and scores nothing.
-"""
+"""Generates the page's clips: held-out prompts of the embedded world by every arm, from the same noise."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ def generate(arms: Sequence[Arm], count: int, progress: Callable[[str], None]) -
         progress(label)
     fps = arms[0].backbone.fps
     return [
-        Take(prompt, NOISE_SEED, fps, {label: held[index] for label, held in clips.items()})
+        Take(prompt, NOISE_SEED, fps, {label: arm_clips[index] for label, arm_clips in clips.items()})
         for index, prompt in enumerate(prompts)
     ]
 

@@ -1,8 +1,7 @@
-"""One HTML page that holds everything it shows: text, tables, pictures, videos. Measures nothing and writes no other
-file.
+"""One HTML page that holds everything it shows: text, tables, pictures, videos.
 
-The page loads nothing, runs no script, reads on a phone, in print and in the dark. All text is escaped; only a
-`Fragment` is HTML already.
+The page loads no other file and runs no script. It reads on a phone, in print and in dark mode. All text is escaped;
+only a `Fragment` is HTML already.
 """
 
 from __future__ import annotations

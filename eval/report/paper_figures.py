@@ -1,7 +1,4 @@
-"""The figures of a paper from what was trained and recorded here: which curves, bars and contact sheets there are.
-
-Trains and scores nothing.
-"""
+"""Draws the figures of a paper from runs and records made here: curves, bars and contact sheets."""
 
 from __future__ import annotations
 
@@ -193,12 +190,14 @@ def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> Pictu
     def draw(path: Path) -> Drawn:
         cells, missing, arms = Cells(records, "shapes"), [], {}
         for label, arm in (("base", f"{_stem(base)}_shapes"), ("tuned", recipe)):
-            found = {metric: cells.find(arm, metric, benchmark) for metric in metrics}
+            by_metric = {metric: cells.find(arm, metric, benchmark) for metric in metrics}
             arms[label] = {
-                metric: _bounds(matrix(by_seed.values())) if by_seed else None for metric, by_seed in found.items()
+                metric: _bounds(matrix(by_seed.values())) if by_seed else None for metric, by_seed in by_metric.items()
             }
             missing += (
-                [] if any(found.values()) else [f"records of {arm} on {benchmark} (astro eval {benchmark} --arm ...)"]
+                []
+                if any(by_metric.values())
+                else [f"records of {arm} on {benchmark} (astro eval {benchmark} --arm ...)"]
             )
         has_any = any(value for values in arms.values() for value in values.values())
         if has_any:

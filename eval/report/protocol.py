@@ -1,5 +1,5 @@
 """The page's footnotes from the records it shows: prompt sets and their conditions, arms with weights and commits,
-versions. Judges nothing.
+versions.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def _by(
     records: Iterable[Record], key: Callable[[Record], Any], row: Callable[[list[Record]], list[object]]
 ) -> list[list[object]]:
     """One row per key, in order of its text."""
-    held: dict[str, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        held.setdefault(json.dumps(key(record), default=str), []).append(record)
-    return [row(held[name]) for name in sorted(held)]
+        groups.setdefault(json.dumps(key(record), default=str), []).append(record)
+    return [row(groups[name]) for name in sorted(groups)]
 
 
 def _condition(record: Record) -> tuple[object, ...]:
@@ -91,12 +91,12 @@ def _arm_row(records: list[Record]) -> list[object]:
 
 def _versions(records: Iterable[Record]) -> list[list[object]]:
     """Every version a package had, oldest record first: a long study may have seen several."""
-    found: dict[str, dict[str, None]] = {}
+    packages: dict[str, dict[str, None]] = {}
     for record in sorted(records, key=lambda record: record.created):
         for name, version in record.protocol.get("versions", {}).items():
             if version:
-                found.setdefault(name, {})[version] = None
-    return [[name, ", ".join(versions)] for name, versions in sorted(found.items())]
+                packages.setdefault(name, {})[version] = None
+    return [[name, ", ".join(versions)] for name, versions in sorted(packages.items())]
 
 
 def _hashes(by_seed: dict[int, str]) -> str:

@@ -56,9 +56,9 @@ def shown_records(records: Sequence[Record], backbone: Backbone, results: Path) 
     Raises:
         RecordError: there are none.
     """
-    found = [record for record in latest(records) if record.backbone == backbone]
-    if found:
-        return found
+    of_backbone = [record for record in latest(records) if record.backbone == backbone]
+    if of_backbone:
+        return of_backbone
     others = sorted({record.backbone for record in records})
     hint = (
         f"there are records of {others[0]}: --backbone {others[0]}"

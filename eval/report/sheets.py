@@ -1,5 +1,4 @@
-"""Contact sheets of a base above its tuned student, same prompts and noise: short, 30 s and six-prompt videos. Scores
-nothing.
+"""Contact sheets of a base above its tuned student, same prompts and noise: short, 30 s and six-prompt videos.
 
 Dimensions: B video, T frame, H, W pixels.
 """

@@ -1,7 +1,4 @@
-"""What a finished study leaves to look at: tables, reward curves, contact sheets, side-by-side clips, one page.
-
-Trains and scores nothing.
-"""
+"""Writes the results of a finished study: tables, reward curves, contact sheets, side-by-side clips, one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The look of the HTML page: one style sheet for desk, phone, print and dark. Owns no markup.
+"""The look of the HTML page: one style sheet for desk, phone, print and dark.
 
 Colours keep a contrast of at least 4.5 : 1 on their background, both light and dark.
 """

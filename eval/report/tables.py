@@ -1,6 +1,4 @@
-"""Sections of the page about tables and claims: a summary per paper, what is measured first, what is not behind a fold.
-Joins nothing itself.
-"""
+"""Sections of the page about tables and claims: a summary per paper. Measured tables come first, others are folded."""
 
 from __future__ import annotations
 
@@ -33,9 +31,11 @@ def is_measured(item: Item) -> bool:
 def summary_section(items: Sequence[Item]) -> Section:
     """Per paper: tables with a measured cell, and claims by verdict."""
     rows = []
-    for paper, held in _by_paper(items):
-        counts = Counter(verdict.verdict for item in held for verdict in item.claims)
-        rows.append([_title(paper), f"{sum(map(is_measured, held))} of {len(held)}", *(counts[word] for word in WORDS)])
+    for paper, of_paper in _by_paper(items):
+        counts = Counter(verdict.verdict for item in of_paper for verdict in item.claims)
+        rows.append(
+            [_title(paper), f"{sum(map(is_measured, of_paper))} of {len(of_paper)}", *(counts[word] for word in WORDS)]
+        )
     return Section("Summary", [Grid(["Paper", "Tables measured", *(f"Claims: {word}" for word in WORDS)], rows)])
 
 
@@ -44,16 +44,18 @@ def tables_section(items: Sequence[Item]) -> Section:
     parts: list[Part] = [_table(item) for item in items if is_measured(item)]
     if not parts:
         parts.append(Text("No table has a measured cell on this backbone."))
-    for paper, held in _by_paper([item for item in items if not is_measured(item)]):
-        names = f"{len(held)} table{'s' if len(held) > 1 else ''} as published, nothing measured"
-        parts.append(Folded(f"{_title(paper)}: {names}", [_table(item) for item in held]))
+    for paper, of_paper in _by_paper([item for item in items if not is_measured(item)]):
+        names = f"{len(of_paper)} table{'s' if len(of_paper) > 1 else ''} as published, nothing measured"
+        parts.append(Folded(f"{_title(paper)}: {names}", [_table(item) for item in of_paper]))
     return Section("Tables, published and measured", parts)
 
 
 def claims_section(items: Sequence[Item]) -> Section:
     """Claims that were judged, paper by paper, then those nobody has run, behind one line per paper."""
     parts: list[Part] = [Text(HOW_TO_READ)]
-    papers = [(paper, [verdict for item in held for verdict in item.claims]) for paper, held in _by_paper(items)]
+    papers = [
+        (paper, [verdict for item in of_paper for verdict in item.claims]) for paper, of_paper in _by_paper(items)
+    ]
     for paper, verdicts in papers:
         if judged := [verdict for verdict in verdicts if verdict.verdict != "not run"]:
             parts.append(_claims(paper, judged))
@@ -78,7 +80,7 @@ def _claims(paper: str, verdicts: Sequence[Verdict]) -> Fragment:
 
 
 def _by_paper(items: Sequence[Item]) -> list[tuple[str, list[Item]]]:
-    return [(paper, list(held)) for paper, held in groupby(items, key=lambda item: paper_of(item.view.id))]
+    return [(paper, list(of_paper)) for paper, of_paper in groupby(items, key=lambda item: paper_of(item.view.id))]
 
 
 def _title(paper: str) -> str:

@@ -1,7 +1,4 @@
-"""Records of what a finished training run measured itself: peak memory, growth of the x0 norm, change of the reward.
-
-Evaluates no clip.
-"""
+"""Makes records of what a finished training run measured: peak memory, growth of the x0 norm, change of the reward."""
 
 from __future__ import annotations
 

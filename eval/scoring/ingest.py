@@ -1,6 +1,4 @@
-"""Takes over VBench's own result files (`*_eval_results.json`) as records. Measures nothing;
-`eval/vbench/result_files.py` reads the files.
-"""
+"""Turns VBench's own result files (`*_eval_results.json`) into records. `eval.vbench.result_files` reads them."""
 
 from __future__ import annotations
 
@@ -81,8 +79,8 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     order = order_of(suite, (), prompts, None)
     aggregates = {name: PERCENT * dimension.aggregate for name, dimension in data.items()}
     by_name = {name: _sort(file, name, dimension.videos, prompts, suite, order) for name, dimension in data.items()}
-    found = [_outcome(suite, name, each.scores, order) for name, each in by_name.items()]
-    summed = totals(suite.totals, found)
+    of_metrics = [_outcome(suite, name, each.scores, order) for name, each in by_name.items()]
+    summed = totals(suite.totals, of_metrics)
     digest = sha256(file)[:DIGEST_CHARACTERS]
     common = {
         "benchmark_version": suite.version,
@@ -96,10 +94,10 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
         "limit": None,
     }
     writer = RecordWriter(results, suite_name, arm, seed, order, common)
-    writer.check_scores((*found, *summed))
+    writer.check_scores((*of_metrics, *summed))
     strangers = sorted({name for each in by_name.values() for name in each.unknown})
     extra = sorted({name for each in by_name.values() for name in each.extra})
-    return Ingested(found, summed, writer.write(found, summed), aggregates, strangers, extra)
+    return Ingested(of_metrics, summed, writer.write(of_metrics, summed), aggregates, strangers, extra)
 
 
 def _sort(
@@ -110,7 +108,7 @@ def _sort(
     Raises:
         IngestError: two videos of one prompt and index, in a suite that scores videos whole.
     """
-    found = _Sorted()
+    sorted_scores = _Sorted()
     in_clips = any("clips" in spec.config for spec in suite.scorers)
     for place, video in enumerate(videos):
         text, index = split_name(Path(f"{video.whole}.mp4" if in_clips else video.name))
@@ -120,25 +118,30 @@ def _sort(
             if meant_for(suite, dimension, prompt.labels)
         ]
         if not meant:
-            found.unknown.append(video.name)
+            sorted_scores.unknown.append(video.name)
         elif index is None or index >= order.needed[meant[0].id]:
-            found.extra.append(video.name)
+            sorted_scores.extra.append(video.name)
         else:
-            scores = found.scores.setdefault(meant[0].id, {}).setdefault(index, [])
+            scores = sorted_scores.scores.setdefault(meant[0].id, {}).setdefault(index, [])
             if scores and not in_clips:
                 raise IngestError(
                     file, f"{dimension}[{place}].video_path", f"a second video of index {index} of {meant[0].text!r}"
                 )
             scores.append(video.score)
-    return found
+    return sorted_scores
 
 
-def _outcome(suite: Suite, dimension: str, found: dict[str, dict[int, list[float | None]]], order: Order) -> Outcome:
+def _outcome(
+    suite: Suite, dimension: str, by_prompt: dict[str, dict[int, list[float | None]]], order: Order
+) -> Outcome:
     meant = [prompt for prompt in order.needed if meant_for(suite, dimension, order.labels[prompt])]
-    there, expected = sum(len(found.get(prompt, {})) for prompt in meant), sum(order.needed[prompt] for prompt in meant)
+    there, expected = (
+        sum(len(by_prompt.get(prompt, {})) for prompt in meant),
+        sum(order.needed[prompt] for prompt in meant),
+    )
     by_video = {
         prompt: [mean for scores in videos.values() if (mean := mean_of(scores)) is not None]
-        for prompt, videos in found.items()
+        for prompt, videos in by_prompt.items()
     }
     means = {prompt: PERCENT * fmean(values) for prompt, values in by_video.items() if values}
     info = MetricInfo(dimension, "up", "0..1", "official result")

@@ -1,7 +1,4 @@
-"""From scores of videos to scores of prompts: which prompts a metric is for, how many videos it has of those it needs.
-
-Reads and writes no file.
-"""
+"""Averages scores of videos to scores of prompts, and counts the videos that a metric has and needs."""
 
 from __future__ import annotations
 
@@ -104,10 +101,10 @@ def order_of(
             by_id.setdefault(sample.prompt_id, []).append(sample)
         kept = dict(sorted(list(by_id.items())[:limit]))
         needed, labels = (
-            {key: per_prompt or len(found) for key, found in kept.items()},
-            {key: found[0].labels for key, found in kept.items()},
+            {key: per_prompt or len(of_prompt) for key, of_prompt in kept.items()},
+            {key: of_prompt[0].labels for key, of_prompt in kept.items()},
         )
-        texts, name, whole = [(key, found[0].prompt) for key, found in kept.items()], "", len(by_id)
+        texts, name, whole = [(key, of_prompt[0].prompt) for key, of_prompt in kept.items()], "", len(by_id)
     limited = limit if len(texts) < whole else None
     hashed = prompt_set.hash if prompt_set is not None and limited is None else _hash(texts)
     numbered = prompt_set is not None and not per_prompt
@@ -117,11 +114,11 @@ def order_of(
 def _looked_at(suite: Suite, labels: Mapping[str, Labels]) -> dict[str, int]:
     """The largest `candidates` of the metrics that each prompt is meant for."""
     specs = [spec for spec in suite.scorers if spec.candidates]
-    found = {
+    counts = {
         prompt: max((spec.candidates for spec in specs if meant_for(suite, spec.label, own)), default=0)
         for prompt, own in labels.items()
     }
-    return {prompt: count for prompt, count in found.items() if count}
+    return {prompt: count for prompt, count in counts.items() if count}
 
 
 def within(samples: Iterable[Sample], order: Order) -> list[Sample]:
@@ -189,12 +186,12 @@ def _outcome(
         if line is not None:
             found_by[sample.prompt_id].append((index_of(sample) if order.numbered else None, line.scores[info.id]))
     values = {
-        prompt: _counting(found, order.needed[prompt], choose=bool(configured.spec.candidates))
-        for prompt, found in found_by.items()
+        prompt: _counting(by_index, order.needed[prompt], choose=bool(configured.spec.candidates))
+        for prompt, by_index in found_by.items()
     }
     found, expected = sum(map(len, values.values())), sum(order.needed[prompt] for prompt in meant)
-    counted = sum(value is not None for found in values.values() for value in found)
-    means = {prompt: mean_of(found) for prompt, found in values.items()}
+    counted = sum(value is not None for of_prompt in values.values() for value in of_prompt)
+    means = {prompt: mean_of(of_prompt) for prompt, of_prompt in values.items()}
     scores = [None if (mean := means.get(prompt)) is None else mean * configured.spec.scale for prompt in order.needed]
     present = [score for score in scores if score is not None]
     mean = fmean(present) if present else None

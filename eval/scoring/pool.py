@@ -1,6 +1,4 @@
-"""Spreads videos over processes, each with scorers of its own. Writes nothing: the process that asked is the only
-writer.
-"""
+"""Spreads videos over processes, each with scorers of its own. The calling process is the only writer."""
 
 from __future__ import annotations
 
@@ -52,8 +50,8 @@ def run(
 
 
 def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Scored]]:
-    """Start the workers with Ctrl-C ignored, which they inherit: until their initialiser runs they could only die of
-    it, each with a traceback.
+    """Start the workers with Ctrl-C ignored, which they inherit. Before their initialiser runs, Ctrl-C would end each
+    with a traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         return [pool.submit(_score, work) for work in works]
@@ -65,9 +63,7 @@ def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Sco
 
 
 def _start(scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, share: dict[str, str]) -> None:
-    """Prepare a worker: compute on its share of the cores, leave Ctrl-C to the parent, end with the parent even where
-    that is killed.
-    """
+    """Prepare a worker: it uses its share of the cores, ignores Ctrl-C and ends with its parent, even a killed one."""
     global _desk
     os.environ.update(share)
     threads.fit(layer_flops(scorers))

@@ -1,6 +1,4 @@
-"""Writes what a suite found as records, with the protocol they hold under; refuses to continue an arm under another
-protocol. Computes no score.
-"""
+"""Writes a suite's results as records with their protocol. Refuses to continue an arm under another protocol."""
 
 from __future__ import annotations
 
@@ -76,18 +74,18 @@ class RecordWriter:
         return cls(results, needs.suite, arm, seed, order, common, samples)
 
     def check(self, scorers: Iterable[ConfiguredScorer]) -> None:
-        """Refuse to go on where this arm's records were made under another protocol. A limited evaluation is compared
-        with none.
+        """Refuse to continue an arm whose records were made under another protocol. A limited evaluation is not
+        compared.
 
         Raises:
             IntegrityError: naming what differs.
         """
         if self.order.limit is not None:
             return
-        held = self._own()
+        existing = self._own()
         for configured in scorers:
             for key, info in configured.metrics.items():
-                if key in held and (wrong := self._differences(held[key], _scorer_protocol(configured, info))):
+                if key in existing and (wrong := self._differences(existing[key], _scorer_protocol(configured, info))):
                     what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
                     raise IntegrityError(
                         self.path,
@@ -97,15 +95,14 @@ class RecordWriter:
                     )
 
     def check_scores(self, outcomes: Iterable[Outcome]) -> None:
-        """Refuse to replace scores of this arm by others, where they come from files and no protocol tells the two
-        apart.
+        """Refuse to replace this arm's scores by others that come from a file: no protocol tells the two apart.
 
         Raises:
             IntegrityError: naming what differs.
         """
-        held = self._own()
+        existing = self._own()
         for outcome in outcomes:
-            old = held.get(outcome.key)
+            old = existing.get(outcome.key)
             if old is None or outcome.scores is None:
                 continue
             wrong = self._differences(old, {})
@@ -120,12 +117,12 @@ class RecordWriter:
 
     def write(self, outcomes: Iterable[Outcome], totals: Iterable[Outcome]) -> list[str]:
         """Append a record per complete metric that is not recorded already; returns their names."""
-        held = {record.key: record for record in self._held(limited=self.order.limit is not None)}
-        environment, found, written = _environment(self.seed), list(outcomes), list[str]()
-        parts = sorted({_scorer(outcome.configured) for outcome in found if outcome.configured}) or self.common.get(
-            "scorer"
-        )
-        for outcome in (*found, *totals):
+        existing = {record.key: record for record in self._existing(limited=self.order.limit is not None)}
+        environment, of_metrics, written = _environment(self.seed), list(outcomes), list[str]()
+        parts = sorted(
+            {_scorer(outcome.configured) for outcome in of_metrics if outcome.configured}
+        ) or self.common.get("scorer")
+        for outcome in (*of_metrics, *totals):
             if outcome.scores is None or all(score is None for score in outcome.scores):
                 continue
             scorer = (
@@ -134,10 +131,12 @@ class RecordWriter:
                 else {"scorer": parts, "linearised": outcome.parts == "metrics"}
             )
             scorer |= self._files_read(
-                [outcome.configured] if outcome.configured else [part.configured for part in found if part.configured]
+                [outcome.configured]
+                if outcome.configured
+                else [part.configured for part in of_metrics if part.configured]
             )
             record = self._record(outcome, scorer, environment)
-            old = held.get(record.key)
+            old = existing.get(record.key)
             if old is None or _content(old) != _content(record):
                 store.append(self.path, record)
                 written.append(outcome.key)
@@ -156,7 +155,7 @@ class RecordWriter:
         )
         return {store.FILES_READ: hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]} if rows else {}
 
-    def _held(self, *, limited: bool = False) -> list[store.Record]:
+    def _existing(self, *, limited: bool = False) -> list[store.Record]:
         records = store.load([self.path]) if self.path.is_file() else []
         return store.latest(record for record in records if (record.limit is not None) == limited)
 
@@ -164,16 +163,16 @@ class RecordWriter:
         """This arm's newest records under this seed, by metric."""
         return {
             record.metric: record
-            for record in self._held()
+            for record in self._existing()
             if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)
         }
 
-    def _differences(self, held: store.Record, scorer: Mapping[str, Any]) -> str:
+    def _differences(self, existing: store.Record, scorer: Mapping[str, Any]) -> str:
         ours = {**self.common, **scorer}
-        pairs = {key: (held.protocol.get(key), _json(ours.get(key))) for key in store.CONDITION_KEYS}
+        pairs = {key: (existing.protocol.get(key), _json(ours.get(key))) for key in store.CONDITION_KEYS}
         wrong = [f"{key} {old}, now {new}" for key, (old, new) in pairs.items() if old != new]
-        if held.prompt_set_hash != self.order.hash:
-            wrong.append(f"prompt set {held.prompt_set_hash}, now {self.order.hash}")
+        if existing.prompt_set_hash != self.order.hash:
+            wrong.append(f"prompt set {existing.prompt_set_hash}, now {self.order.hash}")
         return "; ".join(wrong)
 
     def _record(self, outcome: Outcome, scorer: Mapping[str, Any], environment: Mapping[str, Any]) -> store.Record:
@@ -274,12 +273,12 @@ def _json(value: Any) -> Any:
 
 def _provenance(samples: Sequence[Sample]) -> dict[str, str]:
     """Recipe and weights hash that all sidecars of `astro sample` agree on."""
-    found: dict[str, set[str]] = {"recipe_hash": set(), "weights_hash": set()}
+    hashes: dict[str, set[str]] = {"recipe_hash": set(), "weights_hash": set()}
     for sample in samples:
         facts = sidecar(sample)
-        for key, values in found.items():
+        for key, values in hashes.items():
             values.add(str(facts.get(key) or store.UNKNOWN))
-    return {key: next(iter(values)) if len(values) == 1 else store.UNKNOWN for key, values in found.items()}
+    return {key: next(iter(values)) if len(values) == 1 else store.UNKNOWN for key, values in hashes.items()}
 
 
 def _environment(seed: int) -> dict[str, Any]:

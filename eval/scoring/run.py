@@ -1,6 +1,4 @@
-"""Evaluates a folder of videos under a suite: loads, plans, scores what is missing, files the records. Shows nothing;
-scores nothing itself.
-"""
+"""Evaluates a folder of videos under a suite: loads the videos, plans, scores what is missing, writes the records."""
 
 from __future__ import annotations
 
@@ -87,9 +85,8 @@ class Report:
 
 @dataclass
 class Progress:
-    """Whom to tell: `read` hears of files opened, `warn` of videos unlike the others or the suite's published run,
-        `begin` how many videos there are
-    to score, `step` of each as it is done.
+    """Callbacks: `read` per file opened, `warn` per finding about unlike videos, `begin` with the number of videos to
+    score, `step` per video scored.
     """
 
     read: Callable[[int, int], None] = field(default=lambda done, total: None)
@@ -99,7 +96,7 @@ class Progress:
 
 
 def evaluate(request: Request, progress: Progress) -> Report:
-    """Score what is not scored yet and file every metric that is complete.
+    """Score what is not scored yet and write a record of every complete metric.
 
     Raises:
         AstroError: nothing to score, a scorer asked for by name that is not ready, or records of the arm under another
@@ -186,9 +183,9 @@ def _writers(
 def _file(
     writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, *, whole: bool
 ) -> Found:
-    found = outcomes(suite, ready, writer.samples, writer.order, kept)
-    summed = totals(suite.totals, found) if whole and writer.order.limit is None else []
-    return Found(writer.seed, found, summed, writer.write(found, summed))
+    of_metrics = outcomes(suite, ready, writer.samples, writer.order, kept)
+    summed = totals(suite.totals, of_metrics) if whole and writer.order.limit is None else []
+    return Found(writer.seed, of_metrics, summed, writer.write(of_metrics, summed))
 
 
 def _frames(sample: Sample, backend: Backend) -> Iterator[tuple[int, Frame]]:

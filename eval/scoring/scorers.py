@@ -1,7 +1,4 @@
-"""A suite's scorers made ready to run: declarations found, configurations checked, configuration and weights hashed.
-
-Scores nothing.
-"""
+"""A suite's scorers made ready to run: declarations found, configurations checked, configuration and weights hashed."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ class ConfiguredScorer:
 
     @property
     def declaration(self) -> Declaration:
-        """Looked up, not held: a configured is sent to other processes, and functions cannot be."""
+        """Looked up each time: a configured scorer is sent to other processes, and functions cannot be."""
         return catalog.find(self.spec.scorer)
 
     def build(self, loaded: NetworkCache) -> Scorer:

@@ -1,5 +1,5 @@
-"""Totals of a suite from its metrics, once all are complete; each with one score per prompt, so that it has an
-interval. Measures nothing.
+"""Computes a suite's totals once all their metrics are complete. A total has one score per prompt, which gives its
+interval.
 
 Dimensions: P prompts, D metrics.
 """
@@ -70,14 +70,14 @@ TOTALS = {
 }
 
 
-def totals(names: Mapping[str, str], found: Sequence[Outcome]) -> list[Outcome]:
+def totals(names: Mapping[str, str], outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The totals of a suite, in percent.
 
     Args:
         names: name in records -> name in `TOTALS`.
-        found: the suite's metrics over one folder, with the same order of prompts.
+        outcomes: the suite's metrics over one folder, with the same order of prompts.
     """
-    by_key = {outcome.key: outcome for outcome in found}
+    by_key = {outcome.key: outcome for outcome in outcomes}
     return [_total(key, TOTALS[name], by_key) for key, name in names.items()]
 
 

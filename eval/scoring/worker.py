@@ -1,7 +1,4 @@
-"""Scores videos: decodes each once for all scorers that still lack it and shows them the frames.
-
-Keeps no score and averages nothing.
-"""
+"""Scores videos: decodes each once and shows its frames to every scorer that still lacks it."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from typing import Any
 
 from astro_cli.config.errors import AstroError
 from astro_cli.models.hashes import remembered
-from eval.contract import Frame, NetworkCache, Sample, Score, ScoreError, Scorer, Watcher
-from eval.records.video_scores import Key, Line, SampleStore, prompt_hash
+from eval.contract import Frame, NetworkCache, Sample, Score, ScoreError, Scorer, VideoWatcher
+from eval.records.video_scores import Key, SampleStore, ScoreLine, prompt_hash
 from eval.scoring.scorers import ConfiguredScorer
 
 Frames = Callable[[Sample], Iterator[tuple[int, Frame]]]  # a video's frames in order
@@ -34,7 +31,7 @@ class Failure:
 class Scored:
     """What came of one video: a line per scorer that scored it, a failure per scorer that could not."""
 
-    lines: dict[str, Line] = field(default_factory=dict)
+    lines: dict[str, ScoreLine] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -47,7 +44,7 @@ class Work:
 
 
 def line_key(sample: Sample, configured: ConfiguredScorer) -> Key:
-    """The key a line of this configured for this video has."""
+    """The key of this scorer's line for this video."""
     return (
         sample.video_hash,
         prompt_hash(sample, contents(sample, configured)),
@@ -58,8 +55,8 @@ def line_key(sample: Sample, configured: ConfiguredScorer) -> Key:
 
 
 def contents(sample: Sample, configured: ConfiguredScorer) -> tuple[str, ...]:
-    """Hashes of the files beside the video that the scorer reads; a word that is none where one cannot be read: it is
-    not scored.
+    """Hashes of the files beside the video that the scorer reads. With an unreadable file, one marker; the video is
+    then not scored.
     """
     try:
         return tuple(map(remembered, configured.declaration.reads(sample)))
@@ -109,7 +106,7 @@ class ScoringWorker:
         """Show the video to its scorers. A scorer that fails leaves the others alone; a video that cannot be decoded
         fails them all.
         """
-        sample, scored, watchers = work.sample, Scored(), dict[str, Watcher]()
+        sample, scored, watchers = work.sample, Scored(), dict[str, VideoWatcher]()
         for name in work.scorers:
             try:
                 watchers[name] = self.scorer(name).watch(sample)
@@ -127,7 +124,7 @@ class ScoringWorker:
                 scored.failures.append(_failure(sample, name, error))
         return scored
 
-    def _show(self, sample: Sample, watchers: dict[str, Watcher], scored: Scored) -> None:
+    def _show(self, sample: Sample, watchers: dict[str, VideoWatcher], scored: Scored) -> None:
         """Every frame to every watcher that wants frames; one that cannot go on is dropped."""
         eager = {name: watcher for name, watcher in watchers.items() if self.scorers[name].declaration.sees}
         count = 0
@@ -142,14 +139,14 @@ class ScoringWorker:
         if eager and count != sample.info.frames:
             raise ScoreError(sample.path, "frames", f"{count} decoded, {sample.info.frames} announced")
 
-    def _line(self, sample: Sample, configured: ConfiguredScorer, scores: Mapping[str, Score]) -> Line:
+    def _line(self, sample: Sample, configured: ConfiguredScorer, scores: Mapping[str, Score]) -> ScoreLine:
         expected = [info.id for info in configured.declaration.metrics]
         assert sorted(scores) == sorted(expected), f"{configured.name} declares {expected} and scores {sorted(scores)}"
         for metric, score in scores.items():
             if score.value is not None and not math.isfinite(score.value):
                 raise ScoreError(sample.path, metric, f"found {score.value}, scores are finite")
         video_hash, prompt, scorer, config, weights = line_key(sample, configured)
-        return Line(
+        return ScoreLine(
             video=sample.path.name,
             video_hash=video_hash,
             prompt_id=sample.prompt_id,

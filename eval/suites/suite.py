@@ -1,7 +1,4 @@
-"""Suites as data: the classes of `eval/suites/*.toml`, how they are found and read.
-
-Builds no scorer and scores nothing.
-"""
+"""Suites as data: the classes of `eval/suites/*.toml`, how they are found and read."""
 
 from __future__ import annotations
 

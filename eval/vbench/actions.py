@@ -1,4 +1,4 @@
-"""Human action by a classifier of Kinetics-400's actions. Builds no network.
+"""Human action by a classifier of Kinetics-400's actions.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, A action.
 """

@@ -1,9 +1,8 @@
-"""Imports modules of the vbench package beside current libraries, in this process. Computes no score and loads no
-weights.
+"""Imports modules of the vbench package beside current libraries, in this process.
 
-vbench 0.1.5 was written for numpy 1 and timm 0.9. While one of its modules is imported, names that it imports and never
-calls here are put in place, and so is the vocabulary that it would fetch with wget. Afterwards timm's registry and the
-root logger, which it writes to, are as before.
+vbench 0.1.5 was written for numpy 1 and timm 0.9. The import of one of its modules supplies the names that it imports
+but never calls here, and the vocabulary that it would fetch with wget. Afterwards timm's registry and the root logger
+are restored.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from astro_cli.config.errors import RunError
-from eval.vbench.places import cache_folder
+from eval.vbench.vbench_files import cache_folder
 
 # What vbench imports at the top of its modules; a stand-in takes the place of one that is not here. numpy 2 dropped the
 # first.

@@ -1,4 +1,4 @@
-"""What a camera does, from points tracked through a video, and what a prompt asks of it. Tracks nothing. Free of torch.
+"""Types of camera motion: recognised from points tracked through a video, and read from a prompt. Free of torch.
 
 Dimensions: T frame, N point of the grid, row by row, R grid row, K grid column, 2 = x, y in pixels.
 """
@@ -62,8 +62,8 @@ def camera_types(tracks_TN2: np.ndarray, short_side: int) -> set[str]:
 def directions(moved_2: np.ndarray, still_px: float) -> set[str]:
     """Where a point went, along each axis that it moved on; {"static"}: along none."""
     x, y = moved_2
-    found = {word for word, length in (("right", x), ("left", -x), ("down", y), ("up", -y)) if length > still_px}
-    return found or {STATIC}
+    ways = {word for word, length in (("right", x), ("left", -x), ("down", y), ("up", -y)) if length > still_px}
+    return ways or {STATIC}
 
 
 def _of_pair(first: Set[str], second: Set[str], facing: dict[tuple[str, str], str]) -> set[str]:

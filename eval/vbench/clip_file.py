@@ -1,4 +1,4 @@
-"""A clip of a long video as a temporary file of its own, for code that reads files. Cuts no video and scores none.
+"""A clip of a long video as a temporary file of its own, for code that reads files.
 
 Dimensions: H, W pixel rows and columns.
 """

@@ -1,4 +1,4 @@
-"""How a VBench dimension is declared: its options, on whole videos or on VBench-Long's clips. Computes no score.
+"""How a VBench dimension is declared: its options, on whole videos or on VBench-Long's clips.
 
 Free of torch.
 """
@@ -14,9 +14,9 @@ from pydantic import Field, model_validator
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, ScoreError, Scorer
 from eval.vbench.long import Clips, Long
-from eval.vbench.places import path_of
 from eval.vbench.scenes import PACKAGE as SCENEDETECT
 from eval.vbench.scenes import Scenes
+from eval.vbench.vbench_files import path_of
 
 Build = Callable[[Any, NetworkCache], Scorer]
 
@@ -60,7 +60,7 @@ def declare(
 
     Args:
         build: the scorer for one piece of video.
-        files: the weights it reads, names of `eval.vbench.places.FILES`.
+        files: the weights it reads, names of `eval.vbench.vbench_files.FILES`.
         fuse: what becomes of the scorer of clips; None leaves it.
         fuse_files: what the configuration makes it read besides.
         reads, config_needs: as of `Declaration`.

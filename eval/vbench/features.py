@@ -1,4 +1,4 @@
-"""Features of frames by the networks that VBench compares frames with. Compares none.
+"""Features of frames by the networks that VBench compares frames with.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """

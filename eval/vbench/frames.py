@@ -1,4 +1,4 @@
-"""Frames as tensors, as vbench's transforms and networks take them. Decodes nothing, runs no network.
+"""Frames as tensors, as vbench's transforms and networks take them.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel.
 """

@@ -1,4 +1,4 @@
-"""The picture that an image-to-video prompt starts from. Opens it not."""
+"""Finds the picture that an image-to-video prompt starts from."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def image_of(sample: Sample) -> Path:
             sample.path, "image", "the prompt names no image", hint="VBench-I2V scores videos made from an image"
         )
     places = [Path(name).expanduser(), sample.path.parent / name]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
+    picture = next((path for path in places if path.is_file()), None)
+    if picture is None:
         raise ScoreError(
             sample.path, "image", f"no such file: {places[0]}", hint="a relative path is of this folder or the video's"
         )
-    return found
+    return picture

@@ -1,8 +1,7 @@
-"""Scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names. Runs no
-shell, computes no score.
+"""Gets scores of official VBench from an interpreter of its own, which the variable ASTRO_VBENCH_PYTHON names.
 
 The four dimensions of GRiT need detectron2 and `scene` needs transformers 4: neither installs beside current libraries.
-The interpreter is started once per run and asked for a video, or a clip, at a time, so that a network is loaded once.
+The interpreter is started once per run, so a network is loaded once. It gets one video or clip at a time.
 docs/vbench.md says how to make one.
 Dimensions: H, W pixel rows and columns.
 """
@@ -23,7 +22,7 @@ from astro_cli.compat import torchvision_ops
 from astro_cli.config.errors import RunError
 from astro_cli.core import threads
 from eval.contract import Declaration, Frame, Need, NetworkCache, Sample, Score, ScoreError, Scorer
-from eval.vbench import places
+from eval.vbench import vbench_files
 from eval.vbench.clip_file import ClipFile
 from eval.vbench.dimension import DimensionConfig, auxiliary, declare
 
@@ -110,7 +109,7 @@ class Worker:
             command = [python, "-u", str(WORKER), str(torchvision_ops.__file__)]
             number = {threads.USER_VARIABLE: str(threads.choose(threads.LARGE).number)}
             folder = (
-                places.cache_folder()
+                vbench_files.cache_folder()
             )  # where vbench's `from_pretrained("bert-base-uncased")` finds a folder of that name
             self.process = subprocess.Popen(
                 command,
@@ -163,7 +162,7 @@ def _refuse(constant: str) -> None:
 
 
 class _Watcher:
-    """Sees nothing of a whole video, whose file the other side decodes itself; of a clip, it writes the file.
+    """Writes a clip's frames to a file for the other interpreter. A whole video is already a file.
 
     Args:
         clip: to write; None: the video's own file is scored.
@@ -245,20 +244,20 @@ def declare_isolated(name: str, text: str, weights: str, what: str) -> Declarati
     """A dimension of VBench's own prompt set; the prompt set's `auxiliary_info` goes with the video.
 
     Args:
-        weights: a name of `eval.vbench.places.FILES`, besides which its tokeniser's vocabulary is read.
+        weights: a name of `eval.vbench.vbench_files.FILES`, besides which its tokeniser's vocabulary is read.
         what: the package that only the other interpreter can have.
     """
 
     def build(config: DimensionConfig, loaded: NetworkCache) -> Scorer:
-        places.found(TOKENISER)
+        vbench_files.require(TOKENISER)
         clips = config.clips != "whole"
         return IsolatedScorer(
             name,
-            places.found(weights),
+            vbench_files.require(weights),
             shared_worker(loaded),
             lambda sample: {"auxiliary": auxiliary(sample, name)},
             clips=clips,
         )
 
     files = (weights, TOKENISER)
-    return declare(name, text, build, needs=(need(what), *map(places.need, files)), files=files)
+    return declare(name, text, build, needs=(need(what), *map(vbench_files.need, files)), files=files)

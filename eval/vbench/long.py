@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from astro_cli.config.errors import AstroError
-from eval.contract import Frame, Sample, Score, ScoreError, Scorer, VideoInfo, Watcher
+from eval.contract import Frame, Sample, Score, ScoreError, Scorer, VideoInfo, VideoWatcher
 
 # How long a clip is: the whole video (VBench); VBench-Long's table for the dimension; the longest entry of all the
 # prompt's dimensions, which is
@@ -83,7 +83,7 @@ def whole_fps(info: VideoInfo) -> float:
 class Piece:
     """A clip, or a scene, and the watcher that sees it."""
 
-    def __init__(self, span: Span, watcher: Watcher) -> None:
+    def __init__(self, span: Span, watcher: VideoWatcher) -> None:
         self.span, self.watcher = span, watcher
         self.scores: dict[str, Score] | None = None
         self.failed: AstroError | None = None
@@ -122,8 +122,8 @@ class LongWatcher:
         failed = next((piece.failed for piece in self.pieces if piece.failed is not None), None)
         if failed is not None:
             raise failed
-        found = [piece.scores for piece in self.pieces if piece.scores is not None]
-        return {name: self._mean([scores[name] for scores in found]) for name in found[0]}
+        of_pieces = [piece.scores for piece in self.pieces if piece.scores is not None]
+        return {name: self._mean([scores[name] for scores in of_pieces]) for name in of_pieces[0]}
 
     def _mean(self, scores: list[Score]) -> Score:
         values = [score.value for score in scores]

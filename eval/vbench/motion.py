@@ -1,4 +1,4 @@
-"""Dynamic degree from optical flow. Builds no network.
+"""Dynamic degree from optical flow.
 
 Dimensions: H, W pixel rows and columns, C colour channel.
 """
@@ -61,8 +61,8 @@ class _Watcher:
 
     def scores(self) -> dict[str, Score]:
         assert self.last is not None  # a video has a frame
-        found = moves(self.flows, self.sampled, min(self.last.shape[:2]))
-        return {self.scorer.name: Score(float(found), {"largest_flow_px": self.flows, "interval": self.interval})}
+        is_moving = moves(self.flows, self.sampled, min(self.last.shape[:2]))
+        return {self.scorer.name: Score(float(is_moving), {"largest_flow_px": self.flows, "interval": self.interval})}
 
 
 class DynamicScorer:

@@ -1,4 +1,4 @@
-"""The networks of VBench's dimensions, from their released files, built once per run. Scores nothing.
+"""Builds the networks of VBench's dimensions from their released files, once per run.
 
 Their code is the vbench package's own (AMT, RAFT, UMT, ViCLIP), pyiqa's, or ours (CLIP, DINO); the files are read here,
 tensors only.
@@ -22,7 +22,7 @@ from eval.networks.dino import Dino, load_dino
 from eval.networks.dreamsim import DreamSim
 from eval.networks.dreamsim import load as load_dreamsim
 from eval.vbench.adapter import module
-from eval.vbench.places import FILES, SHARED, found
+from eval.vbench.vbench_files import FILES, SHARED, require
 
 AMT_S = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}  # vbench 0.1.5, third_party/amt/cfgs/AMT-S.yaml
 UMT_CLASSES, UMT_FRAMES, UMT_HEAD_WIDTH = 400, 16, 64
@@ -30,7 +30,7 @@ UMT_CLASSES, UMT_FRAMES, UMT_HEAD_WIDTH = 400, 16, 64
 
 def clip_tower(loaded: NetworkCache, name: str) -> clip.ClipTower:
     """CLIP "clip_b32" or "clip_l14"; shared with the other scorers where they read the same file."""
-    path = found(name)
+    path = require(name)
     return loaded.get(("clip", path), lambda: clip.load(path, FORMS[SHARED[name]]))
 
 
@@ -41,7 +41,7 @@ def dino(loaded: NetworkCache, name: str = "dino") -> Dino:
 
 def dreamsim(loaded: NetworkCache) -> DreamSim:
     """DreamSim's ensemble, whose DINO backbone is the file that `dino` reads."""
-    paths = (found("dino"), dreamsim_names.folder())
+    paths = (require("dino"), dreamsim_names.folder())
     return loaded.get(("vbench", "dreamsim", *paths), lambda: load_dreamsim(*paths))
 
 
@@ -91,8 +91,7 @@ def _raft(path: Path) -> nn.Module:
 def _umt(path: Path) -> nn.Module:
     """The sizes are read from the file; positions are fixed sinusoids unless the file has its own.
 
-    **Deviations:** vbench loads with strict=False and says nothing of weights it did not find; here a missing one is an
-    error.
+    **Deviations:** vbench loads with strict=False and ignores missing weights; here a missing one is an error.
     """
     state = files.read(path)
     files.demand(state, ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"), path, FILES["umt"][1])
@@ -121,7 +120,7 @@ def _filled(network: nn.Module, name: str, path: Path) -> Any:
 
 
 def _shared(loaded: NetworkCache, name: str, load: Callable[[Path], Any]) -> Any:
-    path = found(name)
+    path = require(name)
     return loaded.get(("vbench", name, path), lambda: load(path))
 
 

@@ -1,4 +1,4 @@
-"""Frames as the networks of VBench take them, where that differs from CLIP's own way. Runs no network.
+"""Frames as the networks of VBench take them, where that differs from CLIP's own way.
 
 Dimensions: N frame, C colour channel, H, W pixel rows and columns, S side of the square network input.
 """

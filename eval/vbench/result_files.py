@@ -1,5 +1,4 @@
-"""VBench's own result files (`*_eval_results.json`) as numbers: read, and refused where they contradict themselves.
-Records nothing.
+"""Reads VBench's own result files (`*_eval_results.json`) and refuses those that contradict themselves.
 
 Per dimension a file holds the aggregate and a list of {video_path, video_results}. VBench-Long adds a list of means per
 video, and camera motion puts an object with its directions between the two.
@@ -79,9 +78,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension's number as the file states it (a fraction), and its videos or clips, those that were left out
-    last.
-    """
+    """A dimension's number as the file states it (a fraction), and its videos or clips; those left out come last."""
 
     aggregate: float
     videos: tuple[Video, ...]
@@ -109,10 +106,10 @@ def read(file: Path) -> dict[str, Dimension]:
             "expected a dimension or more, each [aggregate, [videos]]",
             hint="*_full_info.json is not the results",
         )
-    found = {name: _dimension(file, name, entry) for name, entry in data.items()}
-    for name, dimension in found.items():
+    dimensions = {name: _dimension(file, name, entry) for name, entry in data.items()}
+    for name, dimension in dimensions.items():
         _check_aggregate(file, name, dimension)
-    return found | {name: _with_left_out(file, name, found[name]) for name in LEAVES_OUT & found.keys()}
+    return dimensions | {name: _with_left_out(file, name, dimensions[name]) for name in LEAVES_OUT & dimensions.keys()}
 
 
 def _dimension(file: Path, name: str, entry: Any) -> Dimension:
@@ -160,16 +157,16 @@ def _is_number(value: Any) -> bool:
 
 def _number(file: Path, key: str, value: Any, low: float, high: float) -> float:
     """A number of a range."""
-    found = json.dumps(value)[:40]
+    shown = json.dumps(value)[:40]
     if not _is_number(value):
         raise IngestError(
-            file, key, f"found {found}, expected a number or true or false", hint=NAN_HINT if value != value else ""
+            file, key, f"found {shown}, expected a number or true or false", hint=NAN_HINT if value != value else ""
         )
     if not low - SLACK <= value <= high + SLACK:
         raise IngestError(
             file,
             key,
-            f"found {found}, expected {low:g} to {high:g}",
+            f"found {shown}, expected {low:g} to {high:g}",
             hint="the unit is VBench's own, not a table's percent",
         )
     return float(value)
@@ -203,12 +200,12 @@ def _means(videos: Sequence[Video]) -> list[float]:
     clips: dict[str, list[float]] = defaultdict(list)
     for video, score in scored:
         clips[video.whole].append(score)
-    found = [fmean(score for _, score in scored), fmean(map(fmean, clips.values()))]
+    means = [fmean(score for _, score in scored), fmean(map(fmean, clips.values()))]
     counted = [(score, video.frames) for video, score in scored if video.frames is not None]
     if len(counted) == len(scored):
-        found.append(sum(score * frames for score, frames in counted) / sum(frames for _, frames in counted))
+        means.append(sum(score * frames for score, frames in counted) / sum(frames for _, frames in counted))
     lasts = [video.last for video in videos if video.last is not None]
-    return [*found, fmean(lasts)] if len(lasts) == len(scored) else found
+    return [*means, fmean(lasts)] if len(lasts) == len(scored) else means
 
 
 def _with_left_out(file: Path, name: str, dimension: Dimension) -> Dimension:

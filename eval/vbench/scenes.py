@@ -1,8 +1,6 @@
-"""VBench-Long's scenes: cuts a video where PySceneDetect finds a cut, and scores every scene as a video of its own.
-Scores nothing itself.
+"""VBench-Long's scenes: cuts a video where PySceneDetect finds a cut and hands every scene to the scorer as a video.
 
-The scenes have to be known before the first frame is shown, so PySceneDetect reads the file once, before it is decoded
-for the scorers.
+PySceneDetect reads the file once before it is decoded for the scorers: the scenes must be known at the first frame.
 """
 
 from __future__ import annotations

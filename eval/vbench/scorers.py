@@ -1,4 +1,4 @@
-"""Scorers on features or scores of single frames, which several VBench dimensions share. Builds no network.
+"""Scorers on features or scores of single frames, which several VBench dimensions share.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """
@@ -70,9 +70,9 @@ class MeanScorer:
         self.name, self.per_frame = name, per_frame
 
     def watch(self, sample: Sample) -> Batches:
-        score, found = self.per_frame(sample), list[float]()
+        score, values = self.per_frame(sample), list[float]()
 
         def finish() -> dict[str, Score]:
-            return {self.name: Score(float(np.mean(found)), {"frames": len(found)})}
+            return {self.name: Score(float(np.mean(values)), {"frames": len(values)})}
 
-        return Batches(BATCH, lambda frames_NHWC: found.extend(float(value) for value in score(frames_NHWC)), finish)
+        return Batches(BATCH, lambda frames_NHWC: values.extend(float(value) for value in score(frames_NHWC)), finish)

@@ -1,5 +1,4 @@
-"""How alike the features of frames are: VBench's temporal consistency and VBench-I2V's conformity to an image. Runs no
-network.
+"""How alike the features of frames are: VBench's temporal consistency and VBench-I2V's conformity to an image.
 
 Dimensions: N frame, D feature.
 """

@@ -1,5 +1,5 @@
 """VBench-Long's slow-fast consistency: a score within clips and one between the clips' first frames, brought to one
-scale. Runs no network.
+scale.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """
@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from astro_cli.config.errors import RecordError
-from eval.contract import Frame, Sample, Score, Watcher
+from eval.contract import Frame, Sample, Score, VideoWatcher
 from eval.vbench.long import Long
 from eval.vbench.similarity import Consistency
 
@@ -51,7 +51,7 @@ def fuse(slow: float, fast: float, table: tuple[np.ndarray, np.ndarray], fast_we
 
 
 class _Watcher:
-    def __init__(self, owner: SlowFast, slow: Watcher, starts: set[int]) -> None:
+    def __init__(self, owner: SlowFast, slow: VideoWatcher, starts: set[int]) -> None:
         self.owner, self.slow, self.starts = owner, slow, starts
         self.fast = Consistency()
 

@@ -1,4 +1,4 @@
-"""Motion smoothness from a network that interpolates frames. Builds no network.
+"""Motion smoothness from a network that interpolates frames.
 
 Dimensions: H, W pixel rows and columns, C colour channel.
 """

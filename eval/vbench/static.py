@@ -1,4 +1,4 @@
-"""VBench's static filter: scores videos that stand still, and no others. Builds no network.
+"""VBench's static filter: only static videos are scored.
 
 Dimensions: H, W pixel rows and columns, C colour channel.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from eval.contract import Frame, Sample, Score, Scorer, Watcher
+from eval.contract import Frame, Sample, Score, Scorer, VideoWatcher
 from eval.vbench.motion import OF_FRAMES, SIDE_PX, largest_flow
 
 LARGEST_SHARE = 0.02  # of the pixels
@@ -44,7 +44,7 @@ class Limits:
 class _Watcher:
     """Keeps the first and the last frame; computes no flow any more once enough has moved."""
 
-    def __init__(self, owner: StaticScorer, inner: Watcher, limits: Limits) -> None:
+    def __init__(self, owner: StaticScorer, inner: VideoWatcher, limits: Limits) -> None:
         self.owner, self.inner, self.limits = owner, inner, limits
         self.first: Frame | None = None
         self.last: Frame | None = None

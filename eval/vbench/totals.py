@@ -1,5 +1,4 @@
-"""VBench's scores from its sixteen dimensions: normalisation, weights, Quality, Semantic, Total. Measures no dimension
-and needs no weights.
+"""Computes VBench's totals from its sixteen dimensions: normalisation, weights, Quality, Semantic, Total.
 
 Scores are fractions, as VBench's own JSON has them: 0.9633 is what tables print as 96.33.
 """

@@ -1,5 +1,4 @@
-"""Likeness of a video and its prompt by ViCLIP, which two VBench dimensions score on prompts of their own. Builds no
-network.
+"""Likeness of a video and its prompt by ViCLIP, which two VBench dimensions score on prompts of their own.
 
 Dimensions: N frame, H, W pixel rows and columns, C colour channel, D feature.
 """

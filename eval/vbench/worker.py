@@ -1,9 +1,9 @@
 """Runs official VBench dimensions in an interpreter of its own: a JSON request a line on standard input, a JSON answer
 a line on standard output.
 
-Started by `eval.vbench.isolated` as a file, so it imports nothing of this project: only what the interpreter has
-installed. It owns no score. Request: {"dimension", "video", "prompt", "auxiliary", "weights", "device"}. Answer:
-{"value", "details"} or {"error"}.
+`eval.vbench.isolated` starts it as a file. It imports only what its own interpreter has installed, nothing of this
+project. Request: {"dimension", "video", "prompt", "auxiliary", "weights", "device"}. Answer: {"value", "details"} or
+{"error"}.
 """
 
 import importlib
@@ -80,11 +80,11 @@ def score(request):
     videos = run(dimension, model, info, device)
     if not videos:
         return {"value": None, "details": {"object_found": False}}
-    found = videos[0]
-    value = float(found["video_results"])
+    result = videos[0]
+    value = float(result["video_results"])
     if not math.isfinite(value):
         raise ValueError(f"its score is {value}, scores are finite")
-    return {"value": value, "details": {key: part for key, part in found.items() if key not in NOT_DETAILS}}
+    return {"value": value, "details": {key: part for key, part in result.items() if key not in NOT_DETAILS}}
 
 
 def run(dimension, model, info, device):

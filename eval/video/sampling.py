@@ -1,5 +1,4 @@
-"""Which frames of a video a protocol takes, one function per published rule: numbers in, indices out. Decodes nothing.
-Free of torch.
+"""Which frames of a video a protocol takes, one function per published rule: numbers in, indices out. Free of torch.
 
 `length` is the number of frames of the video, T. Every list is ascending; an index may repeat where the protocol
 repeats it.

@@ -1,4 +1,4 @@
-"""Watching a video through an encoder: chosen frames become features as they come, frames are not kept. Scores nothing.
+"""Watches a video through an encoder: chosen frames become features as they come, and are dropped.
 
 Dimensions: N frame, D feature.
 """

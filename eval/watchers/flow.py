@@ -76,9 +76,9 @@ class FlowWatcher:
     def scores(self) -> dict[str, Score]:
         name, note = self.scorer.name, {"interval": self.scorer.interval}
         scores = {f"{name}.magnitude": Score(float(np.mean(self.magnitudes)), {**note, "pairs": self.magnitudes})}
-        found = self.sums.result()
-        if found is None:
+        errors = self.sums.result()
+        if errors is None:
             return scores | {f"{name}.{key}": Score(None) for key in ERRORS}
-        values = {"epe": found.epe, "over_1px": found.over_1px, "over_3px": found.over_3px, "f1_all": found.f1_all}
-        details = {**note, "pixels": found.pixels, LABEL: self.sample.labels[LABEL]}
+        values = {"epe": errors.epe, "over_1px": errors.over_1px, "over_3px": errors.over_3px, "f1_all": errors.f1_all}
+        details = {**note, "pixels": errors.pixels, LABEL: self.sample.labels[LABEL]}
         return scores | {f"{name}.{key}": Score(values[key], details) for key in ERRORS}

@@ -1,4 +1,4 @@
-"""How long flows are and how far they lie from reference flows. Estimates no flow. Free of torch.
+"""How long flows are and how far they lie from reference flows. Free of torch.
 
 Dimensions: 2 x and y displacement in pixels, H, W pixel rows and columns.
 """

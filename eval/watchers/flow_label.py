@@ -1,6 +1,6 @@
 """The label by which a prompt set names the reference of a video's flow, and the type of a flow estimator.
 
-Opens no file. Free of torch.
+Free of torch.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Reference flows of a video: a file of flows, or another video whose flow is estimated the same way. Compares nothing.
-Free of torch.
+"""Reference flows of a video: a file of flows, or another video whose flow is estimated the same way. Free of torch.
 
 Dimensions: K pair of frames, 2 x and y displacement in pixels, H, W pixel rows and columns.
 """
@@ -29,10 +28,10 @@ def reference_flows(sample: Sample, step: int, estimate: Estimate) -> Iterator[n
     Raises:
         ScoreError: the reference is missing or does not fit the video.
     """
-    found = references_of(sample)
-    if not found:
+    paths = references_of(sample)
+    if not paths:
         return None
-    (path,) = found
+    (path,) = paths
     count = len(every(step, sample.info.frames)) - 1
     return _stored(path, sample, count) if path.suffix == ".npy" else _estimated(path, sample, step, estimate)
 

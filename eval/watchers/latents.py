@@ -1,4 +1,4 @@
-"""Watching a video through Wan's VAE: its frames become latents again, four to a latent, as they come. Scores nothing.
+"""Watches a video through Wan's VAE: its frames are encoded as they come, four frames to a latent.
 
 Dimensions: T frame, H, W pixel rows and columns, D feature.
 """

@@ -1,7 +1,6 @@
-"""The parts of a video that are scored on their own, and which frames stand for each. Scores nothing and decodes
-nothing. Free of torch.
+"""The parts of a video that are scored on their own, and which frames stand for each. Free of torch.
 
-Boundaries are times, not shares of the frame count, so that a part is the same at any frame rate.
+Boundaries are times, so a part is the same at any frame rate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the JSON that `astro sample` writes beside a video. Checks no value."""
+"""Reads the JSON that `astro sample` writes beside a video."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sidecars_of(sample: Sample) -> tuple[Path, ...]:
 
 
 def sidecar(sample: Sample) -> dict[str, Any]:
-    """What `astro sample` wrote beside the video; empty where there is nothing, or something else."""
+    """The JSON that `astro sample` wrote beside the video; empty where there is none or another kind."""
     path = sample.path.with_suffix(".json")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """The path a video takes through a feature space: principal components and how compact, far apart and evenly connected
 its events are.
 
-Encodes no frame. Free of torch. Dimensions: T frame, D feature, K component.
+Free of torch. Dimensions: T frame, D feature, K component.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two ways to watch a video: keep chosen frames, or take all of them in batches. Computes no score.
+"""The two ways to watch a video: keep chosen frames, or take all of them in batches.
 
 Dimensions: N chosen or batched frames, T frame, H, W pixel rows and columns.
 """
@@ -30,7 +30,7 @@ class Chosen:
 
 
 class Batches:
-    """Hands every frame on in batches of `size` (N, H, W, 3) uint8, the last one shorter, and keeps none."""
+    """Passes every frame on in batches of `size` (N, H, W, 3) uint8; the last one may be shorter."""
 
     def __init__(self, size: int, take: Callable[[np.ndarray], None], finish: Callable[[], dict[str, Score]]) -> None:
         self.size, self.take, self.finish = size, take, finish

@@ -1,9 +1,8 @@
-"""What an untuned base scores by the training rewards on a run's own prompts: the dashed curve beside it. Draws nothing
-and trains nothing.
+"""Training rewards of an untuned base on a run's own prompts: the dashed curve beside the run's.
 
-An epoch has few prompts, and they differ more than the policies do: only on the same ones does the distance of two
-curves mean something. So clips are rolled out as the run rolls them out: its prompts, windows and histories, and the
-noise of its groups' first members.
+An epoch has few prompts, and they differ more than the policies do. Two curves can be compared only on the same
+prompts. So the base rolls clips out as the run does: same prompts, windows and histories, and the noise of the groups'
+first members.
 """
 
 from __future__ import annotations
@@ -37,23 +36,25 @@ def base_rows(recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
     run_context, backbone = build(recipe, torch.device("cpu"))  # adapters start as no change, so theta_old is the base
     roller = Roller(spec, run_context, backbone, [REWARDS[key]() for key in experience.rewards])
     source = PromptSource(seed, backbone.encode_text, data.drop, data.prompts)
-    asked = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
-    starts = [window_start(spec, roller.frames, run_context.block, batch.shared) if spec.clip else 0 for batch in asked]
+    batches = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
+    starts = [
+        window_start(spec, roller.frames, run_context.block, batch.shared) if spec.clip else 0 for batch in batches
+    ]
     means: dict[int, dict[str, float]] = {}
     for start in sorted(set(starts)):
-        alike = [epoch for epoch, found in enumerate(starts) if found == start]
+        alike = [epoch for epoch, its_start in enumerate(starts) if its_start == start]
         for first in range(0, len(alike), AT_ONCE):
             chosen = alike[first : first + AT_ONCE]
-            clips = _roll_out(roller, [asked[epoch] for epoch in chosen], start)
+            clips = _roll_out(roller, [batches[epoch] for epoch in chosen], start)
             scores = {key: values.reshape(len(chosen), -1).mean(1).tolist() for key, values in clips.scores.items()}
             means |= {epoch: {key: values[row] for key, values in scores.items()} for row, epoch in enumerate(chosen)}
     return [_row(name, epoch, means[epoch], experience.rewards) for epoch in range(epochs)]
 
 
-def _roll_out(roller: Roller, asked: list[Batch], start: int) -> Clips:
+def _roll_out(roller: Roller, batches: list[Batch], start: int) -> Clips:
     """The clips of several epochs whose windows start at the same frame."""
-    members, owners = range(roller.spec.group), [owner for batch in asked for owner in batch.seeds]
-    prompts = [prompt for batch in asked for prompt in batch.prompts for _ in members]
+    members, owners = range(roller.spec.group), [owner for batch in batches for owner in batch.seeds]
+    prompts = [prompt for batch in batches for prompt in batch.prompts for _ in members]
     seeds = [stream_seed(owner, "member", member) for owner in owners for member in members]
     text = roller.backbone.encode_text(prompts)
     if not roller.spec.clip:

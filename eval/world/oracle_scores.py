@@ -1,5 +1,4 @@
-"""VQ, MQ and TA of clips by the oracle of the embedded world, and the noise of paired comparisons. Owns no prompt set
-and generates nothing.
+"""VQ, MQ and TA of clips by the oracle of the embedded world, and the noise of paired comparisons.
 
 VQ, MQ and TA are the oracle's, over all frames; the training rewards of the same names are other formulas (best 30 % of
 frames, no oracle), so what RL gains by exploiting a reward does not count here.

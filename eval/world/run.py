@@ -1,7 +1,4 @@
-"""Runs a benchmark on arms and seeds and writes one record per metric; skips what is recorded already.
-
-Computes no score.
-"""
+"""Runs a benchmark on arms and seeds and writes one record per metric. Recorded scores are skipped."""
 
 from __future__ import annotations
 
@@ -67,9 +64,9 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
     if all(known) and not again:
         return [_mean(list(record.scores)) for record in known if record]
     rates = shapes.throughput([arm for arm, _ in pairs])
-    for (arm, seed), found in zip(pairs, rates, strict=True):
-        _record(benchmark, arm, seed, count, results, {"throughput": list(found)})
-    return [_mean(list(found)) for found in rates]
+    for (arm, seed), arm_rates in zip(pairs, rates, strict=True):
+        _record(benchmark, arm, seed, count, results, {"throughput": list(arm_rates)})
+    return [_mean(list(arm_rates)) for arm_rates in rates]
 
 
 def _known(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path) -> dict[str, store.Record]:

@@ -1,6 +1,6 @@
 """The benchmark of the embedded world: held-out prompts and clips of the trained length, scored by the oracle.
 
-Owns the protocol, not the store.
+Owns the protocol.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def throughput(arms: list[Arm]) -> list[list[float]]:
     codecs = {arm.card["codec"]: arm.backbone for arm in arms}
     rates: list[list[float]] = [[] for _ in arms]
     for run in range(THROUGHPUT_RUNS + 1):
-        for arm, found in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
+        for arm, arm_rates in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
             shell, frames = shells[arm.network.config], num_frames(arm)
             shell.load_state_dict(arm.network.state_dict())
             timed, began = replace(arm, network=shell, backbone=codecs[arm.card["codec"]]), time.perf_counter()
             timed.backbone.decode(timed.generate(prompt_set(1), [run], frames))
-            found.append(frames / (time.perf_counter() - began))
-    return [found[1:] for found in rates]
+            arm_rates.append(frames / (time.perf_counter() - began))
+    return [arm_rates[1:] for arm_rates in rates]

@@ -1,5 +1,5 @@
 """The multi-prompt benchmark of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own.
-Owns the protocol only.
+Owns the protocol.
 
 60 s are 480 frames at the world's 8 fps. A prompt is asked for every 80 frames and takes over at the next block: at 81,
 162, 240, 321 and 402, which are the bounds of the segments. Every arm switches alike, as LongLive does: the visible
@@ -113,13 +113,13 @@ def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[t
     """
     starts = segment_starts(arm)
     switches = [(frame, [script[place] for script in scripts]) for place, frame in enumerate(starts) if place]
-    ends, held, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0
+    ends, blocks, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0
     for block_BTCHW in decoded_blocks(arm, [script[0] for script in scripts], seeds, ends[-1], switches, RULE):
-        held.append(block_BTCHW)
+        blocks.append(block_BTCHW)
         made += block_BTCHW.shape[1]
         if made == ends[0]:
-            yield torch.cat(held, 1), ends.pop(0)
-            held.clear()
+            yield torch.cat(blocks, 1), ends.pop(0)
+            blocks.clear()
 
 
 def joined(scored: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

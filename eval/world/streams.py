@@ -1,5 +1,4 @@
-"""Long videos of the embedded world as decoded blocks, with prompt switches: the generation that the long benchmarks
-share. Scores nothing.
+"""Generates long videos of the embedded world as decoded blocks, with prompt switches, for the long benchmarks.
 
 Dimensions: B video, T frame, C colour, H, W pixels.
 """
@@ -80,13 +79,13 @@ def kv_memory_growth(arm: Arm, prompt: str, frames: int) -> float:
     block = arm.card["video"]["block"]
     window = arm.stream_spec(frames).cache.window
     shortest = frames if window is None else min(frames, (window // block + 3) * block)
-    held = []
+    kv_bytes = []
     for length in (shortest, frames):
         streamer = arm.streamer([prompt], [0], length)
         while streamer.frame < length:
             streamer.next_block()
-        held.append(streamer.cache.bytes + streamer.cache.sink_bytes)
-    return held[1] / held[0]
+        kv_bytes.append(streamer.cache.bytes + streamer.cache.sink_bytes)
+    return kv_bytes[1] / kv_bytes[0]
 
 
 def done_of(rows: range, frame: int, frames: int) -> int:

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses and how. Trains nothing."""
+"""The command line: what it prints, what it refuses and how."""
 
 from __future__ import annotations
 
@@ -255,8 +255,8 @@ def test_recipe_show_gives_origins():
     assert "alpha = 256.0  # recipes/base/astrolabe.toml" in shown
     assert "window = 15  # recipes/astrolabe/astrolabe_longlive.toml" in shown
     assert "relative = false  # default" in shown
-    asked = json.loads(recipe("show", "astrolabe_longlive", "--origins", "--json").stdout)
-    assert asked["origins"]["model.dim"] == "recipes/base/wan_1.3b.toml"
+    with_origins = json.loads(recipe("show", "astrolabe_longlive", "--origins", "--json").stdout)
+    assert with_origins["origins"]["model.dim"] == "recipes/base/wan_1.3b.toml"
 
 
 def test_recipe_show_quotes_what_needs_it(tmp_path):

@@ -1,6 +1,4 @@
-"""`astro sample` on the embedded world: prompts, seeds, switches, batches, interruption, typing; and what it refuses,
-leaving nothing.
-"""
+"""`astro sample` on the embedded world: prompts, seeds, switches, batches, interruption, typing, refusals."""
 
 from __future__ import annotations
 

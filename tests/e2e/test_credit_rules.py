@@ -158,9 +158,9 @@ def test_what_a_rule_keeps_comes_back_with_the_same_bits(outside, tiny, tmp_path
 
 def test_an_objective_that_takes_no_map_is_named_with_the_rule_that_gives_one(outside, tmp_path, monkeypatch, capsys):
     assert run(["rl", "--recipe", "astrolabe_no_kl_shapes", *SALIENT, "--out", str(tmp_path / "run")], monkeypatch) == 2
-    said = message(capsys)
-    assert "stages.nft.experience.advantage.kind: found 'salient', which gives credit per frame and position" in said
-    assert "nft takes credit per sample" in said
+    error = message(capsys)
+    assert "stages.nft.experience.advantage.kind: found 'salient', which gives credit per frame and position" in error
+    assert "nft takes credit per sample" in error
     assert not (tmp_path / "run").exists()
 
 

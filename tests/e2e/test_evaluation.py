@@ -258,9 +258,9 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
         ("tiny_study", "shapes"),
         ("tiny_study", "train"),
     ]
-    said = capsys.readouterr().err
-    assert "2 of 2 done" in said
-    assert "time of one core: " in said
+    err = capsys.readouterr().err
+    assert "2 of 2 done" in err
+    assert "time of one core: " in err
     records = store.load_results(out)
     assert {(record.arm, record.seed) for record in records if record.metric == "vq"} == {
         ("self_forcing_shapes", 0),

@@ -98,13 +98,13 @@ def test_segments_show_their_own_prompts(tiny_base):
     """A segment does not change with a later prompt, and does with its own."""
     arm, script = load_arm(str(tiny_base)), shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN)
     other = [*script[:2], "a large yellow triangle moves left fast over a white checkered background", *script[3:]]
-    told, changed = (
+    clips, changed = (
         [clip for clip, _ in shapes_multi.segments(arm, [each], noise_seeds(0, 1))] for each in (script, other)
     )
-    assert [clip.shape[1] for clip in told] == [9, 9, 6, 9, 9, 6]
+    assert [clip.shape[1] for clip in clips] == [9, 9, 6, 9, 9, 6]
     for place in (0, 1):
-        assert torch.equal(told[place], changed[place])
-    assert not torch.equal(told[2], changed[2])
+        assert torch.equal(clips[place], changed[place])
+    assert not torch.equal(clips[2], changed[2])
 
 
 def test_a_video_does_not_depend_on_its_batch(tiny_base, monkeypatch):

@@ -60,13 +60,13 @@ def test_no_more_clips_than_allowed_are_decoded_at_once(tiny_base, monkeypatch, 
         roller = Roller(spec.model_copy(update={"parallel": parallel}), run_context, backbone, rewards)
         return roller.candidates(prompts, seeds, text, [1, 2], 6)
 
-    def decode_and_count(policy, told, seeds, *rest):
+    def decode_and_count(policy, states, seeds, *rest):
         sizes.append(len(seeds))
-        return decode(policy, told, seeds, *rest)
+        return decode(policy, states, seeds, *rest)
 
-    def sample_and_count(policy, told, seeds, *rest):
+    def sample_and_count(policy, states, seeds, *rest):
         histories.append(len(seeds))
-        return sample(policy, told, seeds, *rest)
+        return sample(policy, states, seeds, *rest)
 
     whole = rolled(None)
     monkeypatch.setattr(clips, "decode_candidates", decode_and_count)

@@ -67,10 +67,10 @@ def test_wan_trains_on_the_users_videos_and_encodes_them_once(wan, clips, tmp_pa
     encode = WanBackbone.encode
     monkeypatch.setattr(WanBackbone, "encode", lambda self, frames: seen.append(frames) or encode(self, frames))
     assert run(arguments(tmp_path, "first", f"stages.ar.data.clips={clips}"), monkeypatch) == 0
-    said = capsys.readouterr().err.replace("\n", " ")
-    assert "2 of 4 videos are left out: c.mp4: " in said
-    assert "d.mp4: too short: 8 frames at 8 a second, expected 9 at 8" in said
-    assert "decoding and encoding clips 4/4" in said
+    text = capsys.readouterr().err.replace("\n", " ")
+    assert "2 of 4 videos are left out: c.mp4: " in text
+    assert "d.mp4: too short: 8 frames at 8 a second, expected 9 at 8" in text
+    assert "decoding and encoding clips 4/4" in text
     assert [tuple(frames.shape) for frames in seen] == [(1, 9, 3, 32, 48)] * 2
     files = sorted((tmp_path / "cache" / "astro" / "latents" / codec_hash(None) / "9x32x48-8fps").iterdir())
     assert len(files) == 2
@@ -137,6 +137,6 @@ def test_videos_none_of_which_can_be_used_end_the_run(wan, clips, tmp_path, monk
 
 
 def test_the_first_ten_videos_that_are_left_out_are_named():
-    said = left_out([(Path(f"{number}.mp4"), "damaged") for number in range(12)], 40)
-    assert said.startswith("12 of 40 videos are left out: 0.mp4: damaged; 1.mp4: damaged; ")
-    assert said.endswith("9.mp4: damaged; and 2 more")
+    text = left_out([(Path(f"{number}.mp4"), "damaged") for number in range(12)], 40)
+    assert text.startswith("12 of 40 videos are left out: 0.mp4: damaged; 1.mp4: damaged; ")
+    assert text.endswith("9.mp4: damaged; and 2 more")

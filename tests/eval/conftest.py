@@ -1,7 +1,4 @@
-"""A checkpoints folder for tiny weights, folders of tiny clips with a manifest, and a scorer that needs no weights.
-
-Asserts nothing.
-"""
+"""A checkpoints folder for tiny weights, folders of tiny clips with a manifest, and a scorer that needs no weights."""
 
 from __future__ import annotations
 

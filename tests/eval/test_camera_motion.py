@@ -25,7 +25,7 @@ from astro_cli.generate.media import write_mp4
 from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, VideoInfo
 from eval.metrics import catalog
 from eval.scoring.scorers import weights_hash
-from eval.vbench import places
+from eval.vbench import vbench_files
 from eval.vbench.camera import PHRASES
 from eval.vbench.dimension import DimensionConfig
 
@@ -101,19 +101,19 @@ RETURN = "return tracks, torch.ones"
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of VBench's weights, with a checkout and its weights at their places."""
-    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "vbench"))
-    monkeypatch.delenv(places.COTRACKER_VARIABLE, raising=False)
+    """The folder of VBench's weights, with a checkout and its weights at their vbench_files."""
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(tmp_path / "vbench"))
+    monkeypatch.delenv(vbench_files.COTRACKER_VARIABLE, raising=False)
     checkout = tmp_path / "vbench/cotracker_model/co-tracker"
     checkout.mkdir(parents=True)
     (checkout / "hubconf.py").write_text(HUBCONF)
-    torch.save({"luma.weight": torch.tensor([0.3, 0.6, 0.1])[None, :, None, None]}, places.path_of("cotracker"))
+    torch.save({"luma.weight": torch.tensor([0.3, 0.6, 0.1])[None, :, None, None]}, vbench_files.path_of("cotracker"))
     return tmp_path / "vbench"
 
 
 def hubconf(old: str = "", new: str = "") -> None:
     assert old in HUBCONF
-    (places.cotracker_checkout() / "hubconf.py").write_text(HUBCONF.replace(old, new) if old else new)
+    (vbench_files.cotracker_checkout() / "hubconf.py").write_text(HUBCONF.replace(old, new) if old else new)
 
 
 def clip(motion: str, seed: int = 0, frames: int = FRAMES) -> np.ndarray:
@@ -169,12 +169,12 @@ def test_a_rendered_move_is_seen(cache, motion):
 def test_the_weights_of_the_file_track(cache):
     moved = clip("pan_left")
     assert score(build(), moved, "camera pans left").value == 1.0
-    torch.save({"model": {"luma.weight": torch.zeros(1, 3, 1, 1)}}, places.path_of("cotracker"))
+    torch.save({"model": {"luma.weight": torch.zeros(1, 3, 1, 1)}}, vbench_files.path_of("cotracker"))
     assert score(build(), moved, "camera pans left").value == 0.0
 
 
 def test_a_checkout_elsewhere_and_no_seed_is_touched(cache, tmp_path, monkeypatch):
-    places.cotracker_checkout().rename(tmp_path / "mine")
+    vbench_files.cotracker_checkout().rename(tmp_path / "mine")
     need = catalog.find(NAME).needs[0]
     assert str(cache / "cotracker_model/co-tracker") in need.missing()
     assert "ASTRO_COTRACKER" in need.missing()
@@ -206,7 +206,7 @@ def test_what_scores_is_hashed_code_included(cache):
         return weights_hash(declaration.files(DimensionConfig()))
 
     first = now()
-    code = places.cotracker_checkout() / "cotracker/models"
+    code = vbench_files.cotracker_checkout() / "cotracker/models"
     code.mkdir(parents=True)
     assert now() == first
     (code / "core.py").write_text("STRIDE = 4\n")
@@ -226,7 +226,7 @@ def test_videos_and_prompts_that_cannot_be_scored(cache):
 
 
 def test_missing_weights_say_where_to_put_them(cache):
-    places.path_of("cotracker").unlink()
+    vbench_files.path_of("cotracker").unlink()
     (text,) = [text for need in catalog.find(NAME).needs if (text := need.missing())]
     assert "cotracker_model/cotracker2.pth" in text
     assert str(cache) in text
@@ -244,7 +244,7 @@ def test_missing_weights_say_where_to_put_them(cache):
     ],
 )
 def test_wrong_weights_are_named(cache, content, says):
-    path = places.path_of("cotracker")
+    path = vbench_files.path_of("cotracker")
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(CheckpointError, match=says) as caught:
         build()
@@ -268,7 +268,7 @@ def test_a_checkout_that_gives_no_tracker_is_named(cache, old, new, says):
     hubconf(old, new)
     with pytest.raises(RunError, match=says) as caught:
         build()
-    assert caught.value.where == str(places.cotracker_checkout())
+    assert caught.value.where == str(vbench_files.cotracker_checkout())
     assert "facebookresearch/co-tracker" in caught.value.hint
 
 
@@ -351,19 +351,19 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     asked, and two others.
     """
     background = {"i2v_background", "background_consistency"}
-    asked = {
+    dimensions_of = {
         "a cat, camera pans right": [NAME],
         "a dog, camera zooms out": [NAME],
         "a cat": sorted({*OTHERS} - background),
         "a lake": [*background],
     }
     (tmp_path / "lists").mkdir()
-    rows = [{"prompt_en": prompt, "dimension": dimensions} for prompt, dimensions in asked.items()]
+    rows = [{"prompt_en": prompt, "dimension": dimensions} for prompt, dimensions in dimensions_of.items()]
     (tmp_path / "lists/vbench2_i2v_full_info.json").write_text(json.dumps(rows))
     monkeypatch.setenv("ASTRO_PROMPTS", str(tmp_path / "lists"))
     folder = tmp_path / "videos"
     folder.mkdir()
-    for prompt, motion in zip(asked, ("pan_right", "zoom_in", "static", "static"), strict=True):
+    for prompt, motion in zip(dimensions_of, ("pan_right", "zoom_in", "static", "static"), strict=True):
         for index in range(5):
             write_mp4(clip(motion, seed=index), folder / f"{prompt}-{index}.mp4", 8)
     return folder
@@ -393,7 +393,7 @@ def test_the_whole_suite_has_its_total(cache, astro, videos, tmp_path):
 
 
 def test_without_the_tracker_the_total_is_partial(cache, astro, videos):
-    (places.cotracker_checkout() / "hubconf.py").unlink()
+    (vbench_files.cotracker_checkout() / "hubconf.py").unlink()
     code, shown = astro(str(videos), "--name", "mine")
     assert code == 3
     assert "not run: camera_motion: needs code: put a checkout of facebookresearch/co-tracker" in " ".join(

@@ -1,7 +1,4 @@
-"""Types of camera motion from tracks: VBench-I2V's released ones on random and hand-made tracks, and by hand.
-
-Tracks nothing.
-"""
+"""Types of camera motion from tracks: VBench-I2V's released ones on random and hand-made tracks, and by hand."""
 
 from __future__ import annotations
 
@@ -105,10 +102,10 @@ def test_scores_and_asked_types_are_the_released_ones(official, monkeypatch):
 @pytest.mark.skipif(not INFO.is_file(), reason="needs ../shared/data")
 def test_every_prompt_of_the_set_asks_for_a_motion(official):
     prompts = [row["prompt_en"] for row in json.loads(INFO.read_text()) if row["dimension"] == ["camera_motion"]]
-    asked = [asked_type(prompt) for prompt in prompts]
+    requested = [asked_type(prompt) for prompt in prompts]
     assert len(prompts) == 763
-    assert asked == [official[0].get_type(f"{prompt}-0.mp4") for prompt in prompts]
-    assert {motion: asked.count(motion) for motion in MOVES} == dict.fromkeys(MOVES, 109)
+    assert requested == [official[0].get_type(f"{prompt}-0.mp4") for prompt in prompts]
+    assert {motion: requested.count(motion) for motion in MOVES} == dict.fromkeys(MOVES, 109)
 
 
 def test_types_by_hand():

@@ -1,4 +1,4 @@
-"""Video files in: both decoders give the same bytes, damage is named, nothing is held."""
+"""Video files: both decoders give the same bytes, damage is named, frames are not kept."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from eval.metrics import background_consistency, i2v_background
 from eval.networks import dreamsim, dreamsim_names
 from eval.scoring.scorers import configured_scorers
 from eval.suites.suite import load_suite
-from eval.vbench import places
+from eval.vbench import vbench_files
 from eval.vbench.features import features_of, picture_features
 from eval.vbench.long import Long
 from eval.vbench.slow_fast import SlowFast, read_table
@@ -32,9 +32,9 @@ LONG_SUITES = ("vbench-long", "vbench-long-custom")
 
 @pytest.fixture
 def folder(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "vbench"))
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(tmp_path / "vbench"))
     monkeypatch.setattr(dreamsim_names, "PACKAGE_CACHE", tmp_path / "cache")
-    dreamsim_folder.write(dreamsim_names.folder(), places.path_of("dino"))
+    dreamsim_folder.write(dreamsim_names.folder(), vbench_files.path_of("dino"))
     return dreamsim_names.folder()
 
 
@@ -89,7 +89,7 @@ class _Slow:
 
 
 def test_the_fast_score_is_vbenchs_and_mapped_by_the_packaged_table(folder: Path) -> None:
-    table = read_table(places.table(background_consistency.TABLE))
+    table = read_table(vbench_files.table(background_consistency.TABLE))
     clips = np.repeat(FRAMES, 4, axis=0)  # 2 s at 2 fps each, so the first frames are FRAMES
     scorer = SlowFast(
         Long(_Slow(), "background_consistency", "two_seconds"), features_of(NetworkCache(), "dreamsim"), table, 0.5
@@ -104,7 +104,7 @@ def test_the_fast_score_is_vbenchs_and_mapped_by_the_packaged_table(folder: Path
 def test_long_suites_are_slow_fast_and_say_what_that_needs(
     suite: str, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(tmp_path / "none"))
     monkeypatch.setattr(dreamsim_names, "PACKAGE_CACHE", tmp_path / "none")
     wanted = ("subject_consistency", "background_consistency")
     subject, background = configured_scorers(load_suite(suite), metrics=wanted)
@@ -123,7 +123,7 @@ def test_the_packages_cache_is_looked_at(folder: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_files_are_refused(folder: Path) -> None:
-    adapter, clip, dino = folder / dreamsim_names.WEIGHTS[0], folder / dreamsim_names.CLIP, places.path_of("dino")
+    adapter, clip, dino = folder / dreamsim_names.WEIGHTS[0], folder / dreamsim_names.CLIP, vbench_files.path_of("dino")
     state = dreamsim_folder.adapter_state()
     save_file({name: value for name, value in state.items() if ".1.model.blocks.1." not in name}, adapter)
     with pytest.raises(CheckpointError, match="lacks 1 of 16 layers"):
@@ -181,5 +181,5 @@ def test_the_package_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     model, _ = package.dreamsim(pretrained=True, device="cpu", cache_dir=str(folder))
     x_BCSS = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
-        ours, theirs = dreamsim.load(places.path_of("dino"), folder)(x_BCSS), model.embed(x_BCSS)
+        ours, theirs = dreamsim.load(vbench_files.path_of("dino"), folder)(x_BCSS), model.embed(x_BCSS)
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)

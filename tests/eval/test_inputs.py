@@ -339,9 +339,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_progress_counts_files_once(tmp_path: Path) -> None:
     write_video(tmp_path / "a cat-0.mp4")
     write_video(tmp_path / "a cat-1.mp4", seed=1)
-    heard: list[tuple[int, int]] = []
-    assert len(load(tmp_path, PROMPTS, lambda done, total: heard.append((done, total)))) == 4
-    assert heard == [(1, 2), (2, 2)]
+    progress: list[tuple[int, int]] = []
+    assert len(load(tmp_path, PROMPTS, lambda done, total: progress.append((done, total)))) == 4
+    assert progress == [(1, 2), (2, 2)]
 
 
 def test_two_videos_of_a_prompt_that_are_one_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from astro_cli.generate.media import write_mp4
 from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample, Score, ScoreError, VideoInfo
 from eval.metrics.catalog import find
-from eval.vbench import places
+from eval.vbench import vbench_files
 from eval.vbench.clip_file import ClipFile
 from eval.vbench.isolated import VARIABLE
 
@@ -72,14 +72,14 @@ def grit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "site"} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setenv(VARIABLE, str(python))
-    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     for name in ("grit", "bert"):
-        places.path_of(name).parent.mkdir()
-    places.path_of("bert").touch()
+        vbench_files.path_of(name).parent.mkdir()
+    vbench_files.path_of("bert").touch()
     model = {"red car": torch.tensor([1.0, 0.0, -1.0]), "blue ball": torch.tensor([-1.0, 0.0, 1.0])}
-    torch.save({"model": model}, places.path_of("grit"))
+    torch.save({"model": model}, vbench_files.path_of("grit"))
     return tmp_path
 
 

@@ -23,7 +23,7 @@ from astro_cli.config.errors import CheckpointError
 from eval.contract import NetworkCache, Sample, ScoreError, Segment, VideoInfo
 from eval.judges import endpoint as endpoint_module
 from eval.judges import frames as shown_frames
-from eval.judges import places, rubric
+from eval.judges import judge_location, rubric
 from eval.judges.endpoint import Endpoint, EndpointError
 from eval.metrics import catalog, qwen_judge
 
@@ -78,7 +78,7 @@ def test_a_readable_answer_is_read(answer):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("", "no line 'Dynamics: N'"),
         ("Dynamics 3", "no line"),
@@ -103,10 +103,10 @@ def test_a_readable_answer_is_read(answer):
         ("Dynamics: [4.5]", "found 4.5"),
     ],
 )
-def test_a_malformed_line_fails_its_dimension_and_is_never_a_number(line, said):
+def test_a_malformed_line_fails_its_dimension_and_is_never_a_number(line, message):
     reading = rubric.read(GOOD.replace("Dynamics: 3", line))
     assert set(reading.failures) == {"dynamics"}
-    assert said in reading.failures["dynamics"]
+    assert message in reading.failures["dynamics"]
     assert reading.scores == {"text_alignment": 4, "visual_quality": 5}
 
 
@@ -158,11 +158,11 @@ def test_an_interactive_video_is_judged_by_its_last_prompt():
 
 class _Judge(BaseHTTPRequestHandler):
     answers: ClassVar[list[tuple[int, str]]] = []
-    asked: ClassVar[list[dict]] = []
+    requests: ClassVar[list[dict]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append({"path": self.path, "key": self.headers.get("Authorization"), "body": body})
+        self.requests.append({"path": self.path, "key": self.headers.get("Authorization"), "body": body})
         code, text = self.answers.pop(0)
         self.send_response(code)
         self.end_headers()
@@ -179,12 +179,12 @@ def reply(text: str | None) -> tuple[int, str]:
 @pytest.fixture
 def server(monkeypatch):
     _Judge.answers.clear()
-    _Judge.asked.clear()
+    _Judge.requests.clear()
     running = HTTPServer(("127.0.0.1", 0), _Judge)
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    monkeypatch.setenv(places.URL_VARIABLE, f"http://127.0.0.1:{running.server_port}/v1/")
-    monkeypatch.setenv(places.KEY_VARIABLE, "secret")
-    monkeypatch.setenv(places.MODEL_VARIABLE, "some/judge")
+    monkeypatch.setenv(judge_location.URL_VARIABLE, f"http://127.0.0.1:{running.server_port}/v1/")
+    monkeypatch.setenv(judge_location.KEY_VARIABLE, "secret")
+    monkeypatch.setenv(judge_location.MODEL_VARIABLE, "some/judge")
     monkeypatch.setattr(endpoint_module, "PAUSE", 0.0)
     yield _Judge
     running.shutdown()
@@ -212,9 +212,9 @@ def test_an_endpoint_is_asked_greedily_with_the_frames_and_the_rubric(server):
     details = found["qwen_judge.text_alignment"].details
     assert (details["answer"], details["model"], details["backend"]) == (GOOD, "some/judge", "endpoint")
     assert "secret" not in json.dumps({key: dict(value.details) for key, value in found.items()})
-    [asked] = server.asked
-    assert (asked["path"], asked["key"]) == ("/v1/chat/completions", "Bearer secret")
-    body = asked["body"]
+    [request] = server.requests
+    assert (request["path"], request["key"]) == ("/v1/chat/completions", "Bearer secret")
+    body = request["body"]
     assert (body["model"], body["temperature"]) == ("some/judge", 0)
     content = body["messages"][0]["content"]
     assert content[-1]["text"] == rubric.question(PROMPT)
@@ -231,14 +231,14 @@ def test_an_endpoint_is_asked_greedily_with_the_frames_and_the_rubric(server):
 def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_named(server):
     server.answers += [(503, "busy"), (429, "slow down"), reply(GOOD)]
     assert score(scorer(), sample(), video())["qwen_judge.dynamics"].value == 3.0
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     server.answers += [(500, "broken")] * endpoint_module.TRIES
     with pytest.raises(EndpointError, match=r"HTTP 500: broken .4 tries"):
         score(scorer(), sample(), video())
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         ((401, "who are you"), "HTTP 401: who are you"),
         ((404, "no model"), "HTTP 404"),
@@ -247,11 +247,11 @@ def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_named(server):
         (reply(None), "found NoneType, expected text"),
     ],
 )
-def test_an_endpoint_that_refuses_or_babbles_is_named_at_once(server, answer, said):
+def test_an_endpoint_that_refuses_or_babbles_is_named_at_once(server, answer, message):
     server.answers.append(answer)
-    with pytest.raises(EndpointError, match=said):
+    with pytest.raises(EndpointError, match=message):
         score(scorer(), sample(), video())
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_an_unreadable_answer_fails_the_video_with_its_text(server):
@@ -282,7 +282,7 @@ def models(tmp_path_factory) -> Path:
 @pytest.fixture
 def _local(models, monkeypatch):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(models))
-    monkeypatch.delenv(places.URL_VARIABLE, raising=False)
+    monkeypatch.delenv(judge_location.URL_VARIABLE, raising=False)
 
 
 @pytest.mark.usefixtures("_local")
@@ -294,12 +294,12 @@ def test_a_local_model_answers_greedily_and_babble_fails_the_video(model):
     assert config.backend == "local"
     assert [path.name for path in declaration.files(config)] == [model]
     built = declaration.build(config, loaded)
-    said = []
+    messages = []
     for _ in range(2):
         with pytest.raises(ScoreError, match="answer: unreadable, Text Alignment: no line") as caught:  # random weights
             score(built, sample(), video())
-        said.append(str(caught.value))
-    assert said[0] == said[1]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.usefixtures("_local")
@@ -325,13 +325,13 @@ def test_the_logit_judge_needs_a_local_model():
 
 def test_what_a_judge_lacks_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
-    for variable in (places.URL_VARIABLE, places.MODEL_VARIABLE, places.EMBEDDER_VARIABLE):
+    for variable in (judge_location.URL_VARIABLE, judge_location.MODEL_VARIABLE, judge_location.EMBEDDER_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     [lack] = lacks("qwen_judge")
     assert "set ASTRO_JUDGE_URL" in lack
-    assert str(tmp_path / "eval" / places.JUDGE) in lack
+    assert str(tmp_path / "eval" / judge_location.JUDGE) in lack
     [lack] = lacks("qwen_embedding")
-    assert str(tmp_path / "eval" / places.EMBEDDER) in lack
+    assert str(tmp_path / "eval" / judge_location.EMBEDDER) in lack
     with pytest.raises(CheckpointError, match="no such model folder"):
         scorer(model="nothing-here", backend="local")
     (tmp_path / "eval" / "broken").mkdir(parents=True)

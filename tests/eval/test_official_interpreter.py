@@ -20,7 +20,7 @@ from astro_cli.generate.media import write_mp4
 from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find
-from eval.vbench import isolated, places
+from eval.vbench import isolated, vbench_files
 
 WEIGHTS = "tag2text"
 # Argument 1: the hook, 2: a video, 3: weights. Prints a word of a caption and vbench's own result for it.
@@ -46,7 +46,7 @@ print(json.dumps([word, result(word)]))
 
 
 def usable() -> bool:
-    return isolated.interpreter() is not None and places.path_of(WEIGHTS).is_file()
+    return isolated.interpreter() is not None and vbench_files.path_of(WEIGHTS).is_file()
 
 
 @pytest.mark.skipif(not usable(), reason=f"needs {isolated.VARIABLE} and Tag2Text's weights below VBENCH_CACHE_DIR")
@@ -55,10 +55,10 @@ def test_scene_is_vbenchs_own(tmp_path: Path) -> None:
     write_mp4(np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), dtype=np.uint8), path, 8)
     python = isolated.interpreter()
     assert python is not None
-    command = [python, "-c", DIRECT, str(torchvision_ops.__file__), str(path), str(places.path_of(WEIGHTS))]
+    command = [python, "-c", DIRECT, str(torchvision_ops.__file__), str(path), str(vbench_files.path_of(WEIGHTS))]
     environment = {**os.environ, **isolated.ENVIRONMENT}
     found = subprocess.run(
-        command, capture_output=True, text=True, cwd=places.cache_folder(), env=environment, check=False
+        command, capture_output=True, text=True, cwd=vbench_files.cache_folder(), env=environment, check=False
     )
     assert found.returncode == 0, found.stderr[-2000:]
     word, value = json.loads(found.stdout.splitlines()[-1])

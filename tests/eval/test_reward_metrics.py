@@ -144,10 +144,10 @@ def test_stitched_clips_begin_a_second_before_their_segment(loaded):
     item = sample(24, prompt="", segments=segments)  # 4 fps
     frames = video(24)
     watcher = scorer.watch(item)
-    held = []
+    kept_frames = []
     for index, frame in enumerate(frames):
         watcher.see(index, frame)
-        held.append(sum(len(clip.kept) for clip in watcher.clips))
+        kept_frames.append(sum(len(clip.kept) for clip in watcher.clips))
     found = watcher.scores()
     clips = found["videoalign.overall"].details["clips"]
     assert [(clip["start"], clip["end"], clip["prompt"]) for clip in clips] == [
@@ -160,14 +160,14 @@ def test_stitched_clips_begin_a_second_before_their_segment(loaded):
     raw = scorer.scorer.raw([frames[[4, 6, 8, 11, 13, 15]]], ["b"])[0].tolist()
     assert list(clips[1]["raw"].values()) == pytest.approx(raw, abs=1e-5)
     assert found["videoalign.ta_raw"].value == pytest.approx(sum(clip["raw"]["ta"] for clip in clips) / 3)
-    assert max(held) <= 8  # never all frames: a clip's frames go when it is scored
-    assert held[-1] == 0
+    assert max(kept_frames) <= 8  # never all frames: a clip's frames go when it is scored
+    assert kept_frames[-1] == 0
 
 
 @pytest.mark.parametrize("name", ["hpsv3", "videoalign"])
-@pytest.mark.parametrize(("prompt", "said"), [("", "prompt: missing"), ("a <|Reward|>", "special token")])
-def test_a_prompt_that_cannot_be_scored_is_named(loaded, name, prompt, said):
-    with pytest.raises(ScoreError, match=said):
+@pytest.mark.parametrize(("prompt", "message"), [("", "prompt: missing"), ("a <|Reward|>", "special token")])
+def test_a_prompt_that_cannot_be_scored_is_named(loaded, name, prompt, message):
+    with pytest.raises(ScoreError, match=message):
         build(name, loaded).watch(sample(8, prompt=prompt))
 
 

@@ -19,7 +19,7 @@ from eval.inputs.requirements import requirements
 from eval.metrics import temporal_flickering
 from eval.metrics.temporal_flickering import FlickerConfig
 from eval.scoring.run import Progress, Request, evaluate
-from eval.vbench import adapter, places, static
+from eval.vbench import adapter, static, vbench_files
 from eval.vbench.static import Limits, StaticScorer
 from tests.tiny_networks import sample_of, show
 
@@ -80,12 +80,12 @@ def test_flows_are_no_longer_computed_once_enough_has_moved(monkeypatch):
 def raft(tmp_path, monkeypatch) -> Path:
     """Random weights as released: under `module.`, where VBench keeps them."""
     pytest.importorskip("vbench")
-    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(tmp_path / "cache"))
     torch.manual_seed(0)
     network = adapter.module("third_party.RAFT.core.raft").RAFT(
         Namespace(small=False, mixed_precision=False, alternate_corr=False)
     )
-    path = places.path_of("raft")
+    path = vbench_files.path_of("raft")
     path.parent.mkdir(parents=True)
     torch.save({f"module.{key}": value for key, value in network.state_dict().items()}, path)
     return path
@@ -102,9 +102,9 @@ def test_flows_and_verdict_are_the_released_codes(limit_px, raft, tmp_path, monk
     theirs = module.StaticFilter(
         Namespace(model=str(raft), small=False, mixed_precision=False, alternate_corr=False), "cpu"
     )
-    asked: list[list[float]] = []
+    seen_scores: list[list[float]] = []
     real = theirs.check_static
-    theirs.check_static = lambda scores: asked.append([float(score) for score in scores]) or real(scores)
+    theirs.check_static = lambda scores: seen_scores.append([float(score) for score in scores]) or real(scores)
     set_params = theirs.set_params
 
     def with_limit(frame, count):
@@ -123,11 +123,11 @@ def test_flows_and_verdict_are_the_released_codes(limit_px, raft, tmp_path, monk
     assert found.details["static"] is verdict is (limit_px > 1)
     ours = [*found.details["largest_flow_px"], *found.details["ends_flow_px"]]
     assert len(ours) == (T + 1 if verdict else 2)  # a moving video is given up after round(2 * 8 / 16) + 1 steps
-    assert ours == pytest.approx(asked[0][: len(ours)], rel=1e-3)
+    assert ours == pytest.approx(seen_scores[0][: len(ours)], rel=1e-3)
 
 
 def test_the_filter_needs_raft_and_the_plain_score_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(tmp_path))
     lacking = [need.missing() for need in temporal_flickering.SCORER.config_needs(FlickerConfig(static_filter=True))]
     assert any("raft-things.pth" in text for text in lacking)
     assert temporal_flickering.SCORER.config_needs(FlickerConfig()) == ()

@@ -57,14 +57,16 @@ def test_videos_unlike_each_other_or_the_published_run_are_named_before_scoring(
     suite_of('protocol = { fps = 8, seconds = 60 }\nscorers = [{ scorer = "brightness" }]')
     folder = folder_of("videos", PROMPTS)
     write_video(folder / "003-0.mp4", frames=7, size=(64, 48), fps=8)
-    heard = []
+    events = []
     request = Request("test", folder, "arm", tmp_path / "r")
     assert evaluate(
         request,
-        Progress(begin=lambda total: heard.append("begin"), warn=lambda found: heard.append((found.key, found.items))),
+        Progress(
+            begin=lambda total: events.append("begin"), warn=lambda found: events.append((found.key, found.items))
+        ),
     ).complete
     names = tuple(f"{number:03d}-0.mp4" for number in range(4))
-    assert heard == [("frames", ("003-0.mp4",)), ("seconds", names), "begin"]
+    assert events == [("frames", ("003-0.mp4",)), ("seconds", names), "begin"]
     protocol = records(tmp_path / "r")["brightness"].protocol
     assert (protocol["unlike_published"], protocol["published_protocol"]) == (["seconds"], {"fps": 8, "seconds": 60})
 

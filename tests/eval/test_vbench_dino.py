@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 from eval.contract import NetworkCache, Sample, ScoreError, VideoInfo
 from eval.metrics.catalog import find
 from eval.networks.dino import Dino, load_dino
-from eval.vbench import places
+from eval.vbench import vbench_files
 from eval.vbench.features import features_of
 from eval.vbench.slow_fast import read_table
 
@@ -30,7 +30,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     for name, network in (("dino", Dino(64, 1, 16, 14, scaled=False)), ("dinov2", Dino(64, 1, 14, 37, scaled=True))):
         state = {key: torch.randn(value.shape) * 0.3 for key, value in network.state_dict().items()}
-        path = places.path_of(name)
+        path = vbench_files.path_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state | ({"mask_token": torch.zeros(1, 64)} if name == "dinov2" else {}), path)
     return tmp_path
@@ -95,13 +95,13 @@ def test_slow_and_fast_are_fused_as_the_packaged_table_says(weights):
     fast = ((to_last.clamp_min(0) + to_first.clamp_min(0)) / 2).mean().item()
     assert fused.details["slow"] == pytest.approx(alone.value, abs=1e-6)
     assert fused.details["fast"] == pytest.approx(fast, abs=1e-5)
-    mapped = np.interp(fast, *read_table(places.table("subject_mapping_table.yaml")))
+    mapped = np.interp(fast, *read_table(vbench_files.table("subject_mapping_table.yaml")))
     assert fused.value == pytest.approx(0.5 * alone.value + 0.5 * mapped, abs=1e-4)
     still = score("subject_consistency", clip(moving=False), clips="two_seconds", fast="dinov2")
     assert still.value == pytest.approx(1.0, abs=1e-4)
 
 
 def test_dinov2_reads_the_released_layout(weights):
-    network = load_dino(places.path_of("dinov2"))
+    network = load_dino(vbench_files.path_of("dinov2"))
     assert (network.patch, network.grid, len(network.blocks)) == (14, 37, 1)
     assert network(torch.zeros(2, 3, 224, 280)).shape == (2, 64)

@@ -27,8 +27,8 @@ FAKE = """#!{python}
 import json, sys
 print("noise", file=sys.stderr)
 for line in sys.stdin:
-    asked = json.loads(line)
-    print(json.dumps({{"value": {value}, "details": {{"heard": asked["auxiliary"]}}}}), flush=True)
+    request = json.loads(line)
+    print(json.dumps({{"value": {value}, "details": {{"heard": request["auxiliary"]}}}}), flush=True)
 """
 
 

@@ -18,7 +18,7 @@ from astro_cli.generate.media import write_mp4
 from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find
-from eval.vbench import adapter, networks, places
+from eval.vbench import adapter, networks, vbench_files
 from eval.vbench.actions import action_names
 
 pytest.importorskip("vbench")
@@ -32,7 +32,7 @@ STYLES = {"appearance_style": {"appearance_style": STYLE}}
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("cache")
-    patch.setenv(places.CACHE_VARIABLE, str(folder))
+    patch.setenv(vbench_files.CACHE_VARIABLE, str(folder))
     adapter.module("utils").CACHE_DIR = str(folder)
     yield folder
     patch.undo()
@@ -47,7 +47,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def put(name: str, content: Any) -> Path:
-    path = places.path_of(name)
+    path = vbench_files.path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
     return path
@@ -92,7 +92,7 @@ def test_flicker_of_the_real_clips(tmp_path: Path, backend: str) -> None:
 def archive(name: str, patch: int, embed: int) -> Path:
     """A tiny CLIP in OpenAI's own form, a TorchScript archive."""
     clip = pytest.importorskip("clip.model").CLIP(embed, 224, 1, 64, patch, 77, 49408, 64, 1, 1).eval()
-    path = places.path_of(name)
+    path = vbench_files.path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.jit.trace(clip, (torch.zeros(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.int64)), check_trace=False).save(
         str(path)
@@ -109,7 +109,7 @@ def test_clip_dimensions(cache: Path, video: Path, tmp_path: Path) -> None:
     assert ours("background_consistency", video, loaded) == pytest.approx(found, abs=1e-5)
     found = theirs("appearance_style", video, {"name": str(small)}, tmp_path)
     assert ours("appearance_style", video, loaded) == pytest.approx(found, abs=1e-5)
-    found = theirs("aesthetic_quality", video, [str(large), str(places.path_of("aesthetic").parent)], tmp_path)
+    found = theirs("aesthetic_quality", video, [str(large), str(vbench_files.path_of("aesthetic").parent)], tmp_path)
     assert ours("aesthetic_quality", video, loaded) == pytest.approx(found, abs=1e-5)
 
 

@@ -132,7 +132,7 @@ def fill(cache: KVCache, start: int, value: float) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
 def test_ema_blends_keys_before_rotation_and_keeps_float32(dtype, tolerance):
-    """alpha .999 in bfloat16 alone would stay at 1 (reference, section 6.1); the sink kept in float32 moves."""
+    """Reward Forcing's alpha .999 (arXiv 2512.04678) would stay at 1 in bfloat16; the float32 sink moves."""
     spec = CacheSpec(window=3, sink=1, relative=True, policy="ema", alpha=0.999)
     cache = KVCache(layers=1, batch=1, heads=1, head_dim=6, grid=(1, 1), spec=spec, dtype=dtype)
     fill(cache, 0, 1.0)

@@ -1,4 +1,4 @@
-"""What Astrolabe's released code does otherwise, option by option (reference, sections 7.2 to 7.8), by hand on small
+"""Where Astrolabe's released code differs from its paper (arXiv 2603.17051), option by option, by hand on small
 numbers.
 """
 

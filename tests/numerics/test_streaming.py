@@ -63,7 +63,7 @@ def test_an_endless_stream_keeps_only_the_window(model):
         streamer.next_block()
         memory.add((streamer.cache.bytes, sum(block.shape[1] for block in streamer._recent)))
     assert streamer.frame == 40
-    assert max(held for _, held in memory) == 6  # latents of the window, for a recache
+    assert max(frames for _, frames in memory) == 6  # latents of the window, for a recache
     assert len({size for size, _ in memory}) == 1
 
 

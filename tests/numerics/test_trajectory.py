@@ -95,12 +95,12 @@ def test_replayed_candidates_have_the_recorded_log_probs(model, moved, kernel, s
     trajectory = recorder.take()
     assert torch.equal(trajectory.latents, clips)
     for policy in (model, moved):
-        told = policy.encode_text(text(2)[rows])
-        context = ClipContext(policy, told, history, trajectory.latents, rows, how, gradient=False)
+        text_states = policy.encode_text(text(2)[rows])
+        context = ClipContext(policy, text_states, history, trajectory.latents, rows, how, gradient=False)
         for index in range(trajectory.num_random):
             step = trajectory.pick(steps_of(trajectory, index))
             assert torch.equal(step.log_prob(), trajectory.log_prob_RBF[index])
-            replayed = step.replay(context.velocity(policy, step.x, step.timestep_BF, told)).log_prob()
+            replayed = step.replay(context.velocity(policy, step.x, step.timestep_BF, text_states)).log_prob()
             gap = (replayed - trajectory.log_prob_RBF[index]).abs().max().item()
             assert gap < 1e-5 if policy is model else gap > 1e-3
 
@@ -113,11 +113,11 @@ def test_a_replayed_stream_has_the_recorded_log_probs(model, cache):
     rounding.
     """
     how, rows = spec(RENOISE, cache), torch.arange(2)
-    trajectory, told = sample(model, text(2), [1, 2], how, FRAMES), model.encode_text(text(2))
-    context = ClipContext(model, told, torch.empty(2, 0, *SHAPE), trajectory.latents, rows, how, gradient=False)
+    trajectory, text_states = sample(model, text(2), [1, 2], how, FRAMES), model.encode_text(text(2))
+    context = ClipContext(model, text_states, torch.empty(2, 0, *SHAPE), trajectory.latents, rows, how, gradient=False)
     for index in range(trajectory.num_random):
         step = trajectory.pick(steps_of(trajectory, index))
-        replayed = step.replay(context.velocity(model, step.x, step.timestep_BF, told)).log_prob()
+        replayed = step.replay(context.velocity(model, step.x, step.timestep_BF, text_states)).log_prob()
         assert torch.allclose(replayed, trajectory.log_prob_RBF[index], atol=1e-5)
 
 

@@ -123,8 +123,8 @@ def flat(fields, key=""):
     if isinstance(fields, dict):
         return {
             name: value
-            for part, held in fields.items()
-            for name, value in flat(held, f"{key}.{part}" if key else part).items()
+            for part, subfields in fields.items()
+            for name, value in flat(subfields, f"{key}.{part}" if key else part).items()
         }
     return {key: fields}
 

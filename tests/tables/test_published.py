@@ -175,18 +175,18 @@ def test_what_is_to_come_is_not_there_yet_and_is_waited_for() -> None:
     known = made()
     for paper in list_papers():
         loaded = load_claims(paper)
-        asked = {
+        compared = {
             claim.stem(side, b)
             for claim in loaded.claims
             for part in claim.parts
             for side in sides_of(part)
             for b in BACKBONES
         }
-        asked |= {arm for table_id in select(paper) for row in load_table(table_id).rows for arm in row.arm.values()}
+        compared |= {arm for table_id in select(paper) for row in load_table(table_id).rows for arm in row.arm.values()}
         assert [
             stem for stem in loaded.planned if {f"{stem}{suffix}" for suffix in ARM_SUFFIX.values()} <= known
         ] == [], paper
-        assert [stem for stem in loaded.planned if stem not in asked] == [], paper
+        assert [stem for stem in loaded.planned if stem not in compared] == [], paper
     assert load_claims("astrolabe").planned == []
 
 

@@ -29,8 +29,7 @@ columns = [
 rows = [
   { label = "one", group = "G", published = { size = "1B", up = 84.30, down = 3.10 } },
   { label = "two", group = "G", published = { size = "2B", up = 84.3, down = 2 } },
-  { label = "three", group = "G", base = "two", published = { size = "2B", up = 80.0, down = 2.5 },
-    delta = { up = -4.3 } },
+  { label = "three", group = "G", base = "two", published = { size = "2B", up = 80.0, down = 2.5 }, delta.up = -4.3 },
   { label = "alone", published = { size = "2B", up = 99, down = "OOM" } },
 ]
 errata = [{ rows = ["three"], columns = ["down"], note = "should be 2.4" }]

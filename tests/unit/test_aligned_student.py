@@ -73,7 +73,7 @@ def test_the_packaged_teacher_is_no_student():
     ],
 )
 def test_a_release_without_a_card_has_its_block(name, block, checkpoints):
-    """Reference, sections 1.1 (3 chunk-wise, 1 frame-wise) and 7 (Krea: 3)."""
+    """`num_frame_per_block` of the released configs: 3 chunk-wise, 1 frame-wise; 3 in Astrolabe's config for Krea."""
     release(checkpoints, name)
     for source in (name, BY_NAME[name].file, checkpoints / BY_NAME[name].folder / BY_NAME[name].file):
         check(WAN, source, block)

@@ -21,7 +21,7 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# The real sizes; parameters and tensors from the reference, section 1.1.
+# Sizes of Wan 2.1 (config.json of Wan-AI/Wan2.1-T2V-1.3B and -14B); parameters and tensors follow from them.
 REAL = {
     "1.3B": (WanConfig(), 1_418_996_800, 825),
     "14B": (WanConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40), 14_288_491_584, 1095),

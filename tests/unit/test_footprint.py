@@ -1,4 +1,4 @@
-"""Expected memory: the networks' real parameter counts, at the dtype each is loaded in. Loads no weights."""
+"""Expected memory: the networks' real parameter counts, at the dtype each is loaded in."""
 
 from __future__ import annotations
 

@@ -109,15 +109,15 @@ def test_without_its_standard_run_a_figure_has_no_base_curve(tmp_path: Path, cur
 def test_the_base_curve_is_of_the_runs_own_recipe_and_as_long_as_the_longest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple] = []
+    calls: list[tuple] = []
     monkeypatch.setattr(figures, "reward_curves", lambda *arguments: None)
-    monkeypatch.setattr(paper_figures, "_base_curve", lambda run, seed, epochs: asked.append((run.name, seed, epochs)))
+    monkeypatch.setattr(paper_figures, "_base_curve", lambda run, seed, epochs: calls.append((run.name, seed, epochs)))
     make_run(tmp_path, "astrolabe_all_shapes-seed0")
     make_run(tmp_path, "astrolabe_beta_low_shapes-seed0")
     log = tmp_path / "astrolabe_beta_low_shapes-seed0" / "metrics.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
     picture("figure_7b_beta.png", tmp_path).draw(tmp_path / "7b.png")
-    assert asked == [("astrolabe_all_shapes-seed0", 0, EPOCHS)]
+    assert calls == [("astrolabe_all_shapes-seed0", 0, EPOCHS)]
 
 
 def test_a_figure_without_a_run_is_not_drawn(tmp_path: Path, curves: list[tuple]) -> None:
@@ -171,15 +171,15 @@ def test_the_command_draws_and_lists_what_is_missing(
         "--no-sheets",
     ]
     assert run(arguments, monkeypatch) == 0
-    said = capsys.readouterr().err
+    err = capsys.readouterr().err
     assert {path.name for path in out.iterdir()} == {
         "figure_5_self_forcing.png",
         "figure_7a_rewards.png",
         "figure_7b_beta.png",
         "figure_8a_kl.png",
     }
-    assert "4 of 16 pictures" in said  # 3 bases x (1 figure and 3 bars) and 4 ablations
-    assert "missing: astrolabe_mq_shapes-seed* (astro ablate astrolabe-4c): figure_7a_rewards.png" in said
+    assert "4 of 16 pictures" in err  # 3 bases x (1 figure and 3 bars) and 4 ablations
+    assert "missing: astrolabe_mq_shapes-seed* (astro ablate astrolabe-4c): figure_7a_rewards.png" in err
 
 
 def test_nothing_to_draw_is_an_error_that_names_the_runs(
@@ -188,9 +188,9 @@ def test_nothing_to_draw_is_an_error_that_names_the_runs(
     (tmp_path / "runs").mkdir()
     arguments = ["figures", "astrolabe", "--results", str(tmp_path), "--out", str(tmp_path / "out")]
     assert run([*arguments, "--runs", str(tmp_path / "runs")], monkeypatch) == 2
-    said = capsys.readouterr().err
-    assert "no picture can be drawn" in said
-    assert "astrolabe_causal_shapes-seed*" in said
+    err = capsys.readouterr().err
+    assert "no picture can be drawn" in err
+    assert "astrolabe_causal_shapes-seed*" in err
     assert run([*arguments, "--runs", str(tmp_path / "none")], monkeypatch) == 2
     assert "no such folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

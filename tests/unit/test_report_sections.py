@@ -283,9 +283,9 @@ def test_equal_input_is_an_equal_page(tmp_path: Path, records: list[Record]) -> 
     run = read_run(write_run(tmp_path / "run-a", two_stages()), "shapes")
     pages = []
     for name in ("a", "b"):
-        said: list[str] = []
-        write_page(tmp_path / f"{name}.html", records, "shapes", [run], [take()], said.append)
-        assert said == ["tables and claims", "curves", "clips", "page"]
+        steps: list[str] = []
+        write_page(tmp_path / f"{name}.html", records, "shapes", [run], [take()], steps.append)
+        assert steps == ["tables and claims", "curves", "clips", "page"]
         pages.append((tmp_path / f"{name}.html").read_bytes())
     assert pages[0] == pages[1]
     text = pages[0].decode()

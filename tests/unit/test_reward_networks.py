@@ -246,16 +246,16 @@ def test_hpsv3_template_is_the_released_one():
     templates.check_template(text, templates.HPSV3_TOKENS, Path("hpsv3.txt"))
 
 
-@pytest.mark.parametrize(("content", "said"), [
+@pytest.mark.parametrize(("content", "message"), [
     ("x = 1", "DETAILED_PROMPT_WITH_SPECIAL_TOKEN"), ("not python (", "no readable template"),
     ("DETAILED_PROMPT_WITH_SPECIAL_TOKEN = 'no tokens {text_prompt}'", "not the template"),
     (f"DETAILED_PROMPT_WITH_SPECIAL_TOKEN = {folders.TEMPLATE.replace('{text_prompt}', '')!r}", "not the template"),
     ("DETAILED_PROMPT_WITH_SPECIAL_TOKEN = __import__('os').getcwd()", "missing"),
 ])  # fmt: skip
-def test_a_wrong_template_is_refused_and_none_is_run(tmp_path, content, said):
+def test_a_wrong_template_is_refused_and_none_is_run(tmp_path, content, message):
     path = tmp_path / "prompt_template.py"
     path.write_text(content)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         templates.videoalign_template(path)
 
 
@@ -272,7 +272,7 @@ def changed(file: Path, change) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda state: state.pop("rm_head.3.bias"), "1 missing .first: rm_head.3.bias"),
         (lambda state: state.pop("lm_head.weight"), "lm_head.weight: missing"),
@@ -290,9 +290,9 @@ def changed(file: Path, change) -> None:
         ),
     ],
 )
-def test_a_wrong_hpsv3_file_is_refused_with_its_key(checkpoints, tmp_path, monkeypatch, change, said):
+def test_a_wrong_hpsv3_file_is_refused_with_its_key(checkpoints, tmp_path, monkeypatch, change, message):
     changed(copied(checkpoints, tmp_path, monkeypatch) / "HPSv3" / "HPSv3.safetensors", change)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         load_hpsv3(CPU, torch.float32)
 
 
@@ -354,7 +354,7 @@ def test_what_videoalign_lacks_is_named_with_its_place(checkpoints, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"prompt_template_type": "simple"}, "prompt_template_type: found 'simple', expected 'detailed_special'"),
         ({"sample_type": "multi_pts"}, "sample_type: found 'multi_pts', expected 'uniform'"),
@@ -363,9 +363,9 @@ def test_what_videoalign_lacks_is_named_with_its_place(checkpoints, tmp_path, mo
         ({"fps": "2"}, "fps: found '2', expected a number"),
     ],
 )
-def test_settings_that_are_not_implemented_are_refused(tmp_path, changes, said):
+def test_settings_that_are_not_implemented_are_refused(tmp_path, changes, message):
     folders.write_settings(tmp_path, **changes)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         videoalign_files.read_settings(tmp_path)
 
 

@@ -74,14 +74,14 @@ def test_streams_beside_each_other_do_not_mix(vae, latents_BFCHW):
 
 
 def test_the_decoder_holds_no_more_after_many_frames(vae):
-    def held(decoder) -> int:
+    def stored_numbers(decoder) -> int:
         return sum(value.numel() for value in decoder.features if isinstance(value, torch.Tensor))
 
     decoder = vae.decoder()
     sizes = []
     for _ in range(6):
         decoder.push(torch.zeros(1, 3, 16, 2, 2))
-        sizes.append(held(decoder))
+        sizes.append(stored_numbers(decoder))
     assert sizes[0] > 0
     assert sizes == [sizes[0]] * 6
 

@@ -1,4 +1,4 @@
-"""Where prompt lists lie on disk and how their lines are read. Knows no benchmark's format."""
+"""Where prompt lists lie on disk and how their lines are read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def prompts_folder() -> Path:
 def find_list(*names: str) -> Path | None:
     """The first of these files in the prompts folder or a folder directly in it."""
     folder = prompts_folder()
-    found = (path for name in names for path in (folder / name, *sorted(folder.glob(f"*/{name}"))) if path.is_file())
-    return next(found, None)
+    paths = (path for name in names for path in (folder / name, *sorted(folder.glob(f"*/{name}"))) if path.is_file())
+    return next(paths, None)
 
 
 def locate_list(name: str, *names: str, origin: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where VBench's weights and tables lie on disk. Opens none of them. Free of torch.
+"""Where VBench's weights and tables lie on disk. Free of torch.
 
 The layout below the folder is the vbench package's own, so that one folder serves both.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from astro_cli.config.errors import CheckpointError
 from eval.contract import Need, package
 from eval.networks.clip_names import file_names
-from eval.networks.places import find
+from eval.networks.weights_paths import find
 
 CACHE_VARIABLE, COTRACKER_VARIABLE = "VBENCH_CACHE_DIR", "ASTRO_COTRACKER"
 DEFAULT_CACHE = Path("~/.cache/vbench")
@@ -60,7 +60,7 @@ def path_of(name: str) -> Path:
     return elsewhere or path
 
 
-def found(name: str) -> Path:
+def require(name: str) -> Path:
     """A file of FILES.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which judge is asked and where it is: environment variables and folders of models. Opens none. Free of torch."""
+"""Finds the judge: environment variables and folders of models. Free of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the networks of scorers lie: below `<checkpoints>/eval`. Opens no file. Free of torch."""
+"""Where the networks of scorers lie: below `<checkpoints>/eval`. Free of torch."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def hint(*names: str) -> str:
 
 def require(*names: str) -> Path:
     """Raises: CheckpointError: none of the files is there, with where the first belongs."""
-    found = find(*names)
-    if found is None:
+    path = find(*names)
+    if path is None:
         raise CheckpointError(Path(names[0]).name, "", f"not below {folder()}", hint=hint(*names))
-    return found
+    return path
 
 
 def need(name: str, *names: str) -> Need:
