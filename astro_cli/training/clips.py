@@ -148,14 +148,14 @@ class Roller:
                         owner[offset : offset + size],
                     )
                     with self._policy() as policy:
-                        told = policy.encode_text(text[rows].to(policy.device))
+                        text_states = policy.encode_text(text[rows].to(policy.device))
                         if shared is None:
                             shared = self._history(
-                                policy, told.select(torch.arange(0, told.batch, group)), owners, start
+                                policy, text_states.select(torch.arange(0, text_states.batch, group)), owners, start
                             )
                             histories.append(shared[0])
                             past = background.submit(self._decoded, shared[0])
-                        latents = self._decode(policy, told, seeds[rows], shared, own, start)
+                        latents = self._decode(policy, text_states, seeds[rows], shared, own, start)
                     trajectories += self._recorded()
                     parts.append(background.submit(self._scored, latents, prompts[rows], past, own))
             return Clips.join([part.result() for part in parts], histories, trajectories)
@@ -174,14 +174,22 @@ class Roller:
         ):
             yield policy
 
-    def _history(self, policy: CausalWan, told: TextStates, owners: list[int], start: int) -> History:
-        return sample_history(policy, told, [stream_seed(seed, "history") for seed in owners], self.stream, start)
+    def _history(self, policy: CausalWan, text_states: TextStates, owners: list[int], start: int) -> History:
+        return sample_history(
+            policy, text_states, [stream_seed(seed, "history") for seed in owners], self.stream, start
+        )
 
     def _decode(
-        self, policy: CausalWan, told: TextStates, seeds: list[int], shared: History, owner: torch.Tensor, start: int
+        self,
+        policy: CausalWan,
+        text_states: TextStates,
+        seeds: list[int],
+        shared: History,
+        owner: torch.Tensor,
+        start: int,
     ) -> torch.Tensor:
         return decode_candidates(
-            policy, told, seeds, self.stream, shared[1], owner, start, self.spec.clip, self.recorder
+            policy, text_states, seeds, self.stream, shared[1], owner, start, self.spec.clip, self.recorder
         )
 
     def _recorded(self) -> list[Trajectory]:
