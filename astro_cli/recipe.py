@@ -110,7 +110,8 @@ class DataSpec(Config):
 
     drop: float = Field(default=0.0, ge=0, lt=1)
     pool: int = Field(default=8192, gt=0)
-    frames: int | None = Field(default=None, gt=0)  # latent frames of a clip; absent: video.frames
+    frames: int | None = Field(default=None, gt=0)  # latent frames of a clip; absent: video.frames (of a codec's training clips: 1)
+    lead: int = Field(default=0, ge=0)  # latent frames encoded before a clip and cut off: it then begins in the middle of a video
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
 
 

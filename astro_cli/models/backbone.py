@@ -70,13 +70,13 @@ class Backbone(Protocol):
         ...
 
 
-def load_backbone(name: str, source: str | Path | None = None, *, empty: bool = False, dtype: torch.dtype | None = None) -> Backbone:
+def load_backbone(name: str, source: str | Path | None = None, *, empty: int | None = None, dtype: torch.dtype | None = None) -> Backbone:
     """Backbone by name.
 
     Args:
         name: "shapes" or "wan".
         source: shapes: codec weights other than the packaged ones; wan: a Wan 2.1 folder, default one below ASTRO_CHECKPOINTS.
-        empty: leave the weights random, to be trained; shapes only.
+        empty: latent channels of a codec with random weights, to be trained; shapes only.
         dtype: of Wan's VAE and text encoder; default that of their files.
 
     Raises:
@@ -84,7 +84,7 @@ def load_backbone(name: str, source: str | Path | None = None, *, empty: bool = 
     """
     if name == ShapesBackbone.name:
         return load_shapes_backbone(None if source is None else str(source), empty=empty)
-    if empty:
+    if empty is not None:
         raise CheckpointError(name, "backbone", "Wan's VAE comes with its weights and is not trained here", hint="the codec of 'shapes' is")
     from astro_cli.models.wan_backbone import load_wan_backbone  # with transformers and diffusers: seconds that the embedded world does without
 

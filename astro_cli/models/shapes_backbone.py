@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import torch
 
+from astro_cli.config.errors import CheckpointError
 from astro_cli.models import weights
 from astro_cli.shapes import render, text
-from astro_cli.shapes.codec import LATENT_CHANNELS, STRIDE, ShapesCodec
+from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.shapes.video_codec import VideoCodec, VideoDecoder
+
+Codec = ShapesCodec | VideoCodec
+CODECS: dict[int, type[Codec]] = {codec.channels: codec for codec in (ShapesCodec, VideoCodec)}  # latent channels tell them apart
 
 
 class ShapesBackbone:
-    """A latent frame is a frame, so its decoder keeps no state."""
+    """How many frames a latent frame holds, and how many channels, is the codec's: one and 4 (`ShapesCodec`), or four and 16 (`VideoCodec`)."""
 
     name = "shapes"
     fps = float(render.FPS)
-    cell = STRIDE
     text_dim = text.TEXT_DIM
-    channels = LATENT_CHANNELS
 
-    def __init__(self, codec: ShapesCodec) -> None:
+    def __init__(self, codec: Codec) -> None:
         self.codec = codec
+        self.cell, self.channels = codec.cell, codec.channels
 
     def to(self, device: torch.device) -> ShapesBackbone:
         self.codec.to(device)
@@ -36,23 +40,55 @@ class ShapesBackbone:
     def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
         return self.codec.decode(latents_BFCHW)
 
-    def decoder(self) -> ShapesBackbone:
-        return self
+    def decoder(self) -> ShapesDecoder:
+        return ShapesDecoder(self.codec.decoder_stream())
 
     def num_frames(self, num_latents: int) -> int:
-        return num_latents
+        return self.codec.num_frames(num_latents)
 
     def num_latents(self, num_frames: int) -> int:
-        return num_frames
+        return self.codec.num_latents(num_frames)
 
 
-def load_shapes_backbone(codec: str | None = None, *, empty: bool = False) -> ShapesBackbone:
-    """The backbone with the packaged codec, the one named, or with `empty` a random one to be trained.
+class ShapesDecoder:
+    """Decodes one batch of videos, block after block."""
+
+    def __init__(self, stream: ShapesCodec | VideoDecoder) -> None:
+        self._stream = stream
+
+    @torch.no_grad()
+    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        return self._stream.decode(latents_BFCHW)
+
+
+def load_shapes_backbone(codec: str | None = None, *, empty: int | None = None) -> ShapesBackbone:
+    """The backbone with the packaged codec, the one named, or a random one of `empty` latent channels to be trained.
 
     Raises:
         CheckpointError: weights that are not here, or of another model.
     """
-    module = ShapesCodec()
-    if not empty:
-        weights.load_into(module, weights.find(codec or "shapes/codec", "codec"))
+    if empty is not None:
+        return ShapesBackbone(new_codec(empty).requires_grad_(False))
+    path = weights.find(codec or "shapes/codec", "codec")
+    mean = weights.read(path).get("mean")
+    if mean is None or mean.shape[:1] not in [(channels,) for channels in CODECS]:
+        found = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
+        raise CheckpointError(path, "mean", f"found {found}, expected those of {allowed_channels()} latent channels: not a codec of this world")
+    module = new_codec(mean.shape[0])
+    weights.load_into(module, path)
     return ShapesBackbone(module.requires_grad_(False))
+
+
+def new_codec(channels: int) -> Codec:
+    """A codec with random weights.
+
+    Raises:
+        CheckpointError: no codec of this world has so many latent channels.
+    """
+    if channels not in CODECS:
+        raise CheckpointError("model", "in_channels", f"found {channels}, the codecs of this world have {allowed_channels()}")
+    return CODECS[channels]()
+
+
+def allowed_channels() -> str:
+    return " or ".join(map(str, sorted(CODECS)))

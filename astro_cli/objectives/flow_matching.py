@@ -1,8 +1,10 @@
-"""Flow matching of the bidirectional multi-step teacher: one noise level per clip, velocity regression. Knows no causality.
+"""Flow matching of the bidirectional multi-step teacher: velocity regression, one noise level per clip or one per latent frame. Knows no causality.
 
     x_t = (1 - sigma) x0 + sigma eps,   L = mean || v(x_t, t, c) - (eps - x0) ||^2,   sigma = shift u / (1 + (shift - 1) u), u ~ U(0, 1)
 
-Source: Wan 2.1 (arXiv 2503.20314); reference, section 2. **Deviations**: none.
+Source: Wan 2.1 (arXiv 2503.20314); noise levels per frame: Diffusion Forcing (arXiv 2407.01392), section 3.1.
+
+Deviations: with `mixed_noise` only that share of the clips has independent levels, so that sampling with one level for all stays in training's reach.
 """
 
 from __future__ import annotations
@@ -17,9 +19,13 @@ from astro_cli.objectives.base import Objective as BaseObjective
 
 
 class Config(BaseConfig):
-    """`drop_text`: share of samples trained without their caption, for classifier-free guidance."""
+    """Shares of the samples.
+
+    `drop_text`: trained without their caption, for classifier-free guidance; `mixed_noise`: with a noise level of its own for every latent frame.
+    """
 
     drop_text: float = Field(default=0.1, ge=0, lt=1)
+    mixed_noise: float = Field(default=0.0, ge=0, le=1)
 
 
 def masked_text(batch: Batch, share: float, setting: Setting) -> torch.Tensor:
@@ -29,13 +35,22 @@ def masked_text(batch: Batch, share: float, setting: Setting) -> torch.Tensor:
     return torch.where(keep[:, :, None], batch.text_BMD, setting.empty_text(batch.text_BMD))
 
 
+def noise_levels(batch: Batch, frames: int, mixed: float, shift: float) -> torch.Tensor:
+    """(B, F) noise levels: one shifted-uniform draw per clip, or for the share `mixed` of the clips one per latent frame."""
+    u_BF = batch.uniform(1, "sigma").expand(-1, frames)
+    if mixed:
+        alone = batch.uniform(1, "mixed_noise") < mixed
+        u_BF = torch.where(alone, batch.uniform(frames, "frame_sigma"), u_BF)
+    return shift_sigma(u_BF, shift)
+
+
 class Objective(BaseObjective):
     config: Config
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0 = batch.latents_BFCHW
         assert x0 is not None
-        sigma_BF = shift_sigma(batch.uniform(1, "sigma"), self.setting.shift).to(x0.device).expand(-1, x0.shape[1])
+        sigma_BF = noise_levels(batch, x0.shape[1], self.config.mixed_noise, self.setting.shift).to(x0.device)
         noise = batch.noise_like(x0, "noise")
         with self.setting.roles.use(role) as network:
             text = network.encode_text(masked_text(batch, self.config.drop_text, self.setting))

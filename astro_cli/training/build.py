@@ -17,13 +17,12 @@ from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.roles import Roles
-from astro_cli.models.shapes_backbone import ShapesBackbone
+from astro_cli.models.shapes_backbone import ShapesBackbone, new_codec
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, Setting
 from astro_cli.recipe import ExperienceSpec, Recipe
 from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
-from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.sources import read_prompts
 
@@ -72,7 +71,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[Setting, Backbone]:
     wanted = wanted_roles(recipe)
     check_student(recipe)
     _check_prompts(recipe)
-    backbone = load_backbone(recipe.backbone, recipe.base.codec, empty="codec" in wanted).to(device)
+    backbone = load_backbone(recipe.backbone, recipe.base.codec, empty=recipe.model.in_channels if "codec" in wanted else None).to(device)
     roles = Roles()
     for role in wanted:
         if role == "codec":
@@ -172,7 +171,7 @@ def dry_run_counts(recipe: Recipe) -> dict[str, tuple[int, int]]:
         if role in ("old", "ref"):
             continue
         with torch.device("meta"):
-            module = ShapesCodec() if role == "codec" else CausalWan(recipe.model)
+            module = new_codec(recipe.model.in_channels) if role == "codec" else CausalWan(recipe.model)
         total = sum(p.numel() for p in module.parameters())
         trainable = 0 if role == "teacher" else total
         if role == "student" and recipe.lora is not None:

@@ -46,20 +46,28 @@ def render_scenes(scenes: list[Scene], seeds: list[int], frames: int) -> torch.T
 
 @dataclass
 class FrameSource:
-    """Single rendered frames, for the codec."""
+    """Rendered clips of `frames` frames, for the codec."""
 
     seed: int
+    frames: int = 1
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
         scenes = [draw_scene(seed, 0.0)[0] for seed in seeds]
-        return Batch(seeds, [""] * size, frames_BTCHW=render_scenes(scenes, seeds, 1), shared=stream_seed(self.seed, use, step, role))
+        return Batch(seeds, [""] * size, frames_BTCHW=render_scenes(scenes, seeds, self.frames), shared=stream_seed(self.seed, use, step, role))
 
 
 class ClipSource:
-    """Encoded clips with captions from a pool rendered once."""
+    """Encoded clips with captions from a pool rendered once.
 
-    def __init__(self, seed: int, backbone: Backbone, frames: int, pool: int, drop: float, progress: Callable[[str, int, int], None]) -> None:
+    Args:
+        frames: latent frames of a clip.
+        lead: latent frames of the video that are encoded before the clip and cut off, so that the clip begins in the middle of a video.
+    """
+
+    def __init__(
+        self, seed: int, backbone: Backbone, frames: int, pool: int, drop: float, progress: Callable[[str, int, int], None], lead: int = 0
+    ) -> None:
         self.seed, self.backbone = seed, backbone
         seeds = [stream_seed(seed, "pool", row) for row in range(pool)]
         drawn = [draw_scene(sample, drop) for sample in seeds]
@@ -67,7 +75,8 @@ class ClipSource:
         parts = []
         for start in range(0, pool, ENCODE_BATCH):
             rows = slice(start, start + ENCODE_BATCH)
-            parts.append(backbone.encode(render_scenes([scene for scene, _ in drawn[rows]], seeds[rows], frames)))
+            pictures = render_scenes([scene for scene, _ in drawn[rows]], seeds[rows], backbone.num_frames(lead + frames))
+            parts.append(backbone.encode(pictures)[:, lead:])
             progress("rendering and encoding clips", min(start + ENCODE_BATCH, pool), pool)
         self.latents = torch.cat(parts)
 

@@ -126,9 +126,10 @@ class Trainer:
         every = {role: spec.optimizer(role).every for role in objective.trains}
         prompts = PromptSource(seed, self.backbone.encode_text, data.drop, data.prompts, every)
         if objective.consumes == "frames":
-            return FrameSource(seed)
+            return FrameSource(seed, self.backbone.num_frames(data.frames or 1))
         if objective.consumes == "latents":
-            return ClipSource(seed, self.backbone, data.frames or self.recipe.video.frames, data.pool, data.drop, self.watcher.work)
+            frames = data.frames or self.recipe.video.frames
+            return ClipSource(seed, self.backbone, frames, data.pool, data.drop, self.watcher.work, data.lead)
         if objective.consumes == "prompts":
             return prompts
         assert spec.experience is not None

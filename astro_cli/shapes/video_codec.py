@@ -1,0 +1,132 @@
+"""The temporal latent codec of the embedded world, with the geometry of Wan's VAE: causal, the first frame alone, then four frames to a latent.
+
+32 x 32 pixels and 4 frames -> 8 x 8 x 16 latents of unit variance; N latents are 1 + 4 (N - 1) frames. The encoder sees a group of four frames and the
+frame before it, the decoder a latent and the one before it, so both run as streams whose state is one frame or one latent. The first frame is
+encoded as a group that rests; of the first latent only the last frame is shown. Convolutions wrap around, as the world does.
+Source: the geometry is that of Wan 2.1 (arXiv 2503.20314), section 4.1; the network is ours.
+Dimensions: B clip, T frame, F latent frame, C channel, H, W pixels or latent cells.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+GROUP = 4  # frames of every latent but the first
+SEEN = GROUP + 1  # frames the encoder sees for one latent
+RGB = 3
+
+
+def _conv(inner: int, outer: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inner, outer, kernel, stride, padding=kernel // 2, padding_mode="circular")
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.SiLU(), _conv(width, width), nn.SiLU(), _conv(width, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inner(x)
+
+
+class VideoCodec(nn.Module):
+    """Causal autoencoder of clips; `mean` and `std` are the latents' statistics, set once after training."""
+
+    channels = 16
+    cell = 4  # pixels along each side of a latent cell
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        deep, channels = 2 * width, self.channels
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2), _conv(4 * RGB * SEEN, width), nn.SiLU(), _conv(width, deep, stride=2), _Residual(deep), nn.SiLU(),
+            _conv(deep, channels, 1),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            _conv(2 * channels, deep), _Residual(deep), nn.SiLU(), _conv(deep, 4 * width, 1), nn.PixelShuffle(2), nn.SiLU(),
+            _conv(width, width), nn.SiLU(), _conv(width, 4 * RGB * GROUP), nn.PixelShuffle(2),
+        )  # fmt: skip
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+
+    def num_frames(self, num_latents: int) -> int:
+        """Frames of a video of so many latents."""
+        return 1 + GROUP * (num_latents - 1)
+
+    def num_latents(self, num_frames: int) -> int:
+        """Fewest latents whose video has at least so many frames."""
+        return 1 + -(-(num_frames - 1) // GROUP)
+
+    def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Frames in [0, 1] -> normalised latents (B, F, 16, H / 4, W / 4).
+
+        Raises:
+            ValueError: T is not 4F - 3.
+        """
+        return VideoEncoder(self).encode(frames_BTCHW)
+
+    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        """Normalised latents -> frames in [0, 1] (B, 4F - 3, 3, 4 H, 4 W)."""
+        return VideoDecoder(self).decode(latents_BFCHW)
+
+    def decode_raw(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        """Decode without clamping, for the training loss."""
+        return VideoDecoder(self).decode_raw(latents_BFCHW)
+
+    def decoder_stream(self) -> VideoDecoder:
+        """A decoder at the start of a video; several may run beside each other."""
+        return VideoDecoder(self)
+
+    def encoder_stream(self) -> VideoEncoder:
+        """An encoder at the start of a video; several may run beside each other."""
+        return VideoEncoder(self)
+
+
+class VideoEncoder:
+    """Encodes one batch of videos as frames come: the first alone, then four to a latent. Its state is the last frame."""
+
+    def __init__(self, codec: VideoCodec) -> None:
+        self.codec = codec
+        self._last: torch.Tensor | None = None
+
+    def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        """The next frames in [0, 1] -> their normalised latents (B, F, C, H, W); T is 4F, or 4F - 3 where the video begins.
+
+        Raises:
+            ValueError: another number of frames.
+        """
+        alone = 1 if self._last is None else 0
+        if (frames_BTCHW.shape[1] - alone) % GROUP or not frames_BTCHW.shape[1]:
+            wanted = "4F - 3 frames at the start" if alone else "4F frames at a time"
+            raise ValueError(f"the codec encodes {wanted}, found {frames_BTCHW.shape[1]}")
+        before = frames_BTCHW[:, :1].expand(-1, GROUP, -1, -1, -1) if self._last is None else self._last
+        self._last = frames_BTCHW[:, -1:]
+        pictures = torch.cat((before, frames_BTCHW), 1) * 2 - 1
+        groups_BFSCHW = pictures.unfold(1, SEEN, GROUP).movedim(-1, 2)
+        latents = self.codec.encoder(groups_BFSCHW.flatten(2, 3).flatten(0, 1))
+        return ((latents - self.codec.mean) / self.codec.std).unflatten(0, groups_BFSCHW.shape[:2])
+
+
+class VideoDecoder:
+    """Decodes one batch of videos, latents after latents. Its state is the last latent."""
+
+    def __init__(self, codec: VideoCodec) -> None:
+        self.codec = codec
+        self._last: torch.Tensor | None = None
+
+    def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        """The next normalised latents -> their frames (B, T, 3, H, W) in [0, 1]; T is 4F, or 4F - 3 where the video begins."""
+        return self.decode_raw(latents_BFCHW).clamp(0, 1)
+
+    def decode_raw(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
+        """`decode` without clamping."""
+        latents = latents_BFCHW * self.codec.std + self.codec.mean
+        unseen = GROUP - 1 if self._last is None else 0
+        before = torch.zeros_like(latents[:, :1]) if self._last is None else self._last
+        self._last = latents[:, -1:]
+        pairs = torch.cat((latents, torch.cat((before, latents[:, :-1]), 1)), 2)
+        pictures = self.codec.decoder(pairs.flatten(0, 1)) * 0.5 + 0.5
+        return pictures.unflatten(1, (GROUP, RGB)).unflatten(0, latents.shape[:2]).flatten(1, 2)[:, unseen:]
