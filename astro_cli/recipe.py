@@ -91,6 +91,7 @@ class OptimSpec(Config):
 
     lr: float = Field(gt=0)
     matrix_lr: float | None = Field(default=None, gt=0)
+    matrix_dtype: Literal["bfloat16", "float32"] = "bfloat16"  # Muon's orthogonalisation runs in it
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)
     eps: float = Field(default=1e-8, gt=0)

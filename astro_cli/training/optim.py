@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from astro_cli.recipe import EmaSpec, OptimSpec
+from astro_cli.training.muon import Muon
 
 FINAL_LR = 0.02  # share of the peak rate a cosine ends at
 
@@ -32,7 +33,7 @@ class RoleOptimizer:
     def __init__(self, spec: OptimSpec, named: list[tuple[str, nn.Parameter]]) -> None:
         self.spec = spec
         self.parameters = [p for _, p in named]
-        muon = [p for name, p in named if spec.matrix_lr and p.ndim == 2 and name.startswith("blocks.")]
+        muon = [p for name, p in named if spec.matrix_lr and _is_matrix(name, p)]
         rest = [p for p in self.parameters if not any(p is m for m in muon)]
         decayed, free = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]  # norms, biases and tables are not decayed
         groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -40,7 +41,8 @@ class RoleOptimizer:
             torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=spec.betas, eps=spec.eps, foreach=True)
         ]
         if muon:
-            self.parts.append(torch.optim.Muon(muon, lr=spec.matrix_lr or 0.0, weight_decay=spec.weight_decay))
+            kind = torch.optim.Muon if spec.matrix_dtype == "bfloat16" else Muon
+            self.parts.append(kind(muon, lr=spec.matrix_lr or 0.0, weight_decay=spec.weight_decay))
         self.peaks = [spec.lr, spec.matrix_lr or 0.0]
 
     def step(self, rate: float) -> float:
@@ -70,6 +72,11 @@ class RoleOptimizer:
                 if int(owner) == number:
                     state.setdefault(int(index), {})[key] = value
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon may train it: the matrices of a transformer's blocks, the filters of a codec (outputs by inputs, rows and columns)."""
+    return (parameter.ndim == 2 and name.startswith("blocks.")) or parameter.ndim == 4
 
 
 class Ema:
