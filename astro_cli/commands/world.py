@@ -26,8 +26,9 @@ def world(
 ) -> None:
     """Measure what a base of the embedded world has learned of its prompts, so that a training that goes wrong is seen early.
 
-    For a teacher: how much the loss rises when a word of the caption is wrong, per noise level, in thousandths (0: the word is not used). For teachers
-    and students: the share of held-out prompts whose videos show what is asked, per kind of motion.
+    For a teacher: how much the loss rises when a word of the caption is wrong, per noise level, in thousandths
+    (0: the word is not used). For teachers and students: the share of held-out prompts whose videos show what is
+    asked, per kind of motion.
 
     Example: astro doctor world shapes/teacher_video
     """
@@ -54,7 +55,9 @@ def world(
 def show_gaps(measured: list[Gap]) -> None:
     names = list(measured[0].added)
     typer.echo("loss added by a wrong word, x 1e-3 (standard error)")
-    rows = [[f"{gap.sigma:g}", f"{gap.loss:.4f}", *(f"{1e3 * mean:.1f} ({1e3 * error:.1f})" for mean, error in gap.added.values())] for gap in measured]
+    rows = [
+        [f"{gap.sigma:g}", f"{gap.loss:.4f}", *(f"{1e3 * mean:.1f} ({1e3 * error:.1f})" for mean, error in gap.added.values())] for gap in measured
+    ]
     echo_aligned([["noise", "loss", *names], *rows])
 
 

@@ -1,8 +1,9 @@
-"""The temporal latent codec of the embedded world, with the geometry of Wan's VAE: causal, the first frame alone, then four frames to a latent.
+"""The temporal latent codec of the embedded world, with the geometry of Wan's VAE: causal, four frames to a latent.
 
-32 x 32 pixels and 4 frames -> 8 x 8 x 16 latents of unit variance; N latents are 1 + 4 (N - 1) frames. The encoder sees a group of four frames and the
-frame before it, the decoder a latent and the one before it, so both run as streams whose state is one frame or one latent. The first frame is
-encoded as a group that rests; of the first latent only the last frame is shown. Convolutions wrap around, as the world does.
+32 x 32 pixels and 4 frames -> 8 x 8 x 16 latents of unit variance; the first latent is one frame, so N latents are
+1 + 4 (N - 1) frames. The encoder sees a group of four frames and the frame before it, the decoder a latent and the one
+before it, so both run as streams whose state is one frame or one latent. The first frame is encoded as a group that
+rests; of the first latent only the last frame is shown. Convolutions wrap around, as the world does.
 Source: the geometry is that of Wan 2.1 (arXiv 2503.20314), section 4.1; the network is ours.
 Dimensions: B clip, T frame, F latent frame, C channel, H, W pixels or latent cells.
 """

@@ -1,4 +1,4 @@
-"""Muon with the orthogonalisation in float32, all matrices of one shape at once. Where the processor has no bfloat16 it is ten times faster than torch's.
+"""Muon with the orthogonalisation in float32, all matrices of one shape at once: much faster where there is no bfloat16.
 
     m <- b m + (1 - b) g,   u = (1 - b) g + b m,   w <- (1 - lr decay) w - lr sqrt(max(1, rows / columns)) NS(u)
 
