@@ -2,6 +2,8 @@
 
     L = mean || D(E(x) + s std(z) n) - x ||^2,  n ~ N(0, I)
 
+A temporal codec's encoder is linear and fitted before the first step; its decoder is trained.
+
 The noise makes the decoder smooth where a diffusion model will miss by a little. With `cut`, that share of a batch's clips is decoded from the second
 latent on, as if the video began there: what a diffusion model makes begins with a latent that has motion in it, which no encoded video does.
 **Deviations**: ours; Wan's VAE is trained elsewhere.
@@ -18,6 +20,8 @@ from astro_cli.config.base import Config as BaseConfig
 from astro_cli.models.shapes_backbone import ShapesCodec, VideoCodec
 from astro_cli.objectives.base import Batch, LossOutput, Setting
 from astro_cli.objectives.base import Objective as BaseObjective
+
+FITTED = 1024  # clips a linear encoder is fitted on
 
 
 class Config(BaseConfig):
@@ -45,6 +49,10 @@ class Objective(BaseObjective):
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         self._batches = batches
+        if isinstance(self.codec, VideoCodec):
+            frames = batches("fit", FITTED).frames_BTCHW
+            assert frames is not None
+            self.codec.fit(frames)
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         frames = batch.frames_BTCHW
@@ -63,7 +71,9 @@ class Objective(BaseObjective):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Set the latents' mean and standard deviation, so that encoded clips have unit variance."""
+        """Set the latents' mean and standard deviation, so that encoded clips have unit variance; a fitted encoder's are set."""
+        if isinstance(self.codec, VideoCodec):
+            return
         frames = self._batches("latent_statistics", 1024).frames_BTCHW
         assert frames is not None
         latents = self.codec.encode(frames) * self.codec.std + self.codec.mean

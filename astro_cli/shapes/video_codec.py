@@ -1,9 +1,10 @@
 """The temporal latent codec of the embedded world, with the geometry of Wan's VAE: causal, four frames to a latent.
 
 32 x 32 pixels and 4 frames -> 8 x 8 x 16 latents of unit variance; the first latent is one frame, so N latents are
-1 + 4 (N - 1) frames. The encoder sees a group of four frames and the frame before it, the decoder a latent and the one
-before it, so both run as streams whose state is one frame or one latent. The first frame is encoded as a group that
-rests; of the first latent only the last frame is shown. Convolutions wrap around, as the world does.
+1 + 4 (N - 1) frames. The encoder is linear: the first 16 principal components of the world's patches of 4 frames x 4 x 4
+pixels, so latents are as smooth as the pictures are. The decoder is a convolutional network that sees a latent and the
+one before it, so it runs as a stream whose state is one latent. The first frame is encoded as a group that rests; of the
+first latent only the last frame is shown. Convolutions wrap around, as the world does.
 Source: the geometry is that of Wan 2.1 (arXiv 2503.20314), section 4.1; the network is ours.
 Dimensions: B clip, T frame, F latent frame, C channel, H, W pixels or latent cells.
 """
@@ -12,10 +13,14 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 GROUP = 4  # frames of every latent but the first
-SEEN = GROUP + 1  # frames the encoder sees for one latent
+CELL = 4  # pixels along each side of a latent cell
 RGB = 3
+# Latent channels have variance proportional to that of their component to the power 1 - 2 x EVENED: whitened (0.5) the
+# network would spend itself on details, as they are (0) most of the loss would be the background's brightness.
+EVENED = 0.25
 
 
 def _conv(inner: int, outer: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -32,26 +37,45 @@ class _Residual(nn.Module):
 
 
 class VideoCodec(nn.Module):
-    """Causal autoencoder of clips; `mean` and `std` are the latents' statistics, set once after training."""
+    """Causal autoencoder of clips; `filters`, `mean` and `std` are set once, by `fit`; the decoder is trained."""
 
     channels = 16
-    cell = 4  # pixels along each side of a latent cell
+    cell = CELL
+    filters: torch.Tensor  # (16, 4 frames x RGB, 4, 4)
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
         deep, channels = 2 * width, self.channels
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(2), _conv(4 * RGB * SEEN, width), nn.SiLU(), _conv(width, deep, stride=2), _Residual(deep), nn.SiLU(),
-            _conv(deep, channels, 1),
-        )  # fmt: skip
         self.decoder = nn.Sequential(
-            _conv(2 * channels, deep), _Residual(deep), nn.SiLU(), _conv(deep, 4 * width, 1), nn.PixelShuffle(2), nn.SiLU(),
+            _conv(2 * channels, deep), _Residual(deep), _Residual(deep), nn.SiLU(), _conv(deep, 4 * width, 1), nn.PixelShuffle(2), nn.SiLU(),
             _conv(width, width), nn.SiLU(), _conv(width, 4 * RGB * GROUP), nn.PixelShuffle(2),
         )  # fmt: skip
+        self.register_buffer("filters", torch.zeros(channels, RGB * GROUP, CELL, CELL))
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
+
+    @torch.no_grad()
+    def fit(self, frames_BTCHW: torch.Tensor) -> None:
+        """Set the encoder from clips in [0, 1], T = 4F - 3: the principal components of their whole groups."""
+        groups_NCHW = self.groups(frames_BTCHW[:, 1:])
+        patches_NK = functional.unfold(groups_NCHW, CELL, stride=CELL).mT.flatten(0, 1).double()
+        center_K = patches_NK.mean(0)
+        patches_NK -= center_K
+        values, vectors = torch.linalg.eigh(patches_NK.T @ patches_NK / len(patches_NK))
+        best = values.argsort(descending=True)[: self.channels]
+        filters_CK, values_C = vectors[:, best].T, values[best]
+        std_C = values_C.pow(EVENED)
+        std_C *= (values_C / std_C.square()).mean().sqrt()  # latents of variance 1 on average
+        self.filters.copy_(filters_CK.view_as(self.filters))
+        self.mean.copy_((filters_CK @ center_K)[:, None, None])
+        self.std.copy_(std_C[:, None, None])
+
+    @staticmethod
+    def groups(frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Whole groups of frames in [0, 1] as pictures of 12 channels in [-1, 1]: (B x T / 4, 12, H, W)."""
+        return frames_BTCHW.unflatten(1, (-1, GROUP)).flatten(2, 3).flatten(0, 1) * 2 - 1
 
     def num_frames(self, num_latents: int) -> int:
         """Frames of a video of so many latents."""
@@ -87,11 +111,11 @@ class VideoCodec(nn.Module):
 
 
 class VideoEncoder:
-    """Encodes one batch of videos as frames come: the first alone, then four to a latent. Its state is the last frame."""
+    """Encodes one batch of videos as frames come: the first alone, then four to a latent."""
 
     def __init__(self, codec: VideoCodec) -> None:
         self.codec = codec
-        self._last: torch.Tensor | None = None
+        self._started = False
 
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         """The next frames in [0, 1] -> their normalised latents (B, F, C, H, W); T is 4F, or 4F - 3 where the video begins.
@@ -99,20 +123,19 @@ class VideoEncoder:
         Raises:
             ValueError: another number of frames.
         """
-        alone = 1 if self._last is None else 0
+        alone = 0 if self._started else 1
         if (frames_BTCHW.shape[1] - alone) % GROUP or not frames_BTCHW.shape[1]:
             wanted = "4F - 3 frames at the start" if alone else "4F frames at a time"
             raise ValueError(f"the codec encodes {wanted}, found {frames_BTCHW.shape[1]}")
-        before = frames_BTCHW[:, :1].expand(-1, GROUP, -1, -1, -1) if self._last is None else self._last
-        self._last = frames_BTCHW[:, -1:]
-        pictures = torch.cat((before, frames_BTCHW), 1) * 2 - 1
-        groups_BFSCHW = pictures.unfold(1, SEEN, GROUP).movedim(-1, 2)
-        latents = self.codec.encoder(groups_BFSCHW.flatten(2, 3).flatten(0, 1))
-        return ((latents - self.codec.mean) / self.codec.std).unflatten(0, groups_BFSCHW.shape[:2])
+        self._started = True
+        rest = frames_BTCHW[:, :1].expand(-1, (GROUP - 1) * alone, -1, -1, -1)
+        groups_NCHW = self.codec.groups(torch.cat((rest, frames_BTCHW), 1))
+        latents = functional.conv2d(groups_NCHW, self.codec.filters, stride=CELL)
+        return ((latents - self.codec.mean) / self.codec.std).unflatten(0, (len(frames_BTCHW), -1))
 
 
 class VideoDecoder:
-    """Decodes one batch of videos, latents after latents. Its state is the last latent."""
+    """Decodes one batch of videos, latents after latents. Its state is the last latent; before the first one it sees zeros."""
 
     def __init__(self, codec: VideoCodec) -> None:
         self.codec = codec
@@ -124,10 +147,9 @@ class VideoDecoder:
 
     def decode_raw(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
         """`decode` without clamping."""
-        latents = latents_BFCHW * self.codec.std + self.codec.mean
         unseen = GROUP - 1 if self._last is None else 0
-        before = torch.zeros_like(latents[:, :1]) if self._last is None else self._last
-        self._last = latents[:, -1:]
-        pairs = torch.cat((latents, torch.cat((before, latents[:, :-1]), 1)), 2)
+        before = torch.zeros_like(latents_BFCHW[:, :1]) if self._last is None else self._last
+        self._last = latents_BFCHW[:, -1:]
+        pairs = torch.cat((latents_BFCHW, torch.cat((before, latents_BFCHW[:, :-1]), 1)), 2)
         pictures = self.codec.decoder(pairs.flatten(0, 1)) * 0.5 + 0.5
-        return pictures.unflatten(1, (GROUP, RGB)).unflatten(0, latents.shape[:2]).flatten(1, 2)[:, unseen:]
+        return pictures.unflatten(1, (GROUP, RGB)).unflatten(0, latents_BFCHW.shape[:2]).flatten(1, 2)[:, unseen:]

@@ -15,12 +15,11 @@ FRAMES = torch.rand(2, 13, 3, 32, 32, generator=stream("video-codec"))
 
 @pytest.fixture(scope="module")
 def codec() -> VideoCodec:
-    """Random weights, with statistics that are not the neutral ones."""
+    """A fitted encoder and a random decoder."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = VideoCodec(width=8)
-    made.mean.copy_(torch.linspace(-0.1, 0.1, 16)[:, None, None])
-    made.std.copy_(torch.linspace(0.5, 2, 16)[:, None, None])
+    made.fit(FRAMES)
     return made.requires_grad_(False)
 
 
@@ -69,6 +68,25 @@ def test_streams_of_two_videos_do_not_mix(codec):
     first.encode(FRAMES[:1, :5])
     second.encode(FRAMES[1:, :5])
     torch.testing.assert_close(first.encode(FRAMES[:1, 5:]), codec.encode(FRAMES[:1])[:, 2:], rtol=0, atol=1e-5)
+
+
+def test_the_encoder_is_the_worlds_principal_components(codec):
+    # orthonormal filters; over the fitted groups the latents have mean 0, variance 1 on average, and are uncorrelated
+    flat = codec.filters.flatten(1)
+    torch.testing.assert_close(flat @ flat.T, torch.eye(16), rtol=0, atol=1e-5)
+    latents = codec.encode(FRAMES)[:, 1:].movedim(2, -1).flatten(0, -2)
+    torch.testing.assert_close(latents.mean(0), torch.zeros(16), rtol=0, atol=1e-4)
+    covariance = latents.T @ latents / len(latents)
+    torch.testing.assert_close(covariance.trace() / 16, torch.tensor(1.0), rtol=1e-3, atol=0)
+    assert (covariance - covariance.diag().diag()).abs().max() < 1e-3
+    # evened by half: the variance of a channel goes with the square root of its component's
+    variance = covariance.diag() * codec.std.flatten() ** 2
+    torch.testing.assert_close(covariance.diag() / variance.sqrt(), (covariance.diag() / variance.sqrt())[:1].expand(16), rtol=1e-3, atol=0)
+
+
+def test_a_video_that_rests_has_the_first_frames_latent_throughout(codec):
+    latents = codec.encode(FRAMES[:, :1].expand(-1, 13, -1, -1, -1))
+    torch.testing.assert_close(latents, latents[:, :1].expand_as(latents))
 
 
 def test_latents_move_with_the_world(codec):
