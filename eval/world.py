@@ -179,7 +179,7 @@ def follows(step_BN2: torch.Tensor, motions: list[Motion]) -> torch.Tensor:
 def border_steps(step_BN2: torch.Tensor, borders: list[int]) -> torch.Tensor:
     """(B, borders) whether the step into frame `border` is at most BORDER_SLACK of the mean step inside blocks."""
     length_BN = step_BN2.norm(dim=-1)
-    at = torch.tensor([border - 1 for border in borders])
+    at = torch.tensor([border - 1 for border in borders], dtype=torch.long)
     inside = torch.ones(length_BN.shape[1], dtype=torch.bool)
     inside[at] = False
     return length_BN[:, at] <= BORDER_SLACK * length_BN[:, inside].mean(1, keepdim=True)
