@@ -19,13 +19,15 @@ from astro_cli.objectives.base import Objective as BaseObjective
 
 
 class Config(BaseConfig):
-    """Shares of the samples.
+    """Shares of the samples, and a schedule.
 
     `drop_text`: trained without their caption, for classifier-free guidance; `mixed_noise`: with a noise level of its own for every latent frame.
+    `mixed_shift`: flow shift of those levels (1: uniform, so that many frames have nearly clean neighbours); absent: the sampler's.
     """
 
     drop_text: float = Field(default=0.1, ge=0, lt=1)
     mixed_noise: float = Field(default=0.0, ge=0, le=1)
+    mixed_shift: float | None = Field(default=None, gt=0)
 
 
 def masked_text(batch: Batch, share: float, setting: Setting) -> torch.Tensor:
@@ -35,13 +37,13 @@ def masked_text(batch: Batch, share: float, setting: Setting) -> torch.Tensor:
     return torch.where(keep[:, :, None], batch.text_BMD, setting.empty_text(batch.text_BMD))
 
 
-def noise_levels(batch: Batch, frames: int, mixed: float, shift: float) -> torch.Tensor:
+def noise_levels(batch: Batch, frames: int, shift: float, mixed: float = 0.0, mixed_shift: float | None = None) -> torch.Tensor:
     """(B, F) noise levels: one shifted-uniform draw per clip, or for the share `mixed` of the clips one per latent frame."""
-    u_BF = batch.uniform(1, "sigma").expand(-1, frames)
-    if mixed:
-        alone = batch.uniform(1, "mixed_noise") < mixed
-        u_BF = torch.where(alone, batch.uniform(frames, "frame_sigma"), u_BF)
-    return shift_sigma(u_BF, shift)
+    sigma_BF = shift_sigma(batch.uniform(1, "sigma"), shift).expand(-1, frames)
+    if not mixed:
+        return sigma_BF
+    alone = batch.uniform(1, "mixed_noise") < mixed
+    return torch.where(alone, shift_sigma(batch.uniform(frames, "frame_sigma"), shift if mixed_shift is None else mixed_shift), sigma_BF)
 
 
 class Objective(BaseObjective):
@@ -50,7 +52,7 @@ class Objective(BaseObjective):
     def loss(self, role: str, batch: Batch) -> LossOutput:
         x0 = batch.latents_BFCHW
         assert x0 is not None
-        sigma_BF = noise_levels(batch, x0.shape[1], self.config.mixed_noise, self.setting.shift).to(x0.device)
+        sigma_BF = noise_levels(batch, x0.shape[1], self.setting.shift, self.config.mixed_noise, self.config.mixed_shift).to(x0.device)
         noise = batch.noise_like(x0, "noise")
         with self.setting.roles.use(role) as network:
             text = network.encode_text(masked_text(batch, self.config.drop_text, self.setting))
