@@ -21,6 +21,7 @@ from eval.world import shapes
 from eval.world.run import evaluate_arm
 
 PROMPTS = 256
+LATENTS = 9  # of a clip the codec is scored on
 HALF = torch.float16
 
 
@@ -34,7 +35,7 @@ def publish(run: Path, name: str) -> dict[str, float]:
     card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
     card |= {"weights_hash": hashes.digest(target), "stored_as": str(stored).removeprefix("torch.")}
     weights.write_json(target.with_suffix(".json"), card)
-    scores = codec_scores() if role == "codec" else student_scores(name)
+    scores = codec_scores(name) if role == "codec" else student_scores(name)
     weights.write_json(target.with_suffix(".json"), card | {"scores": scores})
     return scores
 
@@ -45,15 +46,15 @@ def student_scores(name: str) -> dict[str, float]:
     return {"prompts": PROMPTS, **{key: round(value, 4) for key, value in means.items()}}
 
 
-def codec_scores() -> dict[str, float]:
+def codec_scores(name: str) -> dict[str, float]:
     from astro_cli.core.rng import stream
     from astro_cli.models.backbone import load_backbone
     from astro_cli.shapes.render import random_layout, render
 
-    backbone = load_backbone("shapes")
+    backbone = load_backbone("shapes", name)
     rngs = [stream("codec-held-out", shapes.VERSION, index) for index in range(PROMPTS)]
     scenes = [complete_scene(random_scene(rng), rng) for rng in rngs]
-    frames = render(scenes, random_layout(scenes, rngs), 9)
+    frames = render(scenes, random_layout(scenes, rngs), backbone.num_frames(LATENTS))
     psnr = -10 * (backbone.decode(backbone.encode(frames)) - frames).pow(2).mean((1, 2, 3, 4)).log10()
     return {"clips": PROMPTS, "psnr_db": round(psnr.mean().item(), 2), "psnr_db_worst": round(psnr.min().item(), 2)}
 

@@ -12,17 +12,19 @@ from rich.table import Table
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.parity import parity
 from astro_cli.commands.threads_option import with_threads
+from astro_cli.commands.world import world
 from astro_cli.inspection.machine import examine
 
 doctor_app = typer.Typer(name="doctor", invoke_without_command=True)
 doctor_app.command("parity")(with_threads(parity))
+doctor_app.command("world")(with_threads(world))
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
 @doctor_app.callback()
 def doctor_group(context: typer.Context, json_: JsonOption = False) -> None:
     """Report versions, device, memory, packaged bases, and which optional parts are here; `parity` replays recordings
-    of the released models.
+    of the released models, `world` measures what a base of the embedded world has learned.
 
     Optional checkpoints are looked for below the folder ASTRO_CHECKPOINTS names, by default ~/.cache/astro.
 

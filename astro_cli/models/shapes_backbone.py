@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import torch
 
+from astro_cli.config.errors import CheckpointError
 from astro_cli.models import weights
-from astro_cli.models.decoding import Features, StreamingDecoder
+from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.shapes import render, text
-from astro_cli.shapes.codec import LATENT_CHANNELS, STRIDE, ShapesCodec
+from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.shapes.video_codec import VideoCodec
+
+Codec = ShapesCodec | VideoCodec
+# Latent channels tell the codecs apart.
+CODECS: dict[int, type[Codec]] = {codec.channels: codec for codec in (ShapesCodec, VideoCodec)}
 
 
 class ShapesBackbone:
-    """A latent frame is a frame, so its decoder keeps no state."""
+    """How many frames a latent frame holds, and how many channels, is the codec's: one and 4 (`ShapesCodec`), or four
+    and 16 (`VideoCodec`).
+    """
 
     name = "shapes"
     fps = float(render.FPS)
-    cell = STRIDE
     text_dim = text.TEXT_DIM
-    channels = LATENT_CHANNELS
 
-    def __init__(self, codec: ShapesCodec) -> None:
+    def __init__(self, codec: Codec) -> None:
         self.codec = codec
+        self.cell, self.channels = codec.cell, codec.channels
 
     def to(self, device: torch.device) -> ShapesBackbone:
         self.codec.to(device)
@@ -37,25 +44,51 @@ class ShapesBackbone:
         return self.decoder().push(latents_BFCHW, gradient=gradient)
 
     def decoder(self) -> StreamingDecoder:
-        return StreamingDecoder(self._decode, features=[])
-
-    def _decode(self, latents_BFCHW: torch.Tensor, features: Features) -> tuple[torch.Tensor, Features]:
-        return self.codec.decode(latents_BFCHW), features
+        return StreamingDecoder(self.codec.step, self.codec.start(), self.codec.reach)
 
     def num_frames(self, num_latents: int, history: int = 0) -> int:
-        return num_latents
+        if not history:
+            return self.codec.num_frames(num_latents)
+        return self.codec.num_frames(history + num_latents) - self.codec.num_frames(history)
 
     def num_latents(self, num_frames: int) -> int:
-        return num_frames
+        return self.codec.num_latents(num_frames)
 
 
-def load_shapes_backbone(codec: str | None = None, *, empty: bool = False) -> ShapesBackbone:
-    """The backbone with the packaged codec, the one named, or with `empty` a random one to be trained.
+def load_shapes_backbone(codec: str | None = None, *, empty: int | None = None) -> ShapesBackbone:
+    """The backbone with the packaged codec, the one named, or a random one of `empty` latent channels to be trained.
 
     Raises:
         CheckpointError: weights that are not here, or of another model.
     """
-    module = ShapesCodec()
-    if not empty:
-        weights.load_into(module, weights.find(codec or "shapes/codec", "codec"))
+    if empty is not None:
+        return ShapesBackbone(new_codec(empty).requires_grad_(False))
+    path = weights.find(codec or "shapes/codec", "codec")
+    mean = weights.read(path).get("mean")
+    if mean is None or mean.shape[:1] not in [(channels,) for channels in CODECS]:
+        found = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
+        raise CheckpointError(
+            path,
+            "mean",
+            f"found {found}, expected those of {allowed_channels()} latent channels: not a codec of this world",
+        )
+    module = new_codec(mean.shape[0])
+    weights.load_into(module, path)
     return ShapesBackbone(module.requires_grad_(False))
+
+
+def new_codec(channels: int) -> Codec:
+    """A codec with random weights.
+
+    Raises:
+        CheckpointError: no codec of this world has so many latent channels.
+    """
+    if channels not in CODECS:
+        raise CheckpointError(
+            "model", "in_channels", f"found {channels}, the codecs of this world have {allowed_channels()}"
+        )
+    return CODECS[channels]()
+
+
+def allowed_channels() -> str:
+    return " or ".join(map(str, sorted(CODECS)))

@@ -8,6 +8,8 @@ latent cells.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -22,6 +24,9 @@ def _conv(inner: int, outer: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d
 class ShapesCodec(nn.Module):
     """Autoencoder of single frames; `mean` and `std` are the latents' statistics, set once after training."""
 
+    channels = LATENT_CHANNELS
+    cell = STRIDE
+    reach = 0  # earlier latents that a frame depends on
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -59,6 +64,14 @@ class ShapesCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(LATENT_CHANNELS, 1, 1))
         self.register_buffer("std", torch.ones(LATENT_CHANNELS, 1, 1))
 
+    def num_frames(self, num_latents: int) -> int:
+        """Frames of a video of so many latents."""
+        return num_latents
+
+    def num_latents(self, num_frames: int) -> int:
+        """Latents of a video of so many frames."""
+        return num_frames
+
     def encode(self, frames_BFCHW: torch.Tensor) -> torch.Tensor:
         """Frames in [0, 1] -> normalised latents (B, F, 4, H / 4, W / 4)."""
         latents = self.encoder(frames_BFCHW.flatten(0, 1) * 2 - 1)
@@ -72,3 +85,11 @@ class ShapesCodec(nn.Module):
         """Decode without clamping, for the training loss."""
         latents = latents_BFCHW.flatten(0, 1) * self.std + self.mean
         return (self.decoder(latents) * 0.5 + 0.5).unflatten(0, latents_BFCHW.shape[:2])
+
+    def start(self) -> list[Any]:
+        """The features of a decoder at the start of a video: none, frames are decoded one by one."""
+        return []
+
+    def step(self, latents_BFCHW: torch.Tensor, features: list[Any]) -> tuple[torch.Tensor, list[Any]]:
+        """The next latents -> their frames, and the features after them (see `models.decoding`)."""
+        return self.decode(latents_BFCHW), features

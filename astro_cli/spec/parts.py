@@ -109,6 +109,7 @@ class OptimSpec(Config):
     kind: Literal["adam", "muon", "rmsprop"] = "adam"
     lr: float = Field(gt=0)
     matrix_lr: float | None = Field(default=None, gt=0)
+    matrix_dtype: Literal["bfloat16", "float32"] = "bfloat16"  # Muon's orthogonalisation runs in it
     betas: tuple[float, float] = (0.9, 0.999)
     alpha: float | None = Field(default=None, gt=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -149,7 +150,10 @@ class DataSpec(Config):
 
     drop: float = Field(default=0.0, ge=0, lt=1)
     pool: int = Field(default=8192, gt=0)
-    frames: int | None = Field(default=None, gt=0)  # latent frames of a clip; absent: video.frames
+    # Latent frames of a clip; absent: video.frames, or 1 for a codec.
+    frames: int | None = Field(default=None, gt=0)
+    # Latent frames encoded before a clip and cut off: it then begins in the middle of a video.
+    lead: int = Field(default=0, ge=0)
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
     clips: str | None = None  # Wan: a folder of videos with a text file beside each, or a manifest.jsonl
 

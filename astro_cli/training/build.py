@@ -16,13 +16,12 @@ from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.roles import Roles
-from astro_cli.models.shapes_backbone import ShapesBackbone
+from astro_cli.models.shapes_backbone import ShapesBackbone, new_codec
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, RoleContext, RunContext
 from astro_cli.recipe import objective_class
 from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
-from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, LoraSpec, Recipe
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.sources import read_prompts
@@ -103,7 +102,9 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
     wanted = wanted_roles(recipe)
     check_student(recipe)
     _check_prompts(recipe)
-    backbone = load_backbone(recipe.backbone, recipe.base.codec, empty="codec" in wanted).to(device)
+    backbone = load_backbone(
+        recipe.backbone, recipe.base.codec, empty=recipe.model.in_channels if "codec" in wanted else None
+    ).to(device)
     roles = Roles()
     for role in wanted:
         if role == "codec":
@@ -258,7 +259,7 @@ def _empty(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Modul
     """A role's network on the meta device."""
     with torch.device("meta"):
         if role == "codec":
-            return ShapesCodec()
+            return new_codec(recipe.model.in_channels)
         if role in _builders(recipe):
             transformer = lambda: CausalWan(recipe.model_of(role))  # noqa: E731
             return _builders(recipe)[role](RoleContext(role, recipe, dict(modules), transformer, lambda module: None))

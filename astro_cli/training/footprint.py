@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.shapes.codec import ShapesCodec
+from astro_cli.models.shapes_backbone import new_codec
 from astro_cli.spec import Recipe
 from astro_cli.training.build import frozen_adapters, held_dtype, scored, wanted_roles
 
@@ -58,7 +58,10 @@ def _around(recipe: Recipe) -> dict[str, int]:
         if "codec" in wanted_roles(recipe):
             return {}  # counted as a network
         with torch.device("meta"):
-            return {"codec": sum(p.numel() for p in ShapesCodec().parameters()) * torch.float32.itemsize}
+            return {
+                "codec": sum(p.numel() for p in new_codec(recipe.model.in_channels).parameters())
+                * torch.float32.itemsize
+            }
     parts = {"VAE": VAE_PARAMETERS * torch.float32.itemsize, "UMT5": UMT5_PARAMETERS * _text_bytes(recipe.base.codec)}
     experiences = [stage.experience for name in recipe.order if (stage := recipe.stages[name]).experience is not None]
     keys = {key for experience in experiences if experience is not None for key in scored(experience)}

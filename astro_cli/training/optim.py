@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from astro_cli.spec import EmaSpec, OptimSpec
+from astro_cli.training.muon import Muon
 
 FINAL_LR = 0.02  # share of the peak rate a cosine ends at
 
@@ -50,7 +51,7 @@ class RoleOptimizer:
     def __init__(self, spec: OptimSpec, named: list[tuple[str, nn.Parameter]]) -> None:
         self.spec = spec
         self.parameters = [p for _, p in named]
-        muon = [p for name, p in named if spec.kind == "muon" and p.ndim == 2 and name.startswith("blocks.")]
+        muon = [p for name, p in named if spec.kind == "muon" and _is_matrix(name, p)]
         rest = [(name, p) for name, p in named if not any(p is m for m in muon)]
         decayed, free = (
             [p for name, p in rest if _is_decayed(name, p)],
@@ -59,7 +60,8 @@ class RoleOptimizer:
         groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
         self.parts = [_first_part(spec, [g for g in groups if g["params"]])]
         if muon:
-            self.parts.append(torch.optim.Muon(muon, lr=spec.matrix_lr or 0.0, weight_decay=spec.weight_decay))
+            kind = torch.optim.Muon if spec.matrix_dtype == "bfloat16" else Muon
+            self.parts.append(kind(muon, lr=spec.matrix_lr or 0.0, weight_decay=spec.weight_decay))
         self.peaks = [spec.lr, spec.matrix_lr or 0.0]
 
     def step(self, rate: float) -> float:
@@ -101,6 +103,13 @@ class RoleOptimizer:
                 if number_in_part >= len(parameters) or shapes - {parameters[number_in_part].shape}:
                     raise ValueError(f"parameter {number_in_part} of optimiser {number} has another shape")
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon may train it: the matrices of a transformer's blocks, the filters of a codec (outputs by inputs,
+    rows and columns).
+    """
+    return (parameter.ndim == 2 and name.startswith("blocks.")) or parameter.ndim == 4
 
 
 class Ema:

@@ -162,13 +162,15 @@ def render_scenes(scenes: list[Scene], seeds: list[int], frames: int) -> torch.T
 
 @dataclass
 class FrameSource(SeededSource):
-    """Single rendered frames, for the codec."""
+    """Rendered clips of `frames` frames, for the codec."""
 
     seed: int
+    frames: int = 1
 
     @classmethod
     def make(cls, context: SourceContext) -> FrameSource:
-        return cls(context.recipe.seed).of(context)
+        frames = context.backbone.num_frames(context.spec.data.frames or 1)
+        return cls(context.recipe.seed, frames).of(context)
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
@@ -176,19 +178,26 @@ class FrameSource(SeededSource):
         return Batch(
             seeds,
             [""] * size,
-            frames_BTCHW=render_scenes(scenes, seeds, 1),
+            frames_BTCHW=render_scenes(scenes, seeds, self.frames),
             shared=stream_seed(self.seed, use, step, role),
         )
 
 
 class ClipSource(SeededSource):
-    """Encoded clips with captions from a pool rendered once."""
+    """Encoded clips with captions from a pool rendered once.
+
+    Args:
+        frames: latent frames of a clip.
+        lead: latent frames of the video that are encoded before the clip and cut off, so that the clip begins in the
+            middle of a video.
+    """
 
     @classmethod
     def make(cls, context: SourceContext) -> ClipSource:
         recipe, data = context.recipe, context.spec.data
         frames = data.frames or recipe.video.frames
-        return cls(recipe.seed, context.backbone, frames, data.pool, data.drop, context.progress).of(context)
+        pool = (data.pool, data.drop, context.progress, data.lead)
+        return cls(recipe.seed, context.backbone, frames, *pool).of(context)
 
     def __init__(
         self,
@@ -198,6 +207,7 @@ class ClipSource(SeededSource):
         pool: int,
         drop: float,
         progress: Callable[[str, int, int], None],
+        lead: int = 0,
     ) -> None:
         self.seed, self.backbone = seed, backbone
         seeds = [stream_seed(seed, "pool", row) for row in range(pool)]
@@ -206,7 +216,10 @@ class ClipSource(SeededSource):
         parts = []
         for start in range(0, pool, ENCODE_BATCH):
             rows = slice(start, start + ENCODE_BATCH)
-            parts.append(backbone.encode(render_scenes([scene for scene, _ in drawn[rows]], seeds[rows], frames)))
+            pictures = render_scenes(
+                [scene for scene, _ in drawn[rows]], seeds[rows], backbone.num_frames(lead + frames)
+            )
+            parts.append(backbone.encode(pictures)[:, lead:])
             progress("rendering and encoding clips", min(start + ENCODE_BATCH, pool), pool)
         self.latents = torch.cat(parts)
 

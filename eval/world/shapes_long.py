@@ -62,7 +62,7 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
         blocks = []
         for block_BTCHW in decoded_blocks(arm, prompts[start : rows.stop], seeds[start : rows.stop], frames):
             blocks.append(block_BTCHW)
-            progress(done_of(rows, len(blocks) * block_BTCHW.shape[1], frames), len(prompts))
+            progress(done_of(rows, len(blocks) * arm.card["video"]["block"], frames), len(prompts))
         parts.append(score_videos(torch.cat(blocks, 1), [parse(prompt) for prompt in prompts[start : rows.stop]]))
         progress(rows.stop, len(prompts))
     growth: list[float | None] = [kv_memory_growth(arm, prompts[0], frames)]

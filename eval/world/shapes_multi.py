@@ -108,7 +108,7 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
 
 
 def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[tuple[torch.Tensor, int]]:
-    """The decoded frames (B, T, C, H, W) of each segment in turn, and the frame it ends before; no more than one
+    """The decoded frames (B, T, C, H, W) of each segment in turn, and the latent frame it ends before; no more than one
     segment is held.
     """
     starts = segment_starts(arm)
@@ -116,7 +116,7 @@ def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[t
     ends, blocks, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0
     for block_BTCHW in decoded_blocks(arm, [script[0] for script in scripts], seeds, ends[-1], switches, RULE):
         blocks.append(block_BTCHW)
-        made += block_BTCHW.shape[1]
+        made += arm.card["video"]["block"]
         if made == ends[0]:
             yield torch.cat(blocks, 1), ends.pop(0)
             blocks.clear()

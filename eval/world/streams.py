@@ -20,20 +20,21 @@ MAX_SHARE = 0.999  # progress of a batch whose videos are made but not scored
 
 
 def frames_of(arm: Arm, seconds: float) -> int:
-    """Frames of a video of that many seconds of the embedded world: seconds x fps, rounded up to whole blocks.
-
-    A latent frame of the embedded world is a frame.
+    """Latent frames of a video of that many seconds of the embedded world: those that hold seconds x fps frames,
+    rounded up to whole blocks.
     """
     block = arm.card["video"]["block"]
-    return math.ceil(seconds * arm.card["video"]["fps"] / block) * block
+    return math.ceil(arm.backbone.num_latents(math.ceil(seconds * arm.card["video"]["fps"])) / block) * block
 
 
 def turning_points(arm: Arm, seconds: Sequence[float], frames: int) -> list[int]:
-    """The frames at which prompts asked for at these seconds take over: starts of blocks, since a switch acts at the
-    next block.
+    """The latent frames at which prompts asked for at these seconds take over: starts of blocks, since a switch acts at
+    the next block.
     """
-    starts = block_starts(frames, arm.card["video"]["block"])
-    return [next(start for start in starts if start >= round(second * arm.card["video"]["fps"])) for second in seconds]
+    starts, fps = block_starts(frames, arm.card["video"]["block"]), arm.card["video"]["fps"]
+    return [
+        next(start for start in starts if arm.backbone.num_frames(start) >= round(second * fps)) for second in seconds
+    ]
 
 
 def cache_protocol(arm: Arm, frames: int) -> dict[str, Any]:

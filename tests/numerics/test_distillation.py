@@ -59,6 +59,20 @@ def test_a_network_that_predicts_nothing_pays_the_whole_target(run_context, modu
     torch.testing.assert_close(loss, target.pow(2).mean())
 
 
+def test_half_of_the_clips_have_a_noise_level_per_latent_frame():
+    sample = Batch(list(range(400)), [""] * 400)
+    plain, mixed = (flow_matching.noise_levels(sample, 4, 4.0, share) for share in (0.0, 0.5))
+    assert torch.equal(plain, flow_matching.shift_sigma(sample.uniform(1, "sigma"), 4.0).expand(-1, 4))
+    alone = (mixed != mixed[:, :1]).any(1)
+    assert torch.equal(mixed[~alone], plain[~alone])  # the others keep the level they have without
+    assert 160 < int(alone.sum()) < 240
+    assert all(len(row.unique()) == 4 for row in mixed[alone])
+    assert flow_matching.noise_levels(sample, 4, 4.0, 1.0).diff(dim=1).ne(0).all()
+    even = flow_matching.noise_levels(sample, 4, 4.0, 1.0, 1.0)  # uniform levels: mean 1/2, standard error .29 / 40
+    assert abs(even.mean().item() - 0.5) < 0.03
+    torch.testing.assert_close(flow_matching.shift_sigma(even, 4.0), flow_matching.noise_levels(sample, 4, 4.0, 1.0))
+
+
 def test_ar_diffusion_draws_one_level_per_block():
     sigma = ar_diffusion.block_sigma(batch(), 4, 2, 4.0)
     assert sigma.shape == (2, 4)

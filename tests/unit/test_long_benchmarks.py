@@ -15,6 +15,7 @@ import torch
 
 from astro_cli.config.errors import RecordError
 from astro_cli.core.rng import stream
+from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import random_layout, render
 from eval.world import shapes, shapes_long, shapes_multi
@@ -23,8 +24,9 @@ from eval.world.streams import done_of, frames_of, turning_points
 from eval.world.suites import ARM_SUITES, arm_suite
 
 
-def an_arm(block: int = 3, fps: float = 8.0) -> Any:
-    return cast(Any, SimpleNamespace(card={"video": {"block": block, "fps": fps}}))
+def an_arm(block: int = 3, fps: float = 8.0, channels: int = 4) -> Any:
+    backbone = load_shapes_backbone(empty=channels)
+    return cast(Any, SimpleNamespace(card={"video": {"block": block, "fps": fps}}, backbone=backbone))
 
 
 def test_every_arm_suite_has_a_benchmark_that_makes_what_it_shows():
@@ -49,12 +51,14 @@ def test_seconds_become_whole_blocks():
     assert frames_of(an_arm(), 10) == 81  # 80 is no multiple of 3
     assert frames_of(an_arm(block=1, fps=16.0), 10) == 160
     assert shapes_long.num_frames(an_arm()) == 240
+    assert frames_of(an_arm(channels=16), 30) == 63  # 240 frames are in 61 latents, 1 + 60 x 4 frames; 21 blocks of 3
 
 
 def test_a_prompt_takes_over_at_the_next_block():
     # 10 s are frame 80, in the block 78..80; 30 s are frame 240, the start of a block
     assert shapes_multi.segment_starts(an_arm()) == [0, 81, 162, 240, 321, 402]
     assert turning_points(an_arm(block=1), [1.0, 2.5], 40) == [8, 20]
+    assert turning_points(an_arm(channels=16), [1.0, 2.5], 9) == [3, 6]  # blocks end at frames 9 and 21
 
 
 def test_a_story_changes_one_or_two_attributes_of_its_object():

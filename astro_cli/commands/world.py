@@ -1,0 +1,92 @@
+"""`astro doctor world`: does a base of the embedded world use its prompt's words?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from astro_cli.commands.recipe import echo_aligned
+from astro_cli.config.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from eval.world.diagnosis import Gap, Shown
+
+BATCH = 16  # videos generated at once
+
+
+def world(
+    arm: Annotated[
+        str,
+        typer.Argument(metavar="WEIGHTS", help="A packaged base, run folder or weights file of the embedded world."),
+    ],
+    clips: Annotated[int, typer.Option(min=2, help="Clips the gaps are measured on (teachers only).")] = 32,
+    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts to generate; 32 take about a minute.")] = 32,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Latent frames of a video; default as trained. Whole blocks.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Measure what a base of the embedded world has learned of its prompts, so that a training that goes wrong is seen
+    early.
+
+    For a teacher: how much the loss rises when a word of the caption is wrong, per noise level, in thousandths
+    (0: the word is not used). For teachers and students: the share of held-out prompts whose videos show what is
+    asked, per kind of motion.
+
+    Example: astro doctor world shapes/teacher_video
+    """
+    from astro_cli.generate.arm import load_arm
+    from eval.world.diagnosis import gaps, shown
+
+    found = load_arm(arm)
+    if found.backbone.name != "shapes":
+        raise CheckpointError(
+            arm, "backbone", f"found {found.backbone.name!r}, expected a base of the embedded world ('shapes')"
+        )
+    block, length = found.card["video"]["block"], frames or found.card["video"]["frames"]
+    if length % block:
+        raise CheckpointError(arm, "--frames", f"found {length}, expected a multiple of the block ({block})")
+    measured = [] if found.streams else gaps(found, clips, lambda done, total: None)
+    videos = shown(found, prompts, length, BATCH, lambda done, total: None)
+    if json_:
+        typer.echo(
+            json.dumps({"gaps": [asdict(gap) for gap in measured], "videos": [asdict(row) for row in videos]}, indent=2)
+        )
+        return
+    if measured:
+        show_gaps(measured)
+        typer.echo("")
+    show_videos(videos, found.backbone.num_frames(length))
+
+
+def show_gaps(measured: list[Gap]) -> None:
+    names = list(measured[0].added)
+    typer.echo("loss added by a wrong word, x 1e-3 (standard error)")
+    rows = [
+        [
+            f"{gap.sigma:g}",
+            f"{gap.loss:.4f}",
+            *(f"{1e3 * mean:.1f} ({1e3 * error:.1f})" for mean, error in gap.added.values()),
+        ]
+        for gap in measured
+    ]
+    echo_aligned([["noise", "loss", *names], *rows])
+
+
+def show_videos(videos: list[Shown], frames: int) -> None:
+    names = list(videos[0].oracle)
+    typer.echo(f"share of prompts shown, videos of {frames} frames")
+    rows = [
+        [
+            row.kind,
+            str(row.prompts),
+            f"{row.path:.2f}",
+            "" if row.borders is None else f"{row.borders:.2f}",
+            *("" if value is None else f"{value:.2f}" for value in row.oracle.values()),
+        ]
+        for row in videos
+    ]
+    echo_aligned([["motion", "prompts", "path", "borders", *(f"oracle's {name}" for name in names)], *rows])

@@ -1,0 +1,73 @@
+"""The judges of `astro doctor world` on rendered videos, and clips that begin in the middle of a video."""
+
+import pytest
+import torch
+
+from astro_cli.core.rng import stream
+from astro_cli.models.shapes_backbone import ShapesBackbone
+from astro_cli.shapes.grammar import Motion, parse
+from astro_cli.shapes.render import random_layout, render
+from astro_cli.shapes.video_codec import VideoCodec
+from astro_cli.training.sources import ClipSource, FrameSource, draw_scene, render_scenes
+from eval.world.diagnosis import FLIPS, border_steps, follows, moving_scenes, saturation_steps
+from eval.world.shapes import prompt_set
+
+
+@pytest.fixture(scope="module")
+def videos():
+    scenes = [parse(prompt) for prompt in prompt_set(48)]
+    frames = render(scenes, random_layout(scenes, [stream("test-world", index) for index in range(48)]), 33)
+    return frames, [scene.objects[0].motion for scene in scenes]
+
+
+def test_rendered_videos_follow_their_prompts_and_no_other(videos):
+    frames, motions = videos
+    steps = saturation_steps(frames)
+    assert follows(steps, motions).all()
+    turned = [
+        Motion("still") if motion.kind == "bounce" else Motion("bounce", "vertically", "fast") for motion in motions
+    ]
+    assert not follows(steps, turned).any()
+    assert {motion.kind for motion in motions} == {"still", "move", "bounce"}
+
+
+def test_a_video_played_backwards_moves_the_other_way(videos):
+    frames, motions = videos
+    right = follows(saturation_steps(frames.flip(1)), motions)
+    assert right.tolist() == [motion.kind != "move" for motion in motions]
+
+
+def test_a_jump_at_a_border_is_found():
+    step = torch.zeros(1, 6, 2)
+    step[..., 0] = torch.tensor(
+        [2.0, -2.0, 2.9, 2.0, 3.1, 2.0]
+    )  # borders at frames 3 and 5; the mean step elsewhere is 2
+    assert border_steps(step, [3, 5]).tolist() == [[True, False]]
+
+
+def test_a_flip_changes_one_word():
+    for scene in moving_scenes(8):
+        motion = scene.objects[0].motion
+        assert motion is not None
+        assert motion.kind == "move"
+        for name, flip in FLIPS.items():
+            other = flip(scene)
+            assert other != scene
+            assert flip(flip(scene)) == scene or name in ("axis", "color", "shape")
+
+
+def test_a_led_clip_is_the_later_part_of_the_encoded_video():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = ShapesBackbone(VideoCodec(width=8).requires_grad_(False))
+    led = ClipSource(0, backbone, 2, 3, 0.0, lambda *_: None, lead=1)
+    whole = ClipSource(0, backbone, 3, 3, 0.0, lambda *_: None)
+    assert led.latents.shape == (3, 2, 16, 8, 8)
+    torch.testing.assert_close(led.latents, whole.latents[:, 1:])
+
+
+def test_frame_source_renders_clips_as_long_as_asked_for():
+    batch = FrameSource(7, 5).batch("codec", 2, "codec", 2)
+    scenes = [draw_scene(seed, 0.0)[0] for seed in batch.seeds]
+    assert torch.equal(batch.frames_BTCHW, render_scenes(scenes, batch.seeds, 5))
+    assert torch.equal(FrameSource(7).batch("codec", 2, "codec", 2).frames_BTCHW, batch.frames_BTCHW[:, :1])
