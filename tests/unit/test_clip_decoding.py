@@ -54,6 +54,7 @@ def _setting(policy: object) -> Any:
         steps=(1000.0,),
         latent_shape=(16, 2, 3),
         cache=CacheSpec(),
+        stream_spec=lambda: None,  # nothing here streams
         section=lambda name: nullcontext(),
         autocast=nullcontext,
         roles=SimpleNamespace(use=lambda role: nullcontext(policy)),
