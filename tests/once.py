@@ -11,7 +11,7 @@ from filelock import FileLock
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that `make` fills: by whichever process asks first, while the others wait. Read it; copy it to change
-        it.
+    it.
 
     A folder that `make` failed to fill is made anew by the next who asks.
     """

@@ -19,8 +19,7 @@ SEGMENT_REASON = "the papers' segments are 10 s, each with its own prompt"
 @dataclass(frozen=True)
 class Length:
     """Seconds a suite is for: `at_least`, and less than `below`; other videos are scored too, with a warning that says
-        `reason`.
-    Below `frames` its scorers cannot score, nor, with `switches`, a video of one prompt.
+    `reason`. Below `frames` its scorers cannot score, nor, with `switches`, a video of one prompt.
     """
 
     at_least: float = 0.0

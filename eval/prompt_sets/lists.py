@@ -40,7 +40,7 @@ def moviegen(first: int | None = MOVIEGEN_FIRST) -> PromptSet:
 
 def interactive() -> PromptSet:
     """The scripts of interactive videos: MemFlow's JSON lines, or Astrolabe's text. Both have 100 scripts of 6 prompts
-        of 10 s.
+    of 10 s.
 
     Raises:
         PromptSetError: the file is not here or not in its format.

@@ -92,7 +92,7 @@ def reward_curves(
     legend: bool = True,
 ) -> None:
     """A PNG with a panel per key: each arm's seeds thin, their mean thick, the range from lowest to highest seed
-        shaded.
+    shaded.
 
     Args:
         window: epochs of a centred moving average over every seed's curve; the legend says so. 1 draws the curves as

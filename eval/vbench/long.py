@@ -60,7 +60,7 @@ def clip_seconds(dimension: str, clips: Clips, sample: Sample) -> int:
 
 def cut(info: VideoInfo, seconds: int) -> list[Span]:
     """The clips of a video: int(fps) * seconds frames each; the last is extended backwards to that length; a shorter
-        video is one clip.
+    video is one clip.
 
     Source: vbench 0.1.5, vbench2_beta_long/utils.py, split_video_into_clips.
     **Deviations:** clips are the decoded frames; the released code writes each clip as a new H.264 file, whose losses

@@ -30,7 +30,7 @@ def parts(sample: Sample, seconds: float | None = None) -> tuple[Segment, ...]:
 
 def frames_of(part: Segment, info: VideoInfo, rate: float) -> list[int]:
     """Frame numbers at about `rate` per second: the part in equal slices, the frame shown at the middle of each; at
-        least one.
+    least one.
 
     Middles keep clear of the switch, which acts at the next block only.
     """
