@@ -6,7 +6,7 @@ Owns what the user sees; `sample` checks the options.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Studio:
 
     def cache(self) -> dict[str, Any]:
         """The cache videos of this length stream with."""
-        return asdict(self.arm.stream_spec(None if self.endless else self.length.latents).cache)
+        return self.arm.stream_spec(None if self.endless else self.length.latents).cache.model_dump()
 
     def make(self, videos: list[Video], size: int) -> None:
         """Make planned videos, `size` at once.

@@ -5,7 +5,6 @@ Dimensions: B video, T frame, C colour, H, W pixels.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -39,7 +38,7 @@ def turning_points(arm: Arm, seconds: Sequence[float], frames: int) -> list[int]
 
 def cache_protocol(arm: Arm, frames: int) -> dict[str, Any]:
     """The cache videos of that length are streamed with: window, sink, position rule and sink policy."""
-    return dataclasses.asdict(arm.stream_spec(frames).cache)
+    return arm.stream_spec(frames).cache.model_dump()
 
 
 @torch.no_grad()

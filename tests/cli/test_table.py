@@ -154,12 +154,23 @@ def test_claims_json(astro, tmp_path: Path) -> None:
     code, out, err = astro("claims", "astrolabe", "--results", "r", "--format", "json")
     assert (code, err) == (0, "")
     data = {each["id"]: each for each in json.loads(out)}
-    assert set(data["as-hack-mq"]) == {"id", "source", "verdict", "effect", "low", "high", "n", "backbone"}
+    assert set(data["as-hack-mq"]) == {
+        "id",
+        "source",
+        "verdict",
+        "effect",
+        "effect_kind",
+        "low",
+        "high",
+        "n",
+        "backbone",
+    }
     assert data["as-hack-mq"] == {
         "id": "as-hack-mq",
         "source": "Astrolabe T4c",
         "verdict": "holds",
         "effect": -0.5,
+        "effect_kind": "difference",
         "low": -0.5,
         "high": -0.5,
         "n": 1,

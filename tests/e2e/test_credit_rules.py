@@ -152,7 +152,7 @@ def test_what_a_rule_keeps_comes_back_with_the_same_bits(outside, tiny, tmp_path
     assert all(torch.equal(value, states[-1][name]) for name, value in last.items())
     assert same_bits(whole / "final" / "student.safetensors", cut / "final" / "student.safetensors")
     assert rows(whole) == rows(cut)
-    saved = load_file(sorted((cut / "checkpoints").glob("*/experience.safetensors"))[-1])
+    saved = load_file(sorted((cut / "checkpoints").glob("*/source.safetensors"))[-1])
     assert saved["advantage.epochs"].item() == 2
 
 
@@ -179,6 +179,6 @@ def test_the_group_rule_keeps_nothing(tiny, tmp_path, monkeypatch):
         )
         == 0
     )
-    checkpoint = next((tmp_path / "run" / "checkpoints").glob("*/experience.safetensors"))
+    checkpoint = next((tmp_path / "run" / "checkpoints").glob("*/source.safetensors"))
     assert set(load_file(checkpoint)) == {"risk", "collapse"}
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["advantage/std"] > 0

@@ -21,5 +21,5 @@ def test_one_prompt_has_a_mean_without_an_interval() -> None:
 
 
 def test_two_prompts_have_an_interval() -> None:
-    # of two prompts a quarter of all draws takes one of them twice, so the ends are the scores
-    assert row(outcome([1.0, 2.0], 1.5), allow_partial=False)[1:3] == ["1.5000", "1.0000 .. 2.0000"]
+    # standard error sqrt(.5 / 2) = .5, Student's quantile with one degree of freedom 12.706: 1.5 -+ 6.353
+    assert row(outcome([1.0, 2.0], 1.5), allow_partial=False)[1:3] == ["1.5000", "-4.8531 .. 7.8531"]

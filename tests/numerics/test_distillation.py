@@ -157,7 +157,8 @@ def test_the_unconditional_branch_is_the_empty_prompt(run_context, stage):
             return consistency.Objective(consistency.Config(grid=8, guidance=scale), here).loss("student", sample).loss
         here.roles.modules["critic"] = here.roles.modules["student"]
         assert sample.latents_BFCHW is not None
-        return dmd.Objective(dmd.Config(guidance=scale), here).score_difference(sample, sample.latents_BFCHW)
+        gradient, _ = dmd.Objective(dmd.Config(guidance=scale), here).score_difference(sample, sample.latents_BFCHW)
+        return gradient
 
     with torch.no_grad():
         plain = result(empty, 1.0)

@@ -19,6 +19,7 @@ from astro_cli.rewards.base import KEYS
 from astro_cli.rewards.hpsv3 import best_mean
 from astro_cli.rewards.qwen2_vl_inputs import to_uint8
 from astro_cli.rewards.qwen2_vl_reward import RewardTower
+from astro_cli.rollout.spec import StreamSpec
 from astro_cli.training.build import _check_scorers
 from astro_cli.training.experience import ExperienceSource
 
@@ -131,6 +132,9 @@ class _Stub:
         (16, 8, 8),
         CacheSpec(),
     )
+
+    def stream_spec(self) -> StreamSpec:
+        return StreamSpec(torch.tensor([1000.0]), 3, self.latent_shape, self.cache)
 
     def num_frames(self, num_latents: int, history: int = 0) -> int:
         return 4 * num_latents - (0 if history else 3)
