@@ -23,7 +23,7 @@ from astro_cli.core.flow import sigma_of, x0_from_velocity
 from astro_cli.models.wan.masks import block_causal_mask
 from astro_cli.objectives.base import Batch, LossOutput
 from astro_cli.objectives.base import Objective as BaseObjective
-from astro_cli.sampling.ode import euler, guided, sigma_grid
+from astro_cli.sampling.ode import euler, grid_through, guided
 
 PAIR_BATCH = 64  # trajectories integrated at once
 
@@ -39,14 +39,6 @@ class Config(BaseConfig):
     pairs: int = Field(default=512, gt=0)
     steps: int = Field(gt=0)
     guidance: float = Field(ge=0)
-
-
-def grid_through(steps: torch.Tensor, total: int, shift: float) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """A grid of about `total` intervals that holds every student step exactly, and the steps' indices in it."""
-    grid = torch.unique(torch.cat((sigma_grid(total, shift), sigma_of(steps)))).flip(0)
-    near = torch.cat((torch.tensor([True]), (grid[:-1] - grid[1:]) > 1e-9))
-    grid = grid[near]
-    return grid, tuple(int((grid - sigma).abs().argmin()) for sigma in sigma_of(steps))
 
 
 class Objective(BaseObjective):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from astro_cli.core.flow import guide, shift_sigma, timestep_of
+from astro_cli.core.flow import guide, shift_sigma, sigma_of, timestep_of
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.sampling.kernel import ODE, Kernel
 from astro_cli.sampling.sampler import transitions
@@ -23,6 +23,14 @@ Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def sigma_grid(steps: int, shift: float) -> torch.Tensor:
     """(steps + 1,) shifted noise levels from 1 to 0, float64."""
     return shift_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
+
+
+def grid_through(steps: torch.Tensor, total: int, shift: float) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """A grid of about `total` intervals that holds every student step exactly, and the steps' indices in it."""
+    grid = torch.unique(torch.cat((sigma_grid(total, shift), sigma_of(steps)))).flip(0)
+    near = torch.cat((torch.tensor([True]), (grid[:-1] - grid[1:]) > 1e-9))
+    grid = grid[near]
+    return grid, tuple(int((grid - sigma).abs().argmin()) for sigma in sigma_of(steps))
 
 
 def euler(

@@ -14,7 +14,7 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import ar_diffusion, consistency, dmd, flow_matching, ode
 from astro_cli.objectives.base import Batch, RunContext
-from astro_cli.sampling.ode import guided
+from astro_cli.sampling.ode import grid_through, guided
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 
@@ -99,7 +99,7 @@ def test_consistency_target_follows_by_the_decay(run_context):
 
 def test_the_ode_grid_holds_the_students_steps_exactly():
     steps = warp_timesteps((1000, 750, 500, 250), 4.0)
-    grid, kept = ode.grid_through(steps, 7, 4.0)  # 7 intervals hold none of the inner steps by themselves
+    grid, kept = grid_through(steps, 7, 4.0)  # 7 intervals hold none of the inner steps by themselves
     assert torch.allclose(grid[list(kept)], sigma_of(steps))
     assert grid[0] == 1
     assert grid[-1] == 0
