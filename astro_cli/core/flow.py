@@ -71,12 +71,6 @@ def noise_from_velocity(x_t: torch.Tensor, v: torch.Tensor, sigma_BF: torch.Tens
     return (x_t.double() + (1.0 - sigma) * v.double()).to(x_t.dtype)
 
 
-def velocity_from_x0(x_t: torch.Tensor, x0: torch.Tensor, sigma_BF: torch.Tensor) -> torch.Tensor:
-    """v = (x_t - x0) / sigma; sigma must be positive."""
-    sigma = per_frame(sigma_BF).double()
-    return ((x_t.double() - x0.double()) / sigma).to(x_t.dtype)
-
-
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
     """Classifier-free guidance, u + scale (c - u); scale 1 is no guidance.
 

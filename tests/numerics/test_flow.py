@@ -6,7 +6,6 @@ from astro_cli.core.flow import (
     add_noise,
     guide,
     shift_sigma,
-    velocity_from_x0,
     velocity_target,
     warp_timesteps,
     x0_from_velocity,
@@ -33,7 +32,6 @@ def test_conversions_by_hand():
     v = velocity_target(scalar(2.0), scalar(-1.0))
     assert v.item() == -3.0
     assert x0_from_velocity(x_t, v, sigma).item() == 2.0
-    assert velocity_from_x0(x_t, scalar(2.0), sigma).item() == -3.0
 
 
 def test_guidance_scale_one_is_conditional_and_released_three_is_four():
