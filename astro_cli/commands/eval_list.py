@@ -10,7 +10,7 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.recipe import JsonOption
-from eval.world.suites import ARM_SUITES
+from eval.world.suites import WORLD_SUITES
 
 if TYPE_CHECKING:
     from eval.contract import Declaration, MetricInfo
@@ -118,11 +118,11 @@ def file_rows() -> list[dict[str, Any]]:
 
 def arm_rows() -> list[dict[str, Any]]:
     """Metrics of the embedded world, which score arms."""
-    names = dict.fromkeys(name for suite in ARM_SUITES.values() for name in suite.shown)
+    names = dict.fromkeys(name for suite in WORLD_SUITES.values() for name in suite.shown)
     return [
         {
             "metric": name,
-            "suites": [suite.name for suite in ARM_SUITES.values() if name in suite.shown],
+            "suites": [suite.name for suite in WORLD_SUITES.values() if name in suite.shown],
             "direction": "up",
             "unit": "frames per second" if name == "throughput" else "0..1",
             "text": "of the embedded world's oracle",
@@ -152,6 +152,6 @@ def suite_rows() -> list[dict[str, Any]]:
     ]
     arms = [
         {"suite": suite.name, "scores": "arms", "title": suite.title, "prompts": suite.prompts}
-        for suite in ARM_SUITES.values()
+        for suite in WORLD_SUITES.values()
     ]
     return videos + arms

@@ -20,7 +20,7 @@ from astro_cli.commands.eval_suite import suite_command
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
-from eval.world.suites import ARM_SUITES, arm_suite
+from eval.world.suites import WORLD_SUITES, world_suite
 
 DEFAULT_SUITE = "shapes"
 Timing = Literal["once", "again", "none"]
@@ -33,12 +33,12 @@ class SuiteGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         from eval.suites.suite import list_suites
 
-        return [*super().list_commands(ctx), *ARM_SUITES, *list_suites()]
+        return [*super().list_commands(ctx), *WORLD_SUITES, *list_suites()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         from eval.suites.suite import list_suites
 
-        if cmd_name in ARM_SUITES:
+        if cmd_name in WORLD_SUITES:
             return _single(cmd_name, with_threads(_arm_command(cmd_name)))
         if cmd_name in list_suites():
             return _single(cmd_name, with_threads(suite_command(cmd_name)))
@@ -74,7 +74,7 @@ def _single(name: str, function: Any) -> Any:
 
 
 def _arm_command(name: str) -> Any:
-    suite = arm_suite(name)
+    suite = world_suite(name)
 
     def command(
         arms: Annotated[
@@ -116,7 +116,7 @@ def evaluate_arms(
     from astro_cli.generate.arm import load_arm
     from eval.world.run import evaluate_arm, time_arms
 
-    suite, console = arm_suite(name), plain_console(stderr=True)
+    suite, console = world_suite(name), plain_console(stderr=True)
     loaded = [load_arm(arm) for arm in arms]
     pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
     columns = (plain_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())

@@ -80,13 +80,13 @@ def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, c
     from eval.report.paper_figures import pictures
     from eval.report.study import study_records, write_study
     from eval.studies.grid_run import GridRun, core_seconds
-    from eval.world.suites import ARM_SUITES
+    from eval.world.suites import WORLD_SUITES
 
     runs = folder / "runs"
     planned = merge([plan(load_grid(name), seeds, runs, [], None) for name in study.grids])
     run_grid(GridRun(folder, folder / "logs"), planned, jobs, console)
     tuned = {base: [runs / f"{recipe}-seed{seed}" for seed in seeds] for base, recipe in study.pairs}
-    prompts = {name: suite.prompts for name, suite in ARM_SUITES.items()}
+    prompts = {name: suite.prompts for name, suite in WORLD_SUITES.items()}
     evaluate_arms(
         [*tuned, *(str(run) for paths in tuned.values() for run in paths)], seeds, prompts[TIMED], folder, TIMED
     )

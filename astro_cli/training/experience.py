@@ -18,12 +18,12 @@ from astro_cli.rewards.base import Reward
 from astro_cli.rewards.shapes import REWARDS
 from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
 from astro_cli.training.build import scored
+from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
 from astro_cli.training.collapse import CollapseWatch
 from astro_cli.training.credit import CreditRule, check_credit
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import own_rows
-from astro_cli.training.samples import Sample
 from astro_cli.training.sources import PromptSource, SourceContext
 
 
@@ -77,7 +77,7 @@ class ExperienceSource:
                 )
         self.risk, self.watch = RiskRatio(), CollapseWatch(spec.collapse)
         self.metrics: dict[str, Any] = {}
-        self.samples: list[Sample] = []
+        self.samples: list[ClipSample] = []
         self.warning = ""
 
     @classmethod
@@ -233,7 +233,9 @@ class ExperienceSource:
             )
             if history is not None:
                 decoder.skip(history[at])
-            self.samples.append(Sample(name, decoder.push(latents[at])[0], prompts[row // group], total_N[row].item()))
+            self.samples.append(
+                ClipSample(name, decoder.push(latents[at])[0], prompts[row // group], total_N[row].item())
+            )
 
     def _gather(self, value: torch.Tensor) -> torch.Tensor:
         gathered = self.accelerator.gather(value.to(self.accelerator.device))

@@ -23,8 +23,8 @@ from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import random_layout, render
 from astro_cli.spec import Recipe, StageSpec
+from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.distributed import own_rows
-from astro_cli.training.samples import Sample
 
 ENCODE_BATCH = 128  # clips encoded at once
 
@@ -68,7 +68,7 @@ class Source(Protocol):
     def warning(self) -> str: ...
 
     @property
-    def samples(self) -> Sequence[Sample]: ...
+    def samples(self) -> Sequence[ClipSample]: ...
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
@@ -109,7 +109,7 @@ class SeededSource(ABC):
     context: SourceContext
     metrics: Mapping[str, Any] = MappingProxyType({})
     warning = ""
-    samples: Sequence[Sample] = ()
+    samples: Sequence[ClipSample] = ()
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:

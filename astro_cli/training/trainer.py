@@ -21,11 +21,11 @@ from astro_cli.objectives.base import Batch, LossOutput, Objective, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.checkpoints import Checkpoint, Meta, load_newest
+from astro_cli.training.clip_samples import write_samples
 from astro_cli.training.distributed import average_gradients, average_metrics
 from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
-from astro_cli.training.samples import write_samples
 from astro_cli.training.sources import Source, SourceContext
 from astro_cli.training.timing import SectionTimer
 

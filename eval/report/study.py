@@ -19,7 +19,7 @@ from eval.report.page import Fragment, Picture, Section, write_report
 from eval.report.training_records import PROMPTS
 from eval.world import shapes
 from eval.world.oracle_scores import prompt_set_hash
-from eval.world.suites import arm_suite
+from eval.world.suites import world_suite
 
 CLIP_SCALE = 6  # pixels per world pixel
 CLIP_REPEATS = 3  # a nine-frame clip is over in a second
@@ -82,7 +82,7 @@ def study_records(folder: Path, prompts: Mapping[str, int]) -> list[store.Record
     """
     sets = {
         PROMPTS,
-        *(prompt_set_hash(arm_suite(name).benchmark().prompt_set(count)) for name, count in prompts.items()),
+        *(prompt_set_hash(world_suite(name).load().prompt_set(count)) for name, count in prompts.items()),
     }
     return [record for record in store.load_results(folder) if record.prompt_set_hash in sets]
 

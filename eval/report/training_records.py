@@ -89,8 +89,7 @@ def record_training(run: Path, results: Path) -> None:
                 weights_hash=weights_hash,
                 prompt_set_hash=PROMPTS,
                 protocol=protocol,
-                commit=environment["commit"] or "unknown",
-                dirty=bool(environment["dirty"]),
+                **store.made_by(environment),
             ),
         )
 

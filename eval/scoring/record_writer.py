@@ -196,8 +196,7 @@ class RecordWriter:
             weights_hash=self.made["weights_hash"],
             prompt_set_hash=self.order.hash,
             protocol=_json(protocol),
-            commit=environment["commit"],
-            dirty=environment["dirty"],
+            **environment["made_by"],
         )
 
 
@@ -289,8 +288,7 @@ def _environment(seed: int) -> dict[str, Any]:
     here = environment("cuda" if torch.cuda.is_available() else "cpu", seed)
     versions = {**here["versions"], **{package: _version(package) for package in PACKAGES}}
     return {
-        "commit": here["commit"] or store.UNKNOWN,
-        "dirty": bool(here["dirty"]),
+        "made_by": store.made_by(here),
         "protocol": {
             "versions": versions,
             "device": here["device"],

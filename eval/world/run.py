@@ -15,15 +15,15 @@ from astro_cli.training.rundir import environment
 from eval.records import store
 from eval.world import shapes
 from eval.world.oracle_scores import prompt_set_hash
-from eval.world.suites import ARM_SUITES, ArmSuite, Benchmark, arm_suite
+from eval.world.suites import WORLD_SUITES, SuiteModule, WorldSuite, world_suite
 
-SHAPES = ARM_SUITES[shapes.NAME]
+SHAPES = WORLD_SUITES[shapes.NAME]
 RESOLUTION = [32, 32]
 FALLS = frozenset({"kv_memory_growth"})  # the lower the better; of all others the higher
 
 
 def evaluate_arm(
-    arm: Arm, seed: int, count: int, results: Path, progress: Callable[[int, int], None], suite: ArmSuite = SHAPES
+    arm: Arm, seed: int, count: int, results: Path, progress: Callable[[int, int], None], suite: WorldSuite = SHAPES
 ) -> dict[str, float]:
     """Score one arm at one paired seed; returns the mean of every metric. Recorded scores of the same weights and
     prompts are reused.
@@ -35,7 +35,7 @@ def evaluate_arm(
         raise CheckpointError(
             arm.path, "backbone", f"found {arm.card['backbone']!r}, {suite.name} scores arms of 'shapes'"
         )
-    benchmark = suite.benchmark()
+    benchmark = suite.load()
     known = _known(benchmark, arm, seed, count, results)
     if known.keys() >= set(benchmark.METRICS):
         return {metric: _mean(list(record.scores)) for metric, record in known.items()}
@@ -48,8 +48,8 @@ def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str
     """Whether all that a suite measures of an arm at a seed (a trained one's own) is recorded; `count` prompts, or the
     suite's own number.
     """
-    suite, loaded = arm_suite(name), load_arm(arm)
-    benchmark = suite.benchmark()
+    suite, loaded = world_suite(name), load_arm(arm)
+    benchmark = suite.load()
     own = seed if loaded.seed is None else loaded.seed
     return _known(benchmark, loaded, own, count or suite.prompts, results).keys() >= set(benchmark.METRICS)
 
@@ -59,7 +59,7 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
 
     Where one has no record yet, or `again` asks for it, all are timed, to be comparable.
     """
-    benchmark = SHAPES.benchmark()
+    benchmark = SHAPES.load()
     known = [_known(benchmark, arm, seed, count, results).get("throughput") for arm, seed in pairs]
     if all(known) and not again:
         return [_mean(list(record.scores)) for record in known if record]
@@ -69,7 +69,7 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
     return [_mean(list(arm_rates)) for arm_rates in rates]
 
 
-def _known(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path) -> dict[str, store.Record]:
+def _known(benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path) -> dict[str, store.Record]:
     """What is recorded of these weights on these prompts by this version of the benchmark, by metric."""
     path = store.record_path(results, benchmark.NAME)
     records = store.latest(store.load([path]) if path.is_file() else [])
@@ -79,7 +79,7 @@ def _known(benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path)
 
 
 def _record(
-    benchmark: Benchmark, arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]
+    benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]
 ) -> None:
     here, prompt_hash = environment("cpu", seed), prompt_set_hash(benchmark.prompt_set(count))
     for metric, values in scores.items():
@@ -95,13 +95,12 @@ def _record(
             weights_hash=digest(arm.path),
             prompt_set_hash=prompt_hash,
             protocol=_protocol(benchmark, arm, count, here),
-            commit=here["commit"] or "unknown",
-            dirty=bool(here["dirty"]),
+            **store.made_by(here),
         )
         store.append(store.record_path(results, benchmark.NAME), record)
 
 
-def _protocol(benchmark: Benchmark, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
+def _protocol(benchmark: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
     return {
         "benchmark_version": benchmark.VERSION,
         "num_frames": benchmark.num_frames(arm),

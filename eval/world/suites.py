@@ -1,4 +1,4 @@
-"""The benchmarks of the embedded world that score arms (weights), by name; `eval/world/` owns the protocols.
+"""The suites of the embedded world, which score arms (weights), by name; each is a module of `eval/world/`.
 
 Free of torch.
 """
@@ -20,7 +20,7 @@ Scores = dict[str, list[float | None]]  # per metric one score per prompt; None:
 ATTRIBUTES_SHOWN = ("color", "shape", "size", "motion", "speed", "background", "texture")
 
 
-class Benchmark(Protocol):
+class SuiteModule(Protocol):
     """What a module of `eval/world/` that scores arms has."""
 
     NAME: str
@@ -45,8 +45,8 @@ class Benchmark(Protocol):
 
 
 @dataclass(frozen=True)
-class ArmSuite:
-    """A benchmark of arms as the command line shows it.
+class WorldSuite:
+    """A suite of arms as the command line shows it.
 
     Attributes:
         prompts: entries of the prompt set that are scored where no number is asked for.
@@ -61,15 +61,15 @@ class ArmSuite:
     shown: tuple[str, ...]
     timed: bool = False
 
-    def benchmark(self) -> Benchmark:
-        """The benchmark's module; imports torch."""
-        return cast(Benchmark, importlib.import_module(self.module))
+    def load(self) -> SuiteModule:
+        """The suite's module; imports torch."""
+        return cast(SuiteModule, importlib.import_module(self.module))
 
 
-ARM_SUITES: dict[str, ArmSuite] = {
+WORLD_SUITES: dict[str, WorldSuite] = {
     suite.name: suite
     for suite in (
-        ArmSuite(
+        WorldSuite(
             "shapes",
             "Clips of the trained length, one prompt each",
             "eval.world.shapes",
@@ -77,7 +77,7 @@ ARM_SUITES: dict[str, ArmSuite] = {
             ("vq", "mq", "ta", *ATTRIBUTES_SHOWN, "throughput"),
             timed=True,
         ),
-        ArmSuite(
+        WorldSuite(
             "shapes-long",
             "Videos of 30 s, one prompt each",
             "eval.world.shapes_long",
@@ -89,7 +89,7 @@ ARM_SUITES: dict[str, ArmSuite] = {
                 *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last")),
             ),
         ),
-        ArmSuite(
+        WorldSuite(
             "shapes-multi",
             "Videos of 60 s, six prompts of 10 s in turn",
             "eval.world.shapes_multi",
@@ -100,12 +100,12 @@ ARM_SUITES: dict[str, ArmSuite] = {
 }
 
 
-def arm_suite(name: str) -> ArmSuite:
+def world_suite(name: str) -> WorldSuite:
     """A suite by its name.
 
     Raises:
         RecordError: no such suite, with the nearest name.
     """
-    if name not in ARM_SUITES:
-        raise RecordError("eval", name, "unknown benchmark", hint=did_you_mean(name, ARM_SUITES))
-    return ARM_SUITES[name]
+    if name not in WORLD_SUITES:
+        raise RecordError("eval", name, "no such suite", hint=did_you_mean(name, WORLD_SUITES))
+    return WORLD_SUITES[name]

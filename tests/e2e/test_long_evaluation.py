@@ -19,7 +19,7 @@ from eval.world import shapes, shapes_long, shapes_multi
 from eval.world.oracle_scores import noise_seeds
 from eval.world.run import evaluate_arm
 from eval.world.streams import decoded_blocks
-from eval.world.suites import arm_suite
+from eval.world.suites import world_suite
 
 PROMPTS = 3
 
@@ -51,7 +51,7 @@ def evaluate(suite, tiny_base, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("suite", "frames"), [("shapes-long", 24), ("shapes-multi", 48)])
 def test_a_suite_records_all_its_metrics_once(suite, frames, tiny_base, tmp_path, monkeypatch):
     records = evaluate(suite, tiny_base, tmp_path, monkeypatch)
-    assert {record.metric for record in records} == set(arm_suite(suite).benchmark().METRICS)
+    assert {record.metric for record in records} == set(world_suite(suite).load().METRICS)
     for record in records:
         assert record.benchmark == suite
         assert record.protocol["num_frames"] == frames
@@ -121,7 +121,7 @@ def test_a_video_does_not_depend_on_its_batch(tiny_base, monkeypatch):
 def test_teachers_and_other_backbones_are_refused(tmp_path):
     teacher = load_arm("shapes/teacher")
     with pytest.raises(CheckpointError, match="streamed by a few-step student"):
-        evaluate_arm(teacher, 0, 1, tmp_path, lambda done, total: None, suite=arm_suite("shapes-long"))
+        evaluate_arm(teacher, 0, 1, tmp_path, lambda done, total: None, suite=world_suite("shapes-long"))
     foreign = load_arm("shapes/self_forcing")
     foreign.card["backbone"] = "wan"
     with pytest.raises(CheckpointError, match="scores arms of 'shapes'"):
@@ -168,9 +168,9 @@ def test_the_tables_columns_and_the_claims_have_their_metrics():
         assert loaded.benchmark["shapes"] == suite
         wanted = {column.shapes for column in loaded.columns if column.shapes}
         assert wanted
-        assert wanted <= set(arm_suite(suite).benchmark().METRICS)
+        assert wanted <= set(world_suite(suite).load().METRICS)
     for claim in load_claims("astrolabe").claims:
         suite = claim.benchmark.get("shapes")
         if suite in ("shapes-long", "shapes-multi"):
             metrics = {metric for part in json.loads(claim.model_dump_json())["parts"] for metric in part["metrics"]}
-            assert metrics <= set(arm_suite(suite).benchmark().METRICS)
+            assert metrics <= set(world_suite(suite).load().METRICS)

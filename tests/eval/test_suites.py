@@ -18,7 +18,7 @@ from eval.prompt_sets.catalog import NAMES
 from eval.report.training_records import DIRECTIONS
 from eval.scoring.totals import TOTALS
 from eval.suites.suite import list_suites, load_suite, parse_suite
-from eval.world.suites import ARM_SUITES
+from eval.world.suites import WORLD_SUITES
 
 WANTED = {
     "vbench",
@@ -55,7 +55,7 @@ def names_of(suite: str) -> dict[str, str]:
 
 def test_all_suites_are_there():
     assert set(list_suites()) >= WANTED
-    assert not set(list_suites()) & set(ARM_SUITES)
+    assert not set(list_suites()) & set(WORLD_SUITES)
 
 
 @pytest.mark.parametrize("name", list_suites())

@@ -56,10 +56,10 @@ def test_grids_share_their_rows_and_join_their_suites(tmp_path):
 
 
 def test_every_grid_names_recipes_and_suites_that_exist(tmp_path):
-    from eval.world.suites import ARM_SUITES
+    from eval.world.suites import WORLD_SUITES
 
     for name in list_grids():
-        assert set(load_grid(name).suites) <= ARM_SUITES.keys()
+        assert set(load_grid(name).suites) <= WORLD_SUITES.keys()
         assert plan(load_grid(name), [0], tmp_path, [], None)
 
 

@@ -21,7 +21,7 @@ from astro_cli.shapes.render import random_layout, render
 from eval.world import shapes, shapes_long, shapes_multi
 from eval.world.oracle_scores import score_clips
 from eval.world.streams import done_of, frames_of, turning_points
-from eval.world.suites import ARM_SUITES, arm_suite
+from eval.world.suites import WORLD_SUITES, world_suite
 
 
 def an_arm(block: int = 3, fps: float = 8.0, channels: int = 4) -> Any:
@@ -30,13 +30,13 @@ def an_arm(block: int = 3, fps: float = 8.0, channels: int = 4) -> Any:
 
 
 def test_every_arm_suite_has_a_benchmark_that_makes_what_it_shows():
-    for name, suite in ARM_SUITES.items():
-        benchmark = suite.benchmark()
+    for name, suite in WORLD_SUITES.items():
+        benchmark = suite.load()
         assert name == benchmark.NAME
         assert set(suite.shown) - {"throughput"} <= set(benchmark.METRICS)
         assert len(benchmark.prompt_set(3)) == 3
-    with pytest.raises(RecordError, match="unknown benchmark") as refused:
-        arm_suite("shapes-lnog")
+    with pytest.raises(RecordError, match="no such suite") as refused:
+        world_suite("shapes-lnog")
     assert "shapes-long" in refused.value.hint
 
 

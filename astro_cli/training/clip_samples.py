@@ -16,7 +16,7 @@ SHORT_SIDE = 128  # smaller clips are enlarged to at least half of this
 
 
 @dataclass(frozen=True)
-class Sample:
+class ClipSample:
     """A clip worth looking at: its name ("best"), frames (T, 3, H, W) in [0, 1], prompt and weighted reward."""
 
     name: str
@@ -25,7 +25,7 @@ class Sample:
     reward: float
 
 
-def write_samples(folder: Path, step: int, samples: Sequence[Sample], fps: float) -> None:
+def write_samples(folder: Path, step: int, samples: Sequence[ClipSample], fps: float) -> None:
     """Write `<step>-<name>.gif` for each, and `<step>.json` with prompts and rewards; whole files or none."""
     folder.mkdir(parents=True, exist_ok=True)
     for sample in samples:
