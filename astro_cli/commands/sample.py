@@ -151,7 +151,9 @@ def sample(
         if requested is None or interactive:
             studio.interactive(requested[0][0] if requested else None, numbers[0] if numbers else seed or 0, sys.stdin)
         else:
-            studio.make(sample_input.plan(requested, numbers, seed or 0, switches, length), batch)
+            videos = sample_input.plan(requested, numbers, seed or 0, switches, length, studio.settings())
+            _note_switches(switches, videos, length)
+            studio.make(videos, batch)
 
 
 def _cache(window: int | None, sink: int | None, relative: bool | None, ema: float | None) -> dict[str, Any]:
@@ -229,7 +231,24 @@ def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input
                 "there is no sink to blend evicted frames into",
                 hint="for example --sink 3",
             )
-    return sample_input.Length(latents, video["block"], backbone)
+    length = sample_input.Length(latents, video["block"], backbone)
+    if wanted is not None and length.frames != wanted:
+        _note(f"{wanted} frames asked for, {length.frames} are made: {length.rule()}")
+    return length
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
+
+
+def _note_switches(
+    switches: list[sample_input.Switch], videos: list[sample_input.Video], length: sample_input.Length
+) -> None:
+    """Say where a switch does not act at the frame it was asked for."""
+    for switch, (latent, _) in zip(switches, videos[0].switches, strict=False):
+        asked, frame = switch.frame(length.backbone.fps), length.backbone.num_frames(latent)
+        if frame != asked:
+            _note(f"--switch {switch.given}: acts at frame {frame}, not {asked}: it waits for the next block")
 
 
 @contextmanager

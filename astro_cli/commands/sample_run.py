@@ -20,7 +20,7 @@ from astro_cli.commands.preview import TerminalPreview, write_preview
 from astro_cli.config.errors import EXIT_RUN, StreamError
 from astro_cli.generate.arm import Arm
 from astro_cli.generate.media import mp4_encoder
-from astro_cli.generate.plan import Length, Video, batches, name_of
+from astro_cli.generate.plan import Length, Video, batches, free_name, name_of, refuse_others
 from astro_cli.generate.stream import Schedule, Script, enlarged, stream_batch
 from astro_cli.rollout.switching import SwitchRule
 
@@ -53,11 +53,22 @@ class Studio:
         """The cache videos of this length stream with."""
         return self.arm.stream_spec(None if self.endless else self.length.latents).cache.model_dump()
 
+    def settings(self) -> dict[str, Any]:
+        """What decides, beside prompts and seed, what a video of this call shows."""
+        length = None if self.endless else self.length.latents
+        return {
+            **self.facts,
+            "latent_frames": length,
+            "video": self.arm.card["video"],
+            "sampler": self.arm.card["sampler"],
+        }
+
     def make(self, videos: list[Video], size: int) -> None:
         """Make planned videos, `size` at once.
 
         Raises:
-            AstroError: a prompt the text side cannot take, before anything is written.
+            AstroError: a prompt the text side cannot take, or a file of another prompt in a video's place, before
+                anything is written.
         """
         if not self.arm.streams and any(video.switches for video in videos):
             raise StreamError(
@@ -70,6 +81,7 @@ class Studio:
             prompt for video in videos for prompt in (video.prompt, *(text for _, text in video.switches))
         ):
             self.check(prompt)
+        refuse_others(videos, self.out)
         columns = (
             plain_column(),
             BarColumn(),
@@ -114,7 +126,8 @@ class Studio:
             raise StreamError(
                 "--interactive", "", "the input ended before a prompt", hint="type one, or give it on the command line"
             )
-        video = Video(first, seed, (), name_of(first, seed))
+        name = free_name(name_of(first, seed, (), self.settings()), self._written)
+        video = Video(first, seed, (), name)
         preview = self.out / f"{video.stem}.preview.png"
         self.say(f"frames stream to {self.out / video.stem}.partial.mp4, the newest to {preview}")
         with TerminalPreview(self.console.file) as terminal:
@@ -124,6 +137,10 @@ class Studio:
                 terminal.show(clips[0, -1], f"frame {done}  {rate:.1f} frames/s  {QUIT} ends")
 
             self._stream([video], script, latents, on_block)
+
+    def _written(self, name: str) -> bool:
+        """Whether a video has this name, whole or not; another session's prompts were typed, so it is another video."""
+        return any((self.out / f"{name}{end}").exists() for end in (".mp4", ".partial.mp4", ".json"))
 
     def check(self, prompt: str) -> None:
         """Raises: AstroError, where the text side cannot take a prompt."""

@@ -6,21 +6,25 @@ Frames are pixel frames unless they are called latents.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from astro_cli.config.errors import PromptError, StreamError
+from astro_cli.config.errors import OutputError, PromptError, StreamError
 from astro_cli.config.seeds import parse_seeds
 
 if TYPE_CHECKING:
     from astro_cli.models.backbone import Backbone
 
 SLUG = 60  # characters of the prompt in a file's name
+SLUG_BYTES = 150  # as most: file systems take names of 255 bytes, endings included
+DIGITS = 8  # hex digits of the hash in a file's name
 SWITCH = re.compile(r"^\s*(\d+(?:\.\d+)?)(s?)\s*:(.*)$", re.DOTALL)
 EXAMPLE = 'for example: astro sample "a large red circle moves right slowly"'
 SWITCH_EXAMPLE = 'for example --switch "5s:a small blue square moves left fast"; a number without s counts frames'
@@ -62,6 +66,12 @@ class Length:
     @property
     def frames(self) -> int:
         return self.backbone.num_frames(self.latents)
+
+    def rule(self) -> str:
+        """Which lengths there are around this one, in words."""
+        shorter, longer = self.latents - self.block, self.latents + self.block
+        near = [self.backbone.num_frames(latents) for latents in (shorter, self.latents, longer) if latents > 0]
+        return f"videos are whole blocks of {self.block} latent frames, so {', '.join(map(str, near))} frames and so on"
 
     def starts_at(self, frame: int) -> int:
         """First latent of the block with which a prompt given for a frame takes over: the first block that shows no
@@ -162,9 +172,17 @@ def chosen_seeds(seeds: str | None, seed: int | None) -> list[int] | None:
 
 
 def plan(
-    requested: list[list[str]], seeds: list[int] | None, seed: int, switches: list[Switch], length: Length
+    requested: list[list[str]],
+    seeds: list[int] | None,
+    seed: int,
+    switches: list[Switch],
+    length: Length,
+    settings: Mapping[str, Any],
 ) -> list[Video]:
     """Every video: prompts times seeds, switches at block starts.
+
+    Args:
+        settings: what else decides what the videos show; part of their names.
 
     Raises:
         StreamError: a switch that is out of order or past the end.
@@ -185,7 +203,9 @@ def plan(
         ]
         turns = place(spread, length) if spread else fixed
         for number in seeds if seeds is not None else [seed + index]:
-            videos.append(Video(story[0], number, turns, _unique(name_of(story[0], number), names)))
+            name = free_name(name_of(story[0], number, turns, settings), names.__contains__)
+            names.add(name)
+            videos.append(Video(story[0], number, turns, name))
     return videos
 
 
@@ -222,19 +242,41 @@ def place(switches: list[Switch], length: Length) -> tuple[tuple[int, str], ...]
     return tuple(placed)
 
 
-def name_of(prompt: str, seed: int) -> str:
-    """Name of a video's files, without ending."""
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:SLUG].strip("-") or "video"
-    return f"{slug}-seed{seed}"
+def name_of(prompt: str, seed: int, turns: Sequence[tuple[int, str]], settings: Mapping[str, Any]) -> str:
+    """Name of a video's files, without ending: the prompt's first letters and digits, of any script, the seed, and a
+    hash of all that decides what it shows. Videos of other prompts or settings have other names.
+    """
+    told = json.dumps([prompt, seed, list(turns), dict(settings)], sort_keys=True)
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", prompt).casefold())[:SLUG]
+    slug = words.encode()[:SLUG_BYTES].decode(errors="ignore").strip("-") or "video"
+    return f"{slug}-seed{seed}-{hashlib.sha256(told.encode()).hexdigest()[:DIGITS]}"
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """The name, numbered where an earlier video of this call has it."""
-    unique = next(
-        new for number in itertools.count(1) if (new := name if number == 1 else f"{name}-{number}") not in taken
-    )
-    taken.add(unique)
-    return unique
+def free_name(name: str, taken: Callable[[str], bool]) -> str:
+    """The name, numbered where it is taken."""
+    return next(new for number in itertools.count(1) if not taken(new := name if number == 1 else f"{name}-{number}"))
+
+
+def refuse_others(videos: Iterable[Video], folder: Path) -> None:
+    """Let no video replace that of another prompt.
+
+    Raises:
+        OutputError: a sidecar of one of these names says another prompt or seed.
+    """
+    for video in videos:
+        path = folder / f"{video.stem}.json"
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            found = there["prompt"], there["seed"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue  # no sidecar, so no finished video
+        if found != (video.prompt, video.seed):
+            raise OutputError(
+                folder / f"{video.stem}.mp4",
+                "prompt",
+                f"holds the video of {found[0]!r}, seed {found[1]}",
+                hint="move it, or choose another --out",
+            )
 
 
 def batches(videos: list[Video], size: int) -> list[list[Video]]:

@@ -19,6 +19,7 @@ from astro_cli.commands.preview import HALF_BLOCK, half_blocks
 from astro_cli.config.errors import StreamError
 from astro_cli.generate.media import Mp4Stream, to_uint8
 from astro_cli.generate.plan import Length, Switch, Video, batches, parse_switches, place, plan
+from astro_cli.models import weights
 from astro_cli.models.wan_backbone import WanBackbone
 
 RED, BLUE = "a large red circle moves right slowly over a gray plain background", "a small blue square moves left fast"
@@ -145,6 +146,23 @@ def test_prompts_come_from_files_and_standard_input(astro):
     assert (single["prompt"], single["switches"]) == (GREEN, [])
 
 
+def test_a_length_that_is_rounded_is_said(astro):
+    code, err = astro(RED, "--weights", "shapes/causal_forcing_video", "--frames", "13", "--out", "a")
+    assert code == 0
+    assert (
+        "note: 13 frames asked for, 21 are made: videos are whole blocks of 3 latent frames, so 9, 21, 33 frames" in err
+    )
+    assert sidecars(Path("a"))[0]["frames"] == 21
+    for length in (("--frames", "9"), ("--seconds", "1.1"), ()):  # 1.1 s at 8 frames a second: 9
+        assert "note:" not in astro(RED, *length, "--out", "b")[1]
+
+
+def test_a_switch_that_waits_for_a_block_is_said(astro):
+    code, err = astro(RED, "--frames", "9", "--switch", f"4:{BLUE}")
+    assert code == 0
+    assert "note: --switch 4: acts at frame 6, not 4: it waits for the next block" in err
+
+
 def test_a_recipe_gives_the_cache(astro, tmp_path):
     recipe = tmp_path / "wide.toml"
     recipe.write_text('extends = "self_forcing_shapes"\nname = "wide"\n[cache]\nwindow = 6\nsink = 3\n')
@@ -236,11 +254,57 @@ def test_switches_on_wan_begin_with_the_first_block_without_an_earlier_frame():
         place([Switch(70, False, "b", "70")], length)
 
 
-def test_names_are_unique_and_batches_switch_together():
-    length = Length(9, 3, Wan())
+def names(prompts: list[str], *switches: Switch, seed: int = 4, **settings: str) -> list[str]:
+    videos = plan([[prompt] for prompt in prompts], [seed], 0, list(switches), Length(9, 3, Wan()), settings)
+    return [video.stem for video in videos]
+
+
+def test_names_tell_prompts_and_settings_apart():
     same = "x" * 70
-    videos = plan([[same + "1"], [same + "2"]], [4], 0, [], length)
-    assert [video.stem for video in videos] == ["x" * 60 + "-seed4", "x" * 60 + "-seed4-2"]
+    first, second = names([same + "1", same + "2"])
+    assert first != second
+    assert [name.rpartition("-")[0] for name in (first, second)] == ["x" * 60 + "-seed4"] * 2
+    fox, cat = names(["きつねが走る", "ねこが眠る"])  # another script: its letters stay
+    assert fox.startswith("きつねが走る-seed4-")
+    assert cat.startswith("ねこが眠る-seed4-")
+    assert len(set(names(["🦊🦊", "🐈"]))) == 2  # no letter at all: the hash tells them apart
+    turned = [Switch(4, False, "b", "4")]
+    others = [names([same], *turned), names([same], weights_hash="1"), names([same], seed=5)]
+    assert len({*names([same]), *(name for (name,) in others)}) == 4
+    assert names([same]) == names([same])
+    long = names(["ありがとう" * 100])[0]
+    assert len(f"{long}.partial.mp4".encode()) < 255
+    twice = names([same, same])
+    assert twice[1] == f"{twice[0]}-2"  # asked for twice, made twice
+
+
+def test_two_calls_into_one_folder_keep_both_videos(astro):
+    plain, striped = (
+        f"a large yellow triangle bounces vertically slowly over a white {kind} background"
+        for kind in ("plain", "striped")
+    )
+    assert plain[:60] == striped[:60]
+    for prompt in (plain, striped, plain):  # the last call makes the first video again
+        assert astro(prompt, "--frames", "3")[0] == 0
+    cards = sidecars()
+    assert sorted(card["prompt"] for card in cards) == sorted((plain, striped))
+    assert all(Path(card["video"]).is_file() for card in cards)
+    assert astro(plain, "--frames", "6")[0] == 0
+    assert len(sidecars()) == 3
+
+
+def test_a_video_of_another_prompt_is_never_replaced(astro):
+    assert astro(RED, "--frames", "3")[0] == 0
+    (path,) = Path("samples").glob("*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompt": BLUE}))
+    before = path.with_suffix(".mp4").read_bytes()
+    code, err = astro(RED, "--frames", "3")
+    assert code == 2
+    assert f"{path.with_suffix('.mp4')}: prompt: holds the video of '{BLUE}', seed 0" in err
+    assert path.with_suffix(".mp4").read_bytes() == before
+
+
+def test_batches_switch_together():
     group = [
         Video("a", 0, ((3, "b"),), "1"),
         Video("a", 1, ((3, "c"),), "2"),
@@ -261,6 +325,18 @@ def test_switch_options_are_parsed(given, wanted):
 
 
 # --- what is refused
+
+
+def test_weights_that_are_not_finite_make_no_video(astro, tmp_path):
+    packaged = weights.PACKAGED / "shapes" / "causal_forcing.safetensors"
+    state = weights.read(packaged)
+    state["proj_out.weight"][0, 0] = float("nan")
+    weights.write(tmp_path / "mine.safetensors", state)
+    (tmp_path / "mine.json").write_bytes(packaged.with_suffix(".json").read_bytes())
+    code, err = astro(RED, "--weights", "mine.safetensors")
+    assert code == 2
+    assert "error: mine.safetensors: proj_out.weight: 1 of its " in err
+    assert not Path("samples").exists()
 
 
 @pytest.mark.parametrize(
