@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.media import write_gif, write_mp4
 
 FPS = 8
 
@@ -37,6 +40,33 @@ def write_video(path: Path, seed: int = 0, frames: int = 5, size: tuple[int, int
     """An MP4; other arguments, other bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_encoded(seed, frames, size, fps, path.parent))
+    return path
+
+
+def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Let an MP4 say that the pixel at (x, y) is shown at (a x + c y, b x + d y), as a phone does."""
+    a, b, c, d = (number * 2**16 for number in matrix)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44  # behind the box's name, version and flags, five times and numbers, ...
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 2**30)
+    path.write_bytes(bytes(data))
+    return path
+
+
+CODECS = {".webm": "libvpx", ".mkv": "libvpx", ".avi": "mpeg4", ".mov": "mpeg4", ".mp4": "mpeg4"}
+
+
+def write_container(path: Path, frames: int = 64, size: tuple[int, int] = (64, 48)) -> Path:
+    """A video in the container of the path's ending."""
+    if path.suffix == ".gif":
+        write_gif(moving_noise(0, frames, size), path, FPS)
+        return path
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(CODECS[path.suffix], rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for frame in moving_noise(0, frames, size):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
     return path
 
 

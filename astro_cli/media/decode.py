@@ -16,7 +16,10 @@ import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from astro_cli.config import pointers
 from astro_cli.config.errors import AstroError, did_you_mean
+from astro_cli.media import containers
+from astro_cli.media.orientation import UPRIGHT, Orientation, of_frame
 from astro_cli.media.video import Frame, VideoInfo
 
 Backend = Literal["auto", "av", "decord"]
@@ -31,10 +34,10 @@ class VideoError(AstroError):
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Frames, fps (average) and size of a video.
+    """Frames, fps (average) and size, as it is shown, of a video.
 
     The number of frames is the container's where it has as many packets, which are counted without decoding; else it is
-    counted by decoding.
+    counted by decoding. The first frame is decoded: it says how it is turned to be shown.
 
     Raises:
         VideoError: missing, no video, without frames or frame rate, or damaged where it had to be decoded.
@@ -44,10 +47,22 @@ def probe(path: str | Path) -> VideoInfo:
         rate = stream.average_rate or stream.guessed_rate
         if not rate:
             raise VideoError(path, "fps", "the file says no frame rate", hint="write it again with a frame rate")
-        declared, width, height = stream.frames, stream.width, stream.height
-        packets = sum(1 for packet in container.demux(stream) if packet.size)
+        declared, packets, orientation = stream.frames, 0, None
+        for packet in container.demux(stream):
+            packets += 1 if packet.size else 0
+            if orientation is None and (pictures := packet.decode()):
+                orientation = _orientation(path, pictures[0])
+        width, height = (orientation or UPRIGHT).size(stream.width, stream.height)
     frames = declared if declared and declared == packets else count_frames(path)
     return VideoInfo(frames, float(rate), width, height)
+
+
+def _orientation(path: Path, picture: Any) -> Orientation:
+    try:
+        return of_frame(picture)
+    except ValueError as error:
+        hint = "write it again with its frames upright"
+        raise VideoError(path, "display matrix", str(error), hint=hint) from error
 
 
 def count_frames(path: str | Path) -> int:
@@ -60,8 +75,8 @@ def count_frames(path: str | Path) -> int:
 
 
 def frames(path: str | Path, backend: Backend = "auto") -> Iterator[tuple[int, Frame]]:
-    """(index, frame (H, W, 3) uint8 RGB) of every frame, in order. One frame is in memory at a time; both backends give
-    the same bytes.
+    """(index, frame (H, W, 3) uint8 RGB) of every frame, in order, turned as players show it. One frame is in memory
+    at a time; both backends give the same bytes.
 
     Args:
         backend: "auto" is PyAV; "decord" must be named: it exists on x86-64 Linux only and reads no GIF.
@@ -104,6 +119,13 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise VideoError(path, "", "a folder, expected a video file" if path.is_dir() else "no such file")
     try:
+        if pointers.is_pointer(path):
+            raise VideoError(path, "", pointers.WHAT, hint=pointers.HINT)
+        if missing := containers.cut(path):
+            raise VideoError(path, "", missing, hint=BROKEN)
+    except OSError as error:
+        raise VideoError(path, "", f"cannot be read: {error.strerror or error}") from error
+    try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise VideoError(path, "", "holds no video stream", hint="expected a video file")
@@ -134,8 +156,10 @@ def _pictures(path: Path) -> Iterator[Any]:
 
 def _av_frames(path: Path) -> Iterator[Frame]:
     convert = VideoReformatter().reformat  # one converter for the file, not one per frame
+    orientation: Orientation | None = None
     for picture in _pictures(path):
-        yield convert(picture, format="rgb24").to_ndarray()
+        orientation = orientation or _orientation(path, picture)
+        yield orientation.upright(convert(picture, format="rgb24").to_ndarray())
 
 
 def _decord() -> Any:
@@ -149,7 +173,9 @@ def _decord() -> Any:
 
 def _decord_frames(path: Path) -> Iterator[Frame]:
     decord = _decord()
-    probe(path)  # its C++ part prints a line for every file that it cannot open; PyAV refuses them silently
+    # Its C++ part prints a line for every file that it cannot open; PyAV refuses them silently.
+    if _orientation(path, next(_pictures(path))).mirrors:
+        raise VideoError(path, "display matrix", "decord does not mirror frames", hint="take the decoder 'av'")
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         while True:

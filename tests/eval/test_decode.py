@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -11,9 +12,17 @@ import psutil
 import pytest
 
 from astro_cli.generate.media import Mp4Stream, write_gif
-from astro_cli.media import decode
+from astro_cli.media import containers, decode
 from astro_cli.media.decode import VideoError, count_frames, decoder_version, frames, probe, resolve
-from tests.small_videos import FPS, moving_noise, write_damaged, write_truncated, write_video
+from tests.small_videos import (
+    FPS,
+    moving_noise,
+    turn,
+    write_container,
+    write_damaged,
+    write_truncated,
+    write_video,
+)
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "videos"
 HAS_DECORD = decode.importlib.util.find_spec("decord") is not None
@@ -117,15 +126,100 @@ def test_no_video_is_named(
 @pytest.mark.parametrize("write", [write_truncated, write_damaged])
 def test_damage_is_named(write, backend: decode.Backend, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "a.mp4")
-    with pytest.raises(VideoError, match=r"a\.mp4: .*cannot") as caught:
+    with pytest.raises(VideoError, match=r"a\.mp4: .*(cannot|ends early)") as caught:
         list(frames(path, backend))
     assert caught.value.hint
     assert capfd.readouterr() == ("", "")
 
 
 def test_truncation_shows_without_decoding(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="cannot be decoded"):
+    with pytest.raises(VideoError, match="ends early: "):
         probe(write_truncated(tmp_path / "a.mp4"))
+
+
+CONTAINERS = (".webm", ".mkv", ".avi", ".gif", ".mov", ".mp4")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.97])
+@pytest.mark.parametrize("ending", CONTAINERS)
+def test_a_file_that_ends_early_is_refused(ending: str, share: float, tmp_path: Path) -> None:
+    path = write_container(tmp_path / f"a{ending}")
+    assert probe(path).frames == 64
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    for read in (probe, count_frames, lambda path: list(frames(path))):
+        with pytest.raises(VideoError, match=r"ends early|cannot be decoded") as caught:
+            read(path)
+        assert caught.value.hint
+        assert caught.value.exit_code == 2
+    assert "ends early" in containers.cut(path) or ending in (".mov", ".mp4")  # their index is at the end
+
+
+@pytest.mark.parametrize("ending", CONTAINERS)
+def test_a_whole_file_with_something_behind_it_is_read(ending: str, tmp_path: Path) -> None:
+    path = write_container(tmp_path / f"a{ending}", frames=8)
+    assert containers.cut(path) == ""
+    with path.open("ab") as file:
+        file.write(b"\0\0\0\0" * 5)
+    assert containers.cut(path) == ""
+    assert probe(path).frames == 8
+
+
+def test_a_fragmented_mp4_that_ends_early_is_refused(tmp_path: Path) -> None:
+    with Mp4Stream(tmp_path / "a.mp4", FPS) as stream:
+        for frame in moving_noise(0, frames=40, size=(128, 72)):
+            stream.write(frame)
+        stream.close()
+        data = stream.partial.read_bytes()
+        stream.partial.write_bytes(data[: len(data) * 3 // 5])
+        with pytest.raises(VideoError, match="ends early"):
+            probe(stream.partial)
+        stream.partial.write_bytes(data)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(VideoError, match="a pointer of git LFS") as caught:
+        probe(tmp_path / "a.mp4")
+    assert "git lfs pull" in caught.value.hint
+
+
+# Matrix of the file -> what is done to the stored frame (rows, columns, colours) to show it.
+TURNS: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
+    (1, 0, 0, 1): lambda frame: frame,
+    (0, 1, -1, 0): lambda frame: np.rot90(frame, -1),  # a quarter turn clockwise: a phone held upright
+    (-1, 0, 0, -1): lambda frame: frame[::-1, ::-1],
+    (0, -1, 1, 0): lambda frame: np.rot90(frame, 1),
+    (-1, 0, 0, 1): lambda frame: frame[:, ::-1],
+    (1, 0, 0, -1): lambda frame: frame[::-1],
+    (0, 1, 1, 0): lambda frame: frame.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda frame: frame[::-1, ::-1].swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("matrix", TURNS, ids=str)
+def test_frames_are_turned_as_players_show_them(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
+    path, show = write_video(tmp_path / "a.mp4", size=(192, 128)), TURNS[matrix]
+    stored = [frame for _, frame in frames(path)]
+    info = probe(turn(path, matrix))
+    shown = [frame for _, frame in frames(path)]
+    assert all(np.array_equal(show(before), after) for before, after in zip(stored, shown, strict=True))
+    assert (info.height, info.width) == shown[0].shape[:2]
+    assert all(frame.flags.c_contiguous for frame in shown)
+    if not HAS_DECORD:
+        return
+    if matrix[0] * matrix[3] - matrix[1] * matrix[2] < 0:  # mirrored
+        with pytest.raises(VideoError, match="decord does not mirror"):
+            list(frames(path, "decord"))
+    else:
+        theirs = [frame for _, frame in frames(path, "decord")]
+        assert all(np.array_equal(ours, other) for ours, other in zip(shown, theirs, strict=True))
+
+
+def test_another_turn_than_a_quarter_is_refused(tmp_path: Path) -> None:
+    path = turn(write_video(tmp_path / "a.mp4"), (2, 0, 0, 2))
+    with pytest.raises(VideoError, match="display matrix: turns or stretches"):
+        probe(path)
 
 
 @pytest.mark.parametrize("call", [probe, count_frames, lambda path: list(frames(path))])

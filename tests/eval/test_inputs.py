@@ -332,7 +332,7 @@ def test_folders_that_hold_no_videos(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     write_truncated(tmp_path / "a-0.mp4")
-    with pytest.raises(VideoError, match=r"a-0\.mp4: cannot be decoded"):
+    with pytest.raises(VideoError, match=r"a-0\.mp4: ends early"):
         load(tmp_path)
 
 
