@@ -12,18 +12,18 @@ from astro_cli.commands.console import plain_console
 from astro_cli.commands.eval_compare import TABLE_WIDTH
 from astro_cli.config.errors import EXIT_PARTIAL
 
-STRANGERS_SHOWN = 5
+SHOWN = 5  # names of a list
 
 
 def ingest(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="VBench's *_eval_results.json.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="VBench's *_eval_results.json, or a zip of them.")],
     suite: Annotated[str, typer.Option("--suite", help="vbench, vbench-long or vbench-i2v.")],
     arm: Annotated[str, typer.Option("--name", "-n", help="Name of the arm in records and tables.")],
     seed: Annotated[int, typer.Option("--seed", help="Seed of the records.")] = 0,
     results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("results"),
 ) -> None:
-    """Record the dimensions of an official VBench result file, and the totals where all dimensions are there. Exit 3:
-    some are incomplete.
+    """Record the dimensions of an official VBench result file. Files of one arm add up: the totals come with the last
+    dimension. Exit 3: some are incomplete.
 
     Example: astro eval ingest results_eval_results.json --suite vbench --name astrolabe_causal
     """
@@ -43,11 +43,18 @@ def ingest(
         )
     console = plain_console(stderr=True)
     plain_console(width=TABLE_WIDTH).print(table)
+    for name, lost in ingested.missing.items():
+        console.print(f"{name}: lacks {len(lost)}: {_shown(lost)}", soft_wrap=True)
     if ingested.unknown:
-        shown = ", ".join(ingested.unknown[:STRANGERS_SHOWN])
-        console.print(f"{len(ingested.unknown)} videos belong to no prompt of {suite}: {shown}", soft_wrap=True)
+        found = f"{len(ingested.unknown)} videos belong to no prompt of {suite}"
+        console.print(f"{found}: {_shown(ingested.unknown)}", soft_wrap=True)
     if ingested.extra:
-        shown = ", ".join(ingested.extra[:STRANGERS_SHOWN])
-        console.print(f"{len(ingested.extra)} videos have no index that {suite} counts: {shown}", soft_wrap=True)
+        found = f"{len(ingested.extra)} videos have no index that {suite} counts"
+        console.print(f"{found}: {_shown(ingested.extra)}", soft_wrap=True)
     if not ingested.complete:
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,6 +149,15 @@ def latest(records: Iterable[Record]) -> list[Record]:
         if existing is None or record.created >= existing.created:
             newest[record.key] = record
     return list(newest.values())
+
+
+def warn_replaced(path: Path, record: Record, what: str, old: object, new: object) -> None:
+    """Say on stderr that newer records take the place of those of other weights or videos under one name."""
+    print(
+        f"warning: {path}: {record.arm}, seed {record.seed}: was recorded of {what} {old}, is recorded of {new} now; "
+        "tables show the newest",
+        file=sys.stderr,
+    )
 
 
 def _encode(path: Path, record: Record) -> bytes:

@@ -1,23 +1,30 @@
-"""Turns VBench's own result files (`*_eval_results.json`) into records. `eval.vbench.result_files` reads them."""
+"""Turns VBench's own result files (`*_eval_results.json`, or a zip of them) into records, all at once or one after
+another. `eval.vbench.result_files` reads them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from astro_cli.config.errors import did_you_mean
 from astro_cli.models.hashes import DIGEST_CHARACTERS, sha256
 from eval.contract import MetricInfo
 from eval.inputs.names import split_name
 from eval.prompt_sets import PromptSet, prompt_set
+from eval.records import store
 from eval.scoring.outcomes import Order, Outcome, mean_of, meant_for, order_of
 from eval.scoring.record_writer import RecordWriter
 from eval.scoring.totals import PERCENT, TOTALS, totals
 from eval.suites.suite import Suite, load_suite
 from eval.vbench import result_files
 from eval.vbench.result_files import IngestError
+
+_Scores = dict[str, dict[int, list[float | None]]]  # by prompt id and index; several where a video was cut into clips
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Ingested:
 
     Attributes:
         aggregates: the file's own number per dimension, in percent.
+        missing: names of the videos that a dimension of the file lacks, and of the dimensions that a total lacks.
         unknown: videos that belong to no prompt of the suite.
         extra: videos of its prompts with no index, or one past the suite's samples; they do not count.
     """
@@ -36,6 +44,7 @@ class Ingested:
     aggregates: dict[str, float]
     unknown: list[str]
     extra: list[str] = field(default_factory=list)
+    missing: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -44,17 +53,16 @@ class Ingested:
 
 @dataclass
 class _Sorted:
-    """A dimension's scores by prompt id and index (several where a video was cut into clips), and the names of those
-    that have no place.
-    """
+    """A dimension's scores, and the names of those that have no place."""
 
-    scores: dict[str, dict[int, list[float | None]]] = field(default_factory=dict)
+    scores: _Scores = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
 
 
 def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> Ingested:
-    """Record every dimension of the file that is complete, and the suite's totals where all are there.
+    """Record every dimension of the file that is complete, and the suite's totals once this file and the arm's earlier
+    ones have all of their dimensions.
 
     Raises:
         IngestError: not such a file; a value that is NaN, no number, or outside its range; an unknown dimension; a
@@ -80,7 +88,6 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     aggregates = {name: PERCENT * dimension.aggregate for name, dimension in data.items()}
     by_name = {name: _sort(file, name, dimension.videos, prompts, suite, order) for name, dimension in data.items()}
     of_metrics = [_outcome(suite, name, each.scores, order) for name, each in by_name.items()]
-    summed = totals(suite.totals, of_metrics)
     digest = sha256(file)[:DIGEST_CHARACTERS]
     common = {
         "benchmark_version": suite.version,
@@ -94,10 +101,66 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
         "limit": None,
     }
     writer = RecordWriter(results, suite_name, arm, seed, order, common)
-    writer.check_scores((*of_metrics, *summed))
-    strangers = sorted({name for each in by_name.values() for name in each.unknown})
-    extra = sorted({name for each in by_name.values() for name in each.extra})
-    return Ingested(of_metrics, summed, writer.write(of_metrics, summed), aggregates, strangers, extra)
+    writer.check_scores(of_metrics)
+    earlier = writer.recorded({outcome.key for outcome in of_metrics if not outcome.complete} | (known - data.keys()))
+    gathered = _gathered(of_metrics, earlier)
+    summed = totals(suite.totals, gathered)
+    writer.check_scores(summed)
+    missing = {
+        name: lost
+        for name, each in by_name.items()
+        if (lost := _missing_videos(suite, name, each.scores, order, prompts))
+    }
+    complete = {outcome.key for outcome in gathered if outcome.complete}
+    for total, name in suite.totals.items():
+        if lost := [metric for metric in TOTALS[name].metrics if metric not in complete]:
+            missing[total] = lost
+    return Ingested(
+        of_metrics,
+        summed,
+        writer.write(of_metrics, summed, _sources(common, earlier)),
+        aggregates,
+        sorted({name for each in by_name.values() for name in each.unknown}),
+        sorted({name for each in by_name.values() for name in each.extra}),
+        missing,
+    )
+
+
+def _gathered(of_metrics: Iterable[Outcome], earlier: Iterable[store.Record]) -> list[Outcome]:
+    """The dimensions of the file, and those of earlier files that it lacks."""
+    own = {outcome.key: outcome for outcome in of_metrics}
+    for record in earlier:
+        info = MetricInfo(record.metric, record.direction, "0..1", "official result")
+        mean, count = mean_of(record.scores), sum(score is not None for score in record.scores)
+        own[record.metric] = Outcome(record.metric, info, count, count, list(record.scores), mean, scale=PERCENT)
+    return list(own.values())
+
+
+def _sources(common: Mapping[str, Any], earlier: Sequence[store.Record]) -> dict[str, Any]:
+    """What a total's protocol says of the files it is from, in whichever order they came."""
+    protocols = [common, *(record.protocol for record in earlier)]
+    files = {protocol["videos"]: protocol["source_file"] for protocol in protocols}
+    if len(files) == 1:
+        return {}
+    aggregates: dict[str, float] = {}
+    for protocol in protocols:
+        aggregates |= protocol["official_aggregates"]
+    return {
+        "source_file": ", ".join(sorted(set(files.values()))),
+        "videos": hashlib.sha256("".join(sorted(files)).encode()).hexdigest()[:DIGEST_CHARACTERS],
+        "official_aggregates": dict(sorted(aggregates.items())),
+    }
+
+
+def _missing_videos(suite: Suite, dimension: str, by_prompt: _Scores, order: Order, prompts: PromptSet) -> list[str]:
+    """Names of the videos that a dimension needs and has not."""
+    return [
+        f"{prompts.by_id[prompt].text}-{index}.mp4"
+        for prompt, needed in order.needed.items()
+        if meant_for(suite, dimension, order.labels[prompt])
+        for index in range(needed)
+        if index not in by_prompt.get(prompt, {})
+    ]
 
 
 def _sort(
@@ -131,9 +194,7 @@ def _sort(
     return sorted_scores
 
 
-def _outcome(
-    suite: Suite, dimension: str, by_prompt: dict[str, dict[int, list[float | None]]], order: Order
-) -> Outcome:
+def _outcome(suite: Suite, dimension: str, by_prompt: _Scores, order: Order) -> Outcome:
     meant = [prompt for prompt in order.needed if meant_for(suite, dimension, order.labels[prompt])]
     there, expected = (
         sum(len(by_prompt.get(prompt, {})) for prompt in meant),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,19 @@ class RecordWriter:
                 )
                 raise IntegrityError(self.path, f"seed {self.seed}", what, hint=hint)
 
-    def write(self, outcomes: Iterable[Outcome], totals: Iterable[Outcome]) -> list[str]:
-        """Append a record per complete metric that is not recorded already; returns their names."""
+    def recorded(self, metrics: Collection[str]) -> list[store.Record]:
+        """This arm's newest records of these metrics under the protocol that all of its records share."""
+        own = self._own()
+        return [own[name] for name in sorted(own.keys() & metrics) if not self._differences(own[name], {})]
+
+    def write(
+        self, outcomes: Iterable[Outcome], totals: Iterable[Outcome], of_totals: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Append a record per complete metric that is not recorded already; returns their names.
+
+        Args:
+            of_totals: what the protocol of the totals says instead of the common one.
+        """
         existing = {record.key: record for record in self._existing(limited=self.order.limit is not None)}
         environment, of_metrics, written = _environment(self.seed), list(outcomes), list[str]()
         parts = sorted(
@@ -130,6 +141,8 @@ class RecordWriter:
                 if outcome.configured
                 else {"scorer": parts, "linearised": outcome.parts == "metrics"}
             )
+            if outcome.parts == "metrics":
+                scorer |= of_totals or {}
             scorer |= self._files_read(
                 [outcome.configured]
                 if outcome.configured
@@ -137,6 +150,9 @@ class RecordWriter:
             )
             record = self._record(outcome, scorer, environment)
             old = existing.get(record.key)
+            others = old is not None and old.protocol.get("videos") != record.protocol["videos"]
+            if old is not None and others and not written and old.scores != record.scores:
+                store.warn_replaced(self.path, old, "videos", old.protocol.get("videos"), record.protocol["videos"])
             if old is None or _content(old) != _content(record):
                 store.append(self.path, record)
                 written.append(outcome.key)

@@ -1,4 +1,5 @@
-"""Reads VBench's own result files (`*_eval_results.json`) and refuses those that contradict themselves.
+"""Reads VBench's own result files (`*_eval_results.json`, or a zip of them) and refuses those that contradict
+themselves.
 
 Per dimension a file holds the aggregate and a list of {video_path, video_results}. VBench-Long adds a list of means per
 video, and camera motion puts an object with its directions between the two.
@@ -18,8 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from astro_cli.config.errors import AstroError, IntegrityError
+from astro_cli.config.errors import IntegrityError
 from astro_cli.config.problems import first_problem
+from eval.vbench.result_archive import IngestError, ResultFile, open_results
 
 PERCENT = 100.0
 CLIP_SUFFIX = re.compile(r"_\d{3}$|_full$")  # VBench-Long's clips of a video
@@ -30,7 +32,6 @@ FRAME_WEIGHTED = frozenset(
     {"subject_consistency", "background_consistency", "appearance_style", "object_class", "multiple_objects", "scene"}
 )
 LEAVES_OUT = frozenset({"color"})  # lists no video in which the object was not found; its aggregate is of the others
-RESULTS, FULL_INFO = "_eval_results.json", "_full_info.json"  # ends of the names of the two files VBench writes
 FRAME_COUNTS = ("cnt_per_video", "frame_count")  # of a video's entry; appearance style lists its frames instead
 # ours: where a file says no frame counts, the longest video is taken to have at most twice the frames of the shortest
 RATIO = 2.0
@@ -44,10 +45,6 @@ class _Row(BaseModel):
 
     dimension: list[str]
     video_list: list[str] = []
-
-
-class IngestError(AstroError):
-    """A result file that is not VBench's, or holds values that are no scores."""
 
 
 @dataclass(frozen=True)
@@ -85,34 +82,39 @@ class Dimension:
 
 
 def read(file: Path) -> dict[str, Dimension]:
-    """The dimensions of a file.
+    """The dimensions of a file, or of all files in a zip.
 
     Raises:
-        IngestError: not such a file; a value that is no number or outside the dimension's range; a path twice.
+        IngestError: not such a file; a value that is no number or outside the dimension's range; a path twice; a
+            dimension in two files of a zip.
         IntegrityError: a dimension's number does not follow from its videos.
     """
-    try:
-        data = json.loads(file.read_bytes())
-    except OSError as error:
-        raise IngestError(file, "", f"cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    found: dict[str, Dimension] = {}
+    places: dict[str, str] = {}
+    for each in open_results(file):
+        for name, dimension in _dimensions(each).items():
+            if name in found:
+                what = f"is also in {places[name]}, expected each dimension once"
+                raise IngestError(each.where, name, what, hint="keep the file that counts")
+            found[name], places[name] = dimension, each.where
+    return found
+
+
+def _dimensions(file: ResultFile) -> dict[str, Dimension]:
+    if not isinstance(file.data, dict) or not file.data:
         raise IngestError(
-            file, "", f"no JSON of scores: {error}", hint="expected VBench's *_eval_results.json"
-        ) from error
-    if not isinstance(data, dict) or not data:
-        raise IngestError(
-            file,
+            file.where,
             "",
             "expected a dimension or more, each [aggregate, [videos]]",
             hint="*_full_info.json is not the results",
         )
-    dimensions = {name: _dimension(file, name, entry) for name, entry in data.items()}
+    dimensions = {name: _dimension(file.where, name, entry) for name, entry in file.data.items()}
     for name, dimension in dimensions.items():
-        _check_aggregate(file, name, dimension)
+        _check_aggregate(file.where, name, dimension)
     return dimensions | {name: _with_left_out(file, name, dimensions[name]) for name in LEAVES_OUT & dimensions.keys()}
 
 
-def _dimension(file: Path, name: str, entry: Any) -> Dimension:
+def _dimension(file: str, name: str, entry: Any) -> Dimension:
     if not (isinstance(entry, list) and 2 <= len(entry) <= 3):
         raise IngestError(file, name, "expected [aggregate, [videos]]")
     low = -1.0 if name in COSINES else 0.0
@@ -134,7 +136,7 @@ def _dimension(file: Path, name: str, entry: Any) -> Dimension:
     return Dimension(aggregate, made)
 
 
-def _video(file: Path, name: str, place: int, video: Any, low: float) -> Video:
+def _video(file: str, name: str, place: int, video: Any, low: float) -> Video:
     key = f"{name}[{place}]"
     if not isinstance(video, dict) or not isinstance(video.get("video_path"), str):
         raise IngestError(file, key, "expected video_path and video_results")
@@ -155,7 +157,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _number(file: Path, key: str, value: Any, low: float, high: float) -> float:
+def _number(file: str, key: str, value: Any, low: float, high: float) -> float:
     """A number of a range."""
     shown = json.dumps(value)[:40]
     if not _is_number(value):
@@ -172,7 +174,7 @@ def _number(file: Path, key: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
-def _check_aggregate(file: Path, name: str, dimension: Dimension) -> None:
+def _check_aggregate(file: str, name: str, dimension: Dimension) -> None:
     """Refuse a number that its videos do not give, whichever way VBench averages them."""
     scores = [video.score for video in dimension.videos if video.score is not None]
     means = _means(dimension.videos)
@@ -208,24 +210,22 @@ def _means(videos: Sequence[Video]) -> list[float]:
     return [*means, fmean(lasts)] if len(lasts) == len(scored) else means
 
 
-def _with_left_out(file: Path, name: str, dimension: Dimension) -> Dimension:
+def _with_left_out(file: ResultFile, name: str, dimension: Dimension) -> Dimension:
     """Also the videos that VBench's list of what it looked at has and the results have not; that list lies beside the
     results.
 
     Raises:
         IngestError: it is there and no such list.
     """
-    beside = file.with_name(file.name.replace(RESULTS, FULL_INFO))
-    if beside == file or not beside.is_file():
+    if file.looked_at is None:
         return dimension
+    where, content = file.looked_at
     try:
-        rows = TypeAdapter(list[_Row]).validate_json(beside.read_bytes())
-    except OSError as error:
-        raise IngestError(beside, "", f"cannot be read: {error.strerror or error}") from error
+        rows = TypeAdapter(list[_Row]).validate_json(content)
     except ValidationError as error:
         wrong = first_problem(error)
         raise IngestError(
-            beside,
+            where,
             wrong.key,
             wrong.what,
             hint="expected VBench's own list; without this file the results are taken alone",

@@ -82,6 +82,11 @@ def _record(
     benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]
 ) -> None:
     here, prompt_hash = environment("cpu", seed), prompt_set_hash(benchmark.prompt_set(count))
+    path, weights_hash = store.record_path(results, benchmark.NAME), digest(arm.path)
+    for old in store.latest(store.load([path]) if path.is_file() else []):
+        if (old.arm, old.seed) == (arm.name, seed) and old.weights_hash != weights_hash and old.metric in scores:
+            store.warn_replaced(path, old, "weights", old.weights_hash, weights_hash)
+            break
     for metric, values in scores.items():
         record = store.Record(
             benchmark=benchmark.NAME,
@@ -92,12 +97,12 @@ def _record(
             scores=values,
             direction="down" if metric in FALLS else "up",
             recipe_hash=arm.card["recipe_hash"],
-            weights_hash=digest(arm.path),
+            weights_hash=weights_hash,
             prompt_set_hash=prompt_hash,
             protocol=_protocol(benchmark, arm, count, here),
             **store.made_by(here),
         )
-        store.append(store.record_path(results, benchmark.NAME), record)
+        store.append(path, record)
 
 
 def _protocol(benchmark: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
@@ -102,6 +103,106 @@ def test_sixteen_dimensions_give_the_totals(tmp_path):
     assert again.written == []
 
 
+def sixteen() -> dict[str, Any]:
+    """All dimensions of VBench, each with a value of its own."""
+    values = {name: 0.3 + 0.04 * place for place, name in enumerate(DIMENSIONS)} | {"imaging_quality": 65.0}
+    return {name: entry(value, count=3 if name == "dynamic_degree" else 2) for name, value in values.items()}
+
+
+def zipped(path: Path, files: dict[str, Any]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data if isinstance(data, bytes) else json.dumps(data))
+    return path
+
+
+def test_sixteen_files_one_after_another_are_one_evaluation(tmp_path):
+    data = sixteen()
+    ingest(write(tmp_path, data), "vbench", "whole", 0, tmp_path / "r")
+    for place, name in enumerate(sorted(data), 1):
+        path = tmp_path / f"{name}_eval_results.json"
+        path.write_text(json.dumps({name: data[name]}))
+        found = ingest(path, "vbench", "pieces", 0, tmp_path / "r")
+        assert found.totals[-1].coverage == f"{place}/16"
+        assert len(found.missing.get("total", [])) == 16 - place
+    assert found.complete
+    scores: dict[str, dict[str, Any]] = {"whole": {}, "pieces": {}}
+    for record in store.latest(store.load_results(tmp_path / "r")):
+        scores[record.arm][record.metric] = record.scores
+    assert scores["pieces"] == scores["whole"]
+    assert len(scores["whole"]) == 16 + 3
+    again = ingest(path, "vbench", "pieces", 0, tmp_path / "r")
+    assert (again.written, again.complete) == ([], True)
+
+
+def test_pieces_of_other_arms_and_seeds_do_not_add_up(tmp_path):
+    data = sixteen()
+    last = {"scene": data.pop("scene")}
+    take(tmp_path, data)
+    for arm, seed in (("other", 3), ("arm", 4)):
+        found = ingest(write(tmp_path, last), "vbench", arm, seed, tmp_path / "r")
+        assert found.totals[-1].coverage == "1/16"
+    assert take(tmp_path, last).complete
+
+
+def test_the_leaderboards_zip_is_read(tmp_path):
+    data = sixteen()
+    looked_at = [
+        {"prompt_en": text, "dimension": ["color"], "video_list": [f"{text}-{index}.mp4" for index in range(5)]}
+        for text in TEXTS[:2]
+    ]
+    color = {"color": [data["color"][0], data["color"][1][1:]]}  # of the first video nothing was found
+    del data["color"]
+    path = zipped(
+        tmp_path / "arm.zip",
+        {
+            "run/a_eval_results.json": {name: data[name] for name in list(data)[:8]},
+            "run/b_eval_results.json": {name: data[name] for name in list(data)[8:]},
+            "run/c_eval_results.json": color,
+            "run/c_full_info.json": looked_at,
+            "__MACOSX/run/._a_eval_results.json": b"\x00\x05",
+            "read me.txt": b"",
+        },
+    )
+    found = ingest(path, "vbench", "arm", 0, tmp_path / "r")
+    assert found.complete
+    assert {outcome.key: outcome.counted for outcome in found.outcomes}["color"] == 9
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "arm.zip: holds no file of results"),
+        ({"x.json": b"{"}, "arm.zip: x.json: no JSON of scores"),
+        (
+            {"a.json": {"scene": entry(0.5)}, "b.json": {"scene": entry(0.5)}},
+            "arm.zip: b.json: scene: is also in",
+        ),
+    ],
+)
+def test_what_zip_is_refused(files, says, tmp_path):
+    with pytest.raises(IngestError) as caught:
+        ingest(zipped(tmp_path / "arm.zip", files), "vbench", "arm", 0, tmp_path / "r")
+    assert says in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_zip_is_refused(tmp_path):
+    path = zipped(tmp_path / "arm.zip", {"a_eval_results.json": {"scene": entry(0.5)}})
+    data = bytearray(path.read_bytes())
+    data[60:80] = bytes(20)
+    path.write_bytes(data)
+    with pytest.raises(IngestError, match="damaged zip"):
+        ingest(path, "vbench", "arm", 0, tmp_path / "r")
+
+
+def test_missing_videos_are_named(tmp_path):
+    found = take(
+        tmp_path, {"scene": [0.5, [row for row in videos(0.5) if not row["video_path"].endswith("dog-3.mp4")]]}
+    )
+    assert found.missing["scene"] == ["a dog-3.mp4"]
+
+
 def test_missing_samples_leave_a_dimension_out(tmp_path):
     found = take(tmp_path, {"scene": entry(0.5, samples=4), "color": entry(0.5)})
     assert {outcome.key: outcome.coverage for outcome in found.outcomes} == {"scene": "8/10", "color": "10/10"}
@@ -190,6 +291,7 @@ def test_a_number_its_videos_do_not_give_is_refused(dimension, aggregate, listed
     with pytest.raises(IntegrityError, match=rf"{dimension}\[0\]: .*but the mean of its \d+ videos is") as caught:
         take(tmp_path, {dimension: [aggregate, listed]})
     assert caught.value.exit_code == 4
+    assert ("per video it is 0 to 100, in all 0 to 1" in caught.value.hint) == (dimension == "imaging_quality")
     assert not (tmp_path / "r").exists()
 
 

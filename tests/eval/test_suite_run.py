@@ -139,6 +139,19 @@ def test_another_config_or_prompt_or_video_is_scored_anew(fake, suite_of, folder
     assert run(folder, tmp_path / "r", arm="third").scored == 1
 
 
+def test_other_videos_under_one_name_are_said(fake, suite_of, folder_of, tmp_path, capsys):
+    suite_of(BOTH)
+    folder = folder_of("videos", PROMPTS)
+    run(folder, tmp_path / "r")
+    run(folder, tmp_path / "r")
+    assert "warning" not in capsys.readouterr().err
+    write_video(folder / "003-0.mp4", seed=99, size=(64, 48))
+    run(folder, tmp_path / "r")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert "test.jsonl: arm, seed 0: was recorded of videos " in lines[0]
+
+
 def records_mean(report: suite_run.Report) -> float:
     mean = report.found[0].outcomes[0].mean
     assert mean is not None

@@ -18,6 +18,7 @@ from astro_cli.core.rng import stream
 from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import random_layout, render
+from eval.world import run as world_run
 from eval.world import shapes, shapes_long, shapes_multi
 from eval.world.oracle_scores import score_clips
 from eval.world.streams import done_of, frames_of, turning_points
@@ -27,6 +28,24 @@ from eval.world.suites import WORLD_SUITES, world_suite
 def an_arm(block: int = 3, fps: float = 8.0, channels: int = 4) -> Any:
     backbone = load_shapes_backbone(empty=channels)
     return cast(Any, SimpleNamespace(card={"video": {"block": block, "fps": fps}}, backbone=backbone))
+
+
+def test_other_weights_under_one_name_are_said(tmp_path, capsys):
+    benchmark: Any = SimpleNamespace(
+        NAME="shapes",
+        VERSION=1,
+        prompt_set=lambda count: ["a"] * count,
+        num_frames=lambda arm: 9,
+        protocol=lambda arm: {},
+    )
+    for content in ("first", "first", "second"):
+        (tmp_path / "weights").write_text(content)
+        card = {"recipe_hash": "r", "video": {"fps": 8}, "sampling": "few_step"}
+        arm: Any = SimpleNamespace(name="tuned", path=tmp_path / "weights", card=card)
+        world_run._record(benchmark, arm, 1, 2, tmp_path, {"vq": [0.5, 0.5], "ta": [0.5, 0.5]})
+        said = capsys.readouterr().err
+        assert said.count("warning: ") == (content == "second")
+    assert "shapes.jsonl: tuned, seed 1: was recorded of weights " in said
 
 
 def test_every_arm_suite_has_a_benchmark_that_makes_what_it_shows():
