@@ -31,7 +31,8 @@ def publish(run: Path, name: str) -> dict[str, float]:
     source = run / "final" / f"{role}.safetensors"
     target = weights.PACKAGED / f"{name}.safetensors"
     stored = HALF if role == "student" else torch.float32
-    weights.write(target, {key: value.to(stored) for key, value in weights.read(source).items()})
+    state = {key: weights.checked(value, source, key, stored) for key, value in weights.read(source).items()}
+    weights.write(target, state)
     card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
     card |= {"weights_hash": hashes.digest(target), "stored_as": str(stored).removeprefix("torch.")}
     weights.write_json(target.with_suffix(".json"), card)

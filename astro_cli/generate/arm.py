@@ -21,6 +21,7 @@ from astro_cli.generate import card as cards
 from astro_cli.models import hashes, lora_files, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
+from astro_cli.models.merged import merge_into
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.bidirectional import sample_clips
@@ -188,7 +189,7 @@ def _network(checkpoint: Checkpoint, lora: str | None) -> tuple[CausalWan, tuple
     state: Mapping[str, torch.Tensor] = checkpoint.state
     if lora is not None:
         adapter = lora_files.read_lora(lora)
-        state, files = lora_files.merge_lora(state, adapter), (*files, adapter.source)
+        state, files = merge_into(checkpoint, adapter), (*files, adapter.source)
     with torch.device("meta"):
         network = CausalWan(checkpoint.config)
     fill(network, state, checkpoint.source)

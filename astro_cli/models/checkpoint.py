@@ -7,6 +7,7 @@ disk until it is read.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import nesting
 from astro_cli.models.tensor_files import INDEX, PICKLES, LazyState, LazyTensor, open_file, shard_names, some
-from astro_cli.models.wan import keys, sizes
+from astro_cli.models.wan import keys, relatives, sizes
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.models.weights import check_state
@@ -37,6 +38,7 @@ PATTERNS = (
     *(f"*{end}" for end in PICKLES),
 )
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+AMBIGUOUS = "no known release, so this is a guess; `astro zoo import` with --ema or --no-ema settles it"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -75,25 +77,32 @@ def load_transformer(
         config: the sizes wanted; weights of another size are refused. Without it sizes come from the checkpoint alone.
         dtype: cast to on reading; default as stored (moving averages are stored in float32).
         ema: True takes the moving average only, False never; None takes it where there is one, but for releases that
-            run without (Causal-Forcing's chunk-wise student).
+            run without (Causal-Forcing's chunk-wise student). Where the file is of no known release and holds both, a
+            warning says which is taken.
 
     Raises:
-        CheckpointError: missing, truncated, unsafe, of unknown nesting, of another model or size.
+        CheckpointError: missing, truncated, unsafe, of unknown nesting, half a model, of another model or size.
 
     Source: the loaders in the released repositories. Deviations: None.
     """
-    file, table = _pick(locate(source))
+    place = locate(source)
+    _refuse_half(place)
+    file, table = _pick(place)
+    _refuse_half(file)
     entry = of_path(file)
     order = nesting.order(ema, plain_first=entry is not None and entry.plain_first)
     hint = "leave --ema/--no-ema out" if ema is not None else "is it a transformer of this family?"
-    wrapped, nested = nesting.unwrap(open_file(file), order, file, hint)
+    content = open_file(file)
+    wrapped, nested = nesting.unwrap(content, order, file, hint)
+    if ema is None and entry is None and (others := nesting.others(content, nested)):
+        print(f"warning: {file}: {nested} is taken, {', '.join(others)} left out: {AMBIGUOUS}", file=sys.stderr)
     tensors, original = _renamed(wrapped, file)
     settled = sizes.settle(sizes.from_shapes(tensors, file), sizes.declared(table) if table else {}, config, file)
     check_state(tensors, expected(settled), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")
     container = "pickle" if file.suffix in PICKLES else "shards" if file.name.endswith(INDEX) else "safetensors"
     names = "original" if original else "diffusers"
     return Checkpoint(
-        LazyState(tensors, dtype), settled, file, f"{container}, {names} names", nested, _files(file, table)
+        LazyState(tensors, file, dtype), settled, file, f"{container}, {names} names", nested, _files(file, table)
     )
 
 
@@ -132,6 +141,11 @@ def fill(module: nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> N
             setattr(holder, leaf, nn.Parameter(state[name], requires_grad=holder.get_parameter(leaf).requires_grad))
         else:
             holder.get_parameter(leaf).copy_(state[name])
+
+
+def _refuse_half(place: Path) -> None:
+    if half := relatives.half_of(place):
+        raise CheckpointError(place, "", f"{half}, {relatives.EXPECTED}", hint="one of them alone is no model")
 
 
 def _pick(path: Path) -> tuple[Path, Path | None]:

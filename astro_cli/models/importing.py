@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from astro_cli.config.errors import CheckpointError, OutputError
 from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
-from astro_cli.models.lora_files import Lora, merge_lora, read_lora
+from astro_cli.models.lora_files import Lora, content_hash, read_lora
+from astro_cli.models.merged import adapters_in, merge_into
 from astro_cli.models.tensor_files import INDEX, some
-from astro_cli.models.verify import problems
+from astro_cli.models.verify import Report, problems
 from astro_cli.models.wan import sizes
 from astro_cli.zoo.entries import BY_NAME, Entry, of_path
 from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
@@ -31,8 +32,6 @@ SHARD_SIZE = 5 * 10**9  # bytes; a larger model is written in shards
 MANIFEST_FORMAT = 1
 MB = 10**6
 OWN_KEYS = ("format", "source", "lora", "nesting", "names", "dtype")  # what makes two imports the same
-
-Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 
 def import_checkpoint(
@@ -60,7 +59,7 @@ def import_checkpoint(
         The folder, and whether it was written now (False: this import was there already, whole).
 
     Raises:
-        CheckpointError: the source cannot be read.
+        CheckpointError: the source cannot be read, or holds the adapter already.
         OutputError: the folder holds something else.
     """
     entry = _entry(source)
@@ -69,7 +68,7 @@ def import_checkpoint(
         raise CheckpointError(source, "", "a LoRA alone is no model", hint=f"merge it into its base: {hint}")
     checkpoint = load_transformer(_outside(source), dtype=DTYPES[dtype] if dtype else None, ema=ema)
     adapter = read_lora(lora) if lora else None
-    state = merge_lora(checkpoint.state, adapter) if adapter else checkpoint.state
+    state = merge_into(checkpoint, adapter) if adapter else checkpoint.state
     folder = folder or checkpoints_folder() / (_name(source, checkpoint, entry) + ("-merged" if adapter else ""))
     _refuse_other(folder, [*checkpoint.files, *([adapter.source] if adapter else [])])
     manifest = _manifest(checkpoint, adapter, entry, dtype, report)
@@ -174,6 +173,8 @@ def _manifest(
         "source_name": f"{checkpoint.source.parent.name}/{checkpoint.source.name}",
         "source": {"files": _hashes(checkpoint.files, report)},
         "lora": merged,
+        "lora_content": content_hash(adapter) if adapter is not None else None,
+        "earlier_loras": [row.kept() for row in adapters_in(checkpoint)],
         "names": checkpoint.format,
         "nesting": checkpoint.nesting,
         "dtype": str(DTYPES[dtype]).removeprefix("torch.") if dtype else stored,

@@ -7,11 +7,12 @@ Source: the file layouts of peft, diffusers and kohya, and LongLive's released `
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,60 @@ import torch
 from peft.utils.other import get_pattern_key
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models import nesting, weights
+from astro_cli.models import hashes, lora_keys, nesting, weights
 from astro_cli.models.tensor_files import PICKLES, SUFFIXES, LazyState, LazyTensor, header, open_file, some
-from astro_cli.models.wan import keys
 from astro_cli.zoo.places import locate
 
-PREFIXES = ("base_model.model.", "transformer.", *keys.PREFIXES)
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 HEADER = "lora_adapter_metadata"  # where diffusers keeps the adapter's config in a file's header
-PART = re.compile(r"^(?P<layer>.+?)\.(?:(?P<a>lora_A|lora_down)|(?P<b>lora_B|lora_up))(?:\.default)?\.weight$")
-KOHYA = re.compile(r"^lora_unet_blocks_(\d+)_(?:(self_attn|cross_attn)_([qkvo])|(ffn)_([02]))\.")
+PEFT_PREFIX, DIFFUSERS_PREFIX = "base_model.model.", "transformer."
 PLAIN = ("bias", "none")  # what `bias` of an adapter config must be: no other weights change
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One layer's A (rank, in) and B (out, rank); the layer's weight changes by scale B A."""
+    """One layer's A (rank, in) and B (out, rank); the layer's weight changes by scale B A. Of a convolution A is
+    (rank, in, kernel) and B (out, rank, 1).
+    """
 
     a: LazyTensor
     b: LazyTensor
     scale: float
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return self.b.shape[0], self.a.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        return self.b.shape[0], *self.a.shape[1:]
+
+    def change(self, where: Path, key: str, device: torch.device) -> torch.Tensor:
+        """scale B A, float32, in the weight's shape.
+
+        Raises:
+            CheckpointError: numbers that are not finite.
+        """
+        a, b = (
+            weights.checked(part.read(), where, f"{key}, lora_{half}").to(device, torch.float32)
+            for half, part in (("A", self.a), ("B", self.b))
+        )
+        return self.scale * (b.flatten(1) @ a.flatten(1)).view(self.shape)
 
 
 @dataclass(frozen=True)
 class Lora:
-    """An adapter as read: pairs by the layer's diffusers name, the file they come from, the nesting taken."""
+    """An adapter as read.
+
+    Attributes:
+        pairs: by the layer's diffusers name.
+        source: the file they come from.
+        nesting: the part of the file that was taken.
+        differences: what is added to parameters by themselves, by their diffusers names.
+    """
 
     pairs: dict[str, Pair]
     source: Path
     nesting: str
+    differences: dict[str, LazyTensor] = field(default_factory=dict)
 
 
 def read_lora(source: str | Path) -> Lora:
@@ -64,32 +84,52 @@ def read_lora(source: str | Path) -> Lora:
     the file's header, else alpha = rank.
 
     Raises:
-        CheckpointError: missing, unsafe, no LoRA, half a pair, or parts of another method (DoRA, bias, full
-            differences).
+        CheckpointError: missing, unsafe, no LoRA, half a pair, several adapters, or parts of another method (DoRA,
+            LoHa, LoKr).
     """
     file = _pick(locate(source))
     tensors, nested = nesting.unwrap(open_file(file), nesting.LORA_FIRST, file, "is it a LoRA?")
     config = _config(file)
+    places = _places(tensors, file)
     parts: dict[str, dict[str, LazyTensor]] = {}
-    foreign = []
-    for key, tensor in tensors.items():
-        layer, part = _place(key)
-        if part is None:
-            foreign.append(key)
-        elif part in parts.setdefault(layer, {}):
+    differences: dict[str, LazyTensor] = {}
+    for key, at in places.items():
+        table, name = differences, lora_keys.parameter(at.layer, at.part)
+        if at.part in ("a", "b", "alpha"):
+            table, name = parts.setdefault(at.layer, {}), at.part
+        if name in table:
             raise CheckpointError(file, key, "a second tensor for this part of the layer")
-        else:
-            parts[layer][part] = tensor
-    if foreign:
-        what = (
-            f"{len(foreign)} of {len(tensors)} tensors are no LoRA parts: {some(foreign)}; expected lora_A, "
-            "lora_B (lora_down, lora_up), alpha"
-        )
-        raise CheckpointError(file, "", what, hint="DoRA, LoKr, biases and full differences are not read")
-    named = {keys.to_diffusers(f"{layer}.weight").removesuffix(".weight"): layer for layer in parts}
+        table[name] = tensors[key]
+    named = {lora_keys.parameter(layer).removesuffix(".weight"): layer for layer in parts}
     if len(named) < len(parts):
         raise CheckpointError(file, "", "one layer under two names: original and diffusers' names are mixed")
-    return Lora({name: _pair(layer, parts[layer], config, file) for name, layer in named.items()}, file, nested)
+    pairs = {name: _pair(layer, parts[layer], config, file) for name, layer in named.items()}
+    return Lora(pairs, file, nested, differences)
+
+
+def _places(tensors: Mapping[str, LazyTensor], file: Path) -> dict[str, lora_keys.Place]:
+    """Where each tensor belongs.
+
+    Raises:
+        CheckpointError: one that is no part of a LoRA, or parts of several adapters.
+    """
+    places = {key: lora_keys.place(key) for key in tensors}
+    foreign = [key for key, at in places.items() if at is None]
+    if foreign:
+        method = next((method for key in foreign if (method := lora_keys.method_of(key))), "")
+        what = f"a {method} adapter, expected a plain LoRA: " if method else ""
+        what += (
+            f"{len(foreign)} of {len(tensors)} tensors are no LoRA parts: {some(foreign)}; expected lora_A, "
+            "lora_B (lora_down, lora_up), alpha, diff, diff_b, diff_m"
+        )
+        hint = "merge it with the tool that made it" if method else "is it a LoRA of Wan 2.1?"
+        raise CheckpointError(file, "", what, hint=hint)
+    found = {key: at for key, at in places.items() if at is not None}
+    adapters = sorted({at.adapter for at in found.values() if at.part in ("a", "b")})
+    if len(adapters) > 1:
+        what = f"holds {len(adapters)} adapters: {some([name or '(no name)' for name in adapters])}, expected one"
+        raise CheckpointError(file, "", what, hint="save the one that is meant by itself")
+    return found
 
 
 def _pick(path: Path) -> Path:
@@ -113,12 +153,15 @@ def _config(file: Path) -> dict[str, Any]:
             config = json.loads(beside.read_text(encoding="utf-8"))
         elif file.suffix not in PICKLES:
             stored = json.loads(header(file).get(HEADER, "{}"))
-            config = {key.removeprefix("transformer."): value for key, value in stored.items()}
+            config = {key.removeprefix(DIFFUSERS_PREFIX): value for key, value in stored.items()}
         else:
             config = {}
     except (ValueError, AttributeError) as error:
         raise CheckpointError(file, ADAPTER_CONFIG, f"no readable config: {error}") from error
-    wrong = [key for key in ("use_dora", "modules_to_save", "lora_bias") if config.get(key)]
+    if config.get("use_dora"):
+        what = "found True: a DoRA adapter, expected a plain LoRA"
+        raise CheckpointError(file, "use_dora", what, hint="merge it with the tool that made it")
+    wrong = [key for key in ("modules_to_save", "lora_bias") if config.get(key)]
     wrong += [] if config.get("peft_type", "LORA") == "LORA" else ["peft_type"]
     wrong += [] if config.get(PLAIN[0], PLAIN[1]) == PLAIN[1] else [PLAIN[0]]
     if wrong:
@@ -126,33 +169,45 @@ def _config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _place(key: str) -> tuple[str, str | None]:
-    """The layer a tensor belongs to, as the file names it but for prefixes, and its part: a, b, alpha, or None for
-    anything else.
-    """
-    if kohya := KOHYA.match(key):
-        block, attention, leaf, feed, number = kohya.groups()
-        key = f"blocks.{block}.{attention or feed}.{leaf or number}.{key[kohya.end() :]}"
-    key = keys.plain(key, PREFIXES)
-    if match := PART.match(key):
-        return match["layer"], "a" if match["a"] else "b"
-    return (key.removesuffix(".alpha"), "alpha") if key.endswith(".alpha") else (key, None)
-
-
 def _pair(layer: str, parts: Mapping[str, LazyTensor], config: Mapping[str, Any], file: Path) -> Pair:
     if "a" not in parts or "b" not in parts:
         raise CheckpointError(file, layer, f"half a pair: found only {', '.join(sorted(parts))}, expected A and B")
     a, b = parts["a"], parts["b"]
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
+    fits = min(len(a.shape), len(b.shape)) >= 2 and a.shape[0] == b.shape[1] and math.prod(b.shape[2:]) == 1
+    if not fits or not a.shape[0]:
         raise CheckpointError(file, layer, f"A is {a.shape} and B is {b.shape}, expected (rank, in) and (out, rank)")
     rank = a.shape[0]
     if "alpha" in parts:
-        return Pair(a, b, parts["alpha"].read().item() / rank)
+        stored = parts["alpha"].read()
+        if stored.numel() != 1:
+            raise CheckpointError(file, f"{layer}.alpha", f"is {tuple(stored.shape)}, expected one number")
+        return Pair(a, b, _finite(stored.item(), file, f"{layer}.alpha") / rank)
     patterns = config.get("alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(list(patterns), layer), config.get("lora_alpha", rank))
-    if not isinstance(alpha, int | float):
-        raise CheckpointError(file, "lora_alpha", f"found {alpha!r}, expected a number")
+    try:
+        alpha = patterns.get(get_pattern_key(list(patterns), layer), config.get("lora_alpha", rank))
+    except (AttributeError, TypeError, re.error) as error:
+        what = f"found {repr(patterns)[:40]}, expected patterns of layers with their alpha"
+        raise CheckpointError(file, "alpha_pattern", what) from error
+    alpha = _finite(alpha, file)
     return Pair(a, b, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+
+def _finite(alpha: Any, file: Path, key: str = "lora_alpha") -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < torch.finfo(torch.float32).max:
+        raise CheckpointError(file, key, f"found {repr(alpha)[:40]}, expected a number that is finite")
+    return float(alpha)
+
+
+def content_hash(lora: Lora) -> str:
+    """16 hex digits over what an adapter does, whatever its layout: layers, A, B and scale."""
+    total = hashlib.sha256()
+    rows = {name: (f"{pair.scale:.6g} {pair.shape}", (pair.a, pair.b)) for name, pair in lora.pairs.items()}
+    rows |= {name: (f"{part.shape}", (part,)) for name, part in lora.differences.items()}
+    for name, (told, parts) in sorted(rows.items(), key=lambda row: row[0]):
+        total.update(f"{name} {told}".encode())
+        for part in parts:
+            total.update(part.read().float().contiguous().numpy().tobytes())
+    return total.hexdigest()[: hashes.DIGEST_CHARACTERS]
 
 
 class MergedState(Mapping[str, torch.Tensor]):
@@ -162,12 +217,17 @@ class MergedState(Mapping[str, torch.Tensor]):
         self.state, self.lora, self.scale = state, lora, scale
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        value = self.state[key]
+        value, source = self.state[key], self.lora.source
         pair = self.lora.pairs.get(key.removesuffix(".weight")) if key.endswith(".weight") else None
-        if pair is None:
+        difference = self.lora.differences.get(key)
+        if pair is None and difference is None:
             return value
-        a, b = (part.read().to(value.device, torch.float32) for part in (pair.a, pair.b))
-        return (value.float() + self.scale * pair.scale * (b @ a)).to(value.dtype)
+        changed = value.float()
+        if pair is not None:
+            changed = changed + self.scale * pair.change(source, key, value.device)
+        if difference is not None:
+            changed = changed + self.scale * weights.checked(difference.read(), source, key).to(changed)
+        return weights.checked(changed, source, key, value.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.state)
@@ -177,8 +237,8 @@ class MergedState(Mapping[str, torch.Tensor]):
 
 
 def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0) -> Mapping[str, torch.Tensor]:
-    """W + scale (alpha / rank) B A in float32, in W's dtype; a network with these weights has no adapter and no cost of
-    one.
+    """W + scale (alpha / rank) B A, and parameter + scale difference, in float32, in W's dtype; a network with these
+    weights has no adapter and no cost of one.
 
     Args:
         state: weights by diffusers' names; each is read when its layer is taken, and stays unchanged.
@@ -191,21 +251,23 @@ def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0
         CheckpointError: a pair that fits no layer of `state`, with what was found and what was expected.
     """
     shapes = state.tensors if isinstance(state, LazyState) else state
-    linear = [key.removesuffix(".weight") for key in shapes if key.endswith(".weight") and len(shapes[key].shape) == 2]
-    strange = sorted(lora.pairs.keys() - set(linear))
+    layers = [key.removesuffix(".weight") for key in shapes if key.endswith(".weight") and len(shapes[key].shape) >= 2]
+    strange = [*sorted(lora.pairs.keys() - set(layers)), *sorted(lora.differences.keys() - shapes.keys())]
     if strange:
-        matching = len(lora.pairs) - len(strange)
+        total = len(lora.pairs) + len(lora.differences)
+        noun = "pairs" if not lora.differences else "changes"
         what = (
-            f"{len(strange)} of {len(lora.pairs)} pairs match no layer ({matching} do): found {some(strange)}; "
-            f"expected {some(linear)}"
+            f"{len(strange)} of {total} {noun} match no layer ({total - len(strange)} do): found {some(strange)}; "
+            f"expected {some([layer for layer in layers if len(shapes[f'{layer}.weight'].shape) == 2])}"
         )
         raise CheckpointError(lora.source, "", what, hint="is it a LoRA of this model and number of layers?")
-    for layer, pair in lora.pairs.items():
-        wanted = tuple(shapes[f"{layer}.weight"].shape)
-        if pair.shape != wanted:
-            raise CheckpointError(
-                lora.source, layer, f"B A is {pair.shape}, expected {wanted}", hint="is it a LoRA of this model's size?"
-            )
+    changes = {f"{layer}.weight": pair.shape for layer, pair in lora.pairs.items()}
+    for found, word in ((changes, "B A"), ({key: part.shape for key, part in lora.differences.items()}, "it")):
+        for key, shape in found.items():
+            if shape != (wanted := tuple(shapes[key].shape)):
+                what = f"{word} is {shape}, expected {wanted}"
+                layer = key.removesuffix(".weight")
+                raise CheckpointError(lora.source, layer, what, hint="is it a LoRA of this model's size?")
     return MergedState(state, lora, scale)
 
 
@@ -214,7 +276,7 @@ def save_peft(folder: Path, state: Mapping[str, torch.Tensor], rank: int, alpha:
 
     `state` is by `<layer>.lora_A.weight`.
     """
-    weights.write(folder / PEFT_FILES[0], {f"{PREFIXES[0]}{key}": value for key, value in state.items()})
+    weights.write(folder / PEFT_FILES[0], {f"{PEFT_PREFIX}{key}": value for key, value in state.items()})
     weights.write_json(folder / ADAPTER_CONFIG, _adapter_config(rank, alpha, targets))
 
 
@@ -222,8 +284,8 @@ def save_diffusers(folder: Path, state: Mapping[str, torch.Tensor], rank: int, a
     """Write an adapter as diffusers does: a pipeline's `load_lora_weights` reads the folder, and so does
     `WanTransformer3DModel.load_lora_adapter` with `use_safetensors=True`.
     """
-    config = {f"transformer.{key}": value for key, value in _adapter_config(rank, alpha, targets).items()}
-    tensors = {f"transformer.{key}": value for key, value in state.items()}
+    config = {f"{DIFFUSERS_PREFIX}{key}": value for key, value in _adapter_config(rank, alpha, targets).items()}
+    tensors = {f"{DIFFUSERS_PREFIX}{key}": value for key, value in state.items()}
     weights.write(folder / DIFFUSERS_FILE, tensors, {HEADER: json.dumps(config, indent=2, sort_keys=True)})
 
 

@@ -54,6 +54,16 @@ def unwrap(
     raise CheckpointError(where, "", what, hint=hint)
 
 
+def others(content: Mapping[str, Any], taken: str) -> list[str]:
+    """Further parts of a file that may be the model: those of the known names, and other moving averages."""
+    return [
+        name
+        for name, value in content.items()
+        if name != taken and (name in EMA_FIRST or "ema" in name.lower().split("_"))
+        if isinstance(value, Mapping) and _tensors(value)
+    ]
+
+
 def _tensors(content: Mapping[Any, Any]) -> dict[str, LazyTensor]:
     lazy = {str(key): of_tensor(value) if isinstance(value, torch.Tensor) else value for key, value in content.items()}
     return {key: value for key, value in lazy.items() if isinstance(value, LazyTensor)}

@@ -90,7 +90,7 @@ def assemble(
         tied: keys that share another's tensor and are not stored; the caller ties them.
 
     Raises:
-        CheckpointError: missing, unexpected or wrongly shaped tensors.
+        CheckpointError: missing, unexpected or wrongly shaped tensors, or numbers that are not finite.
     """
     with torch.device("meta"):
         module = build()
@@ -98,7 +98,7 @@ def assemble(
         tensors, {key: value for key, value in module.state_dict().items() if key not in tied}, where, FOLDER_HINT
     )
     module.load_state_dict(
-        tensors if dtype is None else {key: value.to(dtype) for key, value in tensors.items()},
+        {key: weights.checked(value, where, key, dtype) for key, value in tensors.items()},
         strict=False,
         assign=True,
     )

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from astro_cli.config import pointers
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models.weights import damaged
+from astro_cli.models.weights import checked, damaged
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
@@ -44,14 +45,15 @@ class LazyTensor:
 
 
 class LazyState(Mapping[str, torch.Tensor]):
-    """A state dict that reads a tensor from its file each time it is taken, in `dtype` (None: as stored)."""
+    """A state dict that reads a tensor from its file each time it is taken, in `dtype` (None: as stored). A number that
+    is not finite, or not in `dtype`, is a CheckpointError that names `source`.
+    """
 
-    def __init__(self, tensors: Mapping[str, LazyTensor], dtype: torch.dtype | None = None) -> None:
-        self.tensors, self.dtype = tensors, dtype
+    def __init__(self, tensors: Mapping[str, LazyTensor], source: Path, dtype: torch.dtype | None = None) -> None:
+        self.tensors, self.source, self.dtype = tensors, source, dtype
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        value = self.tensors[key].read()
-        return value if self.dtype is None else value.to(self.dtype)
+        return checked(self.tensors[key].read(), self.source, key, self.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
@@ -153,6 +155,8 @@ def open_pickle(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             path, "", f"truncated ({path.stat().st_size} bytes): its end is missing", hint="copy the file again"
         )
+    if pointers.is_pointer(path):
+        raise CheckpointError(path, "", pointers.WHAT, hint=pointers.HINT)
     if not zipped and start[:1] != b"\x80":  # every pickle protocol torch writes starts so
         raise CheckpointError(
             path, "", f"not a checkpoint ({path.stat().st_size} bytes): neither safetensors nor a torch.save file"

@@ -1,21 +1,23 @@
-"""Whether a checkpoint is whole: names, shapes, dtype, and sha256 against an import's manifest."""
+"""Whether a checkpoint is whole: names, shapes, dtype, finite numbers, and sha256 against an import's manifest."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import expected, load_transformer
-from astro_cli.models.tensor_files import LazyTensor, open_safetensors, some
+from astro_cli.models.tensor_files import LazyState, LazyTensor, open_safetensors, some
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.zoo.places import MANIFEST
 
+Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 REQUIRED = ("config", "dtype", "tensors", "written")
 
 
@@ -23,24 +25,40 @@ def _quiet(*_: object) -> None:
     pass
 
 
-def problems(path: Path, report: Callable[[str, int, int], None] = _quiet) -> list[str]:
+def problems(path: Path, report: Report = _quiet) -> list[str]:
     """What is wrong with an import folder or with a release as downloaded, one line each; none if it is whole.
 
-    A release has no manifest: its names and shapes are checked, its bytes cannot be.
+    A release has no manifest: its names, shapes and numbers are checked, its bytes cannot be.
 
     Raises:
         CheckpointError: the manifest is not readable.
     """
     if not (path / MANIFEST).is_file():
         try:
-            load_transformer(path)
+            state = load_transformer(path).state
         except CheckpointError as error:
-            return [": ".join(part for part in (error.where, error.key, error.what) if part)]
-        return []
+            return [_line(error)]
+        return _not_finite(state, report)
     manifest = read_manifest(path)
     rows = {row["name"]: row for row in manifest["written"]}
     found, tensors = _files(path, rows, report)
-    return found + _tensors(manifest, tensors)
+    return [*found, *_tensors(manifest, tensors), *_not_finite(LazyState(tensors, path), report)]
+
+
+def _line(error: CheckpointError) -> str:
+    return ": ".join(part for part in (error.where, error.key, error.what) if part)
+
+
+def _not_finite(state: Mapping[str, torch.Tensor], report: Report) -> list[str]:
+    """The first tensor with a number that is NaN or infinite, and how many more there are."""
+    wrong: list[str] = []
+    for index, name in enumerate(sorted(state), 1):
+        try:
+            state[name]
+        except CheckpointError as error:
+            wrong.append(f"{name}: {error.what}")
+        report("numbers", index, len(state))
+    return wrong[:1] + ([f"{len(wrong) - 1} more tensors are not finite"] if len(wrong) > 1 else [])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -62,9 +80,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _files(
-    folder: Path, rows: dict[str, dict[str, Any]], report: Callable[[str, int, int], None]
-) -> tuple[list[str], dict[str, LazyTensor]]:
+def _files(folder: Path, rows: dict[str, dict[str, Any]], report: Report) -> tuple[list[str], dict[str, LazyTensor]]:
     """Problems of the files, and all tensors that can be read."""
     here = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {MANIFEST}
     wrong = [f"{name}: missing file" for name in sorted(rows.keys() - here)]

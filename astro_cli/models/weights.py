@@ -16,11 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from astro_cli.config import pointers
 from astro_cli.config.errors import CheckpointError, did_you_mean
 from astro_cli.models.wan.sizes import Shaped
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
 MODEL_HINT = "does the recipe's [model] match?"
+FINITE_HINT = "the file is damaged or its training diverged: copy it again, or take other weights"
 
 
 def packaged() -> list[str]:
@@ -71,16 +73,47 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def damaged(path: Path, error: SafetensorError) -> CheckpointError:
-    """The error that says a file is truncated or no safetensors."""
+    """The error that says a file is truncated, no safetensors, or only a pointer to them."""
+    if pointers.is_pointer(path):
+        return CheckpointError(path, "", pointers.WHAT, hint=pointers.HINT)
     what = f"damaged or not safetensors ({path.stat().st_size} bytes): {error}"
     return CheckpointError(path, "", what, hint="copy the file again; it must be complete safetensors")
 
 
 def load_into(module: nn.Module, path: Path) -> None:
-    """Load a file into a module, every key and shape checked; values are cast to the module's dtype."""
-    state = read(path)
-    check_state(state, module.state_dict(), path)
-    module.load_state_dict(state)
+    """Load a file into a module, every key, shape and number checked; values are cast to the module's dtype."""
+    state, own = read(path), module.state_dict()
+    check_state(state, own, path)
+    module.load_state_dict({key: checked(value, path, key, own[key].dtype) for key, value in state.items()})
+
+
+def checked(value: torch.Tensor, where: Path, key: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A tensor of weights as a network may use it: all of its numbers finite, also in `dtype` (None: its own). Every
+    loader of weights passes its tensors through here.
+
+    Raises:
+        CheckpointError: NaN, infinity, or a number that `dtype` cannot hold.
+    """
+    if not _finite(value):
+        count = int((~value.isfinite()).sum())
+        what = f"{count} of its {value.numel()} numbers are NaN or infinite"
+        raise CheckpointError(where, key, what, hint=FINITE_HINT)
+    if dtype is None or not value.is_floating_point():
+        return value
+    cast = value.to(dtype)
+    if not _finite(cast):
+        name, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+        what = f"overflows {name}: found {float(value.abs().max()):.6g}, {name} ends at {limit:.6g}"
+        raise CheckpointError(where, key, what, hint="use bfloat16 or float32")
+    return cast
+
+
+def _finite(value: torch.Tensor) -> bool:
+    """Without a copy: the extremes of a tensor are NaN or infinite where one of its numbers is."""
+    if value.is_meta or not value.numel() or not value.is_floating_point():
+        return True
+    low, high = torch.aminmax(value)
+    return bool(low.isfinite() & high.isfinite())
 
 
 def differences(state: Mapping[str, Shaped], expected: Mapping[str, Shaped]) -> dict[str, list[str]]:

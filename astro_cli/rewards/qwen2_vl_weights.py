@@ -112,7 +112,4 @@ def assemble(
 
 def _cast(key: str, value: Any, dtype: torch.dtype, where: Path) -> torch.Tensor:
     tensor = value.read() if isinstance(value, LazyTensor) else value
-    tensor = tensor.to(torch.float32 if key.startswith(HEAD) else dtype)
-    if not bool(tensor.isfinite().all()):
-        raise CheckpointError(where, key, "holds numbers that are not finite", hint="copy the file again")
-    return tensor
+    return weights.checked(tensor, where, key, torch.float32 if key.startswith(HEAD) else dtype)

@@ -76,10 +76,8 @@ def fill(module: nn.Module, state: State, path: Path, what: str) -> nn.Module:
     one.
 
     Raises:
-        CheckpointError: names or shapes of another model.
+        CheckpointError: names or shapes of another model, or numbers that are not finite.
     """
     weights.check_state(state, module.state_dict(), path, f"expected {what}")
-    module.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    )
+    module.load_state_dict({name: weights.checked(value, path, name, torch.float32) for name, value in state.items()})
     return module.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")

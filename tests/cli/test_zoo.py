@@ -24,9 +24,10 @@ from released_layouts import (
 from safetensors.torch import load_file, save_file
 
 from astro_cli.__main__ import main
-from astro_cli.config.errors import OutputError
+from astro_cli.config.errors import CheckpointError, OutputError
 from astro_cli.models import importing, lora, lora_files
 from astro_cli.models.checkpoint import into, load_transformer
+from astro_cli.models.merged import merge_into
 from astro_cli.zoo.entries import ENTRIES
 
 ONE = "diffusion_pytorch_model.safetensors"
@@ -225,6 +226,57 @@ def test_a_lora_is_merged(zoo, teacher, state, tmp_path):
     torch.testing.assert_close(forward(merged), forward(adapted), atol=1e-5, rtol=1e-5)
 
 
+def adapter(folder: Path, seed: int, save=lora_files.save_diffusers) -> Path:
+    adapted = network(1)
+    lora.add_adapters(adapted, 2, 4, 0.0, ("default",), torch.Generator().manual_seed(seed))
+    for value in lora.adapter_state(adapted, "default").values():
+        value.data += 0.1
+    save(folder, lora.adapter_state(adapted, "default"), 2, 4, lora.TARGETS)
+    return folder
+
+
+def test_a_lora_is_not_merged_twice(zoo, teacher, tmp_path):
+    first, second = adapter(tmp_path / "first", 1), adapter(tmp_path / "second", 2)
+    peft = adapter(tmp_path / "peft", 1, lora_files.save_peft)  # the first in another layout
+    assert zoo("import", "wan_1.3b", "--lora", first)[0] == 0
+    for again in (first, peft):
+        code, out, err = zoo("import", "wan_1.3b-merged", "--lora", again)
+        assert (code, out) == (2, "")
+        assert f"is merged into {tmp_path / 'all' / 'wan_1.3b-merged' / ONE} already, says manifest.json" in err
+    assert zoo("import", "wan_1.3b-merged", "--lora", second, "--to", tmp_path / "both")[0] == 0
+    assert zoo("import", tmp_path / "both", "--to", tmp_path / "cast", "--dtype", "bf16")[0] == 0
+    for again in (first, second):  # remembered over further imports
+        for folder in (tmp_path / "both", tmp_path / "cast"):
+            assert zoo("import", folder, "--lora", again, "--to", tmp_path / "x")[0] == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_import_from_before_hashes_of_the_content_is_known_by_its_file(zoo, teacher, tmp_path):
+    first = adapter(tmp_path / "first", 1)
+    zoo("import", "wan_1.3b", "--lora", first)
+    path = tmp_path / "all" / "wan_1.3b-merged" / "manifest.json"
+    old = {
+        key: value
+        for key, value in json.loads(path.read_text()).items()
+        if key not in ("lora_content", "earlier_loras")
+    }
+    path.write_text(json.dumps(old))
+    assert zoo("import", "wan_1.3b", "--lora", first)[0] == 0  # the same import, there already
+    assert zoo("import", "wan_1.3b-merged", "--lora", first)[0] == 2
+
+
+def test_a_runs_adapter_is_not_merged_into_its_own_weights(state, tmp_path):
+    final = tmp_path / "final"
+    save_file(state, final.parent / "base.safetensors")
+    adapter(final / "lora", 1)
+    save_file(state, final / "student.safetensors")
+    base = load_transformer(tmp_path / "base.safetensors", config=CONFIG)
+    student = load_transformer(final / "student.safetensors", config=CONFIG)
+    merge_into(base, lora_files.read_lora(final / "lora"))
+    with pytest.raises(CheckpointError, match=r"is merged into .*student\.safetensors already, says lora/ beside it"):
+        merge_into(student, lora_files.read_lora(adapter(tmp_path / "copy", 1)))
+
+
 def test_importing_again_changes_nothing_and_repairs_damage(zoo, teacher, tmp_path):
     folder = tmp_path / "all" / "wan_1.3b"
     zoo("import", "wan_1.3b")
@@ -307,6 +359,56 @@ def test_bad_sources_are_refused(zoo, source, says, tmp_path):
     assert err.startswith("error: ")
     assert says in err
     assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "says"),
+    [
+        (float("nan"), None, "1 of its {size} numbers are NaN or infinite"),
+        (float("-inf"), "bf16", "1 of its {size} numbers are NaN or infinite"),
+        (70000.0, "fp16", "overflows float16: found 70000, float16 ends at 65504"),
+    ],
+)
+def test_weights_that_are_not_finite_are_not_imported(zoo, teacher, state, tmp_path, number, dtype, says):
+    state["proj_out.weight"][0, 0] = number
+    save_file(original(state), teacher / ONE)
+    code, out, err = zoo("import", "wan_1.3b", *(("--dtype", dtype) if dtype else ()))
+    assert (code, out) == (2, "")
+    assert f"{ONE}: proj_out.weight: {says.format(size=state['proj_out.weight'].numel())}" in err
+    assert [path.name for path in (tmp_path / "all").iterdir()] == [teacher.name]
+    wrong, out, _ = zoo("verify", "wan_1.3b")
+    assert wrong == (0 if dtype == "fp16" else 1)  # in its own dtype 70000 is a number
+    if wrong:
+        assert f"wrong  proj_out.weight: {says.format(size=state['proj_out.weight'].numel())}" in out
+
+
+def test_large_weights_fit_into_bfloat16(zoo, teacher, state, tmp_path):
+    state["proj_out.weight"][0, 0] = 70000.0
+    save_file(original(state), teacher / ONE)
+    assert zoo("import", "wan_1.3b", "--dtype", "bf16")[0] == 0
+
+
+def test_verify_finds_numbers_that_are_not_finite_in_an_import(zoo, teacher, tmp_path):
+    zoo("import", "wan_1.3b")
+    path = tmp_path / "all" / "wan_1.3b" / ONE
+    state = load_file(path)
+    for name in ("proj_out.bias", "proj_out.weight"):
+        state[name].view(-1)[0] = float("inf")
+    save_file(state, path)
+    code, out, _ = zoo("verify", "wan_1.3b")
+    assert code == 1
+    assert "wrong  proj_out.bias: 1 of its " in out
+    assert "wrong  1 more tensors are not finite" in out
+
+
+def test_a_lora_that_is_not_finite_is_not_merged(zoo, teacher, tmp_path):
+    name = "blocks.0.attn1.to_q"
+    halves = {f"{name}.lora_A.weight": torch.ones(2, 24), f"{name}.lora_B.weight": torch.full((24, 2), float("nan"))}
+    save_file(halves, tmp_path / "x.safetensors")
+    code, out, err = zoo("import", "wan_1.3b", "--lora", tmp_path / "x.safetensors")
+    assert (code, out) == (2, "")
+    assert f"x.safetensors: {name}.weight, lora_B: 48 of its 48 numbers are NaN or infinite" in err
+    assert not (tmp_path / "all" / "wan_1.3b-merged").exists()
 
 
 def test_a_lora_that_does_not_fit_leaves_nothing(zoo, teacher, tmp_path):

@@ -61,8 +61,12 @@ def renamed(
     return found
 
 
-def kohya(state: State) -> State:
-    flat = renamed(state, a="lora_down", b="lora_up", alpha=ALPHA)
+def half_named(state: State) -> State:
+    return renamed(state, a="lora_down", b="lora_up", alpha=ALPHA)
+
+
+def kohya(state: State, original: bool = True) -> State:
+    flat = renamed(state, a="lora_down", b="lora_up", original=original, alpha=ALPHA)
     return {
         f"lora_unet_{key.partition('.lora_')[0].partition('.alpha')[0].replace('.', '_')}{tail(key)}": value
         for key, value in flat.items()
@@ -128,6 +132,27 @@ LAYOUTS: dict[str, tuple[Callable[[Path, State], Path], str]] = {
         "flat",
     ),
     "kohya": (lambda at, s: saved(at / "x.safetensors", kohya(s)), "flat"),
+    "kohya, dots behind the block": (
+        lambda at, s: saved(
+            at / "x.safetensors",
+            {f"lora_unet_{key.replace('blocks.', 'blocks_', 1)}": value for key, value in half_named(s).items()},
+        ),
+        "flat",
+    ),
+    "kohya, diffusers names": (
+        lambda at, s: saved(at / "x.safetensors", kohya(s, original=False)),
+        "flat",
+    ),
+    "an adapter's name in the keys, module. before them": (
+        lambda at, s: saved(
+            at / "x.safetensors",
+            {
+                f"module.{key.removesuffix('.weight')}.my_adapter.weight": value
+                for key, value in renamed(scaled(s), "pipe.dit.").items()
+            },
+        ),
+        "flat",
+    ),
     "rslora": (
         lambda at, s: peft_folder(at / "p", renamed(s, BASE), safe=True, use_rslora=True, lora_alpha=ALPHA / RANK**0.5),
         "flat",
@@ -178,6 +203,92 @@ def test_merging_by_hand(tmp_path):
     merged = merge_lora({"l.weight": torch.zeros(2, 3), "l.bias": torch.zeros(2)}, read_lora(path), scale=0.5)
     assert torch.equal(merged["l.weight"], torch.ones(2, 3))
     assert torch.equal(merged["l.bias"], torch.zeros(2))
+
+
+# Layers outside the blocks, by the two layouts' names and as kohya flattens them.
+OUTSIDE = {
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "time_projection.1": "condition_embedder.time_proj",
+    "head.head": "proj_out",
+    "patch_embedding": "patch_embedding",
+}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("layer", OUTSIDE)
+def test_layers_outside_the_blocks(layer, flat, tmp_path):
+    base, name = network().state_dict(), f"{OUTSIDE[layer]}.weight"
+    rng = torch.Generator().manual_seed(5)
+    out, *inner = base[name].shape
+    a, b = torch.randn(2, *inner, generator=rng), torch.randn(out, 2, *[1] * (len(inner) - 1), generator=rng)
+    for key in (layer, OUTSIDE[layer]):
+        written = f"lora_unet_{key.replace('.', '_')}" if flat else f"{UNET}{key}"
+        save_file(
+            {f"{written}.lora_down.weight": a, f"{written}.lora_up.weight": b, f"{written}.alpha": torch.tensor(1.0)},
+            tmp_path / "x.safetensors",
+        )
+        merged = merge_lora(base, read_lora(tmp_path / "x.safetensors"))
+        changed = {key for key in base if not torch.equal(merged[key], base[key])}
+        assert changed == {name}
+        expected = base[name] + 0.5 * torch.einsum("or,r...->o...", b.flatten(1), a)  # alpha 1 over rank 2
+        torch.testing.assert_close(merged[name], expected)
+
+
+def test_differences_are_added_to_weights_biases_and_modulation(tmp_path):
+    base = network().state_dict()
+    shapes = {
+        "blocks.1.self_attn.norm_q.diff": "blocks.1.attn1.norm_q.weight",
+        "blocks.1.cross_attn.o.diff_b": "blocks.1.attn2.to_out.0.bias",
+        "blocks.1.ffn.0.diff": "blocks.1.ffn.net.0.proj.weight",
+        "blocks.1.norm3.diff_b": "blocks.1.norm2.bias",
+        "blocks.1.diff_m": "blocks.1.scale_shift_table",
+        "head.diff_m": "scale_shift_table",
+        "head.head.diff_b": "proj_out.bias",
+        "time_projection.1.diff_b": "condition_embedder.time_proj.bias",
+    }
+    rng = torch.Generator().manual_seed(5)
+    added = {key: torch.randn(base[name].shape, generator=rng) for key, name in shapes.items()}
+    halves = {
+        f"{UNET}blocks.1.ffn.0.lora_A.weight": torch.ones(1, 24),
+        f"{UNET}blocks.1.ffn.0.lora_B.weight": torch.ones(40, 1),
+    }
+    save_file({f"{UNET}{key}": value for key, value in added.items()} | halves, tmp_path / "x.safetensors")
+    merged = merge_lora(base, read_lora(tmp_path / "x.safetensors"), scale=0.5)
+    for key, name in shapes.items():
+        both = 1.0 if key == "blocks.1.ffn.0.diff" else 0.0  # B A is a matrix of ones
+        torch.testing.assert_close(merged[name], base[name] + 0.5 * (added[key] + both))
+    untouched = base.keys() - set(shapes.values())
+    assert all(torch.equal(merged[key], base[key]) for key in untouched)
+
+
+def test_a_difference_that_fits_nothing_is_refused(tmp_path):
+    save_file({"blocks.0.k_img.diff_b": torch.ones(2)}, tmp_path / "x.safetensors")
+    text = refusal(tmp_path / "x.safetensors", network().state_dict())
+    assert "1 of 1 changes match no layer (0 do): found blocks.0.k_img.bias" in text
+    save_file({"blocks.0.self_attn.q.diff_b": torch.ones(2)}, tmp_path / "x.safetensors")
+    text = refusal(tmp_path / "x.safetensors", network().state_dict())
+    assert "blocks.0.attn1.to_q.bias: it is (2,), expected (24,)" in text
+
+
+@pytest.mark.parametrize(("rslora", "root"), [(False, 1.0), (True, 0.5)])
+def test_ranks_and_alphas_by_layer(rslora, root, tmp_path):
+    # k has rank 8 and alpha 16, q the config's 4 and 6: scales 16 / 8 and 6 / 4, with rslora 16 / sqrt 8 and 6 / sqrt 4
+    ranks = {"blocks.0.attn1.to_q": 4, "blocks.0.attn1.to_k": 8}
+    tensors = {
+        f"{BASE}{layer}.lora_{half}.weight": torch.ones((rank, 24) if half == "A" else (24, rank))
+        for layer, rank in ranks.items()
+        for half in "AB"
+    }
+    patterns = {"rank_pattern": {"to_k": 8}, "alpha_pattern": {r"blocks\.\d+\.attn1\.to_k": 16}}
+    found = read_lora(peft_folder(tmp_path / "p", tensors, safe=True, use_rslora=rslora, **patterns))
+    assert found.pairs["blocks.0.attn1.to_k"].scale == pytest.approx(16 / 8**root)
+    assert found.pairs["blocks.0.attn1.to_q"].scale == pytest.approx(ALPHA / RANK**root)
+    base = network().state_dict()
+    merged = merge_lora(base, found)
+    key = "blocks.0.attn1.to_k.weight"
+    torch.testing.assert_close(merged[key], base[key] + 8 * 16 / 8**root)  # a product of ones of rank 8 is 8
 
 
 def test_merging_is_done_in_float32(tmp_path):
@@ -282,7 +393,13 @@ def test_a_lora_of_another_width_is_refused(adapted, tmp_path):
         ({"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.ones(3, 5)}, "A is (2, 3) and B is (3, 5)"),
         (
             {"l.lora_A.weight": torch.ones(2, 3), "l.dora_scale": torch.ones(2)},
-            "1 of 2 tensors are no LoRA parts: l.dora_scale",
+            "a DoRA adapter, expected a plain LoRA: 1 of 2 tensors are no LoRA parts: l.dora_scale",
+        ),
+        ({"l.lokr_w1": torch.ones(2)}, "a LoKr adapter, expected a plain LoRA"),
+        ({"l.hada_w1_a": torch.ones(2)}, "a LoHa adapter, expected a plain LoRA"),
+        (
+            {f"l.lora_{half}.{name}.weight": torch.ones(2, 2) for half in "AB" for name in ("first", "second")},
+            "holds 2 adapters: first, second, expected one",
         ),
         ({"blocks.0.attn1.to_q.weight": torch.ones(2, 3)}, "1 of 1 tensors are no LoRA parts"),
         (
@@ -299,10 +416,13 @@ def test_what_is_no_lora_is_refused(tensors, says, tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"use_dora": True}, "use_dora: found True, expected a plain LoRA"),
+        ({"use_dora": True}, "use_dora: found True: a DoRA adapter, expected a plain LoRA"),
         ({"bias": "all"}, "bias: found 'all'"),
         ({"peft_type": "LOKR"}, "peft_type: found 'LOKR'"),
         ({"lora_alpha": "big"}, "lora_alpha: found 'big', expected a number"),
+        ({"lora_alpha": True}, "lora_alpha: found True, expected a number"),
+        ({"alpha_pattern": {"(": 2}}, "alpha_pattern: found {'(': 2}, expected patterns"),
+        ({"alpha_pattern": [3]}, "alpha_pattern: found [3], expected patterns"),
     ],
 )
 def test_other_adapters_are_refused(more, says, state, tmp_path):

@@ -13,7 +13,7 @@ import torch
 
 # What FSDP, activation checkpointing and torch.compile put into names when they wrap a module.
 MARKERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
-PREFIXES = ("model.", "diffusion_model.")
+PREFIXES = ("model.", "diffusion_model.", "module.")
 _BLOCK = {"self_attn": "attn1", "cross_attn": "attn2", "norm3": "norm2", "modulation": "scale_shift_table"}
 _LEAF = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 _OUTSIDE = (

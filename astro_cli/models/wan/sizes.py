@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.config.problems import first_problem
+from astro_cli.models.wan import relatives
 from astro_cli.models.wan.config import WanConfig
 
+T2V_HINT = "use the T2V weights of Wan 2.1, or a model made from them"
 HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths
 NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
 PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
@@ -72,6 +74,8 @@ def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:
     if odd:
         raise CheckpointError(where, odd[0], f"is {tuple(tensors[odd[0]].shape)}, which no Wan transformer has")
     patch, feed = tensors[PATCH].shape, tensors[FEED].shape
+    if relative := relatives.of_tensors(tensors, patch[1]):
+        raise CheckpointError(where, "", f"{relative}, {relatives.EXPECTED}", hint=T2V_HINT)
     return {
         "dim": patch[0],
         "in_channels": patch[1],
@@ -96,8 +100,8 @@ def declared(path: Path) -> dict[str, Any]:
         raise CheckpointError(path, "", f"no readable config: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(path, "", "no readable config: expected a table")
-    if data.get("image_dim") or data.get("model_type") in ("i2v", "flf2v", "vace"):
-        raise CheckpointError(path, "", "an image-to-video model, expected text-to-video", hint="use the T2V weights")
+    if relative := relatives.of_config(data):
+        raise CheckpointError(path, "", f"{relative}, {relatives.EXPECTED}", hint=T2V_HINT)
     if isinstance(data.get("model"), dict):
         return dict(data["model"])
     if all(isinstance(data.get(key), int) for key in ("num_attention_heads", "attention_head_dim")):

@@ -1,0 +1,82 @@
+"""Which adapters weights hold already, so that none is merged into them twice.
+
+An import's manifest lists what was merged on the way to it; a finished run leaves its adapter in `lora/` beside the
+weights that hold it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models import hashes
+from astro_cli.models.checkpoint import Checkpoint
+from astro_cli.models.lora_files import Lora, content_hash, merge_lora, read_lora
+from astro_cli.zoo.places import MANIFEST
+
+RUN_ADAPTER = "lora"  # folder beside a run's final weights
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An adapter that weights hold.
+
+    Attributes:
+        said: where that is said.
+        content: as of `content_hash`; None in manifests from before it.
+        files: sha256 of the adapter's files.
+    """
+
+    said: str
+    content: str | None
+    files: tuple[str, ...] = ()
+
+    def kept(self) -> dict[str, Any]:
+        """As the next import's manifest keeps it."""
+        return {"content": self.content, "files": [{"sha256": sha} for sha in self.files]}
+
+    def is_of(self, adapter: Lora, content: str) -> bool:
+        return self.content == content if self.content else hashes.sha256(adapter.source) in self.files
+
+
+def merge_into(checkpoint: Checkpoint, adapter: Lora) -> Mapping[str, torch.Tensor]:
+    """The weights with an adapter folded in.
+
+    Raises:
+        CheckpointError: the adapter does not fit, or the weights hold it already.
+    """
+    merged = merge_lora(checkpoint.state, adapter)
+    content = content_hash(adapter)
+    for earlier in adapters_in(checkpoint):
+        if earlier.is_of(adapter, content):
+            what = f"is merged into {checkpoint.source} already, says {earlier.said}"
+            raise CheckpointError(adapter.source, "", what, hint="leave --lora out, or name weights without it")
+    return merged
+
+
+def adapters_in(checkpoint: Checkpoint) -> list[Merged]:
+    """Adapters that were merged into a checkpoint, the oldest first."""
+    folder = checkpoint.source.parent
+    found, beside = _of_manifest(folder / MANIFEST), folder / RUN_ADAPTER
+    if not found and beside.is_dir():
+        return [Merged(f"{RUN_ADAPTER}/ beside it", content_hash(read_lora(beside)))]
+    return found
+
+
+def _of_manifest(path: Path) -> list[Merged]:
+    """Raises: CheckpointError: there is a manifest and it is damaged."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        rows = list(manifest.get("earlier_loras", []))
+        if manifest.get("lora") is not None:
+            rows.append({"content": manifest.get("lora_content"), "files": manifest["lora"]["files"]})
+        return [Merged(path.name, row["content"], tuple(file["sha256"] for file in row["files"])) for row in rows]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
+        hint = "`astro zoo import` writes the folder again"
+        raise CheckpointError(path, "lora", f"not readable: {error}", hint=hint) from error
