@@ -5,6 +5,7 @@ Dimensions: B prompt, M token.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from eval.contract import ScoreError
 
 TooLong = Literal["cut", "refuse"]
 ENDS = 2  # start and end of text
+QUOTED = 6  # words quoted on each side of the cut of a prompt that is too long
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def tokenize(prompts: Sequence[str], context: int, too_long: TooLong, where: str
     """Lower-case BPE, padded with 0; a cut prompt keeps the end mark as its last token.
 
     Args:
-        too_long: "cut" drops what does not fit (the caller records it), "refuse" raises.
+        too_long: "cut" drops what does not fit (the caller records it; a warning on stderr, one per prompt, quotes the
+            words at the cut), "refuse" raises.
         where: the video, for the error.
 
     Raises:
@@ -61,4 +64,21 @@ def tokenize(prompts: Sequence[str], context: int, too_long: TooLong, where: str
         raise ScoreError(
             where, "prompt", what, hint="too_long = 'cut' scores the beginning of the prompt, and is recorded"
         )
+    for prompt, count, cut in zip(prompts, counts, words.cut, strict=True):
+        if cut:
+            _warn(prompt, count, context)
     return words
+
+
+@cache
+def _warn(prompt: str, count: int, context: int) -> None:
+    """Say once per process what a text tower does not read."""
+    numbers = _tokenizer().encode(prompt)
+    kept, dropped = (
+        _tokenizer().decode(part).split() for part in (numbers[: context - ENDS], numbers[context - ENDS :])
+    )
+    print(
+        f"warning: prompt: {count} tokens, the text tower reads {context}; kept up to "
+        f"'... {' '.join(kept[-QUOTED:])}', dropped from '{' '.join(dropped[:QUOTED])} ...'",
+        file=sys.stderr,
+    )

@@ -223,6 +223,18 @@ def test_long_prompts_are_cut_and_recorded_or_refused(checkpoints):
         clip_scorer(checkpoints).watch(sample_of(frames, prompt=" "))
 
 
+def test_a_cut_prompt_is_said_once(capsys):
+    prompt = " ".join(f"w{number}" for number in range(60))  # a token for w, one or two for the number
+    for _ in range(2):
+        words.tokenize([prompt, "a cat"], 77, "cut", "x")
+    said = capsys.readouterr().err
+    (line,) = said.splitlines()
+    count = words.tokenize([prompt], 77, "cut", "x").counts[0]
+    assert line.startswith(f"warning: prompt: {count} tokens, the text tower reads 77; kept up to '... ")
+    kept, dropped = line.split("kept up to '... ")[1].split("', dropped from '")
+    assert (kept + dropped.removesuffix(" ...'")).replace(" ", "") in prompt.replace(" ", "")
+
+
 def test_long_clip_scores_what_clip_would_cut(checkpoints):
     put(long_clip_state(), checkpoints / "longclip" / "longclip-L.pt")
     scorer = long_clip.SCORER.build(long_clip.LongClipConfig(), NetworkCache())

@@ -65,6 +65,24 @@ def test_gradient_scales_with_beta_at_theta_old():
     assert torch.allclose(gradient(1.0, beta=0.1)[1], 0.1 * gradient(1.0, beta=1.0)[1], atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("scale", "outer"),
+    [
+        # Deviations from the group's mean 2.5 are 1.5 and 0.5. Of the group: var 5 / 3, std 1.29099; of all 8: mean
+        # 3.75, var 17.5 / 7, std 1.58114; as released 17.5 / 8, std 1.47902. EPSILON is 1e-4.
+        ("group", 1.1618),
+        ("global", 0.9486),
+        ("released", 1.0141),
+        ("none", 1.5),
+    ],
+)
+def test_the_deviations_that_divide(scale, outer):
+    found = group_advantage(torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 5.0, 5.0, 5.0]]), scale)
+    expected = torch.tensor([-outer, -outer / 3, outer / 3, outer])
+    torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=0)
+    assert found[1].tolist() == [0.0] * 4
+
+
 def test_group_advantage_by_hand():
     # group (1, 3): mean 2 -> (-1, 1); group (5, 5) -> zeros. Deviation of all four rewards 1, 3, 5, 5 (unbiased):
     # sqrt(11 / 3)
