@@ -27,6 +27,7 @@ from eval.papers.claims import (
 )
 from eval.papers.verify import verify
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
+from eval.records.power import MOST_SEEDS, needed
 from eval.records.stats import Interval, has_interval, may_decide, mean_interval
 from eval.records.store import Record
 
@@ -194,7 +195,29 @@ def _judged(
     interval = mean_interval(scores_SP)
     shifted = Interval(interval.mean - value, interval.low - value, interval.high - value, interval.n)
     word = judge(shifted, relation, margin) if exact or may_decide(scores_SP) else "undecided"
+    if word == "undecided":
+        text += f"; {_what_would_decide(scores_SP, distance_to_verdict(shifted.mean, relation, margin))}"
     return Result(text, word, interval, kind, metric, exact or has_interval(scores_SP))
+
+
+def distance_to_verdict(mean: float, relation: Relation, margin: float) -> float:
+    """How far a mean difference lies from where the verdict changes: half an interval must be shorter to decide."""
+    if relation == "=":
+        return abs(margin - abs(mean))
+    return abs(mean - (margin if relation in (">", "<=") else -margin))
+
+
+def _what_would_decide(scores_SP: np.ndarray, distance: float) -> str:
+    """Seeds and prompts that would settle a part at the present effect and spread, in words."""
+    seeds, prompts = np.atleast_2d(scores_SP).shape
+    enough = needed(scores_SP, distance)
+    if enough is None:
+        return f"no number of seeds up to {MOST_SEEDS} would decide it at this effect"
+    more_prompts = enough.prompts > prompts
+    size = f"about {enough.seeds} seeds" if enough.seeds > 1 else "one seed"
+    size += f" of {enough.prompts:,} prompts" if more_prompts else ""
+    now = f"{seeds} of {prompts:,}" if more_prompts else f"{seeds}"
+    return f"{size} would decide it at this effect, now {now}"
 
 
 def _most(part: Most, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:

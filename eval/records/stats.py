@@ -63,11 +63,31 @@ def mean_interval(scores: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half, seeds)
 
 
-def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[float, float]:
-    """Variance of the mean and its degrees of freedom, of deviations from it; absent ones are 0.
+class Spread(NamedTuple):
+    """Variances of seeds, prompts and the rest, negative ones as 0, and how many seeds and prompts gave them."""
 
-    Rows of the system are the sums of squares between seeds, between prompts and in all, columns the variances of seed,
-    prompt and rest.
+    seed: float
+    prompt: float
+    rest: float
+    seeds: int
+    prompts: int
+
+
+def spread_of(scores: np.ndarray) -> Spread | None:
+    """The three variances of `mean_interval`; None where a single score has none."""
+    scores_SP = _without_empty(np.atleast_2d(np.asarray(scores, dtype=float)))
+    present_SP = ~np.isnan(scores_SP)
+    if present_SP.sum() < MIN_UNITS:
+        return None
+    centred_SP = np.where(present_SP, scores_SP - scores_SP[present_SP].mean(), 0.0)
+    squares, inverse, _ = _components(centred_SP, present_SP)
+    seed, prompt, rest = (float(value) for value in np.maximum(inverse @ squares, 0.0))
+    return Spread(seed, prompt, rest, *present_SP.shape)
+
+
+def _components(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of deviations from the mean, absent ones 0: the sums of squares between seeds, between prompts and in all; the
+    matrix that takes them to the variances of seed, prompt and rest; what these count in the variance of the mean.
     """
     (S, P), N = present_SP.shape, int(present_SP.sum())
     count_S, count_P = present_SP.sum(1), present_SP.sum(0)
@@ -83,7 +103,13 @@ def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[f
         ]
     )
     inverse = np.linalg.pinv(expected, rcond=RANK_TOLERANCE)
-    coefficients = np.array([per_seed, per_prompt, 1.0]) / N
+    return squares, inverse, np.array([per_seed, per_prompt, 1.0]) / N
+
+
+def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean and its degrees of freedom, of deviations from it; absent ones are 0."""
+    (S, P), N = present_SP.shape, int(present_SP.sum())
+    squares, inverse, coefficients = _components(centred_SP, present_SP)
     variance = float(coefficients @ np.maximum(inverse @ squares, 0.0))
     share_seed, share_prompt, share_rest = (
         coefficients @ inverse

@@ -42,7 +42,8 @@ def _lines(verdict: Verdict) -> list[str]:
         else ""
     )
     lines = [f"{verdict.verdict:<9}  {verdict.id:<18} {verdict.text} [{verdict.source}]{measured}{count}"]
-    return lines + ([f"{'':<9}    - {word}: {text}" for text, word in verdict.parts] if len(verdict.parts) > 1 else [])
+    shows_parts = len(verdict.parts) > 1 or verdict.verdict == "undecided"  # what would decide is said by the parts
+    return lines + ([f"{'':<9}    - {word}: {text}" for text, word in verdict.parts] if shows_parts else [])
 
 
 def _cells(verdict: Verdict) -> list[str]:
