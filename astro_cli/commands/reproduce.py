@@ -5,6 +5,7 @@ Owns the order of the steps.
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -37,12 +38,22 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: results/<paper>.")
     ] = None,
+    until_decided: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS",
+            help="After the study, add seeds to the undecided claims that are settled at the least cost, for so long.",
+        ),
+    ] = None,
 ) -> None:
     """Train, evaluate and render a paper's tables and figures on the embedded world; what is finished already is kept,
     so it resumes.
 
     Example: astro reproduce astrolabe --quick
     """
+    if until_decided is not None and (quick or not 0 < until_decided < math.inf):
+        found = "with --quick" if quick else f"{until_decided:g}"
+        raise RecipeError("--until-decided", "", f"found {found}, expected hours above 0 of a full study")
     if paper not in STUDIES:
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()
@@ -50,7 +61,7 @@ def reproduce(
     page = (
         _quick(paper, study, folder, console)
         if quick
-        else _full(paper, study, parse_seeds(seeds), jobs or threads.cores(), folder, console)
+        else _full(paper, study, parse_seeds(seeds), jobs or threads.cores(), folder, console, until_decided)
     )
     console.print(
         f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True
@@ -72,7 +83,15 @@ def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
     return write_study(paper, study.tables[:1], {base: [run]}, {TIMED: QUICK_PROMPTS}, folder)
 
 
-def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, console: Console) -> Path:
+def _full(
+    paper: str,
+    study: Study,
+    seeds: list[int],
+    jobs: int,
+    folder: Path,
+    console: Console,
+    until_decided: float | None = None,
+) -> Path:
     """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures,
     page.
     """
@@ -85,6 +104,8 @@ def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, c
     runs = folder / "runs"
     planned = merge([plan(load_grid(name), seeds, runs, [], None) for name in study.grids])
     run_grid(GridRun(folder, folder / "logs"), planned, jobs, console)
+    if until_decided is not None:
+        _more_seeds(paper, study, seeds, jobs, folder, console, until_decided)
     tuned = {base: [runs / f"{recipe}-seed{seed}" for seed in seeds] for base, recipe in study.pairs}
     prompts = {name: suite.prompts for name, suite in WORLD_SUITES.items()}
     evaluate_arms(
@@ -100,3 +121,37 @@ def _full(paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, c
     spent = ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in core_seconds(folder / "logs").items())
     console.print(f"time of one core: {spent}", soft_wrap=True)
     return write_study(paper, study.tables, tuned, prompts, folder, drawn)
+
+
+def _more_seeds(
+    paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, console: Console, hours: float
+) -> None:
+    """Seeds for undecided claims, for so many hours."""
+    from eval.papers.ablation import Job, load_grid, merge, plan
+    from eval.papers.claims import Verdict, load_claims
+    from eval.papers.verdicts import evaluate
+    from eval.report.study import study_records
+    from eval.studies.grid_run import GridRun
+    from eval.studies.until_decided import Round, run_until_decided
+    from eval.world.suites import WORLD_SUITES
+
+    runs, ends = folder / "runs", time.monotonic() + hours * 3600
+    claims, prompts = load_claims(paper), {name: suite.prompts for name, suite in WORLD_SUITES.items()}
+
+    def planned(count: int) -> list[Job]:
+        seed = seeds[count] if count < len(seeds) else max(seeds) + 1 + count - len(seeds)
+        return merge([plan(load_grid(name), [seed], runs, [], None) for name in study.grids])
+
+    def verdicts() -> list[Verdict]:
+        return evaluate(claims, study_records(folder, prompts))
+
+    def run(chosen: Round) -> None:
+        console.print(
+            f"{chosen.claim}: seed {chosen.jobs[0].seed} of {len(chosen.jobs)} arms; about {chosen.further} more seeds "
+            "would decide it",
+            soft_wrap=True,
+        )
+        run_grid(GridRun(folder, folder / "logs"), chosen.jobs, jobs, console)
+
+    why = run_until_decided(verdicts, planned, folder / "logs", jobs, lambda: ends - time.monotonic(), run)
+    console.print(f"no more seeds: {why}", soft_wrap=True)

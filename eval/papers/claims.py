@@ -155,6 +155,16 @@ class PaperClaims(Config):
         return Measure(name=measure.name, benchmark=measure.benchmark or claim.benchmark.get(backbone))
 
 
+class Open(Config):
+    """An undecided part: the arms it compares, how many seeds they have, and how many would decide it with the prompts
+    there are (None: no number would).
+    """
+
+    arms: tuple[str, ...]
+    seeds: int
+    needed: int | None
+
+
 class Verdict(Config):
     """A claim's verdict. `model_dump()` is the stable JSON form; excluded fields only help to print.
 
@@ -176,6 +186,7 @@ class Verdict(Config):
     metric: str = Field("", exclude=True)
     tables: list[str] = Field(exclude=True)
     parts: list[tuple[str, VerdictWord]] = Field(exclude=True)
+    open: list[Open] = Field([], exclude=True)
 
 
 def list_papers() -> list[str]:

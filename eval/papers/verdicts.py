@@ -17,6 +17,7 @@ from eval.papers.claims import (
     EffectKind,
     Measure,
     Most,
+    Open,
     PaperClaims,
     Part,
     Published,
@@ -27,7 +28,7 @@ from eval.papers.claims import (
 )
 from eval.papers.verify import verify
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
-from eval.records.power import MOST_SEEDS, needed
+from eval.records.power import MOST_SEEDS, Needed, needed
 from eval.records.stats import Interval, has_interval, may_decide, mean_interval
 from eval.records.store import Record
 
@@ -45,6 +46,7 @@ class Result(NamedTuple):
     kind: EffectKind = "difference"
     metric: str = ""
     has_ends: bool = True
+    open: Open | None = None
 
 
 def evaluate(claims: PaperClaims, records: Iterable[Record], backbone: str = "shapes") -> list[Verdict]:
@@ -110,6 +112,7 @@ def _verdict(claim: Claim, results: list[Result], cells: Cells) -> Verdict:
         text=claim.text,
         tables=claim.tables,
         parts=[(result.text, result.verdict) for result in results],
+        open=[result.open for result in results if result.open is not None],
     )
 
 
@@ -147,14 +150,17 @@ def _compare(part: Compare, name: str, other: str, claim: Claim, claims: PaperCl
         refuse_mixed(f"claim {claim.id}", metric.name, {a_stem: a, b_stem: b})
         return Result(text, "undecided")
     b_SP, a_SP = pair
+    arms = (_arm(a_stem, cells), _arm(b_stem, cells))
     if part.factor is not None:
-        return _ratio(part, part.factor, text, a_SP, b_SP)
+        return _ratio(part, part.factor, text, a_SP, b_SP, arms)
     difference_SP = a_SP - b_SP
     margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
-    return _judged(text, metric.name, "difference", difference_SP, 0.0, part.relation, margin, exact=part.exact)
+    return _judged(text, metric.name, "difference", difference_SP, 0.0, part.relation, margin, arms, exact=part.exact)
 
 
-def _ratio(part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.ndarray) -> Result:
+def _ratio(
+    part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.ndarray, arms: tuple[str, ...]
+) -> Result:
     """The ratio r of the means of a and b against the factor.
 
     a_sp / mean(b) - r (b_sp / mean(b) - 1) has the mean r and, to first order, the ratio's spread (delta method).
@@ -165,9 +171,8 @@ def _ratio(part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.n
     if b_mean <= 0:
         return Result(text, "undecided")
     ratio = a_mean / b_mean
-    return _judged(
-        text, "", "ratio", a_SP / b_mean - ratio * (b_SP / b_mean - 1), factor, part.relation, 0.0, exact=part.exact
-    )
+    ratio_SP = a_SP / b_mean - ratio * (b_SP / b_mean - 1)
+    return _judged(text, "", "ratio", ratio_SP, factor, part.relation, 0.0, arms, exact=part.exact)
 
 
 def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
@@ -177,7 +182,10 @@ def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cel
     scores_SP = matrix(records.values())
     if np.isnan(scores_SP).all():
         return Result(f"{text}{_to_come(claims, (stem, records))}", "not run")
-    return _judged(text, metric.name, "value", scores_SP, part.value, part.relation, part.margin, exact=part.exact)
+    arms = (_arm(stem, cells),)
+    return _judged(
+        text, metric.name, "value", scores_SP, part.value, part.relation, part.margin, arms, exact=part.exact
+    )
 
 
 def _judged(
@@ -188,16 +196,22 @@ def _judged(
     value: float,
     relation: Relation,
     margin: float,
+    arms: tuple[str, ...],
     *,
     exact: bool,
 ) -> Result:
-    """Whether the mean of the scores stands in the relation to a value."""
+    """Whether the mean of the scores of these arms stands in the relation to a value."""
     interval = mean_interval(scores_SP)
     shifted = Interval(interval.mean - value, interval.low - value, interval.high - value, interval.n)
     word = judge(shifted, relation, margin) if exact or may_decide(scores_SP) else "undecided"
-    if word == "undecided":
-        text += f"; {_what_would_decide(scores_SP, distance_to_verdict(shifted.mean, relation, margin))}"
-    return Result(text, word, interval, kind, metric, exact or has_interval(scores_SP))
+    result = Result(text, word, interval, kind, metric, exact or has_interval(scores_SP))
+    if word != "undecided":
+        return result
+    enough = needed(scores_SP, distance_to_verdict(shifted.mean, relation, margin))
+    seeds, prompts = np.atleast_2d(scores_SP).shape
+    by_seeds = enough.seeds if enough is not None and enough.prompts <= prompts else None
+    missing = Open(arms=arms, seeds=seeds, needed=by_seeds)
+    return result._replace(text=f"{text}; {_what_would_decide(enough, seeds, prompts)}", open=missing)
 
 
 def distance_to_verdict(mean: float, relation: Relation, margin: float) -> float:
@@ -207,10 +221,8 @@ def distance_to_verdict(mean: float, relation: Relation, margin: float) -> float
     return abs(mean - (margin if relation in (">", "<=") else -margin))
 
 
-def _what_would_decide(scores_SP: np.ndarray, distance: float) -> str:
-    """Seeds and prompts that would settle a part at the present effect and spread, in words."""
-    seeds, prompts = np.atleast_2d(scores_SP).shape
-    enough = needed(scores_SP, distance)
+def _what_would_decide(enough: Needed | None, seeds: int, prompts: int) -> str:
+    """Seeds and prompts that would settle a part at the present effect and spread, and what there is, in words."""
     if enough is None:
         return f"no number of seeds up to {MOST_SEEDS} would decide it at this effect"
     more_prompts = enough.prompts > prompts
@@ -262,7 +274,12 @@ def _published(part: Published) -> Result:
 
 
 def _find(stem: str, metric: Measure, cells: Cells) -> BySeed:
-    return cells.find(f"{stem}{ARM_SUFFIX[cells.backbone]}", metric.name, metric.benchmark)
+    return cells.find(_arm(stem, cells), metric.name, metric.benchmark)
+
+
+def _arm(stem: str, cells: Cells) -> str:
+    """The arm that a stem names on the backbone of the records."""
+    return f"{stem}{ARM_SUFFIX[cells.backbone]}"
 
 
 def _text(metric: str, part: Compare, a: str, b: str) -> str:
