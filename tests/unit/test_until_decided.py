@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from eval.papers.ablation import load_grid, plan
-from eval.papers.claims import Open, Verdict
+from eval.papers.claims import Open, Verdict, VerdictWord
 from eval.studies.until_decided import Round, arm_of, costs, next_round, run_until_decided
 
 BASE, VQ, MQ = "self_forcing_shapes", "astrolabe_vq_shapes", "astrolabe_mq_shapes"
 
 
-def claim(name: str, *parts: tuple[str, int | None], verdict="undecided") -> Verdict:
+def claim(name: str, *parts: tuple[str, int | None], verdict: VerdictWord = "undecided") -> Verdict:
     """A claim whose parts compare an arm with the base at three seeds."""
     opened = [Open(arms=(arm, BASE), seeds=3, needed=needed) for arm, needed in parts]
-    empty = dict.fromkeys(("effect", "effect_kind", "low", "high", "backbone"))
-    return Verdict(id=name, source="", verdict=verdict, n=3, text="", tables=[], parts=[], open=opened, **empty)
+    effect = {"effect": None, "effect_kind": None, "low": None, "high": None, "backbone": None}
+    return Verdict(id=name, source="", verdict=verdict, n=3, text="", tables=[], parts=[], open=opened, **effect)
 
 
 @pytest.fixture
