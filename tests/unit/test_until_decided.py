@@ -15,8 +15,21 @@ BASE, VQ, MQ = "self_forcing_shapes", "astrolabe_vq_shapes", "astrolabe_mq_shape
 def claim(name: str, *parts: tuple[str, int | None], verdict: VerdictWord = "undecided") -> Verdict:
     """A claim whose parts compare an arm with the base at three seeds."""
     opened = [Open(arms=(arm, BASE), seeds=3, needed=needed) for arm, needed in parts]
-    effect = {"effect": None, "effect_kind": None, "low": None, "high": None, "backbone": None}
-    return Verdict(id=name, source="", verdict=verdict, n=3, text="", tables=[], parts=[], open=opened, **effect)
+    return Verdict(
+        id=name,
+        source="",
+        verdict=verdict,
+        effect=None,
+        effect_kind=None,
+        low=None,
+        high=None,
+        n=3,
+        backbone=None,
+        text="",
+        tables=[],
+        parts=[],
+        open=opened,
+    )
 
 
 @pytest.fixture
