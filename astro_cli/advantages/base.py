@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -25,29 +25,44 @@ class Scored:
         weights: of the rewards, as in the recipe; 0 where a reward only helps to judge the others.
         prompts: P of them.
         observed: (P, G, ...) by name, what the rule's `observe` returned.
+        base: (Q, N) by reward, of N clips of the untuned base on each of Q prompts; where the rule wants them.
+        prior: (P, N) by reward, the base's on this epoch's prompts; where the rule wants them.
     """
 
     scores: Mapping[str, torch.Tensor]
     weights: Mapping[str, float]
     prompts: list[str]
     observed: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    base: Mapping[str, torch.Tensor] | None = None
+    prior: Mapping[str, torch.Tensor] | None = None
 
     def total(self) -> torch.Tensor:
         """R = sum_k w_k R_k, (P, G)."""
-        return torch.stack([self.scores[key] * weight for key, weight in self.weights.items()]).sum(0)
+        return self.weighted(self.scores)
+
+    def weighted(self, scores: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """sum_k w_k R_k of these scores, of one shape."""
+        return torch.stack([scores[key] * weight for key, weight in self.weights.items()]).sum(0)
 
 
 class Advantage(ABC):
     """A credit rule. Subclasses are modules' `Advantage` classes beside their `Config`.
 
     Class attributes:
-        gives: credit per "sample", (P, G), or as a "map" per latent frame and position, (P, G, F, H, W).
+        wants_base: scores of the untuned base, as `Scored.base`, on "some" prompts, or as `Scored.prior` too on all the
+            "prompts" of the run, which then has a list of them. Its `Config` says how many clips each: `base_samples`.
+        gives: credit per "sample", (P, G), or with a "map" of where it goes, (P, G, F, H, W).
     """
 
     gives: ClassVar[CreditForm] = "sample"
+    wants_base: ClassVar[Literal["none", "some", "prompts"]] = "none"
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def lacks(self, backbone: str) -> str:
+        """What it cannot run without and where to put it, "" where nothing is missing; asked before a run."""
+        return ""
 
     def observe(
         self, latents_BFCHW: torch.Tensor, frames_BTCHW: torch.Tensor, backbone: Backbone

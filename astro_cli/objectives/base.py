@@ -51,6 +51,7 @@ class Batch:
     group_seeds: list[int] | None = None  # per sample, the seed of draws its group shares
     trajectory: Trajectory | None = None  # how the old policy sampled the latents, where the objective wants it
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
+    update: int = 0  # of RL samples: which of their epoch's updates they are for; before the first, theta is theta_old
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -117,6 +118,8 @@ class RunContext:
     cache: CacheSpec
     encode_text: Callable[[list[str]], torch.Tensor]
     kernel: Kernel = RENOISE  # the student's, between its steps
+    bidirectional: bool = False  # the student makes whole clips, with guidance
+    guidance: float = 1.0  # of a bidirectional student
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
     mean: Callable[[float], float] = _alone  # over processes
@@ -127,11 +130,11 @@ class RunContext:
         return StreamSpec(self.steps, self.block, self.latent_shape, self.cache, kernel=self.kernel)
 
     def empty_text(self, text_BMD: torch.Tensor) -> torch.Tensor:
-        """States (B, M, D) of the empty prompt, one row for each of `text_BMD`: guidance's unconditional branch.
+        """States (B, M, D) of the empty prompt, a row for each of `text_BMD`: guidance's unconditional branch.
 
         Zeros on `shapes`, not on Wan.
         """
-        return self.encode_text([""] * len(text_BMD)).to(text_BMD)
+        return self.encode_text([""]).to(text_BMD).expand_as(text_BMD)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Objective:
         builds: how the roles are built that are neither networks of the recipe nor adapters of the student, e.g. a
             discriminator.
         source: where its batches come from: a class with the members of `training.sources.Source`, or "module:Class".
-        credits: forms of credit it can use: per "sample", or a "map" per latent frame and position.
+        credits: forms of credit it can use: per "sample", or with a "map" of where it goes.
         wants_trajectory: scored clips come with `Batch.trajectory`, the steps of the old policy that made them; else
             nothing is recorded.
         excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the
@@ -185,6 +188,11 @@ class Objective:
     def source_class(cls) -> type[Any]:
         """The class of its source."""
         return resolve_name(cls.source) if isinstance(cls.source, str) else cls.source
+
+    @classmethod
+    def takes(cls, config: Any) -> tuple[CreditForm, ...]:
+        """Forms of credit it can use with these keys; default `credits`."""
+        return cls.credits
 
     @classmethod
     def check(cls, config: Any, recipe: Recipe, stage: StageSpec, key: str) -> None:

@@ -53,7 +53,7 @@ from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.rollout.branches import check_sink
-from astro_cli.rollout.grouped import ClipContext, HistoryMemory
+from astro_cli.rollout.grouped import ClipContext, HistoryMemory, clean_context
 from astro_cli.spec import Recipe, StageSpec
 
 ERROR_FLOOR = 1e-5  # DiffusionNFT: smallest mean |x0 error| the adaptive weighting divides by
@@ -243,18 +243,10 @@ class Objective(BaseObjective):
         """The clean frames before every block as `network` sees them: a whole clip in one pass where that is enough,
         else block by block.
         """
-        cache = self.run_context.cache
         if self.config.context == "released":
-            return NoisedContext(network, x0, cache.window)
-        if batch.history_PFCHW is None and not gradient and not cache.relative:
-            return FrozenContext(network, text, x0, self.run_context.block, cache.window, cache.sink)
-        groups = torch.arange(len(batch), device=x0.device) if batch.group_B is None else batch.group_B
-        history = (
-            x0.new_empty(int(groups.max()) + 1, 0, *x0.shape[2:])
-            if batch.history_PFCHW is None
-            else batch.history_PFCHW
-        )
-        return ClipContext(network, text, history, x0, groups, self.spec, gradient=gradient, memory=self.memory)
+            return NoisedContext(network, x0, self.run_context.cache.window)
+        past = (batch.history_PFCHW, batch.group_B)
+        return clean_context(network, text, self.spec, x0, *past, gradient=gradient, memory=self.memory)
 
     def _drawn(self, batch: Batch) -> Batch:
         """The batch as t and eps are drawn for it: from each sample's own stream, or from its group's."""

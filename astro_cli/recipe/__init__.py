@@ -6,7 +6,7 @@ and the objective and its source check what is theirs, so a new method needs no 
 """
 
 from astro_cli.recipe.checks import check_methods
-from astro_cli.recipe.kinds import kinds, objective_class, resolve_kind
+from astro_cli.recipe.kinds import advantage_class, kinds, objective_class, resolve_kind
 from astro_cli.recipe.reading import load_recipe, read_recipe
 
-__all__ = ["check_methods", "kinds", "load_recipe", "objective_class", "read_recipe", "resolve_kind"]
+__all__ = ["advantage_class", "check_methods", "kinds", "load_recipe", "objective_class", "read_recipe", "resolve_kind"]

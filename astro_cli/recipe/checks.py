@@ -6,7 +6,7 @@ from typing import Any
 
 from astro_cli.config.errors import did_you_mean
 from astro_cli.recipe.kinds import check_kind, kinds, objective_class, resolve_kind
-from astro_cli.rewards.base import KEYS as REWARDS
+from astro_cli.rewards.base import EMBEDDED_KEYS, KEYS
 from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, Recipe, StageSpec
 
 
@@ -17,24 +17,25 @@ def check_names(recipe: Recipe) -> None:
         check_kind("objectives", stage.objective, f"stages.{name}.objective")
         if stage.experience is not None:
             check_kind("advantages", stage.experience.advantage, f"stages.{name}.experience.advantage")
-            _check_rewards(f"stages.{name}.experience", stage.experience)
+            known = EMBEDDED_KEYS if recipe.backbone == "shapes" else KEYS
+            _check_rewards(f"stages.{name}.experience", stage.experience, known)
 
 
-def _check_rewards(key: str, spec: ExperienceSpec) -> None:
+def _check_rewards(key: str, spec: ExperienceSpec, known: tuple[str, ...]) -> None:
     rewards, primary = spec.rewards, spec.primary
     for reward, weight in rewards.items():
-        if reward not in REWARDS:
-            raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, REWARDS)}")
+        if reward not in known:
+            raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, known)}")
         if weight < 0:
             raise ValueError(
                 f"{key}.rewards.{reward}: found {weight}, expected a weight of 0 or more (0: scored, not optimised)"
             )
     if not any(rewards.values()):
-        raise ValueError(f"{key}.rewards: all weights are zero, give one of {', '.join(REWARDS)} a weight")
+        raise ValueError(f"{key}.rewards: all weights are zero, give one of {', '.join(known)} a weight")
     if primary is not None and primary not in rewards:
         raise ValueError(f"{key}.primary: found {primary!r}, {did_you_mean(primary, rewards)}")
     if primary is not None and len(rewards) < 2:
-        others = ", ".join(sorted({*REWARDS} - {primary}))
+        others = ", ".join(sorted({*known} - {primary}))
         what = f"no auxiliary reward beside {primary!r} to judge it, add one of {others} (weight 0 will do)"
         raise ValueError(f"{key}.rewards: {what}")
 

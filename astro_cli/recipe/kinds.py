@@ -54,6 +54,11 @@ def objective_class(stage: StageSpec) -> Any:
     return importlib.import_module(f"astro_cli.objectives.{stage.kind}").Objective
 
 
+def advantage_class(table: dict[str, Any]) -> Any:
+    """The `Advantage` class that an experience's table names."""
+    return importlib.import_module(f"astro_cli.advantages.{table['kind']}").Advantage
+
+
 def check_kind(package: str, table: dict[str, Any], key: str) -> None:
     kind = table.get("kind")
     if kind not in kinds(package):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # recipes are read without torch
 
 # What a recipe may name: visual quality, motion quality, text alignment. Every backbone has its own scorers.
 KEYS = ("vq", "mq", "ta")
+EMBEDDED_KEYS = (*KEYS, "ta_noisy")  # of the embedded world
 
 
 class Reward(Protocol):

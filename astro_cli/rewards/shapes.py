@@ -174,17 +174,18 @@ class TextAlignment:
     @torch.no_grad()
     def score(self, frames_BTCHW: Tensor, prompts: list[str]) -> Tensor:
         frames_BTCHW = frames_BTCHW.float()
-        evidence = _Evidence(frames_BTCHW)
-        rows = [_agreements(evidence, row, _scene(prompt)) for row, prompt in enumerate(prompts)]
+        evidence = Evidence(frames_BTCHW)
+        rows = [_agreements(evidence, row, scene_of(prompt)) for row, prompt in enumerate(prompts)]
         return torch.tensor([sum(row) / max(1, len(row)) for row in rows], device=frames_BTCHW.device)
 
 
 @functools.lru_cache(maxsize=4096)
-def _scene(prompt: str) -> Scene:
+def scene_of(prompt: str) -> Scene:
+    """The scene of a prompt, with what it leaves out."""
     return parse(prompt)
 
 
-class _Evidence:
+class Evidence:
     """What the frames show, measured for the whole batch at once and kept as python numbers for the few sums per
     prompt.
     """
@@ -233,7 +234,7 @@ def _texture_odds(frames_BTCHW: Tensor, seg: Segment) -> Tensor:
     return energy / energy.sum(1, keepdim=True)
 
 
-def _agreements(seen: _Evidence, row: int, scene: Scene) -> list[float]:
+def _agreements(seen: Evidence, row: int, scene: Scene) -> list[float]:
     """Agreement in [0, 1] of every attribute the scene states, of its first object and of the background."""
     spec, agreements = scene.objects[0], []
     if spec.color:

@@ -23,6 +23,7 @@ def sample_clips(
     device: torch.device,
     kernel: Kernel = ODE,
     recorder: Recorder | None = None,
+    starts: list[int] | None = None,
 ) -> torch.Tensor:
     """Clips (B, F, C, H, W), without gradients.
 
@@ -31,8 +32,9 @@ def sample_clips(
         shape: (F, C, H, W) of one clip.
         sigmas: (S + 1,) noise levels from 1 to 0.
         recorder: keeps the trajectory.
+        starts: seeds of the clips' x_T; default their own, of which the other draws are.
     """
-    x_T = sample_noise(shape, seeds, "x_T", device=device)
+    x_T = sample_noise(shape, starts or seeds, "x_T", device=device)
 
     def noise(step: int) -> torch.Tensor:
         return sample_noise(shape, seeds, f"renoise-{step}", device=device)

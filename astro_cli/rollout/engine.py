@@ -56,7 +56,8 @@ def new_cache(
 
 
 def frame_noise(spec: StreamSpec, seeds: list[int], frames: range, use: str, device: torch.device) -> torch.Tensor:
-    """(B, F, C, H, W) noise of the given frames."""
+    """(B, F, C, H, W) noise of the given frames, for "x_T" or "renoise-<step>"."""
+    seeds = spec.seeds_of(seeds, use)
     return torch.stack([sample_noise(spec.latent_shape, seeds, use, frame, device=device) for frame in frames], dim=1)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import torch
 
+from astro_cli.cache.context import FrozenContext
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.branches import Branches, Segment, snapshot
 from astro_cli.rollout.streaming import StreamSpec, frame_noise, new_cache, stream, write_context
@@ -180,3 +181,32 @@ class ClipContext:
             assert v is not None
             parts.append(v)
         return torch.cat(parts, 1)
+
+
+def clean_context(
+    network: CausalWan,
+    text: TextStates,
+    spec: StreamSpec,
+    clip_BFCHW: torch.Tensor,
+    history_PFCHW: torch.Tensor | None = None,
+    groups: torch.Tensor | None = None,
+    *,
+    gradient: bool = False,
+    memory: HistoryMemory | None = None,
+) -> FrozenContext | ClipContext:
+    """The clean frames before every block of clips as `network` sees them: a whole clip in one pass where that is
+    enough, else block by block.
+
+    Args:
+        history_PFCHW: None where the clips open their videos.
+        groups: None where every clip has a history of its own.
+        others: as `ClipContext`.
+    """
+    cache = spec.cache
+    if history_PFCHW is None and not gradient and not cache.relative:
+        return FrozenContext(network, text, clip_BFCHW, spec.block, cache.window, cache.sink)
+    if groups is None:
+        groups = torch.arange(len(clip_BFCHW), device=clip_BFCHW.device)
+    if history_PFCHW is None:
+        history_PFCHW = clip_BFCHW.new_empty(int(groups.max()) + 1, 0, *clip_BFCHW.shape[2:])
+    return ClipContext(network, text, history_PFCHW, clip_BFCHW, groups, spec, gradient=gradient, memory=memory)

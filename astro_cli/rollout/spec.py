@@ -27,6 +27,7 @@ class StreamSpec:
         first_frame_alone: block 0 is one frame (image to video).
         given: (B, F, C, H, W) clean latents of the first frames, whole blocks: an image, or a video to continue.
         kernel: how the sampler takes its steps.
+        starts: seeds of the videos' x_T, one per sample; None: the samples' own, of which the other draws are.
     """
 
     steps: torch.Tensor
@@ -36,6 +37,11 @@ class StreamSpec:
     first_frame_alone: bool = False
     given: torch.Tensor | None = None
     kernel: Kernel = RENOISE
+    starts: tuple[int, ...] | None = None
+
+    def seeds_of(self, seeds: list[int], use: str) -> list[int]:
+        """Whose streams a draw comes from: "x_T" may be shared."""
+        return list(self.starts) if use == "x_T" and self.starts is not None else seeds
 
     def block_at(self, start: int) -> int:
         """Frames of the block that starts at frame `start`."""

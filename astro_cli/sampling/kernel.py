@@ -20,15 +20,24 @@ LEVELS = {"cps": (0.0, 1.0), "dance": (0.0, float("inf")), "flow": (0.0, float("
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kind and its noise level; 0 where the kind has none."""
+    """A kind and its noise level; 0 where the kind has none.
+
+    Attributes:
+        window: steps [first, stop) that are taken with it, the others with the ODE; None: all.
+    """
 
     kind: Kind
     level: float = 0.0
+    window: tuple[int, int] | None = None
 
     @property
     def random(self) -> bool:
         """Whether its steps draw noise, so that a step has a density."""
         return self.kind == "renoise" or self.level > 0.0
+
+    def at(self, step: int) -> Kernel:
+        """The kernel of a step of the sampler."""
+        return self if self.window is None or self.window[0] <= step < self.window[1] else ODE
 
 
 RENOISE = Kernel("renoise")

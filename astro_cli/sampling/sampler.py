@@ -40,6 +40,7 @@ def transitions(
         x_BFCHW: Gaussian noise.
         timesteps: (S + 1,), falling to 0.
         noise: what step i draws; never called for the last step. An ODE needs none.
+        kernel: of the steps in its window; the others are the ODE's.
 
     Yields:
         each step; the last one's `x_next` is clean.
@@ -49,8 +50,9 @@ def transitions(
     times = [timestep.to(x.device).expand(x.shape[:2]) for timestep in timesteps]
     for index in range(last + 1):
         v = predict(x, times[index], index == last)
-        drawn = noise(index) if noise is not None and kernel.random and index < last else None
-        step = transition(kernel, x, v, times[index], times[index + 1], drawn)
+        here = kernel.at(index)
+        drawn = noise(index) if noise is not None and here.random and index < last else None
+        step = transition(here, x, v, times[index], times[index + 1], drawn)
         yield step
         x = step.x_next
 

@@ -1,8 +1,8 @@
 """What a sampler went through, kept for training: states, timesteps, means, deviations and log-probs of its steps.
 
 `Recorder` listens to samplers while they run; `Trajectory.pick` gives back steps to replay under another policy.
-Dimensions: S step, K = S + 1 state, R random step (all but the last; none of an ODE), B sample, F latent frame,
-C channel, H, W latent rows and columns.
+Dimensions: S step, K = S + 1 state, R random step (all of the kernel's window but the last step; none of an ODE),
+B sample, F latent frame, C channel, H, W latent rows and columns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Trajectory:
     Attributes:
         timesteps_K: (K,), falling to 0, on the CPU.
         states_KBFCHW: from Gaussian noise to clean latents.
-        means_SBFCHW, std_S: of each step's Gaussian; std on the CPU, the last one 0.
+        kernel: of the random steps.
+        means_SBFCHW, std_S: of each step's Gaussian; std on the CPU, 0 of the last step and of those by the ODE.
         log_prob_RBF: under the policy that sampled, a mean over a frame's entries; over frames, a sample's.
     """
 
@@ -40,19 +41,19 @@ class Trajectory:
         return self.states_KBFCHW[-1]
 
     @property
-    def num_random(self) -> int:
-        """R: steps 0 .. R - 1 have a density and may be trained on."""
-        return len(self.log_prob_RBF)
+    def random(self) -> tuple[int, ...]:
+        """The R steps that have a density and may be trained on; never the last."""
+        return tuple(self.std_S.nonzero().flatten().tolist())
 
     def pick(self, step: torch.Tensor) -> Transition:
         """One recorded step of every sample, or of every frame.
 
         Args:
-            step: (B,) or (B, F) long, each below `num_random`; frames of a block share theirs.
+            step: (B,) or (B, F) long, each one of `random`; frames of a block share theirs.
         """
         batch, frames = self.states_KBFCHW.shape[1:3]
-        assert int(step.max()) < self.num_random, "the last step, and those of an ODE, have no density"
         step_BF = (step if step.ndim == 2 else step[:, None].expand(batch, frames)).cpu()
+        assert bool((self.std_S[step_BF] > 0).all()), "the last step, and those of an ODE, have no density"
         video_B1, frame_F, device = torch.arange(batch)[:, None], torch.arange(frames), self.states_KBFCHW.device
         return Transition(
             self.kernel,
@@ -118,11 +119,11 @@ class Recorder:
 @torch.no_grad()
 def _recorded(steps: list[Transition]) -> Trajectory:
     first = steps[0]
-    random = steps[:-1] if first.kernel.random else []
+    random = [step for step in steps[:-1] if step.kernel.random]
     times = [step.timestep_BF[0, 0] for step in steps]
     log_probs = [step.log_prob() for step in random]
     return Trajectory(
-        first.kernel,
+        (random or steps)[0].kernel,
         torch.stack([*times, steps[-1].next_BF[0, 0]]).cpu(),
         torch.stack([first.x, *(step.x_next for step in steps)]),
         torch.stack([step.mean for step in steps]),

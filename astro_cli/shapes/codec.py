@@ -77,6 +77,10 @@ class ShapesCodec(nn.Module):
         latents = self.encoder(frames_BFCHW.flatten(0, 1) * 2 - 1)
         return ((latents - self.mean) / self.std).unflatten(0, frames_BFCHW.shape[:2])
 
+    def features(self, frames_BFCHW: torch.Tensor) -> torch.Tensor:
+        """The encoder's last hidden layer (B, F, 60, H / 4, W / 4)."""
+        return self.encoder[:-1](frames_BFCHW.flatten(0, 1) * 2 - 1).unflatten(0, frames_BFCHW.shape[:2])
+
     def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
         """Normalised latents -> frames in [0, 1] (B, F, 3, 4 H, 4 W)."""
         return self.decode_raw(latents_BFCHW).clamp(0, 1)

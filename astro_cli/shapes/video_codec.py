@@ -103,6 +103,12 @@ class VideoCodec(nn.Module):
         """
         return VideoEncoder(self).encode(frames_BTCHW)
 
+    def features(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Latents (B, T, 16, H / 4, W / 4) of every frame as a group that rests."""
+        resting = frames_BTCHW.flatten(0, 1)[:, None].expand(-1, GROUP, -1, -1, -1)
+        latents = functional.conv2d(self.groups(resting), self.filters, stride=CELL)
+        return ((latents - self.mean) / self.std).unflatten(0, frames_BTCHW.shape[:2])
+
     def decode(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
         """Normalised latents of a whole video -> frames in [0, 1] (B, 4F - 3, 3, 4 H, 4 W)."""
         return self.decode_raw(latents_BFCHW).clamp(0, 1)

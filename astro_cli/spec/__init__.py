@@ -21,7 +21,7 @@ from astro_cli.spec.parts import (
     TeacherSampler,
     VideoSpec,
 )
-from astro_cli.spec.recipe import Recipe
+from astro_cli.spec.recipe import Recipe, sde_steps
 
 __all__ = [
     "ADAPTER_ROLES",
@@ -44,4 +44,5 @@ __all__ = [
     "StageSpec",
     "TeacherSampler",
     "VideoSpec",
+    "sde_steps",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from astro_cli.config.base import Config
 from astro_cli.sampling.kernel import Kernel, Kind, level_problem
@@ -27,12 +27,21 @@ class VideoSpec(Config):
 
 
 class SamplerSpec(Config):
-    """The distilled student's steps and kernel: steps in (0, 1000], falling, before warping by the flow shift."""
+    """The student's steps and kernel: steps in (0, 1000], falling, before warping by the flow shift; or their number,
+    for even ones. A bidirectional policy takes them in training; it is evaluated by the ODE in `teacher.steps`.
+    """
 
     steps: tuple[float, ...] = Field(default=(1000, 750, 500, 250), min_length=1)
     shift: float = Field(gt=0)
     kind: Kind = "renoise"
     noise: float | None = None  # the kernel's level: nu of cps, eta of dance, a of flow
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _even(cls, steps: Any) -> Any:
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            return tuple(steps) if isinstance(steps, list) else steps
+        return tuple(TIMESTEPS * (steps - index) / steps for index in range(steps))
 
     @model_validator(mode="after")
     def _check(self) -> SamplerSpec:
@@ -47,7 +56,7 @@ class SamplerSpec(Config):
 class TeacherSampler(Config):
     """How videos are sampled from the bidirectional teacher: Euler steps, guidance u + scale (c - u).
 
-    Objectives that call the teacher have their own values.
+    Objectives that call the teacher have their own values. A bidirectional policy is guided so in training too.
     """
 
     steps: int = Field(gt=0)
@@ -145,11 +154,12 @@ class EmaSpec(Config):
 
 class DataSpec(Config):
     """Training captions and clips. `drop` is the chance that a caption leaves an attribute out; `pool` the number of
-    pre-encoded clips.
+    pre-encoded clips; `captions` that of different captions in training on captions alone, absent: ever new ones.
     """
 
     drop: float = Field(default=0.0, ge=0, lt=1)
     pool: int = Field(default=8192, gt=0)
+    captions: int | None = Field(default=None, gt=0)
     # Latent frames of a clip; absent: video.frames, or 1 for a codec.
     frames: int | None = Field(default=None, gt=0)
     # Latent frames encoded before a clip and cut off: it then begins in the middle of a video.
@@ -186,6 +196,9 @@ class ExperienceSpec(Config):
         "random"  # where the clip is: at a random block, the same for all processes, or at the end
     )
     primary: str | None = None  # reward whose over-scored samples are at risk; the others judge it
+    same_noise: bool = False  # the samples of a group start from the same noise
+    sde_window: int | None = Field(default=None, gt=0)  # steps in a row that draw noise, the others are the ODE's
+    sde_range: tuple[int, int] | None = None  # steps [first, stop) in which the window is drawn for each epoch
     ranks: Literal["paper", "released"] = (
         "paper"  # the released code's sign marks what the primary ranks below the others
     )

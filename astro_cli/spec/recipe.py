@@ -40,6 +40,7 @@ class Recipe(Config):
     command: Command
     paper: str = ""
     backbone: Literal["shapes", "wan"]
+    policy: Literal["streaming", "bidirectional"] = "streaming"  # what RL aligns: a few-step student, or the teacher
     seed: int = Field(default=0, ge=0)
     model: WanConfig
     video: VideoSpec
@@ -52,6 +53,11 @@ class Recipe(Config):
     runtime: RuntimeSpec = RuntimeSpec()
     order: tuple[str, ...] = Field(min_length=1)  # the stages to run, in this order
     stages: dict[str, StageSpec]
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether the student is a multi-step network that makes whole clips."""
+        return self.command == "pretrain" or self.policy == "bidirectional"
 
     def model_of(self, role: str) -> WanConfig:
         """Sizes of a role's transformer."""
@@ -135,6 +141,11 @@ class Recipe(Config):
                 f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, "
                 "expected at most that"
             )
+        if problem := sde_problem(spec, len(self.sampler.steps)):
+            raise ValueError(f"{key}.{problem}")
+        if self.policy == "bidirectional" and (spec.clip or self.command == "long-tune"):
+            what = f"found {spec.clip}, expected 0 and `astro rl`: a bidirectional policy makes whole videos"
+            raise ValueError(f"{key}.clip: {what}")
         if spec.clip % block or spec.clip > frames or (spec.clip == 0 and self.command == "long-tune"):
             raise ValueError(
                 f"{key}.clip: found {spec.clip}, expected a multiple of video.block ({block}) up to the "
@@ -153,3 +164,29 @@ class Recipe(Config):
         if self.runtime.precision != "no":
             data["precision"] = self.runtime.precision
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sde_problem(spec: ExperienceSpec, steps: int) -> str | None:
+    """What is wrong with the window of steps that draw noise, of a sampler of so many; "key: what", None for nothing.
+
+    The last step draws none.
+    """
+    if spec.sde_window is None:
+        return None if spec.sde_range is None else "sde_range: found a range without a window, give sde_window too"
+    first, stop = sde_steps(spec, steps)
+    if spec.sde_range is not None and not 0 <= spec.sde_range[0] < spec.sde_range[1] <= steps:
+        return f"sde_range: found {list(spec.sde_range)}, expected [first, stop) within the {steps} steps"
+    if first >= stop:
+        return (
+            f"sde_range: found {list(spec.sde_range or ())}, it holds only the last step, which has no density: "
+            f"begin at {max(0, steps - 2)} or earlier"
+        )
+    if spec.sde_window > stop - first:
+        return f"sde_window: found {spec.sde_window}, expected at most {stop - first}, the steps {first} to {stop - 1}"
+    return None
+
+
+def sde_steps(spec: ExperienceSpec, steps: int) -> tuple[int, int]:
+    """Steps [first, stop) in which the window may lie."""
+    first, stop = spec.sde_range or (0, steps - 1)
+    return first, min(stop, steps - 1)

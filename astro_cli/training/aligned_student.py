@@ -1,4 +1,6 @@
-"""Whether the weights that RL aligns are a few-step student of the recipe's block size, from their card or release."""
+"""Whether the weights that RL aligns are what the recipe's policy is, from their card or release: a few-step student of
+its block size, or a bidirectional model.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,17 @@ from astro_cli.spec import Recipe
 from astro_cli.zoo.places import release_of
 
 ALIGNING = ("rl", "long-tune")  # commands that keep the student's sampler and blocks
+TEACHER_HINT = 'policy = "streaming" aligns a student; a bidirectional policy is, for example, shapes/teacher'
 HINT = "name a distilled student, for example shapes/self_forcing or a run folder of `astro distill`"
 
 
 def check_student(recipe: Recipe) -> None:
-    """Refuse weights that RL would silently take for a student. Weights with neither card nor known release are
+    """Refuse weights that RL would silently take for its policy. Weights with neither card nor known release are
     accepted.
 
     Raises:
-        RecipeError: another role's weights, a model that is sampled in many steps or in no blocks, or blocks of another
-            size.
+        RecipeError: another role's weights; for a streaming policy a model that is sampled in many steps or in no
+            blocks, or blocks of another size; for a bidirectional one a few-step student.
         CheckpointError: no such weights, or a card that is damaged.
     """
     source = recipe.base.student
@@ -32,6 +35,11 @@ def check_student(recipe: Recipe) -> None:
     if file.suffix != ".json" and card.is_file():  # a sharded model's file is its index, and no card
         _check_card(recipe, source, card)
     elif recipe.backbone == "wan" and (entry := release_of(source, file)) is not None:
+        if recipe.bidirectional:
+            if entry.block is not None:
+                what = f"found {source!r}, {entry.what}: a student that streams in blocks of {entry.block}"
+                raise RecipeError(recipe.name, "base.student", what, hint=TEACHER_HINT)
+            return
         if entry.block is None:
             raise RecipeError(
                 recipe.name,
@@ -46,6 +54,11 @@ def _check_card(recipe: Recipe, source: str, card: Path) -> None:
     facts = _read(card)
     if facts["role"] != "student":
         raise RecipeError(recipe.name, "base.student", f"found {source!r}, the weights of a {facts['role']}", hint=HINT)
+    if recipe.bidirectional:
+        if facts["sampling"] == "few_step":
+            what = f"found {source!r}, a few-step student of {facts['recipe']}, the recipe's policy is bidirectional"
+            raise RecipeError(recipe.name, "base.student", what, hint=TEACHER_HINT)
+        return
     if facts["sampling"] != "few_step":
         what = f"found {source!r}, a model of {facts['recipe']} that is sampled in many steps"
         raise RecipeError(recipe.name, "base.student", what, hint=HINT)

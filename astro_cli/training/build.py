@@ -19,7 +19,7 @@ from astro_cli.models.roles import Roles
 from astro_cli.models.shapes_backbone import ShapesBackbone, new_codec
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, RoleContext, RunContext
-from astro_cli.recipe import objective_class
+from astro_cli.recipe import advantage_class, objective_class, resolve_kind
 from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, LoraSpec, Recipe
@@ -128,6 +128,8 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
         latent_shape=spec.latent_shape,
         cache=spec.cache,
         kernel=spec.kernel,
+        bidirectional=recipe.policy == "bidirectional",
+        guidance=recipe.teacher.guidance if recipe.policy == "bidirectional" else 1.0,
         encode_text=backbone.encode_text,
         device=device,
     )
@@ -161,22 +163,23 @@ def scored(experience: ExperienceSpec) -> dict[str, float]:
 
 
 def _check_scorers(recipe: Recipe) -> None:
-    """Refuse a run whose scorers are missing on this machine, before anything is rolled out; the embedded world's are
-    always there."""
+    """Refuse a run whose scorers, or networks of its credit rule, are missing on this machine, before anything is
+    rolled out; the embedded world's are always there."""
     for name in recipe.order:
         experience = recipe.stages[name].experience
-        if (
-            recipe.backbone == "wan"
-            and experience is not None
-            and (lack := scorer_places.missing_rewards(scored(experience)))
-        ):
-            what = f"found {', '.join(scored(experience))}, whose scorers are not here"
-            raise RecipeError(
-                recipe.name,
-                f"stages.{name}.experience.rewards",
-                what,
-                hint=f"{lack}; --dry-run checks the recipe without them",
-            )
+        if experience is None:
+            continue
+        key, table, lack = f"stages.{name}.experience", experience.advantage, ""
+        if recipe.backbone == "wan":
+            lack = scorer_places.missing_rewards(scored(experience))
+        what, key_of_lack = f"found {', '.join(scored(experience))}, whose scorers are not here", f"{key}.rewards"
+        if not lack:
+            rule = advantage_class(table)(resolve_kind("advantages", table, f"{key}.advantage"))
+            lack = rule.lacks(recipe.backbone)
+            what, key_of_lack = f"found {table['kind']!r}, whose network is not here", f"{key}.advantage.kind"
+        if lack:
+            hint = f"{lack}; --dry-run checks the recipe without them"
+            raise RecipeError(recipe.name, key_of_lack, what, hint=hint)
 
 
 def _check_prompts(recipe: Recipe) -> None:

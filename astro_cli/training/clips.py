@@ -11,22 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from astro_cli.config.errors import RunError
+from astro_cli.core.flow import sigma_of
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import RunContext
 from astro_cli.rewards.base import Reward
+from astro_cli.rollout.bidirectional import sample_clips
 from astro_cli.rollout.branches import Segment, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
-from astro_cli.rollout.streaming import generate
+from astro_cli.rollout.streaming import StreamSpec, generate
+from astro_cli.sampling.ode import guided
+from astro_cli.sampling.sampler import few_step_grid
 from astro_cli.sampling.trajectory import Recorder, Trajectory, joined
-from astro_cli.spec import ExperienceSpec
+from astro_cli.spec import ExperienceSpec, sde_steps
 from astro_cli.training.background import Background
 
 Observe = Callable[
@@ -113,20 +117,53 @@ class Roller:
         if spec.clip:
             check_sink(run_context.cache)
 
-    def sequences(self, prompts: list[str], seeds: list[int], text: torch.Tensor) -> Clips:
-        """Whole videos, each from its own noise."""
+    def begin(self, shared: int) -> None:
+        """Place an epoch's window of steps that draw noise, where the recipe has one; `shared` is the same for all."""
+        self.stream = self.run_context.stream_spec()
+        if self.spec.sde_window is not None:
+            first, stop = sde_steps(self.spec, len(self.stream.steps))
+            places = stop - first - self.spec.sde_window + 1
+            start = first + int(torch.randint(places, (), generator=stream(shared, "sde")))
+            kernel = replace(self.stream.kernel, window=(start, start + self.spec.sde_window))
+            self.stream = replace(self.stream, kernel=kernel)
+
+    def sequences(
+        self, prompts: list[str], seeds: list[int], text: torch.Tensor, starts: list[int] | None = None
+    ) -> Clips:
+        """Whole videos, each from its own noise; `starts` are the seeds of x_T where they are others."""
         size, parts, trajectories = self.spec.parallel or len(seeds), [], list[Trajectory]()
         with Background(self.run_context.device) as background:
             for start in range(0, len(seeds), size):
                 rows = slice(start, start + size)
                 with self._policy() as policy:
-                    latents = generate(policy, text[rows], seeds[rows], self.stream, self.frames, self.recorder)
+                    latents = self._videos(policy, text[rows], seeds[rows], starts and starts[rows])
                 trajectories += self._recorded()
                 parts.append(background.submit(self._scored, latents, prompts[rows]))
             return Clips.join([part.result() for part in parts], [], trajectories)
 
+    def _videos(
+        self, policy: CausalWan, text: torch.Tensor, seeds: list[int], starts: list[int] | None
+    ) -> torch.Tensor:
+        """Streamed by a student, in one piece by a bidirectional policy with its guidance."""
+        here, spec = self.run_context, self._from(starts)
+        if not here.bidirectional:
+            return generate(policy, text, seeds, spec, self.frames, self.recorder)
+        sigmas = sigma_of(few_step_grid(spec.steps))
+        velocity = guided(policy, text.to(policy.device), here.guidance, here.empty_text(text).to(policy.device))
+        shape = (self.frames, *spec.latent_shape)
+        return sample_clips(velocity, seeds, shape, sigmas, policy.device, spec.kernel, self.recorder, starts)
+
+    def _from(self, starts: list[int] | None) -> StreamSpec:
+        return self.stream if starts is None else replace(self.stream, starts=tuple(starts))
+
     def candidates(
-        self, prompts: list[str], seeds: list[int], text: torch.Tensor, prompt_seeds: list[int], start: int
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        text: torch.Tensor,
+        prompt_seeds: list[int],
+        start: int,
+        starts: list[int] | None = None,
     ) -> Clips:
         """`group` clips [start, start + clip) per prompt on one history; histories of the prompts whose clips run
         together are streamed together.
@@ -155,7 +192,10 @@ class Roller:
                             )
                             histories.append(shared[0])
                             past = background.submit(self._decoded, shared[0])
-                        latents = self._decode(policy, text_states, seeds[rows], shared, own, start)
+                        spec = self._from(starts and starts[rows])
+                        latents = decode_candidates(
+                            policy, text_states, seeds[rows], spec, shared[1], own, start, self.spec.clip, self.recorder
+                        )
                     trajectories += self._recorded()
                     parts.append(background.submit(self._scored, latents, prompts[rows], past, own))
             return Clips.join([part.result() for part in parts], histories, trajectories)
@@ -177,19 +217,6 @@ class Roller:
     def _history(self, policy: CausalWan, text_states: TextStates, owners: list[int], start: int) -> History:
         return sample_history(
             policy, text_states, [stream_seed(seed, "history") for seed in owners], self.stream, start
-        )
-
-    def _decode(
-        self,
-        policy: CausalWan,
-        text_states: TextStates,
-        seeds: list[int],
-        shared: History,
-        owner: torch.Tensor,
-        start: int,
-    ) -> torch.Tensor:
-        return decode_candidates(
-            policy, text_states, seeds, self.stream, shared[1], owner, start, self.spec.clip, self.recorder
         )
 
     def _recorded(self) -> list[Trajectory]:

@@ -5,7 +5,6 @@ Dimensions: P prompt, G sample of a prompt, N all samples of the epoch, F latent
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,21 +13,28 @@ import torch
 from astro_cli.advantages.base import Advantage, Scored
 from astro_cli.config.errors import RunError
 from astro_cli.core.credit import Credit
-from astro_cli.recipe import objective_class, resolve_kind
+from astro_cli.recipe import advantage_class, objective_class, resolve_kind
 from astro_cli.spec import StageSpec
+from astro_cli.training.base_scores import BaseScores
 
 STATE = "advantage."  # names in a checkpoint
-FORMS = {"sample": "per sample", "map": "per frame and position"}
+FORMS = {"sample": "per sample", "map": "with a map of where it goes"}
 
 
-def check_credit(key: str, kind: str, stage: StageSpec) -> None:
-    """Refuse a credit rule whose credit the stage's objective cannot use.
+def check_credit(key: str, table: dict[str, Any], stage: StageSpec) -> None:
+    """Refuse a credit rule whose credit the stage's objective cannot use, or that needs a prior of every prompt where
+    the prompts have no end; `key` is the stage's.
 
     Raises:
         ValueError: "key: what is wrong", naming both.
     """
-    gives = importlib.import_module(f"astro_cli.advantages.{kind}").Advantage.gives
-    takes = objective_class(stage).credits
+    kind, rule = table["kind"], advantage_class(table)
+    if rule.wants_base == "prompts" and stage.data.prompts is None and stage.data.captions is None:
+        what = f"missing, {kind!r} measures a prior of each prompt: give a number of captions, or data.prompts"
+        raise ValueError(f"{key}.data.captions: {what}")
+    gives, key = rule.gives, f"{key}.experience.advantage.kind"
+    objective = resolve_kind("objectives", stage.objective, key)
+    takes = objective_class(stage).takes(objective)
     if gives not in takes:
         taken = " or ".join(FORMS[form] for form in takes)
         raise ValueError(f"{key}: found {kind!r}, which gives credit {FORMS[gives]}; {stage.kind} takes credit {taken}")
@@ -39,17 +45,30 @@ class CreditRule:
 
     def __init__(self, table: dict[str, Any], weights: Mapping[str, float], group: int) -> None:
         self.kind, self.weights, self.group = table["kind"], weights, group
-        module = importlib.import_module(f"astro_cli.advantages.{self.kind}")
-        self.rule: Advantage = module.Advantage(resolve_kind("advantages", table, "advantage"))
+        self.rule: Advantage = advantage_class(table)(resolve_kind("advantages", table, "advantage"))
         self.memory: dict[str, torch.Tensor] = {}
 
+    @property
+    def base_samples(self) -> int:
+        """Clips of the base per prompt that it wants the scores of; 0: none."""
+        return self.rule.config.base_samples if self.rule.wants_base != "none" else 0
+
     def scored(
-        self, scores_N: Mapping[str, torch.Tensor], observed_N: Mapping[str, torch.Tensor], prompts: list[str]
+        self,
+        scores_N: Mapping[str, torch.Tensor],
+        observed_N: Mapping[str, torch.Tensor],
+        prompts: list[str],
+        base: BaseScores | None = None,
     ) -> Scored:
         """Scores and observations of all processes' samples, prompts in order, a row per prompt."""
         scores = {key: scores_N[key].reshape(-1, self.group) for key in self.weights}
         observed = {name: value.unflatten(0, (-1, self.group)) for name, value in observed_N.items()}
-        return Scored(scores, self.weights, prompts, observed)
+        if base is None:
+            return Scored(scores, self.weights, prompts, observed)
+        device = next(iter(scores.values())).device
+        prior = base.of(prompts) if self.rule.wants_base == "prompts" else None
+        told = [part and {key: value.to(device) for key, value in part.items()} for part in (base.scores, prior)]
+        return Scored(scores, self.weights, prompts, observed, *told)
 
     def credit(self, scored: Scored, grid: tuple[int, int, int]) -> Credit:
         """Credit of samples whose latents are (F, h, w).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.rewards.base import Reward
-from astro_cli.rewards.shapes import REWARDS
+from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
+from astro_cli.training import base_scores
+from astro_cli.training.base_scores import BaseScores
 from astro_cli.training.build import scored
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
@@ -24,7 +27,10 @@ from astro_cli.training.collapse import CollapseWatch
 from astro_cli.training.credit import CreditRule, check_credit
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import own_rows
-from astro_cli.training.sources import PromptSource, SourceContext
+from astro_cli.training.sources import PromptSource, SourceContext, prompt_lines
+
+BASE_PROMPTS = 32  # of the grammar that the base is measured on, where a run has no list of its own
+BASE = "base."  # names in a checkpoint
 
 
 def _load(keys: list[str], backbone: Backbone, device: torch.device) -> list[Reward]:
@@ -34,7 +40,7 @@ def _load(keys: list[str], backbone: Backbone, device: torch.device) -> list[Rew
         CheckpointError: a scorer's weights are missing, damaged or of another model.
     """
     if backbone.name == "shapes":
-        return [REWARDS[key]() for key in keys]
+        return [embedded_reward(key) for key in keys]
     from astro_cli.rewards.wan import load_rewards  # with transformers: seconds that the embedded world does without
 
     return load_rewards(keys, backbone.fps, device)
@@ -44,6 +50,8 @@ class ExperienceSource:
     """Collects one step's batches; every process rolls out its own whole groups, rewards are gathered before they are
     normalised.
     """
+
+    context: SourceContext | None = None
 
     def __init__(
         self,
@@ -75,6 +83,7 @@ class ExperienceSource:
                 raise RecipeError(
                     "video.frames" if not spec.clip else f"stages.{stage}.experience.clip", reward.key, what
                 )
+        self.base: BaseScores | None = None
         self.risk, self.watch = RiskRatio(), CollapseWatch(spec.collapse)
         self.metrics: dict[str, Any] = {}
         self.samples: list[ClipSample] = []
@@ -85,7 +94,9 @@ class ExperienceSource:
         assert context.spec.experience is not None, "checked with the recipe"
         prompts, record = PromptSource.make(context), objective_class(context.spec).wants_trajectory
         networks = (context.run_context, context.backbone, context.accelerator)
-        return cls(context.spec.experience, prompts, *networks, context.stage, record=record)
+        source = cls(context.spec.experience, prompts, *networks, context.stage, record=record)
+        source.context = context
+        return source
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
@@ -94,7 +105,7 @@ class ExperienceSource:
         if stage.experience is None:
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
         resolve_kind("advantages", stage.experience.advantage, f"{key}.experience.advantage")
-        check_credit(f"{key}.experience.advantage.kind", stage.experience.advantage["kind"], stage)
+        check_credit(key, stage.experience.advantage, stage)
 
     def draw(self, use: str, size: int) -> Batch:
         return self.prompts.draw(use, size)
@@ -104,12 +115,17 @@ class ExperienceSource:
         updates.
         """
         group, self.metrics = self.spec.group, {}
+        if self.credit.base_samples and self.base is None:
+            self.base = self._measured()
         requested = self.prompts.batch(self.stage, step, "prompts", self.spec.prompts)
         mine = own_rows(self.accelerator, self.spec.prompts)
         owners = requested.seeds[mine]
         prompts = [prompt for prompt in requested.prompts[mine] for _ in range(group)]
         seeds = [stream_seed(seed, "member", member) for seed in owners for member in range(group)]
-        text = self.backbone.encode_text(prompts).to(self.run_context.device)
+        text = (
+            self.backbone.encode_text(requested.prompts[mine]).repeat_interleave(group, 0).to(self.run_context.device)
+        )
+        self.roller.begin(requested.shared)
         clips = self._roll_out(prompts, seeds, text, owners, requested.shared)
         credit, at_risk = self._judge(step, clips, requested.prompts, mine)
         orders = [
@@ -132,6 +148,7 @@ class ExperienceSource:
                     group_B=rows // group,
                     group_seeds=[stream_seed(owners[row // group], "group", update) for row in rows.tolist()],
                     trajectory=None if clips.trajectory is None else clips.trajectory.rows(rows),
+                    update=update,
                 )
             )
         return batches
@@ -139,11 +156,14 @@ class ExperienceSource:
     def _roll_out(
         self, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int
     ) -> Clips:
+        starts = None
+        if self.spec.same_noise:
+            starts = [stream_seed(owner, "x_T") for owner in owners for _ in range(self.spec.group)]
         if not self.spec.clip:
-            return self.roller.sequences(prompts, seeds, text)
+            return self.roller.sequences(prompts, seeds, text, starts)
         start = window_start(self.spec, self.roller.frames, self.run_context.block, shared)
         self.metrics["window/start"] = float(start)
-        return self.roller.candidates(prompts, seeds, text, owners, start)
+        return self.roller.candidates(prompts, seeds, text, owners, start, starts)
 
     def _judge(
         self, step: int, clips: Clips, prompts: list[str], mine: slice
@@ -157,7 +177,7 @@ class ExperienceSource:
         scores_N = {key: logged_N[key] for key in self.weights}
         self._refuse_constant({key: value for key, value in scores_N.items() if self.weights[key]}, step)
         observed_N = {name: self._gather(value) for name, value in clips.observed.items()}
-        scored = self.credit.scored(scores_N, observed_N, prompts)
+        scored = self.credit.scored(scores_N, observed_N, prompts, self.base)
         _, frames, _, rows, columns = clips.latents.shape
         credit = self.credit.credit(scored, (frames, rows, columns))
         everyone_PG, credit_PG = scored.total(), credit.per_sample()
@@ -167,6 +187,43 @@ class ExperienceSource:
         self._watch(everyone_PG, clips)
         self._pick_samples(step, clips, prompts, everyone_PG.flatten())
         return credit.of_prompts(mine), self._at_risk(scores_N)
+
+    def _base_lines(self) -> list[str]:
+        """The prompts that the base is measured on: the run's list, or some of the grammar's."""
+        assert self.context is not None, "a run's source"
+        some = self.context.spec.data.model_copy(update={"captions": BASE_PROMPTS})
+        lines = self.prompts.lines or prompt_lines(some)
+        assert lines is not None
+        return lines
+
+    def _measured(self) -> BaseScores:
+        """Scores of the base on the run's prompts, or on some of the grammar's: kept ones, or measured now, before the
+        first update; every process measures its own share of the prompts.
+        """
+        context, samples, rewards = self.context, self.credit.base_samples, [*self.weights]
+        assert context is not None, "a run's source"
+        lines = self._base_lines()
+        key = base_scores.key_of(context.recipe, self.spec, rewards, lines, samples)
+        kept = base_scores.read(key, lines, rewards, samples)
+        if bool(self._gather(torch.tensor([kept is not None])).all()) and kept is not None:
+            return kept
+        size = math.ceil(len(lines) / self.accelerator.num_processes)
+        first = self.accelerator.process_index * size
+        mine = [lines[row % len(lines)] for row in range(first, first + size)]
+        found = base_scores.measure(
+            self.spec,
+            self.run_context,
+            self.backbone,
+            [reward for reward in self.roller.rewards if reward.key in self.weights],
+            mine,
+            samples,
+            lambda done, total: context.progress("base scores", done, total),
+        )
+        scores = {key: self._gather(found.scores[key])[: len(lines)] for key in rewards}
+        whole = BaseScores(lines, scores)
+        if self.accelerator.is_main_process:
+            base_scores.keep(key, whole)
+        return whole
 
     def _at_risk(self, scores_N: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """(N,) which samples of the epoch the primary reward over-scores (Alg. 1, lines 9-17); None without a
@@ -252,9 +309,12 @@ class ExperienceSource:
         """What the next epoch needs: risk ratio with its buffer, what the collapse watch saw, the credit rule's
         state.
         """
-        return {"risk": self.risk.state(), "collapse": self.watch.state(), **self.credit.state()}
+        base = {} if self.base is None else {BASE + key: value for key, value in self.base.scores.items()}
+        return {"risk": self.risk.state(), "collapse": self.watch.state(), **self.credit.state(), **base}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.risk.load(state["risk"])
         self.watch.load(state["collapse"])
         self.credit.load_state(state)
+        if scores := {name.removeprefix(BASE): value for name, value in state.items() if name.startswith(BASE)}:
+            self.base = BaseScores(self._base_lines(), scores)

@@ -62,6 +62,6 @@ def describe(recipe: Recipe, role: str) -> dict[str, Any]:
         "sampler": recipe.sampler.model_dump(),
         "cache": recipe.cache.model_dump(),
         "teacher": recipe.teacher.model_dump(),
-        "sampling": "ode" if recipe.command == "pretrain" else "few_step",
+        "sampling": "ode" if recipe.bidirectional else "few_step",
         "codec": recipe.base.codec,
     }

@@ -17,17 +17,17 @@ import torch
 from accelerate import Accelerator
 
 from astro_cli.config.errors import RecipeError
-from astro_cli.config.prompt_files import PromptFile
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import random_layout, render
-from astro_cli.spec import Recipe, StageSpec
+from astro_cli.spec import DataSpec, Recipe, StageSpec
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.distributed import own_rows
 
 ENCODE_BATCH = 128  # clips encoded at once
+CAPTION_DRAWS = 8  # captions drawn for each that is wanted, since some come twice
 
 
 @dataclass(frozen=True)
@@ -233,12 +233,13 @@ class ClipSource(SeededSource):
 
 
 class PromptSource(SeededSource):
-    """Prompts from the world's grammar, or from a file with one prompt a line.
+    """Prompts from the world's grammar, ever new or so many of them, or from a file with one prompt a line.
 
-    A file's lines come in a new order every epoch, each once. No line comes twice in a (global) batch that is no larger
-    than the file, also where an epoch ends within it.
+    Given lines come in a new order every epoch, each once. No line comes twice in a (global) batch that is no larger
+    than their number, also where an epoch ends within it.
 
     Args:
+        lines: the prompts there are; None: ever new ones of the grammar.
         every: cadence of the roles that draw prompts in some steps only; their epochs count those steps.
     """
 
@@ -247,17 +248,16 @@ class PromptSource(SeededSource):
         seed: int,
         encode_text: Callable[[list[str]], torch.Tensor],
         drop: float,
-        path: str | None,
+        lines: list[str] | None,
         every: Mapping[str, int] | None = None,
     ) -> None:
-        self.seed, self.encode_text, self.drop = seed, encode_text, drop
-        self.lines = read_prompts(Path(path)) if path is not None else None
+        self.seed, self.encode_text, self.drop, self.lines = seed, encode_text, drop, lines
         self.every = every or {}
 
     @classmethod
     def make(cls, context: SourceContext) -> PromptSource:
         data = context.spec.data
-        return cls(context.recipe.seed, context.backbone.encode_text, data.drop, data.prompts, context.every).of(
+        return cls(context.recipe.seed, context.backbone.encode_text, data.drop, prompt_lines(data), context.every).of(
             context
         )
 
@@ -266,6 +266,9 @@ class PromptSource(SeededSource):
         super().check(recipe, stage, key)
         if recipe.backbone == "wan" and stage.data.prompts is None:
             raise ValueError(f"{key}.data.prompts: missing, training on Wan needs a text file with a prompt a line")
+        if stage.data.captions is not None and stage.data.prompts is not None:
+            what = f"found {stage.data.captions} beside data.prompts, give one of the two"
+            raise ValueError(f"{key}.data.captions: {what}")
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
@@ -275,6 +278,25 @@ class PromptSource(SeededSource):
             turn = step // self.every.get(role, 1)
             prompts = [self.lines[line] for line in shuffled(len(self.lines), size, turn, self.seed, use, role)]
         return Batch(seeds, prompts, text_BMD=self.encode_text(prompts), shared=stream_seed(self.seed, use, step, role))
+
+
+def prompt_lines(data: DataSpec) -> list[str] | None:
+    """The prompts of a stage that has a list of them: its file's, or the first captions of the grammar, the same for
+    every seed; None where they are ever new.
+
+    Raises:
+        RecipeError: missing or empty file, or more captions than the grammar gives.
+    """
+    if data.prompts is not None:
+        return read_prompts(Path(data.prompts))
+    if data.captions is None:
+        return None
+    lines = dict.fromkeys(
+        draw_scene(stream_seed("captions", row), data.drop)[1] for row in range(CAPTION_DRAWS * data.captions)
+    )
+    if len(lines) < data.captions:
+        raise RecipeError("data", "captions", f"found {data.captions}, expected at most {len(lines)}")
+    return list(lines)[: data.captions]
 
 
 def shuffled(count: int, size: int, turn: int, *name: object) -> list[int]:
@@ -303,13 +325,15 @@ def _epoch_order(count: int, size: int, epoch: int, *name: object) -> list[int]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file, see `config.prompt_files`.
+    """Non-empty lines of a prompt file.
 
     Raises:
-        RecipeError: missing or empty file, or a line with prompts in turn.
+        RecipeError: missing or empty file.
     """
-    lines = PromptFile(path, RecipeError, "prompts").lines()
-    many = next((line.number for line in lines if len(line.prompts) > 1), None)
-    if many is not None:
-        raise RecipeError(path, f"line {many}", "several prompts of one video, expected one: a clip is of one prompt")
-    return [line.prompts[0] for line in lines]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(path, "prompts", f"cannot be read: {error}") from error
+    if not lines:
+        raise RecipeError(path, "prompts", "the file holds no prompt", hint="one prompt a line")
+    return lines

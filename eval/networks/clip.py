@@ -15,8 +15,8 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models import network_files as files
 from eval.contract import NetworkCache
-from eval.networks import files
 from eval.networks.clip_names import FORMS, Form, file_names
 from eval.networks.pictures import Resize, clip_input
 from eval.networks.weights_paths import require

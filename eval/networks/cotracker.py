@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from astro_cli.config.errors import RunError
-from eval.networks import files
+from astro_cli.models import network_files as files
 
 ENTRY = "cotracker2"
 WHAT = (

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models import network_files as files
+from astro_cli.models.dino import WHAT, Dino, Mlp, sizes
 from astro_cli.models.lora_files import Lora, merge_lora, read_lora
 from astro_cli.models.tensor_files import some
-from eval.networks import files
-from eval.networks.dino import WHAT, Dino, Mlp, sizes
 from eval.networks.dreamsim_names import CLIP, LORA, OPEN_CLIP
 from eval.networks.pictures import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, normalise
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from eval.networks import files
+from astro_cli.models import network_files as files
 
 
 def linear(path: Path, width: int, what: str) -> nn.Linear:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torchvision import transforms
 
-from eval.networks import files
+from astro_cli.models import network_files as files
 
 LIMIT_PX = 512
 Resize = Literal["longer", "shorter", "shorter_centercrop", "none"]

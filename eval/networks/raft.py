@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import optical_flow
 
+from astro_cli.models import network_files as files
 from eval.contract import Frame, NetworkCache
-from eval.networks import files
 from eval.networks.pictures import to_tensor
 
 Model = Literal["raft_large", "raft_small"]

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models import network_files as files
 from eval.contract import NetworkCache
-from eval.networks import files
 from eval.networks.clip import HEAD_WIDTH, Texts, layers, merge_tables, text_sizes
 from eval.networks.words import TooLong, tokenize
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from astro_cli.models import network_files as files
+from astro_cli.models.dino import Dino, load_dino
 from eval.contract import NetworkCache
-from eval.networks import clip, dreamsim_names, files
+from eval.networks import clip, dreamsim_names
 from eval.networks.clip_names import FORMS
-from eval.networks.dino import Dino, load_dino
 from eval.networks.dreamsim import DreamSim
 from eval.networks.dreamsim import load as load_dreamsim
 from eval.vbench.adapter import module

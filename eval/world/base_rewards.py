@@ -13,11 +13,11 @@ import torch
 
 from astro_cli.core.rng import stream_seed
 from astro_cli.objectives.base import Batch
-from astro_cli.rewards.shapes import REWARDS
+from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.spec import Recipe
 from astro_cli.training.build import build
 from astro_cli.training.clips import Clips, Roller, window_start
-from astro_cli.training.sources import PromptSource
+from astro_cli.training.sources import PromptSource, prompt_lines
 
 CLIPS = 2  # per prompt: with three seeds, a smoothed point of the curve then stands for 264 clips
 AT_ONCE = 8  # epochs rolled out together
@@ -34,8 +34,8 @@ def base_rows(recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
     assert experience is not None, "an RL recipe"
     spec = experience.model_copy(update={"group": min(CLIPS, experience.group), "parallel": None})
     run_context, backbone = build(recipe, torch.device("cpu"))  # adapters start as no change, so theta_old is the base
-    roller = Roller(spec, run_context, backbone, [REWARDS[key]() for key in experience.rewards])
-    source = PromptSource(seed, backbone.encode_text, data.drop, data.prompts)
+    roller = Roller(spec, run_context, backbone, [embedded_reward(key) for key in experience.rewards])
+    source = PromptSource(seed, backbone.encode_text, data.drop, prompt_lines(data))
     batches = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
     starts = [
         window_start(spec, roller.frames, run_context.block, batch.shared) if spec.clip else 0 for batch in batches

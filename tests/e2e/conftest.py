@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def _write_base(folder: Path) -> None:
     weights.write(folder / "student.safetensors", network.state_dict())
     write_card(recipe, "student", folder, {"commit": None, "dirty": None})
     assert json.loads((folder / "student.json").read_text())["role"] == "student"
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """The same weights with a bidirectional teacher's card."""
+    return once(tmp_path_factory, "teacher", lambda folder: _write_teacher(folder, tiny_base)) / "student.safetensors"
+
+
+def _write_teacher(folder: Path, base: Path) -> None:
+    shutil.copy(base, folder / "student.safetensors")
+    write_card(load_recipe("teacher_shapes", TINY, "pretrain"), "student", folder, {"commit": None, "dirty": None})
+    assert json.loads((folder / "student.json").read_text())["sampling"] == "ode"
 
 
 @pytest.fixture

@@ -46,9 +46,10 @@ class Advantage(Base):
         state["epochs"] = state.get("epochs", torch.zeros((), dtype=torch.int64)) + 1
         salience = scored.observed["salience"]
         weight = torch.arange(1.0, len(scored.prompts) + 1)
-        terms = (Term(salience), Term(-salience, weight))
+        ones = torch.ones(salience.shape[:2])
+        terms = (Term(ones, map=salience), Term(-ones, weight, salience))
         if self.config.wrong:
-            terms = (Term(salience.mean((2, 3, 4))),)
+            terms = (Term(ones, map=salience.mean((3, 4))),)
         return Credit(terms, {"competence": state["competence"].mean().item()})
 '''
 OBJECTIVE = '''
@@ -67,7 +68,7 @@ class Objective(nft.Objective):
 
     def loss(self, role, batch):
         SEEN.append(batch)
-        means = tuple(Term(term.value.mean((1, 2, 3)), term.weight) for term in batch.credit)
+        means = tuple(Term(term.value * term.map.mean((1, 2, 3)), term.weight) for term in batch.credit)
         return super().loss(role, replace(batch, credit=means))
 '''
 SALIENT = ["--set", "stages.nft.experience.advantage={kind='salient'}"]
@@ -130,9 +131,10 @@ def test_a_rule_is_told_the_scores_of_each_reward_and_its_map_reaches_the_object
     for batch in mapped.SEEN:
         salience = batch.latents_BFCHW.abs().mean(2)
         first, second = batch.credit
-        assert torch.equal(first.value, salience)
-        assert first.weight is None
-        assert torch.equal(second.value, -salience)
+        assert torch.equal(first.map, salience)
+        assert (first.value.tolist(), first.weight) == ([1.0, 1.0], None)
+        assert torch.equal(second.map, salience)
+        assert second.value.tolist() == [-1.0, -1.0]
         # the group's place in the list of prompts, counted from 1
         assert second.weight.tolist() == [scored.prompts.index(prompt) + 1 for prompt in batch.prompts]
 
@@ -159,7 +161,9 @@ def test_what_a_rule_keeps_comes_back_with_the_same_bits(outside, tiny, tmp_path
 def test_an_objective_that_takes_no_map_is_named_with_the_rule_that_gives_one(outside, tmp_path, monkeypatch, capsys):
     assert run(["rl", "--recipe", "astrolabe_no_kl_shapes", *SALIENT, "--out", str(tmp_path / "run")], monkeypatch) == 2
     error = message(capsys)
-    assert "stages.nft.experience.advantage.kind: found 'salient', which gives credit per frame and position" in error
+    assert (
+        "stages.nft.experience.advantage.kind: found 'salient', which gives credit with a map of where it goes" in error
+    )
     assert "nft takes credit per sample" in error
     assert not (tmp_path / "run").exists()
 
@@ -167,7 +171,10 @@ def test_an_objective_that_takes_no_map_is_named_with_the_rule_that_gives_one(ou
 def test_a_rule_that_gives_another_shape_than_it_declares_is_named(outside, tiny, tmp_path, monkeypatch, capsys):
     wrong = ["--set", "stages.nft.experience.advantage={kind='salient',wrong=true}"]
     assert run(arguments(tiny, tmp_path / "run", *wrong), monkeypatch) == 1
-    assert "advantage: salient: term 1 of 1: credit of shape (2, 4), expected (2, 4, 6, 8, 8)" in message(capsys)
+    assert (
+        "advantage: salient: term 1 of 1: a map of shape (2, 4, 6), expected a map of shape (2, 4, 6, 8, 8)"
+        in message(capsys)
+    )
 
 
 def test_the_group_rule_keeps_nothing(tiny, tmp_path, monkeypatch):

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
+from astro_cli.models.dino import Dino, load_dino
 from eval.contract import NetworkCache, Sample, ScoreError, VideoInfo
 from eval.metrics.catalog import find
-from eval.networks.dino import Dino, load_dino
 from eval.vbench import vbench_files
 from eval.vbench.features import features_of
 from eval.vbench.slow_fast import read_table

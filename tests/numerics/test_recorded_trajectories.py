@@ -97,7 +97,7 @@ def test_replayed_candidates_have_the_recorded_log_probs(model, moved, kernel, s
     for policy in (model, moved):
         text_states = policy.encode_text(text(2)[rows])
         context = ClipContext(policy, text_states, history, trajectory.latents, rows, how, gradient=False)
-        for index in range(trajectory.num_random):
+        for index in trajectory.random:
             step = trajectory.pick(steps_of(trajectory, index))
             assert torch.equal(step.log_prob(), trajectory.log_prob_RBF[index])
             replayed = step.replay(context.velocity(policy, step.x, step.timestep_BF, text_states)).log_prob()
@@ -115,7 +115,7 @@ def test_a_replayed_stream_has_the_recorded_log_probs(model, cache):
     how, rows = spec(RENOISE, cache), torch.arange(2)
     trajectory, text_states = sample(model, text(2), [1, 2], how, FRAMES), model.encode_text(text(2))
     context = ClipContext(model, text_states, torch.empty(2, 0, *SHAPE), trajectory.latents, rows, how, gradient=False)
-    for index in range(trajectory.num_random):
+    for index in trajectory.random:
         step = trajectory.pick(steps_of(trajectory, index))
         replayed = step.replay(context.velocity(model, step.x, step.timestep_BF, text_states)).log_prob()
         assert torch.allclose(replayed, trajectory.log_prob_RBF[index], atol=1e-5)
@@ -154,7 +154,7 @@ def test_a_replayed_teacher_has_the_recorded_log_probs_to_the_bit(model, moved, 
     clips = clips_of(model, kernel, recorder)
     trajectory = recorder.take()
     assert torch.equal(trajectory.latents, clips)
-    assert trajectory.num_random == 4
+    assert trajectory.random == (0, 1, 2, 3)
     for index in range(4):
         step = trajectory.pick(steps_of(trajectory, index))
         same, other = (

@@ -19,11 +19,32 @@ def test_samples_of_some_prompts_are_rows_with_their_groups_weight():
 
 
 def test_a_map_keeps_its_frames_and_positions():
-    value = torch.arange(3 * 2 * 4 * 2 * 2.0).reshape(3, 2, 4, 2, 2)
-    [term] = Credit((Term(value),)).of_prompts(slice(0, 2))
-    assert term.value.shape == (4, 4, 2, 2)
-    assert torch.equal(term.value[2], value[1, 0])
-    assert torch.equal(Credit((Term(value),)).per_sample(), value.mean((2, 3, 4)))
+    places = torch.arange(3 * 2 * 4 * 2 * 2.0).reshape(3, 2, 4, 2, 2)
+    credit = Credit((Term(VALUE, map=places),))
+    [term] = credit.of_prompts(slice(0, 2))
+    assert term.map is not None
+    assert term.map.shape == (4, 4, 2, 2)
+    assert torch.equal(term.map[2], places[1, 0])
+    part = term.rows(torch.tensor([2, 0])).map
+    assert part is not None
+    assert torch.equal(part, term.map[[2, 0]])
+    assert torch.equal(credit.per_sample(), VALUE * places.mean((2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("form", "places", "problem"),
+    [
+        ("map", torch.ones(3, 2, 9, 8, 8), ""),
+        ("map", None, "term 1 of 1: no map, expected a map of shape (3, 2, 9, 8, 8)"),
+        ("map", torch.ones(3, 2, 9, 8), "term 1 of 1: a map of shape (3, 2, 9, 8), expected a map of shape"),
+        ("sample", torch.ones(3, 2, 9, 8, 8), "term 1 of 1: a map of shape (3, 2, 9, 8, 8), expected no map"),
+        ("map", torch.full((3, 2, 9, 8, 8), float("inf")), "term 1 of 1: 3456 values are not finite"),
+    ],
+)
+def test_a_map_is_where_the_rule_says_that_it_gives_one(form, places, problem):
+    found = Credit((Term(VALUE, map=places),)).problem(form, (3, 2), (9, 8, 8))
+    assert found.startswith(problem)
+    assert bool(found) is bool(problem)
 
 
 def test_credit_per_sample_is_the_weighted_sum_of_its_terms():

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.models import network_files as files
 from astro_cli.models import parts, weights
 from astro_cli.models.checkpoint import into, load_transformer
 from astro_cli.models.lora_files import merge_lora, read_lora
 from astro_cli.models.shapes_backbone import load_shapes_backbone
-from eval.networks import files
 
 NAN, INF = float("nan"), float("inf")
 

@@ -54,19 +54,19 @@ optim.student = { lr = 1e-2 }
 optim.discriminator = { kind = "rmsprop", lr = 1e-2, alpha = 0.9 }
 """
 
-GRPO = """
+RECORDED = """
 extends = "base/shapes.toml"
-name = "grpo"
+name = "outside"
 command = "rl"
-order = ["grpo"]
+order = ["outside"]
 [lora]
 rank = 2
 alpha = 2
-[stages.grpo]
+[stages.outside]
 steps = 1
 batch = 8
 accumulate = 2
-objective = { kind = "grpo" }
+objective = { kind = "policy_gradient" }
 optim.student = { lr = 0.3 }
 experience = { prompts = 2, group = 4, updates = 2, parallel = 3, rewards = { vq = 1.0, mq = 1.0 } }
 """
@@ -350,18 +350,18 @@ def test_each_part_is_back_propagated_and_freed_before_the_next(probe):
 # --- trajectories
 
 
-def grpo(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
+def outside(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
     """Two groups of four in two updates of two parts: clips behind one block of shared history, or whole videos."""
-    (folder / "grpo.toml").write_text(GRPO)
-    frames = [f"stages.grpo.experience.{key}" for key in ("frames=9", f"clip={clip}", 'window="last"')]
-    return load_recipe(str(folder / "grpo.toml"), [*TINY, f"base.student={bases['student']}", *frames])
+    (folder / "outside.toml").write_text(RECORDED)
+    frames = [f"stages.outside.experience.{key}" for key in ("frames=9", f"clip={clip}", 'window="last"')]
+    return load_recipe(str(folder / "outside.toml"), [*TINY, f"base.student={bases['student']}", *frames])
 
 
 @pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
 def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, bases, tmp_path):
-    recipe, (steps, frames) = grpo(tmp_path, bases, clip), (4, clip or 9)
+    recipe, (steps, frames) = outside(tmp_path, bases, clip), (4, clip or 9)
     trainer = train(recipe, tmp_path / "run")
-    seen = importlib.import_module("astro_cli.objectives.grpo").Objective.seen
+    seen = importlib.import_module("astro_cli.objectives.policy_gradient").Objective.seen
     assert len(seen) == 4  # two updates in two parts, of two clips each
     for batch, _ in seen:
         found, shape = batch.trajectory, (2, frames, *trainer.run_context.latent_shape)
@@ -379,15 +379,15 @@ def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, b
 
 @pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
 def test_recording_is_asked_for_and_leaves_the_clips_as_they_are(clip, bases, tmp_path, monkeypatch):
-    recipe, made = grpo(tmp_path, bases, clip), []
+    recipe, made = outside(tmp_path, bases, clip), []
     join = clips.Clips.join
     monkeypatch.setattr(clips.Clips, "join", staticmethod(lambda *parts: made.append(join(*parts)) or made[-1]))
-    method = importlib.import_module("astro_cli.objectives.grpo").Objective
+    method = importlib.import_module("astro_cli.objectives.policy_gradient").Objective
     for wanted in (True, False):
         monkeypatch.setattr(method, "wants_trajectory", wanted)
         run_context, backbone = build(recipe, CPU)
         told = SourceContext(
-            "grpo", recipe.stages["grpo"], recipe, run_context, backbone, make_accelerator(recipe), print, print
+            "outside", recipe.stages["outside"], recipe, run_context, backbone, make_accelerator(recipe), print, print
         )
         batches = ExperienceSource.make(told).batches(0, "student")
         assert all((batch.trajectory is not None) == wanted for batch in batches)

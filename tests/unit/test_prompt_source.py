@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from astro_cli.training.sources import PromptSource, draw_scene, sample_seeds
+from astro_cli.training.sources import PromptSource, draw_scene, read_prompts, sample_seeds
 
 
 def source(path: Path | None, every: dict[str, int] | None = None, seed: int = 0) -> PromptSource:
     return PromptSource(
-        seed, lambda prompts: torch.zeros(len(prompts), 1, 1), 0.0, None if path is None else str(path), every
+        seed, lambda prompts: torch.zeros(len(prompts), 1, 1), 0.0, None if path is None else read_prompts(path), every
     )
 
 

@@ -12,8 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from eval.networks import files
+from astro_cli.models import network_files as files
+from astro_cli.zoo.places import checkpoints_folder
 
+DINOV2 = "eval/dino_model/dinov2_vitl14_pretrain.pth"  # below the checkpoints folder
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FRAMES_AT_ONCE = 32
 HEAD_WIDTH = 64  # of every released size
 GRID_OFFSET = 0.1  # DINO's own guard against a grid that rounds down by one
 UNUSED = {"mask_token"}  # DINOv2's training
@@ -137,6 +141,32 @@ def load_dino(path: Path) -> Dino:
     network = Dino(*sizes(state, path, WHAT), scaled="blocks.0.ls1.gamma" in state)
     files.fill(network, state, path, WHAT)
     return network
+
+
+def patch_features(network: Dino, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+    """Features (B, T, D, h, w) of every patch of frames in [0, 1], after the closing norm; frames are first resized to
+    the nearest whole patches.
+    """
+    frames = frames_BTCHW.flatten(0, 1)
+    size = [max(1, round(side / network.patch)) * network.patch for side in frames.shape[-2:]]
+    mean, std = (frames.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    features = []
+    for part in frames.split(FRAMES_AT_ONCE):
+        pictures = (functional.interpolate(part, size, mode="bilinear", antialias=True) - mean) / std
+        tokens_BLD = network.norm(network.tokens(pictures))[:, 1:]
+        features.append(tokens_BLD.mT.unflatten(2, [side // network.patch for side in size]))
+    return torch.cat(features).unflatten(0, frames_BTCHW.shape[:2])
+
+
+def missing_dinov2() -> str:
+    """DINOv2 ViT-L/14: what to put where, "" where it is there."""
+    place = checkpoints_folder() / DINOV2
+    return "" if place.is_file() else f"put {place.name} of facebookresearch/dinov2 at {place}"
+
+
+def load_dinov2() -> Dino:
+    """Raises: CheckpointError: no such file, or not that network."""
+    return load_dino(checkpoints_folder() / DINOV2)
 
 
 def sizes(state: files.State, path: Path, what: str) -> tuple[int, int, int, int]:

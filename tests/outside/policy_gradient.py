@@ -44,7 +44,7 @@ class Objective(BaseObjective):
         """(B, F) long, a draw per block."""
         assert batch.trajectory is not None
         block = self.run_context.block
-        drawn = batch.uniform(batch.trajectory.latents.shape[1] // block, "step") * batch.trajectory.num_random
+        drawn = batch.uniform(batch.trajectory.latents.shape[1] // block, "step") * len(batch.trajectory.random)
         return drawn.long().repeat_interleave(block, 1)
 
     def recorded(self, batch: Batch, step_BF: torch.Tensor) -> torch.Tensor:

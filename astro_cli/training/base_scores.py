@@ -1,0 +1,120 @@
+"""What the untuned base scores on prompts: measured once, and kept for every run from the same weights.
+
+A clip's noise belongs to its prompt and number, so the scores do not depend on the run's seed. They are kept as JSON in
+`astro/base_scores/` below XDG_CACHE_HOME or ~/.cache, by a hash of the base's weights and of all that decides a score;
+a file that cannot be read or written is ignored.
+Dimensions: P prompt of a part, Q prompt, N clip of a prompt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astro_cli.core.rng import stream_seed
+from astro_cli.models import checkpoint, hashes, weights
+from astro_cli.models.backbone import Backbone
+from astro_cli.objectives.base import RunContext
+from astro_cli.rewards.base import Reward
+from astro_cli.spec import ExperienceSpec, Recipe
+from astro_cli.training.clips import Roller, window_start
+
+
+@dataclass(frozen=True)
+class BaseScores:
+    """Scores (Q, N) by reward, float32, of N clips on each of Q prompts."""
+
+    prompts: list[str]
+    scores: Mapping[str, torch.Tensor]
+
+    def of(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        """(P, N) by reward, of these prompts."""
+        places = {prompt: row for row, prompt in enumerate(self.prompts)}
+        rows = [places[prompt] for prompt in prompts]
+        return {key: value[rows] for key, value in self.scores.items()}
+
+
+def measure(
+    spec: ExperienceSpec,
+    run_context: RunContext,
+    backbone: Backbone,
+    rewards: list[Reward],
+    prompts: list[str],
+    samples: int,
+    progress: Callable[[int, int], None],
+) -> BaseScores:
+    """Roll out and score `samples` clips of each prompt by the old policy: the base, before the first update."""
+    roller = Roller(spec.model_copy(update={"group": samples}), run_context, backbone, rewards)
+    found: dict[str, list[torch.Tensor]] = {}
+    for first in range(0, len(prompts), spec.prompts):
+        part = prompts[first : first + spec.prompts]
+        owners = [stream_seed("base", prompt) for prompt in part]
+        seeds = [stream_seed(owner, "member", member) for owner in owners for member in range(samples)]
+        text = backbone.encode_text(part).repeat_interleave(samples, 0).to(run_context.device)
+        repeated = [prompt for prompt in part for _ in range(samples)]
+        roller.begin(stream_seed("base", first))
+        if spec.clip:
+            start = window_start(spec, roller.frames, run_context.block, stream_seed("base", first))
+            clips = roller.candidates(repeated, seeds, text, owners, start)
+        else:
+            clips = roller.sequences(repeated, seeds, text)
+        for key, value in clips.scores.items():
+            found.setdefault(key, []).append(value.reshape(-1, samples).cpu())
+        progress(first + len(part), len(prompts))
+    return BaseScores(prompts, {key: torch.cat(parts) for key, parts in found.items()})
+
+
+def key_of(recipe: Recipe, spec: ExperienceSpec, rewards: list[str], prompts: list[str], samples: int) -> str:
+    """Hash of the base's weights and of everything else that decides its scores."""
+    shown = ("frames", "clip", "window", "sde_window", "sde_range", "prompts")
+    facts: dict[str, Any] = {
+        "weights": weights_hash(recipe),
+        "recipe": recipe.model_dump(
+            mode="json", include={"backbone", "policy", "model", "video", "sampler", "teacher", "cache", "base"}
+        ),
+        "precision": recipe.runtime.precision,
+        "experience": spec.model_dump(mode="json", include=set(shown)),
+        "rewards": rewards,
+        "prompts": prompts,
+        "samples": samples,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def weights_hash(recipe: Recipe) -> str:
+    """Of the base's files; of fresh weights the seed they are drawn from."""
+    source = recipe.base.student
+    if source is None:
+        return f"seed {recipe.seed}"
+    file = checkpoint.find(source) if recipe.backbone == "wan" else weights.find(source, "student")
+    shards = sorted(file.parent.glob("*.safetensors")) if file.suffix == ".json" else [file]
+    return " ".join(hashes.digest(shard) for shard in shards)
+
+
+def place(key: str) -> Path:
+    return hashes.cache_file().parent / "base_scores" / f"{key}.json"
+
+
+def read(key: str, prompts: list[str], rewards: list[str], samples: int) -> BaseScores | None:
+    """The scores kept under a key; None where there are none that can be used."""
+    try:
+        kept = json.loads(place(key).read_text(encoding="utf-8"))
+        scores = {reward: torch.tensor(kept["scores"][reward], dtype=torch.float32) for reward in rewards}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = all(value.shape == (len(prompts), samples) and bool(value.isfinite().all()) for value in scores.values())
+    return BaseScores(prompts, scores) if whole and kept.get("prompts") == prompts else None
+
+
+def keep(key: str, found: BaseScores) -> None:
+    """Write scores for later runs; float32 survives the text."""
+    scores = {reward: value.double().tolist() for reward, value in found.scores.items()}
+    with contextlib.suppress(OSError):
+        weights.write_json(place(key), {"prompts": found.prompts, "scores": scores})
