@@ -54,7 +54,7 @@ def suite_command(name: str) -> Any:
             SeedFrom | None, typer.Option("--seed-from", help="A record per seed the folder states, instead of --seed.")
         ] = None,
         metrics: Annotated[
-            str, typer.Option("--metrics", "-m", help="Only these, comma-separated; no totals then.")
+            str, typer.Option("--metrics", "-m", help="Only these, comma-separated; totals come with the last.")
         ] = "",
         prompts: Annotated[
             str, typer.Option("--prompts", help="Another prompt set, or a file with a prompt a line.")

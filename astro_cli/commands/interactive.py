@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from astro_cli.config.errors import AstroError
+from astro_cli.config.prompt_files import BOM
 
 QUIT = "/quit"
 
@@ -62,7 +63,7 @@ class TypedPrompts:
 
     def _taken(self, line: str) -> str | None:
         """A line as a prompt; None where it is empty, wrong, or ends the video."""
-        prompt = " ".join(line.split())
+        prompt = " ".join(line.lstrip(BOM).split())
         if prompt == QUIT:
             self._over = True
         if not prompt or prompt == QUIT:

@@ -48,7 +48,7 @@ def sample(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--prompts", help="File with a prompt a line, or JSON lines with lists of prompts in turn."),
+        typer.Option("--prompts", help="Text (a prompt a line), .csv, or JSON lines with prompts in turn."),
     ] = None,
     weights: Annotated[
         str | None,

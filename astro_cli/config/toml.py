@@ -74,7 +74,7 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Document:
     if path.resolve() in seen:
         raise RecipeError(path, "extends", "the recipe extends itself", hint=" -> ".join(p.name for p in (*seen, path)))
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(path, "", f"not valid TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.config.errors import OutputError, PromptError, StreamError
+from astro_cli.config.prompt_files import BOM, PromptFile
 from astro_cli.config.seeds import parse_seeds
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
 
     Args:
         arguments: prompts on the command line; none, or a single '-', stands for `lines`.
-        file: one prompt a line, or JSON lines with "prompt" or a list "prompts" (prompts of one video, in turn).
+        file: see `config.prompt_files`.
         lines: standard input, read only where it is used.
 
     Raises:
@@ -94,48 +95,15 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
     given = list(arguments or [])
     if file is not None and given:
         raise PromptError("--prompts", str(file), "found prompts on the command line too", hint="give one or the other")
-    typed = [line for line in lines if line.strip()] if file is None and given in ([], ["-"]) else given
-    requested = [[line] for line in typed] if file is None else _of_file(file)
+    typed = given
+    if file is None and given in ([], ["-"]):
+        typed = [line for line in (line.lstrip(BOM) for line in lines) if line.strip()]
+    requested = [[line] for line in typed]
+    if file is not None:
+        requested = [list(line.prompts) for line in PromptFile(file, PromptError, "--prompts").lines()]
     if not requested or not all(story and all(prompt.strip() for prompt in story) for story in requested):
         raise PromptError("prompt", "", "empty", hint=EXAMPLE)
     return [[" ".join(prompt.split()) for prompt in story] for story in requested]
-
-
-def _of_file(file: Path) -> list[list[str]]:
-    try:
-        lines = [
-            (number, line)
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-            if line.strip()
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(file, "--prompts", f"cannot be read: {error}") from error
-    if not lines:
-        raise PromptError(file, "--prompts", "no prompt in this file", hint="one prompt a line, or JSON lines")
-    return (
-        [_of_json(file, number, line) for number, line in lines]
-        if file.suffix in (".jsonl", ".json")
-        else [[line] for _, line in lines]
-    )
-
-
-def _of_json(file: Path, number: int, line: str) -> list[str]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PromptError(
-            file, f"line {number}", f"not JSON: {error}", hint='expected {"prompts": ["...", "..."]}'
-        ) from error
-    prompts = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
-    if (
-        not isinstance(prompts, list)
-        or not prompts
-        or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts)
-    ):
-        raise PromptError(
-            file, f"line {number}", "no prompts", hint='expected {"prompts": ["...", "..."]} or {"prompt": "..."}'
-        )
-    return prompts
 
 
 def parse_switches(options: Sequence[str] | None) -> list[Switch]:

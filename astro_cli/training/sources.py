@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from astro_cli.config.errors import RecipeError
+from astro_cli.config.prompt_files import PromptFile
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
@@ -325,15 +326,13 @@ def _epoch_order(count: int, size: int, epoch: int, *name: object) -> list[int]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Non-empty lines of a prompt file.
+    """The prompts of a file, see `config.prompt_files`.
 
     Raises:
-        RecipeError: missing or empty file.
+        RecipeError: missing or empty file, or a line with prompts in turn.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(path, "prompts", f"cannot be read: {error}") from error
-    if not lines:
-        raise RecipeError(path, "prompts", "the file holds no prompt", hint="one prompt a line")
-    return lines
+    lines = PromptFile(path, RecipeError, "prompts").lines()
+    many = next((line.number for line in lines if len(line.prompts) > 1), None)
+    if many is not None:
+        raise RecipeError(path, f"line {many}", "several prompts of one video, expected one: a clip is of one prompt")
+    return [line.prompts[0] for line in lines]

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from astro_cli.config.prompt_files import TABLES, PromptFile
 from eval.contract import Segment
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, numbered
 from eval.prompt_sets.list_files import locate_list, read_lines
@@ -58,13 +59,16 @@ def scripts(name: str, path: Path) -> tuple[Prompt, ...]:
 
 
 def custom(path: Path) -> PromptSet:
-    """A user's file: one prompt a line, or scripts where it is .jsonl or has parts that end in a time like [10s]. Its
-    stem is the name.
+    """A user's file: one prompt a line, a table with a column of prompts (.csv, .tsv), or scripts where it is .jsonl or
+    has parts that end in a time like [10s]. Its stem is the name.
 
     Raises:
         PromptSetError: unreadable, empty or malformed.
     """
-    lines = read_lines(path)
+    if path.suffix.lower() in TABLES:
+        lines = [line.prompts[0] for line in PromptFile(path, PromptSetError, "").lines()]
+    else:
+        lines = read_lines(path)
     if path.suffix == ".jsonl" or all(PART.match(part) for line in lines for part in line.split(" | ")):
         return PromptSet(path.stem, path.name, scripts(path.stem, path))
     return PromptSet(
@@ -82,12 +86,12 @@ def _script(id: str, parts: list[tuple[str, float]]) -> Prompt:
 
 
 def _json_script(path: Path, number: int, line: str) -> list[tuple[str, float]]:
-    hint = 'expected {"prompts": ["...", "..."]}'
+    hint = 'expected {"prompts": ["...", "..."]} or {"prompt": "..."}'
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise PromptSetError(path, f"line {number}", f"not JSON: {error}", hint=hint) from error
-    texts = row.get("prompts") if isinstance(row, dict) else None
+    texts = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise PromptSetError(path, f"line {number}", "no prompts", hint=hint)
     return [(text.strip(), SCRIPT_SECONDS) for text in texts]

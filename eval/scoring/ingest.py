@@ -19,7 +19,7 @@ from eval.prompt_sets import PromptSet, prompt_set
 from eval.records import store
 from eval.scoring.outcomes import Order, Outcome, mean_of, meant_for, order_of
 from eval.scoring.record_writer import RecordWriter
-from eval.scoring.totals import PERCENT, TOTALS, totals
+from eval.scoring.totals import PERCENT, TOTALS, gather, totals
 from eval.suites.suite import Suite, load_suite
 from eval.vbench import result_files
 from eval.vbench.result_files import IngestError
@@ -103,7 +103,7 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     writer = RecordWriter(results, suite_name, arm, seed, order, common)
     writer.check_scores(of_metrics)
     earlier = writer.recorded({outcome.key for outcome in of_metrics if not outcome.complete} | (known - data.keys()))
-    gathered = _gathered(of_metrics, earlier)
+    gathered = gather(of_metrics, earlier)
     summed = totals(suite.totals, gathered)
     writer.check_scores(summed)
     missing = {
@@ -118,22 +118,12 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
     return Ingested(
         of_metrics,
         summed,
-        writer.write(of_metrics, summed, _sources(common, earlier)),
+        writer.write(of_metrics, summed, of_totals=_sources(common, earlier)),
         aggregates,
         sorted({name for each in by_name.values() for name in each.unknown}),
         sorted({name for each in by_name.values() for name in each.extra}),
         missing,
     )
-
-
-def _gathered(of_metrics: Iterable[Outcome], earlier: Iterable[store.Record]) -> list[Outcome]:
-    """The dimensions of the file, and those of earlier files that it lacks."""
-    own = {outcome.key: outcome for outcome in of_metrics}
-    for record in earlier:
-        info = MetricInfo(record.metric, record.direction, "0..1", "official result")
-        mean, count = mean_of(record.scores), sum(score is not None for score in record.scores)
-        own[record.metric] = Outcome(record.metric, info, count, count, list(record.scores), mean, scale=PERCENT)
-    return list(own.values())
 
 
 def _sources(common: Mapping[str, Any], earlier: Sequence[store.Record]) -> dict[str, Any]:

@@ -116,23 +116,41 @@ class RecordWriter:
                 raise IntegrityError(self.path, f"seed {self.seed}", what, hint=hint)
 
     def recorded(self, metrics: Collection[str]) -> list[store.Record]:
-        """This arm's newest records of these metrics under the protocol that all of its records share."""
+        """This arm's newest records of these metrics, of the same videos under the protocol that all share. Results
+        from files are each of a file of their own.
+        """
         own = self._own()
-        return [own[name] for name in sorted(own.keys() & metrics) if not self._differences(own[name], {})]
+        same = [key for key in ("benchmark_version", *store.CONDITION_KEYS) if key in self.common]
+        same += ["videos"] if self.samples else []
+        return [
+            own[name]
+            for name in sorted(own.keys() & metrics)
+            if own[name].prompt_set_hash == self.order.hash
+            and all(own[name].protocol.get(key) == _json(self.common[key]) for key in same)
+        ]
 
     def write(
-        self, outcomes: Iterable[Outcome], totals: Iterable[Outcome], of_totals: Mapping[str, Any] | None = None
+        self,
+        outcomes: Iterable[Outcome],
+        totals: Iterable[Outcome],
+        *,
+        earlier: Sequence[store.Record] = (),
+        readers: Iterable[ConfiguredScorer] | None = None,
+        of_totals: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Append a record per complete metric that is not recorded already; returns their names.
 
         Args:
+            earlier: records that the totals rest on, beside the outcomes.
+            readers: the scorers whose files beside the videos the totals rest on; default: those of the outcomes.
             of_totals: what the protocol of the totals says instead of the common one.
         """
         existing = {record.key: record for record in self._existing(limited=self.order.limit is not None)}
         environment, of_metrics, written = _environment(self.seed), list(outcomes), list[str]()
-        parts = sorted(
-            {_scorer(outcome.configured) for outcome in of_metrics if outcome.configured}
-        ) or self.common.get("scorer")
+        own = {_scorer(outcome.configured) for outcome in of_metrics if outcome.configured}
+        parts = self.common.get("scorer") or sorted(own | {record.protocol["scorer"] for record in earlier})
+        if readers is None:
+            readers = [part.configured for part in of_metrics if part.configured]
         for outcome in (*of_metrics, *totals):
             if outcome.scores is None or all(score is None for score in outcome.scores):
                 continue
@@ -143,11 +161,7 @@ class RecordWriter:
             )
             if outcome.parts == "metrics":
                 scorer |= of_totals or {}
-            scorer |= self._files_read(
-                [outcome.configured]
-                if outcome.configured
-                else [part.configured for part in of_metrics if part.configured]
-            )
+            scorer |= self._files_read([outcome.configured] if outcome.configured else readers)
             record = self._record(outcome, scorer, environment)
             old = existing.get(record.key)
             others = old is not None and old.protocol.get("videos") != record.protocol["videos"]

@@ -20,7 +20,7 @@ from eval.scoring import pool
 from eval.scoring.outcomes import Order, Outcome, applies, order_of, outcomes, within
 from eval.scoring.record_writer import RecordWriter, checked_arm, checked_results
 from eval.scoring.scorers import ConfiguredScorer, configured_scorers
-from eval.scoring.totals import totals
+from eval.scoring.totals import TOTALS, gather, totals
 from eval.scoring.worker import Failure, plan
 from eval.suites.suite import Suite, load_suite
 
@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
         seed: of the records; None keeps the videos of each seed that the folder states apart, a record per seed.
-        metrics: only these; empty: the whole suite, with its totals.
+        metrics: only these, and the totals that they complete; empty: the whole suite, with its totals.
         prompts: another prompt set than the suite's, or a list of one's own; "": the suite's.
         limit: the first so many prompts; the records are marked and no table shows them.
     """
@@ -138,7 +138,7 @@ def evaluate(request: Request, progress: Progress) -> Report:
         report.scored += len(scored.lines)
         report.failures += scored.failures
         progress.step()
-    report.found = [_file(writer, suite, ready, kept, whole=not request.metrics) for writer in writers]
+    report.found = [_file(writer, suite, ready, kept, request) for writer in writers]
     return report
 
 
@@ -181,11 +181,22 @@ def _writers(
 
 
 def _file(
-    writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, *, whole: bool
+    writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, request: Request
 ) -> Found:
+    """Record what is complete, with the totals whose metrics are complete now or were recorded before. Of an evaluation
+    of some metrics only complete totals are shown.
+    """
     of_metrics = outcomes(suite, ready, writer.samples, writer.order, kept)
-    summed = totals(suite.totals, of_metrics) if whole and writer.order.limit is None else []
-    return Found(writer.seed, of_metrics, summed, writer.write(of_metrics, summed))
+    if writer.order.limit is not None:
+        return Found(writer.seed, of_metrics, [], writer.write(of_metrics, []))
+    complete = {outcome.key for outcome in of_metrics if outcome.complete}
+    parts = {metric for name in suite.totals.values() for metric in TOTALS[name].metrics}
+    earlier = writer.recorded(parts - complete)
+    summed = totals(suite.totals, gather(of_metrics, earlier))
+    if request.metrics:
+        summed = [total for total in summed if total.complete]
+    readers = configured_scorers(suite, request.overrides) if earlier and summed else None
+    return Found(writer.seed, of_metrics, summed, writer.write(of_metrics, summed, earlier=earlier, readers=readers))
 
 
 def _frames(sample: Sample, backend: Backend) -> Iterator[tuple[int, Frame]]:

@@ -7,13 +7,14 @@ Dimensions: P prompts, D metrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from eval.contract import MetricInfo
-from eval.scoring.outcomes import Outcome
+from eval.records import store
+from eval.scoring.outcomes import Outcome, mean_of
 from eval.vbench import totals as vbench_totals
 
 PERCENT = 100.0
@@ -68,6 +69,24 @@ TOTALS = {
         ("subject_consistency", "background_consistency"), consistency, "mean of subject and background consistency"
     ),
 }
+
+
+def gather(outcomes: Iterable[Outcome], earlier: Iterable[store.Record]) -> list[Outcome]:
+    """The metrics of an evaluation, and those of records that it lacks."""
+    own = {outcome.key: outcome for outcome in outcomes}
+    for record in earlier:
+        info = MetricInfo(record.metric, record.direction, record.protocol["unit"], "recorded before")
+        count = sum(score is not None for score in record.scores)
+        own[record.metric] = Outcome(
+            record.metric,
+            info,
+            count,
+            count,
+            list(record.scores),
+            mean_of(record.scores),
+            scale=record.protocol["scale"],
+        )
+    return list(own.values())
 
 
 def totals(names: Mapping[str, str], outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -22,6 +22,7 @@ from eval.records.video_scores import SampleStore
 from eval.scoring import pool
 from eval.scoring import run as suite_run
 from eval.scoring.run import Progress, Request, evaluate
+from eval.scoring.totals import TOTALS, Total
 from tests.small_videos import write_video
 
 BOTH = 'scorers = [{ scorer = "temporal_flickering", scale = 100 }, { scorer = "brightness" }]'
@@ -137,6 +138,42 @@ def test_another_config_or_prompt_or_video_is_scored_anew(fake, suite_of, folder
     manifest = folder / "manifest.jsonl"
     manifest.write_text(manifest.read_text().replace("a cat", "a lion"))
     assert run(folder, tmp_path / "r", arm="third").scored == 1
+
+
+@pytest.fixture
+def summed(monkeypatch):
+    """A total of the two scorers: flicker as a fraction plus a hundredth of the brightness."""
+    both = Total(
+        ("temporal_flickering", "brightness"), lambda m: m["temporal_flickering"] + m["brightness"] / 100, "sum"
+    )
+    monkeypatch.setitem(TOTALS, "both", both)
+
+
+def test_metrics_one_after_another_give_the_total(fake, suite_of, folder_of, tmp_path, summed):
+    suite_of('totals = { sum = "both" }\n' + BOTH)
+    folder = folder_of("videos", PROMPTS)
+    whole = run(folder, tmp_path / "r", arm="whole")
+    assert whole.found[0].totals[0].complete
+    first = run(folder, tmp_path / "r", metrics=("brightness",))
+    assert first.found[0].totals == []  # and no partial one is shown
+    last = run(folder, tmp_path / "r", metrics=("temporal_flickering",))
+    assert [total.coverage for total in last.found[0].totals] == ["2/2"]
+    assert "sum" in last.found[0].written
+    ours, theirs = (
+        next(r for r in store.load_results(tmp_path / "r") if (r.arm, r.metric) == (arm, "sum"))
+        for arm in ("arm", "whole")
+    )
+    assert ours.scores == theirs.scores
+    assert ours.conditions == theirs.conditions
+    assert run(folder, tmp_path / "r").found[0].written == []
+
+
+def test_records_of_other_videos_complete_no_total(fake, suite_of, folder_of, tmp_path, summed):
+    suite_of('totals = { sum = "both" }\n' + BOTH)
+    folder = folder_of("videos", PROMPTS)
+    run(folder, tmp_path / "r", metrics=("brightness",))
+    write_video(folder / "003-0.mp4", seed=99, size=(64, 48))
+    assert run(folder, tmp_path / "r", metrics=("temporal_flickering",)).found[0].totals == []
 
 
 def test_other_videos_under_one_name_are_said(fake, suite_of, folder_of, tmp_path, capsys):
