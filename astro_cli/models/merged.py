@@ -7,6 +7,7 @@ weights that hold it.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.models import hashes
 from astro_cli.models.checkpoint import Checkpoint
 from astro_cli.models.lora_files import Lora, content_hash, merge_lora, read_lora
+from astro_cli.models.wan import relatives
 from astro_cli.zoo.places import MANIFEST
 
 RUN_ADAPTER = "lora"  # folder beside a run's final weights
@@ -57,6 +59,8 @@ def merge_into(checkpoint: Checkpoint, adapter: Lora) -> Mapping[str, torch.Tens
         if earlier.is_of(adapter, content):
             what = f"is merged into {checkpoint.source} already, says {earlier.said}"
             raise CheckpointError(adapter.source, "", what, hint="leave --lora out, or name weights without it")
+    if relatives.EXPERT.search(adapter.source.name):
+        print(f"warning: {adapter.source}: by its name an adapter of {relatives.ONE_OF_TWO}", file=sys.stderr)
     return merged
 
 

@@ -24,6 +24,7 @@ REWARDS = ("reward/total", "reward/vq", "reward/mq", "reward/ta")
 LOSSES = ("student/loss", "critic/loss", "codec/loss", "codec/psnr")
 RUN_HEAD = ("Run", "Recipe", "Seed", "Recipe hash", "Stages (steps)", "Commit")
 HASH_SHOWN = 8
+UNLIKE = ("seed", "runtime")  # keys of a recipe in which the runs of one arm may differ
 DASHES = {"-": "", "--": "8 4", "-.": "8 3 2 3", ":": "2 3"}  # matplotlib's line styles in SVG
 EDGE = 5  # steps averaged at either end of a curve to say in words where it went
 
@@ -45,6 +46,11 @@ class Run:
         for row in self.rows:
             counts[row["stage"]] = counts.get(row["stage"], 0) + 1
         return counts
+
+    @property
+    def identity(self) -> str:
+        """What runs that differ in their seed alone share."""
+        return json.dumps({key: value for key, value in self.recipe.items() if key not in UNLIKE}, sort_keys=True)
 
     def stage(self, name: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["stage"] == name]
@@ -79,16 +85,29 @@ def curves_section(runs: Sequence[Run], folder: Path) -> Section:
 
     Pictures go to `folder`.
     """
+    names = _names(runs)
     parts: list[Part] = [Grid(RUN_HEAD, [_row(run) for run in runs], "Runs")]
     for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
         of_stage = [run for run in runs if stage in run.stages]
         arms: dict[str, list[list[dict[str, Any]]]] = {}
         for run in of_stage:
-            arms.setdefault(run.recipe["name"], []).append(run.stage(stage))
+            arms.setdefault(names[run.identity], []).append(run.stage(stage))
         keys = _keys([row for run in of_stage for row in run.stage(stage)])
         pictures = [_panel(arms, key, folder / f"{stage}-{key.replace('/', '-')}.png") for key in keys]
         parts += [_stage(stage, arms), Beside(pictures) if pictures else Text("This stage logs no reward and no loss.")]
     return Section("Training curves", parts)
+
+
+def _names(runs: Sequence[Run]) -> dict[str, str]:
+    """Identity -> recipe's name; with a recipe hash, as the table of runs has it, where a name stands for several."""
+    first = {run.identity: run for run in reversed(runs)}
+    shared = [run.recipe["name"] for run in first.values()]
+    return {
+        identity: run.recipe["name"]
+        if shared.count(run.recipe["name"]) == 1
+        else f"{run.recipe['name']}, {run.recipe_hash[:HASH_SHOWN]}"
+        for identity, run in first.items()
+    }
 
 
 def _stage(name: str, arms: dict[str, list[list[dict[str, Any]]]]) -> Fragment:

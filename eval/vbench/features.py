@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from eval.contract import NetworkCache
 from eval.vbench.frames import as_float_NCHW
@@ -52,14 +52,20 @@ def picture_features(loaded: NetworkCache, name: str) -> Callable[[Path], torch.
     ("dino_centre"), of all of it, stretched, by DreamSim ("dreamsim").
 
     Source: vbench 0.1.5, vbench2_beta_i2v/utils.py, `dino_transform_Image_internet`, `dreamsim_transform_Image`.
-    **Deviations:** pictures are taken as RGB; vbench fails on others.
+    **Deviations:** pictures are taken as RGB, and turned as their EXIF says; vbench fails on other modes and leaves
+    them as they are stored. VBench-I2V's own pictures are stored upright.
     """
     network, prepare = (dreamsim(loaded), stretched_picture) if name == "dreamsim" else (dino(loaded), picture_input)
 
     @torch.no_grad()
     def features(path: Path) -> torch.Tensor:
         with Image.open(path) as picture:
-            x_1CHW = prepare(picture.convert("RGB"))
+            x_1CHW = prepare(upright(picture))
         return network(on(network, x_1CHW))
 
     return features
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture as viewers show it, RGB."""
+    return ImageOps.exif_transpose(picture).convert("RGB")

@@ -251,6 +251,14 @@ def test_a_lora_is_not_merged_twice(zoo, teacher, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_an_adapter_of_one_of_two_transformers_is_said(zoo, teacher, tmp_path):
+    path = adapter(tmp_path / "first", 1) / lora_files.DIFFUSERS_FILE
+    code, _, err = zoo("import", "wan_1.3b", "--lora", path.rename(tmp_path / "Wan2.2_high_noise_lora.safetensors"))
+    assert code == 0
+    assert "warning: " in err
+    assert "by its name an adapter of one of Wan 2.2's two transformers" in err
+
+
 def test_an_import_from_before_hashes_of_the_content_is_known_by_its_file(zoo, teacher, tmp_path):
     first = adapter(tmp_path / "first", 1)
     zoo("import", "wan_1.3b", "--lora", first)

@@ -21,7 +21,7 @@ from eval.networks import dreamsim, dreamsim_names
 from eval.scoring.scorers import configured_scorers
 from eval.suites.suite import load_suite
 from eval.vbench import vbench_files
-from eval.vbench.features import features_of, picture_features
+from eval.vbench.features import features_of, picture_features, upright
 from eval.vbench.long import Long
 from eval.vbench.slow_fast import SlowFast, read_table
 
@@ -52,6 +52,16 @@ def test_embeddings_are_the_packages(folder: Path, image: Path) -> None:
         1 - torch.cosine_similarity(found_ND[:-1], found_ND[1:]), GOLDEN["distances"], atol=2e-6, rtol=1e-5
     )
     torch.testing.assert_close(picture_features(loaded, "dreamsim")(image), GOLDEN["picture"], atol=2e-6, rtol=1e-5)
+
+
+def test_pictures_are_turned_as_their_exif_says(tmp_path: Path) -> None:
+    stored = Image.fromarray(FRAMES[2][:20])
+    turned = Image.Exif()
+    turned[0x0112] = 6  # viewers turn it a quarter clockwise
+    stored.save(tmp_path / "a.png", exif=turned)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert np.array_equal(np.asarray(upright(picture)), np.rot90(FRAMES[2][:20], -1))
+    assert np.array_equal(np.asarray(upright(stored)), FRAMES[2][:20])
 
 
 def test_the_adapter_counts(folder: Path) -> None:

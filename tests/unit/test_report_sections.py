@@ -198,6 +198,19 @@ def test_curves_show_rewards_of_rl_and_losses_of_other_stages(tmp_path: Path) ->
         assert image.format == "PNG"
 
 
+def test_runs_of_one_name_and_several_recipes_are_several_curves(tmp_path: Path) -> None:
+    runs = []
+    for number, (seed, steps) in enumerate(((0, 9), (1, 9), (0, 7))):
+        folder = write_run(tmp_path / str(number) / "run", two_stages())
+        resolved = json.loads((folder / "resolved.json").read_text())
+        resolved["recipe"] |= {"seed": seed, "stages": {"ode": {"steps": steps}, "nft": {"steps": 4}}}
+        (folder / "resolved.json").write_text(json.dumps(resolved | {"hash": f"{number}" * 16}))
+        runs.append(read_run(folder, "shapes"))
+    (heading, *_) = [part for part in curves_section(runs, tmp_path).parts if isinstance(part, Fragment)]
+    assert "mine_shapes, 00000000 (2 seeds)" in heading.html
+    assert "mine_shapes, 22222222 (1 seed)" in heading.html
+
+
 def test_a_stage_without_reward_or_loss_says_so(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run-a", [{"stage": "ode", "step": 0, "seconds": 1.0}]), "shapes")
     assert Text("This stage logs no reward and no loss.") in curves_section([run], tmp_path).parts

@@ -15,6 +15,7 @@ EXPECTED = "expected text-to-video of Wan 2.1"
 # Wan 2.2 A14B denoises with one network at high noise and with another below a boundary.
 PAIRS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
 EXPERT = re.compile(r"(high|low)[_-]?noise", re.IGNORECASE)
+ONE_OF_TWO = "one of Wan 2.2's two transformers, for high and for low noise"
 TWO = "half of a Wan 2.2 model with two transformers, one for high and one for low noise"
 TYPES = {  # `model_type` of original files
     "i2v": "an image-to-video model",
