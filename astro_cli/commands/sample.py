@@ -17,6 +17,7 @@ import typer
 
 from astro_cli.config.errors import StreamError
 from astro_cli.generate import plan as sample_input
+from astro_cli.rollout.switching import whole_blocks
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
@@ -212,7 +213,7 @@ def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input
     """
     video, backbone = arm.card["video"], arm.backbone
     wanted = frames if frames is not None else None if seconds is None else max(1, round(seconds * backbone.fps))
-    latents = video["frames"] if wanted is None else -(-backbone.num_latents(wanted) // video["block"]) * video["block"]
+    latents = video["frames"] if wanted is None else whole_blocks(backbone.num_latents(wanted), video["block"])
     if not arm.streams and latents != video["frames"]:
         made = backbone.num_frames(video["frames"])
         raise StreamError(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from astro_cli.config.errors import OutputError, PromptError, StreamError
 from astro_cli.config.prompt_files import BOM, PromptFile
 from astro_cli.config.seeds import parse_seeds
+from astro_cli.rollout.switching import SwitchSchedule, SwitchUnits, whole_blocks
 
 if TYPE_CHECKING:
     from astro_cli.models.backbone import Backbone
@@ -78,7 +79,7 @@ class Length:
         """First latent of the block with which a prompt given for a frame takes over: the first block that shows no
         earlier frame.
         """
-        return -(-self.backbone.num_latents(frame) // self.block) * self.block
+        return whole_blocks(self.backbone.num_latents(frame), self.block)
 
 
 def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[str]) -> list[list[str]]:
@@ -183,31 +184,10 @@ def place(switches: list[Switch], length: Length) -> tuple[tuple[int, str], ...]
     Raises:
         StreamError: at frame 0, not after the one before it, or past the start of the last block.
     """
-    placed: list[tuple[int, str]] = []
-    fps, last = length.backbone.fps, length.latents - length.block
-    for switch in switches:
-        start = length.starts_at(switch.frame(fps))
-        if start == 0:
-            raise StreamError(
-                "--switch",
-                switch.given,
-                "expected a time after the beginning",
-                hint="the first prompt is the one the video starts with",
-            )
-        if placed and start <= placed[-1][0]:
-            what = f"takes over at frame {length.backbone.num_frames(start)}, not after the switch before it"
-            raise StreamError(
-                "--switch",
-                switch.given,
-                what,
-                hint=f"switches are at least a block of {length.block} latent frames apart, in order",
-            )
-        if start > last:
-            frame = length.backbone.num_frames(last) if last else 0
-            what = f"past the end: the last block begins at frame {frame} ({frame / fps:.1f} s) of {length.frames}"
-            raise StreamError("--switch", switch.given, what, hint="switch earlier, or make the video longer")
-        placed.append((start, switch.prompt))
-    return tuple(placed)
+    backbone, given = length.backbone, [switch.given for switch in switches]
+    units = SwitchUnits("--switch", given, "frame", backbone.num_frames, backbone.fps)
+    placed = [(length.starts_at(switch.frame(backbone.fps)), switch.prompt) for switch in switches]
+    return tuple(SwitchSchedule(placed, length.latents, length.block, units=units).switches)
 
 
 def name_of(prompt: str, seed: int, turns: Sequence[tuple[int, str]], settings: Mapping[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""Changing the prompt of a running stream: how (`SwitchRule`) and when (`SwitchSchedule`). `engine.Streamer.switch`
-carries it out.
+"""Changing the prompt of a running stream: how (`SwitchRule`) and when (`SwitchSchedule`, the one place that refuses
+switch times). `engine.Streamer.switch` carries it out.
 
 A switch inside a block takes effect at the start of the next block, as in LongLive's released inference (a switch at 40
 with blocks of 3 acts at 42).
@@ -8,7 +8,8 @@ Source: LongLive (arXiv 2509.22622) section 3.1, KV-recache, and its released co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from pydantic import model_validator
@@ -46,6 +47,39 @@ def block_starts(frames: int, block: int, *, first_frame_alone: bool = False) ->
     return [*range(head), *range(head, frames - block + 1, block)]
 
 
+def whole_blocks(frames: int, block: int) -> int:
+    """Frames of the fewest whole blocks that hold `frames` of them; also where the first block behind them begins."""
+    return -(-frames // block) * block
+
+
+@dataclass(frozen=True)
+class SwitchUnits:
+    """The units in which a refusal names switch times; by default latent frames.
+
+    Attributes:
+        option: where the times were given.
+        given: each time as it was given; default its latent frame.
+        unit: name of a frame.
+        frame: that frame for a latent one.
+        fps: frames per second, where a refusal names seconds too.
+    """
+
+    option: str = "switch"
+    given: Sequence[str] | None = None
+    unit: str = "latent frame"
+    frame: Callable[[int], int] = int
+    fps: float | None = None
+
+    def start(self, latent: int) -> str:
+        return f"{self.unit} {self.frame(latent)}"
+
+    def seconds(self, latent: int) -> str:
+        return "" if self.fps is None else f" ({self.frame(latent) / self.fps:.1f} s)"
+
+
+LATENT_FRAMES = SwitchUnits()
+
+
 class SwitchSchedule(Generic[T]):
     """Prompts (or their text states) that take over at given frames.
 
@@ -53,34 +87,36 @@ class SwitchSchedule(Generic[T]):
         switches: (frame, text), frames increasing.
         frames: length of the video.
         block, first_frame_alone: of the stream.
+        units: how a refusal names the times.
 
     Raises:
         StreamError: a switch at frame 0, out of order, or too late to act on any block.
     """
 
     def __init__(
-        self, switches: Sequence[tuple[int, T]], frames: int, block: int, *, first_frame_alone: bool = False
+        self,
+        switches: Sequence[tuple[int, T]],
+        frames: int,
+        block: int,
+        *,
+        first_frame_alone: bool = False,
+        units: SwitchUnits = LATENT_FRAMES,
     ) -> None:
         starts = block_starts(frames, block, first_frame_alone=first_frame_alone)
         last, before = starts[-1] if starts else 0, 0
-        for frame, _ in switches:
+        for index, (frame, _) in enumerate(switches):
+            given = str(frame) if units.given is None else units.given[index]
             if frame <= 0:
-                raise StreamError(
-                    "switch",
-                    str(frame),
-                    "expected a frame after 0",
-                    hint="the first prompt is the one the stream starts with",
-                )
+                what, hint = "expected a time after the beginning", "the first prompt is the one the video starts with"
+                raise StreamError(units.option, given, what, hint=hint)
             if frame <= before:
-                raise StreamError(
-                    "switch",
-                    str(frame),
-                    f"not after the switch before it, at frame {before}",
-                    hint="list switches in order, each once",
-                )
+                what = f"takes over at {units.start(frame)}, not after the switch before it, at {units.start(before)}"
+                hint = f"list switches in order; each acts at the start of a block of {block} latent frames"
+                raise StreamError(units.option, given, what, hint=hint)
             if frame > last:
-                what = f"past the end: the last block of {frames} latent frames starts at frame {last}"
-                raise StreamError("switch", str(frame), what, hint="switch earlier, or make the video longer")
+                begins = f"{units.start(last)}{units.seconds(last)}"
+                what = f"past the end: the last block begins at {begins} of {units.frame(frames)}"
+                raise StreamError(units.option, given, what, hint="switch earlier, or make the video longer")
             before = frame
         self.switches = list(switches)
         self._next = 0

@@ -80,7 +80,7 @@ def num_frames(arm: Arm) -> int:
 
 def segment_starts(arm: Arm) -> list[int]:
     """The first frame of every segment."""
-    return [0, *turning_points(arm, [SECONDS * place for place in range(1, SEGMENTS)], num_frames(arm))]
+    return [0, *turning_points(arm, [SECONDS * place for place in range(1, SEGMENTS)])]
 
 
 def protocol(arm: Arm) -> dict[str, Any]:

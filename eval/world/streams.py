@@ -13,7 +13,7 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate.arm import Arm
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
+from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, whole_blocks
 
 MAX_SHARE = 0.999  # progress of a batch whose videos are made but not scored
 
@@ -22,18 +22,16 @@ def frames_of(arm: Arm, seconds: float) -> int:
     """Latent frames of a video of that many seconds of the embedded world: those that hold seconds x fps frames,
     rounded up to whole blocks.
     """
-    block = arm.card["video"]["block"]
-    return math.ceil(arm.backbone.num_latents(math.ceil(seconds * arm.card["video"]["fps"])) / block) * block
+    video = arm.card["video"]
+    return whole_blocks(arm.backbone.num_latents(math.ceil(seconds * video["fps"])), video["block"])
 
 
-def turning_points(arm: Arm, seconds: Sequence[float], frames: int) -> list[int]:
+def turning_points(arm: Arm, seconds: Sequence[float]) -> list[int]:
     """The latent frames at which prompts asked for at these seconds take over: starts of blocks, since a switch acts at
     the next block.
     """
-    starts, fps = block_starts(frames, arm.card["video"]["block"]), arm.card["video"]["fps"]
-    return [
-        next(start for start in starts if arm.backbone.num_frames(start) >= round(second * fps)) for second in seconds
-    ]
+    video = arm.card["video"]
+    return [whole_blocks(arm.backbone.num_latents(round(second * video["fps"])), video["block"]) for second in seconds]
 
 
 def cache_protocol(arm: Arm, frames: int) -> dict[str, Any]:

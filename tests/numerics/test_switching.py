@@ -15,7 +15,7 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.engine import Streamer, StreamSpec, new_cache, write_context
 from astro_cli.rollout.streaming import stream
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
+from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, SwitchUnits, block_starts, whole_blocks
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 SHAPE = (2, 4, 4)
@@ -176,18 +176,34 @@ def test_of_two_switches_in_one_block_the_later_acts():
 @pytest.mark.parametrize(
     ("frames", "key", "word"),
     [
-        ([0], "0", "after 0"),
-        ([6, 3], "3", "not after the switch before it, at frame 6"),
+        ([0], "0", "after the beginning"),
+        ([6, 3], "3", "takes over at latent frame 3, not after the switch before it, at latent frame 6"),
         ([6, 6], "6", "not after"),
         ([12], "12", "past the end"),
-        ([10], "10", "last block of 12 latent frames starts at frame 9"),
-        ([-3], "-3", "after 0"),
+        ([10], "10", "last block begins at latent frame 9 of 12"),
+        ([-3], "-3", "after the beginning"),
     ],
 )
 def test_bad_schedules_are_refused(frames, key, word):
     with pytest.raises(StreamError, match=word) as caught:
         SwitchSchedule([(frame, "text") for frame in frames], 12, 3)
     assert caught.value.key == key
+
+
+def test_a_caller_s_units_name_the_times_of_a_refusal():
+    units = SwitchUnits("--switch", ["2s", "3s"], "frame", lambda latent: 4 * latent - 3, 16.0)
+    with pytest.raises(StreamError) as caught:
+        SwitchSchedule([(6, "a"), (3, "b")], 12, 3, units=units)
+    assert caught.value.key == "3s"
+    assert "takes over at frame 9, not after the switch before it, at frame 21" in str(caught.value)
+    with pytest.raises(StreamError) as caught:
+        SwitchSchedule([(6, "a"), (12, "b")], 12, 3, units=units)
+    assert "the last block begins at frame 33 (2.1 s) of 45" in str(caught.value)
+
+
+@pytest.mark.parametrize(("frames", "block", "whole"), [(0, 3, 0), (1, 3, 3), (3, 3, 3), (4, 3, 6), (5, 1, 5)])
+def test_whole_blocks_by_hand(frames, block, whole):
+    assert whole_blocks(frames, block) == whole
 
 
 def test_block_starts_by_hand():

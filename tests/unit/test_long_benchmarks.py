@@ -76,8 +76,8 @@ def test_seconds_become_whole_blocks():
 def test_a_prompt_takes_over_at_the_next_block():
     # 10 s are frame 80, in the block 78..80; 30 s are frame 240, the start of a block
     assert shapes_multi.segment_starts(an_arm()) == [0, 81, 162, 240, 321, 402]
-    assert turning_points(an_arm(block=1), [1.0, 2.5], 40) == [8, 20]
-    assert turning_points(an_arm(channels=16), [1.0, 2.5], 9) == [3, 6]  # blocks end at frames 9 and 21
+    assert turning_points(an_arm(block=1), [1.0, 2.5]) == [8, 20]
+    assert turning_points(an_arm(channels=16), [1.0, 2.5]) == [3, 6]  # blocks end at frames 9 and 21
 
 
 def test_a_story_changes_one_or_two_attributes_of_its_object():
