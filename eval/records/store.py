@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -102,11 +102,6 @@ class Record(Config):
 def record_path(results: Path, benchmark: str) -> Path:
     """Where the records of one benchmark are kept."""
     return Path(results) / "records" / f"{benchmark}.jsonl"
-
-
-def made_by(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record that say which source tree measured, from `training.rundir.environment`."""
-    return {"commit": environment["commit"] or UNKNOWN, "dirty": bool(environment["dirty"])}
 
 
 def append(path: Path, record: Record) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from astro_cli.config.errors import RecordError
 from astro_cli.models.hashes import digest
 from eval.records import store
+from eval.records.writer import RecordWriter
 from eval.report.figures import read_metrics
 
 BENCHMARKS: dict[store.Backbone, str] = {
@@ -56,12 +57,17 @@ def record_training(run: Path, results: Path) -> None:
     card, environment, recipe = (
         _read(file) for file in (weights.with_suffix(".json"), run / "environment.json", run / "resolved.json")
     )
-    benchmark = BENCHMARKS[card["backbone"]]
-    path = store.record_path(results, benchmark)
-    weights_hash = digest(weights)
-    known = {
-        record.metric for record in store.load([path] if path.is_file() else []) if record.weights_hash == weights_hash
-    }
+    writer = RecordWriter(
+        results,
+        BENCHMARKS[card["backbone"]],
+        card["backbone"],
+        card["recipe"],
+        card["seed"],
+        card["recipe_hash"],
+        digest(weights),
+        PROMPTS,
+    )
+    known = {metric for metric, record in writer.own().items() if record.weights_hash == writer.weights_hash}
     rows = read_metrics(run / "metrics.jsonl")
     if len(rows) != (steps := _steps(recipe["recipe"])):
         what = f"found {len(rows)} whole rows, the run has {steps} epochs"
@@ -75,23 +81,7 @@ def record_training(run: Path, results: Path) -> None:
             "versions": environment["versions"],
             "epochs": len(rows),
         }
-        store.append(
-            path,
-            store.Record(
-                benchmark=benchmark,
-                backbone=card["backbone"],
-                arm=card["recipe"],
-                seed=card["seed"],
-                metric=metric,
-                direction=DIRECTIONS[metric],
-                scores=[value],
-                recipe_hash=card["recipe_hash"],
-                weights_hash=weights_hash,
-                prompt_set_hash=PROMPTS,
-                protocol=protocol,
-                **store.made_by(environment),
-            ),
-        )
+        writer.append(writer.record(metric, DIRECTIONS[metric], [value], protocol, environment))
 
 
 def _steps(recipe: dict[str, Any]) -> int:

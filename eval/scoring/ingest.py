@@ -17,8 +17,8 @@ from eval.contract import MetricInfo
 from eval.inputs.names import split_name
 from eval.prompt_sets import PromptSet, prompt_set
 from eval.records import store
+from eval.scoring.outcome_writer import OutcomeWriter
 from eval.scoring.outcomes import Order, Outcome, mean_of, meant_for, order_of
-from eval.scoring.record_writer import RecordWriter
 from eval.scoring.totals import PERCENT, TOTALS, gather, totals
 from eval.suites.suite import Suite, load_suite
 from eval.vbench import result_files
@@ -100,7 +100,7 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
         "official_aggregates": aggregates,
         "limit": None,
     }
-    writer = RecordWriter(results, suite_name, arm, seed, order, common)
+    writer = OutcomeWriter(results, suite_name, arm, seed, order, common)
     writer.check_scores(of_metrics)
     earlier = writer.recorded({outcome.key for outcome in of_metrics if not outcome.complete} | (known - data.keys()))
     gathered = gather(of_metrics, earlier)

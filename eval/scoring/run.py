@@ -17,8 +17,8 @@ from eval.inputs.requirements import Requirements, of_suite
 from eval.prompt_sets.catalog import prompt_set
 from eval.records.video_scores import SampleStore
 from eval.scoring import pool
+from eval.scoring.outcome_writer import OutcomeWriter, checked_arm, checked_results
 from eval.scoring.outcomes import Order, Outcome, applies, order_of, outcomes, within
-from eval.scoring.record_writer import RecordWriter, checked_arm, checked_results
 from eval.scoring.scorers import ConfiguredScorer, configured_scorers
 from eval.scoring.totals import TOTALS, gather, totals
 from eval.scoring.worker import Failure, plan
@@ -160,7 +160,7 @@ def _ready(wanted: Sequence[ConfiguredScorer], *, named: bool) -> tuple[list[Con
 
 def _writers(
     request: Request, suite: Suite, needs: Requirements, samples: list[Sample], order: Order, decoder: str
-) -> list[RecordWriter]:
+) -> list[OutcomeWriter]:
     """One per seed whose records are kept apart."""
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -175,13 +175,13 @@ def _writers(
             raise RecordError(sample.path, "seed", what, hint="correct it, or leave the option out")
         group.append(sample)
     return [
-        RecordWriter.of_videos(request.results, suite, needs, request.arm, seed, within(group, order), order, decoder)
+        OutcomeWriter.of_videos(request.results, suite, needs, request.arm, seed, within(group, order), order, decoder)
         for seed, group in sorted(groups.items())
     ]
 
 
 def _file(
-    writer: RecordWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, request: Request
+    writer: OutcomeWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, request: Request
 ) -> Found:
     """Record what is complete, with the totals whose metrics are complete now or were recorded before. Of an evaluation
     of some metrics only complete totals are shown.

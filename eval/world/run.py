@@ -13,11 +13,13 @@ from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.models.hashes import digest
 from astro_cli.training.rundir import environment
 from eval.records import store
+from eval.records.writer import RecordWriter
 from eval.world import shapes
 from eval.world.oracle_scores import prompt_set_hash
 from eval.world.suites import WORLD_SUITES, SuiteModule, WorldSuite, world_suite
 
 SHAPES = WORLD_SUITES[shapes.NAME]
+BACKBONE: store.Backbone = "shapes"
 RESOLUTION = [32, 32]
 FALLS = frozenset({"kv_memory_growth"})  # the lower the better; of all others the higher
 
@@ -31,16 +33,17 @@ def evaluate_arm(
     Raises:
         CheckpointError: an arm of another backbone, or one that cannot make the suite's videos.
     """
-    if arm.card["backbone"] != "shapes":
+    if arm.card["backbone"] != BACKBONE:
         raise CheckpointError(
-            arm.path, "backbone", f"found {arm.card['backbone']!r}, {suite.name} scores arms of 'shapes'"
+            arm.path, "backbone", f"found {arm.card['backbone']!r}, {suite.name} scores arms of {BACKBONE!r}"
         )
     benchmark = suite.load()
-    known = _known(benchmark, arm, seed, count, results)
+    writer = _writer(benchmark, arm, seed, count, results)
+    known = _known(benchmark, writer)
     if known.keys() >= set(benchmark.METRICS):
         return {metric: _mean(list(record.scores)) for metric, record in known.items()}
     scores = benchmark.evaluate(arm, seed, benchmark.prompt_set(count), progress)
-    _record(benchmark, arm, seed, count, results, scores)
+    _record(benchmark, arm, count, writer, scores)
     return {metric: _mean(values) for metric, values in scores.items()}
 
 
@@ -51,7 +54,8 @@ def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str
     suite, loaded = world_suite(name), load_arm(arm)
     benchmark = suite.load()
     own = seed if loaded.seed is None else loaded.seed
-    return _known(benchmark, loaded, own, count or suite.prompts, results).keys() >= set(benchmark.METRICS)
+    writer = _writer(benchmark, loaded, own, count or suite.prompts, results)
+    return _known(benchmark, writer).keys() >= set(benchmark.METRICS)
 
 
 def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:
@@ -60,49 +64,45 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
     Where one has no record yet, or `again` asks for it, all are timed, to be comparable.
     """
     benchmark = SHAPES.load()
-    known = [_known(benchmark, arm, seed, count, results).get("throughput") for arm, seed in pairs]
+    writers = [_writer(benchmark, arm, seed, count, results) for arm, seed in pairs]
+    known = [_known(benchmark, writer).get("throughput") for writer in writers]
     if all(known) and not again:
         return [_mean(list(record.scores)) for record in known if record]
     rates = shapes.throughput([arm for arm, _ in pairs])
-    for (arm, seed), arm_rates in zip(pairs, rates, strict=True):
-        _record(benchmark, arm, seed, count, results, {"throughput": list(arm_rates)})
+    for (arm, _), writer, arm_rates in zip(pairs, writers, rates, strict=True):
+        _record(benchmark, arm, count, writer, {"throughput": list(arm_rates)})
     return [_mean(list(arm_rates)) for arm_rates in rates]
 
 
-def _known(benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path) -> dict[str, store.Record]:
+def _writer(benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path) -> RecordWriter:
+    """The writer of an arm's records on the first `count` prompts."""
+    prompts = prompt_set_hash(benchmark.prompt_set(count))
+    hashes = arm.card["recipe_hash"], digest(arm.path)
+    return RecordWriter(results, benchmark.NAME, BACKBONE, arm.name, seed, *hashes, prompts)
+
+
+def _known(benchmark: SuiteModule, writer: RecordWriter) -> dict[str, store.Record]:
     """What is recorded of these weights on these prompts by this version of the benchmark, by metric."""
-    path = store.record_path(results, benchmark.NAME)
-    records = store.latest(store.load([path]) if path.is_file() else [])
-    wanted = (arm.name, seed, digest(arm.path), prompt_set_hash(benchmark.prompt_set(count)))
-    known = [r for r in records if (r.arm, r.seed, r.weights_hash, r.prompt_set_hash) == wanted]
-    return {r.metric: r for r in known if r.protocol["benchmark_version"] == benchmark.VERSION}
+    wanted = (writer.weights_hash, writer.prompt_set_hash, benchmark.VERSION)
+    return {
+        metric: record
+        for metric, record in writer.own().items()
+        if (record.weights_hash, record.prompt_set_hash, record.protocol["benchmark_version"]) == wanted
+    }
 
 
 def _record(
-    benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path, scores: Mapping[str, list[float | None]]
+    benchmark: SuiteModule, arm: Arm, count: int, writer: RecordWriter, scores: Mapping[str, list[float | None]]
 ) -> None:
-    here, prompt_hash = environment("cpu", seed), prompt_set_hash(benchmark.prompt_set(count))
-    path, weights_hash = store.record_path(results, benchmark.NAME), digest(arm.path)
-    for old in store.latest(store.load([path]) if path.is_file() else []):
-        if (old.arm, old.seed) == (arm.name, seed) and old.weights_hash != weights_hash and old.metric in scores:
-            store.warn_replaced(path, old, "weights", old.weights_hash, weights_hash)
-            break
+    here = environment("cpu", writer.seed)
+    others = [
+        old for metric, old in writer.own().items() if metric in scores and old.weights_hash != writer.weights_hash
+    ]
+    if others:
+        store.warn_replaced(writer.path, others[0], "weights", others[0].weights_hash, writer.weights_hash)
     for metric, values in scores.items():
-        record = store.Record(
-            benchmark=benchmark.NAME,
-            backbone="shapes",
-            arm=arm.name,
-            seed=seed,
-            metric=metric,
-            scores=values,
-            direction="down" if metric in FALLS else "up",
-            recipe_hash=arm.card["recipe_hash"],
-            weights_hash=weights_hash,
-            prompt_set_hash=prompt_hash,
-            protocol=_protocol(benchmark, arm, count, here),
-            **store.made_by(here),
-        )
-        store.append(path, record)
+        direction = "down" if metric in FALLS else "up"
+        writer.append(writer.record(metric, direction, values, _protocol(benchmark, arm, count, here), here))
 
 
 def _protocol(benchmark: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_results_that_are_a_file_are_refused_before_the_folder_is_read(place, tm
 
 
 def test_grayscale_and_norm_are_conditions_with_names(tmp_path):
-    from eval.scoring.record_writer import _scorer_protocol
+    from eval.scoring.outcome_writer import _scorer_protocol
     from eval.scoring.scorers import configured_scorers
     from eval.suites.suite import load_suite
 

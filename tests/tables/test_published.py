@@ -15,7 +15,7 @@ from eval.papers.published import list_tables, load_table, parse_table, select
 from eval.papers.verdicts import ARM_SUFFIX
 from eval.prompt_sets.catalog import FIRST, NAMES
 from eval.records.store import BACKBONES
-from eval.scoring.record_writer import checked_arm
+from eval.scoring.outcome_writer import checked_arm
 
 # Rows and columns of numbers (or settings) as printed; a transposed table has the paper's columns as rows.
 SHAPES = {

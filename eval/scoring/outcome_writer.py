@@ -16,6 +16,7 @@ from eval.contract import MetricInfo, Sample
 from eval.inputs.check import differing
 from eval.inputs.requirements import Requirements
 from eval.records import store
+from eval.records.writer import RecordWriter
 from eval.scoring.outcomes import Order, Outcome
 from eval.scoring.scorers import ConfiguredScorer
 from eval.scoring.worker import contents
@@ -27,12 +28,11 @@ PACKAGES = ("av", "decord", "opencv-python-headless", "open-clip-torch", "torchv
 CONFIG_CONDITIONS = ("grayscale", "positions")  # of a scorer's configuration, by themselves among a record's conditions
 
 
-class RecordWriter:
-    """Where and under which name the outcomes of one folder are kept.
+class OutcomeWriter:
+    """Writes the outcomes of one folder as records.
 
     Args:
         common: the protocol all its records share.
-        made: recipe and weights hash of the arm, where they are known.
         samples: those that count, of one seed where seeds are kept apart.
     """
 
@@ -46,13 +46,11 @@ class RecordWriter:
         common: Mapping[str, Any],
         samples: Sequence[Sample] = (),
     ) -> None:
-        self.path, self.benchmark, self.arm, self.seed = (
-            store.record_path(checked_results(results), name),
-            name,
-            checked_arm(arm),
-            seed,
+        hashes = _provenance(samples)
+        self.records = RecordWriter(
+            checked_results(results), name, BACKBONE, checked_arm(arm), seed, **hashes, prompt_set_hash=order.hash
         )
-        self.order, self.common, self.samples, self.made = order, common, samples, _provenance(samples)
+        self.seed, self.order, self.common, self.samples = seed, order, common, samples
 
     @classmethod
     def of_videos(
@@ -65,7 +63,7 @@ class RecordWriter:
         samples: Sequence[Sample],
         order: Order,
         decoder: str,
-    ) -> RecordWriter:
+    ) -> OutcomeWriter:
         """With the protocol of these videos, and in what they are not as the suite's published run has them."""
         unlike = sorted({finding.key for finding in differing(samples, needs) if finding.severity == "error"})
         common = _of_videos(suite, samples, order) | {"decoder": decoder, "unlike_published": unlike}
@@ -82,13 +80,13 @@ class RecordWriter:
         """
         if self.order.limit is not None:
             return
-        existing = self._own()
+        existing = self.records.own()
         for configured in scorers:
             for key, info in configured.metrics.items():
                 if key in existing and (wrong := self._differences(existing[key], _scorer_protocol(configured, info))):
-                    what = f"{key} of {self.arm} was recorded under another protocol: {wrong}"
+                    what = f"{key} of {self.records.arm} was recorded under another protocol: {wrong}"
                     raise IntegrityError(
-                        self.path,
+                        self.records.path,
                         f"seed {self.seed}",
                         what,
                         hint="give these videos another --name, or use another --results",
@@ -100,7 +98,7 @@ class RecordWriter:
         Raises:
             IntegrityError: naming what differs.
         """
-        existing = self._own()
+        existing = self.records.own()
         for outcome in outcomes:
             old = existing.get(outcome.key)
             if old is None or outcome.scores is None:
@@ -110,16 +108,16 @@ class RecordWriter:
                 wrong = f"other scores, from {old.protocol.get('source_file')}, now {self.common.get('source_file')}"
             if wrong:
                 what, hint = (
-                    f"{outcome.key} of {self.arm} is recorded already: {wrong}",
+                    f"{outcome.key} of {self.records.arm} is recorded already: {wrong}",
                     "use another --name, --seed or --results",
                 )
-                raise IntegrityError(self.path, f"seed {self.seed}", what, hint=hint)
+                raise IntegrityError(self.records.path, f"seed {self.seed}", what, hint=hint)
 
     def recorded(self, metrics: Collection[str]) -> list[store.Record]:
         """This arm's newest records of these metrics, of the same videos under the protocol that all share. Results
         from files are each of a file of their own.
         """
-        own = self._own()
+        own = self.records.own()
         same = [key for key in ("benchmark_version", *store.CONDITION_KEYS) if key in self.common]
         same += ["videos"] if self.samples else []
         return [
@@ -145,7 +143,7 @@ class RecordWriter:
             readers: the scorers whose files beside the videos the totals rest on; default: those of the outcomes.
             of_totals: what the protocol of the totals says instead of the common one.
         """
-        existing = {record.key: record for record in self._existing(limited=self.order.limit is not None)}
+        existing = {record.key: record for record in self.records.existing(limited=self.order.limit is not None)}
         environment, of_metrics, written = _environment(self.seed), list(outcomes), list[str]()
         own = {_scorer(outcome.configured) for outcome in of_metrics if outcome.configured}
         parts = self.common.get("scorer") or sorted(own | {record.protocol["scorer"] for record in earlier})
@@ -166,9 +164,11 @@ class RecordWriter:
             old = existing.get(record.key)
             others = old is not None and old.protocol.get("videos") != record.protocol["videos"]
             if old is not None and others and not written and old.scores != record.scores:
-                store.warn_replaced(self.path, old, "videos", old.protocol.get("videos"), record.protocol["videos"])
+                store.warn_replaced(
+                    self.records.path, old, "videos", old.protocol.get("videos"), record.protocol["videos"]
+                )
             if old is None or _content(old) != _content(record):
-                store.append(self.path, record)
+                self.records.append(record)
                 written.append(outcome.key)
         return written
 
@@ -185,18 +185,6 @@ class RecordWriter:
         )
         return {store.FILES_READ: hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]} if rows else {}
 
-    def _existing(self, *, limited: bool = False) -> list[store.Record]:
-        records = store.load([self.path]) if self.path.is_file() else []
-        return store.latest(record for record in records if (record.limit is not None) == limited)
-
-    def _own(self) -> dict[str, store.Record]:
-        """This arm's newest records under this seed, by metric."""
-        return {
-            record.metric: record
-            for record in self._existing()
-            if (record.backbone, record.arm, record.seed) == (BACKBONE, self.arm, self.seed)
-        }
-
     def _differences(self, existing: store.Record, scorer: Mapping[str, Any]) -> str:
         ours = {**self.common, **scorer}
         pairs = {key: (existing.protocol.get(key), _json(ours.get(key))) for key in store.CONDITION_KEYS}
@@ -211,23 +199,10 @@ class RecordWriter:
             **scorer,
             "unit": outcome.info.unit,
             "scale": outcome.scale,
-            **environment["protocol"],
+            **{key: environment[key] for key in ("versions", "device", "threads", "python")},
         }
         assert outcome.scores is not None
-        return store.Record(
-            benchmark=self.benchmark,
-            backbone=BACKBONE,
-            arm=self.arm,
-            seed=self.seed,
-            metric=outcome.key,
-            direction=outcome.info.direction,
-            scores=outcome.scores,
-            recipe_hash=self.made["recipe_hash"],
-            weights_hash=self.made["weights_hash"],
-            prompt_set_hash=self.order.hash,
-            protocol=_json(protocol),
-            **environment["made_by"],
-        )
+        return self.records.record(outcome.key, outcome.info.direction, outcome.scores, _json(protocol), environment)
 
 
 def checked_arm(name: str) -> str:
@@ -311,21 +286,12 @@ def _provenance(samples: Sequence[Sample]) -> dict[str, str]:
 
 
 def _environment(seed: int) -> dict[str, Any]:
-    """Commit, versions and device."""
+    """Source tree, versions, those of the scorers' packages too, and device."""
     from astro_cli.training.rundir import environment  # imports torch
 
     torch = sys.modules["torch"]
     here = environment("cuda" if torch.cuda.is_available() else "cpu", seed)
-    versions = {**here["versions"], **{package: _version(package) for package in PACKAGES}}
-    return {
-        "made_by": store.made_by(here),
-        "protocol": {
-            "versions": versions,
-            "device": here["device"],
-            "threads": here["threads"],
-            "python": here["python"],
-        },
-    }
+    return here | {"versions": here["versions"] | {package: _version(package) for package in PACKAGES}}
 
 
 def _version(package: str) -> str | None:
