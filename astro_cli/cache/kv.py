@@ -124,9 +124,9 @@ class KVCache:
         shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in buffers.items()}
         layers = (len(self.k),), torch.int64
         for name, expected in (shapes | {"at": ((3,), torch.int64), "settled": layers, "sink_at": layers}).items():
-            found = (tuple(state[name].shape), state[name].dtype) if name in state else "nothing"
-            if found != expected:
-                what = f"found {found} in the saved stream, expected {expected}"
+            layout = (tuple(state[name].shape), state[name].dtype) if name in state else "nothing"
+            if layout != expected:
+                what = f"found {layout} in the saved stream, expected {expected}"
                 raise StreamError("cache", name, what, hint="is the network the same?")
         for name, tensor in buffers.items():
             tensor.copy_(state[name])

@@ -50,7 +50,7 @@ def show(report: dict[str, Any]) -> None:
         console,
         "versions",
         ("package", "version"),
-        [(name, found or "not installed") for name, found in report["versions"].items()],
+        [(name, version or "not installed") for name, version in report["versions"].items()],
     )
     table(console, "machine", ("what", "value"), machine_rows(report))
     rows = [

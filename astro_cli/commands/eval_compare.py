@@ -36,8 +36,8 @@ def compare(
     from eval.records.compare import compare as compare_records
     from eval.records.compare import side
 
-    (arm_a, found_a), (arm_b, found_b) = side(a, results), side(b, results)
-    rows = compare_records(arm_a, found_a, arm_b, found_b)
+    (arm_a, records_a), (arm_b, records_b) = side(a, results), side(b, results)
+    rows = compare_records(arm_a, records_a, arm_b, records_b)
     if format is Format.json:
         typer.echo(
             json.dumps(

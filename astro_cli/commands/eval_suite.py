@@ -131,7 +131,7 @@ def run(request: Request, *, allow_partial: bool) -> None:
 def show(report: Report, console: Console, *, allow_partial: bool) -> None:
     """The table of metrics on stdout; what failed or did not run on stderr."""
     table = Table("seed", "metric", "value", "95 %", "coverage", "unit", "better")
-    for evaluated in report.found:
+    for evaluated in report.seeds:
         for outcome in (*evaluated.outcomes, *evaluated.totals):
             table.add_row(str(evaluated.seed), *row(outcome, allow_partial=allow_partial))
     plain_console(width=TABLE_WIDTH).print(table)
@@ -143,7 +143,7 @@ def show(report: Report, console: Console, *, allow_partial: bool) -> None:
         console.print(f"and {len(report.failures) - FAILURES_SHOWN} more failures")
     if report.order.limit is not None:
         console.print(f"limited to {report.order.limit} prompts: tables and claims leave these records out")
-    written = sum(len(evaluated.written) for evaluated in report.found)
+    written = sum(len(evaluated.written) for evaluated in report.seeds)
     console.print(f"{report.scored} scores made, {report.reused} kept from before; records written: {written}")
 
 

@@ -39,18 +39,18 @@ def world(
     Example: astro doctor world shapes/teacher_video
     """
     from astro_cli.generate.arm import load_arm
-    from eval.world.diagnosis import gaps, shown
+    from eval.world.diagnosis import gaps, motion_shares
 
-    found = load_arm(arm)
-    if found.backbone.name != "shapes":
+    loaded = load_arm(arm)
+    if loaded.backbone.name != "shapes":
         raise CheckpointError(
-            arm, "backbone", f"found {found.backbone.name!r}, expected a base of the embedded world ('shapes')"
+            arm, "backbone", f"found {loaded.backbone.name!r}, expected a base of the embedded world ('shapes')"
         )
-    block, length = found.card["video"]["block"], frames or found.card["video"]["frames"]
+    block, length = loaded.card["video"]["block"], frames or loaded.card["video"]["frames"]
     if length % block:
         raise CheckpointError(arm, "--frames", f"found {length}, expected a multiple of the block ({block})")
-    measured = [] if found.streams else gaps(found, clips, lambda done, total: None)
-    videos = shown(found, prompts, length, BATCH, lambda done, total: None)
+    measured = [] if loaded.streams else gaps(loaded, clips, lambda done, total: None)
+    videos = motion_shares(loaded, prompts, length, BATCH, lambda done, total: None)
     if json_:
         typer.echo(
             json.dumps({"gaps": [asdict(gap) for gap in measured], "videos": [asdict(row) for row in videos]}, indent=2)
@@ -59,7 +59,7 @@ def world(
     if measured:
         show_gaps(measured)
         typer.echo("")
-    show_videos(videos, found.backbone.num_frames(length))
+    show_videos(videos, loaded.backbone.num_frames(length))
 
 
 def show_gaps(measured: list[Gap]) -> None:

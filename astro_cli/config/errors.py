@@ -76,8 +76,8 @@ class RunError(AstroError):
     exit_code = EXIT_RUN
 
 
-def did_you_mean(found: str, allowed: Iterable[str]) -> str:
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """'did you mean X?' for a near miss, else the list of what is allowed."""
     names = sorted(set(allowed))
-    near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(names)}"

@@ -75,4 +75,4 @@ def _classes(annotation: Any) -> list[Any]:
     """Configuration classes mentioned in an annotation, e.g. dict[str, StageSpec] or LoraSpec | None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for inner in get_args(annotation) for found in _classes(inner)]
+    return [model for inner in get_args(annotation) for model in _classes(inner)]

@@ -35,13 +35,13 @@ class Threads(NamedTuple):
     why: str
 
 
-_asked: int | None = None  # by --threads
+_requested: int | None = None  # by --threads
 
 
 def ask(number: int | None) -> None:
     """Take the number of `--threads`; None leaves the choice to OMP_NUM_THREADS and the rule."""
-    global _asked
-    _asked = number
+    global _requested
+    _requested = number
 
 
 def cores() -> int:
@@ -57,8 +57,8 @@ def choose(flops: float) -> Threads:
     Args:
         flops: floating-point operations of the widest layer in the smallest pass that is repeated.
     """
-    if _asked is not None:
-        return Threads(_asked, "--threads")
+    if _requested is not None:
+        return Threads(_requested, "--threads")
     first = os.environ.get(USER_VARIABLE, "").split(",")[0].strip()  # a list gives a number per nesting level
     if first.isdigit() and int(first):
         return Threads(int(first), USER_VARIABLE)
@@ -87,4 +87,4 @@ def share(processes: int) -> dict[str, str]:
     of `--threads`.
     """
     shared = {SHARE_VARIABLE: str(max(1, cores() // processes))}
-    return shared if _asked is None else shared | {USER_VARIABLE: str(_asked)}
+    return shared if _requested is None else shared | {USER_VARIABLE: str(_requested)}

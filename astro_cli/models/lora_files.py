@@ -139,9 +139,9 @@ def _pick(path: Path) -> Path:
     other = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
     if named or len(other) == 1:
         return (named or other)[0]
-    found = some([file.name for file in other]) or "no tensor file"
+    content = some([file.name for file in other]) or "no tensor file"
     raise CheckpointError(
-        path, "", f"not a LoRA folder: found {found}, expected {', '.join((*PEFT_FILES, DIFFUSERS_FILE))}"
+        path, "", f"not a LoRA folder: found {content}, expected {', '.join((*PEFT_FILES, DIFFUSERS_FILE))}"
     )
 
 

@@ -46,11 +46,11 @@ def unwrap(
     flat = _tensors(content)
     if flat and names != (EMA,):
         return flat, FLAT
-    found = ", ".join([*content][:SHOWN]) if not flat else "tensors without nesting"
+    keys = ", ".join([*content][:SHOWN]) if not flat else "tensors without nesting"
     inner = next((value for value in content.values() if isinstance(value, Mapping)), {})
     below = f" (holding {', '.join(str(key) for key in [*inner][:SHOWN])})" if inner and not flat else ""
     expected = ", ".join(names) + ("" if names == (EMA,) else " or a flat state dict")
-    what = f"unknown nesting: found {found or 'nothing'}{below}, expected {expected}"
+    what = f"unknown nesting: found {keys or 'nothing'}{below}, expected {expected}"
     raise CheckpointError(where, "", what, hint=hint)
 
 

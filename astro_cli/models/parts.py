@@ -44,11 +44,11 @@ def config(folder: Path, model: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        found = str(data.get("_class_name") or data.get("model_type"))
+        kind = str(data.get("_class_name") or data.get("model_type"))
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(path, "", f"no readable config: {error}", hint="copy the part's whole folder") from error
-    if model.lower() not in found.lower():
-        raise CheckpointError(path, "", f"found a {found}, expected {model}")
+    if model.lower() not in kind.lower():
+        raise CheckpointError(path, "", f"found a {kind}, expected {model}")
     return {key: value for key, value in data.items() if not key.startswith("_")}
 
 

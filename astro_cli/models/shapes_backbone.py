@@ -71,11 +71,11 @@ def load_shapes_backbone(codec: str | None = None, *, empty: int | None = None) 
     path = weights.find(codec or "shapes/codec", "codec")
     mean = weights.read(path).get("mean")
     if mean is None or mean.shape[:1] not in [(channels,) for channels in CODECS]:
-        found = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
+        statistics = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
         raise CheckpointError(
             path,
             "mean",
-            f"found {found}, expected those of {allowed_channels()} latent channels: not a codec of this world",
+            f"found {statistics}, expected those of {allowed_channels()} latent channels: not a codec of this world",
         )
     module = new_codec(mean.shape[0])
     weights.load_into(module, path)

@@ -78,8 +78,8 @@ def open_file(path: Path) -> dict[str, Any]:
         return dict(open_safetensors(path))
     if path.suffix in PICKLES:
         return open_pickle(path)
-    found = path.suffix or "no ending"
-    raise CheckpointError(path, "", f"not a checkpoint: found {found}, expected {', '.join(SUFFIXES)} or *{INDEX}")
+    ending = path.suffix or "no ending"
+    raise CheckpointError(path, "", f"not a checkpoint: found {ending}, expected {', '.join(SUFFIXES)} or *{INDEX}")
 
 
 def open_safetensors(path: Path) -> dict[str, LazyTensor]:

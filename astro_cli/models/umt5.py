@@ -71,8 +71,8 @@ class TextEncoder:
         """
         states_BMD = torch.zeros(len(prompts), self.length, self.model.config.d_model, device=self.model.device)
         for row_MD, prompt in zip(states_BMD, prompts, strict=True):
-            found_MD = self._encode_one(clean(prompt))
-            row_MD[: len(found_MD)] = found_MD
+            prompt_MD = self._encode_one(clean(prompt))
+            row_MD[: len(prompt_MD)] = prompt_MD
         return states_BMD
 
     @torch.no_grad()

@@ -41,8 +41,8 @@ def problems(path: Path, report: Report = _quiet) -> list[str]:
         return _not_finite(state, report)
     manifest = read_manifest(path)
     rows = {row["name"]: row for row in manifest["written"]}
-    found, tensors = _files(path, rows, report)
-    return [*found, *_tensors(manifest, tensors), *_not_finite(LazyState(tensors, path), report)]
+    faults, tensors = _files(path, rows, report)
+    return [*faults, *_tensors(manifest, tensors), *_not_finite(LazyState(tensors, path), report)]
 
 
 def _line(error: CheckpointError) -> str:

@@ -111,6 +111,6 @@ class RewardTower(nn.Module):
         count, wanted = len(tokens_BL), torch.tensor(self.specials, device=self.device)
         place_BL = torch.isin(tokens_BL, wanted)
         assert bool((place_BL.sum(1) == len(wanted)).all()), "every sample holds each reward token once"
-        found_BK = tokens_BL[place_BL].view(count, -1)
-        assert bool((found_BK == wanted).all()), "reward tokens in the order of the instruction"
+        rewards_BK = tokens_BL[place_BL].view(count, -1)
+        assert bool((rewards_BK == wanted).all()), "reward tokens in the order of the instruction"
         return self.rm_head(hidden_BLD[place_BL].view(count, len(wanted), -1).float())

@@ -58,9 +58,9 @@ def load_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConf
     config = Qwen2VLConfig.from_dict(parts.config(folder, "qwen2_vl"))
     sizes(config).vocab_size = len(tokenizer)
     for kind, token in (("image", "<|image_pad|>"), ("video", "<|video_pad|>")):
-        found, wanted = tokenizer.convert_tokens_to_ids(token), getattr(config, f"{kind}_token_id")
-        if found != wanted:
-            what = f"is {wanted}, the tokenizer's {token} is {found}"
+        own, expected = tokenizer.convert_tokens_to_ids(token), getattr(config, f"{kind}_token_id")
+        if own != expected:
+            what = f"is {expected}, the tokenizer's {token} is {own}"
             raise CheckpointError(
                 folder / "config.json", f"{kind}_token_id", what, hint="tokenizer and config.json must be of one model"
             )

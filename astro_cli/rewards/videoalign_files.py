@@ -159,10 +159,10 @@ def _merged(
                 where, layer, "an adapter without its layer's weight", hint="are the base model's weights complete?"
             )
         a, b = halves["A"].read().float(), halves["B"].read().float()
-        found, wanted = (b.shape[0], a.shape[-1]), weights[key].shape
-        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or found != wanted:
+        product, shape = (b.shape[0], a.shape[-1]), weights[key].shape
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or product != shape:
             raise CheckpointError(
-                where, layer, f"B is {tuple(b.shape)} and A is {tuple(a.shape)}, the weight is {wanted}"
+                where, layer, f"B is {tuple(b.shape)} and A is {tuple(a.shape)}, the weight is {shape}"
             )
         merged[key] = of_tensor(weights[key].read().to(torch.float32) + scale * (b @ a))
     return merged

@@ -109,11 +109,11 @@ class _Run:
         self.tolerance = TOLERANCES[dtype]
         self.noise = self.tensor(self.case.noise)
         if self.noise.ndim != 5 or self.noise.shape[2] != self.network.config.in_channels:
-            found = tuple(self.noise.shape)
+            shape = tuple(self.noise.shape)
             raise recording_error(
                 recording,
                 self.case.noise,
-                f"found shape {found}, expected (B, F, {self.network.config.in_channels}, H, W)",
+                f"found shape {shape}, expected (B, F, {self.network.config.in_channels}, H, W)",
             )
         self.block = self.case.frames_per_block or recording.info.frames_per_block
 

@@ -101,12 +101,12 @@ def _check_spec(state: Mapping[str, torch.Tensor], spec: StreamSpec) -> None:
     if len(saved) != len(expected):
         what = f"found {len(saved)} values in the saved stream, expected {len(expected)}"
         raise StreamError("stream", "spec", what, hint=HINT)
-    for (key, value), found in zip(expected.items(), saved, strict=True):
-        if found != value:
-            raise StreamError("stream", key, f"found {found:g} in the saved stream, expected {value:g}", hint=HINT)
+    for (key, value), old in zip(expected.items(), saved, strict=True):
+        if old != value:
+            raise StreamError("stream", key, f"found {old:g} in the saved stream, expected {value:g}", hint=HINT)
     if not torch.equal(_get(state, "steps").double(), spec.steps.cpu().double()):
-        found, wanted = _get(state, "steps").tolist(), spec.steps.tolist()
-        raise StreamError("stream", "sampler.steps", f"found {found} in the saved stream, expected {wanted}", hint=HINT)
+        old, steps = _get(state, "steps").tolist(), spec.steps.tolist()
+        raise StreamError("stream", "sampler.steps", f"found {old} in the saved stream, expected {steps}", hint=HINT)
 
 
 def _get(state: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:

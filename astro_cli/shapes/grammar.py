@@ -205,9 +205,9 @@ class _Parser:
             self.fail(repr(word))
 
     def fail(self, expected: str) -> None:
-        found = repr(self.words[self.at]) if self.at < len(self.words) else "the end"
+        word = repr(self.words[self.at]) if self.at < len(self.words) else "the end"
         example = "a small red circle moves right fast over a gray striped background"
-        raise PromptError("prompt", self.text, f"expected {expected}, found {found}", hint=f"for example: {example}")
+        raise PromptError("prompt", self.text, f"expected {expected}, found {word}", hint=f"for example: {example}")
 
 
 def _pick(choices: tuple, rng: torch.Generator, head: float | None = None):

@@ -113,7 +113,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
             roles.add("codec", backbone.codec, trained=True)
         elif role not in ADAPTER_ROLES:
             network = _declared(recipe, role, roles.modules) if role in _builders(recipe) else _network(recipe, role)
-            roles.add(role, network.to(device, held_dtype(recipe, role)), trained=role in trained_roles(recipe))
+            roles.add(role, network.to(device, weights_dtype(recipe, role)), trained=role in trained_roles(recipe))
     _check_scorers(recipe)
     for role in roles.modules:
         if (spec := recipe.lora_of(role)) is not None:
@@ -194,7 +194,7 @@ def _check_prompts(recipe: Recipe) -> None:
             list_clips(data.clips)
 
 
-def held_dtype(recipe: Recipe, role: str) -> torch.dtype:
+def weights_dtype(recipe: Recipe, role: str) -> torch.dtype:
     """Number type of a role's own weights: the run's precision where no optimiser touches them; float32 for adapters
     and networks trained whole.
     """

@@ -11,7 +11,7 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.shapes_backbone import new_codec
 from astro_cli.spec import Recipe
-from astro_cli.training.build import frozen_adapters, held_dtype, scored, wanted_roles
+from astro_cli.training.build import frozen_adapters, weights_dtype, scored, wanted_roles
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
 # is counted as two.
@@ -38,7 +38,7 @@ def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[s
     frozen, trained = 0, 0
     for role, (trainable, total) in counts.items():
         still = trainable * len(frozen_adapters(recipe)) if role == "student" else 0  # theta_old and theta_ref, float32
-        frozen += (total - trainable - still) * held_dtype(recipe, role).itemsize + still * torch.float32.itemsize
+        frozen += (total - trainable - still) * weights_dtype(recipe, role).itemsize + still * torch.float32.itemsize
         trained += trainable * _bytes_per_trained(recipe, role)
     parts = {"frozen weights": frozen, "trained weights and optimiser": trained}
     return parts | _around(recipe) | _cache(recipe)
@@ -96,5 +96,5 @@ def _cache(recipe: Recipe) -> dict[str, int]:
     batch = max(
         (stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages
     )
-    size = 2 * config.num_layers * frames * tokens * config.dim * held_dtype(recipe, "student").itemsize
+    size = 2 * config.num_layers * frames * tokens * config.dim * weights_dtype(recipe, "student").itemsize
     return {f"cache of {batch} videos": size * batch}

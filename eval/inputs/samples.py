@@ -171,8 +171,8 @@ def open_one(path: Path, *, decode: bool) -> Opened:
     digest = ""
     try:
         digest, info = file_hash(path), probe(path)
-        if decode and (found := count_frames(path)) != info.frames:
-            what = f"{found} frames can be decoded, the file says {info.frames}"
+        if decode and (decoded := count_frames(path)) != info.frames:
+            what = f"{decoded} frames can be decoded, the file says {info.frames}"
             raise VideoError(path, "frames", what, hint="the file is damaged: make it again, or leave it out")
     except (InputError, VideoError) as error:
         return Opened(path, digest, None, error)

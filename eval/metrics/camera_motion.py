@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eval.contract import NetworkCache, Sample, Score, ScoreError
-from eval.vbench.camera import GRID, PHRASES, asked_type, camera_types
+from eval.vbench.camera import GRID, PHRASES, prompt_motion, camera_types
 from eval.vbench.dimension import DimensionConfig, at_least, declare
 from eval.vbench.vbench_files import cotracker_checkout, cotracker_code, need, need_cotracker, path_of, require
 from eval.watchers.watching import Chosen
@@ -45,7 +45,7 @@ class _Scorer:
 
     def watch(self, sample: Sample) -> Chosen:
         at_least(sample, LEAST_FRAMES, NAME)
-        requested = asked_type(sample.prompt)
+        requested = prompt_motion(sample.prompt)
         if requested is None:
             hint = f"prompts of VBench-I2V for this dimension end in one of: {', '.join(PHRASES)}"
             raise ScoreError(sample.path, "prompt", f"asks for no camera motion: {sample.prompt!r}", hint=hint)

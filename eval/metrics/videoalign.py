@@ -89,9 +89,9 @@ class _Watcher:
                     "score",
                     f"not finite, or not seen, from frame {clip.start} to {clip.end - 1}: {clip.raw_3}",
                 )
-        found = {"": [clip.normalised_3 for clip in self.clips], "_raw": [clip.raw_3 for clip in self.clips]}
+        by_ending = {"": [clip.normalised_3 for clip in self.clips], "_raw": [clip.raw_3 for clip in self.clips]}
         scores: dict[str, Score] = {}
-        for ending, values in found.items():
+        for ending, values in by_ending.items():
             means = dict(
                 zip(
                     KEYS,

@@ -70,10 +70,10 @@ def read_run(folder: Path, backbone: Backbone) -> Run:
             hint="name a run folder, e.g. runs/astrolabe_self_forcing_shapes-seed0",
         )
     resolved = _json(folder / "resolved.json")
-    found = resolved["recipe"]["backbone"]
-    if found != backbone:
-        hint = f"leave it out, or ask for the page of the other backbone with --backbone {found}"
-        raise RecordError("--runs", str(folder), f"a run on {found!r}, this page shows {backbone!r}", hint=hint)
+    own = resolved["recipe"]["backbone"]
+    if own != backbone:
+        hint = f"leave it out, or ask for the page of the other backbone with --backbone {own}"
+        raise RecordError("--runs", str(folder), f"a run on {own!r}, this page shows {backbone!r}", hint=hint)
     rows = figures.read_metrics(folder / "metrics.jsonl")
     if not rows:
         raise RecordError("--runs", str(folder), "no step is logged yet")

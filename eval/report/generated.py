@@ -35,13 +35,13 @@ def load_arms(names: Sequence[str], backbone: Backbone) -> list[Arm]:
             raise RecordError(
                 "--arm", name, f"weights of {arm.backbone.name!r}, this page shows {backbone!r}", hint=hint
             )
-        for what, found, first in (
+        for what, own, first in (
             ("resolution", arm.latent_shape[1:], arms[0].latent_shape[1:]),
             ("fps", arm.backbone.fps, arms[0].backbone.fps),
         ):
-            if found != first:
+            if own != first:
                 raise RecordError(
-                    "--arm", name, f"{what} {found}, the first arm has {first}: they cannot be shown side by side"
+                    "--arm", name, f"{what} {own}, the first arm has {first}: they cannot be shown side by side"
                 )
     return arms
 

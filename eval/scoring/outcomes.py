@@ -52,13 +52,13 @@ class Outcome:
             missing.
         mean: over the prompts that have scores, None where none has.
         configured: that gave it, None for a total.
-        parts: what `found` and `expected` count.
-        counted: of the found videos, those to which the metric applies; None for a total.
+        parts: what `present` and `expected` count.
+        counted: of the present videos, those to which the metric applies; None for a total.
     """
 
     key: str
     info: MetricInfo
-    found: int
+    present: int
     expected: int
     scores: list[float | None] | None
     mean: float | None
@@ -73,7 +73,7 @@ class Outcome:
 
     @property
     def coverage(self) -> str:
-        return f"{self.found}/{self.expected}"
+        return f"{self.present}/{self.expected}"
 
 
 def order_of(
@@ -180,16 +180,16 @@ def _outcome(
     store: SampleStore,
 ) -> Outcome:
     meant = [prompt for prompt in order.needed if meant_for(suite, key, order.labels[prompt])]
-    found_by: dict[str, list[_Numbered]] = {prompt: [] for prompt in meant}
+    by_prompt: dict[str, list[_Numbered]] = {prompt: [] for prompt in meant}
     for sample in samples:
-        line = store.find(line_key(sample, configured)) if sample.prompt_id in found_by else None
+        line = store.find(line_key(sample, configured)) if sample.prompt_id in by_prompt else None
         if line is not None:
-            found_by[sample.prompt_id].append((index_of(sample) if order.numbered else None, line.scores[info.id]))
+            by_prompt[sample.prompt_id].append((index_of(sample) if order.numbered else None, line.scores[info.id]))
     values = {
         prompt: _counting(by_index, order.needed[prompt], choose=bool(configured.spec.candidates))
-        for prompt, by_index in found_by.items()
+        for prompt, by_index in by_prompt.items()
     }
-    found, expected = sum(map(len, values.values())), sum(order.needed[prompt] for prompt in meant)
+    videos, expected = sum(map(len, values.values())), sum(order.needed[prompt] for prompt in meant)
     counted = sum(value is not None for of_prompt in values.values() for value in of_prompt)
     means = {prompt: mean_of(of_prompt) for prompt, of_prompt in values.items()}
     scores = [None if (mean := means.get(prompt)) is None else mean * configured.spec.scale for prompt in order.needed]
@@ -198,9 +198,9 @@ def _outcome(
     return Outcome(
         key,
         info,
-        found,
+        videos,
         expected,
-        scores if found == expected else None,
+        scores if videos == expected else None,
         mean,
         configured,
         configured.spec.scale,

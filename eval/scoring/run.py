@@ -50,8 +50,8 @@ class Request:
 
 
 @dataclass
-class Found:
-    """What an evaluation found, for one seed."""
+class SeedOutcomes:
+    """What an evaluation measured under one seed."""
 
     seed: int
     outcomes: list[Outcome]
@@ -69,7 +69,7 @@ class Report:
         reused: how many were scored before.
     """
 
-    found: list[Found]
+    seeds: list[SeedOutcomes]
     failures: list[Failure]
     not_run: dict[str, list[str]]
     order: Order
@@ -79,7 +79,7 @@ class Report:
     @property
     def complete(self) -> bool:
         return not self.not_run and all(
-            each.complete for found in self.found for each in (*found.outcomes, *found.totals)
+            outcome.complete for seed in self.seeds for outcome in (*seed.outcomes, *seed.totals)
         )
 
 
@@ -138,7 +138,7 @@ def evaluate(request: Request, progress: Progress) -> Report:
         report.scored += len(scored.lines)
         report.failures += scored.failures
         progress.step()
-    report.found = [_file(writer, suite, ready, kept, request) for writer in writers]
+    report.seeds = [_file(writer, suite, ready, kept, request) for writer in writers]
     return report
 
 
@@ -182,13 +182,13 @@ def _writers(
 
 def _file(
     writer: OutcomeWriter, suite: Suite, ready: Sequence[ConfiguredScorer], kept: SampleStore, request: Request
-) -> Found:
+) -> SeedOutcomes:
     """Record what is complete, with the totals whose metrics are complete now or were recorded before. Of an evaluation
     of some metrics only complete totals are shown.
     """
     of_metrics = outcomes(suite, ready, writer.samples, writer.order, kept)
     if writer.order.limit is not None:
-        return Found(writer.seed, of_metrics, [], writer.write(of_metrics, []))
+        return SeedOutcomes(writer.seed, of_metrics, [], writer.write(of_metrics, []))
     complete = {outcome.key for outcome in of_metrics if outcome.complete}
     parts = {metric for name in suite.totals.values() for metric in TOTALS[name].metrics}
     earlier = writer.recorded(parts - complete)
@@ -196,7 +196,7 @@ def _file(
     if request.metrics:
         summed = [total for total in summed if total.complete]
     readers = configured_scorers(suite, request.overrides) if earlier and summed else None
-    return Found(writer.seed, of_metrics, summed, writer.write(of_metrics, summed, earlier=earlier, readers=readers))
+    return SeedOutcomes(writer.seed, of_metrics, summed, writer.write(of_metrics, summed, earlier=earlier, readers=readers))
 
 
 def _frames(sample: Sample, backend: Backend) -> Iterator[tuple[int, Frame]]:

@@ -31,7 +31,7 @@ TOP_AND_BOTTOM = {("up", "down"): "zoom_in", ("down", "up"): "zoom_out"}
 LEFT_AND_RIGHT = {("left", "right"): "zoom_in", ("right", "left"): "zoom_out"}
 
 
-def asked_type(prompt: str) -> str | None:
+def prompt_motion(prompt: str) -> str | None:
     """The type of motion that a prompt asks for, None where it asks for none."""
     return next((motion for phrase, motion in PHRASES.items() if phrase in prompt), None)
 

@@ -48,8 +48,8 @@ def need(what: str) -> Need:
     def missing() -> str:
         if interpreter() is not None:
             return ""
-        found = f"it names {os.environ[VARIABLE]}, which cannot be run" if os.environ.get(VARIABLE) else "it is not set"
-        return f"not run: needs {VARIABLE}, the path of a Python with official vbench 0.1.5 and {what}; {found}"
+        state = f"it names {os.environ[VARIABLE]}, which cannot be run" if os.environ.get(VARIABLE) else "it is not set"
+        return f"not run: needs {VARIABLE}, the path of a Python with official vbench 0.1.5 and {what}; {state}"
 
     return Need(f"official vbench with {what}", missing)
 

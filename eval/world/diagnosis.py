@@ -127,7 +127,7 @@ def gaps(arm: Arm, count: int, progress: Progress) -> list[Gap]:
     noise = sample_noise(tuple(x0.shape[1:]), list(range(count)), "world-diagnosis-noise")
     texts = {name: arm.text([caption(flip(scene)) for scene in scenes]) for name, flip in FLIPS.items()}
     texts["right"] = arm.text([caption(scene) for scene in scenes])
-    found = []
+    measured = []
     for index, sigma in enumerate(SIGMAS):
         sigma_BF = torch.full(x0.shape[:2], sigma)
         x_t, target = add_noise(x0, noise, sigma_BF), velocity_target(x0, noise)
@@ -137,9 +137,9 @@ def gaps(arm: Arm, count: int, progress: Progress) -> list[Gap]:
         }
         right = losses.pop("right")
         added = {name: _mean_and_error(loss - right) for name, loss in losses.items()}
-        found.append(Gap(sigma, right.mean().item(), added))
+        measured.append(Gap(sigma, right.mean().item(), added))
         progress(index + 1, len(SIGMAS))
-    return found
+    return measured
 
 
 def _mean_and_error(values: torch.Tensor) -> tuple[float, float]:
@@ -209,8 +209,8 @@ def border_steps(step_BN2: torch.Tensor, borders: list[int]) -> torch.Tensor:
 
 
 def _share(agreed: torch.Tensor) -> float | None:
-    told = agreed[~agreed.isnan()]
-    return told.mean().item() if len(told) else None
+    judged = agreed[~agreed.isnan()]
+    return judged.mean().item() if len(judged) else None
 
 
 @torch.no_grad()

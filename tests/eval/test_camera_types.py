@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.vbench.camera import GRID, PHRASES, asked_type, camera_types
+from eval.vbench.camera import GRID, PHRASES, prompt_motion, camera_types
 
 INFO = Path(__file__).parents[3] / "shared/data/vbench/vbench2_i2v_full_info.json"
 HEIGHT, WIDTH = 64, 96
@@ -94,15 +94,15 @@ def test_scores_and_asked_types_are_the_released_ones(official, monkeypatch):
         mean, _, rows = module.camera_motion(camera, names)
         seen = camera_types(tracks_TN2, HEIGHT)
         assert motion in seen
-        assert [row["prompt_type"] for row in rows] == [asked_type(Path(name).stem) for name in names]
-        assert [row["video_results"] for row in rows] == [float(asked_type(name) in seen) for name in names]
+        assert [row["prompt_type"] for row in rows] == [prompt_motion(Path(name).stem) for name in names]
+        assert [row["video_results"] for row in rows] == [float(prompt_motion(name) in seen) for name in names]
         assert mean == pytest.approx(len(seen) / 7)
 
 
 @pytest.mark.skipif(not INFO.is_file(), reason="needs ../shared/data")
 def test_every_prompt_of_the_set_asks_for_a_motion(official):
     prompts = [row["prompt_en"] for row in json.loads(INFO.read_text()) if row["dimension"] == ["camera_motion"]]
-    requested = [asked_type(prompt) for prompt in prompts]
+    requested = [prompt_motion(prompt) for prompt in prompts]
     assert len(prompts) == 763
     assert requested == [official[0].get_type(f"{prompt}-0.mp4") for prompt in prompts]
     assert {motion: requested.count(motion) for motion in MOVES} == dict.fromkeys(MOVES, 109)

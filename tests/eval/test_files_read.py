@@ -55,12 +55,12 @@ def test_another_content_under_one_name_is_scored_anew(folder, tmp_path):
     results = tmp_path / "r"
     assert run(folder, results).scored == 4
     assert (again := run(folder, results)).scored == 0
-    assert again.found[0].written == []
+    assert again.seeds[0].written == []
     before = epe(results)
     flows(folder / "flows.npy", 5)
     report = run(folder, results)
     assert (report.scored, report.reused) == (2, 2)  # flow of both videos; brightness reads no file
-    assert "brightness" not in report.found[0].written
+    assert "brightness" not in report.seeds[0].written
     assert all(new > old + 3 for old, new in zip(before, epe(results), strict=True))
 
 
@@ -70,7 +70,7 @@ def test_one_content_under_another_name_is_reused(folder, tmp_path):
     (folder / "flows.npy").rename(folder / "renamed.npy")
     name_reference(folder, "renamed.npy")
     report = run(folder, results)
-    assert (report.scored, report.found[0].written) == (0, [])
+    assert (report.scored, report.seeds[0].written) == (0, [])
 
 
 def test_no_reference_and_a_missing_one(folder, tmp_path):
@@ -80,7 +80,7 @@ def test_no_reference_and_a_missing_one(folder, tmp_path):
     report = run(folder, results)
     assert (report.scored, len(report.failures)) == (0, 2)
     assert "no such file" in report.failures[0].what
-    assert report.found[0].outcomes[0].coverage == "0/2"
+    assert report.seeds[0].outcomes[0].coverage == "0/2"
 
 
 def test_records_of_two_references_are_not_put_into_one_column(folder, tmp_path):

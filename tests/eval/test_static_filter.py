@@ -153,6 +153,6 @@ def test_the_first_static_ones_of_more_videos_count(fake, suite_of, folder_of, t
     fake.bad |= {f"{prompt}-{seed}.mp4": None for prompt in ("a cat", "a dog") for seed in range(5)}
     fake.bad |= {"a cat-1.mp4": 10.0, "a cat-3.mp4": 20.0, "a cat-4.mp4": 90.0}
     report = evaluate(Request("test", folder, "arm", tmp_path / "r", prompts=str(prompts)), Progress())
-    (outcome,) = report.found[0].outcomes
+    (outcome,) = report.seeds[0].outcomes
     assert (outcome.scores, outcome.coverage, outcome.counted) == ([15.0, None], "4/4", 2)
     assert report.complete

@@ -123,7 +123,7 @@ def test_a_second_run_scores_nothing_and_writes_nothing(fake, suite_of, folder_o
     assert run(folder, tmp_path / "r").scored == 8
     seen = len(fake.seen)
     again = run(folder, tmp_path / "r")
-    assert (again.scored, again.reused, again.found[0].written) == (0, 8, [])
+    assert (again.scored, again.reused, again.seeds[0].written) == (0, 8, [])
     assert len(fake.seen) == seen
     assert len(store.load_results(tmp_path / "r")) == 2
 
@@ -190,7 +190,7 @@ def test_other_videos_under_one_name_are_said(fake, suite_of, folder_of, tmp_pat
 
 
 def records_mean(report: suite_run.Report) -> float:
-    mean = report.found[0].outcomes[0].mean
+    mean = report.seeds[0].outcomes[0].mean
     assert mean is not None
     return mean
 
@@ -263,7 +263,7 @@ def test_nan_and_failures_make_a_metric_partial_and_leave_the_others(fake, suite
     suite_of(BOTH)
     fake.bad |= {"001-0.mp4": float("nan"), "002-0.mp4": "see"}
     report = run(folder_of("videos", PROMPTS), tmp_path / "r")
-    flicker, brightness = report.found[0].outcomes
+    flicker, brightness = report.seeds[0].outcomes
     assert not report.complete
     assert (flicker.coverage, brightness.coverage) == ("4/4", "2/4")
     assert brightness.scores is None
@@ -300,7 +300,7 @@ def test_missing_videos_of_a_prompt_set_are_counted(fake, suite_of, folder_of, t
         for seed in (0, 1):
             (folder / f"{number:03d}-{seed}.mp4").rename(folder / f"{prompt}-{seed}.mp4")
     report = run(folder, tmp_path / "r", prompts=str(prompts))
-    assert report.found[0].outcomes[0].coverage == "4/6"
+    assert report.seeds[0].outcomes[0].coverage == "4/6"
     assert not store.load_results(tmp_path / "r")
 
 
@@ -411,11 +411,11 @@ def test_indices_that_are_missing_are_not_made_up_by_others(candidates, fake, su
     suite_of(f'samples = 3\nscorers = [{{ scorer = "brightness"{candidates} }}]')
     folder = named(tmp_path, folder_of, "a cat-0", "a cat-4", "a cat-5", "a cat-9")
     report = run(folder, tmp_path / "r", prompts=listed(tmp_path))
-    assert report.found[0].outcomes[0].coverage == "1/3"
+    assert report.seeds[0].outcomes[0].coverage == "1/3"
     (folder / "a cat-4.mp4").rename(folder / "a cat-1.mp4")
     (folder / "a cat-5.mp4").rename(folder / "a cat-2.mp4")
     report = run(folder, tmp_path / "r", prompts=listed(tmp_path))
-    assert report.found[0].outcomes[0].coverage == "3/3"
+    assert report.seeds[0].outcomes[0].coverage == "3/3"
 
 
 def test_no_index_that_counts(fake, suite_of, folder_of, tmp_path):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -158,9 +158,12 @@ def _heads(width: int, table: Mapping[str, Any], wanted: WanConfig | None) -> in
 def _another_size(fields: dict[str, Any], wanted: WanConfig, where: Path) -> CheckpointError:
     expected = wanted.model_dump()
     differ = [field for field in COMPARED if fields[field] != expected[field]]
-    found, allowed = (", ".join(f"{field} {side[field]}" for field in differ) for side in (fields, expected))
-    what = f"found {name(fields)} weights ({found}), expected {name(expected)} ({allowed})"
+    what = f"found {name(fields)} weights ({_some(fields, differ)}), expected {name(expected)} ({_some(expected, differ)})"
     return CheckpointError(where, "model", what, hint="choose weights of that size, or set the recipe's [model]")
+
+
+def _some(fields: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} {fields[key]}" for key in keys)
 
 
 def name(fields: Mapping[str, Any]) -> str:
