@@ -34,12 +34,18 @@ app = typer.Typer(
     "Example: astro table astrolabe-1",
 )
 for name, command in {
-    "pretrain": with_threads(pretrain), "distill": with_threads(distill), "rl": with_threads(rl),
+    "pretrain": with_threads(pretrain),
+    "distill": with_threads(distill),
+    "rl": with_threads(rl),
     "long-tune": with_threads(long_tune),
-    "sample": with_threads(sample), "ablate": with_threads(ablate), "table": table, "claims": claims,
+    "sample": with_threads(sample),
+    "ablate": with_threads(ablate),
+    "table": table,
+    "claims": claims,
     "figures": with_threads(figures),
-    "report": with_threads(report), "reproduce": with_threads(reproduce),
-}.items():  # fmt: skip
+    "report": with_threads(report),
+    "reproduce": with_threads(reproduce),
+}.items():
     app.command(name)(command)
 app.add_typer(eval_app)
 app.add_typer(recipe_app)

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 HEADERS = ("recording", "case", "compared", "largest error", "tolerance", "verdict")
 
 
-class Device(StrEnum):
+class ReplayDevice(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
 
 
-class Dtype(StrEnum):
+class ReplayDtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
 
@@ -38,10 +38,10 @@ def parity(
             metavar="DIR", help="Folder of recordings: JSON descriptors, safetensors tensors, one weights file."
         ),
     ],
-    device: Annotated[Device, typer.Option(help="Where to replay.")] = Device.cpu,
+    device: Annotated[ReplayDevice, typer.Option(help="Where to replay.")] = ReplayDevice.cpu,
     dtype: Annotated[
-        Dtype, typer.Option(help="Of the weights and the cache; bfloat16 has a tolerance of its own.")
-    ] = Dtype.float32,
+        ReplayDtype, typer.Option(help="Of the weights and the cache; bfloat16 has a tolerance of its own.")
+    ] = ReplayDtype.float32,
     json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Replay every recorded case and compare: largest error, tolerance, verdict. Exit code 1 if a case fails, 2 for an
@@ -55,7 +55,7 @@ def parity(
     from astro_cli.rollout.parity import check_folder
 
     threads.fit(threads.SMALL)  # recordings are of tiny networks
-    if device is Device.cuda and not torch.cuda.is_available():
+    if device is ReplayDevice.cuda and not torch.cuda.is_available():
         raise StreamError("--device", "cuda", "no CUDA device is available", hint="use --device cpu")
     results = list(
         check_folder(

@@ -20,8 +20,15 @@ class RunProgress:
     def __init__(self) -> None:
         self.console = plain_console(stderr=True)
         self.live = sys.stderr.isatty()
-        columns = (SpinnerColumn(), plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn(), plain_column("{task.fields[note]}"))  # fmt: skip
+        columns = (
+            SpinnerColumn(),
+            plain_column(),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            plain_column("{task.fields[note]}"),
+        )
         self.progress = Progress(*columns, console=self.console, disable=not self.live)
         self.bar: Any = None
         self.works: dict[str, Any] = {}

@@ -86,7 +86,7 @@ def _wrong_value(error: typer.BadParameter) -> str:
 
     cause = error.__cause__
     if isinstance(cause, ValidationError) and (wrong := first_problem(cause)).kind != "value_error":
-        return f"{_sentence(wrong.what)}, found {wrong.found}"
+        return f"{_sentence(wrong.what)}, found {wrong.shown}"
     return _sentence(error.message)
 
 

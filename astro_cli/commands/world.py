@@ -12,7 +12,7 @@ from astro_cli.commands.recipe import echo_aligned
 from astro_cli.config.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from eval.world.diagnosis import Gap, Shown
+    from eval.world.diagnosis import Gap, MotionShares
 
 BATCH = 16  # videos generated at once
 
@@ -76,7 +76,7 @@ def show_gaps(measured: list[Gap]) -> None:
     echo_aligned([["noise", "loss", *names], *rows])
 
 
-def show_videos(videos: list[Shown], frames: int) -> None:
+def show_videos(videos: list[MotionShares], frames: int) -> None:
     names = list(videos[0].oracle)
     typer.echo(f"share of prompts shown, videos of {frames} frames")
     rows = [

@@ -11,7 +11,7 @@ import typer
 
 from astro_cli.commands.recipe import JsonOption, echo_aligned
 from astro_cli.config.errors import EXIT_RUN
-from astro_cli.zoo.entries import ENTRIES, Entry
+from astro_cli.zoo.entries import ENTRIES, Release
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_folder, imported, locate, released, target
 
 IMPORTED, HERE, MISSING = "imported", "here", "missing"
@@ -24,7 +24,7 @@ SourceArgument = Annotated[
 ]
 
 
-class Dtype(StrEnum):
+class StoredDtype(StrEnum):
     bf16 = "bf16"
     fp16 = "fp16"
     fp32 = "fp32"
@@ -52,7 +52,7 @@ def list_(json_: JsonOption = False) -> None:
     )
 
 
-def row(entry: Entry) -> dict[str, Any]:
+def row(entry: Release) -> dict[str, Any]:
     """What `list` says of an entry; `path` is where it is, or where its file belongs."""
     done, raw = imported(entry), released(entry)
     return {
@@ -79,7 +79,7 @@ def import_(
     lora: Annotated[
         str | None, typer.Option("--lora", metavar="FILE", help="LoRA to merge: file, folder or name.")
     ] = None,
-    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Cast to; default as stored.")] = None,
+    dtype: Annotated[StoredDtype | None, typer.Option("--dtype", help="Cast to; default as stored.")] = None,
     ema: Annotated[
         bool | None,
         typer.Option("--ema/--no-ema", help="Only, or never, the moving average; default as the release does."),

@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     hint: str = ""
 
     @property
-    def found(self) -> str:
+    def shown(self) -> str:
         """The value as Python writes it, cut."""
         return repr(self.value)[:FOUND_CHARACTERS]
 

@@ -198,8 +198,9 @@ def _network(checkpoint: Checkpoint, lora: str | None) -> tuple[CausalWan, tuple
 
 def _check_fits(checkpoint: Checkpoint, backbone: Backbone) -> None:
     """Refuse a transformer whose text or latents are not the backbone's."""
-    for key, found, expected in (("text_dim", checkpoint.config.text_dim, backbone.text_dim),
-                                 ("in_channels", checkpoint.config.in_channels, backbone.channels)):  # fmt: skip
-        if found != expected:
-            what = f"the transformer has {found}, the {backbone.name} text encoder and VAE have {expected}"
+    sizes = {"text_dim": backbone.text_dim, "in_channels": backbone.channels}
+    for key, expected in sizes.items():
+        size = getattr(checkpoint.config, key)
+        if size != expected:
+            what = f"the transformer has {size}, the {backbone.name} text encoder and VAE have {expected}"
             raise CheckpointError(checkpoint.source, key, what, hint="do the weights belong to this backbone?")

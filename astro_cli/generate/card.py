@@ -16,7 +16,7 @@ from astro_cli.models.checkpoint import Checkpoint
 from astro_cli.recipe import load_recipe
 from astro_cli.spec import SamplerSpec, TeacherSampler, VideoSpec
 from astro_cli.training.release import describe
-from astro_cli.zoo.entries import BY_NAME, Entry, of_path
+from astro_cli.zoo.entries import BY_NAME, Release, of_path
 from astro_cli.zoo.places import release_of
 
 Card = dict[str, Any]
@@ -93,11 +93,17 @@ def of_wan(checkpoint: Checkpoint) -> Card:
     entry = named or release_of(source, source)
     name = named.name if named is not None else _plain_name(source)
     card: Card = {
-        "recipe": name, "recipe_hash": None, "seed": None, "backbone": "wan", "role": "student", "codec": None,
-        "model": checkpoint.config.model_dump(), "cache": {"window": None, "sink": 0, "relative": False},
+        "recipe": name,
+        "recipe_hash": None,
+        "seed": None,
+        "backbone": "wan",
+        "role": "student",
+        "codec": None,
+        "model": checkpoint.config.model_dump(),
+        "cache": {"window": None, "sink": 0, "relative": False},
         "sampling": "ode" if entry is not None and entry.repo.startswith(TEACHERS) else "few_step",
         **{key: spec(**table[key]).model_dump() for key, spec in SPECS.items()},
-    }  # fmt: skip
+    }
     for key, values in RELEASED.get(entry.name if entry is not None else "", {}).items():
         card[key] |= values
     return card
@@ -109,7 +115,7 @@ def _plain_name(source: Path) -> str:
     return folder.resolve().name if source.name.startswith("diffusion_pytorch_model") else source.stem
 
 
-def _named(source: Path) -> Entry | None:
+def _named(source: Path) -> Release | None:
     """The release a file belongs to by its own path, that of the folder it lies in, or the name it was imported under;
     an import under another name says it in its manifest.
     """

@@ -39,7 +39,7 @@ class LayerScale(nn.Module):
         return x_BLD * self.gamma
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -65,7 +65,7 @@ class Block(nn.Module):
     def __init__(self, width: int, scaled: bool) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attn, self.mlp = Attention(width), Mlp(width)
+        self.attn, self.mlp = SelfAttention(width), Mlp(width)
         self.ls1, self.ls2 = (LayerScale(width) if scaled else nn.Identity() for _ in range(2))
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from astro_cli.models.merged import adapters_in, merge_into
 from astro_cli.models.tensor_files import INDEX, some
 from astro_cli.models.verify import Report, problems
 from astro_cli.models.wan import sizes
-from astro_cli.zoo.entries import BY_NAME, Entry, of_path
+from astro_cli.zoo.entries import BY_NAME, Release, of_path
 from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -78,7 +78,7 @@ def import_checkpoint(
     return folder, True
 
 
-def _entry(source: str) -> Entry | None:
+def _entry(source: str) -> Release | None:
     return BY_NAME.get(source) or of_path(source)
 
 
@@ -99,7 +99,7 @@ def _outside(source: str) -> str | Path:
     return path
 
 
-def _name(source: str, checkpoint: Checkpoint, entry: Entry | None) -> str:
+def _name(source: str, checkpoint: Checkpoint, entry: Release | None) -> str:
     if entry is not None:
         return entry.name
     path = locate(source)
@@ -156,7 +156,7 @@ def _short(value: Any) -> str:
 
 
 def _manifest(
-    checkpoint: Checkpoint, adapter: Lora | None, entry: Entry | None, dtype: str | None, report: Report
+    checkpoint: Checkpoint, adapter: Lora | None, entry: Release | None, dtype: str | None, report: Report
 ) -> dict[str, Any]:
     """The manifest without its list of written files."""
     stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.tensors.values()})

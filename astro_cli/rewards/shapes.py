@@ -19,7 +19,7 @@ from astro_cli.shapes.grammar import SHAPES, TEXTURES, Motion, Scene, parse
 from astro_cli.shapes.render import AXIS, DIRECTION, GRAY, RADIUS, RGB, SPEED, TEXTURE_DEPTH, TEXTURE_PERIOD, WORLD
 from astro_cli.shapes.segment import (
     MIN_CHROMA,
-    Segment,
+    ObjectMask,
     background_weight,
     lowpass,
     noise_sigma,
@@ -115,7 +115,7 @@ def _gradient_energy(images_BTHW: Tensor) -> Tensor:
     return across_BT + down_BT
 
 
-def _mean_colors(frames_BTCHW: Tensor, seg: Segment) -> tuple[Tensor, Tensor]:
+def _mean_colors(frames_BTCHW: Tensor, seg: ObjectMask) -> tuple[Tensor, Tensor]:
     """Mean colour (B, T, 3) of the object's core and of the background."""
     core_BTHW = seg.alpha_BTHW.clamp(0, 1).pow(4)
     return _weighted_mean(frames_BTCHW, core_BTHW), _weighted_mean(frames_BTCHW, background_weight(seg))
@@ -203,7 +203,7 @@ class Evidence:
         self.texture = _texture_odds(frames_BTCHW, seg).tolist()
 
 
-def _shape_odds(seg: Segment) -> Tensor:
+def _shape_odds(seg: ObjectMask) -> Tensor:
     """(B, 4): softmax of the best correlation per shape of the centred mean matte."""
     matte_BHW = shift_to_origin(seg.alpha_BTHW, seg.center_BT2).mean(1).cpu()  # the bank lives there
     templates = bank(matte_BHW.shape[-1])
@@ -212,7 +212,7 @@ def _shape_odds(seg: Segment) -> Tensor:
     return (best / SHAPE_SOFTNESS).softmax(1)
 
 
-def _texture_odds(frames_BTCHW: Tensor, seg: Segment) -> Tensor:
+def _texture_odds(frames_BTCHW: Tensor, seg: ObjectMask) -> Tensor:
     """(B, 3) shares of plain, striped, checkered: energies at the texture's frequency, the object's place filled with
     the mean.
     """

@@ -24,7 +24,7 @@ from astro_cli.models.wan.transformer import CausalWan
 
 
 @dataclass
-class Segment:
+class CachedFrames:
     """Keys and values of some frames, per layer (P or B, H, L, D); keys are rotated unless positions are relative."""
 
     frames: list[int]
@@ -36,10 +36,10 @@ class Segment:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys, *self.values))
 
 
-def snapshot(cache: KVCache) -> Segment:
+def snapshot(cache: KVCache) -> CachedFrames:
     """What a rolling cache holds, oldest frame first, as a history to branch from."""
     layers = [cache.chronological(layer) for layer in range(len(cache.k))]
-    return Segment(cache.visible(cache.end), [k for k, _ in layers], [v for _, v in layers])
+    return CachedFrames(cache.visible(cache.end), [k for k, _ in layers], [v for _, v in layers])
 
 
 def check_sink(spec: CacheSpec) -> None:
@@ -69,7 +69,7 @@ class Branches:
         network: CausalWan,
         latent_shape: tuple[int, ...],
         spec: CacheSpec,
-        shared: list[Segment] | None = None,
+        shared: list[CachedFrames] | None = None,
         rows: torch.Tensor | None = None,
         *,
         gradient: bool = False,
@@ -79,7 +79,7 @@ class Branches:
         self.grid = (latent_shape[-2] // patch[0], latent_shape[-1] // patch[1])
         self.layers, self.head_dim, self.device = network.config.num_layers, network.config.head_dim, network.device
         self.spec, self.gradient, self.rows = spec, gradient, rows
-        self.shared, self.own = list(shared or []), list[Segment]()
+        self.shared, self.own = list(shared or []), list[CachedFrames]()
 
     def visible(self, end: int) -> set[int]:
         """Frames that may be seen when the newest is `end` - 1."""
@@ -118,7 +118,7 @@ class BranchPass(list):
             is not None
         ]
         empty = [torch.empty(0)] * branches.layers
-        self.recorded = Segment(list(range(start, end)), [*empty], [*empty]) if record else None
+        self.recorded = CachedFrames(list(range(start, end)), [*empty], [*empty]) if record else None
         if self.recorded is not None:
             branches.own.append(self.recorded)
 
@@ -127,7 +127,7 @@ class BranchPass(list):
 class _Part:
     """The visible tokens of a segment, with the rotation its keys still need and whether clips share it."""
 
-    segment: Segment
+    segment: CachedFrames
     tokens: torch.Tensor | None  # None: all
     table: RopeTable | None
     shared: bool
@@ -145,7 +145,9 @@ class _Part:
         return for_rows(k[rows], batch), for_rows(v[rows], batch)
 
 
-def _part(segment: Segment, kept: list[int], place: dict[int, int], branches: Branches, shared: bool) -> _Part | None:
+def _part(
+    segment: CachedFrames, kept: list[int], place: dict[int, int], branches: Branches, shared: bool
+) -> _Part | None:
     if not kept:
         return None
     tokens, per_frame = None, branches.grid[0] * branches.grid[1]

@@ -21,7 +21,7 @@ import torch
 
 from astro_cli.cache.context import FrozenContext
 from astro_cli.models.wan.transformer import CausalWan, TextStates
-from astro_cli.rollout.branches import Branches, Segment, snapshot
+from astro_cli.rollout.branches import Branches, CachedFrames, snapshot
 from astro_cli.rollout.streaming import StreamSpec, frame_noise, new_cache, stream, write_context
 from astro_cli.sampling.sampler import few_step_grid, final, transitions
 from astro_cli.sampling.trajectory import Recorder
@@ -30,7 +30,7 @@ from astro_cli.sampling.trajectory import Recorder
 @torch.no_grad()
 def sample_history(
     network: CausalWan, text: TextStates, seeds: list[int], spec: StreamSpec, frames: int
-) -> tuple[torch.Tensor, list[Segment]]:
+) -> tuple[torch.Tensor, list[CachedFrames]]:
     """Stream `frames` frames (a multiple of the block) for P prompts.
 
     Returns:
@@ -47,7 +47,7 @@ def sample_history(
 @torch.no_grad()
 def record_history(
     network: CausalWan, text: TextStates, history_PFCHW: torch.Tensor, spec: StreamSpec
-) -> list[Segment]:
+) -> list[CachedFrames]:
     """The frozen context of histories that exist already; bit for bit what `sample_history` returned with them."""
     frames = history_PFCHW.shape[1]
     if frames == 0:
@@ -64,7 +64,7 @@ def decode_candidates(
     text: TextStates,
     seeds: list[int],
     spec: StreamSpec,
-    shared: list[Segment],
+    shared: list[CachedFrames],
     rows: torch.Tensor,
     start: int,
     frames: int,
@@ -116,9 +116,11 @@ class HistoryMemory:
     def forget(self) -> None:
         """To be called when the recording policy changes."""
         self._of: tuple[torch.Tensor | None, tuple[int, ...]] = (None, ())
-        self._shared: list[Segment] = []
+        self._shared: list[CachedFrames] = []
 
-    def recorded(self, of: tuple[torch.Tensor, tuple[int, ...]], record: Callable[[], list[Segment]]) -> list[Segment]:
+    def recorded(
+        self, of: tuple[torch.Tensor, tuple[int, ...]], record: Callable[[], list[CachedFrames]]
+    ) -> list[CachedFrames]:
         """The result of `record` for these rows of this very tensor of latents; called if there is none yet."""
         if self._of[0] is not of[0] or self._of[1] != of[1]:
             self._of, self._shared = of, record()

@@ -29,7 +29,7 @@ from astro_cli.config.errors import RecipeError, RecordingError, StreamError
 from astro_cli.models.wan.masks import block_causal_mask, teacher_forcing_mask
 from astro_cli.models.wan.transformer import TextStates
 from astro_cli.rollout.engine import Streamer, StreamSpec
-from astro_cli.rollout.recording import Recording, Switch, read_folder
+from astro_cli.rollout.recording import RecordedSwitch, Recording, read_folder
 from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
 
 # Largest absolute error on values of order 1. float32: what the recordings' own README asks. bfloat16 has 8 bits of
@@ -182,7 +182,7 @@ class _Run:
             checks.append(self.compare("out", f"{self.name}.out", out[:, -recorded:]))
         return checks + self.cache_checks(replayed)
 
-    def schedule(self, replayed: Streamer) -> SwitchSchedule[Switch]:
+    def schedule(self, replayed: Streamer) -> SwitchSchedule[RecordedSwitch]:
         case, spec = self.case, replayed.spec
         assert replayed.max_frames is not None
         switches = [] if case.switch is None else [(case.switch.frame, case.switch)]

@@ -63,7 +63,7 @@ class ModelInfo(_Descriptor):
         )
 
 
-class Switch(_Descriptor):
+class RecordedSwitch(_Descriptor):
     """A prompt switch: at which frame, to which text states (a tensor's name), and what becomes of the cached past."""
 
     frame: int = Field(gt=0)
@@ -82,7 +82,7 @@ class Case(_Descriptor):
     policy: Literal["none", "fixed", "ema"] = "none"
     keys: Literal["roped", "unroped_relative"] = "roped"
     alpha: float = Field(default=0.999, ge=0, le=1)
-    switch: Switch | None = None
+    switch: RecordedSwitch | None = None
     first_frame_alone: bool = False
     frames_per_block: int | None = Field(default=None, gt=0)  # absent: the descriptor's
     noise: str = "in.noise"
@@ -180,7 +180,7 @@ def _wrong_key(path: Path, error: ValidationError) -> RecordingError:
     if problem.kind == "missing":
         return RecordingError(path, problem.key, "missing", hint=FORMAT_HINT)
     expected = problem.what.removeprefix("Input ").replace("should be", "expected")
-    return RecordingError(path, problem.key, f"found {problem.found}, {expected}")
+    return RecordingError(path, problem.key, f"found {problem.shown}, {expected}")
 
 
 def read_folder(folder: Path) -> list[Recording]:

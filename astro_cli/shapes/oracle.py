@@ -24,7 +24,7 @@ from astro_cli.shapes.grammar import AXES, BACKGROUNDS, COLORS, DIRECTIONS, SHAP
 from astro_cli.shapes.pattern import Pattern, fit_pattern
 from astro_cli.shapes.render import GRAY, RGB, SPEED, WORLD, wrap
 from astro_cli.shapes.segment import (
-    Segment,
+    ObjectMask,
     lowpass,
     lowpass_filter,
     noise_sigma,
@@ -164,7 +164,7 @@ def _measure_chunk(frames_BTCHW: torch.Tensor) -> Measurement:
 # attributes
 
 
-def _object_color(frames_BTCHW: torch.Tensor, seg: Segment, pattern: Pattern) -> tuple[torch.Tensor, torch.Tensor]:
+def _object_color(frames_BTCHW: torch.Tensor, seg: ObjectMask, pattern: Pattern) -> tuple[torch.Tensor, torch.Tensor]:
     """Least-squares colour of the object (B, T, 3) in p = (1 - a) background + a colour, and its standard error per
     unit of noise.
     """
@@ -175,7 +175,7 @@ def _object_color(frames_BTCHW: torch.Tensor, seg: Segment, pattern: Pattern) ->
     return rgb_BT3, power_BT.rsqrt()
 
 
-def _hue_cosine(seg: Segment) -> torch.Tensor:
+def _hue_cosine(seg: ObjectMask) -> torch.Tensor:
     """(B, 6) cosine of the clip's chroma with each palette colour's."""
     palette = torch.tensor([RGB[name] for name in COLORS])
     palette = torch.nn.functional.normalize(palette - palette.mean(1, keepdim=True), dim=1)
@@ -189,7 +189,7 @@ def _texture(pattern: Pattern) -> torch.Tensor:
     return torch.where(amplitude.amax(1) > TEXTURE_LEVEL, 1 + amplitude.argmax(1), 0)
 
 
-def _motion(seg: Segment) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _motion(seg: ObjectMask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(kind, way, speed class, speed): from the median step along the axis of the longer path, and net against path."""
     step_BN2 = steps(seg.center_BT2)
     if step_BN2.shape[1] == 0:
@@ -301,7 +301,7 @@ def _dynamics(center_BT2: torch.Tensor) -> torch.Tensor:
     return 1 - torch.exp(-distance.mean(1) / DYNAMICS_SCALE)
 
 
-def _presence(seg: Segment, fit_B: torch.Tensor) -> torch.Tensor:
+def _presence(seg: ObjectMask, fit_B: torch.Tensor) -> torch.Tensor:
     """A coloured patch in every frame that is large enough and shaped like an object."""
     visible_BT = (seg.chroma_BT / FULL_CHROMA).clamp(0, 1) * (seg.area_BT / FULL_AREA).clamp(0, 1)
     return visible_BT.mean(1) * (fit_B / FULL_FIT).clamp(0, 1) ** 2

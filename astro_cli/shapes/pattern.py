@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from astro_cli.shapes.render import TEXTURE_DEPTH, TEXTURE_PERIOD, WORLD
-from astro_cli.shapes.segment import Segment, background_weight
+from astro_cli.shapes.segment import ObjectMask, background_weight
 
 RIDGE = 1e-3  # relative to the mean weight; only matters when the object or a low resolution hides a basis function
 # Amplitude of the first harmonic of the renderer's wave (edges ramp over one pixel of eight): 4/pi * sinc(1/8).
@@ -45,7 +45,7 @@ def _basis(size: int) -> torch.Tensor:
     return torch.cat([torch.ones(1, size, size), bars, checks]).flatten(1)
 
 
-def fit_pattern(frames_BTCHW: torch.Tensor, seg: Segment) -> Pattern:
+def fit_pattern(frames_BTCHW: torch.Tensor, seg: ObjectMask) -> Pattern:
     """Fit the background of every frame on its own (the camera may pan)."""
     batch, num_frames, _, size, _ = frames_BTCHW.shape
     basis_QP = _basis(size)

@@ -36,7 +36,7 @@ NOISE_QUANTILE, NOISE_QUARTILE, NOISE_GAIN = 0.25, 0.3186, 6.0
 
 
 @dataclass(frozen=True)
-class Segment:
+class ObjectMask:
     """The object of every frame."""
 
     alpha_BTHW: torch.Tensor  # coverage; zero outside the object's support, not clamped inside
@@ -111,7 +111,7 @@ def steps(center_BT2: torch.Tensor) -> torch.Tensor:
     return wrap(center_BT2[:, 1:] - center_BT2[:, :-1])
 
 
-def segment(frames_BTCHW: torch.Tensor) -> Segment:
+def segment(frames_BTCHW: torch.Tensor) -> ObjectMask:
     """Matte the object of every frame on its own, so that a change of colour over time stays visible."""
     chroma_BTCHW = frames_BTCHW - frames_BTCHW.mean(2, keepdim=True)
     soft_BTCHW = lowpass(chroma_BTCHW, SMOOTH_SIGMA)
@@ -125,7 +125,7 @@ def segment(frames_BTCHW: torch.Tensor) -> Segment:
     scale_BT = chroma_BT.clamp(min=MIN_CHROMA)[..., None, None]
     alpha_BTHW = raw_BTHW / scale_BT
     pixel = (WORLD / frames_BTCHW.shape[-1]) ** 2
-    return Segment(
+    return ObjectMask(
         alpha_BTHW=alpha_BTHW,
         smooth_BTHW=soft_BTHW / scale_BT,
         chroma_BT=chroma_BT,
@@ -141,6 +141,6 @@ def _plateau(mask_BTHW: torch.Tensor) -> torch.Tensor:
     return (square * mask_BTHW).sum((-2, -1)).clamp(min=0) / square.sum((-2, -1)).clamp(min=EPS)
 
 
-def background_weight(seg: Segment) -> torch.Tensor:
+def background_weight(seg: ObjectMask) -> torch.Tensor:
     """(B, T, H, W) in [0, 1]: 1 well outside the object, 0 on it and on its rim."""
     return (1 - lowpass(seg.smooth_BTHW, SMOOTH_SIGMA) / BACKGROUND_LEVEL).clamp(0, 1)

@@ -36,7 +36,7 @@ class Meta(Config):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class RunCheckpoint:
     """A checkpoint in memory: its folder, where the run stood, and tensors by group and name."""
 
     path: Path
@@ -75,7 +75,7 @@ def save(
         shutil.rmtree(old)
 
 
-def load_newest(folder: Path, metrics: Path) -> tuple[Checkpoint | None, list[CheckpointError]]:
+def load_newest(folder: Path, metrics: Path) -> tuple[RunCheckpoint | None, list[CheckpointError]]:
     """The newest checkpoint that is whole and whose rows are all in `metrics`, None without any; and what is wrong with
     newer ones.
 
@@ -112,7 +112,7 @@ def whole_rows(metrics: Path) -> int:
     return count
 
 
-def _load(path: Path, metrics: Path, logged: int) -> Checkpoint:
+def _load(path: Path, metrics: Path, logged: int) -> RunCheckpoint:
     meta = _meta(path / META)
     if logged < meta.rows:
         what = f"found {logged} whole rows, checkpoint {path.name} was written after {meta.rows}"
@@ -121,7 +121,7 @@ def _load(path: Path, metrics: Path, logged: int) -> Checkpoint:
     for name in meta.groups or ():
         if name not in files:
             raise CheckpointError(path, f"{name}.safetensors", "missing")
-    return Checkpoint(path, meta, {name: weights.read(file) for name, file in files.items()})
+    return RunCheckpoint(path, meta, {name: weights.read(file) for name, file in files.items()})
 
 
 def _meta(path: Path) -> Meta:

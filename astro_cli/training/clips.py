@@ -24,7 +24,7 @@ from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import RunContext
 from astro_cli.rewards.base import Reward
 from astro_cli.rollout.bidirectional import sample_clips
-from astro_cli.rollout.branches import Segment, check_sink
+from astro_cli.rollout.branches import CachedFrames, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import StreamSpec, generate
 from astro_cli.sampling.ode import guided
@@ -36,7 +36,7 @@ from astro_cli.training.background import Background
 Observe = Callable[
     [torch.Tensor, torch.Tensor, Backbone], dict[str, torch.Tensor]
 ]  # a credit rule's, on latents and frames
-History = tuple[torch.Tensor, list[Segment]]  # latents (P, F, C, H, W) and the frozen context after them
+History = tuple[torch.Tensor, list[CachedFrames]]  # latents (P, F, C, H, W) and the frozen context after them
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.shapes_backbone import new_codec
 from astro_cli.spec import Recipe
-from astro_cli.training.build import frozen_adapters, weights_dtype, scored, wanted_roles
+from astro_cli.training.build import frozen_adapters, scored, wanted_roles, weights_dtype
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
 # is counted as two.

@@ -20,7 +20,7 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, LossOutput, Objective, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.checkpoints import Checkpoint, Meta, load_newest
+from astro_cli.training.checkpoints import Meta, RunCheckpoint, load_newest
 from astro_cli.training.clip_samples import write_samples
 from astro_cli.training.distributed import average_gradients, average_metrics
 from astro_cli.training.memory import SavedTensors
@@ -96,7 +96,7 @@ class Trainer:
                 self._load_stage(stage, here)
             self._train(stage, index, meta.step if here else 0)
 
-    def _newest(self) -> Checkpoint | None:
+    def _newest(self) -> RunCheckpoint | None:
         """The checkpoint to go on from; says which newer ones are passed over."""
         checkpoint, faults = load_newest(self.run.checkpoints, self.run.metrics)
         self.accelerator.wait_for_everyone()  # all have counted the rows before one of them trims
@@ -255,14 +255,14 @@ class Trainer:
         adapters = {key: value for key, value in state.items() if ".lora_" in key}
         return adapters or state
 
-    def _load_networks(self, checkpoint: Checkpoint) -> None:
+    def _load_networks(self, checkpoint: RunCheckpoint) -> None:
         for name, tensors in checkpoint.groups.items():
             if name.startswith("network-"):
                 module = self.run_context.roles.modules[name.removeprefix("network-")]
                 self._check_shapes(checkpoint, name, module.state_dict())
                 module.load_state_dict(tensors, strict=False)
 
-    def _check_shapes(self, checkpoint: Checkpoint, name: str, expected: dict[str, torch.Tensor]) -> None:
+    def _check_shapes(self, checkpoint: RunCheckpoint, name: str, expected: dict[str, torch.Tensor]) -> None:
         """Refuse a checkpoint of another network, for example adapters of another rank."""
         for key, tensor in checkpoint.groups[name].items():
             if key not in expected or tensor.shape != expected[key].shape:
@@ -272,7 +272,7 @@ class Trainer:
                     checkpoint.path, key, what, hint="another rank or size; resume with the settings the run began with"
                 )
 
-    def _load_stage(self, stage: _Stage, checkpoint: Checkpoint) -> None:
+    def _load_stage(self, stage: _Stage, checkpoint: RunCheckpoint) -> None:
         for role, optimizer in stage.optimizers.items():
             try:
                 optimizer.load(checkpoint.group(f"optimizer-{role}"))

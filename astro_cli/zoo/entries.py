@@ -17,7 +17,7 @@ CHUNK, FRAME = 3, 1  # latent frames of a block: chunk-wise and frame-wise stude
 
 
 @dataclass(frozen=True)
-class Entry:
+class Release:
     """One released checkpoint.
 
     `file` is its path in the hub repository (a folder's files: what a folder is recognised by); `tail` is the shortest
@@ -53,13 +53,15 @@ PICKLE = "torch.save, original names"
 EITHER, WITH_EMA = "generator_ema or generator", "generator, critic, generator_ema"
 
 
-def _causal_forcing(name: str, file: str, what: str, *, plain_first: bool = False) -> Entry:
+def _causal_forcing(name: str, file: str, what: str, *, plain_first: bool = False) -> Release:
     block = FRAME if "framewise" in file else CHUNK
-    return Entry(name, CF, f"{file}.pt", file, what, PICKLE, EITHER, CODE_APACHE, plain_first=plain_first, block=block)
+    return Release(
+        name, CF, f"{file}.pt", file, what, PICKLE, EITHER, CODE_APACHE, plain_first=plain_first, block=block
+    )
 
 
 ENTRIES = (
-    Entry(
+    Release(
         "wan_1.3b",
         "Wan-AI/Wan2.1-T2V-1.3B",
         "diffusion_pytorch_model.safetensors",
@@ -70,7 +72,7 @@ ENTRIES = (
         WAN_APACHE,
         block=None,
     ),
-    Entry(
+    Release(
         "wan_14b",
         "Wan-AI/Wan2.1-T2V-14B",
         "diffusion_pytorch_model.safetensors.index.json",
@@ -81,7 +83,7 @@ ENTRIES = (
         WAN_APACHE,
         block=None,
     ),
-    Entry(
+    Release(
         "wan_1.3b_diffusers",
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         "transformer/diffusion_pytorch_model.safetensors.index.json",
@@ -92,7 +94,7 @@ ENTRIES = (
         WAN_APACHE,
         block=None,
     ),
-    Entry(
+    Release(
         "wan_14b_diffusers",
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         "transformer/diffusion_pytorch_model.safetensors.index.json",
@@ -103,7 +105,7 @@ ENTRIES = (
         WAN_APACHE,
         block=None,
     ),
-    Entry(
+    Release(
         "self_forcing",
         SF,
         "checkpoints/self_forcing_dmd.pt",
@@ -113,7 +115,7 @@ ENTRIES = (
         WITH_EMA,
         CODE_APACHE,
     ),
-    Entry(
+    Release(
         "self_forcing_ode_init",
         SF,
         "checkpoints/ode_init.pt",
@@ -140,10 +142,10 @@ ENTRIES = (
     _causal_forcing(
         "causal_forcing_2step", "causal-forcing++/framewise-2step", "Causal-Forcing++, two steps, frame-wise"
     ),
-    Entry(
+    Release(
         "longlive", LL, "models/longlive_base.pt", "longlive_base", "LongLive student", PICKLE, WITH_EMA, CODE_APACHE
     ),
-    Entry(
+    Release(
         "longlive_lora",
         LL,
         "models/lora.pt",
@@ -154,7 +156,7 @@ ENTRIES = (
         CODE_APACHE,
         kind="lora",
     ),
-    Entry(
+    Release(
         "reward_forcing",
         "JaydenLu666/Reward-Forcing-T2V-1.3B",
         "rewardforcing.pt",
@@ -164,8 +166,8 @@ ENTRIES = (
         "flat",
         CODE_APACHE,
     ),
-    Entry("memflow", MF, "base.pt", "MemFlow/base", "MemFlow student", PICKLE, WITH_EMA, CODE_APACHE),
-    Entry(
+    Release("memflow", MF, "base.pt", "MemFlow/base", "MemFlow student", PICKLE, WITH_EMA, CODE_APACHE),
+    Release(
         "memflow_lora",
         MF,
         "lora.pt",
@@ -176,7 +178,7 @@ ENTRIES = (
         CODE_APACHE,
         kind="lora",
     ),
-    Entry(
+    Release(
         "krea_14b",
         "krea/krea-realtime-video",
         "krea-realtime-video-14b.safetensors",
@@ -195,7 +197,7 @@ def stem(path: str) -> str:
     return next((path.removesuffix(suffix) for suffix in SUFFIXES if path.endswith(suffix)), path)
 
 
-def of_path(path: PurePath | str) -> Entry | None:
+def of_path(path: PurePath | str) -> Release | None:
     """The entry whose file or folder a path names, whatever its ending."""
     parts = PurePath(stem(PurePath(path).as_posix())).parts
     return next(

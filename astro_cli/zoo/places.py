@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError, did_you_mean
-from astro_cli.zoo.entries import BY_NAME, SUFFIXES, Entry, of_path
+from astro_cli.zoo.entries import BY_NAME, SUFFIXES, Release, of_path
 
 CHECKPOINTS_VARIABLE = "ASTRO_CHECKPOINTS"
 DEFAULT_CHECKPOINTS = Path("~/.cache/astro")
@@ -20,13 +20,13 @@ def checkpoints_folder() -> Path:
     return Path(os.environ.get(CHECKPOINTS_VARIABLE) or DEFAULT_CHECKPOINTS).expanduser()
 
 
-def imported(entry: Entry) -> Path | None:
+def imported(entry: Release) -> Path | None:
     """The folder an entry was imported to under its own name."""
     folder = checkpoints_folder() / entry.name
     return folder if (folder / MANIFEST).is_file() else None
 
 
-def release_of(source: str | Path, file: Path) -> Entry | None:
+def release_of(source: str | Path, file: Path) -> Release | None:
     """The release in `file`, which was found as `source`: known by its name, its place, or the manifest of its import.
     None: no known release.
 
@@ -44,7 +44,7 @@ def release_of(source: str | Path, file: Path) -> Entry | None:
         ) from error
 
 
-def released(entry: Entry) -> Path | None:
+def released(entry: Release) -> Path | None:
     """The entry's file or folder as released, anywhere below the checkpoints folder."""
     folder = checkpoints_folder()
     for suffix in ("", *SUFFIXES):
@@ -54,7 +54,7 @@ def released(entry: Entry) -> Path | None:
     return None
 
 
-def target(entry: Entry) -> Path:
+def target(entry: Release) -> Path:
     """Where to put an entry's file, as the hub's own client names it."""
     return checkpoints_folder() / entry.folder / entry.file
 

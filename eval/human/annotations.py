@@ -26,7 +26,7 @@ METRICS = {
         MetricInfo("likert.share", "up", "0..1", "share of ratings in the top half of the scale, per criterion"),
         MetricInfo("likert.win_rate", "up", "0..1", "share of wins among the decided, of two arms on the same items"),
     ),
-}  # fmt: skip
+}
 
 
 class AnnotationError(AstroError):

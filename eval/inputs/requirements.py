@@ -17,7 +17,7 @@ SEGMENT_REASON = "the papers' segments are 10 s, each with its own prompt"
 
 
 @dataclass(frozen=True)
-class Length:
+class SuiteLength:
     """Seconds a suite is for: `at_least`, and less than `below`; other videos are scored too, with a warning that says
     `reason`. Below `frames` its scorers cannot score, nor, with `switches`, a video of one prompt.
     """
@@ -29,25 +29,25 @@ class Length:
     switches: bool = False
 
 
-ANY_LENGTH = Length()
+ANY_LENGTH = SuiteLength()
 LENGTHS = {
-    "vbench": Length(
+    "vbench": SuiteLength(
         below=VBENCH_SECONDS,
         reason="from 5 s on it is VBench-Long's; papers on Wan 2.1 take VBench for 81 frames at 16 fps, 5.06 s",
         frames=2,
     ),
-    "vbench-i2v": Length(frames=2),
-    "vbench-long": Length(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
-    "vbench-long-custom": Length(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
-    "flow": Length(frames=2),
-    "flow-dis": Length(frames=2),
-    "temporal-flickering": Length(frames=2),
-    "videoclip-xl": Length(frames=8),
-    "drift": Length(DRIFT_SECONDS, reason="drift compares clips of 2 s", frames=2),
-    "qwen-judge": Length(JUDGED_SECONDS, reason="the last 5 s are judged"),
-    "clip": Length(SEGMENT_SECONDS, reason=SEGMENT_REASON),
-    "long-clip": Length(SEGMENT_SECONDS, reason=SEGMENT_REASON),
-    "videoalign-stitched": Length(SEGMENT_SECONDS, reason=SEGMENT_REASON, frames=2, switches=True),
+    "vbench-i2v": SuiteLength(frames=2),
+    "vbench-long": SuiteLength(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
+    "vbench-long-custom": SuiteLength(VBENCH_SECONDS, reason="below 5 s it is VBench's", frames=2),
+    "flow": SuiteLength(frames=2),
+    "flow-dis": SuiteLength(frames=2),
+    "temporal-flickering": SuiteLength(frames=2),
+    "videoclip-xl": SuiteLength(frames=8),
+    "drift": SuiteLength(DRIFT_SECONDS, reason="drift compares clips of 2 s", frames=2),
+    "qwen-judge": SuiteLength(JUDGED_SECONDS, reason="the last 5 s are judged"),
+    "clip": SuiteLength(SEGMENT_SECONDS, reason=SEGMENT_REASON),
+    "long-clip": SuiteLength(SEGMENT_SECONDS, reason=SEGMENT_REASON),
+    "videoalign-stitched": SuiteLength(SEGMENT_SECONDS, reason=SEGMENT_REASON, frames=2, switches=True),
 }
 
 
@@ -70,7 +70,7 @@ class Requirements:
     dimensions: tuple[str, ...] = ()
     extra: Mapping[str, int] = field(default_factory=dict)
     protocol: Protocol = field(default_factory=Protocol)
-    length: Length = ANY_LENGTH
+    length: SuiteLength = ANY_LENGTH
     published: PromptSet | None = None
     not_compared: PromptSetError | None = None
 

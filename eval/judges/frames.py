@@ -14,7 +14,7 @@ EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class Shown:
+class JudgedFrames:
     """`indices` are frame numbers of the video; the clip is `total` frames from frame `start`."""
 
     indices: list[int]
@@ -33,7 +33,7 @@ class Shown:
         return [index / self.fps for index in self.own]
 
 
-def shown(sample: Sample, rate: float, seconds: float | None = None) -> Shown:
+def judged_frames(sample: Sample, rate: float, seconds: float | None = None) -> JudgedFrames:
     """The last `seconds` (None, or more than there are: all) at about `rate` frames per second, each at the middle of
     its slice.
 
@@ -48,7 +48,7 @@ def shown(sample: Sample, rate: float, seconds: float | None = None) -> Shown:
         raise ScoreError(
             sample.path, "frames", f"{len(indices)} shown of {info.frames}, a judge needs {MIN_FRAMES} or more"
         )
-    return Shown(indices, start, info.frames - start, info.fps)
+    return JudgedFrames(indices, start, info.frames - start, info.fps)
 
 
 def prompt_of(sample: Sample, seconds: float | None = None) -> str:

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 from astro_cli.config.errors import CheckpointError
-from eval.judges.frames import Shown
+from eval.judges.frames import JudgedFrames
 
 
 class LocalModel:
@@ -29,7 +29,7 @@ class LocalModel:
         self.model, self.processor = model.eval(), processor
 
     @torch.no_grad()
-    def answer(self, text: str, frames_THWC: np.ndarray, part: Shown, max_tokens: int) -> str:
+    def answer(self, text: str, frames_THWC: np.ndarray, part: JudgedFrames, max_tokens: int) -> str:
         """What the model says to a question about a clip."""
         inputs = self._inputs(self._chat(text), frames_THWC, part)
         plain = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
@@ -37,7 +37,7 @@ class LocalModel:
         return self.processor.tokenizer.decode(ids_1L[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     @torch.no_grad()
-    def odds(self, text: str, start: str, words: list[str], frames_THWC: np.ndarray, part: Shown) -> Tensor:
+    def odds(self, text: str, start: str, words: list[str], frames_THWC: np.ndarray, part: JudgedFrames) -> Tensor:
         """Odds (len(words),) of each of `words` as the next token of an answer that begins with `start`; they sum to 1.
 
         Raises:
@@ -55,7 +55,7 @@ class LocalModel:
         )
 
     @torch.no_grad()
-    def embed_video(self, instruction: str, frames_THWC: np.ndarray, part: Shown) -> Tensor:
+    def embed_video(self, instruction: str, frames_THWC: np.ndarray, part: JudgedFrames) -> Tensor:
         """As `embed_text`, of frames."""
         return self._pooled(self._inputs(self._chat("", instruction), frames_THWC, part))
 
@@ -71,7 +71,7 @@ class LocalModel:
         ]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    def _inputs(self, chat: str, frames_THWC: np.ndarray, part: Shown) -> Any:
+    def _inputs(self, chat: str, frames_THWC: np.ndarray, part: JudgedFrames) -> Any:
         metadata = VideoMetadata(
             total_num_frames=part.total, fps=part.fps, duration=part.total / part.fps, frames_indices=part.own
         )

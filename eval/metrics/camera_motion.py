@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eval.contract import NetworkCache, Sample, Score, ScoreError
-from eval.vbench.camera import GRID, PHRASES, prompt_motion, camera_types
+from eval.vbench.camera import GRID, PHRASES, camera_types, prompt_motion
 from eval.vbench.dimension import DimensionConfig, at_least, declare
 from eval.vbench.vbench_files import cotracker_checkout, cotracker_code, need, need_cotracker, path_of, require
 from eval.watchers.watching import Chosen

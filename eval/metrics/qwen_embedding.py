@@ -16,7 +16,7 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError
 from eval.judges import judge_location
-from eval.judges.frames import Shown, prompt_of, shown
+from eval.judges.frames import JudgedFrames, judged_frames, prompt_of
 from eval.watchers.watching import Chosen
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ class _Scorer:
 
     def watch(self, sample: Sample) -> Chosen:
         prompt = prompt_of(sample)
-        part = shown(sample, min(self.config.rate, MOST / sample.info.seconds))
+        part = judged_frames(sample, min(self.config.rate, MOST / sample.info.seconds))
         return Chosen(part.indices, partial(self._finish, sample, prompt, part))
 
-    def _finish(self, sample: Sample, prompt: str, part: Shown, frames_THWC: np.ndarray) -> dict[str, Score]:
+    def _finish(self, sample: Sample, prompt: str, part: JudgedFrames, frames_THWC: np.ndarray) -> dict[str, Score]:
         text_D = self.model.embed_text(self.config.instruction, prompt)
         video_D = self.model.embed_video(self.config.instruction, frames_THWC, part)
         value = float(text_D @ video_D)

@@ -18,11 +18,11 @@ from pydantic import Field, model_validator
 from astro_cli.config.base import Config
 from eval.contract import Declaration, MetricInfo, Need, NetworkCache, Sample, Score, ScoreError
 from eval.judges import judge_location, rubric
-from eval.judges.frames import Shown, prompt_of, shown
+from eval.judges.frames import JudgedFrames, judged_frames, prompt_of
 from eval.watchers.watching import Chosen
 
 NAME = "qwen_judge"
-Ask = Callable[[str, np.ndarray, Shown], dict[str, Score]]
+Ask = Callable[[str, np.ndarray, JudgedFrames], dict[str, Score]]
 QUOTED = 200  # characters of an unreadable answer in the error; the details keep all of a readable one
 TEXTS = {key: name.lower() for key, name in rubric.DIMENSIONS.items()}
 
@@ -71,10 +71,10 @@ class _Scorer:
 
     def watch(self, sample: Sample) -> Chosen:
         text = rubric.question(prompt_of(sample, self.config.seconds))
-        part = shown(sample, self.config.rate, self.config.seconds)
+        part = judged_frames(sample, self.config.rate, self.config.seconds)
         return Chosen(part.indices, partial(self._finish, sample, text, part))
 
-    def _finish(self, sample: Sample, text: str, part: Shown, frames_THWC: np.ndarray) -> dict[str, Score]:
+    def _finish(self, sample: Sample, text: str, part: JudgedFrames, frames_THWC: np.ndarray) -> dict[str, Score]:
         try:
             return self.ask(text, frames_THWC, part)
         except UnreadableAnswer as error:
@@ -119,10 +119,10 @@ def _build(config: QwenJudgeConfig, loaded: NetworkCache) -> _Scorer:
     folder = judge_location.require(config.model)
     local = loaded.get((NAME, folder), lambda: load_local(folder))
 
-    def spoken(text: str, frames_THWC: np.ndarray, part: Shown) -> dict[str, Score]:
+    def spoken(text: str, frames_THWC: np.ndarray, part: JudgedFrames) -> dict[str, Score]:
         return read_answer(local.answer(text, frames_THWC, part, config.max_tokens), notes)
 
-    def expected(text: str, frames_THWC: np.ndarray, part: Shown) -> dict[str, Score]:
+    def expected(text: str, frames_THWC: np.ndarray, part: JudgedFrames) -> dict[str, Score]:
         """sum_n n p(n), n = 1..5, of the token after "Dimension: "."""
         numbers = range(rubric.LOWEST, rubric.HIGHEST + 1)
         scores = {}

@@ -27,7 +27,7 @@ TEXT_SIZED_BY = ("positional_embedding", "token_embedding.weight", "ln_final.wei
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """Where a release keeps its two loaded, and how many tokens its text tower reads."""
 
     vision: str
@@ -36,8 +36,8 @@ class Layout:
     release: str
 
 
-VIDEOCLIP_XL = Layout("vision_model.vision_encoder.", "text_model.", 248, "VideoCLIP-XL.bin")
-VICLIP = Layout("vision_encoder.", "text_encoder.", 32, "ViClip-InternVid-10M-FLT.pth")
+VIDEOCLIP_XL = FileLayout("vision_model.vision_encoder.", "text_model.", 248, "VideoCLIP-XL.bin")
+VICLIP = FileLayout("vision_encoder.", "text_encoder.", 32, "ViClip-InternVid-10M-FLT.pth")
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ class VideoTower:
         return Texts(F.normalize(self.text(words.tokens_BM.to(self.device)), dim=-1).cpu(), words)
 
 
-def shared(loaded: NetworkCache, path: Path, layout: Layout) -> VideoTower:
+def shared(loaded: NetworkCache, path: Path, layout: FileLayout) -> VideoTower:
     """The tower of a file, built once per run."""
     return loaded.get(("viclip", path), lambda: load(path, layout))
 
 
-def load(path: Path, layout: Layout) -> VideoTower:
+def load(path: Path, layout: FileLayout) -> VideoTower:
     """Both loaded of any width and depth from one file; the temperature in it is left out.
 
     Raises:
@@ -130,7 +130,7 @@ def load(path: Path, layout: Layout) -> VideoTower:
     return VideoTower(_vision(vision, path, layout), _text(text, path, layout))
 
 
-def _vision(state: files.State, path: Path, layout: Layout) -> VisionEncoder:
+def _vision(state: files.State, path: Path, layout: FileLayout) -> VisionEncoder:
     width, _, _, _, patch = state["conv1.weight"].shape
     grid = round((len(state["positional_embedding"]) - 1) ** 0.5)
     frames, features = int(state["temporal_positional_embedding"].shape[1]), int(state["proj"].shape[1])
@@ -139,7 +139,7 @@ def _vision(state: files.State, path: Path, layout: Layout) -> VisionEncoder:
     return encoder
 
 
-def _text(state: files.State, path: Path, layout: Layout) -> TextTransformer:
+def _text(state: files.State, path: Path, layout: FileLayout) -> TextTransformer:
     sizes = text_sizes(state)
     tower = TextTransformer(
         context_length=sizes.context_length,

@@ -15,7 +15,7 @@ from astro_cli.training.rundir import RunDir
 GRIDS = Path(__file__).resolve().parent / "ablations"
 
 
-class Row(Config):
+class AblationRow(Config):
     """A row of the published table: a recipe that is trained, or an arm that is only evaluated."""
 
     label: str
@@ -28,7 +28,7 @@ class Grid(Config):
 
     title: str
     suites: tuple[str, ...] = ("shapes",)
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
 
 
 @dataclass(frozen=True)

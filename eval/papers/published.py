@@ -40,7 +40,7 @@ class Column(Config):
         return self.shapes if backbone == "shapes" else self.wan
 
 
-class Row(Config):
+class PublishedRow(Config):
     """A published row, without cells where a figure prints no numbers.
 
     `delta` holds the differences to `base` printed beside the values.
@@ -104,7 +104,7 @@ class Table(Config):
         default_factory=dict
     )  # of the published numbers, as `eval/prompt_sets/` names it; none: not stated
     columns: list[Column] = Field(min_length=1)
-    rows: list[Row] = Field(min_length=1)
+    rows: list[PublishedRow] = Field(min_length=1)
     errata: list[Erratum] = Field(default_factory=list)
     samples: list[Samples] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
@@ -137,7 +137,7 @@ class Table(Config):
     def prompt_set_of(self, column: Column, backbone: Backbone) -> str | None:
         return column.prompt_set.get(backbone, self.prompt_set.get(backbone))
 
-    def row(self, label: str) -> Row:
+    def row(self, label: str) -> PublishedRow:
         return next(row for row in self.rows if row.label == label)
 
     def column(self, key: str) -> Column:
@@ -193,7 +193,7 @@ def parse_table(text: str, where: str) -> Table:
     return table
 
 
-def numbers(table: Table, key: str) -> Iterator[tuple[Row, Decimal]]:
+def numbers(table: Table, key: str) -> Iterator[tuple[PublishedRow, Decimal]]:
     """The rows that print a number in this column, with it."""
     for row in table.rows:
         value = row.published.get(key)

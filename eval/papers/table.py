@@ -11,7 +11,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
-from eval.papers.published import Cell, Column, ColumnDirection, Row, Table
+from eval.papers.published import Cell, Column, ColumnDirection, PublishedRow, Table
 from eval.papers.total_parts import refuse_unlike_parts
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
 from eval.records.protocol_text import measured_with, on_prompt_set, prompts_text, trained_once
@@ -123,7 +123,7 @@ def _column_cells(table: Table, column: Column, cells: Cells) -> dict[str, BySee
     return by_row
 
 
-def _find(table: Table, row: Row, column: Column, cells: Cells) -> BySeed:
+def _find(table: Table, row: PublishedRow, column: Column, cells: Cells) -> BySeed:
     arm, metric = row.arm.get(cells.backbone), column.metric(cells.backbone)
     if arm is None or metric is None:
         return {}
@@ -153,7 +153,7 @@ def _view_column(table: Table, column: Column, by_row: Mapping[str, BySeed], bac
     )
 
 
-def _view_row(table: Table, row: Row, by_column: dict[str, BySeed], backbone: Backbone) -> ViewRow:
+def _view_row(table: Table, row: PublishedRow, by_column: dict[str, BySeed], backbone: Backbone) -> ViewRow:
     return ViewRow(
         label=row.label,
         group=row.group,
@@ -174,7 +174,7 @@ def _measured(records: BySeed, backbone: Backbone) -> Measured | None:
     return None if np.isnan(scores_SP).all() else _as_measured(mean_interval(scores_SP), scores_SP, backbone)
 
 
-def _difference(table: Table, row: Row, base: Row, column: Column, cells: Cells) -> Difference:
+def _difference(table: Table, row: PublishedRow, base: PublishedRow, column: Column, cells: Cells) -> Difference:
     tuned_cell, base_cell = row.published.get(column.key), base.published.get(column.key)
     delta = tuned_cell - base_cell if isinstance(tuned_cell, Decimal) and isinstance(base_cell, Decimal) else None
     measured, outcome = None, None

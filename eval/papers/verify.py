@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, did_you_mean
 from eval.papers import checks
-from eval.papers.published import Row, Table, load_table, numbers
+from eval.papers.published import PublishedRow, Table, load_table, numbers
 from eval.vbench import totals as vbench_totals
 
 PERCENT = 100
@@ -34,7 +34,7 @@ class Cell(NamedTuple):
     recomputed: Decimal
 
 
-class Outcome(Config):
+class NumberCheck(Config):
     """One check of one printed number."""
 
     table: str
@@ -48,7 +48,7 @@ class Outcome(Config):
     verdict: CheckVerdict
 
 
-def verify(table_ids: Sequence[str]) -> list[Outcome]:
+def verify(table_ids: Sequence[str]) -> list[NumberCheck]:
     """All checks of these tables, in order.
 
     Raises:
@@ -57,16 +57,16 @@ def verify(table_ids: Sequence[str]) -> list[Outcome]:
     return [outcome for table_id in table_ids for outcome in verify_table(load_table(table_id))]
 
 
-def verify_table(table: Table) -> list[Outcome]:
+def verify_table(table: Table) -> list[NumberCheck]:
     """All checks of one table; a deviation beyond the tolerance is a mismatch unless an erratum covers the cell."""
     return [_outcome(table, check, cell) for check in table.checks for cell in cells(table, check)]
 
 
-def _outcome(table: Table, check: checks.Check, cell: Cell) -> Outcome:
+def _outcome(table: Table, check: checks.Check, cell: Cell) -> NumberCheck:
     difference = cell.printed - cell.recomputed
     fits = abs(difference) <= check.tolerance
     known = any(erratum.covers(cell.row, cell.column) for erratum in table.errata)
-    return Outcome(
+    return NumberCheck(
         table=table.id,
         check=describe(check),
         row=cell.row,
@@ -214,7 +214,7 @@ def _quotient(table: Table, check: checks.Quotient) -> Cell:
     return Cell(*check.above, check.printed, (ratio - 1) * PERCENT if check.gain else ratio)
 
 
-def _best_count(table: Table, row: Row) -> int:
+def _best_count(table: Table, row: PublishedRow) -> int:
     """In how many columns the row is the best of its group."""
     rivals = [other.label for other in table.rows if other.group == row.group]
     count = 0

@@ -178,5 +178,5 @@ def _checked(path: Path, number: int, fields: Any) -> Record:
     except ValidationError as error:
         wrong = first_problem(error)
         raise RecordError(
-            path, f"line {number}", f"{wrong.key or 'record'}: {wrong.what}, found {wrong.found}"
+            path, f"line {number}", f"{wrong.key or 'record'}: {wrong.what}, found {wrong.shown}"
         ) from error

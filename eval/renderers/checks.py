@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from eval.papers.verify import Outcome
+from eval.papers.verify import NumberCheck
 from eval.renderers.data import csv_lines, dumps
 from eval.renderers.markdown import pipe_table
 
@@ -13,21 +13,21 @@ HEADS = ("Table", "Check", "Row", "Column", "Printed", "Recomputed", "Difference
 DECIMALS = 6
 
 
-def checks_markdown(outcomes: Sequence[Outcome]) -> str:
+def checks_markdown(outcomes: Sequence[NumberCheck]) -> str:
     return "\n".join(
         [*pipe_table(HEADS, [_cells(outcome) for outcome in outcomes], "llllrrrrl"), "", summary(outcomes)]
     )
 
 
-def checks_csv(outcomes: Sequence[Outcome]) -> str:
-    return csv_lines([list(Outcome.model_fields), *(list(outcome.model_dump().values()) for outcome in outcomes)])
+def checks_csv(outcomes: Sequence[NumberCheck]) -> str:
+    return csv_lines([list(NumberCheck.model_fields), *(list(outcome.model_dump().values()) for outcome in outcomes)])
 
 
-def checks_json(outcomes: Sequence[Outcome]) -> str:
+def checks_json(outcomes: Sequence[NumberCheck]) -> str:
     return dumps([outcome.model_dump() for outcome in outcomes])
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
+def summary(outcomes: Sequence[NumberCheck]) -> str:
     counts = Counter(outcome.verdict for outcome in outcomes)
     return (
         f"{len(outcomes)} checks: {counts['ok']} ok, {counts['erratum known']} erratum known, "
@@ -35,7 +35,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _cells(outcome: Outcome) -> list[str]:
+def _cells(outcome: NumberCheck) -> list[str]:
     numbers = [_number(value) for value in (outcome.printed, outcome.recomputed, outcome.difference, outcome.tolerance)]
     return [outcome.table, outcome.check, outcome.row, outcome.column, *numbers, outcome.verdict]
 

@@ -39,7 +39,7 @@ class TableLine(NamedTuple):
     cells: list[GridCell]
 
 
-class Grid(NamedTuple):
+class PrintedGrid(NamedTuple):
     """Heads and lines as they are printed; `corner` names what the labels of the lines are."""
 
     corner: str
@@ -47,7 +47,7 @@ class Grid(NamedTuple):
     lines: list[TableLine]
 
 
-def grid(view: TableView) -> Grid:
+def grid(view: TableView) -> PrintedGrid:
     """The grid of a table, every cell marked within its column and group."""
     marks = {column.key: _column_marks(view, column) for column in view.columns}
     heads = [Head(heading(column), column.group) for column in view.columns]
@@ -55,11 +55,11 @@ def grid(view: TableView) -> Grid:
         TableLine(row.label, row.group, [_cell(view, row, c, *marks[c.key]) for c in view.columns]) for row in view.rows
     ]
     if not view.table.transposed:
-        return Grid(view.table.row_label, heads, lines)
+        return PrintedGrid(view.table.row_label, heads, lines)
     flipped = [
         TableLine(head.label, head.group, [line.cells[index] for line in lines]) for index, head in enumerate(heads)
     ]
-    return Grid(view.table.row_label, [Head(line.label, line.group) for line in lines], flipped)
+    return PrintedGrid(view.table.row_label, [Head(line.label, line.group) for line in lines], flipped)
 
 
 def rank(values: Mapping[str, float | Decimal], direction: str) -> dict[str, Mark]:
@@ -106,7 +106,7 @@ def _cell(
     )
 
 
-def is_wide(table: Grid) -> bool:
+def is_wide(table: PrintedGrid) -> bool:
     return len(table.heads) > PORTRAIT_COLUMNS
 
 

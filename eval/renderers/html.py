@@ -9,7 +9,7 @@ import html as escaping
 from collections.abc import Sequence
 
 from eval.papers.table import Difference, TableView
-from eval.renderers.grid import Grid, GridCell, Mark, TableLine, by_group, grid, head_groups, is_wide
+from eval.renderers.grid import GridCell, Mark, PrintedGrid, TableLine, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
 
 TAGS = {"best": "strong", "second": "u"}
@@ -68,7 +68,7 @@ def with_code(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
 
 
-def _grid(table: Grid, caption: str) -> str:
+def _grid(table: PrintedGrid, caption: str) -> str:
     lines = [f"<table>\n{caption_of(caption)}", f"<thead>{_heads(table)}</thead>"]
     for group, of_group in by_group(table.lines):
         lines.append("<tbody>")
@@ -78,7 +78,7 @@ def _grid(table: Grid, caption: str) -> str:
     return "\n".join([*lines, "</table>"])
 
 
-def _heads(table: Grid) -> str:
+def _heads(table: PrintedGrid) -> str:
     heads = "".join(f'<th scope="col">{_text(head.label)}</th>' for head in table.heads)
     row = f'<tr><th scope="col">{_text(table.corner)}</th>{heads}</tr>'
     if not (spans := head_groups(table.heads)):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from eval.papers.table import Difference, TableView
-from eval.renderers.grid import Grid, GridCell, Mark, by_group, grid, head_groups, is_wide
+from eval.renderers.grid import GridCell, Mark, PrintedGrid, by_group, grid, head_groups, is_wide
 from eval.renderers.words import DIFFERENCE_HEADS, difference_lines, notes
 
 PREAMBLE, WIDE_PREAMBLE = r"% needs \usepackage{booktabs}", r"% needs \usepackage{booktabs} and \usepackage{graphicx}"
@@ -80,7 +80,7 @@ def with_code(text: str) -> str:
     )
 
 
-def _grid(table: Grid) -> list[str]:
+def _grid(table: PrintedGrid) -> list[str]:
     width = len(table.heads)
     lines = [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *_head_groups(table)]
     lines += [_row([escape(table.corner), *(escape(head.label) for head in table.heads)])]
@@ -92,7 +92,7 @@ def _grid(table: Grid) -> list[str]:
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def _head_groups(table: Grid) -> list[str]:
+def _head_groups(table: PrintedGrid) -> list[str]:
     """Headings above the heads, each with its rule."""
     spans = head_groups(table.heads)
     if not spans:

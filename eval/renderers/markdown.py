@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from eval.papers.table import Difference, TableView
-from eval.renderers.grid import Grid, GridCell, Head, Mark, by_group, grid
+from eval.renderers.grid import GridCell, Head, Mark, PrintedGrid, by_group, grid
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
 
 
@@ -29,7 +29,7 @@ def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]], aligned: str
     return [_row(heads), rule, *map(_row, rows)]
 
 
-def _grid(table: Grid) -> list[str]:
+def _grid(table: PrintedGrid) -> list[str]:
     rows: list[list[str]] = []
     for group, lines in by_group(table.lines):
         if group or rows:  # lines without a group are not part of the one above

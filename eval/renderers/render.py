@@ -17,8 +17,12 @@ from eval.renderers.latex import latex
 from eval.renderers.markdown import markdown
 
 RENDERERS: dict[str, Callable[[TableView, Sequence[Difference]], str]] = {
-    "markdown": markdown, "html": html, "latex": latex, "csv": csv, "json": json,
-}  # fmt: skip
+    "markdown": markdown,
+    "html": html,
+    "latex": latex,
+    "csv": csv,
+    "json": json,
+}
 CLAIM_RENDERERS: dict[str, Callable[[Sequence[Verdict]], str]] = {"markdown": claims_markdown, "html": claims_html}
 
 

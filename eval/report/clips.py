@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from astro_cli.generate import media
-from eval.report.page import Part, Section, Text, Video
+from eval.report.page import Part, Section, Text, VideoPlayer
 
 # The page travels by mail and opens on a phone: clips that would take it past this are left out, and it says so.
 LIMIT_BYTES = 8 * 2**20
@@ -49,7 +49,7 @@ def clips_section(takes: Sequence[Take], folder: Path, limit: int = LIMIT_BYTES)
     return Section("Clips, side by side", [Text(_note(takes, len(videos), limit)), *videos])
 
 
-def _video(take: Take, stem: Path) -> Video:
+def _video(take: Take, stem: Path) -> VideoPlayer:
     labels, clips = list(take.clips), list(take.clips.values())
     frames, height = clips[0].shape[:2]
     row = media.in_a_row(clips, LETTERS[: len(clips)], max(1, PANE_PX // height))
@@ -65,7 +65,7 @@ def _video(take: Take, stem: Path) -> Video:
     media.contact_sheet(rows, sheet, max(1, SHEET_PX // height), apart=every)
     name = " beside ".join(labels)
     caption = f"{take.prompt} (seed {take.seed}{f'; {take.note}' if take.note else ''})"
-    return Video(path, f"{name}: {take.prompt}", caption, sheet)
+    return VideoPlayer(path, f"{name}: {take.prompt}", caption, sheet)
 
 
 def _reduced(clip: np.ndarray, factor: int) -> np.ndarray:

@@ -50,7 +50,7 @@ class Fragment:
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A small table of plain text; the first column names the rows."""
 
     head: Sequence[str]
@@ -71,7 +71,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoPlayer:
     """An MP4 with controls; it repeats, and starts when asked to.
 
     Its contact sheet, if any, stands below it, and in its place in print.
@@ -98,7 +98,7 @@ class Folded:
     parts: Sequence[Part]
 
 
-Part = Text | Fragment | Grid | Picture | Video | Beside | Folded
+Part = Text | Fragment | TextTable | Picture | VideoPlayer | Beside | Folded
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,11 @@ def _part(part: Part) -> str:
         case Fragment():
             _check_fragment(part.html)
             return part.html
-        case Grid():
+        case TextTable():
             return _grid(part)
         case Picture():
             return _picture(part)
-        case Video():
+        case VideoPlayer():
             return _video(part)
         case Beside():
             return f'<div class="beside">{"".join(map(_picture, part.pictures))}</div>'
@@ -222,7 +222,7 @@ def _inline(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))
 
 
-def _grid(grid: Grid) -> str:
+def _grid(grid: TextTable) -> str:
     if any(len(row) != len(grid.head) for row in grid.rows):
         raise ValueError(f"every row of a grid needs {len(grid.head)} cells")
     caption = caption_of(grid.caption) if grid.caption else ""
@@ -259,7 +259,7 @@ def _image(path: Path, alt: str) -> str:
     return f'<img src="{_data_uri(path, PICTURE_TYPES)}" alt="{html.escape(alt)}">'
 
 
-def _video(video: Video) -> str:
+def _video(video: VideoPlayer) -> str:
     source = _data_uri(video.path, VIDEO_TYPES)
     name = html.escape(video.alt)
     player = f'<video src="{source}" aria-label="{name}" controls loop muted playsinline preload="auto">{name}</video>'

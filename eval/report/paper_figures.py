@@ -60,7 +60,7 @@ class Drawn(NamedTuple):
     missing: list[str]
 
 
-class Picture(NamedTuple):
+class PaperFigure(NamedTuple):
     """A picture to be made: `draw` writes it to a path, unless it has nothing to show."""
 
     name: str
@@ -109,7 +109,7 @@ FIGURES: dict[str, tuple[Curves, ...]] = {
 
 def pictures(
     paper: str, pairs: Sequence[tuple[str, str]], runs: Path, records: Sequence[Record], *, with_sheets: bool = True
-) -> list[Picture]:
+) -> list[PaperFigure]:
     """Every picture of a paper, in order; none is drawn yet.
 
     Args:
@@ -158,7 +158,7 @@ def _seed_of(run: Path) -> int:
     return int(run.name.rpartition("-seed")[2])
 
 
-def _curves(figure: Curves, runs: Path) -> Picture:
+def _curves(figure: Curves, runs: Path) -> PaperFigure:
     def draw(path: Path) -> Drawn:
         missing, arms, epochs = [], {}, dict[int, int]()
         for label, recipe in figure.arms.items():
@@ -181,10 +181,10 @@ def _curves(figure: Curves, runs: Path) -> Picture:
             figures.reward_curves(arms, path, figure.keys, WINDOW, base)
         return Drawn(any(arms.values()), missing)
 
-    return Picture(f"{figure.name}.png", draw)
+    return PaperFigure(f"{figure.name}.png", draw)
 
 
-def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> Picture:
+def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> PaperFigure:
     benchmark, metrics = BARS[kind]
 
     def draw(path: Path) -> Drawn:
@@ -204,14 +204,14 @@ def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> Pictu
             figures.attribute_bars(arms, path)
         return Drawn(has_any, missing)
 
-    return Picture(f"bars_{kind}_{_stem(base)}.png", draw)
+    return PaperFigure(f"bars_{kind}_{_stem(base)}.png", draw)
 
 
 def _bounds(scores_SP) -> figures.Bounds:
     return mean_interval(scores_SP)[:3]
 
 
-def _sheet(kind: str, base: str, recipe: str, runs: Path) -> Picture:
+def _sheet(kind: str, base: str, recipe: str, runs: Path) -> PaperFigure:
     def draw(path: Path) -> Drawn:
         finished, _ = find_runs(runs, recipe)
         if not finished:
@@ -219,7 +219,7 @@ def _sheet(kind: str, base: str, recipe: str, runs: Path) -> Picture:
         SHEETS[kind]((load_arm(base), load_arm(str(finished[0]))), path)
         return Drawn(True, [])
 
-    return Picture(f"sheet_{kind}_{_stem(base)}.png", draw)
+    return PaperFigure(f"sheet_{kind}_{_stem(base)}.png", draw)
 
 
 def _stem(base: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.records.protocol_text import video_text
 from eval.records.store import CONDITION_KEYS, Record
-from eval.report.page import Grid, Section, Text
+from eval.report.page import Section, Text, TextTable
 
 # Columns of their own; what else of CONDITION_KEYS a record has is named in "settings".
 CONDITION_COLUMNS = ("prompts", "num_frames", "fps", "resolution")
@@ -32,9 +32,9 @@ def protocol_section(records: Sequence[Record]) -> Section:
         "Protocol",
         [
             Text(WHAT),
-            Grid(CONDITION_HEAD, _by(records, _condition, _condition_row), "Conditions"),
-            Grid(ARM_HEAD, _by(records, lambda record: (record.arm, record.benchmark), _arm_row), "Arms"),
-            Grid(("Package", "Version"), versions, "Versions"),
+            TextTable(CONDITION_HEAD, _by(records, _condition, _condition_row), "Conditions"),
+            TextTable(ARM_HEAD, _by(records, lambda record: (record.arm, record.benchmark), _arm_row), "Arms"),
+            TextTable(("Package", "Version"), versions, "Versions"),
         ],
     )
 

@@ -11,7 +11,7 @@ from eval.papers.published import paper_of
 from eval.renderers.claim_list import claim_list
 from eval.renderers.render import Item, render
 from eval.renderers.words import INTERVALS
-from eval.report.page import Folded, Fragment, Grid, Part, Section, Text
+from eval.report.page import Folded, Fragment, Part, Section, Text, TextTable
 
 WORDS = ("holds", "fails", "undecided", "not run")
 HOW_TO_READ = (
@@ -36,7 +36,7 @@ def summary_section(items: Sequence[Item]) -> Section:
         rows.append(
             [_title(paper), f"{sum(map(is_measured, of_paper))} of {len(of_paper)}", *(counts[word] for word in WORDS)]
         )
-    return Section("Summary", [Grid(["Paper", "Tables measured", *(f"Claims: {word}" for word in WORDS)], rows)])
+    return Section("Summary", [TextTable(["Paper", "Tables measured", *(f"Claims: {word}" for word in WORDS)], rows)])
 
 
 def tables_section(items: Sequence[Item]) -> Section:

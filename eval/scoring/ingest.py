@@ -154,7 +154,12 @@ def _missing_videos(suite: Suite, dimension: str, by_prompt: _Scores, order: Ord
 
 
 def _sort(
-    file: Path, dimension: str, videos: Iterable[result_files.Video], prompts: PromptSet, suite: Suite, order: Order
+    file: Path,
+    dimension: str,
+    videos: Iterable[result_files.VideoResult],
+    prompts: PromptSet,
+    suite: Suite,
+    order: Order,
 ) -> _Sorted:
     """Every score under its prompt and index.
 

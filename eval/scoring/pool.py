@@ -13,14 +13,14 @@ from concurrent.futures.process import BrokenProcessPool
 from astro_cli.config.errors import RunError
 from astro_cli.core import threads
 from eval.scoring.scorers import ConfiguredScorer, layer_flops
-from eval.scoring.worker import Frames, Scored, ScoringWorker, Work
+from eval.scoring.worker import Frames, ScoredVideo, ScoringWorker, Work
 
 _desk: ScoringWorker | None = None  # a worker's, built once in `_start`
 
 
 def run(
     works: Sequence[Work], scorers: Sequence[ConfiguredScorer], frames: Frames, decoder: str, jobs: int
-) -> Iterator[Scored]:
+) -> Iterator[ScoredVideo]:
     """Score all works; results come as they are done, in any order where there are several processes.
 
     Args:
@@ -49,7 +49,7 @@ def run(
         pool.shutdown(cancel_futures=True)
 
 
-def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[Scored]]:
+def _submit(pool: ProcessPoolExecutor, works: Sequence[Work]) -> list[Future[ScoredVideo]]:
     """Start the workers with Ctrl-C ignored, which they inherit. Before their initialiser runs, Ctrl-C would end each
     with a traceback.
     """
@@ -79,6 +79,6 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _score(work: Work) -> Scored:
+def _score(work: Work) -> ScoredVideo:
     assert _desk is not None
     return _desk.score(work)

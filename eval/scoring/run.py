@@ -196,7 +196,9 @@ def _file(
     if request.metrics:
         summed = [total for total in summed if total.complete]
     readers = configured_scorers(suite, request.overrides) if earlier and summed else None
-    return SeedOutcomes(writer.seed, of_metrics, summed, writer.write(of_metrics, summed, earlier=earlier, readers=readers))
+    return SeedOutcomes(
+        writer.seed, of_metrics, summed, writer.write(of_metrics, summed, earlier=earlier, readers=readers)
+    )
 
 
 def _frames(sample: Sample, backend: Backend) -> Iterator[tuple[int, Frame]]:

@@ -119,7 +119,7 @@ def _configured(spec: ScorerSpec, changes: Mapping[str, Any]) -> ConfiguredScore
         wrong = first_problem(error, declaration.config)
         key = f"{spec.label}.{wrong.key}" if wrong.key else spec.label
         raise RecordError(
-            "--set" if changes else "suite", key, f"{wrong.what}, found {wrong.found}", hint=wrong.hint
+            "--set" if changes else "suite", key, f"{wrong.what}, found {wrong.shown}", hint=wrong.hint
         ) from error
     return ConfiguredScorer(spec, config, config_hash(declaration, config), *_weights(declaration, config))
 

@@ -28,7 +28,7 @@ class Failure:
 
 
 @dataclass
-class Scored:
+class ScoredVideo:
     """What came of one video: a line per scorer that scored it, a failure per scorer that could not."""
 
     lines: dict[str, ScoreLine] = field(default_factory=dict)
@@ -102,11 +102,11 @@ class ScoringWorker:
             self._scorers[name] = self.scorers[name].build(self.loaded)
         return self._scorers[name]
 
-    def score(self, work: Work) -> Scored:
+    def score(self, work: Work) -> ScoredVideo:
         """Show the video to its scorers. A scorer that fails leaves the others alone; a video that cannot be decoded
         fails them all.
         """
-        sample, scored, watchers = work.sample, Scored(), dict[str, VideoWatcher]()
+        sample, scored, watchers = work.sample, ScoredVideo(), dict[str, VideoWatcher]()
         for name in work.scorers:
             try:
                 watchers[name] = self.scorer(name).watch(sample)
@@ -124,7 +124,7 @@ class ScoringWorker:
                 scored.failures.append(_failure(sample, name, error))
         return scored
 
-    def _show(self, sample: Sample, watchers: dict[str, VideoWatcher], scored: Scored) -> None:
+    def _show(self, sample: Sample, watchers: dict[str, VideoWatcher], scored: ScoredVideo) -> None:
         """Every frame to every watcher that wants frames; one that cannot go on is dropped."""
         eager = {name: watcher for name, watcher in watchers.items() if self.scorers[name].declaration.sees}
         count = 0

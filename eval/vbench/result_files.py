@@ -48,7 +48,7 @@ class _Row(BaseModel):
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoResult:
     """A line of a dimension's list.
 
     Attributes:
@@ -78,7 +78,7 @@ class Dimension:
     """A dimension's number as the file states it (a fraction), and its videos or clips; those left out come last."""
 
     aggregate: float
-    videos: tuple[Video, ...]
+    videos: tuple[VideoResult, ...]
 
 
 def read(file: Path) -> dict[str, Dimension]:
@@ -136,14 +136,14 @@ def _dimension(file: str, name: str, entry: Any) -> Dimension:
     return Dimension(aggregate, made)
 
 
-def _video(file: str, name: str, place: int, video: Any, low: float) -> Video:
+def _video(file: str, name: str, place: int, video: Any, low: float) -> VideoResult:
     key = f"{name}[{place}]"
     if not isinstance(video, dict) or not isinstance(video.get("video_path"), str):
         raise IngestError(file, key, "expected video_path and video_results")
     scale = PERCENT if name in PER_VIDEO_PERCENT else 1.0
     score = _number(file, f"{key}.video_results", video.get("video_results"), scale * low, scale) / scale
     last: Any = video.get("cur_sim")
-    return Video(video["video_path"], score, _frames(video), last if _is_number(last) else None)
+    return VideoResult(video["video_path"], score, _frames(video), last if _is_number(last) else None)
 
 
 def _frames(video: dict[str, Any]) -> float | None:
@@ -194,7 +194,7 @@ def _check_aggregate(file: str, name: str, dimension: Dimension) -> None:
         )
 
 
-def _means(videos: Sequence[Video]) -> list[float]:
+def _means(videos: Sequence[VideoResult]) -> list[float]:
     """Over the list, over videos of clips, over frames where they are counted, over last frames (appearance style made
     by several processes).
     """
@@ -232,5 +232,5 @@ def _with_left_out(file: ResultFile, name: str, dimension: Dimension) -> Dimensi
         ) from error
     scored = {video.name for video in dimension.videos}
     paths = dict.fromkeys(path for row in rows if name in row.dimension for path in row.video_list)
-    left_out = [video for path in paths if (video := Video(path, None)).name not in scored]
+    left_out = [video for path in paths if (video := VideoResult(path, None)).name not in scored]
     return Dimension(dimension.aggregate, (*dimension.videos, *left_out))

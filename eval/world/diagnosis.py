@@ -151,7 +151,7 @@ def _mean_and_error(values: torch.Tensor) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Shown:
+class MotionShares:
     """What videos of one kind of motion show: shares of the prompts, and of the block borders that are crossed at the
     usual step (None: no moves).
     """
@@ -214,7 +214,7 @@ def _share(agreed: torch.Tensor) -> float | None:
 
 
 @torch.no_grad()
-def shown(arm: Arm, count: int, frames: int, batch: int, progress: Progress) -> list[Shown]:
+def motion_shares(arm: Arm, count: int, frames: int, batch: int, progress: Progress) -> list[MotionShares]:
     """Generate `count` held-out prompts, `frames` latent frames each, and judge them per kind of motion and
     together.
     """
@@ -239,5 +239,5 @@ def shown(arm: Arm, count: int, frames: int, batch: int, progress: Progress) -> 
         if rows.any():
             moves = crossed_BN[rows].mean().item() if kind == "move" and borders else None
             means = {name: _share(values[rows]) for name, values in oracle.items()}
-            table.append(Shown(kind, int(rows.sum()), right_B[rows].mean().item(), means, moves))
+            table.append(MotionShares(kind, int(rows.sum()), right_B[rows].mean().item(), means, moves))
     return table

@@ -37,9 +37,20 @@ RL = [
 
 
 # Candidate clips on shared histories, windows drawn for all processes, and the penalty on the samples at risk.
-LONG = ["long-tune", "--recipe", "astrolabe_long_shapes", *RL[3:], "--set", "stages.nft.experience.frames=18",
-        "--set", 'stages.nft.experience.primary="vq"', "--set", 'stages.nft.objective.kl="selective"',
-        "--set", "stages.nft.objective.kl_weight=0.1"]  # fmt: skip
+LONG = [
+    "long-tune",
+    "--recipe",
+    "astrolabe_long_shapes",
+    *RL[3:],
+    "--set",
+    "stages.nft.experience.frames=18",
+    "--set",
+    'stages.nft.experience.primary="vq"',
+    "--set",
+    'stages.nft.objective.kl="selective"',
+    "--set",
+    "stages.nft.objective.kl_weight=0.1",
+]
 
 
 OWN = {"student/x0_norm", "memory/saved_bytes"}  # a mean of roots over parts of the batch, and a process's own memory

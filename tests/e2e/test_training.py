@@ -171,8 +171,14 @@ def test_the_teacher_recipe_trains_frames_then_clips(tiny, tmp_path, monkeypatch
 
 
 def test_ode_distillation_runs(tiny, tmp_path, monkeypatch):
-    small = ["stages.ode.steps=2", "stages.ode.batch=4", "stages.ode.objective.pairs=8",
-             "stages.dmd.steps=1", "stages.dmd.batch=4", "stages.ode.objective.steps=4"]  # fmt: skip
+    small = [
+        "stages.ode.steps=2",
+        "stages.ode.batch=4",
+        "stages.ode.objective.pairs=8",
+        "stages.dmd.steps=1",
+        "stages.dmd.batch=4",
+        "stages.ode.objective.steps=4",
+    ]
     arguments = [
         "distill",
         "--recipe",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.vbench.camera import GRID, PHRASES, prompt_motion, camera_types
+from eval.vbench.camera import GRID, PHRASES, camera_types, prompt_motion
 
 INFO = Path(__file__).parents[3] / "shared/data/vbench/vbench2_i2v_full_info.json"
 HEIGHT, WIDTH = 64, 96

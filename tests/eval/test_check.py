@@ -22,7 +22,7 @@ from eval.inputs import InputError, load, samples
 from eval.inputs.check import check, examine
 from eval.inputs.coverage import coverage
 from eval.inputs.entries import SHOWN, Finding
-from eval.inputs.requirements import LENGTHS, Length, Requirements, requirements
+from eval.inputs.requirements import LENGTHS, Requirements, SuiteLength, requirements
 from eval.inputs.samples import list_folder
 from eval.prompt_sets import Prompt, PromptSet
 from eval.suites.suite import Protocol
@@ -248,7 +248,7 @@ def test_lengths(tmp_path: Path) -> None:
         assert (short.severity, f"{seconds} s" in short.what) == ("warning", True)
     few = [
         finding
-        for finding in check(tmp_path, Requirements("x", length=Length(frames=40)))
+        for finding in check(tmp_path, Requirements("x", length=SuiteLength(frames=40)))
         if finding.severity == "error"
     ]
     assert [finding.items for finding in few] == [("b-0.mp4",)]

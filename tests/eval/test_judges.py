@@ -134,14 +134,14 @@ def test_the_rubric_is_the_printed_one_with_the_prompt_in_it():
 
 
 def test_the_last_five_seconds_are_shown_at_two_frames_a_second():
-    part = shown_frames.shown(sample(960, 16.0), 2.0, 5.0)  # 60 s
+    part = shown_frames.judged_frames(sample(960, 16.0), 2.0, 5.0)  # 60 s
     assert (part.start, part.total, len(part.indices)) == (880, 80, 10)
     assert part.indices == [884, 892, 900, 908, 916, 924, 932, 940, 948, 956]  # middles of half seconds of 8 frames
     assert part.times[0] == pytest.approx(0.25)
-    short = shown_frames.shown(sample(8, 4.0), 2.0, 5.0)  # 2 s: all of it
+    short = shown_frames.judged_frames(sample(8, 4.0), 2.0, 5.0)  # 2 s: all of it
     assert (short.start, short.total) == (0, 8)
     with pytest.raises(ScoreError, match="1 shown of 1"):
-        shown_frames.shown(sample(1), 2.0, 5.0)
+        shown_frames.judged_frames(sample(1), 2.0, 5.0)
 
 
 def test_an_interactive_video_is_judged_by_its_last_prompt():
@@ -350,7 +350,7 @@ def test_the_embedding_is_a_cosine_of_prompt_and_frames(model):
     assert abs(one.value) <= 1.0
     assert abs(one.value - other.value) > 1e-5
     text_D = built.model.embed_text("Represent the user's input.", PROMPT)
-    part = shown_frames.shown(sample(), 1.0)
+    part = shown_frames.judged_frames(sample(), 1.0)
     video_D = built.model.embed_video("Represent the user's input.", video()[part.indices], part)
     assert one.value == pytest.approx(float(torch.nn.functional.cosine_similarity(text_D, video_D, dim=0)), abs=1e-3)
     assert len(built.watch(sample(400, 4.0)).indices) == 64  # 100 s: at most 64 frames

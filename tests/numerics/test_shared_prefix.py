@@ -15,7 +15,7 @@ from astro_cli.core.flow import warp_timesteps
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.rollout import grouped as group_wise
-from astro_cli.rollout.branches import Branches, Segment, snapshot
+from astro_cli.rollout.branches import Branches, CachedFrames, snapshot
 from astro_cli.rollout.grouped import ClipContext, decode_candidates, record_history, sample_history
 from astro_cli.rollout.streaming import StreamSpec, frame_noise, new_cache, stream, write_context
 from astro_cli.sampling.sampler import few_step_grid, final, transitions
@@ -108,12 +108,12 @@ def test_one_candidate_is_its_own_history_bit_for_bit(model):
     assert torch.equal(one, separately(model, 0, 11, 1, how, 6, 4))
 
 
-def copied(shared: list[Segment], times: int) -> list[Segment]:
+def copied(shared: list[CachedFrames], times: int) -> list[CachedFrames]:
     """A prefix of its own for every candidate, from one history's."""
     many = []
     for one in shared:
         keys, values = ([tensor.repeat(times, 1, 1, 1) for tensor in tensors] for tensors in (one.keys, one.values))
-        many.append(Segment(one.frames, keys, values))
+        many.append(CachedFrames(one.frames, keys, values))
     return many
 
 

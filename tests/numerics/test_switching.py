@@ -19,8 +19,12 @@ from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, SwitchUnits,
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 SHAPE = (2, 4, 4)
-RULES = [SwitchRule(recache="bidirectional"), SwitchRule(recache="bidirectional", renew_sink=True),
-         SwitchRule(recache="block_causal"), SwitchRule(recache="block_causal", renew_sink=True)]  # fmt: skip
+RULES = [
+    SwitchRule(recache="bidirectional"),
+    SwitchRule(recache="bidirectional", renew_sink=True),
+    SwitchRule(recache="block_causal"),
+    SwitchRule(recache="block_causal", renew_sink=True),
+]
 
 
 @pytest.fixture(scope="module")

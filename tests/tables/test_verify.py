@@ -8,22 +8,22 @@ import pytest
 
 from astro_cli.config.errors import RecordError
 from eval.papers.published import Table, list_tables, load_table, parse_table
-from eval.papers.verify import Outcome, verify, verify_table
+from eval.papers.verify import NumberCheck, verify, verify_table
 
 AAPT_TEMPORAL = "(subject_consistency + background_consistency + motion_smoothness + 0.5 dynamic_degree) / 3.5"
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> list[Outcome]:
+def outcomes() -> list[NumberCheck]:
     return verify(list_tables())
 
 
-def test_every_deviation_has_an_erratum(outcomes: list[Outcome]) -> None:
+def test_every_deviation_has_an_erratum(outcomes: list[NumberCheck]) -> None:
     assert len(outcomes) == 274
     assert [outcome for outcome in outcomes if outcome.verdict == "mismatch"] == []
 
 
-def test_known_errata_are_exactly_these(outcomes: list[Outcome]) -> None:
+def test_known_errata_are_exactly_these(outcomes: list[NumberCheck]) -> None:
     found = {
         (o.table, o.row, o.column) for o in outcomes if o.verdict == "erratum known" and o.table != "reward-forcing-4"
     }
@@ -74,19 +74,19 @@ def test_known_errata_are_exactly_these(outcomes: list[Outcome]) -> None:
     ],
 )
 def test_recomputed_values(
-    outcomes: list[Outcome], table: str, check: str, row: str, column: str, recomputed: float
+    outcomes: list[NumberCheck], table: str, check: str, row: str, column: str, recomputed: float
 ) -> None:
     found = next(o for o in outcomes if (o.table, o.check, o.row, o.column) == (table, check, row, column))
     assert found.recomputed == pytest.approx(recomputed, abs=5e-4)
 
 
-def test_all_fifteen_judge_means_come_out(outcomes: list[Outcome]) -> None:
+def test_all_fifteen_judge_means_come_out(outcomes: list[NumberCheck]) -> None:
     means = [o for o in outcomes if o.check == "mean of the printed scores"]
     assert len(means) == 15
     assert {o.verdict for o in means} == {"ok"}
 
 
-def test_ratings_are_multiples_of_1_355_not_of_1_400(outcomes: list[Outcome]) -> None:
+def test_ratings_are_multiples_of_1_355_not_of_1_400(outcomes: list[NumberCheck]) -> None:
     found = {(o.check, o.verdict) for o in outcomes if o.table == "reward-forcing-4"}
     assert found == {("whole multiple of 1/400", "erratum known"), ("whole multiple of 1/355", "ok")}
 

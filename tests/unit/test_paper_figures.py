@@ -65,7 +65,7 @@ def curves(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     return calls
 
 
-def picture(name: str, runs: Path, records: list[store.Record] | None = None) -> paper_figures.Picture:
+def picture(name: str, runs: Path, records: list[store.Record] | None = None) -> paper_figures.PaperFigure:
     planned = {picture.name: picture for picture in pictures("astrolabe", PAIRS, runs, records or [])}
     return planned[name]
 

@@ -36,7 +36,7 @@ def test_the_key_is_dotted_and_numbered():
     found = problem_of({"inner": {"numbers": [1, "x" * 200]}})
     assert (found.key, found.kind) == ("inner.numbers.1", "int_parsing")
     assert found.text.startswith("inner.numbers.1: Input should be a valid integer")
-    assert (found.found[:3], len(found.found)) == ("'xx", FOUND_CHARACTERS)
+    assert (found.shown[:3], len(found.shown)) == ("'xx", FOUND_CHARACTERS)
 
 
 def test_an_unknown_key_is_of_its_kind():

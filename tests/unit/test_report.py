@@ -15,7 +15,7 @@ from astro_cli.generate.media import write_gif
 from eval.papers.published import list_tables, load_table
 from eval.papers.table import build, differences
 from eval.renderers.render import render
-from eval.report.page import Beside, Folded, Fragment, Grid, Picture, Section, Text, Video, write_report
+from eval.report.page import Beside, Folded, Fragment, Picture, Section, Text, TextTable, VideoPlayer, write_report
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source", "col", "wbr"}
 EVIL = '<script>alert("x")</script> & "quotes"'
@@ -70,7 +70,7 @@ def test_media_are_inside_the_page(tmp_path: Path, files: dict[str, Path]) -> No
         tmp_path,
         Picture(files["png"], "curves", "Reward `vq`"),
         Picture(files["gif"], "a clip"),
-        Video(files["mp4"], "a pair", "base | tuned"),
+        VideoPlayer(files["mp4"], "a pair", "base | tuned"),
     )
     page = Page(source)
     sources = [attrs["src"] for attrs in page.all("img") + page.all("video")]
@@ -103,7 +103,9 @@ def test_nothing_is_loaded_or_run(tmp_path: Path, files: dict[str, Path]) -> Non
 
 
 def test_phone_print_and_dark(tmp_path: Path, files: dict[str, Path]) -> None:
-    source = write(tmp_path, Grid(["arm", "VQ"], [["base", 0.5]], "Scores"), Picture(files["png"], "sheet", wide=True))
+    source = write(
+        tmp_path, TextTable(["arm", "VQ"], [["base", 0.5]], "Scores"), Picture(files["png"], "sheet", wide=True)
+    )
     page = Page(source)
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
     assert page.all("html") == [{"lang": "en"}]
@@ -118,9 +120,9 @@ def test_all_text_is_escaped(tmp_path: Path, files: dict[str, Path]) -> None:
     source = write(
         tmp_path,
         Text(EVIL),
-        Grid([EVIL, "b"], [[EVIL, EVIL]], EVIL),
+        TextTable([EVIL, "b"], [[EVIL, EVIL]], EVIL),
         Picture(files["png"], EVIL, EVIL, wide=True),
-        Video(files["mp4"], EVIL, EVIL),
+        VideoPlayer(files["mp4"], EVIL, EVIL),
         title=EVIL,
         intro=EVIL,
         protocol={EVIL: EVIL, "versions": {"x": EVIL}},
@@ -159,7 +161,7 @@ def test_fragments_are_listed_under_their_section(tmp_path: Path) -> None:
 
 
 def test_a_folded_part_is_closed_and_whole(tmp_path: Path, files: dict[str, Path]) -> None:
-    source = write(tmp_path, Folded("3 of 4 `not run`", [Text("inside"), Grid(["a"], [["b"]])]))
+    source = write(tmp_path, Folded("3 of 4 `not run`", [Text("inside"), TextTable(["a"], [["b"]])]))
     assert "<details><summary>3 of 4 <code>not run</code></summary>\n<p>inside</p>" in source
     assert Page(source).all("details") == [{}]
     with pytest.raises(ValueError, match="a fragment"):
@@ -173,7 +175,7 @@ def test_pictures_beside_each_other(tmp_path: Path, files: dict[str, Path]) -> N
 
 
 def test_a_clip_prints_as_its_sheet(tmp_path: Path, files: dict[str, Path]) -> None:
-    source = write(tmp_path, Video(files["mp4"], "a pair", "caption", files["png"]))
+    source = write(tmp_path, VideoPlayer(files["mp4"], "a pair", "caption", files["png"]))
     page = Page(source)
     assert page.all("img")[0]["alt"] == "contact sheet: a pair"
     figure = source[source.index('<figure class="clip">') :]
@@ -183,7 +185,7 @@ def test_a_clip_prints_as_its_sheet(tmp_path: Path, files: dict[str, Path]) -> N
 
 
 def test_words_stand_left_and_long_names_can_break(tmp_path: Path) -> None:
-    source = write(tmp_path, Grid(["arm", "note", "n"], [["a_b", "`x`", 3]]))
+    source = write(tmp_path, TextTable(["arm", "note", "n"], [["a_b", "`x`", 3]]))
     assert '<th scope="row">a_<wbr>b</th><td class="text"><code>x</code></td><td>3</td>' in source
     assert '<th scope="col" class="text">note</th><th scope="col">n</th>' in source
 
@@ -227,7 +229,7 @@ def test_missing_and_unknown_files(tmp_path: Path, files: dict[str, Path]) -> No
     with pytest.raises(ValueError, match="expected one of"):
         write(tmp_path, Picture(files["mp4"], "x"))
     with pytest.raises(ValueError, match="2 cells"):
-        write(tmp_path, Grid(["a", "b"], [["only one"]]))
+        write(tmp_path, TextTable(["a", "b"], [["only one"]]))
 
 
 def test_a_page_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:

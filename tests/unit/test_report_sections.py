@@ -21,7 +21,7 @@ from eval.renderers.joined import join
 from eval.report import clips as report_clips
 from eval.report.clips import Take, clips_section
 from eval.report.curves import Run, curves_section, read_run
-from eval.report.page import Beside, Folded, Fragment, Grid, Section, Text, Video
+from eval.report.page import Beside, Folded, Fragment, Section, Text, TextTable, VideoPlayer
 from eval.report.protocol import protocol_section
 from eval.report.sections import check_out, shown_records, write_page
 from eval.report.tables import claims_section, summary_section, tables_section
@@ -131,7 +131,7 @@ def test_claim_texts_are_escaped() -> None:
 
 def test_summary_counts(records: list[Record]) -> None:
     (grid,) = summary_section(join(list_tables(), records)).parts
-    assert isinstance(grid, Grid)
+    assert isinstance(grid, TextTable)
     (astrolabe,) = [row for row in grid.rows if row[0] == "Astrolabe"]
     assert str(astrolabe[1]).endswith(" of 9")
     assert sum(int(str(count)) for row in grid.rows for count in row[2:]) == 44  # every claim once
@@ -147,7 +147,7 @@ def test_protocol_merges_seeds_and_keeps_what_differs() -> None:
         record("a", "vq", 0.5, seed=10, weights_hash="v" * 16, created="2026-01-03T00:00:00+00:00", dirty=True),
         record("a", "mq", 0.5, seed=2, protocol={"num_frames": 81, "versions": {"torch": "2.14.0"}, "norm": "z"}),
     ]
-    conditions, arms, versions = (part for part in protocol_section(found).parts if isinstance(part, Grid))
+    conditions, arms, versions = (part for part in protocol_section(found).parts if isinstance(part, TextTable))
     assert [list(row) for row in conditions.rows] == [
         ["shapes", f"`{'p' * 16}`", None, "81 frames", "norm z", "2", "", 1],
         ["shapes", f"`{'p' * 16}`", PROMPTS, "9 frames, 8 fps, 32 × 48", "", "0, 10", "cpu", 1],
@@ -184,7 +184,7 @@ def test_curves_show_rewards_of_rl_and_losses_of_other_stages(tmp_path: Path) ->
     run = read_run(write_run(tmp_path / "run-a", two_stages()), "shapes")
     section = curves_section([run, run], tmp_path)
     grid, *parts = section.parts
-    assert isinstance(grid, Grid)
+    assert isinstance(grid, TextTable)
     assert list(grid.rows[0]) == ["run-a", "mine_shapes", 3, "`01234567`", "ode (4 of 9), nft (4 of 4)", "unknown"]
     headings = [part for part in parts if isinstance(part, Fragment)]
     assert [part.entry for part in headings] == [("stage-ode", "Stage ode"), ("stage-nft", "Stage nft")]
@@ -242,7 +242,7 @@ def take(frames: int = 9, size: int = 32) -> Take:
 
 def test_clips_stand_side_by_side_with_their_sheet(tmp_path: Path) -> None:
     text, video = clips_section([take()], tmp_path).parts
-    assert isinstance(video, Video)
+    assert isinstance(video, VideoPlayer)
     assert isinstance(text, Text)
     assert text.text.startswith("A: `base`, B: `tuned`.")
     assert (video.alt, video.caption) == ("base beside tuned: a red square", "a red square (seed 0)")
@@ -260,7 +260,7 @@ def test_clips_stand_side_by_side_with_their_sheet(tmp_path: Path) -> None:
 
 def test_large_and_long_clips_are_thinned_on_the_sheet_only(tmp_path: Path) -> None:
     (_, video) = clips_section([take(frames=40, size=200)], tmp_path).parts
-    assert isinstance(video, Video)
+    assert isinstance(video, VideoPlayer)
     assert video.sheet is not None
     with av.open(str(video.path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -283,7 +283,7 @@ def test_as_many_arms_as_there_are_letters(tmp_path: Path) -> None:
     text, video = clips_section([three], tmp_path).parts
     assert isinstance(text, Text)
     assert text.text.startswith("A: `x`, B: `y`, C: `z`.")
-    assert isinstance(video, Video)
+    assert isinstance(video, VideoPlayer)
     with av.open(str(video.path)) as container:
         assert container.streams.video[0].width == 3 * 256 + 2 * 4
     assert len(report_clips.LETTERS) == 26

@@ -158,7 +158,9 @@ def _heads(width: int, table: Mapping[str, Any], wanted: WanConfig | None) -> in
 def _another_size(fields: dict[str, Any], wanted: WanConfig, where: Path) -> CheckpointError:
     expected = wanted.model_dump()
     differ = [field for field in COMPARED if fields[field] != expected[field]]
-    what = f"found {name(fields)} weights ({_some(fields, differ)}), expected {name(expected)} ({_some(expected, differ)})"
+    what = (
+        f"found {name(fields)} weights ({_some(fields, differ)}), expected {name(expected)} ({_some(expected, differ)})"
+    )
     return CheckpointError(where, "model", what, hint="choose weights of that size, or set the recipe's [model]")
 
 
