@@ -49,7 +49,10 @@ def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
     keys = sorted(
         {key for row in rows for key in row if key in ("seconds", "tokens_per_second") or key.startswith("share/")}
     )
-    return {key: statistics.mean(row.get(key, 0.0) for row in rows) for key in keys}
+    means = {}
+    for key in keys:
+        means[key] = statistics.mean(row.get(key, 0.0) for row in rows)
+    return means
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 import torch
 
-from astro_cli.cache.passes import Pass, runs
+from astro_cli.cache.passes import Pass
 from astro_cli.cache.sinks.base import SinkPolicy
 from astro_cli.cache.sinks.ema import EmaSink
 from astro_cli.cache.sinks.fixed import FixedSink
@@ -215,17 +215,13 @@ class KVCache:
         if (oldest, kept) not in self._moves:
             size = self.spec.sink
             turns = [list(range(begin, min(begin + size, kept))) for begin in range(oldest, kept, size)]
-            self._moves = {
-                (oldest, kept): [
-                    (
-                        self._index([(frame - self.first) % size for frame in gone]),
-                        self._index([self.slot(frame) for frame in gone]),
-                        self.table(gone).inverse(),
-                    )
-                    for gone in turns
-                ]
-            }
+            self._moves = {(oldest, kept): [self._move(frames) for frames in turns]}
         return self._moves[oldest, kept]
+
+    def _move(self, frames: list[int]) -> tuple[torch.Tensor, torch.Tensor, RopeTable]:
+        """One turn of `_leaving`: at most one frame per sink frame."""
+        sink = self._index([(frame - self.first) % self.spec.sink for frame in frames])
+        return sink, self._index([self.slot(frame) for frame in frames]), self.table(frames).inverse()
 
     def _place_sink(self, layer: int, position: int) -> None:
         """Bring a layer's stored sink to what it holds now, rotated to `position`."""
@@ -255,13 +251,8 @@ class KVCache:
         Keys are as the released caches hold them: rotated by absolute position, un-rotated with relative positions.
         """
         visible = self.visible(self.end)
-        index = torch.cat(
-            [
-                torch.arange(run.start * self.tokens, run.stop * self.tokens)
-                for run in runs([self.slot(f) for f in visible])
-            ]
-        )
-        k, v = self.k[layer][:, :, index.to(self.k[layer].device)], self.v[layer][:, :, index.to(self.k[layer].device)]
+        index = self._index([self.slot(frame) for frame in visible])
+        k, v = self.k[layer][:, :, index], self.v[layer][:, :, index]
         if self.spec.relative:
             shift = self.sink_position(self.end) - self.first
             k = rotate(k, self.table([frame + shift if self.is_sink(frame) else frame for frame in visible]).inverse())

@@ -88,12 +88,12 @@ def _row(info: MetricInfo, uses: list[tuple[str, ScorerSpec]], declaration: Decl
 
 def _more(uses: list[tuple[str, ScorerSpec]], declaration: Declaration) -> dict[str, dict[str, list[str]]]:
     """What a suite's options need in addition: suite -> the needs and which of them are missing."""
-    needs_of = {suite: declaration.config_needs(declaration.config.model_validate(spec.config)) for suite, spec in uses}
-    return {
-        suite: {"needs": [need.name for need in needs], "missing": [text for need in needs if (text := need.missing())]}
-        for suite, needs in needs_of.items()
-        if needs
-    }
+    more = {}
+    for suite, spec in uses:
+        if needs := declaration.config_needs(declaration.config.model_validate(spec.config)):
+            missing = [text for need in needs if (text := need.missing())]
+            more[suite] = {"needs": [need.name for need in needs], "missing": missing}
+    return more
 
 
 def file_rows() -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def arm_rows() -> list[dict[str, Any]]:
     return [
         {
             "metric": name,
-            "suites": [suite.name for suite in WORLD_SUITES.values() if name in suite.shown],
+            "suites": _showing(name),
             "direction": "up",
             "unit": "frames per second" if name == "throughput" else "0..1",
             "text": "of the embedded world's oracle",
@@ -155,3 +155,8 @@ def suite_rows() -> list[dict[str, Any]]:
         for suite in WORLD_SUITES.values()
     ]
     return videos + arms
+
+
+def _showing(metric: str) -> list[str]:
+    """The suites of the embedded world that show a metric."""
+    return [suite.name for suite in WORLD_SUITES.values() if metric in suite.shown]

@@ -29,14 +29,15 @@ def half_blocks(frame_HWC: np.ndarray, columns: int, rows: int) -> list[str]:
     share = min(columns / picture.width, 2 * rows / picture.height)
     width, height = max(1, round(picture.width * share)), max(2, round(picture.height * share) // 2 * 2)
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.BOX))
-    return [
-        "".join(_cell(upper, lower) for upper, lower in zip(*pair, strict=True)) + RESET
-        for pair in zip(pixels[::2], pixels[1::2], strict=True)
-    ]
+    return [_line(upper, lower) for upper, lower in zip(pixels[::2], pixels[1::2], strict=True)]
+
+
+def _line(upper_WC: np.ndarray, lower_WC: np.ndarray) -> str:
+    return "".join(_cell(upper, lower) for upper, lower in zip(upper_WC, lower_WC, strict=True)) + RESET
 
 
 def _cell(upper: np.ndarray, lower: np.ndarray) -> str:
-    ink, ground = (";".join(str(value) for value in color) for color in (upper, lower))
+    ink, ground = ";".join(map(str, upper)), ";".join(map(str, lower))
     return f"\x1b[38;2;{ink}m\x1b[48;2;{ground}m{HALF_BLOCK}"
 
 

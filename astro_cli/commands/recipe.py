@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,8 @@ def list_(json_: JsonOption = False) -> None:
     if json_:
         typer.echo(json.dumps(rows, indent=2))
         return
-    echo_aligned([[row[column] for column in COLUMNS] for row in rows])
+    of_row = itemgetter(*COLUMNS)
+    echo_aligned([list(of_row(row)) for row in rows])
 
 
 def echo_aligned(rows: list[list[str]]) -> None:
@@ -177,17 +179,18 @@ def diff(
     if not changes:
         typer.echo("no differences", err=True)
         return
-    rows = [
-        [change["key"], *(toml_value(change[side]) if side in change else ABSENT for side in ("a", "b"))]
-        for change in changes
-    ]
-    echo_aligned([["key", a, b], *rows])
+    echo_aligned([["key", a, b], *([change["key"], _side(change, "a"), _side(change, "b")] for change in changes)])
+
+
+def _side(change: dict[str, Any], side: str) -> str:
+    return toml_value(change[side]) if side in change else ABSENT
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
     """Differing keys in A's order, then those of B alone: {"key", "a", "b"}; a side without the key is left out."""
-    left, right = ({key: value for key, value in flatten(side).items() if key != "name"} for side in (a, b))
-    keys = [key for key in {**left, **right} if key not in left or key not in right or left[key] != right[key]]
-    return [
-        {"key": key} | {side: flat[key] for side, flat in (("a", left), ("b", right)) if key in flat} for key in keys
-    ]
+    left, right, changes = flatten(a), flatten(b), []
+    for key in {**left, **right}:
+        sides = {side: flat[key] for side, flat in (("a", left), ("b", right)) if key in flat}
+        if key != "name" and (len(sides) == 1 or sides["a"] != sides["b"]):
+            changes.append({"key": key} | sides)
+    return changes

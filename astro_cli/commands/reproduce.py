@@ -106,7 +106,9 @@ def _full(
     run_grid(GridRun(folder, folder / "logs"), planned, jobs, console)
     if until_decided is not None:
         _more_seeds(paper, study, seeds, jobs, folder, console, until_decided)
-    tuned = {base: [runs / f"{recipe}-seed{seed}" for seed in seeds] for base, recipe in study.pairs}
+    tuned: dict[str, list[Path]] = {}
+    for base, recipe in study.pairs:
+        tuned[base] = [runs / f"{recipe}-seed{seed}" for seed in seeds]
     prompts = {name: suite.prompts for name, suite in WORLD_SUITES.items()}
     evaluate_arms(
         [*tuned, *(str(run) for paths in tuned.values() for run in paths)], seeds, prompts[TIMED], folder, TIMED

@@ -77,9 +77,7 @@ class Studio:
                 f"{self.arm.name} is a multi-step teacher and takes no switches",
                 hint="sample a student",
             )
-        for prompt in dict.fromkeys(
-            prompt for video in videos for prompt in (video.prompt, *(text for _, text in video.switches))
-        ):
+        for prompt in dict.fromkeys(prompt for video in videos for prompt in video.prompts):
             self.check(prompt)
         refuse_others(videos, self.out)
         columns = (

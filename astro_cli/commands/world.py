@@ -65,28 +65,22 @@ def world(
 def show_gaps(measured: list[Gap]) -> None:
     names = list(measured[0].added)
     typer.echo("loss added by a wrong word, x 1e-3 (standard error)")
-    rows = [
-        [
-            f"{gap.sigma:g}",
-            f"{gap.loss:.4f}",
-            *(f"{1e3 * mean:.1f} ({1e3 * error:.1f})" for mean, error in gap.added.values()),
-        ]
-        for gap in measured
-    ]
+    rows = []
+    for gap in measured:
+        added = [f"{1e3 * mean:.1f} ({1e3 * error:.1f})" for mean, error in gap.added.values()]
+        rows.append([f"{gap.sigma:g}", f"{gap.loss:.4f}", *added])
     echo_aligned([["noise", "loss", *names], *rows])
 
 
 def show_videos(videos: list[MotionShares], frames: int) -> None:
     names = list(videos[0].oracle)
     typer.echo(f"share of prompts shown, videos of {frames} frames")
-    rows = [
-        [
-            row.kind,
-            str(row.prompts),
-            f"{row.path:.2f}",
-            "" if row.borders is None else f"{row.borders:.2f}",
-            *("" if value is None else f"{value:.2f}" for value in row.oracle.values()),
-        ]
-        for row in videos
-    ]
+    rows = []
+    for row in videos:
+        oracle = [share_text(value) for value in row.oracle.values()]
+        rows.append([row.kind, str(row.prompts), share_text(row.path), share_text(row.borders), *oracle])
     echo_aligned([["motion", "prompts", "path", "borders", *(f"oracle's {name}" for name in names)], *rows])
+
+
+def share_text(share: float | None) -> str:
+    return "" if share is None else f"{share:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,8 @@ def list_(json_: JsonOption = False) -> None:
         typer.echo(json.dumps({"checkpoints": str(checkpoints_folder()), "entries": rows}, indent=2))
         return
     columns = ("name", "state", "what", "format", "nesting", "licence", "repo", "file")
-    echo_aligned([list(columns), *([str(each[column]) for column in columns] for each in rows)])
+    of_row = itemgetter(*columns)
+    echo_aligned([list(columns), *(list(map(str, of_row(each))) for each in rows)])
     folder = f"{checkpoints_folder()} ({CHECKPOINTS_VARIABLE})"
     typer.echo(
         (

@@ -43,6 +43,11 @@ class Video:
     switches: tuple[tuple[int, str], ...]
     stem: str
 
+    @property
+    def prompts(self) -> list[str]:
+        """In the order in which they are shown."""
+        return [self.prompt, *(prompt for _, prompt in self.switches)]
+
 
 @dataclass(frozen=True)
 class Switch:
@@ -98,13 +103,23 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
         raise PromptError("--prompts", str(file), "found prompts on the command line too", hint="give one or the other")
     typed = given
     if file is None and given in ([], ["-"]):
-        typed = [line for line in (line.lstrip(BOM) for line in lines) if line.strip()]
+        typed = [line for line in map(_without_mark, lines) if line.strip()]
     requested = [[line] for line in typed]
     if file is not None:
         requested = [list(line.prompts) for line in PromptFile(file, PromptError, "--prompts").lines()]
-    if not requested or not all(story and all(prompt.strip() for prompt in story) for story in requested):
+    cleaned = [[*map(_cleaned, story)] for story in requested]
+    if not cleaned or not all(story and all(story) for story in cleaned):
         raise PromptError("prompt", "", "empty", hint=EXAMPLE)
-    return [[" ".join(prompt.split()) for prompt in story] for story in requested]
+    return cleaned
+
+
+def _without_mark(line: str) -> str:
+    return line.lstrip(BOM)
+
+
+def _cleaned(prompt: str) -> str:
+    """With single spaces between its words."""
+    return " ".join(prompt.split())
 
 
 def parse_switches(options: Sequence[str] | None) -> list[Switch]:
@@ -118,7 +133,7 @@ def parse_switches(options: Sequence[str] | None) -> list[Switch]:
         match = SWITCH.match(option)
         if match is None or not match[3].strip() or (not match[2] and "." in match[1]):
             raise StreamError("--switch", option, "expected FRAME_OR_SECONDS:PROMPT", hint=SWITCH_EXAMPLE)
-        switches.append(Switch(float(match[1]), bool(match[2]), " ".join(match[3].split()), match[1] + match[2]))
+        switches.append(Switch(float(match[1]), bool(match[2]), _cleaned(match[3]), match[1] + match[2]))
     return switches
 
 

@@ -45,8 +45,10 @@ class Schedule:
     """A script known beforehand: switches at given frames, a given length."""
 
     def __init__(self, videos: list[Video], latents: int, block: int) -> None:
-        turns = [video.switches for video in videos]
-        switches = [(turn[0][0], [prompt for _, prompt in turn]) for turn in zip(*turns, strict=True)]
+        switches = []
+        for turn in zip(*(video.switches for video in videos), strict=True):
+            frames, prompts = zip(*turn, strict=True)
+            switches.append((frames[0], list(prompts)))
         self.switches, self.latents = SwitchSchedule(switches, latents, block), latents
 
     def due(self, frame: int) -> list[str] | None:

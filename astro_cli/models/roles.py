@@ -65,7 +65,8 @@ class Roles:
     @torch.no_grad()
     def counts(self) -> dict[str, tuple[int, int]]:
         """Per network (trainable, total) parameters."""
-        return {
-            role: (sum(p.numel() for p in m.parameters() if p.requires_grad), sum(p.numel() for p in m.parameters()))
-            for role, m in self.modules.items()
-        }
+        counts = {}
+        for role, network in self.modules.items():
+            trainable = sum(p.numel() for _, p in self.trainable(role))
+            counts[role] = trainable, sum(p.numel() for p in network.parameters())
+        return counts

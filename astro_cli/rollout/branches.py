@@ -106,17 +106,11 @@ class BranchPass(list):
         seen = branches.visible(end)
         place = {frame: index for index, frame in enumerate(sorted(seen))}
         self.positions = [place[frame] if self.relative else frame for frame in range(start, end)]
-        self.parts = [
-            part
-            for is_shared, segments in ((True, branches.shared), (False, branches.own))
-            for segment in segments
-            if (
-                part := _part(
-                    segment, [f for f in segment.frames if f < start and f in seen], place, branches, is_shared
-                )
-            )
-            is not None
-        ]
+        segments = [(segment, True) for segment in branches.shared] + [(segment, False) for segment in branches.own]
+        self.parts: list[_Part] = []
+        for segment, is_shared in segments:
+            if kept := [frame for frame in segment.frames if frame < start and frame in seen]:
+                self.parts.append(_part(segment, kept, place, branches, is_shared))
         empty = [torch.empty(0)] * branches.layers
         self.recorded = CachedFrames(list(range(start, end)), [*empty], [*empty]) if record else None
         if self.recorded is not None:
@@ -145,11 +139,8 @@ class _Part:
         return for_rows(k[rows], batch), for_rows(v[rows], batch)
 
 
-def _part(
-    segment: CachedFrames, kept: list[int], place: dict[int, int], branches: Branches, shared: bool
-) -> _Part | None:
-    if not kept:
-        return None
+def _part(segment: CachedFrames, kept: list[int], place: dict[int, int], branches: Branches, shared: bool) -> _Part:
+    """Its frames `kept`, at least one."""
     tokens, per_frame = None, branches.grid[0] * branches.grid[1]
     if len(kept) < len(segment.frames):
         index = torch.tensor([segment.frames.index(frame) for frame in kept])

@@ -14,12 +14,12 @@ frames.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
 import torch
 
+from astro_cli.core.stats import concatenated
 from astro_cli.shapes.grammar import AXES, BACKGROUNDS, COLORS, DIRECTIONS, SHAPES, SIZES, SPEEDS, TEXTURES, Scene
 from astro_cli.shapes.pattern import Pattern, fit_pattern
 from astro_cli.shapes.render import GRAY, RGB, SPEED, WORLD, wrap
@@ -116,8 +116,7 @@ def measure(frames_BTCHW: torch.Tensor) -> Measurement:
     assert frames_BTCHW.shape[2:] == (3, size, size), f"expected (B, T, 3, S, S), found {tuple(frames_BTCHW.shape)}"
     clips = max(1, CHUNK_FRAMES // frames_BTCHW.shape[1])
     parts = [_measure_chunk(chunk.float().cpu()) for chunk in frames_BTCHW.split(clips)]
-    names = [field.name for field in dataclasses.fields(Measurement)]
-    return Measurement(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    return Measurement(**concatenated([vars(part) for part in parts]))
 
 
 def _measure_chunk(frames_BTCHW: torch.Tensor) -> Measurement:

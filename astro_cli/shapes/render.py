@@ -60,9 +60,7 @@ def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int =
     speed_BK = 1 + (per_slot[..., 4] * 2 - 1) * SPEED_JITTER
     radius_BK = (per_slot[..., 3] * 2 - 1) * RADIUS_JITTER
     motion = _motion_rows(scenes, slots) * speed_BK[..., None]
-    nominal = torch.tensor(
-        [[RADIUS[str(s.objects[min(k, len(s.objects) - 1)].size)] for k in range(slots)] for s in scenes]
-    )
+    nominal = torch.tensor([_radii(scene, slots) for scene in scenes])
     travel = motion[..., :2] * (INSIDE_FRAMES - 1)
     margin = (nominal + radius_BK)[..., None] + motion[..., 2:].abs() * BOUNCE_PERIOD / 4
     low = margin - travel.clamp(max=0)
@@ -80,6 +78,12 @@ def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int =
     )
 
 
+def _radii(scene: Scene, slots: int) -> list[float]:
+    """Nominal radius of every object; empty slots repeat the last one's."""
+    last = len(scene.objects) - 1
+    return [RADIUS[str(scene.objects[min(slot, last)].size)] for slot in range(slots)]
+
+
 def _motion_row(motion: Motion) -> tuple[float, float, float, float]:
     """(velocity x, velocity y, bounce axis speed x, y) of a complete motion, in pixels per frame."""
     if motion.kind == "still":
@@ -91,13 +95,11 @@ def _motion_row(motion: Motion) -> tuple[float, float, float, float]:
 
 def _motion_rows(scenes: list[Scene], slots: int) -> torch.Tensor:
     """(B, K, 4) `_motion_row` of every object, zeros in empty slots."""
-    still = Motion("still")
-    return torch.tensor(
-        [
-            [_motion_row(s.objects[k].motion or still) if k < len(s.objects) else (0.0,) * 4 for k in range(slots)]
-            for s in scenes
-        ]
-    )
+    still, rows = Motion("still"), []
+    for scene in scenes:
+        moving = [_motion_row(shown.motion or still) for shown in scene.objects[:slots]]
+        rows.append(moving + [(0.0,) * 4] * (slots - len(moving)))
+    return torch.tensor(rows)
 
 
 def centers(scenes: list[Scene], layout: Layout, times: torch.Tensor) -> torch.Tensor:

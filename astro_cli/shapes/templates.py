@@ -36,9 +36,7 @@ class Bank:
 def bank(size: int, blurs: tuple[float, ...] = BLURS) -> Bank:
     """Templates rendered by `render.coverage` at a resolution of `size` pixels."""
     jitter = torch.linspace(-RADIUS_JITTER, RADIUS_JITTER, RADIUS_STEPS)
-    shape_M, size_M, _ = (
-        i.flatten() for i in torch.meshgrid(*(torch.arange(n) for n in (4, 2, RADIUS_STEPS)), indexing="ij")
-    )
+    shape_M, size_M, _ = torch.cartesian_prod(torch.arange(4), torch.arange(2), torch.arange(RADIUS_STEPS)).T
     radius_M = (torch.tensor([RADIUS[name] for name in SIZES])[:, None] + jitter).repeat(len(SHAPES), 1).flatten()
     axis = render.wrap((torch.arange(size) + 0.5) * (WORLD / size))
     dx_MHW, dy_MHW = (

@@ -18,6 +18,7 @@ import torch
 from astro_cli.config.errors import RunError
 from astro_cli.core.flow import sigma_of
 from astro_cli.core.rng import stream, stream_seed
+from astro_cli.core.stats import concatenated
 from astro_cli.models.backbone import Backbone
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.wan.transformer import CausalWan, TextStates
@@ -53,16 +54,12 @@ class Clips:
 
     @staticmethod
     def join(parts: list[Clips], histories: list[torch.Tensor], trajectories: list[Trajectory]) -> Clips:
-        first = parts[0]
-        scores = {key: torch.cat([part.scores[key] for part in parts]) for key in first.scores}
-        history = torch.cat(histories) if histories else None
-        observed = {name: torch.cat([part.observed[name] for part in parts]) for name in first.observed}
         return Clips(
             torch.cat([part.latents for part in parts]),
-            scores,
+            concatenated([part.scores for part in parts]),
             torch.cat([part.motion for part in parts]),
-            history,
-            observed,
+            torch.cat(histories) if histories else None,
+            concatenated([part.observed for part in parts]),
             joined(trajectories, "B") if trajectories else None,
         )
 

@@ -51,12 +51,10 @@ class RoleOptimizer:
     def __init__(self, spec: OptimSpec, named: list[tuple[str, nn.Parameter]]) -> None:
         self.spec = spec
         self.parameters = [p for _, p in named]
-        muon = [p for name, p in named if spec.kind == "muon" and _is_matrix(name, p)]
-        rest = [(name, p) for name, p in named if not any(p is m for m in muon)]
-        decayed, free = (
-            [p for name, p in rest if _is_decayed(name, p)],
-            [p for name, p in rest if not _is_decayed(name, p)],
-        )
+        muon, decayed, free = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
+        for name, p in named:
+            group = muon if spec.kind == "muon" and _is_matrix(name, p) else decayed if _is_decayed(name, p) else free
+            group.append(p)
         groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
         self.parts = [_first_part(spec, [g for g in groups if g["params"]])]
         if muon:

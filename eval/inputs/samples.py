@@ -55,10 +55,8 @@ def load(folder: str | Path, prompts: PromptSet | None = None, progress: Progres
         more = f" (and {len(errors) - 1} more errors: see `astro eval check {folder}`)" if len(errors) > 1 else ""
         where = folder if errors[0].file == str(listing.folder) else listing.folder / errors[0].file
         raise InputError(where, errors[0].key, errors[0].what + more, hint=errors[0].hint)
-    opened = {
-        file.path: file
-        for file in open_all([entry.path for entry in listing.entries], decode=False, jobs=1, progress=progress)
-    }
+    paths = [entry.path for entry in listing.entries]
+    opened = {file.path: file for file in open_all(paths, decode=False, jobs=1, progress=progress)}
     samples = []
     for entry in listing.entries:
         file = opened[entry.path]

@@ -84,10 +84,10 @@ class SegmentScorer:
     def _scores(
         self, features: dict[int, np.ndarray], text_KD: np.ndarray, notes: list[dict[str, Any]]
     ) -> dict[str, Score]:
-        values = [
-            PERCENT * float(np.mean([features[index] @ text_D for index in note["frames"]]))
-            for text_D, note in zip(text_KD, notes, strict=True)
-        ]
+        values = []
+        for text_D, note in zip(text_KD, notes, strict=True):
+            similarities = [features[index] @ text_D for index in note["frames"]]
+            values.append(PERCENT * float(np.mean(similarities)))
         segments = [{**note, "score": value} for note, value in zip(notes, values, strict=True)]
         scores = {self.name: Score(float(np.mean(values)), {"segments": segments})}
         return scores | {

@@ -89,10 +89,10 @@ def build(table: Table, records: Iterable[Record], backbone: str = "shapes") -> 
     cells = Cells(records, check_backbone(backbone))
     by_column = {column.key: _column_cells(table, column, cells) for column in table.columns}
     columns = [_view_column(table, column, by_column[column.key], cells.backbone) for column in table.columns]
-    rows = [
-        _view_row(table, row, {key: by_row[row.label] for key, by_row in by_column.items()}, cells.backbone)
-        for row in table.rows
-    ]
+    rows = []
+    for row in table.rows:
+        own = {key: by_row[row.label] for key, by_row in by_column.items()}
+        rows.append(_view_row(table, row, own, cells.backbone))
     return TableView(
         id=table.id,
         title=table.title,

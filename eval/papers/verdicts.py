@@ -57,10 +57,11 @@ def evaluate(claims: PaperClaims, records: Iterable[Record], backbone: str = "sh
             several benchmarks.
     """
     cells = Cells(records, check_backbone(backbone))
-    return [
-        _verdict(claim, [result for part in claim.parts for result in _results(part, claim, claims, cells)], cells)
-        for claim in claims.claims
-    ]
+    verdicts = []
+    for claim in claims.claims:
+        results = [result for part in claim.parts for result in _results(part, claim, claims, cells)]
+        verdicts.append(_verdict(claim, results, cells))
+    return verdicts
 
 
 def judge(interval: Interval, relation: Relation, margin: float = 0.0) -> VerdictWord:
@@ -243,8 +244,10 @@ def _most(part: Most, claim: Claim, claims: PaperClaims, cells: Cells) -> Result
     text = f"{stems[0]} best of {', '.join(stems)} in most of {len(counted)} metrics{_allowance(part)}"
     if all(result.verdict == "not run" for results in rivals for result in results):
         return Result(f"{text}{_to_come(claims, *((stem, {}) for stem in stems))}", "not run")
-    words = [conjunction(result.verdict for result in results) for results in rivals]
-    best = [all(result.interval is not None and result.interval.mean > 0 for result in results) for results in rivals]
+    words, best = [], []
+    for results in rivals:
+        words.append(conjunction(result.verdict for result in results))
+        best.append(all(result.interval is not None and result.interval.mean > 0 for result in results))
     total, won, lost = len(counted), words.count("holds"), words.count("fails")
     seeds = min(
         (result.interval.n for results in rivals for result in results if result.interval is not None), default=0

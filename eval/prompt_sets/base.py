@@ -53,7 +53,10 @@ class PromptSet:
     @cached_property
     def hash(self) -> str:
         """16 hex digits of sha256 over ids and all texts, segments and extended prompts included."""
-        rows = [[p.id, p.text, p.source, [[s.start, s.end, s.prompt] for s in p.segments]] for p in self.prompts]
+        rows = []
+        for prompt in self.prompts:
+            segments = [[segment.start, segment.end, segment.prompt] for segment in prompt.segments]
+            rows.append([prompt.id, prompt.text, prompt.source, segments])
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()[:HASH_DIGITS]
 
     @cached_property

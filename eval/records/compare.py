@@ -85,9 +85,7 @@ def compare(arm_a: str, a: Iterable[Record], arm_b: str, b: Iterable[Record]) ->
     rows, sides = [], (list(a), list(b))
     for backbone in BACKBONES:
         cells = [Cells(records, backbone) for records in sides]
-        shared = set.intersection(
-            *({(r.benchmark, r.metric) for r in records if r.backbone == backbone} for records in sides)
-        )
+        shared = _measured(sides[0], backbone) & _measured(sides[1], backbone)
         for benchmark, metric in sorted(shared):
             by_seed = [of_arm.find(arm, metric, benchmark) for of_arm, arm in zip(cells, (arm_a, arm_b), strict=True)]
             if all(by_seed):
@@ -159,3 +157,8 @@ def win_rate(differences: np.ndarray, direction: Direction) -> float:
     """Share of differences on the better side; 0 counts half."""
     gains = differences if direction == "up" else -differences
     return float((gains > 0).mean() + HALF * (gains == 0).mean())
+
+
+def _measured(records: Iterable[Record], backbone: Backbone) -> set[tuple[str, str]]:
+    """Benchmarks and metrics that these records hold of a backbone."""
+    return {(record.benchmark, record.metric) for record in records if record.backbone == backbone}

@@ -19,8 +19,8 @@ def csv(view: TableView, _differences: Sequence[Difference]) -> str:
     """One line per row: per column its published value, the measured mean, the interval's ends and the number of
     seeds.
     """
-    heads = [[c.key, f"{c.key}_measured", *(f"{c.key}_{field}" for field in MEASURED_FIELDS)] for c in view.columns]
-    lines: list[list[object]] = [["table", "backbone", "group", "label", *chain.from_iterable(heads)]]
+    heads = chain.from_iterable(_csv_heads(column.key) for column in view.columns)
+    lines: list[list[object]] = [["table", "backbone", "group", "label", *heads]]
     for row in view.rows:
         cells = chain.from_iterable(_csv_cells(row, column) for column in view.columns)
         lines.append([view.id, view.backbone, row.group, row.label, *cells])
@@ -31,6 +31,10 @@ def csv_lines(lines: Sequence[Sequence[object]]) -> str:
     stream = io.StringIO()
     writing.writer(stream, lineterminator="\n").writerows(lines)
     return stream.getvalue().rstrip("\n")
+
+
+def _csv_heads(key: str) -> list[str]:
+    return [key, f"{key}_measured", *(f"{key}_{field}" for field in MEASURED_FIELDS)]
 
 
 def _csv_cells(row: ViewRow, column: ViewColumn) -> list[object]:

@@ -51,14 +51,15 @@ def grid(view: TableView) -> PrintedGrid:
     """The grid of a table, every cell marked within its column and group."""
     marks = {column.key: _column_marks(view, column) for column in view.columns}
     heads = [Head(heading(column), column.group) for column in view.columns]
-    lines = [
-        TableLine(row.label, row.group, [_cell(view, row, c, *marks[c.key]) for c in view.columns]) for row in view.rows
-    ]
+    lines = []
+    for row in view.rows:
+        cells = [_cell(view, row, column, *marks[column.key]) for column in view.columns]
+        lines.append(TableLine(row.label, row.group, cells))
     if not view.table.transposed:
         return PrintedGrid(view.table.row_label, heads, lines)
-    flipped = [
-        TableLine(head.label, head.group, [line.cells[index] for line in lines]) for index, head in enumerate(heads)
-    ]
+    flipped = []
+    for index, head in enumerate(heads):
+        flipped.append(TableLine(head.label, head.group, [line.cells[index] for line in lines]))
     return PrintedGrid(view.table.row_label, [Head(line.label, line.group) for line in lines], flipped)
 
 

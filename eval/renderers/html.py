@@ -48,10 +48,10 @@ def plain_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]
     """A table of text; `aligned` has one letter per column, l or r."""
     kinds = [' class="text"' if letter == "l" else "" for letter in aligned]
     head = "".join(f'<th scope="col"{kind}>{_text(cell)}</th>' for cell, kind in zip(heads, kinds, strict=True))
-    body = [
-        "<tr>" + "".join(f"<td{k}>{with_code(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        cells = [f"<td{kind}>{with_code(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)]
+        body.append(f"<tr>{''.join(cells)}</tr>")
     lines = [
         f"<table>\n{caption_of(caption)}",
         f"<thead><tr>{head}</tr></thead>",

@@ -17,7 +17,8 @@ def join(ids: Sequence[str], records: list[Record], backbone: Backbone = "shapes
 
     A claim stands below its first table, one without a table below the paper's last.
     """
-    papers = [paper for paper in list_papers() if paper in {paper_of(table_id) for table_id in ids}]
+    of_tables = {paper_of(table_id) for table_id in ids}
+    papers = [paper for paper in list_papers() if paper in of_tables]
     verdicts = {paper: evaluate(load_claims(paper), records, backbone) for paper in papers}
     items = []
     for table_id in ids:

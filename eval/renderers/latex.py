@@ -126,8 +126,8 @@ def _number(text: str) -> str:
 
 
 def _differences(rows: list[list[str]]) -> list[str]:
-    body = [_row([escape(cell) for cell in row]) for row in rows]
-    heads = _row([escape(head) for head in DIFFERENCE_HEADS])
+    body = [_row([*map(escape, row)]) for row in rows]
+    heads = _row([*map(escape, DIFFERENCE_HEADS)])
     return [
         r"\par\medskip",
         r"\begin{tabular}{lllrrl}",

@@ -86,7 +86,7 @@ def curves_section(runs: Sequence[Run], folder: Path) -> Section:
     Pictures go to `folder`.
     """
     names = _names(runs)
-    parts: list[Part] = [Grid(RUN_HEAD, [_row(run) for run in runs], "Runs")]
+    parts: list[Part] = [TextTable(RUN_HEAD, [_row(run) for run in runs], "Runs")]
     for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
         of_stage = [run for run in runs if stage in run.stages]
         arms: dict[str, list[list[dict[str, Any]]]] = {}
@@ -145,8 +145,10 @@ def _panel(arms: dict[str, list[list[dict[str, Any]]]], key: str, path: Path) ->
 
 def _change(runs: Sequence[Sequence[dict[str, Any]]], key: str) -> str:
     """What the curve says in words: means of its first and last steps, averaged over seeds."""
-    series = [[row[key] for row in rows if isinstance(row.get(key), int | float)] for rows in runs]
-    series = [values for values in series if values]
+    series = []
+    for rows in runs:
+        if values := [row[key] for row in rows if isinstance(row.get(key), int | float)]:
+            series.append(values)
     if not series:
         return figures.NOT_RUN
     edges = [min(EDGE, max(1, len(values) // 2)) for values in series]

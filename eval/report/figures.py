@@ -121,14 +121,12 @@ def reward_curves(
 def _curve_panel(
     panel: Axes, key: str, runs: Mapping[str, Sequence[Sequence[Row]]], window: int, base: Sequence[Sequence[Row]]
 ) -> None:
-    curves = [[series for rows in seeds if (series := _series(rows, key))] for seeds in runs.values()]
-    levels = [_smooth(series, window) for rows in base if (series := _series(rows, key))]
+    curves = [_smooth_curves(seeds, key, window) for seeds in runs.values()]
+    levels = _smooth_curves(base, key, window)
     if levels and any(curves):
         shared, values_SE = _together(levels)
         panel.plot(shared, values_SE.mean(0), color=BASE_COLOR, linestyle="--", linewidth=1.6)
-    drawn = [
-        _draw_arm(panel, index, [_smooth(series, window) for series in seeds]) for index, seeds in enumerate(curves)
-    ]
+    drawn = [_draw_arm(panel, index, seeds) for index, seeds in enumerate(curves)]
     panel.set_title(TITLES.get(key, key), loc="left")
     silent = [arm for (arm, seeds), own in zip(runs.items(), drawn, strict=True) if seeds and not own]
     if silent and any(drawn):
@@ -142,6 +140,11 @@ def _curve_panel(
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.margins(x=0.02)
     panel.grid(alpha=0.25)
+
+
+def _smooth_curves(seeds: Sequence[Sequence[Row]], key: str, window: int) -> list[dict[int, float]]:
+    """Of the seeds that have the key."""
+    return [_smooth(series, window) for rows in seeds if (series := _series(rows, key))]
 
 
 def _series(rows: Sequence[Row], key: str) -> dict[int, float]:
@@ -183,7 +186,7 @@ def _draw_arm(panel: Axes, index: int, seeds: list[dict[int, float]]) -> bool:
 def _together(seeds: list[dict[int, float]]) -> tuple[list[int], np.ndarray]:
     """The epochs that all seeds have, and their values; a mean over changing seeds would jump."""
     shared = sorted(set.intersection(*map(set, seeds)))
-    return shared, np.array([[series[epoch] for epoch in shared] for series in seeds])
+    return shared, np.array([[*map(series.__getitem__, shared)] for series in seeds])
 
 
 def arm_style(index: int) -> tuple[str, LineStyle]:

@@ -57,10 +57,11 @@ def generate(arms: Sequence[Arm], count: int, progress: Callable[[str], None]) -
         clips[label] = arm.backbone.decode(arm.generate(prompts, seeds, frames)).permute(0, 1, 3, 4, 2).numpy()
         progress(label)
     fps = arms[0].backbone.fps
-    return [
-        Take(prompt, NOISE_SEED, fps, {label: arm_clips[index] for label, arm_clips in clips.items()})
-        for index, prompt in enumerate(prompts)
-    ]
+    takes = []
+    for index, prompt in enumerate(prompts):
+        by_arm = {label: arm_clips[index] for label, arm_clips in clips.items()}
+        takes.append(Take(prompt, NOISE_SEED, fps, by_arm))
+    return takes
 
 
 def labels(arms: Sequence[Arm]) -> list[str]:

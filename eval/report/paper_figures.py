@@ -168,8 +168,9 @@ def _curves(figure: Curves, runs: Path) -> PaperFigure:
                 epochs[_seed_of(run)] = max(len(rows), epochs.get(_seed_of(run), 0))
             missing += [f"{run.name} is not finished" for run in started]
             missing += [] if finished else [f"{recipe}-seed* ({figure.trained_by})"]
-            silent = [key for key in figure.keys for rows in arms[label][:1] if not any(key in row for row in rows)]
-            missing += [f"{finished[0].name} logs no {key}" for key in silent]
+            if finished:
+                logged = set[str]().union(*arms[label][0])
+                missing += [f"{finished[0].name} logs no {key}" for key in figure.keys if key not in logged]
         standard, _ = find_runs(runs, figure.standard)
         missing += (
             []

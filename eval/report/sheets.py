@@ -60,10 +60,10 @@ def multi_sheet(pair: Pair, path: Path) -> None:
     switch.
     """
     script, fps = shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN), pair[0].card["video"]["fps"]
-    parts = [
-        [_pictures(clip)[0] for clip, _ in shapes_multi.segments(arm, [script], noise_seeds(0, 1))] for arm in pair
-    ]
-    rows = []
+    parts, rows = [], []
+    for arm in pair:
+        segments = shapes_multi.segments(arm, [script], noise_seeds(0, 1))
+        parts.append([_pictures(clip)[0] for clip, _ in segments])
     for start, prompt, *clips in zip(shapes_multi.segment_starts(pair[0]), script, *parts, strict=True):
         rows += [(f"{name}, from {start / fps:.1f} s: {prompt}", clip) for name, clip in zip(NAMES, clips, strict=True)]
     media.contact_sheet(rows, path, MULTI_SCALE, every=round(MULTI_APART * fps), fps=fps)

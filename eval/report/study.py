@@ -47,10 +47,10 @@ def write_study(
             _write(folder / "tables" / f"{name}.{ending}", render.render(item.view, item.differences, fmt, item.claims))
         rendered.append(render.render(item.view, item.differences, "html", item.claims))
     curves = folder / "figures" / "reward_curves.png"
-    figures.reward_curves(
-        {_name(base): [figures.read_metrics(run / "metrics.jsonl") for run in paths] for base, paths in runs.items()},
-        curves,
-    )
+    rewards = {}
+    for base, paths in runs.items():
+        rewards[_name(base)] = [figures.read_metrics(run / "metrics.jsonl") for run in paths]
+    figures.reward_curves(rewards, curves)
     sections = [
         Section("Published and measured", [Fragment(html) for html in rendered]),
         Section(
@@ -123,10 +123,9 @@ def _protocol(records: list[store.Record]) -> dict[str, str]:
     scored = sorted(
         (record for record in records if record.prompt_set_hash != PROMPTS), key=lambda record: record.created
     )
-    newest = {
-        record.benchmark: {key: str(value) for key, value in record.protocol.items() if key != "versions"}
-        for record in scored
-    }
+    newest = {}
+    for record in scored:
+        newest[record.benchmark] = {key: str(value) for key, value in record.protocol.items() if key != "versions"}
     protocol = {}
     for key in dict.fromkeys(key for part in newest.values() for key in part):
         values = {name: part[key] for name, part in newest.items() if key in part}

@@ -53,9 +53,9 @@ def tables_section(items: Sequence[Item]) -> Section:
 def claims_section(items: Sequence[Item]) -> Section:
     """Claims that were judged, paper by paper, then those nobody has run, behind one line per paper."""
     parts: list[Part] = [Text(HOW_TO_READ)]
-    papers = [
-        (paper, [verdict for item in of_paper for verdict in item.claims]) for paper, of_paper in _by_paper(items)
-    ]
+    papers = []
+    for paper, of_paper in _by_paper(items):
+        papers.append((paper, [verdict for item in of_paper for verdict in item.claims]))
     for paper, verdicts in papers:
         if judged := [verdict for verdict in verdicts if verdict.verdict != "not run"]:
             parts.append(_claims(paper, judged))

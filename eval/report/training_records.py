@@ -32,11 +32,9 @@ def measures(rows: list[dict[str, Any]]) -> dict[str, float]:
     """
     if not rows:
         raise RecordError("metrics.jsonl", "", "no epoch is logged", hint="restore the file, or train the run again")
-    lacking = [
-        key for key in ("student/x0_norm", "reward/total", "memory/saved_bytes") if any(key not in row for row in rows)
-    ]
-    if lacking:
-        raise RecordError("metrics.jsonl", lacking[0], "missing in an epoch: not the rows of an RL run")
+    for key in ("student/x0_norm", "reward/total", "memory/saved_bytes"):
+        if any(key not in row for row in rows):
+            raise RecordError("metrics.jsonl", key, "missing in an epoch: not the rows of an RL run")
     edge = min(EDGE, max(1, len(rows) // 2))
     first, last = rows[:edge], rows[-edge:]
     peak = "memory/peak_bytes" if "memory/peak_bytes" in rows[0] else "memory/saved_bytes"

@@ -195,10 +195,9 @@ def _outcome(suite: Suite, dimension: str, by_prompt: _Scores, order: Order) -> 
         sum(len(by_prompt.get(prompt, {})) for prompt in meant),
         sum(order.needed[prompt] for prompt in meant),
     )
-    by_video = {
-        prompt: [mean for scores in videos.values() if (mean := mean_of(scores)) is not None]
-        for prompt, videos in by_prompt.items()
-    }
+    by_video: dict[str, list[float]] = {}
+    for prompt, videos in by_prompt.items():
+        by_video[prompt] = [mean for scores in videos.values() if (mean := mean_of(scores)) is not None]
     means = {prompt: PERCENT * fmean(values) for prompt, values in by_video.items() if values}
     info = MetricInfo(dimension, "up", "0..1", "official result")
     scores = [means.get(prompt) for prompt in order.needed] if there == expected else None

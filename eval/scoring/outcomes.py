@@ -114,11 +114,11 @@ def order_of(
 def _looked_at(suite: Suite, labels: Mapping[str, Labels]) -> dict[str, int]:
     """The largest `candidates` of the metrics that each prompt is meant for."""
     specs = [spec for spec in suite.scorers if spec.candidates]
-    counts = {
-        prompt: max((spec.candidates for spec in specs if meant_for(suite, spec.label, own)), default=0)
-        for prompt, own in labels.items()
-    }
-    return {prompt: count for prompt, count in counts.items() if count}
+    counts = {}
+    for prompt, own in labels.items():
+        if candidates := [spec.candidates for spec in specs if meant_for(suite, spec.label, own)]:
+            counts[prompt] = max(candidates)
+    return counts
 
 
 def within(samples: Iterable[Sample], order: Order) -> list[Sample]:

@@ -123,7 +123,10 @@ class LongWatcher:
         if failed is not None:
             raise failed
         of_pieces = [piece.scores for piece in self.pieces if piece.scores is not None]
-        return {name: self._mean([scores[name] for scores in of_pieces]) for name in of_pieces[0]}
+        means = {}
+        for name in of_pieces[0]:
+            means[name] = self._mean([scores[name] for scores in of_pieces])
+        return means
 
     def _mean(self, scores: list[Score]) -> Score:
         values = [score.value for score in scores]

@@ -47,7 +47,8 @@ def base_rows(recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
             chosen = alike[first : first + AT_ONCE]
             clips = _roll_out(roller, [batches[epoch] for epoch in chosen], start)
             scores = {key: values.reshape(len(chosen), -1).mean(1).tolist() for key, values in clips.scores.items()}
-            means |= {epoch: {key: values[row] for key, values in scores.items()} for row, epoch in enumerate(chosen)}
+            for row, epoch in enumerate(chosen):
+                means[epoch] = {key: values[row] for key, values in scores.items()}
     return [_row(name, epoch, means[epoch], experience.rewards) for epoch in range(epochs)]
 
 

@@ -19,6 +19,7 @@ import torch
 
 from astro_cli.core.flow import add_noise, timestep_of, velocity_target
 from astro_cli.core.rng import sample_noise, stream
+from astro_cli.core.stats import concatenated
 from astro_cli.generate.arm import Arm
 from astro_cli.shapes.grammar import AXES, COLORS, SHAPES, Motion, Scene, caption, complete_scene, parse, random_scene
 from astro_cli.shapes.oracle import agreement, measure
@@ -26,6 +27,7 @@ from astro_cli.shapes.render import WORLD, random_layout, render, wrap
 from eval.world import shapes
 from eval.world.oracle_scores import noise_seeds
 
+JUDGED = ("color", "shape", "motion", "speed")  # attributes that a table shows
 SIGMAS = (0.5, 0.7, 0.8, 0.9, 0.95)
 FLIPPED = {"left": "right", "right": "left", "up": "down", "down": "up"}
 ACROSS = {"left": "up", "right": "down", "up": "right", "down": "left"}
@@ -125,8 +127,9 @@ def gaps(arm: Arm, count: int, progress: Progress) -> list[Gap]:
     layouts = random_layout(scenes, [stream("world-diagnosis-layout", index) for index in range(count)])
     x0 = arm.backbone.encode(render(scenes, layouts, arm.backbone.num_frames(frames + 1)))[:, 1:]
     noise = sample_noise(tuple(x0.shape[1:]), list(range(count)), "world-diagnosis-noise")
-    texts = {name: arm.text([caption(flip(scene)) for scene in scenes]) for name, flip in FLIPS.items()}
-    texts["right"] = arm.text([caption(scene) for scene in scenes])
+    texts = {"right": arm.text([caption(scene) for scene in scenes])}
+    for name, flip in FLIPS.items():
+        texts[name] = arm.text([caption(flip(scene)) for scene in scenes])
     measured = []
     for index, sigma in enumerate(SIGMAS):
         sigma_BF = torch.full(x0.shape[:2], sigma)
@@ -229,7 +232,8 @@ def motion_shares(arm: Arm, count: int, frames: int, batch: int, progress: Progr
         progress(min(start + batch, count), count)
     step_BN2, motions = torch.cat(steps), [_motion(scene) for scene in scenes]
     right_B = follows(step_BN2, motions).float()
-    oracle = {name: torch.cat([part[name] for part in agreed]) for name in ("color", "shape", "motion", "speed")}
+    judged = concatenated(agreed)
+    oracle = {name: judged[name] for name in JUDGED}
     block = arm.card["video"]["block"]
     borders = [arm.backbone.num_frames(latents) for latents in range(block, frames, block)]
     crossed_BN = border_steps(step_BN2, borders).float()

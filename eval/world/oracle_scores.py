@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from astro_cli.core.rng import stream_seed
+from astro_cli.core.stats import concatenated
 from astro_cli.shapes.grammar import Scene
 from astro_cli.shapes.oracle import ATTRIBUTES, QUALITIES, Measurement, agreement, measure
 from eval.world.suites import Scores
@@ -50,8 +51,10 @@ def score_clips(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> dict[str, to
 
 def join_batches(parts: Sequence[Mapping[str, torch.Tensor]]) -> Scores:
     """Scores of batches in order, as lists, with None for NaN."""
-    joined = {key: torch.cat([part[key] for part in parts]).tolist() for key in parts[0]}
-    return {key: [None if value != value else float(value) for value in values] for key, values in joined.items()}
+    scores: Scores = {}
+    for key, values in concatenated(parts).items():
+        scores[key] = [None if value != value else float(value) for value in values.tolist()]
+    return scores
 
 
 def noise_seeds(seed: int, count: int) -> list[int]:

@@ -45,10 +45,8 @@ METRICS = (*oracle_scores.METRICS, *(f"ta_segment_{place}" for place in range(1,
 
 def prompt_set(count: int) -> list[str]:
     """The first `count` scripts of the held-out set, six prompts each, from a stream of their own."""
-    return [
-        BETWEEN.join(caption(scene) for scene in story(stream("shapes-multi-benchmark", VERSION, index)))
-        for index in range(count)
-    ]
+    stories = [story(stream("shapes-multi-benchmark", VERSION, index)) for index in range(count)]
+    return [BETWEEN.join(map(caption, scenes)) for scenes in stories]
 
 
 def story(rng: torch.Generator) -> list[Scene]:
@@ -112,9 +110,10 @@ def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[t
     segment is held.
     """
     starts = segment_starts(arm)
-    switches = [(frame, [script[place] for script in scripts]) for place, frame in enumerate(starts) if place]
+    prompts = [*map(list, zip(*scripts, strict=True))]  # of every segment
+    switches = list(zip(starts[1:], prompts[1:], strict=True))
     ends, blocks, made = [*starts[1:], num_frames(arm)], list[torch.Tensor](), 0
-    for block_BTCHW in decoded_blocks(arm, [script[0] for script in scripts], seeds, ends[-1], switches, RULE):
+    for block_BTCHW in decoded_blocks(arm, prompts[0], seeds, ends[-1], switches, RULE):
         blocks.append(block_BTCHW)
         made += arm.card["video"]["block"]
         if made == ends[0]:
@@ -124,5 +123,7 @@ def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[t
 
 def joined(scored: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """All of `METRICS` per video, (B,) each: means over the segments, and each segment's text score."""
-    means = {key: torch.stack([segment[key] for segment in scored]).nanmean(0) for key in scored[0]}
+    means = {}
+    for key in scored[0]:
+        means[key] = torch.stack([segment[key] for segment in scored]).nanmean(0)
     return means | {f"ta_segment_{place}": segment["ta"] for place, segment in enumerate(scored, start=1)}

@@ -66,38 +66,36 @@ class WorldSuite:
         return cast(SuiteModule, importlib.import_module(self.module))
 
 
-WORLD_SUITES: dict[str, WorldSuite] = {
-    suite.name: suite
-    for suite in (
-        WorldSuite(
-            "shapes",
-            "Clips of the trained length, one prompt each",
-            "eval.world.shapes",
-            256,
-            ("vq", "mq", "ta", *ATTRIBUTES_SHOWN, "throughput"),
-            timed=True,
+SUITES = (
+    WorldSuite(
+        "shapes",
+        "Clips of the trained length, one prompt each",
+        "eval.world.shapes",
+        256,
+        ("vq", "mq", "ta", *ATTRIBUTES_SHOWN, "throughput"),
+        timed=True,
+    ),
+    WorldSuite(
+        "shapes-long",
+        "Videos of 30 s, one prompt each",
+        "eval.world.shapes_long",
+        64,
+        (
+            "vq",
+            "mq",
+            "ta",
+            *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last")),
         ),
-        WorldSuite(
-            "shapes-long",
-            "Videos of 30 s, one prompt each",
-            "eval.world.shapes_long",
-            64,
-            (
-                "vq",
-                "mq",
-                "ta",
-                *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last")),
-            ),
-        ),
-        WorldSuite(
-            "shapes-multi",
-            "Videos of 60 s, six prompts of 10 s in turn",
-            "eval.world.shapes_multi",
-            32,
-            ("vq", "mq", "ta", "identity", *(f"ta_segment_{place}" for place in range(1, 7))),
-        ),
-    )
-}
+    ),
+    WorldSuite(
+        "shapes-multi",
+        "Videos of 60 s, six prompts of 10 s in turn",
+        "eval.world.shapes_multi",
+        32,
+        ("vq", "mq", "ta", "identity", *(f"ta_segment_{place}" for place in range(1, 7))),
+    ),
+)
+WORLD_SUITES = {suite.name: suite for suite in SUITES}
 
 
 def world_suite(name: str) -> WorldSuite:

@@ -47,7 +47,9 @@ class TextStates:
         return self.layers[0][0].shape[0]
 
     def select(self, rows: torch.Tensor | list[int]) -> TextStates:
-        layers = [tuple(part[rows] for part in layer) for layer in self.layers]
+        layers = []
+        for layer in self.layers:
+            layers.append(tuple(part[rows] for part in layer))
         return TextStates(layers, self.source_BMD[rows], self.folded)
 
 
