@@ -17,7 +17,7 @@ from astro_cli.config.errors import RecordError
 from eval.records.store import Backbone
 from eval.renderers.words import seeds
 from eval.report import figures
-from eval.report.page import Beside, Fragment, Part, Picture, Section, Text
+from eval.report.page import Beside, Fragment, Part, Picture, Section, Text, TextTable
 
 # In the order they are drawn; a stage shows those it logs.
 REWARDS = ("reward/total", "reward/vq", "reward/mq", "reward/ta")
