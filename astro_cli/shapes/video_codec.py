@@ -135,13 +135,11 @@ class VideoCodec(nn.Module):
         """The next latents -> their frames in [0, 1], 4 a latent, and the last latent (see `models.decoding`)."""
         return self.decode_raw(latents_BFCHW, features[0]).clamp(0, 1), [latents_BFCHW[:, -1:]]
 
-    def encoder_stream(self) -> VideoEncoder:
-        """An encoder at the start of a video; several may run beside each other."""
-        return VideoEncoder(self)
-
 
 class VideoEncoder:
-    """Encodes one batch of videos as frames come: the first alone, then four to a latent."""
+    """Encodes one batch of videos as frames come: the first alone, then four to a latent. Several may run beside each
+    other.
+    """
 
     def __init__(self, codec: VideoCodec) -> None:
         self.codec = codec

@@ -25,7 +25,7 @@ LONG_APART, MULTI_APART = 2, 1  # seconds between two columns
 
 
 def short_clips(arm: Arm, prompts: list[str]) -> np.ndarray:
-    """Decoded clips (B, T, H, W, 3) of the trained length, at the benchmark's first noise seed."""
+    """Decoded clips (B, T, H, W, 3) of the trained length, at the suite's first noise seed."""
     latents = arm.generate(prompts, noise_seeds(0, len(prompts)), arm.card["video"]["frames"])
     return _pictures(arm.backbone.decode(latents))
 

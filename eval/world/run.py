@@ -1,4 +1,4 @@
-"""Runs a benchmark on arms and seeds and writes one record per metric. Recorded scores are skipped."""
+"""Runs a suite of the embedded world on arms and seeds and writes a record per metric. Recorded scores are skipped."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def evaluate_arm(
         raise CheckpointError(
             arm.path, "backbone", f"found {arm.card['backbone']!r}, {suite.name} scores arms of {BACKBONE!r}"
         )
-    benchmark = suite.load()
-    writer = _writer(benchmark, arm, seed, count, results)
-    known = _known(benchmark, writer)
-    if known.keys() >= set(benchmark.METRICS):
+    module = suite.load()
+    writer = _writer(module, arm, seed, count, results)
+    known = _known(module, writer)
+    if known.keys() >= set(module.METRICS):
         return {metric: _mean(list(record.scores)) for metric, record in known.items()}
-    scores = benchmark.evaluate(arm, seed, benchmark.prompt_set(count), progress)
-    _record(benchmark, arm, count, writer, scores)
+    scores = module.evaluate(arm, seed, module.prompt_set(count), progress)
+    _record(module, arm, count, writer, scores)
     return {metric: _mean(values) for metric, values in scores.items()}
 
 
@@ -52,10 +52,10 @@ def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str
     suite's own number.
     """
     suite, loaded = world_suite(name), load_arm(arm)
-    benchmark = suite.load()
+    module = suite.load()
     own = seed if loaded.seed is None else loaded.seed
-    writer = _writer(benchmark, loaded, own, count or suite.prompts, results)
-    return _known(benchmark, writer).keys() >= set(benchmark.METRICS)
+    writer = _writer(module, loaded, own, count or suite.prompts, results)
+    return _known(module, writer).keys() >= set(module.METRICS)
 
 
 def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:
@@ -63,27 +63,27 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
 
     Where one has no record yet, or `again` asks for it, all are timed, to be comparable.
     """
-    benchmark = SHAPES.load()
-    writers = [_writer(benchmark, arm, seed, count, results) for arm, seed in pairs]
-    known = [_known(benchmark, writer).get("throughput") for writer in writers]
+    module = SHAPES.load()
+    writers = [_writer(module, arm, seed, count, results) for arm, seed in pairs]
+    known = [_known(module, writer).get("throughput") for writer in writers]
     if all(known) and not again:
         return [_mean(list(record.scores)) for record in known if record]
     rates = shapes.throughput([arm for arm, _ in pairs])
     for (arm, _), writer, arm_rates in zip(pairs, writers, rates, strict=True):
-        _record(benchmark, arm, count, writer, {"throughput": list(arm_rates)})
+        _record(module, arm, count, writer, {"throughput": list(arm_rates)})
     return [_mean(list(arm_rates)) for arm_rates in rates]
 
 
-def _writer(benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path) -> RecordWriter:
+def _writer(module: SuiteModule, arm: Arm, seed: int, count: int, results: Path) -> RecordWriter:
     """The writer of an arm's records on the first `count` prompts."""
-    prompts = prompt_set_hash(benchmark.prompt_set(count))
+    prompts = prompt_set_hash(module.prompt_set(count))
     hashes = arm.card["recipe_hash"], digest(arm.path)
-    return RecordWriter(results, benchmark.NAME, BACKBONE, arm.name, seed, *hashes, prompts)
+    return RecordWriter(results, module.NAME, BACKBONE, arm.name, seed, *hashes, prompts)
 
 
-def _known(benchmark: SuiteModule, writer: RecordWriter) -> dict[str, store.Record]:
-    """What is recorded of these weights on these prompts by this version of the benchmark, by metric."""
-    wanted = (writer.weights_hash, writer.prompt_set_hash, benchmark.VERSION)
+def _known(module: SuiteModule, writer: RecordWriter) -> dict[str, store.Record]:
+    """What is recorded of these weights on these prompts by this version of the suite, by metric."""
+    wanted = (writer.weights_hash, writer.prompt_set_hash, module.VERSION)
     return {
         metric: record
         for metric, record in writer.own().items()
@@ -92,7 +92,7 @@ def _known(benchmark: SuiteModule, writer: RecordWriter) -> dict[str, store.Reco
 
 
 def _record(
-    benchmark: SuiteModule, arm: Arm, count: int, writer: RecordWriter, scores: Mapping[str, list[float | None]]
+    module: SuiteModule, arm: Arm, count: int, writer: RecordWriter, scores: Mapping[str, list[float | None]]
 ) -> None:
     here = environment("cpu", writer.seed)
     others = [
@@ -102,17 +102,17 @@ def _record(
         store.warn_replaced(writer.path, others[0], "weights", others[0].weights_hash, writer.weights_hash)
     for metric, values in scores.items():
         direction = "down" if metric in FALLS else "up"
-        writer.append(writer.record(metric, direction, values, _protocol(benchmark, arm, count, here), here))
+        writer.append(writer.record(metric, direction, values, _protocol(module, arm, count, here), here))
 
 
-def _protocol(benchmark: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
+def _protocol(module: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
     return {
-        "benchmark_version": benchmark.VERSION,
-        "num_frames": benchmark.num_frames(arm),
+        "benchmark_version": module.VERSION,
+        "num_frames": module.num_frames(arm),
         "fps": arm.card["video"]["fps"],
         "resolution": RESOLUTION,
         "prompts": prompts,
-        **benchmark.protocol(arm),
+        **module.protocol(arm),
         "sampling": arm.card["sampling"],
         "versions": here["versions"],
         "device": here["device"],

@@ -1,4 +1,4 @@
-"""The benchmark of the embedded world: held-out prompts and clips of the trained length, scored by the oracle.
+"""The suite of the embedded world: held-out prompts and clips of the trained length, scored by the oracle.
 
 Owns the protocol.
 """

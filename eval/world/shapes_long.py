@@ -1,4 +1,4 @@
-"""The long benchmark of the embedded world: 30 s videos of one prompt each, scored by the oracle over the whole video.
+"""The long suite of the embedded world: 30 s videos of one prompt each, scored by the oracle over the whole video.
 Owns the protocol.
 
 30 s of the embedded world are 240 frames at its 8 fps (80 blocks of 3); training clips have 9 frames. In the paper, 30

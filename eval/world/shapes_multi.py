@@ -1,4 +1,4 @@
-"""The multi-prompt benchmark of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own.
+"""The multi-prompt suite of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own.
 Owns the protocol.
 
 60 s are 480 frames at the world's 8 fps. A prompt is asked for every 80 frames and takes over at the next block: at 81,

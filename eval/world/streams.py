@@ -1,4 +1,4 @@
-"""Generates long videos of the embedded world as decoded blocks, with prompt switches, for the long benchmarks.
+"""Generates long videos of the embedded world as decoded blocks, with prompt switches, for the long suites.
 
 Dimensions: B video, T frame, C colour, H, W pixels.
 """

@@ -36,7 +36,7 @@ class SuiteModule(Protocol):
         ...
 
     def protocol(self, arm: Arm) -> dict[str, Any]:
-        """What a record's protocol says beside the fields all benchmarks have."""
+        """What a record's protocol says beside the fields all suites have."""
         ...
 
     def evaluate(self, arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Scores:

@@ -8,7 +8,7 @@ from astro_cli.core.rng import stream
 from astro_cli.models import weights
 from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone
 from astro_cli.shapes.codec import ShapesCodec
-from astro_cli.shapes.video_codec import VideoCodec
+from astro_cli.shapes.video_codec import VideoCodec, VideoEncoder
 
 FRAMES = torch.rand(2, 13, 3, 32, 32, generator=stream("video-codec"))
 
@@ -35,7 +35,7 @@ def test_the_first_frame_is_alone_and_four_follow_in_every_latent(codec):
 def test_other_lengths_are_refused(codec, frames):
     with pytest.raises(ValueError, match=f"encodes 4F - 3 frames at the start, found {frames}"):
         codec.encode(FRAMES[:, :frames])
-    encoder = codec.encoder_stream()
+    encoder = VideoEncoder(codec)
     encoder.encode(FRAMES[:, :1])
     with pytest.raises(ValueError, match="encodes 4F frames at a time, found 5"):
         encoder.encode(FRAMES[:, :5])
@@ -54,7 +54,7 @@ def test_a_later_frame_changes_no_earlier_latent_and_a_later_latent_no_earlier_f
 
 def test_streams_give_the_bits_of_the_whole(codec):
     latents = codec.encode(FRAMES)
-    encoder = codec.encoder_stream()
+    encoder = VideoEncoder(codec)
     parts = [encoder.encode(part) for part in FRAMES.split((1, 4, 8), dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), latents, rtol=0, atol=1e-5)
     decoder = ShapesBackbone(codec).decoder()
@@ -64,7 +64,7 @@ def test_streams_give_the_bits_of_the_whole(codec):
 
 
 def test_streams_of_two_videos_do_not_mix(codec):
-    first, second = codec.encoder_stream(), codec.encoder_stream()
+    first, second = VideoEncoder(codec), VideoEncoder(codec)
     first.encode(FRAMES[:1, :5])
     second.encode(FRAMES[1:, :5])
     torch.testing.assert_close(first.encode(FRAMES[:1, 5:]), codec.encode(FRAMES[:1])[:, 2:], rtol=0, atol=1e-5)
