@@ -56,7 +56,7 @@ class WanBackbone:
         return self.vae.decoder()
 
     def num_frames(self, num_latents: int, history: int = 0) -> int:
-        return PICTURES * num_latents - (0 if history else PICTURES - 1)
+        return PICTURES * num_latents - (PICTURES - 1 if num_latents and not history else 0)
 
     def num_latents(self, num_frames: int) -> int:
         return 1 + -(-(num_frames - 1) // PICTURES) if num_frames else 0

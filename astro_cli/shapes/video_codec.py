@@ -89,11 +89,11 @@ class VideoCodec(nn.Module):
 
     def num_frames(self, num_latents: int) -> int:
         """Frames of a video of so many latents."""
-        return 1 + GROUP * (num_latents - 1)
+        return 1 + GROUP * (num_latents - 1) if num_latents else 0
 
     def num_latents(self, num_frames: int) -> int:
         """Fewest latents whose video has at least so many frames."""
-        return 1 + -(-(num_frames - 1) // GROUP)
+        return 1 + -(-(num_frames - 1) // GROUP) if num_frames else 0
 
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         """Frames in [0, 1] -> normalised latents (B, F, 16, H / 4, W / 4).

@@ -20,6 +20,7 @@ from astro_cli.config.errors import StreamError
 from astro_cli.generate.media import Mp4Stream, to_uint8
 from astro_cli.generate.plan import Length, Switch, Video, batches, parse_switches, place, plan
 from astro_cli.models import weights
+from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.models.wan_backbone import WanBackbone
 
 RED, BLUE = "a large red circle moves right slowly over a gray plain background", "a small blue square moves left fast"
@@ -252,6 +253,13 @@ def test_switches_on_wan_begin_with_the_first_block_without_an_earlier_frame():
     assert place([Switch(2.0, True, "b", "2s"), Switch(69, False, "c", "69")], length) == ((9, "b"), (18, "c"))
     with pytest.raises(StreamError, match="past the end"):
         place([Switch(70, False, "b", "70")], length)
+
+
+@pytest.mark.parametrize("backbone", [Wan(), load_shapes_backbone(empty=4), load_shapes_backbone(empty=16)])
+def test_a_switch_at_frame_0_is_refused_on_every_backbone(backbone):
+    assert backbone.num_frames(0) == backbone.num_latents(0) == 0
+    with pytest.raises(StreamError, match="after the beginning"):
+        place([Switch(0, False, "b", "0")], Length(21, 3, backbone))
 
 
 def names(prompts: list[str], *switches: Switch, seed: int = 4, **settings: str) -> list[str]:

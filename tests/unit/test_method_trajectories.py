@@ -37,7 +37,7 @@ experience = { prompts = 2, group = 4, updates = 2, parallel = 3, rewards = { vq
 """
 
 
-def recorded(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
+def recorded_recipe(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
     """Two groups of four in two updates of two parts: clips behind one block of shared history, or whole videos."""
     (folder / "outside.toml").write_text(RECORDED)
     frames = [f"stages.outside.experience.{key}" for key in ("frames=9", f"clip={clip}", 'window="last"')]
@@ -46,7 +46,7 @@ def recorded(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
 
 @pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
 def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, bases, tmp_path):
-    recipe, (steps, frames) = recorded(tmp_path, bases, clip), (4, clip or 9)
+    recipe, (steps, frames) = recorded_recipe(tmp_path, bases, clip), (4, clip or 9)
     trainer = train(recipe, tmp_path / "run")
     seen = importlib.import_module("astro_cli.objectives.policy_gradient").Objective.seen
     assert len(seen) == 4  # two updates in two parts, of two clips each
@@ -66,7 +66,7 @@ def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, b
 
 @pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
 def test_recording_is_asked_for_and_leaves_the_clips_as_they_are(clip, bases, tmp_path, monkeypatch):
-    recipe, made = recorded(tmp_path, bases, clip), []
+    recipe, made = recorded_recipe(tmp_path, bases, clip), []
     join = clips.Clips.join
     monkeypatch.setattr(clips.Clips, "join", staticmethod(lambda *parts: made.append(join(*parts)) or made[-1]))
     method = importlib.import_module("astro_cli.objectives.policy_gradient").Objective

@@ -27,8 +27,8 @@ def test_the_first_frame_is_alone_and_four_follow_in_every_latent(codec):
     latents = codec.encode(FRAMES)
     assert latents.shape == (2, 4, 16, 8, 8)
     assert codec.decode(latents).shape == FRAMES.shape
-    assert [codec.num_frames(count) for count in (1, 2, 9)] == [1, 5, 33]
-    assert [codec.num_latents(count) for count in (1, 2, 5, 6, 33)] == [1, 2, 2, 3, 9]
+    assert [codec.num_frames(count) for count in (0, 1, 2, 9)] == [0, 1, 5, 33]
+    assert [codec.num_latents(count) for count in (0, 1, 2, 5, 6, 33)] == [0, 1, 2, 2, 3, 9]
 
 
 @pytest.mark.parametrize("frames", [2, 4, 12])
