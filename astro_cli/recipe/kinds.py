@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -41,7 +42,7 @@ def resolve_kind(package: str, table: dict[str, Any], key: str) -> Config:
         ValueError: "key: what is wrong", for unknown kinds, keys and values.
     """
     check_kind(package, table, key)
-    config_class = importlib.import_module(f"astro_cli.{package}.{table['kind']}").Config
+    config_class = _module(package, table["kind"]).Config
     try:
         return validate(config_class, {name: value for name, value in table.items() if name != "kind"})
     except ValidationError as error:
@@ -51,12 +52,17 @@ def resolve_kind(package: str, table: dict[str, Any], key: str) -> Config:
 
 def objective_class(stage: StageSpec) -> Any:
     """The `Objective` class of a stage's kind."""
-    return importlib.import_module(f"astro_cli.objectives.{stage.kind}").Objective
+    return _module("objectives", stage.kind).Objective
+
+
+def _module(package: str, kind: str) -> ModuleType:
+    """Of a method: the file whose stem is the kind."""
+    return importlib.import_module(f"astro_cli.{package}.{kind}")
 
 
 def advantage_class(table: dict[str, Any]) -> Any:
     """The `Advantage` class that an experience's table names."""
-    return importlib.import_module(f"astro_cli.advantages.{table['kind']}").Advantage
+    return _module("advantages", table["kind"]).Advantage
 
 
 def check_kind(package: str, table: dict[str, Any], key: str) -> None:
