@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 from astro_cli.media.decode import frames, probe
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Frame, Sample

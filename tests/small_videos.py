@@ -10,7 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from astro_cli.generate.media import write_gif, write_mp4
+from astro_cli.generate.media import write_gif
+from astro_cli.generate.mp4 import write_mp4
 
 FPS = 8
 

@@ -19,7 +19,7 @@ from astro_cli.commands.interactive import QUIT, TypedPrompts
 from astro_cli.commands.preview import TerminalPreview, write_preview
 from astro_cli.config.errors import EXIT_RUN, StreamError
 from astro_cli.generate.arm import Arm
-from astro_cli.generate.media import mp4_encoder
+from astro_cli.generate.mp4 import mp4_encoder
 from astro_cli.generate.plan import Length, Video, batches, free_name, name_of, refuse_others
 from astro_cli.generate.stream import Schedule, Script, enlarged, stream_batch
 from astro_cli.rollout.switching import SwitchRule

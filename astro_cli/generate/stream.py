@@ -19,7 +19,8 @@ from PIL import Image
 
 from astro_cli.config.errors import StreamError
 from astro_cli.generate.arm import Arm
-from astro_cli.generate.media import Mp4Stream, contact_sheet, to_uint8
+from astro_cli.generate.media import contact_sheet, to_uint8
+from astro_cli.generate.mp4 import Mp4Stream
 from astro_cli.generate.plan import Video
 from astro_cli.models.weights import write_json
 from astro_cli.rollout.switching import SwitchRule, SwitchSchedule

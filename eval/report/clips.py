@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from astro_cli.generate import media
+from astro_cli.generate.mp4 import write_mp4
 from eval.report.page import Part, Section, Text, VideoPlayer
 
 # The page travels by mail and opens on a phone: clips that would take it past this are left out, and it says so.
@@ -55,7 +56,7 @@ def _video(take: Take, stem: Path) -> VideoPlayer:
     row = media.in_a_row(clips, LETTERS[: len(clips)], max(1, PANE_PX // height))
     repeats = max(1, round(MIN_SECONDS * take.fps / frames))
     path, sheet = stem.with_suffix(".mp4"), stem.with_suffix(".png")
-    media.write_mp4(np.concatenate([row] * repeats), path, take.fps)
+    write_mp4(np.concatenate([row] * repeats), path, take.fps)
     every = -(-frames // SHEET_FRAMES)
     shrink = max(1, height // SHEET_PX)
     rows = [

@@ -9,6 +9,7 @@ import numpy as np
 
 from astro_cli.generate import media
 from astro_cli.generate.arm import load_arm
+from astro_cli.generate.mp4 import write_mp4
 from eval.records import store
 from eval.records.protocol_text import trained_once
 from eval.renderers import render
@@ -109,7 +110,7 @@ def _clips(base: str, run: Path, folder: Path) -> Section:
         )
         gif, mp4 = (folder / "clips" / f"{stem}_{index}.{ending}" for ending in ("gif", "mp4"))
         media.write_gif(frames, gif, before.backbone.fps)
-        media.write_mp4(frames, mp4, before.backbone.fps)
+        write_mp4(frames, mp4, before.backbone.fps)
         parts.append(Picture(gif, f"base beside tuned: {prompt}", prompt))
     return Section(f"Clips: {stem}", parts)
 

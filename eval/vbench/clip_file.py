@@ -15,7 +15,7 @@ import av
 import av.error
 from av.codec.codec import UnknownCodecError
 
-from astro_cli.generate.media import even
+from astro_cli.generate.mp4 import even
 from eval.contract import Frame, Sample, ScoreError
 
 ENCODER = "libx264"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from astro_cli.__main__ import main
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 
 FLICKER = "temporal-flickering"
 

@@ -16,7 +16,7 @@ from astro_cli.__main__ import main
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
-from bench.stream import PlainLoop, plain_block
+from bench.plain_loop import PlainLoop, plain_block
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = warp_timesteps((1000, 750, 500), 3.0).float()

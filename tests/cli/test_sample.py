@@ -17,7 +17,8 @@ from astro_cli.__main__ import main
 from astro_cli.commands import interactive
 from astro_cli.commands.preview import HALF_BLOCK, half_blocks
 from astro_cli.config.errors import StreamError
-from astro_cli.generate.media import Mp4Stream, to_uint8
+from astro_cli.generate.media import to_uint8
+from astro_cli.generate.mp4 import Mp4Stream
 from astro_cli.generate.plan import Length, Switch, Video, batches, parse_switches, place, plan
 from astro_cli.models import weights
 from astro_cli.models.shapes_backbone import load_shapes_backbone

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from astro_cli.config.base import Config
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError
 from eval.metrics import catalog

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from astro_cli.__main__ import main
 from astro_cli.config.base import Config
 from astro_cli.config.errors import CheckpointError, RunError
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError, VideoInfo
 from eval.metrics import catalog
 from eval.scoring.scorers import weights_hash

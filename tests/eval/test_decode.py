@@ -11,7 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from astro_cli.generate.media import Mp4Stream, write_gif
+from astro_cli.generate.media import write_gif
+from astro_cli.generate.mp4 import Mp4Stream
 from astro_cli.media import containers, decode
 from astro_cli.media.decode import VideoError, count_frames, decoder_version, frames, probe, resolve
 from tests.small_videos import (

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from astro_cli.compat import torchvision_ops
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find

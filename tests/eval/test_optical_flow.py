@@ -6,7 +6,7 @@ import torch
 from torchvision.models import optical_flow
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.generate import media
+from astro_cli.generate.mp4 import write_mp4
 from eval.contract import NetworkCache, ScoreError
 from eval.metrics import flow, flow_dis
 from eval.networks import raft
@@ -105,21 +105,21 @@ def test_reference_flows_from_a_file(tmp_path):
 
 def test_reference_flows_from_a_video(tmp_path):
     frames = np.repeat(np.repeat(brightening([20, 40, 60]), 8, axis=1), 8, axis=2)
-    media.write_mp4(frames, tmp_path / "same.mp4", fps=8)
+    write_mp4(frames, tmp_path / "same.mp4", fps=8)
     sample = sample_of(frames, reference=str(tmp_path / "same.mp4"))
     scores = show(FlowScorer("flow", by_hand, 1).watch(sample), frames)
     assert scores["flow.epe"].value < 3  # levels of 255: what the video codec changed
     late = np.concatenate([frames[:1], frames])  # the reference stands still first
-    media.write_mp4(late, tmp_path / "late.mp4", fps=8)
+    write_mp4(late, tmp_path / "late.mp4", fps=8)
     other = show(FlowScorer("flow", by_hand, 1).watch(sample_of(frames, reference=str(tmp_path / "late.mp4"))), frames)
     assert other["flow.epe"].value == pytest.approx(2**0.5 * 20, abs=3)  # steps 20, 40, 60 against 0, 20, 40
 
 
 def test_references_that_do_not_fit_are_named(tmp_path):
     frames = np.repeat(np.repeat(brightening([20, 40, 60]), 8, axis=1), 8, axis=2)
-    media.write_mp4(frames[:2], tmp_path / "short.mp4", fps=8)
-    media.write_mp4(frames, tmp_path / "fast.mp4", fps=16)
-    media.write_mp4(frames[:, ::2, ::2], tmp_path / "small.mp4", fps=8)
+    write_mp4(frames[:2], tmp_path / "short.mp4", fps=8)
+    write_mp4(frames, tmp_path / "fast.mp4", fps=16)
+    write_mp4(frames[:, ::2, ::2], tmp_path / "small.mp4", fps=8)
     np.save(tmp_path / "flat.npy", np.zeros((3, 2, 4, 4), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
     (tmp_path / "broken.mp4").write_bytes(b"no video")

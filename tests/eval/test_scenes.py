@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample, Score, ScoreError
 from eval.metrics import catalog, subject_consistency, temporal_flickering

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample, Score, VideoInfo
 from eval.inputs.requirements import requirements

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.generate.media import write_mp4
+from astro_cli.generate.mp4 import write_mp4
 from astro_cli.media.decode import frames, probe
 from eval.contract import NetworkCache, Sample
 from eval.metrics.catalog import find

@@ -17,7 +17,7 @@ from astro_cli.models.wan.masks import teacher_forcing_mask
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.rollout.streaming import generate, stream
-from bench.stream import PlainLoop
+from bench.plain_loop import PlainLoop
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 SHAPE, GRID = (2, 4, 4), (2, 2)

@@ -21,13 +21,12 @@ from astro_cli.generate.media import (
     MARGIN_PX,
     MIN_TEXT_PX,
     contact_sheet,
-    mp4_encoder,
     side_by_side,
     to_uint8,
     write_gif,
-    write_mp4,
     written_whole,
 )
+from astro_cli.generate.mp4 import mp4_encoder, write_mp4
 
 GIF_ERROR = 6  # of 255, largest: 256 colours hold these clips almost exactly
 MP4_MEAN_ERROR = 3  # of 255: crf 16 and one colour per 2 x 2 pixels

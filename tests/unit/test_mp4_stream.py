@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from astro_cli.config.errors import OutputError
-from astro_cli.generate.media import Mp4Stream, write_mp4
+from astro_cli.generate.mp4 import Mp4Stream, write_mp4
 
 FPS = 16
 
@@ -68,7 +68,7 @@ def test_an_interrupted_stream_keeps_its_frames(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_a_killed_process_leaves_a_playable_file(tmp_path):
     code = (
-        "import os, sys, numpy as np\nfrom astro_cli.generate.media import Mp4Stream\nstream = "
+        "import os, sys, numpy as np\nfrom astro_cli.generate.mp4 import Mp4Stream\nstream = "
         "Mp4Stream(sys.argv[1], 16)\n"
         "for t in range(200):\n    stream.write(np.full((48, 64, 3), t / 200, "
         "dtype=np.float32))\nos.kill(os.getpid(), 9)\n"
