@@ -1,4 +1,4 @@
-"""The frames a judge is shown of the last seconds of a video, at a low rate. Asks nobody. Free of torch."""
+"""The frames a judge is shown of the last seconds of a video, at a low rate. Free of torch."""
 
 from __future__ import annotations
 

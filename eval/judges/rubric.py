@@ -1,4 +1,4 @@
-"""Reward Forcing's rubric of a video: the question, and how an answer is read. Asks nobody. Free of torch.
+"""Reward Forcing's rubric of a video: the question, and how an answer is read. Free of torch.
 
 Source: Reward Forcing (arXiv 2512.04678), supplement S3, "Full Input Template"; the text is `reward_forcing.txt`, word
 for word.

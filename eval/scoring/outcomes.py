@@ -29,7 +29,7 @@ class Order:
 
     Attributes:
         needed: videos per prompt id.
-        looked_at: prompt id -> videos among which the needed ones are chosen, where a metric of the prompt chooses.
+        candidates: prompt id -> videos among which the needed ones are chosen, where a metric of the prompt chooses.
         limit: how many prompts were kept of more; None: all.
         numbered: where a video says its index, the needed ones are those with indices 0, 1, ...; else any are.
     """
@@ -39,7 +39,7 @@ class Order:
     needed: Mapping[str, int]
     labels: Mapping[str, Labels]
     limit: int | None = None
-    looked_at: Mapping[str, int] = field(default_factory=dict)
+    candidates: Mapping[str, int] = field(default_factory=dict)
     numbered: bool = False
 
 
@@ -108,10 +108,10 @@ def order_of(
     limited = limit if len(texts) < whole else None
     hashed = prompt_set.hash if prompt_set is not None and limited is None else _hash(texts)
     numbered = prompt_set is not None and not per_prompt
-    return Order(name, hashed, needed, labels, limited, {} if per_prompt else _looked_at(suite, labels), numbered)
+    return Order(name, hashed, needed, labels, limited, {} if per_prompt else _candidates(suite, labels), numbered)
 
 
-def _looked_at(suite: Suite, labels: Mapping[str, Labels]) -> dict[str, int]:
+def _candidates(suite: Suite, labels: Mapping[str, Labels]) -> dict[str, int]:
     """The largest `candidates` of the metrics that each prompt is meant for."""
     specs = [spec for spec in suite.scorers if spec.candidates]
     counts = {}
@@ -126,7 +126,7 @@ def within(samples: Iterable[Sample], order: Order) -> list[Sample]:
 
     In a numbered order a sample whose index is not below that count is none of them, however few there are.
     """
-    most = {prompt: max(needed, order.looked_at.get(prompt, 0)) for prompt, needed in order.needed.items()}
+    most = {prompt: max(needed, order.candidates.get(prompt, 0)) for prompt, needed in order.needed.items()}
     left, kept = dict(most), []
     for sample in sorted(samples, key=_place):
         index = index_of(sample)

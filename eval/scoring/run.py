@@ -148,14 +148,14 @@ def _ready(wanted: Sequence[ConfiguredScorer], *, named: bool) -> tuple[list[Con
     Raises:
         RecordError: none can run, or one that was asked for by name cannot.
     """
-    lacks = {configured.name: list(configured.lacks) for configured in wanted if configured.lacks}
-    if lacks and (named or len(lacks) == len(wanted)):
-        name, texts = next(iter(lacks.items()))
-        more = f" (and {len(lacks) - 1} more scorers)" if len(lacks) > 1 else ""
+    missing = {configured.name: list(configured.missing) for configured in wanted if configured.missing}
+    if missing and (named or len(missing) == len(wanted)):
+        name, texts = next(iter(missing.items()))
+        more = f" (and {len(missing) - 1} more scorers)" if len(missing) > 1 else ""
         raise RecordError(
             "eval", name, f"not ready{more}: {texts[0]}", hint="`astro eval list` says what each metric needs"
         )
-    return [configured for configured in wanted if configured.name not in lacks], lacks
+    return [configured for configured in wanted if configured.name not in missing], missing
 
 
 def _writers(

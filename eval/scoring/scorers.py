@@ -31,14 +31,14 @@ class ConfiguredScorer:
     Attributes:
         config_hash: over configuration and version.
         weights_hash: over the bytes of all files the scorer reads.
-        lacks: what it cannot run without, a line each; empty: ready.
+        missing: what it cannot run without, a line each; empty: ready.
     """
 
     spec: ScorerSpec
     config: Config
     config_hash: str
     weights_hash: str
-    lacks: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -131,9 +131,11 @@ def layer_flops(scorers: Iterable[ConfiguredScorer]) -> float:
 
 def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, ...]]:
     """Hash of the weights and what is missing; some needs only show when a configuration names its files."""
-    lacks = tuple(text for need in (*declaration.needs, *declaration.config_needs(config)) if (text := need.missing()))
-    if lacks:
-        return NO_WEIGHTS, lacks
+    missing = tuple(
+        text for need in (*declaration.needs, *declaration.config_needs(config)) if (text := need.missing())
+    )
+    if missing:
+        return NO_WEIGHTS, missing
     try:
         return weights_hash(declaration.files(config)), ()
     except AstroError as error:

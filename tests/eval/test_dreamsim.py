@@ -118,10 +118,12 @@ def test_long_suites_are_slow_fast_and_say_what_that_needs(
     monkeypatch.setattr(dreamsim_names, "PACKAGE_CACHE", tmp_path / "none")
     wanted = ("subject_consistency", "background_consistency")
     subject, background = configured_scorers(load_suite(suite), metrics=wanted)
-    assert any("dinov2_vitb14_pretrain.pth" in text for text in subject.lacks)
-    assert any(f"at {checkpoints / 'dreamsim'}" in text and dreamsim_names.ARCHIVE in text for text in background.lacks)
+    assert any("dinov2_vitb14_pretrain.pth" in text for text in subject.missing)
+    assert any(
+        f"at {checkpoints / 'dreamsim'}" in text and dreamsim_names.ARCHIVE in text for text in background.missing
+    )
     plain = configured_scorers(load_suite(suite), [f"{name}.fast=none" for name in wanted], wanted)
-    assert not [text for configured in plain for text in configured.lacks if "DreamSim" in text or "dinov2" in text]
+    assert not [text for configured in plain for text in configured.missing if "DreamSim" in text or "dinov2" in text]
 
 
 def test_the_packages_cache_is_looked_at(folder: Path, tmp_path: Path) -> None:
