@@ -1,7 +1,8 @@
-"""Where commands print through rich: consoles and columns that show names, prompts and messages as they are."""
+"""What commands print with: consoles and columns that show names, prompts and messages as they are, and aligned rows."""
 
 from __future__ import annotations
 
+import typer
 from rich.console import Console
 from rich.progress import TextColumn
 
@@ -21,3 +22,10 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
 def plain_column(template: str = "{task.description}") -> TextColumn:
     """A progress bar's text, printed as it is."""
     return TextColumn(template, markup=False)
+
+
+def echo_aligned(rows: list[list[str]]) -> None:
+    """Rows in columns; never cut or wrapped, so that each row stays one line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

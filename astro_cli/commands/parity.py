@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.recipe import echo_aligned
+from astro_cli.commands.console import echo_aligned
 from astro_cli.config.errors import EXIT_RUN, StreamError
 
 if TYPE_CHECKING:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from astro_cli.commands.console import echo_aligned
 from astro_cli.commands.training_run import SetOption
-from astro_cli.config import toml
+from astro_cli.config import toml, toml_text
 from astro_cli.config.errors import EXIT_USAGE, AstroError, RecipeError
 
-BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 DEFAULT_ORIGIN = "default"  # no file sets the key
 ABSENT = "-"
 COLUMNS = ("name", "command", "backbone", "paper", "description")
@@ -37,13 +36,6 @@ def list_(json_: JsonOption = False) -> None:
         return
     of_row = itemgetter(*COLUMNS)
     echo_aligned([list(of_row(row)) for row in rows])
-
-
-def echo_aligned(rows: list[list[str]]) -> None:
-    """Rows in columns; never cut or wrapped, so that each row stays one line."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def summary(path: Path) -> dict[str, str]:
@@ -81,49 +73,15 @@ def show(
     if json_:
         typer.echo(json.dumps({"recipe": data, "origins": comments} if origins else data, indent=2))
         return
-    typer.echo(dumps(data, comments), nl=False)
+    typer.echo(toml_text.dumps(data, comments), nl=False)
 
 
 def key_origins(data: dict[str, Any], document: toml.Document) -> dict[str, str]:
     """Per dotted key: the file or `--set` that gave its value, or "default"."""
-    given = flatten(document.data)
-    return {key: shown_path(document.origin(key)) if key in given else DEFAULT_ORIGIN for key in flatten(data)}
-
-
-def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value; an array, or an empty table, is one value."""
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        dotted = f"{prefix}{key}"
-        flat.update(flatten(value, f"{dotted}.") if isinstance(value, dict) and value else {dotted: value})
-    return flat
-
-
-def dumps(data: dict[str, Any], comments: dict[str, str], path: tuple[str, ...] = ()) -> str:
-    """A table as TOML: its values first, then its sub-tables; `comments` by dotted key."""
-    lines, tables = [], []
-    for key, value in data.items():
-        if isinstance(value, dict):
-            tables.append(dumps(value, comments, (*path, key)))
-        else:
-            dotted = ".".join((*path, key))
-            comment = f"  # {comments[dotted]}" if dotted in comments else ""
-            lines.append(f"{toml_key(key)} = {toml_value(value)}{comment}\n")
-    header = f"\n[{'.'.join(map(toml_key, path))}]\n" if path and (lines or not tables) else ""
-    return header + "".join(lines) + "".join(tables)
-
-
-def toml_key(key: str) -> str:
-    return key if BARE_KEY.fullmatch(key) else toml_value(key)
-
-
-def toml_value(value: Any) -> str:
-    """A value on one line; strings and numbers read the same in JSON and TOML, but for DEL."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{toml_key(key)} = {toml_value(inner)}" for key, inner in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    given = toml_text.flatten(document.data)
+    return {
+        key: shown_path(document.origin(key)) if key in given else DEFAULT_ORIGIN for key in toml_text.flatten(data)
+    }
 
 
 @recipe_app.command()
@@ -172,7 +130,7 @@ def diff(
     """
     from astro_cli.recipe import load_recipe
 
-    changes = differences(*(load_recipe(name).model_dump(mode="json", exclude_none=True) for name in (a, b)))
+    changes = toml_text.differences(*(load_recipe(name).model_dump(mode="json", exclude_none=True) for name in (a, b)))
     if json_:
         typer.echo(json.dumps(changes, indent=2))
         return
@@ -183,14 +141,4 @@ def diff(
 
 
 def _side(change: dict[str, Any], side: str) -> str:
-    return toml_value(change[side]) if side in change else ABSENT
-
-
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
-    """Differing keys in A's order, then those of B alone: {"key", "a", "b"}; a side without the key is left out."""
-    left, right, changes = flatten(a), flatten(b), []
-    for key in {**left, **right}:
-        sides = {side: flat[key] for side, flat in (("a", left), ("b", right)) if key in flat}
-        if key != "name" and (len(sides) == 1 or sides["a"] != sides["b"]):
-            changes.append({"key": key} | sides)
-    return changes
+    return toml_text.value_text(change[side]) if side in change else ABSENT

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astro_cli.commands.recipe import echo_aligned
+from astro_cli.commands.console import echo_aligned
 from astro_cli.config.errors import CheckpointError
 
 if TYPE_CHECKING:

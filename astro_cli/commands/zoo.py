@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from astro_cli.commands.recipe import JsonOption, echo_aligned
+from astro_cli.commands.console import echo_aligned
+from astro_cli.commands.recipe import JsonOption
 from astro_cli.config.errors import EXIT_RUN
 from astro_cli.zoo.entries import ENTRIES, Release
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_folder, imported, locate, released, target
