@@ -1,4 +1,4 @@
-"""What commands print with: consoles and columns that show names, prompts and messages as they are, and aligned rows."""
+"""What commands print with: consoles and columns that show names, prompts and messages as is, and aligned rows."""
 
 from __future__ import annotations
 
