@@ -17,7 +17,7 @@ import typer
 
 from astro_cli.config.errors import StreamError
 from astro_cli.generate import plan as sample_input
-from astro_cli.rollout.switching import whole_blocks
+from astro_cli.rollout.switch_schedule import whole_blocks
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm

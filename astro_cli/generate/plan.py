@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from astro_cli.config.errors import OutputError, PromptError, StreamError
 from astro_cli.config.prompt_files import BOM, PromptFile
 from astro_cli.config.seeds import parse_seeds
-from astro_cli.rollout.switching import SwitchSchedule, SwitchUnits, whole_blocks
+from astro_cli.rollout.switch_schedule import SwitchSchedule, SwitchUnits, whole_blocks
 
 if TYPE_CHECKING:
     from astro_cli.models.backbone import Backbone

@@ -23,7 +23,8 @@ from astro_cli.generate.media import contact_sheet, to_uint8
 from astro_cli.generate.mp4 import Mp4Stream
 from astro_cli.generate.plan import Video
 from astro_cli.models.weights import write_json
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule
+from astro_cli.rollout.switch_schedule import SwitchSchedule
+from astro_cli.rollout.switching import SwitchRule
 
 SHEET_FRAMES = 12  # at least, of a video that has them; a long one's sheet has up to twice as many
 SHEET_PX = 256  # width above which a sheet's frames are reduced

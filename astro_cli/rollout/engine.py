@@ -30,7 +30,8 @@ from astro_cli.core.rng import sample_noise
 from astro_cli.models.wan.transformer import CausalWan, Context, TextStates
 from astro_cli.rollout.spec import StreamSpec
 from astro_cli.rollout.stream_state import StreamState
-from astro_cli.rollout.switching import SwitchRule, block_starts
+from astro_cli.rollout.switch_schedule import block_starts
+from astro_cli.rollout.switching import SwitchRule
 from astro_cli.sampling.sampler import few_step_grid, final, transitions
 from astro_cli.sampling.trajectory import Recorder
 

@@ -30,7 +30,8 @@ from astro_cli.models.wan.masks import block_causal_mask, teacher_forcing_mask
 from astro_cli.models.wan.transformer import TextStates
 from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.rollout.recording import RecordedSwitch, Recording, read_folder
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, block_starts
+from astro_cli.rollout.switch_schedule import SwitchSchedule, block_starts
+from astro_cli.rollout.switching import SwitchRule
 
 # Largest absolute error on values of order 1. float32: what the recordings' own README asks. bfloat16 has 8 bits of
 # mantissa: up to 0.05 is seen.

@@ -11,7 +11,7 @@ import torch
 
 from astro_cli.cache.spec import CacheSpec
 from astro_cli.config.errors import StreamError
-from astro_cli.rollout.switching import block_starts
+from astro_cli.rollout.switch_schedule import block_starts
 from astro_cli.sampling.kernel import RENOISE, Kernel
 
 

@@ -13,7 +13,8 @@ import torch
 from astro_cli.cache.kv import KVCache
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.engine import Streamer, StreamSpec, frame_noise, new_cache, write_context
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule
+from astro_cli.rollout.switch_schedule import SwitchSchedule
+from astro_cli.rollout.switching import SwitchRule
 from astro_cli.sampling.trajectory import Recorder, Trajectory
 
 __all__ = ["StreamSpec", "frame_noise", "generate", "new_cache", "sample", "stream", "write_context"]

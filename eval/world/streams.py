@@ -13,7 +13,8 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate.arm import Arm
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, whole_blocks
+from astro_cli.rollout.switch_schedule import SwitchSchedule, whole_blocks
+from astro_cli.rollout.switching import SwitchRule
 
 MAX_SHARE = 0.999  # progress of a batch whose videos are made but not scored
 

@@ -15,7 +15,8 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.engine import Streamer, StreamSpec, new_cache, write_context
 from astro_cli.rollout.streaming import stream
-from astro_cli.rollout.switching import SwitchRule, SwitchSchedule, SwitchUnits, block_starts, whole_blocks
+from astro_cli.rollout.switch_schedule import SwitchSchedule, SwitchUnits, block_starts, whole_blocks
+from astro_cli.rollout.switching import SwitchRule
 
 TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
 SHAPE = (2, 4, 4)
