@@ -105,7 +105,7 @@ class Advantage(BaseAdvantage):
             weights = vectors_KN.new_full((len(vectors_KN),), 1.0 / len(vectors_KN))
             if len(kept):
                 gram = vectors_KN[kept].double() @ vectors_KN[kept].double().T
-                found = min_norm(gram, self.config.iterations, self.config.tolerance)
-                weights = torch.zeros_like(weights).index_put((kept,), found.to(weights))
+                solved = min_norm(gram, self.config.iterations, self.config.tolerance)
+                weights = torch.zeros_like(weights).index_put((kept,), solved.to(weights))
             rows.append(weights)
         return torch.stack(rows).expand(advantage_KPG.shape[1], -1)

@@ -46,11 +46,11 @@ def ingest(
     for name, lost in ingested.missing.items():
         console.print(f"{name}: lacks {len(lost)}: {_shown(lost)}", soft_wrap=True)
     if ingested.unknown:
-        found = f"{len(ingested.unknown)} videos belong to no prompt of {suite}"
-        console.print(f"{found}: {_shown(ingested.unknown)}", soft_wrap=True)
+        what = f"{len(ingested.unknown)} videos belong to no prompt of {suite}"
+        console.print(f"{what}: {_shown(ingested.unknown)}", soft_wrap=True)
     if ingested.extra:
-        found = f"{len(ingested.extra)} videos have no index that {suite} counts"
-        console.print(f"{found}: {_shown(ingested.extra)}", soft_wrap=True)
+        what = f"{len(ingested.extra)} videos have no index that {suite} counts"
+        console.print(f"{what}: {_shown(ingested.extra)}", soft_wrap=True)
     if not ingested.complete:
         raise typer.Exit(EXIT_PARTIAL)
 

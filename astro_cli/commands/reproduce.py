@@ -52,8 +52,8 @@ def reproduce(
     Example: astro reproduce astrolabe --quick
     """
     if until_decided is not None and (quick or not 0 < until_decided < math.inf):
-        found = "with --quick" if quick else f"{until_decided:g}"
-        raise RecipeError("--until-decided", "", f"found {found}, expected hours above 0 of a full study")
+        value = "with --quick" if quick else f"{until_decided:g}"
+        raise RecipeError("--until-decided", "", f"found {value}, expected hours above 0 of a full study")
     if paper not in STUDIES:
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()

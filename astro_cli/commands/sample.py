@@ -247,9 +247,9 @@ def _note_switches(
 ) -> None:
     """Say where a switch does not act at the frame it was asked for."""
     for switch, (latent, _) in zip(switches, videos[0].switches, strict=False):
-        asked, frame = switch.frame(length.backbone.fps), length.backbone.num_frames(latent)
-        if frame != asked:
-            _note(f"--switch {switch.given}: acts at frame {frame}, not {asked}: it waits for the next block")
+        requested, frame = switch.frame(length.backbone.fps), length.backbone.num_frames(latent)
+        if frame != requested:
+            _note(f"--switch {switch.given}: acts at frame {frame}, not {requested}: it waits for the next block")
 
 
 @contextmanager

@@ -59,15 +59,15 @@ class PromptFile:
             raise self.error(self.path, self.key, what, hint="expected a text file in UTF-8") from error
         suffix = self.path.suffix.lower()
         if suffix in TABLES:
-            found = list(self._rows(text, TABLES[suffix]))
+            prompt_lines = list(self._rows(text, TABLES[suffix]))
         else:
             numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
             parse = self._of_json if suffix in JSON_LINES else lambda number, line: (line.strip(),)
-            found = [PromptLine(number, parse(number, line)) for number, line in numbered]
-        if not found:
+            prompt_lines = [PromptLine(number, parse(number, line)) for number, line in numbered]
+        if not prompt_lines:
             hint = "one prompt a line, JSON lines, or a .csv with a column of prompts"
             raise self.error(self.path, self.key, "no prompt in this file", hint=hint)
-        return found
+        return prompt_lines
 
     def _rows(self, text: str, delimiter: str) -> Iterator[PromptLine]:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)

@@ -83,9 +83,9 @@ class Credit:
                 return f"{where}credit of shape {tuple(term.value.shape)}, expected {samples}"
             if term.weight is not None and tuple(term.weight.shape) != samples[:1]:
                 return f"{where}weights of shape {tuple(term.weight.shape)}, expected {samples[:1]}"
-            found = None if term.map is None else tuple(term.map.shape)
-            if found != (wanted := (*samples, *grid) if form == "map" else None):
-                return f"{where}{_map_of(found)}, expected {_map_of(wanted)}"
+            shape = None if term.map is None else tuple(term.map.shape)
+            if shape != (wanted := (*samples, *grid) if form == "map" else None):
+                return f"{where}{_map_of(shape)}, expected {_map_of(wanted)}"
             for tensor in (term.value, term.weight, term.map):
                 if tensor is not None and not bool(tensor.isfinite().all()):
                     return f"{where}{int((~tensor.isfinite()).sum())} values are not finite"

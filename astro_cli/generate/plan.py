@@ -209,10 +209,10 @@ def name_of(prompt: str, seed: int, turns: Sequence[tuple[int, str]], settings: 
     """Name of a video's files, without ending: the prompt's first letters and digits, of any script, the seed, and a
     hash of all that decides what it shows. Videos of other prompts or settings have other names.
     """
-    told = json.dumps([prompt, seed, list(turns), dict(settings)], sort_keys=True)
+    content = json.dumps([prompt, seed, list(turns), dict(settings)], sort_keys=True)
     words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", prompt).casefold())[:SLUG]
     slug = words.encode()[:SLUG_BYTES].decode(errors="ignore").strip("-") or "video"
-    return f"{slug}-seed{seed}-{hashlib.sha256(told.encode()).hexdigest()[:DIGITS]}"
+    return f"{slug}-seed{seed}-{hashlib.sha256(content.encode()).hexdigest()[:DIGITS]}"
 
 
 def free_name(name: str, taken: Callable[[str], bool]) -> str:
@@ -230,14 +230,14 @@ def refuse_others(videos: Iterable[Video], folder: Path) -> None:
         path = folder / f"{video.stem}.json"
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
-            found = there["prompt"], there["seed"]
+            owner = there["prompt"], there["seed"]
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue  # no sidecar, so no finished video
-        if found != (video.prompt, video.seed):
+        if owner != (video.prompt, video.seed):
             raise OutputError(
                 folder / f"{video.stem}.mp4",
                 "prompt",
-                f"holds the video of {found[0]!r}, seed {found[1]}",
+                f"holds the video of {owner[0]!r}, seed {owner[1]}",
                 hint="move it, or choose another --out",
             )
 

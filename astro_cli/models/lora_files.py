@@ -124,12 +124,12 @@ def _places(tensors: Mapping[str, LazyTensor], file: Path) -> dict[str, lora_key
         )
         hint = "merge it with the tool that made it" if method else "is it a LoRA of Wan 2.1?"
         raise CheckpointError(file, "", what, hint=hint)
-    found = {key: at for key, at in places.items() if at is not None}
-    adapters = sorted({at.adapter for at in found.values() if at.part in ("a", "b")})
+    parts = {key: at for key, at in places.items() if at is not None}
+    adapters = sorted({at.adapter for at in parts.values() if at.part in ("a", "b")})
     if len(adapters) > 1:
         what = f"holds {len(adapters)} adapters: {some([name or '(no name)' for name in adapters])}, expected one"
         raise CheckpointError(file, "", what, hint="save the one that is meant by itself")
-    return found
+    return parts
 
 
 def _pick(path: Path) -> Path:
@@ -203,8 +203,8 @@ def content_hash(lora: Lora) -> str:
     total = hashlib.sha256()
     rows = {name: (f"{pair.scale:.6g} {pair.shape}", (pair.a, pair.b)) for name, pair in lora.pairs.items()}
     rows |= {name: (f"{part.shape}", (part,)) for name, part in lora.differences.items()}
-    for name, (told, parts) in sorted(rows.items(), key=lambda row: row[0]):
-        total.update(f"{name} {told}".encode())
+    for name, (facts, parts) in sorted(rows.items(), key=lambda row: row[0]):
+        total.update(f"{name} {facts}".encode())
         for part in parts:
             total.update(part.read().float().contiguous().numpy().tobytes())
     return total.hexdigest()[: hashes.DIGEST_CHARACTERS]
@@ -262,8 +262,8 @@ def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0
         )
         raise CheckpointError(lora.source, "", what, hint="is it a LoRA of this model and number of layers?")
     changes = {f"{layer}.weight": pair.shape for layer, pair in lora.pairs.items()}
-    for found, word in ((changes, "B A"), ({key: part.shape for key, part in lora.differences.items()}, "it")):
-        for key, shape in found.items():
+    for side, word in ((changes, "B A"), ({key: part.shape for key, part in lora.differences.items()}, "it")):
+        for key, shape in side.items():
             if shape != (wanted := tuple(shapes[key].shape)):
                 what = f"{word} is {shape}, expected {wanted}"
                 layer = key.removesuffix(".weight")

@@ -30,12 +30,12 @@ class Merged:
     """An adapter that weights hold.
 
     Attributes:
-        said: where that is said.
+        source: what says so.
         content: as of `content_hash`; None in manifests from before it.
         files: sha256 of the adapter's files.
     """
 
-    said: str
+    source: str
     content: str | None
     files: tuple[str, ...] = ()
 
@@ -57,7 +57,7 @@ def merge_into(checkpoint: Checkpoint, adapter: Lora) -> Mapping[str, torch.Tens
     content = content_hash(adapter)
     for earlier in adapters_in(checkpoint):
         if earlier.is_of(adapter, content):
-            what = f"is merged into {checkpoint.source} already, says {earlier.said}"
+            what = f"is merged into {checkpoint.source} already, says {earlier.source}"
             raise CheckpointError(adapter.source, "", what, hint="leave --lora out, or name weights without it")
     if relatives.EXPERT.search(adapter.source.name):
         print(f"warning: {adapter.source}: by its name an adapter of {relatives.ONE_OF_TWO}", file=sys.stderr)
@@ -67,10 +67,10 @@ def merge_into(checkpoint: Checkpoint, adapter: Lora) -> Mapping[str, torch.Tens
 def adapters_in(checkpoint: Checkpoint) -> list[Merged]:
     """Adapters that were merged into a checkpoint, the oldest first."""
     folder = checkpoint.source.parent
-    found, beside = _of_manifest(folder / MANIFEST), folder / RUN_ADAPTER
-    if not found and beside.is_dir():
+    merged, beside = _of_manifest(folder / MANIFEST), folder / RUN_ADAPTER
+    if not merged and beside.is_dir():
         return [Merged(f"{RUN_ADAPTER}/ beside it", content_hash(read_lora(beside)))]
-    return found
+    return merged
 
 
 def _of_manifest(path: Path) -> list[Merged]:
@@ -80,7 +80,11 @@ def _of_manifest(path: Path) -> list[Merged]:
         rows = list(manifest.get("earlier_loras", []))
         if manifest.get("lora") is not None:
             rows.append({"content": manifest.get("lora_content"), "files": manifest["lora"]["files"]})
-        return [Merged(path.name, row["content"], tuple(file["sha256"] for file in row["files"])) for row in rows]
+        return [Merged(path.name, row["content"], _hashes(row["files"])) for row in rows]
     except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
         hint = "`astro zoo import` writes the folder again"
         raise CheckpointError(path, "lora", f"not readable: {error}", hint=hint) from error
+
+
+def _hashes(files: list[dict[str, str]]) -> tuple[str, ...]:
+    return tuple(file["sha256"] for file in files)

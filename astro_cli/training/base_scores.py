@@ -52,7 +52,7 @@ def measure(
 ) -> BaseScores:
     """Roll out and score `samples` clips of each prompt by the old policy: the base, before the first update."""
     roller = Roller(spec.model_copy(update={"group": samples}), run_context, backbone, rewards)
-    found: dict[str, list[torch.Tensor]] = {}
+    scores: dict[str, list[torch.Tensor]] = {}
     for first in range(0, len(prompts), spec.prompts):
         part = prompts[first : first + spec.prompts]
         owners = [stream_seed("base", prompt) for prompt in part]
@@ -66,9 +66,9 @@ def measure(
         else:
             clips = roller.sequences(repeated, seeds, text)
         for key, value in clips.scores.items():
-            found.setdefault(key, []).append(value.reshape(-1, samples).cpu())
+            scores.setdefault(key, []).append(value.reshape(-1, samples).cpu())
         progress(first + len(part), len(prompts))
-    return BaseScores(prompts, {key: torch.cat(parts) for key, parts in found.items()})
+    return BaseScores(prompts, {key: torch.cat(parts) for key, parts in scores.items()})
 
 
 def key_of(recipe: Recipe, spec: ExperienceSpec, rewards: list[str], prompts: list[str], samples: int) -> str:
@@ -113,8 +113,8 @@ def read(key: str, prompts: list[str], rewards: list[str], samples: int) -> Base
     return BaseScores(prompts, scores) if whole and kept.get("prompts") == prompts else None
 
 
-def keep(key: str, found: BaseScores) -> None:
+def keep(key: str, base: BaseScores) -> None:
     """Write scores for later runs; float32 survives the text."""
-    scores = {reward: value.double().tolist() for reward, value in found.scores.items()}
+    scores = {reward: value.double().tolist() for reward, value in base.scores.items()}
     with contextlib.suppress(OSError):
-        weights.write_json(place(key), {"prompts": found.prompts, "scores": scores})
+        weights.write_json(place(key), {"prompts": base.prompts, "scores": scores})

@@ -67,8 +67,9 @@ class CreditRule:
             return Scored(scores, self.weights, prompts, observed)
         device = next(iter(scores.values())).device
         prior = base.of(prompts) if self.rule.wants_base == "prompts" else None
-        told = [part and {key: value.to(device) for key, value in part.items()} for part in (base.scores, prior)]
-        return Scored(scores, self.weights, prompts, observed, *told)
+        return Scored(
+            scores, self.weights, prompts, observed, _moved(base.scores, device), prior and _moved(prior, device)
+        )
 
     def credit(self, scored: Scored, grid: tuple[int, int, int]) -> Credit:
         """Credit of samples whose latents are (F, h, w).
@@ -89,3 +90,7 @@ class CreditRule:
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         self.memory = {name.removeprefix(STATE): value for name, value in state.items() if name.startswith(STATE)}
+
+
+def _moved(scores: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    return {key: value.to(device) for key, value in scores.items()}

@@ -210,7 +210,7 @@ class ExperienceSource:
         size = math.ceil(len(lines) / self.accelerator.num_processes)
         first = self.accelerator.process_index * size
         mine = [lines[row % len(lines)] for row in range(first, first + size)]
-        found = base_scores.measure(
+        part = base_scores.measure(
             self.spec,
             self.run_context,
             self.backbone,
@@ -219,7 +219,7 @@ class ExperienceSource:
             samples,
             lambda done, total: context.progress("base scores", done, total),
         )
-        scores = {key: self._gather(found.scores[key])[: len(lines)] for key in rewards}
+        scores = {key: self._gather(part.scores[key])[: len(lines)] for key in rewards}
         whole = BaseScores(lines, scores)
         if self.accelerator.is_main_process:
             base_scores.keep(key, whole)

@@ -120,12 +120,12 @@ class OutcomeWriter:
         own = self.records.own()
         same = [key for key in ("benchmark_version", *store.CONDITION_KEYS) if key in self.common]
         same += ["videos"] if self.samples else []
-        return [
-            own[name]
-            for name in sorted(own.keys() & metrics)
-            if own[name].prompt_set_hash == self.order.hash
-            and all(own[name].protocol.get(key) == _json(self.common[key]) for key in same)
-        ]
+        records = []
+        for name in sorted(own.keys() & metrics):
+            agrees = [own[name].protocol.get(key) == _json(self.common[key]) for key in same]
+            if own[name].prompt_set_hash == self.order.hash and all(agrees):
+                records.append(own[name])
+        return records
 
     def write(
         self,

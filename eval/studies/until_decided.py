@@ -56,7 +56,8 @@ def _round(verdict: Verdict, planned: Callable[[int], Sequence[Job]], cost: Call
         return None
     further = max(1, *((part.needed or 0) - part.seeds for part in verdict.open))
     arms = {arm for part in verdict.open for arm in part.arms}
-    jobs = [job for job in planned(max(part.seeds for part in verdict.open)) if arm_of(job) in arms]
+    seed = max(part.seeds for part in verdict.open)
+    jobs = [job for job in planned(seed) if arm_of(job) in arms]
     if {arm_of(job) for job in jobs} != arms:
         return None
     return Round(verdict.id, jobs, further, sum(map(cost, jobs)))

@@ -64,7 +64,7 @@ def _beside(name: str) -> str:
 
 
 def _members(file: Path) -> Iterator[ResultFile]:
-    found = False
+    has_results = False
     try:
         with zipfile.ZipFile(file) as archive:
             entries = {entry.filename: entry for entry in archive.infolist() if _is_json(entry.filename)}
@@ -73,7 +73,7 @@ def _members(file: Path) -> Iterator[ResultFile]:
                 data = _json(where, _content(archive, entries[name], where))
                 if isinstance(data, list):
                     continue
-                found = True
+                has_results = True
                 path = PurePosixPath(name)
                 info = entries.get(str(path.with_name(_beside(path.name)))) if _beside(path.name) else None
                 listed = None
@@ -82,7 +82,7 @@ def _members(file: Path) -> Iterator[ResultFile]:
                 yield ResultFile(where, data, listed)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise IngestError(file, "", f"damaged zip: {error}", hint=ZIP_HINT) from error
-    if not found:
+    if not has_results:
         raise IngestError(file, "", "holds no file of results", hint=ZIP_HINT)
 
 

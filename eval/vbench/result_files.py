@@ -89,15 +89,15 @@ def read(file: Path) -> dict[str, Dimension]:
             dimension in two files of a zip.
         IntegrityError: a dimension's number does not follow from its videos.
     """
-    found: dict[str, Dimension] = {}
+    dimensions: dict[str, Dimension] = {}
     places: dict[str, str] = {}
     for each in open_results(file):
         for name, dimension in _dimensions(each).items():
-            if name in found:
+            if name in dimensions:
                 what = f"is also in {places[name]}, expected each dimension once"
                 raise IngestError(each.where, name, what, hint="keep the file that counts")
-            found[name], places[name] = dimension, each.where
-    return found
+            dimensions[name], places[name] = dimension, each.where
+    return dimensions
 
 
 def _dimensions(file: ResultFile) -> dict[str, Dimension]:
