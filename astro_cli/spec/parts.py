@@ -205,6 +205,11 @@ class ExperienceSpec(Config):
     collapse: CollapseSpec = CollapseSpec()
     samples_every: int = Field(default=0, ge=0)  # epochs between clips written into the run's folder; 0: none
 
+    @property
+    def scored(self) -> dict[str, float]:
+        """Weights of the rewards to score. One of weight 0 is scored only where it helps to judge the primary one."""
+        return {key: weight for key, weight in self.rewards.items() if weight or self.primary is not None}
+
 
 class StageSpec(Config):
     """One objective trained for a number of steps. `batch` is global, over processes and accumulation."""
