@@ -5,7 +5,6 @@ Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,8 +77,7 @@ class Arm:
 
     def weights_hash(self) -> str:
         """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""
-        digests = [hashes.digest(path) for path in self.files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        return hashes.of_files(self.files)
 
     @torch.no_grad()
     def text(self, prompts: list[str]) -> TextStates:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from astro_cli.config.durable import write_json
 from astro_cli.config.errors import StreamError
 from astro_cli.generate.arm import Arm
 from astro_cli.generate.media import Mp4Stream, contact_sheet, to_uint8
 from astro_cli.generate.plan import Video
-from astro_cli.models.weights import write_json
 from astro_cli.rollout.switching import SwitchRule, SwitchSchedule
 
 SHEET_FRAMES = 12  # at least, of a video that has them; a long one's sheet has up to twice as many

@@ -8,8 +8,8 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.decoding import StreamingDecoder
-from astro_cli.models.umt5 import TextEncoder, load_text_encoder
-from astro_cli.models.vae import CELL, PICTURES, WanVAE, load_vae
+from astro_cli.models.umt5 import TextEncoder, load_text_encoder, text_files
+from astro_cli.models.vae import CELL, PICTURES, WanVAE, config_files, load_vae, vae_files
 from astro_cli.zoo.entries import BY_NAME
 from astro_cli.zoo.needs import WAN_RELEASES
 from astro_cli.zoo.places import checkpoints_folder, locate, released
@@ -74,6 +74,12 @@ def load_wan_backbone(source: str | Path | None = None, dtype: torch.dtype | Non
     """
     folder = wan_folder(source)
     return WanBackbone(load_text_encoder(folder, dtype), load_vae(folder, dtype))
+
+
+def backbone_files(source: str | Path | None = None) -> tuple[Path, ...]:
+    """What `load_wan_backbone` reads. Raises: CheckpointError: it is not here."""
+    folder = wan_folder(source)
+    return (*text_files(folder), *vae_files(folder), *config_files(folder))
 
 
 def wan_folder(source: str | Path | None) -> Path:

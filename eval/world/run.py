@@ -11,7 +11,7 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.models.hashes import digest
-from astro_cli.training.rundir import environment
+from astro_cli.training.environment import environment
 from eval.records import store
 from eval.world import shapes
 from eval.world.oracle_scores import prompt_set_hash
@@ -40,7 +40,9 @@ def evaluate_arm(
     if known.keys() >= set(benchmark.METRICS):
         return {metric: _mean(list(record.scores)) for metric, record in known.items()}
     scores = benchmark.evaluate(arm, seed, benchmark.prompt_set(count), progress)
-    _record(benchmark, arm, seed, count, results, scores)
+    # A process killed while it recorded leaves some.
+    new = {metric: values for metric, values in scores.items() if metric not in known}
+    _record(benchmark, arm, seed, count, results, new)
     return {metric: _mean(values) for metric, values in scores.items()}
 
 
