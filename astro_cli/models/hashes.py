@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,9 @@ def _load() -> dict[tuple[str, State], str]:
     return entries
 
 
-def _check(row: list[Any]) -> str:
+def _check(row: Sequence[Any]) -> str:
     """A checksum of an entry."""
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:DIGEST_CHARACTERS]
+    return hashlib.sha256(json.dumps(list(row)).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def _store(path: str, state: State, sha: str) -> None:
