@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from astro_cli.config.errors import CheckpointError
+from astro_cli.config.errors import CheckpointError, RecordError
 from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.models.hashes import digest
 from astro_cli.training.environment import environment
@@ -44,6 +44,21 @@ def evaluate_arm(
     new = {metric: values for metric, values in scores.items() if metric not in known}
     _record(benchmark, arm, seed, count, results, new)
     return {metric: _mean(values) for metric, values in scores.items()}
+
+
+def check_distinct(pairs: Iterable[tuple[Arm, int]]) -> None:
+    """Refuse two arms whose records would be one's: a record knows its arm by the recipe's name and the seed.
+
+    Raises:
+        RecordError: naming both.
+    """
+    seen: dict[tuple[str, int], Arm] = {}
+    for arm, seed in pairs:
+        other = seen.setdefault((arm.name, seed), arm)
+        if other is not arm:
+            what = f"recorded as seed {seed} of one arm: {other.path} and {arm.path}"
+            hint = "give each a --results folder of its own, or train under a recipe of another name"
+            raise RecordError("--arm", arm.name, what, hint=hint)
 
 
 def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str) -> bool:
