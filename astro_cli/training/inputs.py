@@ -9,7 +9,7 @@ from astro_cli.media.clips import source_files
 from astro_cli.models import checkpoint, hashes, weights
 from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.spec import ADAPTER_ROLES, Recipe
-from astro_cli.training.build import scored, wanted_roles
+from astro_cli.training.build import wanted_roles
 
 
 def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
@@ -35,7 +35,7 @@ def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         if stage.data.clips is not None:
             read[f"stages.{name}.data.clips"] = source_files(stage.data.clips)
         if stage.experience is not None and recipe.backbone == "wan":
-            read |= _rewards(scored(stage.experience))
+            read |= _rewards(stage.experience.scored)
     return read
 
 
