@@ -228,6 +228,12 @@ class StageSpec(Config):
         return self.objective["kind"]
 
 
+# What accelerate can log to; not all of them are installed.
+Tracker = Literal[
+    "none", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
+]
+
+
 class RuntimeSpec(Config):
     """How a run executes. Only the precision changes what is computed."""
 
@@ -235,4 +241,4 @@ class RuntimeSpec(Config):
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     save_every: int = Field(default=100, gt=0)
-    tracker: Literal["none", "tensorboard"] = "none"
+    tracker: Tracker = "none"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from torch import nn
 
 from astro_cli.config.errors import RecipeError, did_you_mean
@@ -32,6 +33,17 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RecipeError("runtime", "device", "found 'cuda', no CUDA device is available", hint="use auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_tracker(tracker: str) -> None:
+    """Refuse a tracker that is not installed: accelerate would leave it out without a word.
+
+    Raises:
+        RecipeError: it is not here.
+    """
+    if tracker != "none" and tracker not in {str(name) for name in get_available_trackers()}:
+        hint = f'pip install {tracker.replace("_", "-")}, or runtime.tracker = "none"'
+        raise RecipeError("runtime", "tracker", f"found {tracker!r}, which is not installed", hint=hint)
 
 
 def make_accelerator(recipe: Recipe, project_dir: str | None = None) -> Accelerator:
@@ -100,6 +112,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
             scorers are missing.
     """
     wanted = wanted_roles(recipe)
+    check_tracker(recipe.runtime.tracker)
     check_needs(recipe, wanted)
     _check_credit(recipe)
     check_student(recipe)
