@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -24,15 +26,34 @@ from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
 from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
 
+
+def print_version(is_given: bool) -> None:
+    if is_given:
+        typer.echo(f"astro {metadata.version('astro-cli')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="astro",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.\n\n"
-    "Example: astro table astrolabe-1",
 )
+
+
+@app.callback()
+def astro(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Distil, align and evaluate streaming video models, and print the papers' tables with measured numbers.
+
+    Example: astro table astrolabe-1
+    """
+
+
 for name, command in {
     "pretrain": with_threads(pretrain),
     "distill": with_threads(distill),

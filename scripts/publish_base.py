@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from astro_cli.config import durable
 from astro_cli.generate.arm import load_arm
 from astro_cli.models import hashes, weights
 from astro_cli.shapes.grammar import complete_scene, random_scene
@@ -35,9 +36,9 @@ def publish(run: Path, name: str) -> dict[str, float]:
     weights.write(target, state)
     card = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
     card |= {"weights_hash": hashes.digest(target), "stored_as": str(stored).removeprefix("torch.")}
-    weights.write_json(target.with_suffix(".json"), card)
+    durable.write_json(target.with_suffix(".json"), card)
     scores = codec_scores(name) if role == "codec" else student_scores(name)
-    weights.write_json(target.with_suffix(".json"), card | {"scores": scores})
+    durable.write_json(target.with_suffix(".json"), card | {"scores": scores})
     return scores
 
 

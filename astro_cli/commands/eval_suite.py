@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from astro_cli.commands.console import plain_column, plain_console
-from astro_cli.config.errors import EXIT_PARTIAL
+from astro_cli.config.errors import EXIT_PARTIAL, RecordError
 
 if TYPE_CHECKING:
     from eval.inputs.entries import Finding
     from eval.scoring.outcomes import Outcome
     from eval.scoring.run import Report, Request
+    from eval.suites.suite import Suite
 
 FAILURES_SHOWN = 10
 TABLE_WIDTH = 160  # columns where stdout is no terminal
@@ -43,12 +44,14 @@ def suite_command(name: str) -> Any:
 
     def command(
         folder: Annotated[
-            Path,
+            Path | None,
             typer.Argument(
                 metavar="DIR", help="Folder of videos: with manifest.jsonl, VBench's names, or of astro sample."
             ),
-        ],
-        arm: Annotated[str, typer.Option("--name", "-n", help="Name of the arm in records and tables.")],
+        ] = None,
+        arm: Annotated[
+            str, typer.Option("--name", "-n", help="Name of the arm in records and tables. Default: the folder's.")
+        ] = "",
         seed: Annotated[int, typer.Option("--seed", help="Seed of the records, e.g. the training seed.")] = 0,
         seed_from: Annotated[
             SeedFrom | None, typer.Option("--seed-from", help="A record per seed the folder states, instead of --seed.")
@@ -77,10 +80,24 @@ def suite_command(name: str) -> Any:
     ) -> None:
         from eval.scoring.run import Request
 
+        if folder is None:
+            refuse_without_folder(name, suite)
         names = tuple(part.strip() for part in metrics.split(",") if part.strip())
         chosen = None if seed_from else seed
         run(
-            Request(name, folder, arm, results, chosen, names, prompts, limit, jobs, decoder.value, tuple(set_ or ())),
+            Request(
+                name,
+                folder,
+                arm or folder.resolve().name,
+                results,
+                chosen,
+                names,
+                prompts,
+                limit,
+                jobs,
+                decoder.value,
+                tuple(set_ or ()),
+            ),
             allow_partial=allow_partial,
         )
 
@@ -90,6 +107,25 @@ def suite_command(name: str) -> Any:
         f"Example: astro eval {name} samples --name my_arm"
     )
     return command
+
+
+def refuse_without_folder(name: str, suite: Suite) -> NoReturn:
+    """Say what the suite scores and how a folder is made for it.
+
+    Raises:
+        RecordError: always.
+    """
+    from eval.suites.suite import list_suites
+
+    of_prompts = f"videos of the prompt set {suite.prompts!r}, {suite.samples} a prompt" if suite.prompts else "videos"
+    what = f"missing; {name} scores a folder of {of_prompts}, with the scorers {', '.join(_labels(suite))}"
+    own = f"{name}-custom"
+    hint = f"your own videos and prompts: astro eval {own} DIR; " if own in list_suites() else ""
+    raise RecordError("DIR", "", what, hint=f"{hint}astro eval check DIR --suite {name} says what a folder lacks")
+
+
+def _labels(suite: Suite) -> list[str]:
+    return [spec.label for spec in suite.scorers]
 
 
 def run(request: Request, *, allow_partial: bool) -> None:

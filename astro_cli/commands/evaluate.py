@@ -114,11 +114,12 @@ def evaluate_arms(
         timing: whether arms whose frames per second are recorded are timed all the same, and whether any are.
     """
     from astro_cli.generate.arm import load_arm
-    from eval.world.run import evaluate_arm, time_arms
+    from eval.world.run import check_distinct, evaluate_arm, time_arms
 
     suite, console = world_suite(name), plain_console(stderr=True)
     loaded = [load_arm(arm) for arm in arms]
     pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
+    check_distinct(pairs)
     columns = (plain_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         means = []

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from astro_cli.commands.recipe import summary
 from astro_cli.commands.training_run import SetOption, execute
+from astro_cli.config import toml
+from astro_cli.config.errors import RecipeError
 
 if TYPE_CHECKING:
     from astro_cli.spec import Command
 
 
+def refuse_without_recipe(command: Command, example: str) -> NoReturn:
+    """Name the recipes of a command, those that need no weights first.
+
+    Raises:
+        RecipeError: always.
+    """
+    rows = [row for row in map(summary, toml.list_recipes()) if row["command"] == command]
+    rows.sort(key=lambda row: row["backbone"] == "wan")
+    width = max(len(row["name"]) for row in rows)
+    lines = [f"  {row['name']:<{width}}  {row['backbone']:<6}  {row['description']}" for row in rows]
+    what = "\n".join(["missing; the recipes of this command:", *lines])
+    raise RecipeError("--recipe", "", what, hint=f"astro {command} --recipe {example}")
+
+
 def _command(name: Command, text: str, example: str) -> Callable[..., None]:
     def command(
-        recipe: Annotated[str, typer.Option("--recipe", "-r", help="Recipe file, or its bare name in recipes/.")],
+        recipe: Annotated[
+            str | None,
+            typer.Option("--recipe", "-r", help="Recipe file, or its bare name in recipes/. Without it: lists them."),
+        ] = None,
         set_: SetOption = None,
         out: Annotated[
             Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/<recipe name>-seed<seed>.")
@@ -35,7 +55,7 @@ def _command(name: Command, text: str, example: str) -> Callable[..., None]:
         ] = False,
         resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, to the same bits.")] = False,
     ) -> None:
-        execute(name, recipe, set_, out, steps, seed, dry_run, resume)
+        execute(name, recipe or refuse_without_recipe(name, example), set_, out, steps, seed, dry_run, resume)
 
     command.__doc__ = f"{text}\n\nExample: astro {name} --recipe {example}"
     return command

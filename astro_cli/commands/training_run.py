@@ -71,15 +71,21 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     device = pick_device(recipe.runtime.device)
     run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
     accelerator = make_accelerator(recipe, str(out))
-    if accelerator.is_main_process:
-        run.open(recipe, given(recipe_name, overrides), resume=resume, device=str(device))
-    accelerator.wait_for_everyone()
-    if run.finished:
-        console.print(f"{out}: finished already")
-        return out
     try:
+        if accelerator.is_main_process:
+            for warning in run.open(recipe, given(recipe_name, overrides), resume=resume, device=str(device)):
+                console.print(f"warning: {warning}", soft_wrap=True)
+        accelerator.wait_for_everyone()
+        if run.finished:
+            fault = run.final_fault()
+            if not fault:
+                console.print(f"{out}: finished already")
+                return out
+            console.print(f"warning: {fault}; written again from the last checkpoint", soft_wrap=True)
         with RunProgress() as progress:
             Trainer(recipe, run_context, backbone, run, accelerator, progress).fit(resume=resume)
+        if accelerator.is_main_process:
+            write_final(recipe, run_context, run)
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: {_again(recipe.command)}", soft_wrap=True)
         raise typer.Exit(EXIT_RUN) from None
@@ -89,7 +95,6 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     finally:
         run.release()
     if accelerator.is_main_process:
-        write_final(recipe, run_context, run)
         console.print(f"done: {out} (final weights in {run.final})", soft_wrap=True)
     return out
 

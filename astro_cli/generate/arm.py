@@ -5,7 +5,6 @@ Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,8 @@ from astro_cli.rollout.bidirectional import sample_clips
 from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.sampling.ode import guided, sigma_grid
 from astro_cli.spec import SamplerSpec
+from astro_cli.zoo import needs
+from astro_cli.zoo.entries import BY_NAME, Release, of_path
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ class Arm:
 
     def weights_hash(self) -> str:
         """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""
-        digests = [hashes.digest(path) for path in self.files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        return hashes.of_files(self.files)
 
     @torch.no_grad()
     def text(self, prompts: list[str]) -> TextStates:
@@ -136,6 +136,8 @@ def load_arm(
         RecipeError: a recipe that is wrong, or names no student.
     """
     source = _find(name, recipe, wan)
+    if (entry := BY_NAME.get(str(source)) or of_path(source)) is not None:
+        _refuse_missing(entry, str(source), wan)
     own = _own_card(Path(source))
     table = own if recipe is None else cards.of_recipe(recipe)
     checkpoint = load_transformer(source, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
@@ -169,6 +171,12 @@ def _find(name: str | None, recipe: str | None, wan: str | None) -> str | Path:
     if name.startswith("shapes/") and not Path(name).exists():
         return weights.find(name, "student")  # refused there, with the nearest packaged name
     return name
+
+
+def _refuse_missing(entry: Release, source: str, wan: str | None) -> None:
+    """List the release and the Wan folder, if one of them is not here."""
+    way_out = "without any weights, in the embedded world: astro sample --weights shapes/causal_forcing PROMPT"
+    needs.refuse_missing(entry.name, [needs.weights("weights", source), needs.wan_folder(wan)], way_out)
 
 
 def _own_card(source: Path) -> cards.Card | None:

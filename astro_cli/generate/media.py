@@ -6,9 +6,8 @@ gives equal bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from astro_cli.config.errors import OutputError
+from astro_cli.config import durable
 
 Clip = Any  # (T, H, W, 3)
 Frame = Any  # (H, W, 3)
@@ -42,22 +41,22 @@ GIF_COLORS = 256
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well; on an error nothing is left behind.
+    """As `durable.written_whole`, for files a user named.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with as_output_error(Path(path)), durable.written_whole(Path(path)) as temporary:
         yield temporary
-        os.replace(temporary, path)
+
+
+@contextmanager
+def as_output_error(path: Path) -> Iterator[None]:
+    """Raises: OutputError, for an error of the system."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(path, "", f"cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # mostly it is gone already; the error that matters is on its way
-            temporary.unlink()
 
 
 def to_uint8(frames: Clip) -> np.ndarray:

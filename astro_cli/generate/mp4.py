@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from av.codec.codec import UnknownCodecError
 
 from astro_cli.config.errors import OutputError
-from astro_cli.generate.media import Frame, checked_frames, to_uint8, upscale, written_whole
+from astro_cli.generate.media import Frame, as_output_error, checked_frames, to_uint8, upscale, written_whole
 
 # What browsers play inside MP4, the widest first. yuv420p for the same reason.
 MP4_ENCODERS = ("libx264", "libvpx-vp9")
@@ -96,7 +95,7 @@ class Mp4Stream:
             OutputError: the file cannot be written.
         """
         image = even(upscale(to_uint8(frame), self.scale))
-        with _as_output_error(self.partial):
+        with as_output_error(self.partial):
             if self._container is None:
                 self.partial.parent.mkdir(parents=True, exist_ok=True)
                 self._container = _mp4_container(self.partial, FRAGMENTED)
@@ -108,7 +107,7 @@ class Mp4Stream:
         """Write what the encoder still holds; the partial file is complete as far as it goes."""
         if self._stream is not None:
             stream, self._stream = self._stream, None
-            with _as_output_error(self.partial), self._container:
+            with as_output_error(self.partial), self._container:
                 self._container.mux(stream.encode())
 
     def finish(self) -> None:
@@ -135,14 +134,6 @@ class Mp4Stream:
                     packet.pts, packet.dts, packet.stream = packet.pts - begin, packet.dts - begin, stream
                     target.mux(packet)
         self.partial.unlink()
-
-
-@contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(path, "", f"cannot be written: {error.strerror or error}") from error
 
 
 def _mp4_container(path: Path, movflags: dict[str, str]) -> Any:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from astro_cli.config.durable import write_json
 from astro_cli.config.errors import StreamError
 from astro_cli.generate.arm import Arm
 from astro_cli.generate.media import contact_sheet, to_uint8
 from astro_cli.generate.mp4 import Mp4Stream
 from astro_cli.generate.plan import Video
-from astro_cli.models.weights import write_json
 from astro_cli.rollout.switch_schedule import SwitchSchedule
 from astro_cli.rollout.switching import SwitchRule
 

@@ -84,6 +84,19 @@ def list_clips(source: str | Path) -> list[Clip]:
     return clips
 
 
+def source_files(source: str | Path) -> tuple[Path, ...]:
+    """The files of a source: its manifest, or the text beside each video, and the videos.
+
+    Raises:
+        As `list_clips`.
+    """
+    source = Path(source)
+    videos = list(dict.fromkeys(clip.path for clip in list_clips(source)))
+    manifest = source / MANIFEST if source.is_dir() else source
+    texts = [manifest] if manifest.is_file() else [video.with_suffix(".txt") for video in videos]
+    return (*texts, *videos)
+
+
 def _lines(manifest: Path) -> Iterator[Clip]:
     try:
         texts = manifest.read_text(encoding="utf-8-sig").split("\n")

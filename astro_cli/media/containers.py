@@ -82,15 +82,15 @@ def _number(file: BinaryIO) -> int | None:
 
 
 def _riff(file: BinaryIO, size: int) -> int:
-    """AVI: the end of the last of its RIFF chunks; long files have several."""
+    """AVI: the end of the last of its RIFF chunks; long files have several, each at an even place."""
     end = 0
-    while end + BOX <= size:
-        file.seek(end)
+    while end + end % 2 + BOX <= size:
+        file.seek(end + end % 2)
         head = file.read(BOX)
         length = int.from_bytes(head[4:], "little")
         if head[:4] != b"RIFF" or length in RIFF_UNKNOWN:
             break
-        end += BOX + length + length % 2
+        end += end % 2 + BOX + length
     return end
 
 
@@ -106,8 +106,10 @@ def _gif_is_whole(file: BinaryIO) -> bool:
             file.seek(8, 1)
             _skip_colours(file, 0)
             file.seek(1, 1)
-        else:
+        elif kind in (GIF_END, b""):
             return kind == GIF_END
+        else:
+            continue  # some encoders leave zeros between blocks
         while length := file.read(1):
             if length == b"\0":
                 break

@@ -111,6 +111,11 @@ def find(source: str | Path) -> Path:
     return _pick(locate(source))[0]
 
 
+def files(source: str | Path) -> tuple[Path, ...]:
+    """All files `load_transformer` reads. Raises: CheckpointError: there are none."""
+    return _files(*_pick(locate(source)))
+
+
 def expected(config: WanConfig) -> dict[str, torch.Tensor]:
     """Names and shapes a checkpoint of these sizes has, on the meta device."""
     with torch.device("meta"):

@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 PIECE = 2**24  # bytes hashed between two reports of progress
 LARGE = 2**24  # bytes from which a file is remembered beyond this process: smaller ones are read again in milliseconds
@@ -17,7 +17,6 @@ LARGE = 2**24  # bytes from which a file is remembered beyond this process: smal
 SETTLED_NS = 2 * 10**9
 DIGEST_CHARACTERS = 16
 CACHE_VARIABLE, DEFAULT_CACHE, CACHE_FILE = "XDG_CACHE_HOME", "~/.cache", "astro/digests.json"
-HEX = re.compile(r"[0-9a-f]{64}")
 
 State = tuple[int, int, int]  # size in bytes, time of change in ns, inode
 _seen: dict[tuple[str, State], str] = {}
@@ -59,6 +58,14 @@ def digest(path: Path) -> str:
     return remembered(path)[:DIGEST_CHARACTERS]
 
 
+def of_files(paths: Iterable[Path]) -> str:
+    """16 hex digits: of one file its `digest`, of several over theirs in order."""
+    digests = [digest(path) for path in paths]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
 def cache_file() -> Path:
     """Where hashes are remembered."""
     return Path(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser() / CACHE_FILE
@@ -70,7 +77,7 @@ def _state(path: Path) -> State:
 
 
 def _load() -> dict[tuple[str, State], str]:
-    """The recorded hashes; malformed entries are left out."""
+    """The recorded hashes; entries that are malformed, or not as they were written, are left out."""
     try:
         rows = json.loads(cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -78,9 +85,14 @@ def _load() -> dict[tuple[str, State], str]:
     entries = {}
     for row in rows if isinstance(rows, list) else ():
         match row:
-            case [str(path), int(size), int(changed), int(inode), str(sha)] if HEX.fullmatch(sha):
+            case [str(path), int(size), int(changed), int(inode), str(sha), str(check)] if check == _check(row[:-1]):
                 entries[path, (size, changed, inode)] = sha
     return entries
+
+
+def _check(row: Sequence[Any]) -> str:
+    """A checksum of an entry."""
+    return hashlib.sha256(json.dumps(list(row)).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def _store(path: str, state: State, sha: str) -> None:
@@ -90,6 +102,7 @@ def _store(path: str, state: State, sha: str) -> None:
     """
     kept = {key: value for key, value in _load().items() if key[0] != path and os.path.exists(key[0])}
     rows = [[name, *facts, value] for (name, facts), value in {**kept, (path, state): sha}.items()]
+    rows = [[*row, _check(row)] for row in rows]
     target = cache_file()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):

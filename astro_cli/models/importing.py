@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 
+from astro_cli.config import durable
 from astro_cli.config.errors import CheckpointError, OutputError
 from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
@@ -213,15 +214,17 @@ def _write(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         _write_tensors(temporary, state, checkpoint, shard_size, report)
-        weights.write_json(
+        durable.write_json(
             temporary / "config.json", sizes.to_diffusers(checkpoint.config, metadata.version("diffusers"))
         )
         written = _hashes(tuple(sorted(temporary.iterdir())), report)
-        weights.write_json(temporary / MANIFEST, manifest | {"written": written})
+        durable.write_json(temporary / MANIFEST, manifest | {"written": written})
+        durable.sync(temporary)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.replace(folder, old)
         os.replace(temporary, folder)
+        durable.sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -247,6 +250,6 @@ def _write_tensors(
             report("tensors", done, len(tensors))
         weights.write(folder / file, shard)
     if plan.is_sharded:
-        weights.write_json(
+        durable.write_json(
             folder / f"{STEM}{INDEX}", {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from peft.utils.other import get_pattern_key
 
+from astro_cli.config.durable import write_json
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import hashes, lora_keys, nesting, weights
 from astro_cli.models.tensor_files import PICKLES, SUFFIXES, LazyState, LazyTensor, header, open_file, some
@@ -277,7 +278,7 @@ def save_peft(folder: Path, state: Mapping[str, torch.Tensor], rank: int, alpha:
     `state` is by `<layer>.lora_A.weight`.
     """
     weights.write(folder / PEFT_FILES[0], {f"{PEFT_PREFIX}{key}": value for key, value in state.items()})
-    weights.write_json(folder / ADAPTER_CONFIG, _adapter_config(rank, alpha, targets))
+    write_json(folder / ADAPTER_CONFIG, _adapter_config(rank, alpha, targets))
 
 
 def save_diffusers(folder: Path, state: Mapping[str, torch.Tensor], rank: int, alpha: float, targets: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from astro_cli.config.errors import CheckpointError
@@ -68,7 +70,7 @@ def load_shapes_backbone(codec: str | None = None, *, empty: int | None = None) 
     """
     if empty is not None:
         return ShapesBackbone(new_codec(empty).requires_grad_(False))
-    path = weights.find(codec or "shapes/codec", "codec")
+    path = codec_file(codec)
     mean = weights.read(path).get("mean")
     if mean is None or mean.shape[:1] not in [(channels,) for channels in CODECS]:
         statistics = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
@@ -80,6 +82,11 @@ def load_shapes_backbone(codec: str | None = None, *, empty: int | None = None) 
     module = new_codec(mean.shape[0])
     weights.load_into(module, path)
     return ShapesBackbone(module.requires_grad_(False))
+
+
+def codec_file(codec: str | None) -> Path:
+    """The codec's weights: the packaged ones, or those named. Raises: CheckpointError: there are none."""
+    return weights.find(codec or "shapes/codec", "codec")
 
 
 def new_codec(channels: int) -> Codec:

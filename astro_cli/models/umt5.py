@@ -134,6 +134,21 @@ def load_text_encoder(folder: str | Path, dtype: torch.dtype | None = None) -> T
     return TextEncoder(model, words)
 
 
+def text_files(folder: str | Path) -> tuple[Path, ...]:
+    """What `load_text_encoder` reads from that folder.
+
+    Raises:
+        CheckpointError: there is no text encoder.
+    """
+    folder = Path(folder)
+    if (folder / FOLDER).is_dir():
+        read = [folder / FOLDER, folder / TOKENIZER]
+    else:
+        read = [parts.original_file(folder, ORIGINAL_FILE, f"{FOLDER}/"), folder / ORIGINAL_TOKENIZER]
+    files = [path for part in read for path in (part.iterdir() if part.is_dir() else [part]) if path.is_file()]
+    return tuple(sorted(files))
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Raises: CheckpointError, no tokenizer there, a damaged one, or one without an end mark."""
     try:

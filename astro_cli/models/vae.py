@@ -171,6 +171,12 @@ def vae_files(folder: str | Path) -> tuple[Path, ...]:
     return (parts.original_file(folder, ORIGINAL_FILE, f"{FOLDER}/"),)
 
 
+def config_files(folder: str | Path) -> tuple[Path, ...]:
+    """The configuration beside those weights; the original layout has none."""
+    path = Path(folder) / FOLDER / "config.json"
+    return (path,) if path.is_file() else ()
+
+
 def _base_dim(state: Mapping[str, torch.Tensor], where: Path) -> int:
     """Width of the first convolution, the one size in which original files may differ."""
     if "encoder.conv_in.weight" not in state:

@@ -8,13 +8,13 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.decoding import StreamingDecoder
-from astro_cli.models.umt5 import TextEncoder, load_text_encoder
-from astro_cli.models.vae import CELL, PICTURES, WanVAE, load_vae
+from astro_cli.models.umt5 import TextEncoder, load_text_encoder, text_files
+from astro_cli.models.vae import CELL, PICTURES, WanVAE, config_files, load_vae, vae_files
 from astro_cli.zoo.entries import BY_NAME
+from astro_cli.zoo.needs import WAN_RELEASES
 from astro_cli.zoo.places import checkpoints_folder, locate, released
 
 FPS = 16.0
-RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # all have the same text encoder and VAE
 HINT = (
     "give --wan a folder such as Wan2.1-T2V-1.3B-Diffusers, or put one below the checkpoints folder (ASTRO_CHECKPOINTS)"
 )
@@ -76,6 +76,12 @@ def load_wan_backbone(source: str | Path | None = None, dtype: torch.dtype | Non
     return WanBackbone(load_text_encoder(folder, dtype), load_vae(folder, dtype))
 
 
+def backbone_files(source: str | Path | None = None) -> tuple[Path, ...]:
+    """What `load_wan_backbone` reads. Raises: CheckpointError: it is not here."""
+    folder = wan_folder(source)
+    return (*text_files(folder), *vae_files(folder), *config_files(folder))
+
+
 def wan_folder(source: str | Path | None) -> Path:
     """Where the text encoder and VAE are: the folder `source` names, else a release below the checkpoints folder."""
     if source is not None:
@@ -84,7 +90,7 @@ def wan_folder(source: str | Path | None) -> Path:
         if not folder.is_dir():
             raise CheckpointError(source, "", "not a folder", hint=HINT)
         return folder
-    folder = next((path for name in RELEASES if (path := released(BY_NAME[name])) is not None), None)
+    folder = next((path for name in WAN_RELEASES if (path := released(BY_NAME[name])) is not None), None)
     if folder is None:
         raise CheckpointError(
             "wan", "", f"no Wan 2.1 folder below {checkpoints_folder()}: its text encoder and VAE are needed", hint=HINT

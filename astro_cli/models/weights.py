@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from astro_cli.config import pointers
+from astro_cli.config.durable import written_whole
 from astro_cli.config.errors import CheckpointError, did_you_mean
 from astro_cli.models.wan.sizes import Shaped
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
+HEADER_SIZE_BYTES = 8  # of a safetensors file: the length of its header, little-endian
 MODEL_HINT = "does the recipe's [model] match?"
 FINITE_HINT = "the file is damaged or its training diverged: copy it again, or take other weights"
 
@@ -150,47 +151,33 @@ def check_state(
 
 
 def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors atomically and to the disk: a reader sees the whole file or none. `metadata` goes into the file's
-    header.
+    """Write tensors whole and to the disk; equal tensors and `metadata`, which goes into the file's header, give equal
+    bytes.
 
     Raises:
         OSError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     try:
-        save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
-        temporary.chmod(path.parent.stat().st_mode & 0o666)  # the library gives its files to their owner only
-        sync(temporary)
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
+            _sort_metadata(temporary)
+            temporary.chmod(path.parent.stat().st_mode & 0o666)  # the library gives its files to their owner only
     except SafetensorError as error:  # the library hides the system's error number in its text
         if f"os error {errno.ENOSPC}" not in str(error):
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-        sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Return once a file's bytes, or a folder's names, are on the disk. A file renamed into place is then whole even
-    after a power cut.
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file's header into the order of their names: the library writes them in that
+    of a hash table, another one in every process.
     """
-    if path.is_dir() and os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(HEADER_SIZE_BYTES), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= size, "the same text in another order"
+        file.seek(HEADER_SIZE_BYTES)
+        file.write(text.ljust(size))

@@ -282,7 +282,7 @@ class Objective(BaseObjective):
         return {
             "old_deviation": per_sample_mse(v_theta, v_old).mean().item(),
             "old_difference": (v_theta - v_old).abs().mean().item(),
-            "x0_norm": x0.pow(2).mean().sqrt().item(),
+            "x0_norm": per_sample_mse(x0, torch.zeros_like(x0)).sqrt().mean().item(),
             "r_clipped": ((r <= 0) | (r >= 1)).float().mean().item(),
         }
 

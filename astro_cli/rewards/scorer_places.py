@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from astro_cli.zoo.needs import NeededPart, fetch
 from astro_cli.zoo.places import checkpoints_folder
 
 HPSV3, HPSV3_BASE = "HPSv3/HPSv3.safetensors", "Qwen2-VL-7B-Instruct"
@@ -59,11 +60,26 @@ def missing_videoalign() -> str:
     return "; ".join(filter(None, lacks + _base_lacks(VIDEOALIGN_BASE, tokenizer=not own_tokenizer)))
 
 
-def missing_rewards(keys: Iterable[str]) -> str:
-    """What the scorers of Wan's training rewards lack: VQ is HPSv3's, MQ and TA are VideoAlign's."""
-    wanted = set(keys)
-    lacks = [missing_hpsv3() if "vq" in wanted else "", missing_videoalign() if wanted & {"mq", "ta"} else ""]
-    return "; ".join(filter(None, lacks))
+def needs(rewards: Iterable[str]) -> list[NeededPart]:
+    """Networks that give Wan's training rewards: VQ is HPSv3's, MQ and TA are VideoAlign's."""
+    wanted, parts, looked = set(rewards), [], f"below {checkpoints_folder() / 'eval'}"
+    if "vq" in wanted:
+        here = None if missing_hpsv3() else find(HPSV3)
+        bring = [
+            fetch("MizzenAI/HPSv3", ["HPSv3.safetensors"], target("HPSv3")),
+            _base(HPSV3_BASE),
+        ]
+        parts.append(NeededPart("reward vq: HPSv3", here, looked, bring))
+    if wanted & {"mq", "ta"}:
+        here = None if missing_videoalign() else find(VIDEOALIGN)
+        folder = target(VIDEOALIGN)
+        bring = [
+            fetch("KlingTeam/VideoReward", [], folder),
+            _base(VIDEOALIGN_BASE),
+            f"put {TEMPLATE_FILE} of the VideoAlign code repository into {folder}",
+        ]
+        parts.append(NeededPart("reward mq, ta: VideoAlign", here, looked, bring))
+    return parts
 
 
 def _lack(name: str, what: str) -> str:
@@ -83,3 +99,8 @@ def _base_lacks(name: str, *, tokenizer: bool) -> list[str]:
     if folder is None:
         return [f"put {' and '.join(files)} of Qwen/{name} into {target(name)}"]
     return [_file_lack(folder, file, f"of Qwen/{name}") for file in files]
+
+
+def _base(name: str) -> str:
+    files = ["config.json", TOKENIZER_FILE]
+    return fetch(f"Qwen/{name}", files, target(name))

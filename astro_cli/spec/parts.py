@@ -205,6 +205,11 @@ class ExperienceSpec(Config):
     collapse: CollapseSpec = CollapseSpec()
     samples_every: int = Field(default=0, ge=0)  # epochs between clips written into the run's folder; 0: none
 
+    @property
+    def scored(self) -> dict[str, float]:
+        """Weights of the rewards to score. One of weight 0 is scored only where it helps to judge the primary one."""
+        return {key: weight for key, weight in self.rewards.items() if weight or self.primary is not None}
+
 
 class StageSpec(Config):
     """One objective trained for a number of steps. `batch` is global, over processes and accumulation."""
@@ -223,6 +228,12 @@ class StageSpec(Config):
         return self.objective["kind"]
 
 
+# What accelerate can log to; not all of them are installed.
+Tracker = Literal[
+    "none", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
+]
+
+
 class RuntimeSpec(Config):
     """How a run executes. Only the precision changes what is computed."""
 
@@ -230,4 +241,4 @@ class RuntimeSpec(Config):
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     save_every: int = Field(default=100, gt=0)
-    tracker: Literal["none", "tensorboard"] = "none"
+    tracker: Tracker = "none"

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from astro_cli.config.durable import write_json
 from astro_cli.core.rng import stream_seed
 from astro_cli.models import checkpoint, hashes, weights
 from astro_cli.models.backbone import Backbone
@@ -110,11 +111,16 @@ def read(key: str, prompts: list[str], rewards: list[str], samples: int) -> Base
     except (OSError, ValueError, KeyError, TypeError):
         return None
     whole = all(value.shape == (len(prompts), samples) and bool(value.isfinite().all()) for value in scores.values())
-    return BaseScores(prompts, scores) if whole and kept.get("prompts") == prompts else None
+    whole = whole and kept.get("prompts") == prompts and kept.get("sha256") == _sha256(prompts, kept["scores"])
+    return BaseScores(prompts, scores) if whole else None
+
+
+def _sha256(prompts: list[str], scores: dict[str, list[list[float]]]) -> str:
+    return hashlib.sha256(json.dumps([prompts, scores], sort_keys=True).encode()).hexdigest()
 
 
 def keep(key: str, base: BaseScores) -> None:
     """Write scores for later runs; float32 survives the text."""
     scores = {reward: value.double().tolist() for reward, value in base.scores.items()}
     with contextlib.suppress(OSError):
-        weights.write_json(place(key), {"prompts": base.prompts, "scores": scores})
+        write_json(place(key), {"prompts": base.prompts, "scores": scores, "sha256": _sha256(base.prompts, scores)})

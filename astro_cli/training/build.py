@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from torch import nn
 
 from astro_cli.config.errors import RecipeError, did_you_mean
@@ -20,10 +21,10 @@ from astro_cli.models.shapes_backbone import ShapesBackbone, new_codec
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, RoleContext, RunContext
 from astro_cli.recipe import advantage_class, objective_class, resolve_kind
-from astro_cli.rewards import scorer_places
 from astro_cli.rollout.streaming import StreamSpec
-from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, LoraSpec, Recipe
+from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, LoraSpec, Recipe
 from astro_cli.training.aligned_student import check_student
+from astro_cli.training.needs import check_needs
 from astro_cli.training.sources import read_prompts
 
 
@@ -32,6 +33,17 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RecipeError("runtime", "device", "found 'cuda', no CUDA device is available", hint="use auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_tracker(tracker: str) -> None:
+    """Refuse a tracker that is not installed: accelerate would leave it out without a word.
+
+    Raises:
+        RecipeError: it is not here.
+    """
+    if tracker != "none" and tracker not in {str(name) for name in get_available_trackers()}:
+        hint = f'pip install {tracker.replace("_", "-")}, or runtime.tracker = "none"'
+        raise RecipeError("runtime", "tracker", f"found {tracker!r}, which is not installed", hint=hint)
 
 
 def make_accelerator(recipe: Recipe, project_dir: str | None = None) -> Accelerator:
@@ -100,6 +112,9 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
             scorers are missing.
     """
     wanted = wanted_roles(recipe)
+    check_tracker(recipe.runtime.tracker)
+    check_needs(recipe, wanted)
+    _check_credit(recipe)
     check_student(recipe)
     _check_prompts(recipe)
     backbone = load_backbone(
@@ -114,7 +129,6 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
         elif role not in ADAPTER_ROLES:
             network = _declared(recipe, role, roles.modules) if role in _builders(recipe) else _network(recipe, role)
             roles.add(role, network.to(device, weights_dtype(recipe, role)), trained=role in trained_roles(recipe))
-    _check_scorers(recipe)
     for role in roles.modules:
         if (spec := recipe.lora_of(role)) is not None:
             _add_adapters(recipe, role, spec, roles)
@@ -157,29 +171,18 @@ def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Mo
     return _builders(recipe)[role](context)
 
 
-def scored(experience: ExperienceSpec) -> dict[str, float]:
-    """Weights of the rewards to score. One of weight 0 is scored only where it helps to judge the primary reward."""
-    return {key: weight for key, weight in experience.rewards.items() if weight or experience.primary is not None}
-
-
-def _check_scorers(recipe: Recipe) -> None:
-    """Refuse a run whose scorers, or networks of its credit rule, are missing on this machine, before anything is
-    rolled out; the embedded world's are always there."""
+def _check_credit(recipe: Recipe) -> None:
+    """Refuse a run whose credit rule needs a network that is missing on this machine, before anything is rolled out."""
     for name in recipe.order:
         experience = recipe.stages[name].experience
         if experience is None:
             continue
-        key, table, lack = f"stages.{name}.experience", experience.advantage, ""
-        if recipe.backbone == "wan":
-            lack = scorer_places.missing_rewards(scored(experience))
-        what, key_of_lack = f"found {', '.join(scored(experience))}, whose scorers are not here", f"{key}.rewards"
-        if not lack:
-            rule = advantage_class(table)(resolve_kind("advantages", table, f"{key}.advantage"))
-            lack = rule.lacks(recipe.backbone)
-            what, key_of_lack = f"found {table['kind']!r}, whose network is not here", f"{key}.advantage.kind"
-        if lack:
+        key, table = f"stages.{name}.experience.advantage", experience.advantage
+        rule = advantage_class(table)(resolve_kind("advantages", table, key))
+        if lack := rule.lacks(recipe.backbone):
+            what = f"found {table['kind']!r}, whose network is not here"
             hint = f"{lack}; --dry-run checks the recipe without them"
-            raise RecipeError(recipe.name, key_of_lack, what, hint=hint)
+            raise RecipeError(recipe.name, f"{key}.kind", what, hint=hint)
 
 
 def _check_prompts(recipe: Recipe) -> None:

@@ -1,37 +1,49 @@
 """A run's checkpoints on disk: written whole, read back newest first, damaged ones passed over.
 
-A checkpoint is a folder `checkpoints/<number>/` with `meta.json` and a safetensors file per group of tensors. It counts
-on the rows that `metrics.jsonl` had when it was written: a run that resumes keeps them.
+A checkpoint is a folder `checkpoints/<number>/` with `meta.json` and a safetensors file per group of tensors. The meta
+data hold a checksum of every file and of themselves. A checkpoint counts on the rows that `metrics.jsonl` had when it
+was written: a run that resumes keeps them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
 
+from astro_cli.config import durable
 from astro_cli.config.base import Config
 from astro_cli.config.errors import CheckpointError
 from astro_cli.config.problems import first_problem
-from astro_cli.models import weights
+from astro_cli.models import hashes, weights
 
 KEEP = 2  # the newest may be damaged by the machine that died
 META = "meta.json"
+CHECKSUM = "checksum"
 
 
 class Meta(Config):
-    """Where a run stood: stages done, steps of the next one done, rows logged, and the groups of tensors there are
-    (None: not listed).
+    """Where a run stood: stages done, steps of the next one done, rows logged.
+
+    Attributes:
+        files: sha256 of each file of tensors, by its name.
+        checksum: sha256 of the meta data without it.
+        groups: the groups of tensors there are; earlier versions wrote them, and no checksums.
     """
 
     stage: int = Field(ge=0)
     step: int = Field(ge=0)
     rows: int = Field(ge=0)
+    files: dict[str, str] | None = None
+    checksum: str | None = None
     groups: tuple[str, ...] | None = None
 
 
@@ -57,27 +69,38 @@ def listed(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*"))
 
 
-def save(
-    folder: Path, index: int, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]
-) -> None:
-    """Write checkpoint `index`, onto the disk before it has its name, and delete all but the newest `KEEP`."""
-    path = folder / f"{index:08d}"
+def save(folder: Path, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Write a checkpoint, onto the disk before it has its name, and delete all but the newest `KEEP`."""
+    path = folder / _name(stage, rows)
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
+    files = {}
     for name, tensors in groups.items():
-        weights.write(temporary / f"{name}.safetensors", tensors)
-    weights.write_json(temporary / META, {"stage": stage, "step": step, "rows": rows, "groups": sorted(groups)})
-    weights.sync(temporary)
+        file = temporary / f"{name}.safetensors"
+        weights.write(file, tensors)
+        files[file.name] = hashes.sha256(file)
+    meta = {"stage": stage, "step": step, "rows": rows, "files": files}
+    durable.write_json(temporary / META, meta | {CHECKSUM: _checksum(meta)})
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)
-    weights.sync(folder)
+    durable.sync(folder)
+    prune(folder)
+
+
+def prune(folder: Path) -> None:
+    """Delete all but the newest `KEEP`."""
     for old in listed(folder)[:-KEEP]:
         shutil.rmtree(old)
 
 
-def load_newest(folder: Path, metrics: Path) -> tuple[RunCheckpoint | None, list[CheckpointError]]:
+def load_newest(
+    folder: Path, metrics: Path, steps: Sequence[int]
+) -> tuple[RunCheckpoint | None, list[CheckpointError]]:
     """The newest checkpoint that is whole and whose rows are all in `metrics`, None without any; and what is wrong with
     newer ones.
+
+    Args:
+        steps: of the run's stages, in order.
 
     Raises:
         CheckpointError: there are checkpoints and none can be used; names the newest one's fault.
@@ -86,7 +109,7 @@ def load_newest(folder: Path, metrics: Path) -> tuple[RunCheckpoint | None, list
     logged = whole_rows(metrics)
     for path in reversed(listed(folder)):
         try:
-            return _load(path, metrics, logged), faults
+            return _load(path, metrics, logged, steps), faults
         except CheckpointError as error:
             faults.append(error)
     if faults:
@@ -104,7 +127,7 @@ def whole_rows(metrics: Path) -> int:
     for line in metrics.read_bytes().splitlines(keepends=True):
         try:
             whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
-        except ValueError:  # neither JSON nor text
+        except (ValueError, RecursionError):  # neither JSON nor text
             whole = False
         if not whole:
             break
@@ -112,22 +135,59 @@ def whole_rows(metrics: Path) -> int:
     return count
 
 
-def _load(path: Path, metrics: Path, logged: int) -> RunCheckpoint:
+def _name(stage: int, rows: int) -> str:
+    """Of a checkpoint's folder: there is one per step, and one more at the end of every stage."""
+    return f"{rows + stage:08d}"
+
+
+def _checksum(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _load(path: Path, metrics: Path, logged: int, steps: Sequence[int]) -> RunCheckpoint:
     meta = _meta(path / META)
+    _check_position(path, meta, steps)
     if logged < meta.rows:
         what = f"found {logged} whole rows, checkpoint {path.name} was written after {meta.rows}"
         raise CheckpointError(metrics, f"line {logged + 1}", what)
-    files = {file.stem: file for file in sorted(path.glob("*.safetensors"))}
-    for name in meta.groups or ():
+    files = {file.name: file for file in sorted(path.glob("*.safetensors"))}
+    for name in meta.files if meta.files is not None else [f"{group}.safetensors" for group in meta.groups or ()]:
         if name not in files:
-            raise CheckpointError(path, f"{name}.safetensors", "missing")
-    return RunCheckpoint(path, meta, {name: weights.read(file) for name, file in files.items()})
+            raise CheckpointError(path, name, "missing")
+    for name, file in files.items():
+        if meta.files is not None and hashes.sha256(file) != meta.files.get(name):
+            raise CheckpointError(path, name, "damaged: its bytes are not those that were written")
+    return RunCheckpoint(path, meta, {file.stem: weights.read(file) for file in files.values()})
 
 
 def _meta(path: Path) -> Meta:
     try:
-        return Meta.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
+        text = path.read_text(encoding="utf-8")
+        meta = Meta.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise CheckpointError(path, "", f"damaged: {first_problem(error).text}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(path, "", f"cannot be read: {error}") from error
+    if meta.files is not None or meta.checksum is not None:
+        plain = {key: value for key, value in json.loads(text).items() if key != CHECKSUM}
+        if meta.files is None or meta.checksum != _checksum(plain):
+            raise CheckpointError(path, CHECKSUM, "damaged: its values are not those that were written")
+    return meta
+
+
+def _check_position(path: Path, meta: Meta, steps: Sequence[int]) -> None:
+    """Refuse a place that no run of these stages can stand at: every step logs one row.
+
+    Raises:
+        CheckpointError: naming the key.
+    """
+    last = steps[meta.stage] - 1 if meta.stage < len(steps) else 0
+    expected = sum(steps[: meta.stage]) + meta.step
+    for key, value, wrong, allowed in (
+        ("stage", meta.stage, meta.stage > len(steps), f"at most {len(steps)}"),
+        ("step", meta.step, meta.step > max(last, 0), f"at most {max(last, 0)} in stage {meta.stage}"),
+        ("rows", meta.rows, meta.rows != expected, f"{expected}, a row per step"),
+        ("rows", meta.rows, path.name != _name(meta.stage, meta.rows), f"those of checkpoint {path.name}"),
+    ):
+        if wrong:
+            raise CheckpointError(path / META, key, f"damaged: found {value}, expected {allowed}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from astro_cli.models.weights import write_json
+from astro_cli.config.durable import write_json, written_whole
 
 SHORT_SIDE = 128  # smaller clips are enlarged to at least half of this
 
@@ -27,16 +26,14 @@ class ClipSample:
 
 def write_samples(folder: Path, step: int, samples: Sequence[ClipSample], fps: float) -> None:
     """Write `<step>-<name>.gif` for each, and `<step>.json` with prompts and rewards; whole files or none."""
-    folder.mkdir(parents=True, exist_ok=True)
     for sample in samples:
         path = folder / f"{step:06d}-{sample.name}.gif"
         pixels = (sample.frames_TCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         scale = max(1, SHORT_SIDE // min(pixels.shape[1:3]))
         size = (pixels.shape[2] * scale, pixels.shape[1] * scale)
         first, *rest = [Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in pixels]
-        temporary = path.with_name(f".{path.name}.part")
-        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
     write_json(
         folder / f"{step:06d}.json",
         {sample.name: {"prompt": sample.prompt, "reward": sample.reward} for sample in samples},

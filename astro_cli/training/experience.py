@@ -20,7 +20,6 @@ from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
 from astro_cli.training import base_scores
 from astro_cli.training.base_scores import BaseScores
-from astro_cli.training.build import scored
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
 from astro_cli.training.collapse import CollapseWatch
@@ -66,7 +65,7 @@ class ExperienceSource:
     ) -> None:
         self.spec, self.prompts, self.run_context, self.backbone = spec, prompts, run_context, backbone
         self.accelerator, self.stage = accelerator, stage
-        self.weights = scored(spec)
+        self.weights = spec.scored
         self.primary = spec.primary or next(iter(self.weights))
         rewards = _load(list(self.weights), backbone, run_context.device)
         frames = fewest_frames(spec, spec.frames or run_context.frames, run_context.block, backbone)

@@ -11,7 +11,7 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.shapes_backbone import new_codec
 from astro_cli.spec import Recipe
-from astro_cli.training.build import frozen_adapters, scored, wanted_roles, weights_dtype
+from astro_cli.training.build import frozen_adapters, wanted_roles, weights_dtype
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
 # is counted as two.
@@ -64,7 +64,7 @@ def _around(recipe: Recipe) -> dict[str, int]:
             }
     parts = {"VAE": VAE_PARAMETERS * torch.float32.itemsize, "UMT5": UMT5_PARAMETERS * _text_bytes(recipe.base.codec)}
     experiences = [stage.experience for name in recipe.order if (stage := recipe.stages[name]).experience is not None]
-    keys = {key for experience in experiences if experience is not None for key in scored(experience)}
+    keys = {key for experience in experiences if experience is not None for key in experience.scored}
     parts |= {"HPSv3": HPSV3_PARAMETERS * SCORER_BYTES} if "vq" in keys else {}
     return parts | ({"VideoAlign": VIDEOALIGN_PARAMETERS * SCORER_BYTES} if keys & {"mq", "ta"} else {})
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from astro_cli.config.durable import write_json
 from astro_cli.models import hashes, lora, lora_files, weights
 from astro_cli.objectives.base import RunContext
 from astro_cli.spec import Recipe
@@ -30,10 +30,8 @@ def write_final(recipe: Recipe, run_context: RunContext, run: RunDir) -> None:
         else:
             state = module.state_dict()
         weights.write(run.final / f"{role}.safetensors", state)
-        write_card(recipe, role, run.final, json.loads((run.path / "environment.json").read_text(encoding="utf-8")))
-    weights.write_json(
-        run.final / "card.json", {"recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed}
-    )
+        write_card(recipe, role, run.final, run.origin())
+    run.finish(recipe)
 
 
 def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, Any]) -> None:
@@ -46,7 +44,7 @@ def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, A
         "dirty": environment["dirty"],
         "weights_hash": hashes.digest(folder / f"{role}.safetensors"),
     }
-    weights.write_json(folder / f"{role}.json", describe(recipe, role) | made)
+    write_json(folder / f"{role}.json", describe(recipe, role) | made)
 
 
 def describe(recipe: Recipe, role: str) -> dict[str, Any]:

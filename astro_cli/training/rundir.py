@@ -1,24 +1,21 @@
-"""A run's folder: recipe as given and resolved, environment, metrics.jsonl, final weights.
+"""A run's folder: recipe as given and resolved, hashes of its inputs, environment, metrics.jsonl, final weights.
 
-Refuses another recipe's folder. `checkpoints` owns the checkpoints' files.
+Refuses another recipe's folder, and to go on with other inputs. `checkpoints` owns the checkpoints' files.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from astro_cli.config import durable
 from astro_cli.config.errors import OutputError
-from astro_cli.models import weights
+from astro_cli.models import hashes
 from astro_cli.spec import Recipe
-from astro_cli.training import checkpoints
+from astro_cli.training import checkpoints, environment
 
 try:
     import fcntl
@@ -26,44 +23,7 @@ except ImportError:  # no POSIX locks on this platform: one trainer per folder i
     fcntl = None
 
 LOCK = ".lock"
-PACKAGES = ("torch", "diffusers", "peft", "accelerate", "safetensors", "pydantic", "numpy", "pandas")
-
-
-def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the source tree, or of nothing when installed without one."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str | None:
-        try:
-            result = subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return result.stdout.strip()
-
-    commit = git("rev-parse", "HEAD") if (root / ".git").exists() else None
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain")) if commit else None}
-
-
-def environment(device: str, seed: int) -> dict[str, Any]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        **git_state(),
-        "python": platform.python_version(),
-        "platform": platform.system().lower(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "seed": seed,
-        "versions": versions,
-    }
+RECIPE, RESOLVED, ENVIRONMENT, CARD = "recipe.toml", "resolved.json", "environment.json", "card.json"
 
 
 class RunDir:
@@ -72,6 +32,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: BinaryIO | None = None
+        self._origin: dict[str, Any] | None = None
 
     @property
     def metrics(self) -> Path:
@@ -83,7 +44,8 @@ class RunDir:
 
     @property
     def finished(self) -> bool:
-        return (self.final / "card.json").is_file()
+        """Whether all final weights are here."""
+        return self._final_files() is not None
 
     @property
     def checkpoints(self) -> Path:
@@ -95,17 +57,23 @@ class RunDir:
         Raises:
             OutputError: there is one, and its resolved.json is damaged.
         """
-        path = self.path / "resolved.json"
+        resolved = self._resolved()
+        return None if resolved is None else (resolved["recipe"]["name"], resolved["hash"])
+
+    def _resolved(self) -> dict[str, Any] | None:
+        path = self.path / RESOLVED
         if not path.is_file():
             return None
         try:
             resolved = json.loads(path.read_text(encoding="utf-8"))
-            return str(resolved["recipe"]["name"]), str(resolved["hash"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            str(resolved["recipe"]["name"] + resolved["hash"])
+            dict(resolved.get("inputs") or {})
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             hint = "restore the file, delete the folder, or choose another --out"
             raise OutputError(
                 path, "", f"damaged ({type(error).__name__}: {error}): it says whose run this is", hint=hint
             ) from error
+        return resolved
 
     def recipe(self) -> Recipe:
         """The recipe of the run that is here, as it was resolved.
@@ -113,7 +81,7 @@ class RunDir:
         Raises:
             OutputError: resolved.json is missing or damaged.
         """
-        path = self.path / "resolved.json"
+        path = self.path / RESOLVED
         try:
             return Recipe.model_validate_json(json.dumps(json.loads(path.read_text(encoding="utf-8"))["recipe"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -121,30 +89,52 @@ class RunDir:
                 path, "", f"no recipe of a run: {error}", hint="restore the file, or choose another folder"
             ) from error
 
-    def open(self, recipe: Recipe, given: str, *, resume: bool, device: str) -> None:
-        """Create the folder, or check that it holds this very recipe's run.
+    def open(self, recipe: Recipe, given: str, *, resume: bool, device: str) -> list[str]:
+        """Create the folder, or check that it holds this very recipe's run with the inputs it began with.
 
-        The folder is this process's until `release`, or until the process ends, however it ends.
+        The folder is this process's until `release`, or until the process ends, however it ends. A run that was killed
+        before it had its identity begins again, with or without `resume`.
+
+        Returns:
+            Warnings: what of a run that goes on is not as it was.
 
         Raises:
             OutputError: the folder holds another recipe's run or other files; it holds this run without `resume`, or no
-            run with it; it is a file or cannot be created; another process trains in it.
+            run with it; it is a file or cannot be created; another process trains in it; the run began with other
+            inputs.
+            CheckpointError, RecipeError: an input is not here.
         """
-        existing = self.identity()
-        if existing is not None:
-            self._check(existing, recipe, resume=resume)
+        from astro_cli.training import inputs  # with all networks' modules; who only reads runs does without
+
+        read, here = inputs.digests(recipe), environment.environment(device, recipe.seed)
+        resolved = self._resolved()
+        if resolved is not None:
+            self._check(resolved, recipe, resume=resume)
+            warnings = self._check_inputs(resolved.get("inputs"), read)
             self._hold()
-            self._write_resolved(recipe)  # what the hash leaves out may be another now
-            return
+            warnings += self._take_up(here)
+        else:
+            self._check_empty(resume=resume)
+            self._hold()
+            self._sweep()
+            durable.write_text(self.path / RECIPE, given)
+            durable.write_json(self.path / ENVIRONMENT, here)
+            self._origin, warnings = here, []
+        # Written when a run goes on too: what the hash leaves out may be another now.
+        data = {"hash": recipe.hash(), "inputs": read, "recipe": recipe.model_dump(mode="json")}
+        durable.write_json(self.path / RESOLVED, data)
+        return warnings
+
+    def _check_empty(self, *, resume: bool) -> None:
+        """Create the folder, or check that nothing is in it but what this run left when it was killed at its start."""
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(self.path, "--out", "is a file, expected a folder", hint="choose another --out")
-        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {
-            "recipe.toml",
-            "environment.json",
-            LOCK,
-        }:
+        present = list(self.path.iterdir()) if self.path.is_dir() else []
+        foreign = [path for path in present if path.name not in (RECIPE, ENVIRONMENT, LOCK)]
+        begun = self.path / LOCK in present and all(durable.is_temporary(path) for path in foreign)
+        if present and not begun:
             raise OutputError(self.path, "--out", "is not empty and holds no run", hint="choose another --out")
-        if resume:
+        if resume and not begun:
             raise OutputError(
                 self.path,
                 "--resume",
@@ -157,20 +147,12 @@ class RunDir:
             raise OutputError(
                 self.path, "--out", f"cannot be created: {error.strerror}", hint="choose another --out"
             ) from error
-        self._hold()
-        (self.path / "recipe.toml").write_text(given, encoding="utf-8")
-        weights.write_json(self.path / "environment.json", environment(device, recipe.seed))
-        self._write_resolved(recipe)
 
-    def _write_resolved(self, recipe: Recipe) -> None:
-        weights.write_json(
-            self.path / "resolved.json", {"hash": recipe.hash(), "recipe": recipe.model_dump(mode="json")}
-        )
-
-    def _check(self, existing: tuple[str, str], recipe: Recipe, *, resume: bool) -> None:
+    def _check(self, resolved: dict[str, Any], recipe: Recipe, *, resume: bool) -> None:
         """Whether the run that is here is this recipe's, and may go on."""
-        if existing[1] != recipe.hash():
-            what = f"holds a run of {existing[0]!r} with other settings ({existing[1]}, this is {recipe.hash()})"
+        if resolved["hash"] != recipe.hash():
+            name = resolved["recipe"]["name"]
+            what = f"holds a run of {name!r} with other settings ({resolved['hash']}, this is {recipe.hash()})"
             raise OutputError(self.path, "--out", what, hint="choose another --out, or delete the folder")
         if not resume:
             raise OutputError(
@@ -180,15 +162,61 @@ class RunDir:
                 hint="`--resume` continues it; or choose another --out",
             )
 
+    def _check_inputs(self, began: dict[str, str] | None, read: dict[str, str]) -> list[str]:
+        """Refuse a run whose inputs changed: its weights would be of a mixture."""
+        if began is None:
+            return [f"{self.path}: began before runs recorded the hashes of their inputs; these are not compared"]
+        for key in sorted(began.keys() | read.keys()):
+            if began.get(key) != read.get(key):
+                what = f"{key} changed since the run began: found {read.get(key)}, expected {began.get(key)}"
+                hint = "restore what it was, or train in a new --out"
+                raise OutputError(self.path, "--resume", what, hint=hint)
+        return []
+
+    def changed(self, recipe: Recipe) -> bool:
+        """Whether the run that is here began with other inputs than there are now."""
+        from astro_cli.training import inputs
+
+        began = (self._resolved() or {}).get("inputs")
+        return began is not None and began != inputs.digests(recipe)
+
+    def _take_up(self, here: dict[str, Any]) -> list[str]:
+        """Read the environment the run began in, written anew where it is damaged; sweep up after killed writers."""
+        self._sweep()
+        path = self.path / ENVIRONMENT
+        try:
+            self._origin = environment.read(path)
+        except OutputError as error:
+            durable.write_json(path, here)
+            self._origin = here
+            return [f"{path}: {error.what}; written anew, as of this start"]
+        differing = environment.differences(self._origin, here)
+        if not differing:
+            return []
+        return [f"{self.path}: began in another environment, results may differ in rounding: {'; '.join(differing)}"]
+
+    def _sweep(self) -> None:
+        for folder in (self.path, self.checkpoints, self.final, *self.final.glob("lora*"), self.path / "samples"):
+            durable.sweep(folder)
+
+    def origin(self) -> dict[str, Any]:
+        """The environment the run began in.
+
+        Raises:
+            OutputError: environment.json is missing or damaged, and this process did not open the run.
+        """
+        return self._origin or environment.read(self.path / ENVIRONMENT)
+
     def _hold(self) -> None:
         """Keep others from training here: a lock that the system drops with the process."""
+        lock = (self.path / LOCK).open("ab")
+        self._lock = lock
         if fcntl is None:
             return
-        self._lock = (self.path / LOCK).open("ab")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
+            lock.close()
             hint = "wait for it to end, or choose another --out"
             raise OutputError(self.path, "--out", "another process is training in this folder", hint=hint) from error
 
@@ -205,15 +233,38 @@ class RunDir:
         """Keep the first `count` rows: what was logged after the checkpoint a run resumes from is computed again."""
         if self.metrics.is_file():
             rows = self.metrics.read_bytes().splitlines(keepends=True)[:count]
-            temporary = self.metrics.with_suffix(".part")
-            temporary.write_bytes(b"".join(rows))
-            weights.sync(temporary)
-            os.replace(temporary, self.metrics)
+            with durable.written_whole(self.metrics) as temporary:
+                temporary.write_bytes(b"".join(rows))
 
-    def save_checkpoint(
-        self, index: int, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]
-    ) -> None:
+    def save_checkpoint(self, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]) -> None:
         """Write a checkpoint once the rows it counts on are on the disk."""
         if self.metrics.is_file():
-            weights.sync(self.metrics)
-        checkpoints.save(self.checkpoints, index, stage, step, rows, groups)
+            durable.sync(self.metrics)
+        checkpoints.save(self.checkpoints, stage, step, rows, groups)
+
+    def finish(self, recipe: Recipe) -> None:
+        """Write the run's card, the last file of all: whose weights these are, and sha256 of every file beside it."""
+        checkpoints.prune(self.checkpoints)  # what a kill left undone
+        written = sorted(path for path in self.final.rglob("*") if path.is_file() and not durable.is_temporary(path))
+        files = {
+            path.relative_to(self.final).as_posix(): hashes.sha256(path)
+            for path in written
+            if path != self.final / CARD
+        }
+        card = {"recipe": recipe.name, "recipe_hash": recipe.hash(), "seed": recipe.seed, "files": files}
+        durable.write_json(self.final / CARD, card)
+
+    def final_fault(self) -> str:
+        """The first of a finished run's files whose bytes are not those that were written; "" for none."""
+        for name, written in (self._final_files() or {}).items():
+            if hashes.sha256(self.final / name) != written:
+                return f"{self.final / name}: damaged: its bytes are not those that were written"
+        return ""
+
+    def _final_files(self) -> dict[str, str] | None:
+        """sha256 of the final files by name, None where one is missing; none are listed by earlier versions."""
+        try:
+            files = dict(json.loads((self.final / CARD).read_text(encoding="utf-8")).get("files", {}))
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return None
+        return files if all((self.final / name).is_file() for name in files) else None

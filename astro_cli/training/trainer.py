@@ -98,7 +98,7 @@ class Trainer:
 
     def _newest(self) -> RunCheckpoint | None:
         """The checkpoint to go on from; says which newer ones are passed over."""
-        checkpoint, faults = load_newest(self.run.checkpoints, self.run.metrics)
+        checkpoint, faults = load_newest(self.run.checkpoints, self.run.metrics, self._steps())
         self.accelerator.wait_for_everyone()  # all have counted the rows before one of them trims
         for fault in faults if self.accelerator.is_main_process else ():
             self.watcher.warn(
@@ -106,6 +106,10 @@ class Trainer:
                 "an older checkpoint"
             )
         return checkpoint
+
+    def _steps(self) -> list[int]:
+        """Of the stages, in order."""
+        return [self.recipe.stages[name].steps for name in self.recipe.order]
 
     def _enter(self, name: str) -> _Stage:
         spec = self.recipe.stages[name]
@@ -246,8 +250,7 @@ class Trainer:
                 groups["objective"] = extra
             if kept := stage.source.state():
                 groups["source"] = kept
-        index_key = sum(self.recipe.stages[name].steps for name in self.recipe.order[:index]) + index + step
-        self.run.save_checkpoint(index_key, index, step, self.rows, groups)
+        self.run.save_checkpoint(index, step, self.rows, groups)
 
     def _network_state(self, role: str) -> dict[str, torch.Tensor]:
         """The tensors that training may have changed: the adapters if there are any, else all."""

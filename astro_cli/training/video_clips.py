@@ -17,17 +17,19 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 
-from astro_cli.config.errors import RecipeError
+from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.media.clips import ClipForm, clip_frames, list_clips
 from astro_cli.media.decode import VideoError
 from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone
-from astro_cli.models.vae import vae_files
+from astro_cli.models.tensor_files import header
+from astro_cli.models.vae import config_files, vae_files
 from astro_cli.models.wan_backbone import wan_folder
 from astro_cli.training.sources import ClipSource, SourceContext
 
 SHOWN = 10  # videos that are left out and named
 LATENTS = "latents"  # the tensor's name in its file
+CHECKSUM = "sha256"  # in the file's header, of the tensor's bytes
 
 
 def codec_hash(source: str | Path | None) -> str:
@@ -36,9 +38,8 @@ def codec_hash(source: str | Path | None) -> str:
     Raises:
         CheckpointError: no such folder, or no VAE in it.
     """
-    files = vae_files(wan_folder(source))
-    config = files[0].parent / "config.json"
-    parts = [hashes.remembered(path) for path in (*files, *([config] if config.is_file() else []))]
+    folder = wan_folder(source)
+    parts = [hashes.remembered(path) for path in (*vae_files(folder), *config_files(folder))]
     return hashlib.sha256("".join(parts).encode()).hexdigest()[: hashes.DIGEST_CHARACTERS]
 
 
@@ -63,7 +64,8 @@ class LatentCache:
         path = self.path(video)
         if not _whole(path):
             pixels = torch.from_numpy(clip_frames(video, self.form)).permute(0, 3, 1, 2)[None].float() / 255
-            weights.write(path, {LATENTS: backbone.encode(pixels)[0]})
+            latents = backbone.encode(pixels)[0]
+            weights.write(path, {LATENTS: latents}, {CHECKSUM: _sha256(latents)})
         return path
 
 
@@ -83,8 +85,24 @@ class CachedLatents:
         self.paths = paths
 
     def __getitem__(self, rows: list[int]) -> torch.Tensor:
-        """(B, F, C, H, W) of these clips."""
-        return torch.stack([weights.read(self.paths[row])[LATENTS] for row in rows])
+        """(B, F, C, H, W) of these clips.
+
+        Raises:
+            CheckpointError: a damaged file.
+        """
+        return torch.stack([_read(self.paths[row]) for row in rows])
+
+
+def _read(path: Path) -> torch.Tensor:
+    latents, written = weights.read(path)[LATENTS], header(path).get(CHECKSUM)
+    if written is not None and written != _sha256(latents):
+        hint = "delete the file: it is made again from its video"
+        raise CheckpointError(path, "", "damaged: its latents are not those that were written", hint=hint)
+    return latents
+
+
+def _sha256(latents: torch.Tensor) -> str:
+    return hashlib.sha256(latents.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 class VideoClipSource(ClipSource):

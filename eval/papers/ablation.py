@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astro_cli.config.base import Config
-from astro_cli.config.errors import OutputError, RecipeError, did_you_mean
+from astro_cli.config.errors import AstroError, OutputError, RecipeError, did_you_mean
 from astro_cli.recipe import load_recipe
 from astro_cli.spec import Recipe
 from astro_cli.training.rundir import RunDir
@@ -33,8 +33,8 @@ class Grid(Config):
 
 @dataclass(frozen=True)
 class Job:
-    """One row at one seed, scored by `suites`. `state` is "finished", "started", "new" or "damaged"; without a recipe
-    `arm` is evaluated as it is.
+    """One row at one seed, scored by `suites`. `state` is "finished", "started", "changed" (begun with other inputs
+    than there are now), "new" or "damaged"; without a recipe `arm` is evaluated as it is.
 
     `given` is the recipe as the grid names it.
     """
@@ -100,12 +100,16 @@ def merge(plans: list[list[Job]]) -> list[Job]:
 
 
 def _state(folder: Path, recipe: Recipe) -> str:
-    """A folder with another recipe's run counts as new; training then refuses it with a message."""
+    """A folder with another recipe's run counts as new; training then refuses it with a message, and a changed one."""
     run = RunDir(folder)
     try:
         identity = run.identity()
+        if identity is None or identity[1] != recipe.hash():
+            return "new"
+        if run.changed(recipe):
+            return "changed"
     except OutputError:
         return "damaged"
-    if identity is None or identity[1] != recipe.hash():
-        return "new"
+    except AstroError:  # an input is not here: nothing says that it changed
+        pass
     return "finished" if run.finished else "started"

@@ -34,7 +34,9 @@ class Cells:
     def __init__(self, records: Iterable[Record], backbone: Backbone) -> None:
         self.backbone: Backbone = backbone
         self._by_cell: dict[tuple[str, str], list[Record]] = {}
-        for record in latest(record for record in records if record.backbone == backbone and record.limit is None):
+        whole = [record for record in records if record.backbone == backbone and record.limit is None]
+        self._place = {record.key: place for place, record in enumerate(whole)}
+        for record in latest(whole):
             self._by_cell.setdefault((record.arm, record.metric), []).append(record)
 
     def find(self, arm: str, metric: str, benchmark: str | None) -> BySeed:
@@ -49,7 +51,7 @@ class Cells:
         if len(benchmarks := sorted({record.benchmark for record in matching})) > 1:
             hint = "name one as `benchmark` in the TOML of the table or claim"
             raise RecordError(arm, metric, f"records of several benchmarks: {', '.join(benchmarks)}", hint=hint)
-        newest = max(matching, key=lambda record: record.created)
+        newest = max(matching, key=lambda record: self._place[record.key])
         kept = {record.seed: record for record in matching if record.conditions == newest.conditions}
         return dict(sorted(kept.items()))
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from astro_cli.config.durable import sync
 from astro_cli.config.errors import OutputError, RecordError
 
 try:
@@ -32,8 +33,8 @@ def encode(data: Any) -> bytes:
 
 
 def append(path: Path, lines: Sequence[bytes], what: str = "record") -> None:
-    """Add encoded lines and return once they are on the disk. A line left unfinished by a killed process is removed
-    first.
+    """Add encoded lines and return once they are on the disk. A last line without its end, which a killed process left,
+    is removed first, or ended where it is whole; a damaged line that has its end stays.
 
     Raises:
         OutputError: the disk is full, or the file cannot be written.
@@ -48,19 +49,20 @@ def append(path: Path, lines: Sequence[bytes], what: str = "record") -> None:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync_folder(path.parent)
+            sync(path.parent)  # its name too
     except OSError as error:
         raise OutputError(path, "", f"the {what} cannot be written: {error.strerror or error}") from error
 
 
 def read(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line number and JSON value of every line. An unfinished last line is skipped.
+    """Line number and JSON value of every line. A last line that has no end and is no JSON is skipped: its writer was
+    killed.
 
     Raises:
         RecordError: the file cannot be read, or another line is damaged.
     """
     try:
-        lines = path.read_bytes().rstrip().splitlines()
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RecordError(path, "", f"cannot be read: {error.strerror or error}") from error
     for number, line in enumerate(lines, start=1):
@@ -69,7 +71,7 @@ def read(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             fields = parse(line)
         except ValueError as error:
-            if number == len(lines):
+            if number == len(lines):  # what follows the last newline
                 return
             hint = "remove the line, or restore the file from a copy; the other lines stay usable"
             raise RecordError(path, f"line {number}", f"damaged record: {error}", hint=hint) from error
@@ -91,23 +93,22 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _mend_tail(file: BinaryIO) -> None:
-    """Make the file end after a complete line, so that the next record does not continue a torn one."""
+    """Make the file end after a line, so that the next record does not continue a torn one."""
     size, last = file.seek(0, os.SEEK_END), b""
     start = size
-    while start > 0 and not (last.strip() and b"\n" in last.rstrip()):
+    while start > 0 and b"\n" not in last:
         start = max(0, start - TAIL)
         file.seek(start)
         last = file.read(size - start)
-    body = last.rstrip()
-    if not body:
+    cut = last.rfind(b"\n") + 1
+    torn = last[cut:]
+    if not torn:
         return
-    cut = body.rfind(b"\n") + 1
     try:
-        parse(body[cut:])
+        parse(torn)
     except ValueError:
         file.truncate(start + cut)
-        return
-    if not last.endswith(b"\n"):
+    else:
         file.write(b"\n")
 
 
@@ -117,14 +118,3 @@ def _locked(file: BinaryIO) -> Iterator[None]:
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX)
     yield
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a new file's name on the disk too."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

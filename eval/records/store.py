@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,6 +38,8 @@ CONDITION_KEYS = (
 # beside each video.
 HARDWARE_METRICS = frozenset({"throughput", "latency", "peak_memory"})
 UNKNOWN = "unknown"  # a hash or commit of videos that come without one
+CLOCKS_DIFFER = timedelta(minutes=10)  # between machines; a record dated further ahead has a wrong date
+_warned: set[tuple[Path, int]] = set()
 DEVICE, FILES_READ = "device", "files_read"  # of the protocol; the second: hash of references and start images
 
 
@@ -65,7 +67,7 @@ class Record(Config):
     protocol: dict[str, Any]  # num_frames, fps, resolution, prompts (count), versions, device
     commit: str
     dirty: bool
-    created: str = Field(default_factory=_now)  # ISO 8601, kept in UTC so that text order is time order
+    created: str = Field(default_factory=_now)  # ISO 8601, in UTC
 
     @field_validator("created")
     @classmethod
@@ -105,13 +107,13 @@ def record_path(results: Path, benchmark: str) -> Path:
 
 
 def append(path: Path, record: Record) -> None:
-    """Add one record and return once it is on the disk. A line left unfinished by a killed process is removed first."""
+    """Add one record and return once it is on the disk, as `jsonl.append` does."""
     jsonl.append(Path(path), [_encode(path, record)])
 
 
 def load(paths: Iterable[Path]) -> list[Record]:
     """All records of these files, in file order. An unfinished last line is skipped; any other damage is a
-    RecordError.
+    RecordError. A date in the future is warned about: what is newest is decided by the place in the file.
     """
     return [record for path in paths for record in _load_file(Path(path))]
 
@@ -137,13 +139,10 @@ def load_results(results: Path) -> list[Record]:
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """The newest record per (benchmark, backbone, arm, seed, metric); of equally old ones the later in the list."""
-    newest: dict[tuple[str, str, str, int, str], Record] = {}
-    for record in records:
-        existing = newest.get(record.key)
-        if existing is None or record.created >= existing.created:
-            newest[record.key] = record
-    return list(newest.values())
+    """The last record per (benchmark, backbone, arm, seed, metric): files are only appended to, and clocks may be
+    wrong.
+    """
+    return list({record.key: record for record in records}.values())
 
 
 def warn_replaced(path: Path, record: Record, what: str, old: object, new: object) -> None:
@@ -168,8 +167,14 @@ def _encode(path: Path, record: Record) -> bytes:
 
 
 def _load_file(path: Path) -> Iterator[Record]:
+    ahead = (datetime.now(UTC) + CLOCKS_DIFFER).isoformat(timespec="microseconds")
     for number, fields in jsonl.read(path):
-        yield _checked(path, number, fields)
+        record = _checked(path, number, fields)
+        if record.created > ahead and (path, number) not in _warned:
+            _warned.add((path, number))
+            what = f"dated {record.created}, in the future; its place in the file decides which record is the newest"
+            print(f"warning: {path}: line {number}: {what}", file=sys.stderr)
+        yield record
 
 
 def _checked(path: Path, number: int, fields: Any) -> Record:

@@ -57,7 +57,7 @@ class RecordWriter:
 
         Args:
             scores: one per prompt; None: the metric does not apply to it.
-            environment: from `training.rundir.environment`; says which source tree measured.
+            environment: from `training.environment.environment`; says which source tree measured.
         """
         return store.Record(
             benchmark=self.benchmark,

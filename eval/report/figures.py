@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from astro_cli.config.errors import RecordError
 from astro_cli.generate.media import written_whole
+from eval.records import jsonl
 
 Row = Mapping[str, Any]  # one line of metrics.jsonl
 LineStyle = Literal["-", "--", "-.", ":"]
@@ -62,21 +62,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         RecordError: no such file, or damage elsewhere.
     """
-    path = Path(path)
-    try:
-        lines = path.read_bytes().rstrip().splitlines()
-    except OSError as error:
-        raise RecordError(path, "", f"cannot be read: {error.strerror or error}") from error
     rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line.decode())
-        except ValueError as error:  # JSON and text decoding errors are such
-            if number == len(lines):
-                break
-            raise RecordError(
-                path, f"line {number}", f"damaged: {error}", hint="restore the file, or train the run again"
-            ) from error
+    for number, row in jsonl.read(Path(path)):
         if not isinstance(row, dict):
             raise RecordError(path, f"line {number}", f"found {type(row).__name__}, expected an object of metrics")
         rows.append(row)

@@ -74,8 +74,8 @@ def _condition_row(records: list[Record]) -> list[object]:
 
 
 def _arm_row(records: list[Record]) -> list[object]:
-    first, ordered = records[0], sorted(records, key=lambda record: record.created)
-    recipes, weights = ({r.seed: r.recipe_hash for r in ordered}, {r.seed: r.weights_hash for r in ordered})
+    first = records[0]
+    recipes, weights = ({r.seed: r.recipe_hash for r in records}, {r.seed: r.weights_hash for r in records})
     commits = dict.fromkeys(f"`{record.commit[:HASH_SHOWN]}`{' dirty' if record.dirty else ''}" for record in records)
     days = sorted({record.created[:DATE] for record in records})
     return [
@@ -90,9 +90,9 @@ def _arm_row(records: list[Record]) -> list[object]:
 
 
 def _versions(records: Iterable[Record]) -> list[list[object]]:
-    """Every version a package had, oldest record first: a long study may have seen several."""
+    """Every version a package had, in the order of the records: a long study may have seen several."""
     packages: dict[str, dict[str, None]] = {}
-    for record in sorted(records, key=lambda record: record.created):
+    for record in records:
         for name, version in record.protocol.get("versions", {}).items():
             if version:
                 packages.setdefault(name, {})[version] = None

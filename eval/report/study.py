@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_cli.config.durable import write_text
 from astro_cli.generate import media
 from astro_cli.generate.arm import load_arm
 from astro_cli.generate.mp4 import write_mp4
@@ -45,7 +46,8 @@ def write_study(
     rendered = []
     for name, item in zip(tables, join(tables, records), strict=True):
         for fmt, ending in (("markdown", "md"), ("json", "json"), ("csv", "csv")):
-            _write(folder / "tables" / f"{name}.{ending}", render.render(item.view, item.differences, fmt, item.claims))
+            text = render.render(item.view, item.differences, fmt, item.claims)
+            write_text(folder / "tables" / f"{name}.{ending}", text)
         rendered.append(render.render(item.view, item.differences, "html", item.claims))
     curves = folder / "figures" / "reward_curves.png"
     rewards = {}
@@ -121,9 +123,7 @@ def _name(base: str) -> str:
 
 def _protocol(records: list[store.Record]) -> dict[str, str]:
     """Of the newest scores of every suite; what suites have in common is said once."""
-    scored = sorted(
-        (record for record in records if record.prompt_set_hash != PROMPTS), key=lambda record: record.created
-    )
+    scored = [record for record in records if record.prompt_set_hash != PROMPTS]
     newest = {}
     for record in scored:
         newest[record.benchmark] = {key: str(value) for key, value in record.protocol.items() if key != "versions"}
@@ -137,10 +137,3 @@ def _protocol(records: list[store.Record]) -> dict[str, str]:
     last = scored[-1]
     versions = ", ".join(f"{name} {version}" for name, version in last.protocol["versions"].items() if version)
     return {**protocol, "commit": last.commit, "versions": versions}
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -287,7 +287,7 @@ def _provenance(samples: Sequence[Sample]) -> dict[str, str]:
 
 def _environment(seed: int) -> dict[str, Any]:
     """Source tree, versions, those of the scorers' packages too, and device."""
-    from astro_cli.training.rundir import environment  # imports torch
+    from astro_cli.training.environment import environment  # imports torch
 
     torch = sys.modules["torch"]
     here = environment("cuda" if torch.cuda.is_available() else "cpu", seed)

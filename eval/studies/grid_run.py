@@ -118,7 +118,7 @@ class GridRun:
         assert job.given is not None
         sets = [argument for override in self.overrides for argument in ("--set", override)]
         steps = [] if self.steps is None else ["--steps", str(self.steps)]
-        resume = ["--resume"] if job.state == "started" else []
+        resume = ["--resume"] if job.state in ("started", "changed") else []
         return [
             job.recipe.command,
             "--recipe",

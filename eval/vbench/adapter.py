@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from astro_cli.config.durable import written_whole
 from astro_cli.config.errors import RunError
 from eval.vbench.vbench_files import cache_folder
 
@@ -105,7 +106,5 @@ def _place_vocabulary() -> None:
     vars(package)["CACHE_DIR"] = str(cache_folder())
     target = cache_folder() / "ViCLIP" / VOCABULARY
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(Path(open_clip.__file__).parent / VOCABULARY, part)
-        part.replace(target)
+        with written_whole(target) as temporary:
+            shutil.copyfile(Path(open_clip.__file__).parent / VOCABULARY, temporary)

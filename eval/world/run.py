@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from astro_cli.config.errors import CheckpointError
+from astro_cli.config.errors import CheckpointError, RecordError
 from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.models.hashes import digest
-from astro_cli.training.rundir import environment
+from astro_cli.training.environment import environment
 from eval.records import store
 from eval.records.writer import RecordWriter
 from eval.world import shapes
@@ -43,8 +43,25 @@ def evaluate_arm(
     if known.keys() >= set(module.METRICS):
         return {metric: _mean(list(record.scores)) for metric, record in known.items()}
     scores = module.evaluate(arm, seed, module.prompt_set(count), progress)
-    _record(module, arm, count, writer, scores)
+    # A process killed while it recorded leaves some.
+    new = {metric: values for metric, values in scores.items() if metric not in known}
+    _record(module, arm, count, writer, new)
     return {metric: _mean(values) for metric, values in scores.items()}
+
+
+def check_distinct(pairs: Iterable[tuple[Arm, int]]) -> None:
+    """Refuse two arms whose records would be one's: a record knows its arm by the recipe's name and the seed.
+
+    Raises:
+        RecordError: naming both.
+    """
+    seen: dict[tuple[str, int], Arm] = {}
+    for arm, seed in pairs:
+        other = seen.setdefault((arm.name, seed), arm)
+        if other is not arm:
+            what = f"recorded as seed {seed} of one arm: {other.path} and {arm.path}"
+            hint = "give each a --results folder of its own, or train under a recipe of another name"
+            raise RecordError("--arm", arm.name, what, hint=hint)
 
 
 def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
 import typer
 
@@ -13,7 +15,11 @@ FLICKER = ("eval", "temporal-flickering")
 @pytest.mark.parametrize(
     ("arguments", "what", "hint"),
     [
-        ((*FLICKER, "x"), "--name: missing", "astro eval temporal-flickering --help"),
+        (
+            FLICKER,
+            "DIR: missing; temporal-flickering scores a folder of videos",
+            "astro eval check DIR --suite temporal-flickering says what a folder lacks",
+        ),
         (
             (*FLICKER, "x", "-n", "a", "--jobs", "0"),
             "--jobs: input should be greater than or equal to 1, found '0'",
@@ -48,8 +54,33 @@ def test_the_message_has_the_form_of_all_errors(astro, arguments, what, hint):
     assert second.endswith(hint)
 
 
-def test_help_exits_0_and_has_an_example(astro):
-    code, out, err = astro("--help")
+def test_a_training_command_without_a_recipe_lists_its_own(astro):
+    code, out, err = astro("distill")
+    assert (code, out) == (2, "")
+    first, *listed, hint = err.splitlines()
+    assert first == "error: --recipe: missing; the recipes of this command:"
+    names = [line.split()[0] for line in listed]
+    assert {"self_forcing_shapes", "causal_forcing_shapes"} <= set(names)
+    assert not [name for name in names if name.startswith("astrolabe")]
+    assert hint == "hint: astro distill --recipe self_forcing_shapes.toml"
+
+
+def test_a_suite_with_a_variant_for_own_videos_names_it(astro):
+    code, _, err = astro("eval", "vbench-long")
+    assert code == 2
+    assert "of the prompt set 'vbench', 5 a prompt" in err
+    assert "your own videos and prompts: astro eval vbench-long-custom DIR" in err
+
+
+def test_the_version_is_printed(astro):
+    code, out, err = astro("--version")
+    assert (code, err) == (0, "")
+    assert out.split() == ["astro", metadata.version("astro-cli")]
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_exits_0_and_has_an_example(astro, option):
+    code, out, err = astro(option)
     assert (code, err) == (0, "")
     assert "Example: astro " in out
 

@@ -329,7 +329,7 @@ def test_a_failed_import_leaves_nothing(monkeypatch, teacher, tmp_path):
     def full(*_: object) -> None:
         raise OutputError("disk", "", "is full")
 
-    monkeypatch.setattr(importing.weights, "write_json", full)  # after the tensors
+    monkeypatch.setattr(importing.durable, "write_json", full)  # after the tensors
     with pytest.raises(OutputError):
         importing.import_checkpoint("wan_1.3b", None, lora=None, dtype=None, ema=None, report=lambda *_: None)
     assert files(tmp_path) == before

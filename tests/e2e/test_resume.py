@@ -59,6 +59,18 @@ def no_network(out: Path) -> None:
     (out / "checkpoints" / NEWEST / "network-student.safetensors").unlink()
 
 
+def flipped_bit(out: Path) -> None:
+    path = out / "checkpoints" / NEWEST / "network-student.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+def another_stage(out: Path) -> None:
+    path = out / "checkpoints" / NEWEST / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stage": 99}))
+
+
 def torn_row(out: Path) -> None:
     lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
     (out / "metrics.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
@@ -66,7 +78,13 @@ def torn_row(out: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "says"),
-    [(torn_meta, "meta.json"), (no_network, "network-student.safetensors"), (torn_row, "metrics.jsonl")],
+    [
+        (torn_meta, "meta.json"),
+        (no_network, "network-student.safetensors"),
+        (torn_row, "metrics.jsonl"),
+        (flipped_bit, "network-student.safetensors"),
+        (another_stage, "meta.json"),
+    ],
 )
 def test_a_damaged_newest_checkpoint_is_passed_over(damage, says, whole, resume, capsys):
     out, again = resume
@@ -92,11 +110,58 @@ def test_rows_that_no_checkpoint_has_are_not_glued(kept, whole, resume, capsys):
     assert torn is None or (out / "metrics.jsonl").read_bytes() == torn
 
 
+def without_environment(out: Path) -> None:
+    (out / "environment.json").unlink()
+
+
+def torn_environment(out: Path) -> None:
+    (out / "environment.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [without_environment, torn_environment])
+def test_a_run_without_its_environment_can_finish(damage, whole, resume, capsys):
+    out, again = resume
+    damage(out)
+    assert again() == 0
+    assert "environment.json: cannot be read" in capsys.readouterr().err
+    assert final_bytes(out) == final_bytes(whole)
+
+
+def final_bytes(out: Path) -> dict[str, bytes]:
+    """Every file a finished run leaves."""
+    paths = (path for path in (out / "final").rglob("*") if path.is_file())
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "lora/adapter_model.safetensors", "card.json", "student.json"])
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "flipped"])
+def test_damaged_final_weights_are_written_again(name, gone, whole, tiny_base, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    path = out / "final" / name
+    path.unlink() if gone else path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert run([*arguments(tiny_base, out), "--resume"], monkeypatch) == 0
+    assert final_bytes(out) == final_bytes(whole)
+
+
+def test_a_finished_run_of_another_base_is_not_taken_for_this_one(whole, tiny_base, tmp_path, monkeypatch, capsys):
+    out, base = tmp_path / "run", tmp_path / "base.safetensors"
+    shutil.copyfile(tiny_base, base)
+    shutil.copyfile(tiny_base.with_suffix(".json"), base.with_suffix(".json"))
+    assert run([*arguments(base, out), "--set", "stages.nft.steps=1"], monkeypatch) == 0
+    data = bytearray(base.read_bytes())
+    data[-3] ^= 1
+    base.write_bytes(data)
+    assert run([*arguments(base, out), "--set", "stages.nft.steps=1", "--resume"], monkeypatch) == 2
+    assert "base.student changed since the run began" in message(capsys)
+
+
 def test_old_meta_data_without_a_list_of_groups_is_read(whole, resume, capsys):
     out, again = resume
     shutil.rmtree(out / "checkpoints" / NEWEST)
     meta = out / "checkpoints" / OLDER / "meta.json"
-    meta.write_text(json.dumps({key: value for key, value in json.loads(meta.read_text()).items() if key != "groups"}))
+    own = ("stage", "step", "rows")
+    meta.write_text(json.dumps({key: value for key, value in json.loads(meta.read_text()).items() if key in own}))
     (out / "checkpoints" / OLDER / "source.safetensors").rename(out / "kept")
     assert again() == 2
     assert "source.safetensors: missing" in message(capsys)

@@ -152,8 +152,15 @@ def test_rl_on_wan_without_scorers_leaves_no_folder_and_says_where_they_belong(
 ):
     assert run(arguments, monkeypatch) == 2
     error = capsys.readouterr().err
-    assert "stages.nft.experience.rewards: found vq, mq, ta, whose scorers are not here" in error
-    assert str(tmp_path / "checkpoints" / "eval" / "HPSv3" / "HPSv3.safetensors") in error.replace("\n", "")
+    lines = [line.strip() for line in error.splitlines()]
+    assert lines[0].endswith("2 of 5 parts are not on this machine")
+    assert [line for line in lines if line.startswith("[ ]")] == [
+        "[ ] reward vq: HPSv3",
+        "[ ] reward mq, ta: VideoAlign",
+    ]
+    folder = tmp_path / "checkpoints" / "eval" / "HPSv3"
+    assert f"hf download MizzenAI/HPSv3 HPSv3.safetensors --local-dir {folder}" in lines
+    assert lines[-1].startswith("hint: ")
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
 

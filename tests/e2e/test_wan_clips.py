@@ -94,6 +94,16 @@ def test_wan_trains_on_the_users_videos_and_encodes_them_once(wan, clips, tmp_pa
     assert len(seen) == 1
     assert same_bits(*(tmp_path / out / "final" / "student.safetensors" for out in ("first", "third")))
 
+    inputs = json.loads((tmp_path / "third" / "resolved.json").read_text())["inputs"]
+    assert inputs.keys() == {"backbone", "stages.ar.data.clips"}
+    capsys.readouterr()
+    for path, key in ((clips / "e.txt", "stages.ar.data.clips"), (wan / "vae" / "config.json", "backbone")):
+        before = path.read_text()
+        path.write_text(before + " ")
+        assert run([*arguments(tmp_path, "third", f"stages.ar.data.clips={clips}"), "--resume"], monkeypatch) == 2
+        assert f"{key} changed since the run began" in message(capsys)
+        path.write_text(before)
+
 
 def test_another_vae_has_latents_of_its_own(wan, tmp_path):
     before = codec_hash(wan)

@@ -139,8 +139,8 @@ def test_the_state_does_not_move_with_the_stream(model):
 @torch.no_grad()
 def test_a_checkpoint_holds_a_stream_as_it_holds_an_objectives_state(model, tmp_path):
     streamer = started(model, spec(), 10)
-    checkpoints.save(tmp_path / "checkpoints", 0, stage=0, step=3, rows=0, groups={"objective": streamer.state()})
-    found, faults = checkpoints.load_newest(tmp_path / "checkpoints", tmp_path / "metrics.jsonl")
+    checkpoints.save(tmp_path / "checkpoints", stage=0, step=0, rows=0, groups={"objective": streamer.state()})
+    found, faults = checkpoints.load_newest(tmp_path / "checkpoints", tmp_path / "metrics.jsonl", [3])
     assert not faults
     assert found is not None
     assert same_future(streamer, Streamer.load(model, spec(), found.group("objective")))

@@ -156,13 +156,15 @@ def test_other_benchmarks_stay_out(table: Table) -> None:
 
 
 def test_newer_record_replaces_older(table: Table) -> None:
+    ahead = record(BASE, "vq", [1.0] * PROMPTS, created="2099-01-01T00:00:00+00:00")  # of a wrong clock
     newer = record(BASE, "vq", [9.0] * PROMPTS, created="2026-02-01T00:00:00+00:00")
-    assert cells(table, [newer, record(BASE, "vq", [1.0] * PROMPTS)], "Causal Forcing")["hpsv3"].mean == 9.0
+    assert cells(table, [ahead, newer], "Causal Forcing")["hpsv3"].mean == 9.0
 
 
 def test_records_of_another_prompt_set_do_not_enter_the_mean(table: Table) -> None:
+    ahead = record(BASE, "vq", [1.0] * PROMPTS, created="2099-01-01T00:00:00+00:00")
     newer = record(BASE, "vq", [9.0] * 4, seed=1, prompt_set_hash="q", created="2026-02-01T00:00:00+00:00")
-    cell = cells(table, [newer, record(BASE, "vq", [1.0] * PROMPTS)], "Causal Forcing")["hpsv3"]
+    cell = cells(table, [ahead, newer], "Causal Forcing")["hpsv3"]
     assert (cell.mean, cell.n) == (9.0, 1)
 
 

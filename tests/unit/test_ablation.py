@@ -1,5 +1,6 @@
 """A grid's plan: what of it is done, as far as its folders say."""
 
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,10 @@ def test_a_damaged_folder_does_not_stop_the_plan(tmp_path):
     run.final.mkdir()
     (run.final / "card.json").write_text("{}")
     assert states(tmp_path)[first.label] == "finished"
+    resolved = json.loads((run.path / "resolved.json").read_text())
+    resolved["inputs"]["base.student"] = "0" * 16  # what the base was
+    (run.path / "resolved.json").write_text(json.dumps(resolved))
+    assert states(tmp_path)[first.label] == "changed"
     (run.path / "resolved.json").write_text("x")
     assert states(tmp_path) == {first.label: "damaged", other.label: "new"}
 

@@ -44,6 +44,9 @@ def test_a_torn_last_line_is_ignored(tmp_path: Path) -> None:
     assert read_metrics(path) == whole
     path.write_bytes(path.read_bytes() + b"\xc3")  # torn inside a letter
     assert read_metrics(path) == whole
+    path.write_bytes(path.read_bytes() + b"\n")  # a line that has its end is not torn
+    with pytest.raises(RecordError, match="line 3"):
+        read_metrics(path)
 
 
 def test_damage_elsewhere_names_the_line(tmp_path: Path) -> None:

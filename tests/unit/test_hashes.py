@@ -97,6 +97,15 @@ def test_an_entry_that_is_no_hash_is_not_believed(cache, tmp_path):
     assert hashes.remembered(path) == sha(b"weights")
 
 
+def test_an_entry_with_a_flipped_bit_is_not_believed(cache, tmp_path):
+    path = written(tmp_path / "a", b"weights")
+    hashes.remembered(path)
+    right = sha(b"weights")
+    cache.write_text(cache.read_text().replace(right, ("1" if right[0] == "0" else "0") + right[1:]))
+    hashes._seen.clear()
+    assert hashes.remembered(path) == right
+
+
 def test_files_that_are_gone_leave_the_memory(cache, tmp_path):
     first = written(tmp_path / "a", b"1")
     hashes.remembered(first)

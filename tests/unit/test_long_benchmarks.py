@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -46,6 +47,14 @@ def test_other_weights_under_one_name_are_said(tmp_path, capsys):
         said = capsys.readouterr().err
         assert said.count("warning: ") == (content == "second")
     assert "shapes.jsonl: tuned, seed 1: was recorded of weights " in said
+
+
+def test_two_arms_of_one_name_and_seed_are_refused():
+    first, second = (cast(Any, SimpleNamespace(name="tuned", path=Path(at))) for at in ("a/final", "b/final"))
+    world_run.check_distinct([(first, 0), (first, 1), (second, 2)])
+    with pytest.raises(RecordError, match="tuned: recorded as seed 1 of one arm: a/final and b/final") as caught:
+        world_run.check_distinct([(first, 0), (first, 1), (second, 1)])
+    assert "--results" in caught.value.hint
 
 
 def test_every_arm_suite_has_a_benchmark_that_makes_what_it_shows():

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from released_layouts import CONFIG, State, diffusers_model, forward, network, original_name, write_pickle
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models import lora, lora_files
+from astro_cli.models import lora, lora_files, weights
 from astro_cli.models.lora_files import merge_lora, read_lora
 from astro_cli.models.wan.transformer import CausalWan
 
@@ -431,3 +432,19 @@ def test_other_adapters_are_refused(more, says, state, tmp_path):
 
 def test_a_folder_without_a_lora_is_refused(tmp_path):
     assert "not a LoRA folder: found no tensor file, expected adapter_model.safetensors" in refusal(tmp_path)
+
+
+def test_equal_adapters_are_equal_files(tmp_path):
+    """The library orders a header's metadata as a hash table does, anew for each file."""
+    state = {f"blocks.0.ffn.net.2.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    metadata = {f"key {number}": 'é\n"' for number in range(8)}
+    written = []
+    for name in ("a", "b"):
+        lora_files.save_diffusers(tmp_path / name, state, 2, 2.0, "x")
+        weights.write(tmp_path / f"{name}.safetensors", state, metadata)
+        files = (tmp_path / name / "pytorch_lora_weights.safetensors", tmp_path / f"{name}.safetensors")
+        written.append([path.read_bytes() for path in files])
+    assert written[0] == written[1]
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", **metadata}
+        assert torch.equal(file.get_tensor("blocks.0.ffn.net.2.lora_A.weight"), torch.ones(2, 2))

@@ -104,6 +104,28 @@ def test_torn_last_line_is_ignored_and_then_replaced(path: Path, cut: int) -> No
     assert len(path.read_bytes().splitlines()) == 2
 
 
+@pytest.mark.parametrize("damage", [b'{"arm": "a", "sc\xff', b"\0" * 8, b'{"arm": '])
+def test_a_damaged_last_line_that_has_its_end_is_kept_and_named(path: Path, damage: bytes) -> None:
+    append(path, make(seed=0))
+    before = path.read_bytes() + damage + b"\n"
+    path.write_bytes(before)
+    with pytest.raises(RecordError, match="line 2: damaged record"):
+        load([path])
+    append(path, make(seed=1))
+    assert path.read_bytes()[: len(before)] == before
+    with pytest.raises(RecordError, match="line 2: damaged record"):
+        load([path])
+
+
+def test_a_tail_longer_than_what_is_read_at_once_is_removed_whole(path: Path) -> None:
+    append(path, make(seed=0))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"scores": [' + b"0.5, " * 40_000)
+    append(path, make(seed=1))
+    assert [record.seed for record in load([path])] == [0, 1]
+    assert path.read_bytes().startswith(whole)
+
+
 def test_line_torn_inside_a_character(path: Path) -> None:
     append(path, make(commit="é"))
     whole = path.read_bytes()
@@ -181,16 +203,17 @@ def test_times_are_kept_in_utc_and_need_a_zone() -> None:
         make(created="2026-01-01T02:00:00")
 
 
-def test_latest_compares_moments_not_texts() -> None:
-    old = make(
-        created="2026-01-01T01:30:00+02:00", weights_hash="old"
-    )  # 23:30 UTC the day before, though its text is larger
-    new = make(created="2026-01-01T00:00:00+00:00", weights_hash="new")
-    other = make(seed=1)
-    assert latest([new, old, other]) == [new, other]
-    assert (
-        latest([old, new.model_copy(update={"created": old.created})])[0].weights_hash == "new"
-    )  # equally old: the later line
+def test_the_last_record_is_the_newest_whatever_its_date(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ahead = make(created="2099-01-01T00:00:00+00:00", weights_hash="ahead")
+    new, other = make(weights_hash="new"), make(seed=1)
+    for record in (ahead, other, new):
+        append(path, record)
+    for _ in range(2):  # said once
+        assert latest(load([path])) == [new, other]
+    assert capsys.readouterr().err == (
+        f"warning: {path}: line 1: dated 2099-01-01T00:00:00.000000+00:00, in the future; its place in the file "
+        "decides which record is the newest\n"
+    )
 
 
 def test_conditions_count_the_device_only_where_it_matters() -> None:

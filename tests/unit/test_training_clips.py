@@ -6,12 +6,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from small_videos import write_damaged, write_truncated, write_video
 
-from astro_cli.config.errors import RecipeError
+from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.media import clips
-from astro_cli.media.clips import Clip, ClipForm, clip_frames, list_clips
+from astro_cli.media.clips import Clip, ClipForm, clip_frames, list_clips, source_files
 from astro_cli.media.decode import VideoError, frames
+from astro_cli.models import weights
+from astro_cli.training.video_clips import CHECKSUM, LATENTS, CachedLatents, _sha256
 
 
 def test_a_folder_of_videos_with_a_text_file_beside_each(tmp_path):
@@ -51,6 +54,28 @@ def test_a_wrong_manifest_is_refused_with_its_line(tmp_path, text, says):
     with pytest.raises(RecipeError, match=re.escape(says.partition("\n")[0])) as error:
         list_clips(tmp_path)
     assert says in str(error.value)
+
+
+def test_the_files_of_a_source_are_its_prompts_and_videos(tmp_path):
+    for name in ("b.mp4", "a.mp4"):
+        write_video(tmp_path / name)
+        (tmp_path / name).with_suffix(".txt").write_text("a prompt")
+    assert [path.name for path in source_files(tmp_path)] == ["a.txt", "b.txt", "a.mp4", "b.mp4"]
+    manifest = tmp_path / "some.jsonl"
+    manifest.write_text(2 * '{"video": "b.mp4", "prompt": "p"}\n')
+    assert [path.name for path in source_files(manifest)] == ["some.jsonl", "b.mp4"]
+
+
+def test_latents_with_a_flipped_bit_are_not_trained_on(tmp_path):
+    latents = torch.arange(16.0).reshape(1, 4, 2, 2)
+    path = tmp_path / "a.safetensors"
+    weights.write(path, {LATENTS: latents}, {CHECKSUM: _sha256(latents)})
+    assert torch.equal(CachedLatents([path])[[0]], latents[None])
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors.*damaged: its latents are not"):
+        CachedLatents([path])[[0]]
 
 
 def test_a_video_without_a_prompt_is_named(tmp_path):

@@ -1,0 +1,63 @@
+"""The files a run reads beside its recipe, and their hashes: a run goes on only with those it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from astro_cli.media.clips import source_files
+from astro_cli.models import checkpoint, hashes, weights
+from astro_cli.models.shapes_backbone import codec_file
+from astro_cli.spec import ADAPTER_ROLES, Recipe
+from astro_cli.training.build import wanted_roles
+
+
+def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
+    """What a run reads, by the recipe's key that names it, or "backbone" and the reward's name.
+
+    Raises:
+        CheckpointError: weights that are not here.
+        RecipeError: no prompts or clips.
+    """
+    wanted = wanted_roles(recipe)
+    read = dict[str, tuple[Path, ...]]()
+    for role in wanted:
+        source = None if role in ("codec", *ADAPTER_ROLES) else recipe.base.of(role)
+        if source is not None:
+            wan = recipe.backbone == "wan"
+            read[f"base.{role}"] = checkpoint.files(source) if wan else (weights.find(source, role),)
+    if "codec" not in wanted:
+        read |= _backbone(recipe)
+    for name in recipe.order:
+        stage = recipe.stages[name]
+        if stage.data.prompts is not None:
+            read[f"stages.{name}.data.prompts"] = (Path(stage.data.prompts),)
+        if stage.data.clips is not None:
+            read[f"stages.{name}.data.clips"] = source_files(stage.data.clips)
+        if stage.experience is not None and recipe.backbone == "wan":
+            read |= _rewards(stage.experience.scored)
+    return read
+
+
+def digests(recipe: Recipe) -> dict[str, str]:
+    """16 hex digits over the content of each key's files.
+
+    Raises:
+        As `files`.
+    """
+    return {key: hashes.of_files(paths) for key, paths in files(recipe).items() if paths}
+
+
+def _backbone(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
+    if recipe.backbone == "shapes":
+        return {"base.codec": (codec_file(recipe.base.codec),)}
+    from astro_cli.models.wan_backbone import backbone_files
+
+    return {"backbone": backbone_files(recipe.base.codec)}
+
+
+def _rewards(rewards: Mapping[str, float]) -> dict[str, tuple[Path, ...]]:
+    from astro_cli.rewards import hpsv3, videoalign
+
+    owners = {"vq": hpsv3, "mq": videoalign, "ta": videoalign}
+    return {f"reward {key}": owners[key].files() for key in rewards}

@@ -1,0 +1,18 @@
+"""Scores that are kept for later runs come back as they were, or not at all."""
+
+import torch
+
+from astro_cli.models import hashes
+from astro_cli.training import base_scores
+
+
+def test_kept_scores_are_believed_only_as_they_were_written(tmp_path, monkeypatch):
+    monkeypatch.setenv(hashes.CACHE_VARIABLE, str(tmp_path))
+    found = base_scores.BaseScores(["a", "b"], {"vq": torch.tensor([[0.25, 0.1], [0.5, 1 / 3]])})
+    base_scores.keep("key", found)
+    read = base_scores.read("key", ["a", "b"], ["vq"], 2)
+    assert read is not None
+    assert torch.equal(read.scores["vq"], found.scores["vq"])
+    path = base_scores.place("key")
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    assert base_scores.read("key", ["a", "b"], ["vq"], 2) is None
