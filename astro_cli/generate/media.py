@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from astro_cli.config import durable
+from astro_cli.config.errors import OutputError
 
 Clip = Any  # (T, H, W, 3)
 Frame = Any  # (H, W, 3)
