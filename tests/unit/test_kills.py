@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from released_layouts import network, write_original
-from test_method_seams import PROBE, _outside  # noqa: F401 - a fixture
 from test_training_records import finished  # noqa: F401 - a fixture
 
 from astro_cli.commands import training_run
@@ -31,7 +30,10 @@ from eval.records.video_scores import SampleStore, ScoreLine
 from eval.report.training_records import record_training
 from eval.world.run import evaluate_arm
 from tests.killed_disk import states_of
+from tests.probe_runs import PROBE
 from tests.tiny_world import TINY
+
+pytestmark = pytest.mark.usefixtures("outside_kinds")
 
 TIMES = ("seconds", "tokens_per_second", "share/")
 
