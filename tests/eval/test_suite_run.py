@@ -153,12 +153,12 @@ def test_metrics_one_after_another_give_the_total(fake, suite_of, folder_of, tmp
     suite_of('totals = { sum = "both" }\n' + BOTH)
     folder = folder_of("videos", PROMPTS)
     whole = run(folder, tmp_path / "r", arm="whole")
-    assert whole.found[0].totals[0].complete
+    assert whole.seeds[0].totals[0].complete
     first = run(folder, tmp_path / "r", metrics=("brightness",))
-    assert first.found[0].totals == []  # and no partial one is shown
+    assert first.seeds[0].totals == []  # and no partial one is shown
     last = run(folder, tmp_path / "r", metrics=("temporal_flickering",))
-    assert [total.coverage for total in last.found[0].totals] == ["2/2"]
-    assert "sum" in last.found[0].written
+    assert [total.coverage for total in last.seeds[0].totals] == ["2/2"]
+    assert "sum" in last.seeds[0].written
     ours, theirs = (
         next(r for r in store.load_results(tmp_path / "r") if (r.arm, r.metric) == (arm, "sum"))
         for arm in ("arm", "whole")
