@@ -165,7 +165,7 @@ def test_metrics_one_after_another_give_the_total(fake, suite_of, folder_of, tmp
     )
     assert ours.scores == theirs.scores
     assert ours.conditions == theirs.conditions
-    assert run(folder, tmp_path / "r").found[0].written == []
+    assert run(folder, tmp_path / "r").seeds[0].written == []
 
 
 def test_records_of_other_videos_complete_no_total(fake, suite_of, folder_of, tmp_path, summed):
@@ -173,7 +173,7 @@ def test_records_of_other_videos_complete_no_total(fake, suite_of, folder_of, tm
     folder = folder_of("videos", PROMPTS)
     run(folder, tmp_path / "r", metrics=("brightness",))
     write_video(folder / "003-0.mp4", seed=99, size=(64, 48))
-    assert run(folder, tmp_path / "r", metrics=("temporal_flickering",)).found[0].totals == []
+    assert run(folder, tmp_path / "r", metrics=("temporal_flickering",)).seeds[0].totals == []
 
 
 def test_other_videos_under_one_name_are_said(fake, suite_of, folder_of, tmp_path, capsys):
