@@ -106,6 +106,10 @@ class Dino(nn.Module):
         """Class tokens (B, D) of normalised pictures."""
         return self.norm(self.tokens(x_BCHW))[:, 0]
 
+    def patches(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Normalised patch tokens (B, L, D) of normalised pictures."""
+        return self.norm(self.tokens(x_BCHW))[:, 1:]
+
     def tokens(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """What the last block gives (B, L, D), class token first, before the closing norm."""
         x_BLD = self.embedded(x_BCHW)
