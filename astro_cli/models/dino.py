@@ -157,8 +157,7 @@ def patch_features(network: Dino, frames_BTCHW: torch.Tensor) -> torch.Tensor:
     features = []
     for part in frames.split(FRAMES_AT_ONCE):
         pictures = (functional.interpolate(part, size, mode="bilinear", antialias=True) - mean) / std
-        tokens_BLD = network.norm(network.tokens(pictures))[:, 1:]
-        features.append(tokens_BLD.mT.unflatten(2, [side // network.patch for side in size]))
+        features.append(network.patches(pictures).mT.unflatten(2, [side // network.patch for side in size]))
     return torch.cat(features).unflatten(0, frames_BTCHW.shape[:2])
 
 

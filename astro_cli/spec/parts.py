@@ -164,6 +164,7 @@ class DataSpec(Config):
     frames: int | None = Field(default=None, gt=0)
     # Latent frames encoded before a clip and cut off: it then begins in the middle of a video.
     lead: int = Field(default=0, ge=0)
+    samples: int = Field(default=1, gt=0)  # of each prompt in a batch, one after the other
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
     clips: str | None = None  # Wan: a folder of videos with a text file beside each, or a manifest.jsonl
 

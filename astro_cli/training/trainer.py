@@ -22,7 +22,7 @@ from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.checkpoints import Checkpoint, Meta, load_newest
 from astro_cli.training.clip_samples import write_samples
-from astro_cli.training.distributed import average_gradients, average_metrics
+from astro_cli.training.distributed import average_gradients, average_metrics, gather_rows
 from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
@@ -69,6 +69,7 @@ class Trainer:
         run_context.section = self.timer
         run_context.autocast = lambda: accelerator.autocast()
         run_context.mean = lambda value: average_metrics(accelerator, {"": value})[""]
+        run_context.gather = lambda value: gather_rows(accelerator, value)
         self.rows = 0  # rows in metrics.jsonl
         self.frames = 0  # latent frames that went through a loss in this step
         self.trained: set[str] = set()
@@ -133,9 +134,10 @@ class Trainer:
                 f"({self.accelerator.num_processes})"
             )
             raise AstroError(self.recipe.name, f"stages.{name}.experience.prompts", what)
-        share = self.accelerator.num_processes * spec.accumulate
+        share = self.accelerator.num_processes * spec.accumulate * spec.data.samples
         if spec.batch % share:
-            what = f"found {spec.batch}, expected a multiple of processes x accumulate ({share})"
+            of = "processes x accumulate" + (" x data.samples" if spec.data.samples > 1 else "")
+            what = f"found {spec.batch}, expected a multiple of {of} ({share})"
             raise AstroError(self.recipe.name, f"stages.{name}.batch", what)
 
     def _train(self, stage: _Stage, index: int, start: int) -> None:
@@ -239,6 +241,7 @@ class Trainer:
 
     def _save(self, index: int, step: int, stage: _Stage | None) -> None:
         """Checkpoint: networks trained so far, and in the middle of a stage its optimisers, average and objective."""
+        kept = {} if stage is None else stage.source.state()  # of all processes, where they have parts of it
         if not self.accelerator.is_main_process:
             return
         groups = {f"network-{role}": self._network_state(role) for role in sorted(self.trained)}
@@ -248,7 +251,7 @@ class Trainer:
                 groups["ema"] = stage.ema.shadow
             if extra := stage.objective.state():
                 groups["objective"] = extra
-            if kept := stage.source.state():
+            if kept:
                 groups["source"] = kept
         self.run.save_checkpoint(index, step, self.rows, groups)
 
