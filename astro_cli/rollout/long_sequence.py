@@ -152,7 +152,9 @@ class LongSequence:
         old = self.tail_BFCHW[:, self.tail_BFCHW.shape[1] - self.plan.overlap :]
         if not self.tail_BFCHW.shape[1]:
             return old
-        first = image_latent(self.backbone, self.tail_BFCHW[:, : self.tail_BFCHW.shape[1] - self.plan.overlap + 1])
+        shown = self.tail_BFCHW[:, : self.tail_BFCHW.shape[1] - self.plan.overlap + 1]
+        with torch.autocast(self.student.device.type, enabled=False):  # the codec keeps its own precision
+            first = image_latent(self.backbone, shown)
         return torch.cat((first, old[:, 1:]), 1)
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -113,7 +113,7 @@ def test_parts_of_a_batch_are_videos_of_their_own(tiny, tmp_path, monkeypatch):
 
 
 def test_memory_of_a_step_does_not_grow_with_the_video(tiny, tmp_path, monkeypatch):
-    """Chunk 2 and chunk 20: what the backward pass keeps, and what the sequence keeps."""
+    """Chunk 3 and chunk 30: what the backward pass keeps, and what the sequence keeps."""
     held = {}
     made = LongSequence.next_chunk
 
@@ -137,7 +137,7 @@ def test_memory_of_a_step_does_not_grow_with_the_video(tiny, tmp_path, monkeypat
     rows = [row for row in metrics(tmp_path / "run") if "sequence/student_start" in row]
     saved = {row["sequence/student_start"]: row["memory/saved_bytes"] for row in rows}
     places = sorted(start for start in saved if start)
-    assert places[-1] > 10 * places[0]
+    assert places[-1] > 8 * places[0]
     assert saved[places[-1]] <= 1.05 * saved[places[0]]
     assert held[max(held)] <= 1.05 * held[sorted(held)[1]]
 

@@ -21,7 +21,7 @@ def test_the_loss_by_hand(alpha, expected):
 
 def test_the_normaliser_carries_no_gradient():
     # d/dx of (r - f) ((r - x) - (r - f)) / n with n fixed: - (3 - 2) / 2
-    x = tensor(1).requires_grad_()
+    x = tensor(1.0).requires_grad_()
     sid.sid_loss(x, tensor(3), tensor(2), 1.0).sum().backward()
     assert x.grad.item() == -0.5
 
