@@ -18,6 +18,7 @@ from astro_cli.recipe import load_recipe
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.trainer import Trainer
+from bench import long as bench_long
 from bench import rl as bench_rl
 from bench import scoring as bench_eval
 from bench import stream as bench_stream
@@ -110,6 +111,10 @@ def main() -> None:
     for row in bench_rl.rows():
         saved.add_row(*row)
     console.print(saved)
+    long = Table("measure", "value", "what it divides", title="streaming long tuning on the embedded world")
+    for row in bench_long.rows():
+        long.add_row(*row)
+    console.print(long)
     scoring = Table("measure", "value", "what it is", title="scoring videos")
     for row in bench_eval.rows():
         scoring.add_row(*row)
