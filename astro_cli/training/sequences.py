@@ -59,6 +59,10 @@ class SequenceSource:
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
         refuse_clips(stage, key)
         refuse_samples(stage, key)
+        for name, value in (("drop", stage.data.drop or None), ("captions", stage.data.captions)):
+            if value is not None:
+                what = f"found {value}, expected none: the prompts of long tuning come in pairs"
+                raise ValueError(f"{key}.data.{name}: {what}")
         if recipe.backbone == "wan" and stage.data.prompts is None:
             what = "missing, long tuning on Wan needs a JSON lines file of prompts and the prompts they switch to"
             raise ValueError(f"{key}.data.prompts: {what}")
@@ -175,7 +179,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         RecipeError: missing or empty file, a line that is none, or one without a second prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(path, "prompts", f"cannot be read: {error}") from error
     pairs = [_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
