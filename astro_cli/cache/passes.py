@@ -12,7 +12,6 @@ the cache, as here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -35,7 +34,7 @@ class Memory(Protocol):
     end: int
     rewrites: int
     rolls: bool
-    live: Sequence[LiveSink]  # per layer, where the sink carries gradients
+    live: list[LiveSink]  # per layer, where the sink carries gradients
 
     def slot(self, frame: int) -> int: ...
     def visible(self, end: int) -> list[int]: ...

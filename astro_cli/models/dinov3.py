@@ -73,7 +73,8 @@ class DinoV3(nn.Module):
     def patches(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Normalised patch tokens (B, L, D) of normalised pictures."""
         grid = self.patch_embed.proj(x_BCHW)
-        cos, sin = _positions(*grid.shape[-2:], grid.device)
+        rows, columns = grid.shape[-2:]
+        cos, sin = _positions(rows, columns, grid.device)
         own = (self.cls_token.expand(len(grid), -1, -1), self.storage_tokens.expand(len(grid), -1, -1))
         tokens = torch.cat((*own, grid.flatten(2).transpose(1, 2)), 1)
         for block in self.blocks:

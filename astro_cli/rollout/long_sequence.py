@@ -189,7 +189,8 @@ class LongSequence:
         loaded.tail_BFCHW = state["tail"].to(student.device)
         if "chunk" in state:
             window, history = state["window"].to(student.device), state["history"].to(student.device)
-            loaded.chunk = Chunk(window, *state["chunk"].tolist(), history)
+            new, start = state["chunk"].tolist()
+            loaded.chunk = Chunk(window, new, start, history)
         return loaded
 
 
