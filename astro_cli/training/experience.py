@@ -54,13 +54,13 @@ class ExperienceSource:
         self.accelerator, self.stage = accelerator, stage
         self.weights = spec.scored
         self.primary = spec.primary or next(iter(self.weights))
-        rewards = load_scorers(list(self.weights), backbone, run_context.device)
+        rewards = load_scorers(list(self.weights), backbone, run_context.device, spec.scorers)
         frames = fewest_frames(spec, spec.frames or run_context.frames, run_context.block, backbone)
         unweighted = (
             [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []
         )  # Wan's cost a network each
         watched: list[Reward] = load_scorers(
-            unweighted, backbone, run_context.device
+            unweighted, backbone, run_context.device, spec.scorers
         )  # weight 0: logged, not optimised
         self.credit = CreditRule(spec.advantage, self.weights, spec.group)
         fitting = [reward for reward in watched if frames >= reward.num_frames_min]

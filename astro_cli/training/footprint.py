@@ -76,7 +76,8 @@ def _around(recipe: Recipe) -> dict[str, int]:
     parts = {"VAE": VAE_PARAMETERS * torch.float32.itemsize, "UMT5": UMT5_PARAMETERS * _text_bytes(recipe.base.codec)}
     keys = set[str]().union(*(rewards_of(recipe.stages[name]) for name in recipe.order))
     parts |= {"HPSv3": HPSV3_PARAMETERS * SCORER_BYTES} if "vq" in keys else {}
-    return parts | ({"VideoAlign": VIDEOALIGN_PARAMETERS * SCORER_BYTES} if keys & {"mq", "ta"} else {})
+    by_videoalign = [key for key in keys if key in ("mq", "ta") or key.startswith("videoalign.")]
+    return parts | ({"VideoAlign": VIDEOALIGN_PARAMETERS * SCORER_BYTES} if by_videoalign else {})
 
 
 def _text_bytes(source: str | None) -> int:

@@ -8,6 +8,7 @@ from astro_cli.config.toml import list_recipes
 from astro_cli.models import features
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.rewards import scorer_places
+from astro_cli.rewards.scorers import scorers, split
 from astro_cli.spec import ADAPTER_ROLES, Recipe, StageSpec
 from astro_cli.zoo import needs
 from astro_cli.zoo.needs import Need
@@ -47,7 +48,10 @@ def _needs(recipe: Recipe, roles: Iterable[str]) -> Iterable[Need]:
         stage = recipe.stages[name]
         if stage.data.prompts is not None:
             yield needs.prompts(f"stages.{name}.data.prompts", stage.data.prompts)
-        yield from scorer_places.needs(rewards_of(stage))
+        own, outside = split(rewards_of(stage))
+        yield from scorer_places.needs(own)
+        tables = stage.experience.scorers if stage.experience is not None else {}
+        yield from scorers().needs(outside, tables) if outside else ()
 
 
 def _way_out(recipe: Recipe) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -14,8 +15,14 @@ from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.spec import Recipe
 
 
-def load_scorers(keys: list[str], backbone: Backbone, device: torch.device) -> list[Reward]:
-    """The backbone's own scorers; Wan's are networks, read from their files now.
+def load_scorers(
+    keys: list[str],
+    backbone: Backbone,
+    device: torch.device,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Reward]:
+    """The backbone's own scorers; Wan's are networks, read from their files now. `tables` are own keys of the
+    evaluation's scorers.
 
     Raises:
         CheckpointError: a scorer's weights are missing, damaged or of another model.
@@ -24,7 +31,7 @@ def load_scorers(keys: list[str], backbone: Backbone, device: torch.device) -> l
         return [embedded_reward(key) for key in keys]
     from astro_cli.rewards.wan import load_rewards  # with transformers: seconds that the embedded world does without
 
-    return load_rewards(keys, backbone.fps, device)
+    return load_rewards(keys, backbone.fps, device, tables)
 
 
 def scorer_of(recipe: Recipe, backbone: Backbone, device: torch.device) -> Callable[[str], Score]:
