@@ -7,6 +7,7 @@ Dimensions: B clip, T frame, C colour, H, W pixels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,23 @@ def _lacks(name: str, table: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def files(metrics: Iterable[str], tables: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Path, ...]]:
+    """The files that decide a metric's scores, those of a model's folder one by one."""
+    found = {}
+    for metric in metrics:
+        declaration = declarations()[scorer_of(metric)]
+        paths = declaration.files(_config(declaration, tables.get(scorer_of(metric), {})))
+        inside = [
+            sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path] for path in paths
+        ]
+        found[metric] = tuple(part for parts in inside for part in parts)
+    return found
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+
+
 def load(metrics: Iterable[str], tables: Mapping[str, Mapping[str, Any]], fps: float) -> list[Reward]:
     """The rewards in the order of `metrics`; each scorer is built once."""
     cache, watching, rewards = NetworkCache(), dict[str, _Watching](), list[Reward]()
@@ -113,7 +131,8 @@ class _Watching:
 
     def _watched(self, clip_THWC: np.ndarray, prompt: str) -> dict[str, float | None]:
         info = VideoInfo(len(clip_THWC), self.fps, clip_THWC.shape[2], clip_THWC.shape[1])
-        watcher = self.scorer.watch(Sample(Path("clip"), "", info, prompt, prompt))
+        content = hashlib.sha256(np.ascontiguousarray(clip_THWC)).hexdigest()  # scorers remember clips by it
+        watcher = self.scorer.watch(Sample(Path("clip"), content, info, prompt, prompt))
         for index, frame in enumerate(clip_THWC):
             watcher.see(index, frame)
         return {metric: score.value for metric, score in watcher.scores().items()}
