@@ -131,7 +131,7 @@ class _Watching:
 
     def _watched(self, clip_THWC: np.ndarray, prompt: str) -> dict[str, float | None]:
         info = VideoInfo(len(clip_THWC), self.fps, clip_THWC.shape[2], clip_THWC.shape[1])
-        content = hashlib.sha256(np.ascontiguousarray(clip_THWC)).hexdigest()  # scorers remember clips by it
+        content = hashlib.sha256(clip_THWC.tobytes()).hexdigest()  # scorers remember clips by it
         watcher = self.scorer.watch(Sample(Path("clip"), content, info, prompt, prompt))
         for index, frame in enumerate(clip_THWC):
             watcher.see(index, frame)
