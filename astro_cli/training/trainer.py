@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from astro_cli.config.errors import AstroError, CheckpointError, RunError
+from astro_cli.models import weights
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, LossOutput, Objective, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
@@ -245,6 +246,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         groups = {f"network-{role}": self._network_state(role) for role in sorted(self.trained)}
+        self._refuse_broken(groups, f"after {self.rows} steps")
         if stage is not None:
             groups |= {f"optimizer-{role}": o.tensors() for role, o in stage.optimizers.items()}
             if stage.ema is not None:
@@ -254,6 +256,19 @@ class Trainer:
             if kept:
                 groups["source"] = kept
         self.run.save_checkpoint(index, step, self.rows, groups)
+
+    def _refuse_broken(self, networks: dict[str, dict[str, torch.Tensor]], where: str) -> None:
+        """Keep weights that the last update broke out of checkpoints and results.
+
+        Raises:
+            RunError: a number that is NaN or infinite.
+        """
+        for tensors in networks.values():
+            for key, value in tensors.items():
+                if not weights.finite(value):
+                    what = f"{key} holds numbers that are NaN or infinite after the update"
+                    hint = "the last checkpoint is intact; lower the learning rate in a new --out"
+                    raise RunError(self.run.path, where, what, hint=hint)
 
     def _network_state(self, role: str) -> dict[str, torch.Tensor]:
         """The tensors that training may have changed: the adapters if there are any, else all."""

@@ -419,3 +419,19 @@ def test_the_moving_average_takes_in_the_updates_of_its_role_only(probe, tmp_pat
     for name, value in final.items():
         expected = 0.81 * start[name] + 0.09 * taken[0][1][name] + 0.1 * taken[1][1][name]
         assert torch.allclose(value, expected, atol=1e-6)
+
+
+def test_an_update_that_breaks_the_weights_leaves_no_checkpoint_of_them(probe, tmp_path):
+    class Breaking(Silent):
+        def step(self, row: dict) -> None:
+            if row["step"] == 1:
+                next(iter(trainer.run_context.roles.modules["discriminator"].parameters())).data[0] = float("inf")
+
+    recipe, out = probe("runtime.save_every=1"), tmp_path / "run"
+    run_context, backbone = build(recipe, CPU)
+    run = RunDir(out)
+    run.open(recipe, "", resume=False, device="cpu")
+    trainer = Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), Breaking())
+    with pytest.raises(RunError, match=r"after 2 steps: .* holds numbers that are NaN or infinite"):
+        trainer.fit(resume=False)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["00000001"]
