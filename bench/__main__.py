@@ -18,13 +18,16 @@ from astro_cli.recipe import load_recipe
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.trainer import Trainer
+from bench import long as bench_long
 from bench import rl as bench_rl
 from bench import scoring as bench_eval
+from bench import stage_two as bench_stage_two
 from bench import stream as bench_stream
 
 LONG_FRAMES = 480  # 60 s of the embedded world
 LOOPS = {
     "rl": ("astrolabe_causal_shapes", ["stages.nft.steps=3"]),
+    "grpo": ("grpo_streaming_shapes", ["stages.grpo.steps=3"]),
     "dmd": ("self_forcing_shapes", ['order=["dmd"]', "stages.dmd.steps=6"]),
     "pretrain": ("teacher_shapes", ['order=["clips"]', "stages.clips.steps=6", "stages.clips.data.pool=256"]),
 }
@@ -113,6 +116,14 @@ def main() -> None:
     for row in bench_rl.rows():
         saved.add_row(*row)
     console.print(saved)
+    long = Table("measure", "value", "what it divides", title="streaming long tuning on the embedded world")
+    for row in bench_long.rows():
+        long.add_row(*row)
+    console.print(long)
+    policy = Table("measure", "value", "what it divides", title="GRPO on the embedded teacher")
+    for row in bench_stage_two.rows():
+        policy.add_row(*row)
+    console.print(policy)
     scoring = Table("measure", "value", "what it is", title="scoring videos")
     for row in bench_eval.rows():
         scoring.add_row(*row)

@@ -19,6 +19,7 @@ from unittest import mock
 import torch
 
 from astro_cli.cache.kv import CacheSpec
+from astro_cli.core.background import Background
 from astro_cli.core.credit import Term
 from astro_cli.core.rng import stream_seed
 from astro_cli.models.backbone import Backbone
@@ -29,7 +30,6 @@ from astro_cli.rewards.shapes import REWARDS
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import StreamSpec, stream
 from astro_cli.training import clips
-from astro_cli.training.background import Background
 from astro_cli.training.build import build, objectives
 from astro_cli.training.memory import SavedTensors
 

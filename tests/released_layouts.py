@@ -289,6 +289,12 @@ LAYOUTS: dict[str, tuple[Writer, str, str, bool]] = {
         "model",
         False,
     ),
+    "model, trained on several GPUs": (
+        lambda at, new, _: write_pickle(at / "m.pt", {"model": original(new, "module.")}),
+        "pickle, original names",
+        "model",
+        False,
+    ),
     "state_dict, diffusion_model prefix": (
         lambda at, new, _: write_pickle(at / "s.pt", {"state_dict": original(new, "diffusion_model."), "epoch": 3}),
         "pickle, original names",

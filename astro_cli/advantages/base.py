@@ -6,7 +6,7 @@ Dimensions: P prompt, G sample of a prompt, B clip, F latent frame, C channel, H
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -50,7 +50,7 @@ class Advantage(ABC):
 
     Class attributes:
         wants_base: scores of the untuned base, as `Scored.base`, on "some" prompts, or as `Scored.prior` too on all the
-            "prompts" of the run, which then has a list of them. Its `Config` says how many clips each: `base_samples`.
+            "prompts" of the run, which then has a list of them; how many clips of each says `base_clips`.
         gives: credit per "sample", (P, G), or with a "map" of where it goes, (P, G, F, H, W).
     """
 
@@ -59,6 +59,10 @@ class Advantage(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def base_clips(self, rewards: Iterable[str]) -> int:
+        """Clips of the base per prompt that it wants the scores of, with these rewards; 0: none."""
+        return 0 if self.wants_base == "none" else self.config.base_samples
 
     def lacks(self, backbone: str) -> str:
         """What it cannot run without and where to put it, "" where nothing is missing; asked before a run."""

@@ -18,6 +18,7 @@ have sparsity 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -78,6 +79,10 @@ def shares(mean_PJ: torch.Tensor, sparsity_PJ: torch.Tensor, threshold_J: torch.
 class Advantage(BaseAdvantage):
     wants_base = "some"
     config: Config
+
+    def base_clips(self, rewards: Iterable[str]) -> int:
+        """None where every reward has a range."""
+        return 0 if set(rewards) <= self.config.ranges.keys() else super().base_clips(rewards)
 
     def credit(self, scored: Scored, state: dict[str, torch.Tensor]) -> Credit:
         mapped = {key: self._mapped(key, value, scored, state) for key, value in optimised(scored).items()}

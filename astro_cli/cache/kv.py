@@ -24,6 +24,7 @@ from astro_cli.cache.passes import Pass
 from astro_cli.cache.sinks.base import SinkPolicy
 from astro_cli.cache.sinks.ema import EmaSink
 from astro_cli.cache.sinks.fixed import FixedSink
+from astro_cli.cache.sinks.live import KeysValues, LiveSink, recorded_once
 from astro_cli.cache.spec import CacheSpec
 from astro_cli.config.errors import StreamError
 from astro_cli.models.wan.rope import RopeTable, rope_table, rotate
@@ -44,6 +45,7 @@ class KVCache:
         spec: window, sink, position rule and sink policy.
         max_frames: length of the video; only needed without a window.
         policy: instead of the spec's.
+        live: keep the gradients of what is blended into the sink (`LiveSink`); for a policy that blends.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class KVCache:
         spec: CacheSpec,
         max_frames: int | None = None,
         policy: SinkPolicy | None = None,
+        live: bool = False,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -83,6 +86,7 @@ class KVCache:
         kept = torch.float32 if blends else dtype
         self.sink_k = buffers(layers if blends or (spec.relative and spec.sink) else 0, spec.sink, kept)  # un-rotated
         self.sink_v = buffers(layers if blends else 0, spec.sink, kept)
+        self.live = [LiveSink() for _ in range(layers if live and blends else 0)]
         self._settled = [0] * layers  # frames each layer's sink has followed
         self._sink_at: list[int | None] = [
             0
@@ -203,10 +207,42 @@ class KVCache:
         time.
         """
         k, v = self.sink_k[layer], self.sink_v[layer]
+        if self.live:
+            self._blend_live(layer, range(oldest, kept))
         for rows, evicted, back in self._leaving(oldest, kept):
             k[:, :, rows] = self.policy.update(k[:, :, rows], rotate(self.k[layer][:, :, evicted].float(), back))
             v[:, :, rows] = self.policy.update(v[:, :, rows], self.v[layer][:, :, evicted])
             self._sink_at[layer] = None
+
+    @recorded_once()
+    def _blend_live(self, layer: int, frames: range) -> None:
+        """The same with gradients, frame by frame; before the sink's own tokens change."""
+        for frame in frames:
+            place = (frame - self.first) % self.spec.sink
+            rows = self.token_slice(range(place, place + 1))
+            start = self.sink_k[layer][:, :, rows].clone(), self.sink_v[layer][:, :, rows].clone()
+            self.live[layer].blend(place, start, frame, self.policy)
+
+    def keep_live(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Take a clean block's un-rotated keys and values with their gradients, from frame `start` on; the sink's own
+        frames are never evicted.
+        """
+        self.live[layer].keep(start, k, v, self.tokens)
+        for frame in range(self.first, self.first + self.spec.sink):
+            self.live[layer].frames.pop(frame, None)
+
+    @recorded_once()
+    def live_sink(self, layer: int) -> KeysValues | None:
+        """The sink's rotated keys and values with the gradients of what was blended into it; the numbers are those of
+        the buffers. None where nothing was.
+        """
+        if not self.live or not self.live[layer].blended or self._placed is None:
+            return None
+        rows = self.token_slice(range(self.spec.sink))
+        buffer_k, buffer_v = self.k[layer][:, :, rows].clone(), self.v[layer][:, :, rows].clone()
+        k, v = self.live[layer].keys_values(self.sink_k[layer], self.sink_v[layer], self.tokens)
+        k = rotate(k, self._placed[1])
+        return buffer_k + (k - k.detach()).to(buffer_k.dtype), buffer_v + (v - v.detach()).to(buffer_v.dtype)
 
     def _leaving(self, oldest: int, kept: int) -> list[tuple[torch.Tensor, torch.Tensor, RopeTable]]:
         """For frames [oldest, kept), in turns: the sink tokens they are blended into, their tokens in the buffers, and

@@ -1,9 +1,9 @@
 """One forward pass over a block of a rolling cache: what it may see, where its keys go. Plans and exchanges; `kv` owns
 the memory.
 
-In a pass that only reads (for gradients), everything cached is detached. Where the cache rolls, the pass keeps what it
-read until it is released. Gradient checkpointing then recomputes it from the same keys and values, not from those that
-later blocks wrote over them.
+In a pass that only reads (for gradients), everything cached is detached, but for what a live sink blended. Where the
+cache rolls, the pass keeps what it read until it is released. Gradient checkpointing then recomputes it from the same
+keys and values, not from those that later blocks wrote over them.
 Dimensions: B sample, H head, L token, D head width.
 
 Deviations: Self-Forcing's released code lets gradients through the overwritten cache. Its paper and Astrolabe's detach
@@ -16,9 +16,8 @@ from typing import Protocol
 
 import torch
 
+from astro_cli.cache.sinks.live import KeysValues, LiveSink
 from astro_cli.models.wan.rope import RopeTable, rotate
-
-KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Memory(Protocol):
@@ -35,12 +34,15 @@ class Memory(Protocol):
     end: int
     rewrites: int
     rolls: bool
+    live: list[LiveSink]  # per layer, where the sink carries gradients
 
     def slot(self, frame: int) -> int: ...
     def visible(self, end: int) -> list[int]: ...
     def is_sink(self, frame: int) -> bool: ...
     def token_slice(self, slots: range) -> slice: ...
     def settle(self, layer: int, end: int) -> None: ...
+    def keep_live(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None: ...
+    def live_sink(self, layer: int) -> KeysValues | None: ...
 
 
 class Pass(list):
@@ -74,6 +76,7 @@ class _LayerPass:
     def __init__(self, plan: Pass, layer: int) -> None:
         self.plan, self.layer = plan, layer
         self._past: KeysValues | None = None
+        self._stored = False
 
     def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> KeysValues:
         """Take this pass's un-rotated keys and values; return all visible keys (rotated) and values."""
@@ -81,8 +84,21 @@ class _LayerPass:
         self.plan.cache.settle(self.layer, self.plan.newest)
         if not self.plan.write:
             return self._read(rotated, v)
+        if self.plan.cache.live and torch.is_grad_enabled():
+            return self._record(k, rotated, v)
         self._store(k, rotated, v)
         return self._all_visible()
+
+    def _record(self, k: torch.Tensor, rotated: torch.Tensor, v: torch.Tensor) -> KeysValues:
+        """A writing pass with gradients: what it reads is as in a reading pass, what it stores may be blended into a
+        live sink. Stored once, also where gradient checkpointing runs it again.
+        """
+        visible = self._read(rotated, v)
+        if not self._stored:
+            self._store(k, rotated, v)
+            self.plan.cache.keep_live(self.layer, self.plan.positions[0], k, v)
+            self._stored = True
+        return visible
 
     def _store(self, k: torch.Tensor, rotated: torch.Tensor, v: torch.Tensor) -> None:
         plan, cache = self.plan, self.plan.cache
@@ -116,8 +132,16 @@ class _LayerPass:
             past_v = [cache.v[self.layer][:, :, part].expand(v.shape[0], -1, -1, -1) for part in parts]
             if not cache.rolls or not parts:
                 return torch.cat((*past_k, rotated), 2), torch.cat((*past_v, v), 2)
-            self._past = torch.cat(past_k, 2), torch.cat(past_v, 2)
+            self._past = self._with_live_sink(torch.cat(past_k, 2), torch.cat(past_v, 2))
         return torch.cat((self._past[0], rotated), 2), torch.cat((self._past[1], v), 2)
+
+    def _with_live_sink(self, k: torch.Tensor, v: torch.Tensor) -> KeysValues:
+        """The visible past, its first tokens, the sink's, with their gradients where the sink carries any."""
+        sink = self.plan.cache.live_sink(self.layer)
+        if sink is None:
+            return k, v
+        tokens = sink[0].shape[2]
+        return torch.cat((sink[0], k[:, :, tokens:]), 2), torch.cat((sink[1], v[:, :, tokens:]), 2)
 
 
 def runs(slots: list[int]) -> list[range]:

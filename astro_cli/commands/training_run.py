@@ -121,13 +121,14 @@ def given(recipe_name: str, overrides: list[str]) -> str:
 def show_dry_run(recipe: Recipe) -> None:
     """Resolved recipe on stdout, parameter counts and memory on stderr."""
     from astro_cli.training.build import dry_run_counts
-    from astro_cli.training.footprint import expected_bytes
+    from astro_cli.training.footprint import expected_bytes, role_bytes
 
     print(json.dumps(recipe.model_dump(mode="json"), indent=2))
     counts = dry_run_counts(recipe)
-    table = Table("network", "trainable", "total", title=f"{recipe.name} ({recipe.hash()})")
+    table = Table("network", "trainable", "total", "memory", title=f"{recipe.name} ({recipe.hash()})")
+    bytes_of = role_bytes(recipe, counts)
     for role, (trainable, total) in counts.items():
-        table.add_row(role, f"{trainable:,}", f"{total:,}")
+        table.add_row(role, f"{trainable:,}", f"{total:,}", f"{sum(bytes_of[role]) / 2**30:.2f} GiB")
     console = plain_console(stderr=True)
     console.print(table)
     memory: dict[str, Any] = expected_bytes(recipe, counts)

@@ -106,6 +106,10 @@ class Dino(nn.Module):
         """Class tokens (B, D) of normalised pictures."""
         return self.norm(self.tokens(x_BCHW))[:, 0]
 
+    def patches(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Normalised patch tokens (B, L, D) of normalised pictures."""
+        return self.norm(self.tokens(x_BCHW))[:, 1:]
+
     def tokens(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """What the last block gives (B, L, D), class token first, before the closing norm."""
         x_BLD = self.embedded(x_BCHW)
@@ -153,8 +157,7 @@ def patch_features(network: Dino, frames_BTCHW: torch.Tensor) -> torch.Tensor:
     features = []
     for part in frames.split(FRAMES_AT_ONCE):
         pictures = (functional.interpolate(part, size, mode="bilinear", antialias=True) - mean) / std
-        tokens_BLD = network.norm(network.tokens(pictures))[:, 1:]
-        features.append(tokens_BLD.mT.unflatten(2, [side // network.patch for side in size]))
+        features.append(network.patches(pictures).mT.unflatten(2, [side // network.patch for side in size]))
     return torch.cat(features).unflatten(0, frames_BTCHW.shape[:2])
 
 

@@ -261,7 +261,10 @@ def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0
             f"{len(strange)} of {total} {noun} match no layer ({total - len(strange)} do): found {some(strange)}; "
             f"expected {some([layer for layer in layers if len(shapes[f'{layer}.weight'].shape) == 2])}"
         )
-        raise CheckpointError(lora.source, "", what, hint="is it a LoRA of this model and number of layers?")
+        hint = "is it a LoRA of this model and number of layers?"
+        if any(lora_keys.OF_IMAGES in name for name in strange):
+            hint = "it is a LoRA of an image-to-video model: use one of text-to-video"
+        raise CheckpointError(lora.source, "", what, hint=hint)
     changes = {f"{layer}.weight": pair.shape for layer, pair in lora.pairs.items()}
     for side, word in ((changes, "B A"), ({key: part.shape for key, part in lora.differences.items()}, "it")):
         for key, shape in side.items():

@@ -31,6 +31,7 @@ OTHER_METHODS = {  # what a part's name says of the method
     "lora_mid": "LoCon with a core",
     "lora_embedding": "LoRA of an embedding",
 }
+OF_IMAGES = "_img"  # in names of layers that only image-to-video models have: k_img, v_img, norm_k_img
 # kohya joins a layer's name with underscores, some writers only its first part.
 FLAT = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
 BLOCK = re.compile(r"^blocks_(\d+)(?:_(.+))?$")

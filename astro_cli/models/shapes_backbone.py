@@ -42,9 +42,10 @@ class ShapesBackbone:
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         return self.codec.encode(frames_BTCHW)
 
-    @torch.no_grad()
     def features(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
-        """Frozen features (B, T, D, h, w) of every frame alone, at the latents' places: what its codec sees."""
+        """Frozen features (B, T, D, h, w) of every frame alone, at the latents' places: what its codec sees; with
+        gradients where they are enabled.
+        """
         return self.codec.features(frames_BTCHW)
 
     def decode(self, latents_BFCHW: torch.Tensor, *, gradient: bool = False) -> torch.Tensor:

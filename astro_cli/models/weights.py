@@ -95,21 +95,21 @@ def checked(value: torch.Tensor, where: Path, key: str, dtype: torch.dtype | Non
     Raises:
         CheckpointError: NaN, infinity, or a number that `dtype` cannot hold.
     """
-    if not _finite(value):
+    if not finite(value):
         count = int((~value.isfinite()).sum())
         what = f"{count} of its {value.numel()} numbers are NaN or infinite"
         raise CheckpointError(where, key, what, hint=FINITE_HINT)
     if dtype is None or not value.is_floating_point():
         return value
     cast = value.to(dtype)
-    if not _finite(cast):
+    if not finite(cast):
         name, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
         what = f"overflows {name}: found {float(value.abs().max()):.6g}, {name} ends at {limit:.6g}"
         raise CheckpointError(where, key, what, hint="use bfloat16 or float32")
     return cast
 
 
-def _finite(value: torch.Tensor) -> bool:
+def finite(value: torch.Tensor) -> bool:
     """Without a copy: the extremes of a tensor are NaN or infinite where one of its numbers is."""
     if value.is_meta or not value.numel() or not value.is_floating_point():
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Literal
 
@@ -18,13 +19,17 @@ from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.base import Config
 from astro_cli.core.credit import CreditForm, Term
 from astro_cli.core.rng import sample_noise, stream
+from astro_cli.models.decoding import StreamingDecoder
+from astro_cli.models.features import See
 from astro_cli.models.roles import Roles
 from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.rollout.long_sequence import LongSequence
 from astro_cli.rollout.spec import StreamSpec
 from astro_cli.sampling.kernel import RENOISE, Kernel
 from astro_cli.sampling.trajectory import Trajectory
 from astro_cli.spec import Recipe, StageSpec
 
+Score = Callable[[torch.Tensor, list[str]], torch.Tensor]  # frames (B, T, 3, H, W) in [0, 1] and prompts -> (B,)
 TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "risk_B", "group_B")  # a row per sample
 
 
@@ -50,6 +55,7 @@ class Batch:
     group_B: torch.Tensor | None = None  # each sample's group, which shares history (its row) and prompt
     group_seeds: list[int] | None = None  # per sample, the seed of draws its group shares
     trajectory: Trajectory | None = None  # how the old policy sampled the latents, where the objective wants it
+    sequences: tuple[LongSequence, ...] = ()  # videos that go on from step to step, a sequence per micro-batch
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
     update: int = 0  # of RL samples: which of their epoch's updates they are for; before the first, theta is theta_old
 
@@ -62,6 +68,9 @@ class Batch:
         shared = None if self.group_seeds is None else self.group_seeds[start:stop]
         credit = tuple(term.rows(slice(start, stop)) for term in self.credit)
         trajectory = None if self.trajectory is None else self.trajectory.rows(slice(start, stop))
+        ends = list(accumulate(sequence.batch for sequence in self.sequences))
+        sequences = [each for each, end in zip(self.sequences, ends, strict=True) if start < end <= stop]
+        assert sum(each.batch for each in sequences) in (0, stop - start), "whole sequences"
         return replace(
             self,
             seeds=self.seeds[start:stop],
@@ -69,6 +78,7 @@ class Batch:
             group_seeds=shared,
             credit=credit,
             trajectory=trajectory,
+            sequences=tuple(sequences),
             **cut,
         )
 
@@ -105,6 +115,22 @@ def _alone(value: float) -> float:
     return value
 
 
+def _own(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+def _no_decoder() -> StreamingDecoder:
+    raise AssertionError("this run context has no decoder")
+
+
+def _no_features(name: str) -> See:
+    raise AssertionError(f"this run context has no features {name!r}")
+
+
+def _no_reward(key: str) -> Score:
+    raise AssertionError(f"this run context has no scorer of {key!r}")
+
+
 @dataclass
 class RunContext:
     """The run's facts an objective may need. Frames and block in latent frames, steps warped, in [0, 1000]."""
@@ -117,13 +143,18 @@ class RunContext:
     latent_shape: tuple[int, int, int]  # C, H, W
     cache: CacheSpec
     encode_text: Callable[[list[str]], torch.Tensor]
+    decoder: Callable[[], StreamingDecoder] = _no_decoder  # at the start of a batch of videos
+    reward: Callable[[str], Score] = _no_reward  # a scorer by name: finite scores, one per clip
+    features: Callable[[str], See] = _no_features  # of frames, by name
     kernel: Kernel = RENOISE  # the student's, between its steps
     bidirectional: bool = False  # the student makes whole clips, with guidance
     guidance: float = 1.0  # of a bidirectional student
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     section: Callable[[str], AbstractContextManager[Any]] = _no_timer  # times a part of the step: "rollout", "teacher"
     mean: Callable[[float], float] = _alone  # over processes
+    gather: Callable[[torch.Tensor], torch.Tensor] = _own  # rows of all processes
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # the run's precision, for passes outside a loss
+    _empty: torch.Tensor | None = field(default=None, init=False, repr=False)  # states (1, M, D) of the empty prompt
 
     def stream_spec(self) -> StreamSpec:
         """How the student streams."""
@@ -134,7 +165,9 @@ class RunContext:
 
         Zeros on `shapes`, not on Wan.
         """
-        return self.encode_text([""]).to(text_BMD).expand_as(text_BMD)
+        if self._empty is None:
+            self._empty = self.encode_text([""]).to(text_BMD)
+        return self._empty.to(text_BMD).expand_as(text_BMD)
 
 
 @dataclass(frozen=True)
@@ -168,6 +201,7 @@ class Objective:
         credits: forms of credit it can use: per "sample", or with a "map" of where it goes.
         wants_trajectory: scored clips come with `Batch.trajectory`, the steps of the old policy that made them; else
             nothing is recorded.
+        persistent: its videos go on from step to step, those of all micro-batches at once.
         excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the
             window.
     """
@@ -178,6 +212,7 @@ class Objective:
     source: ClassVar[str | type[Any]] = "astro_cli.training.clip_source:EncodedClips"
     credits: ClassVar[tuple[CreditForm, ...]] = ("sample",)
     wants_trajectory: ClassVar[bool] = False
+    persistent: ClassVar[bool] = False
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
 
     def __init__(self, config: Config, run_context: RunContext) -> None:
@@ -202,6 +237,17 @@ class Objective:
         Raises:
             ValueError: "key: what is wrong, found, allowed".
         """
+
+    @classmethod
+    def rewards(cls, config: Any) -> tuple[str, ...]:
+        """Rewards that it scores itself, through `run_context.reward`; their scorers must be there before the run."""
+        return ()
+
+    @classmethod
+    def features(cls, config: Any) -> tuple[str, ...]:
+        """Features of frames that it looks at, through `run_context.features`; their weights must be there before the
+        run."""
+        return ()
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         """Work before the first step, e.g. pairs from the teacher; `batches(use, size)` draws prompts for it."""

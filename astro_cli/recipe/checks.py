@@ -7,6 +7,7 @@ from typing import Any
 from astro_cli.config.errors import did_you_mean
 from astro_cli.recipe.kinds import check_kind, kinds, objective_class, resolve_kind
 from astro_cli.rewards.base import EMBEDDED_KEYS, KEYS
+from astro_cli.rewards.scorers import scorers, split
 from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, Recipe, StageSpec
 
 
@@ -17,8 +18,25 @@ def check_names(recipe: Recipe) -> None:
         check_kind("objectives", stage.objective, f"stages.{name}.objective")
         if stage.experience is not None:
             check_kind("advantages", stage.experience.advantage, f"stages.{name}.experience.advantage")
-            known = EMBEDDED_KEYS if recipe.backbone == "shapes" else KEYS
-            _check_rewards(f"stages.{name}.experience", stage.experience, known)
+            _check_rewards(f"stages.{name}.experience", stage.experience, _known_rewards(recipe, stage.experience))
+            _check_scorers(f"stages.{name}.experience", recipe, stage.experience)
+
+
+def _known_rewards(recipe: Recipe, spec: ExperienceSpec) -> tuple[str, ...]:
+    """What a recipe may name: on Wan also the metrics of the evaluation's scorers, which are read where one is."""
+    if recipe.backbone == "shapes":
+        return EMBEDDED_KEYS
+    outside = split(list(spec.rewards))[1]
+    return (*KEYS, *scorers().metric_ids()) if outside else KEYS
+
+
+def _check_scorers(key: str, recipe: Recipe, spec: ExperienceSpec) -> None:
+    outside = split(list(spec.rewards))[1] if recipe.backbone == "wan" else []
+    if not outside and spec.scorers:
+        name = next(iter(spec.scorers))
+        raise ValueError(f"{key}.scorers.{name}: no reward of it, a reward is named by a metric's id on Wan")
+    if outside and (wrong := scorers().problem(outside, spec.scorers)):
+        raise ValueError(f"{key}.{wrong}")
 
 
 def _check_rewards(key: str, spec: ExperienceSpec, known: tuple[str, ...]) -> None:

@@ -7,7 +7,8 @@ Dimensions: B clip, T pixel frame, C colour, H, W pixel rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from astro_cli.rewards import qwen2_vl_inputs as inputs
 from astro_cli.rewards.base import Reward
 from astro_cli.rewards.hpsv3 import HPSv3, best_mean, load_hpsv3
+from astro_cli.rewards.scorers import scorers, split
 from astro_cli.rewards.videoalign import MQ, TA, VideoAlign, load_videoalign
 
 BY_VIDEOALIGN = {"mq": MQ, "ta": TA}
@@ -56,20 +58,28 @@ class ClipQuality:
         return scores_B3[:, BY_VIDEOALIGN[self.key]].to(frames_BTCHW.device)
 
 
-def load_rewards(keys: Iterable[str], fps: float, device: torch.device) -> list[Reward]:
-    """The rewards in the order of `keys`; VideoAlign is loaded once however many of them it gives.
+def load_rewards(
+    keys: Iterable[str], fps: float, device: torch.device, tables: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Reward]:
+    """The rewards in the order of `keys`; VideoAlign is loaded once however many of them it gives. Keys that are not of
+    this package are metrics of the evaluation's scorers.
 
     Args:
         fps: of the videos that will be scored.
+        tables: own keys of the evaluation's scorers.
 
     Raises:
         CheckpointError: weights that are missing, damaged, or of another model.
     """
     wanted = list(keys)
+    outside = split(wanted)[1]
+    others = dict(zip(outside, scorers().load(outside, tables or {}, fps), strict=True)) if outside else {}
     video = load_videoalign(device) if BY_VIDEOALIGN.keys() & set(wanted) else None
     rewards: list[Reward] = []
     for key in wanted:
-        if video is not None and key in BY_VIDEOALIGN:
+        if key in others:
+            rewards.append(others[key])
+        elif video is not None and key in BY_VIDEOALIGN:
             rewards.append(ClipQuality(key, video, fps))
         else:
             assert key == "vq", "a reward of rewards.base.KEYS"

@@ -51,6 +51,7 @@ def new_cache(
         spec=spec.cache,
         max_frames=max_frames,
         policy=policy,
+        live=spec.sink_gradient,
         device=network.device,
         dtype=network.dtype,
     )
@@ -62,12 +63,22 @@ def frame_noise(spec: StreamSpec, seeds: list[int], frames: range, use: str, dev
     return torch.stack([sample_noise(spec.latent_shape, seeds, use, frame, device=device) for frame in frames], dim=1)
 
 
-@torch.no_grad()
-def write_context(network: CausalWan, text: TextStates, x0_BFCHW: torch.Tensor, cache: KVCache, start: int) -> None:
-    """Overwrite the cache entries of frames from `start` on with those of their finished latents (t = 0)."""
-    plan = cache.begin(start, x0_BFCHW.shape[1], write=True)
-    timestep = torch.zeros(x0_BFCHW.shape[:2], device=x0_BFCHW.device)
-    network(x0_BFCHW, timestep, text, positions=plan.positions, cache=plan, context_only=True)
+def write_context(
+    network: CausalWan,
+    text: TextStates,
+    x0_BFCHW: torch.Tensor,
+    cache: KVCache,
+    start: int,
+    *,
+    gradient: bool = False,
+) -> None:
+    """Overwrite the cache entries of frames from `start` on with those of their finished latents (t = 0); with
+    gradients for a live sink.
+    """
+    with torch.set_grad_enabled(gradient):
+        plan = cache.begin(start, x0_BFCHW.shape[1], write=True)
+        timestep = torch.zeros(x0_BFCHW.shape[:2], device=x0_BFCHW.device)
+        network(x0_BFCHW, timestep, text, positions=plan.positions, cache=plan, context_only=True)
 
 
 class Streamer:
@@ -146,7 +157,8 @@ class Streamer:
 
         Args:
             exit_step: stop after this step (Self-Forcing's random exit); default the last.
-            gradient: let gradients through the exit step; earlier steps and the cache carry none.
+            gradient: let gradients through the exit step; earlier steps and the cache carry none, but for what is
+                blended into the sink where `spec.sink_gradient` asks for it.
 
         Returns:
             x0 (B, f, C, H, W) of its f frames: `spec.block`, or 1 for a first frame alone.
@@ -158,6 +170,8 @@ class Streamer:
             raise StreamError("stream", str(self.frame), f"the video is complete: {self.max_frames} latent frames")
         if exit_step is not None and not 0 <= exit_step < len(self.spec.steps):
             raise StreamError("stream", "exit_step", f"found {exit_step}, expected 0 to {len(self.spec.steps) - 1}")
+        if gradient and self.spec.sink_gradient:
+            self.write_finished(gradient=True)
         start, frames = self.frame, range(self.frame, self.frame + self.spec.block_at(self.frame))
         steps = transitions(
             lambda x, timestep, last: self.predict(x, timestep, start, gradient=gradient and last),
@@ -279,8 +293,8 @@ class Streamer:
         self._written = self.frame
         return Context(self._recent[-1], plan.positions, plan)
 
-    def write_finished(self) -> None:
+    def write_finished(self, *, gradient: bool = False) -> None:
         """Give the newest block's cache entries its finished latents, once."""
         if self._written < self.frame:
-            write_context(self.network, self.text, self._recent[-1], self.cache, self._written)
+            write_context(self.network, self.text, self._recent[-1], self.cache, self._written, gradient=gradient)
             self._written = self.frame

@@ -18,8 +18,13 @@ from astro_cli.models.backbone import Backbone
 
 @torch.no_grad()
 def image_latent(backbone: Backbone, history_BFCHW: torch.Tensor) -> torch.Tensor:
-    """(B, 1, C, H, W): the last frame of the video that these latents show from its beginning, encoded as an image."""
-    return backbone.encode(backbone.decode(history_BFCHW)[:, -1:]).to(history_BFCHW)
+    """(B, 1, C, H, W): the last frame that these latents show, encoded as an image.
+
+    The latents are those of a video from its beginning, or as many of the last as a frame depends on (the decoder's
+    `reach`, and one).
+    """
+    decoder = backbone.decoder().skip(history_BFCHW[:, :-1])
+    return backbone.encode(decoder.push(history_BFCHW[:, -1:])[:, -1:]).to(history_BFCHW)
 
 
 def last_window(backbone: Backbone, video_BFCHW: torch.Tensor, frames: int) -> torch.Tensor:

@@ -28,6 +28,7 @@ class StreamSpec:
         given: (B, F, C, H, W) clean latents of the first frames, whole blocks: an image, or a video to continue.
         kernel: how the sampler takes its steps.
         starts: seeds of the videos' x_T, one per sample; None: the samples' own, of which the other draws are.
+        sink_gradient: in a rollout with gradients, let them through the EMA of the sink (`cache.sinks.live`).
     """
 
     steps: torch.Tensor
@@ -38,6 +39,7 @@ class StreamSpec:
     given: torch.Tensor | None = None
     kernel: Kernel = RENOISE
     starts: tuple[int, ...] | None = None
+    sink_gradient: bool = False
 
     def seeds_of(self, seeds: list[int], use: str) -> list[int]:
         """Whose streams a draw comes from: "x_T" may be shared."""

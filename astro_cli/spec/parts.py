@@ -164,6 +164,7 @@ class DataSpec(Config):
     frames: int | None = Field(default=None, gt=0)
     # Latent frames encoded before a clip and cut off: it then begins in the middle of a video.
     lead: int = Field(default=0, ge=0)
+    samples: int = Field(default=1, gt=0)  # of each prompt in a batch, one after the other
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
     clips: str | None = None  # Wan: a folder of videos with a text file beside each, or a manifest.jsonl
 
@@ -189,6 +190,7 @@ class ExperienceSpec(Config):
     updates: int = Field(default=1, gt=0)  # optimiser steps the collected clips are split into
     parallel: int | None = Field(default=None, gt=0)  # clips a process generates at once; absent: all of its own
     rewards: dict[str, float]
+    scorers: dict[str, dict[str, Any]] = Field(default={})  # own keys of the evaluation's scorers that are rewards
     advantage: dict[str, Any] = Field(default={"kind": "group"})
     frames: int | None = Field(default=None, gt=0)  # of the rolled-out video; absent: video.frames
     clip: int = Field(default=0, ge=0)  # of a candidate clip: the window W; 0: whole videos

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +15,7 @@ from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
 from astro_cli.models.backbone import Backbone, load_backbone
+from astro_cli.models.features import load_features
 from astro_cli.models.roles import Roles
 from astro_cli.models.shapes_backbone import ShapesBackbone, new_codec
 from astro_cli.models.wan.transformer import CausalWan
@@ -25,7 +25,7 @@ from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, LoraSpec, Recipe
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.needs import check_needs
-from astro_cli.training.sources import read_prompts
+from astro_cli.training.scorers import scorer_of
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -116,7 +116,8 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
     check_needs(recipe, wanted)
     _check_credit(recipe)
     check_student(recipe)
-    _check_prompts(recipe)
+    for name in recipe.order:
+        objective_class(recipe.stages[name]).source_class().check_files(recipe.stages[name])
     backbone = load_backbone(
         recipe.backbone, recipe.base.codec, empty=recipe.model.in_channels if "codec" in wanted else None
     ).to(device)
@@ -145,6 +146,9 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
         bidirectional=recipe.policy == "bidirectional",
         guidance=recipe.teacher.guidance if recipe.policy == "bidirectional" else 1.0,
         encode_text=backbone.encode_text,
+        decoder=backbone.decoder,
+        reward=scorer_of(recipe, backbone, device),
+        features=lambda name: load_features(name, backbone, device),
         device=device,
     )
     return run_context, backbone
@@ -174,8 +178,7 @@ def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Mo
 def _check_credit(recipe: Recipe) -> None:
     """Refuse a run whose credit rule needs a network that is missing on this machine, before anything is rolled out."""
     for name in recipe.order:
-        experience = recipe.stages[name].experience
-        if experience is None:
+        if (experience := recipe.stages[name].experience) is None:
             continue
         key, table = f"stages.{name}.experience.advantage", experience.advantage
         rule = advantage_class(table)(resolve_kind("advantages", table, key))
@@ -183,18 +186,6 @@ def _check_credit(recipe: Recipe) -> None:
             what = f"found {table['kind']!r}, whose network is not here"
             hint = f"{lack}; --dry-run checks the recipe without them"
             raise RecipeError(recipe.name, f"{key}.kind", what, hint=hint)
-
-
-def _check_prompts(recipe: Recipe) -> None:
-    """Read prompt files and lists of clips before any weights."""
-    for name in recipe.order:
-        data = recipe.stages[name].data
-        if data.prompts is not None:
-            read_prompts(Path(data.prompts))
-        if data.clips is not None:
-            from astro_cli.media.clips import list_clips  # with PyAV, which few runs need
-
-            list_clips(data.clips)
 
 
 def weights_dtype(recipe: Recipe, role: str) -> torch.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.sources import ClipSource, SourceContext
+from astro_cli.training.sources import ClipSource, SourceContext, refuse_samples
 
 
 class EncodedClips(ClipSource):
@@ -18,7 +18,15 @@ class EncodedClips(ClipSource):
         return VideoClipSource.make(context)
 
     @classmethod
+    def check_files(cls, stage: StageSpec) -> None:
+        if stage.data.clips is not None:
+            from astro_cli.media.clips import list_clips  # with PyAV, which few runs need
+
+            list_clips(stage.data.clips)
+
+    @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        refuse_samples(stage, key)
         clips, on_wan = stage.data.clips, recipe.backbone == "wan"
         if on_wan and clips is None:
             what = f"missing, {stage.kind} on Wan needs a folder of videos with prompts, or a manifest.jsonl"

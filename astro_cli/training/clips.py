@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from astro_cli.config.errors import RunError
+from astro_cli.core.background import Background
 from astro_cli.core.flow import sigma_of
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.core.stats import concatenated
@@ -23,7 +23,7 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.objectives.base import RunContext
-from astro_cli.rewards.base import Reward
+from astro_cli.rewards.base import Reward, check_scores
 from astro_cli.rollout.bidirectional import sample_clips
 from astro_cli.rollout.branches import CachedFrames, check_sink
 from astro_cli.rollout.grouped import decode_candidates, sample_history
@@ -32,7 +32,6 @@ from astro_cli.sampling.ode import guided
 from astro_cli.sampling.sampler import few_step_grid
 from astro_cli.sampling.trajectory import Recorder, Trajectory, joined
 from astro_cli.spec import ExperienceSpec, sde_steps
-from astro_cli.training.background import Background
 
 Observe = Callable[
     [torch.Tensor, torch.Tensor, Backbone], dict[str, torch.Tensor]
@@ -242,7 +241,10 @@ class Roller:
     ) -> Clips:
         with self.run_context.section("reward"):
             frames = self._frames(latents, past, owner).float()
-            scores = {reward.key: reward.score(frames, prompts).float() for reward in self.rewards}
+            scores = {
+                reward.key: check_scores(reward.key, reward.score(frames, prompts).float(), len(prompts))
+                for reward in self.rewards
+            }
             with torch.no_grad():
                 observed = self.observe(latents, frames, self.backbone) if self.observe is not None else {}
             motion = (
@@ -250,17 +252,4 @@ class Roller:
                 / max(1, frames.shape[1] - 1)
                 / frames[0, 0].numel()
             )
-        for key, value in scores.items():
-            if value.shape != (len(prompts),) or not bool(value.isfinite().all()):
-                bad = (
-                    f"shape {tuple(value.shape)}"
-                    if value.shape != (len(prompts),)
-                    else f"{int((~value.isfinite()).sum())} non-finite scores"
-                )
-                raise RunError(
-                    "reward",
-                    key,
-                    f"{bad} for {len(prompts)} clips",
-                    hint="the run can be resumed from its last checkpoint",
-                )
         return Clips(latents, scores, motion, observed=observed)

@@ -51,7 +51,7 @@ class CreditRule:
     @property
     def base_samples(self) -> int:
         """Clips of the base per prompt that it wants the scores of; 0: none."""
-        return self.rule.config.base_samples if self.rule.wants_base != "none" else 0
+        return self.rule.base_clips(key for key, weight in self.weights.items() if weight)
 
     def scored(
         self,

@@ -28,6 +28,13 @@ def average_metrics(accelerator: Accelerator, metrics: dict[str, float]) -> dict
     return dict(zip(metrics, mean.tolist(), strict=True))
 
 
+def gather_rows(accelerator: Accelerator, value: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in their order, on the value's device."""
+    gathered = accelerator.gather(value.to(accelerator.device))
+    assert isinstance(gathered, torch.Tensor)
+    return gathered.to(value.device)
+
+
 def average_gradients(accelerator: Accelerator, parameters: list[nn.Parameter]) -> None:
     if accelerator.num_processes == 1:
         return

@@ -16,7 +16,6 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.rewards.base import Reward
-from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
 from astro_cli.training import base_scores
 from astro_cli.training.base_scores import BaseScores
@@ -25,24 +24,12 @@ from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
 from astro_cli.training.collapse import CollapseWatch
 from astro_cli.training.credit import CreditRule, check_credit
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
-from astro_cli.training.distributed import own_rows
-from astro_cli.training.sources import PromptSource, SourceContext, prompt_lines
+from astro_cli.training.distributed import gather_rows, own_rows
+from astro_cli.training.scorers import load_scorers
+from astro_cli.training.sources import PromptSource, SourceContext, prompt_lines, refuse_samples
 
 BASE_PROMPTS = 32  # of the grammar that the base is measured on, where a run has no list of its own
 BASE = "base."  # names in a checkpoint
-
-
-def _load(keys: list[str], backbone: Backbone, device: torch.device) -> list[Reward]:
-    """The backbone's own scorers; Wan's are networks, read from their files now.
-
-    Raises:
-        CheckpointError: a scorer's weights are missing, damaged or of another model.
-    """
-    if backbone.name == "shapes":
-        return [embedded_reward(key) for key in keys]
-    from astro_cli.rewards.wan import load_rewards  # with transformers: seconds that the embedded world does without
-
-    return load_rewards(keys, backbone.fps, device)
 
 
 class ExperienceSource:
@@ -67,12 +54,14 @@ class ExperienceSource:
         self.accelerator, self.stage = accelerator, stage
         self.weights = spec.scored
         self.primary = spec.primary or next(iter(self.weights))
-        rewards = _load(list(self.weights), backbone, run_context.device)
+        rewards = load_scorers(list(self.weights), backbone, run_context.device, spec.scorers)
         frames = fewest_frames(spec, spec.frames or run_context.frames, run_context.block, backbone)
         unweighted = (
             [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []
         )  # Wan's cost a network each
-        watched: list[Reward] = _load(unweighted, backbone, run_context.device)  # weight 0: logged, not optimised
+        watched: list[Reward] = load_scorers(
+            unweighted, backbone, run_context.device, spec.scorers
+        )  # weight 0: logged, not optimised
         self.credit = CreditRule(spec.advantage, self.weights, spec.group)
         fitting = [reward for reward in watched if frames >= reward.num_frames_min]
         self.roller = Roller(spec, run_context, backbone, rewards + fitting, self.credit.rule.observe, record=record)
@@ -101,10 +90,15 @@ class ExperienceSource:
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
         """Refuse a stage without experience to collect, and what the credit rule refuses in its own keys."""
         PromptSource.check(recipe, stage, key)
+        refuse_samples(stage, key)
         if stage.experience is None:
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
         resolve_kind("advantages", stage.experience.advantage, f"{key}.experience.advantage")
         check_credit(key, stage.experience.advantage, stage)
+
+    @classmethod
+    def check_files(cls, stage: StageSpec) -> None:
+        PromptSource.check_files(stage)
 
     def draw(self, use: str, size: int) -> Batch:
         return self.prompts.draw(use, size)
@@ -294,9 +288,7 @@ class ExperienceSource:
             )
 
     def _gather(self, value: torch.Tensor) -> torch.Tensor:
-        gathered = self.accelerator.gather(value.to(self.accelerator.device))
-        assert isinstance(gathered, torch.Tensor)
-        return gathered.to(value.device)
+        return gather_rows(self.accelerator, value)
 
     def stop(self) -> tuple[str, str] | None:
         if not self.warning or not self.spec.collapse.stop:

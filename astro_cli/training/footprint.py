@@ -10,8 +10,10 @@ import torch
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.shapes_backbone import new_codec
-from astro_cli.spec import Recipe
+from astro_cli.recipe import objective_class
+from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.build import frozen_adapters, wanted_roles, weights_dtype
+from astro_cli.training.needs import rewards_of
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
 # is counted as two.
@@ -35,13 +37,22 @@ def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[s
     Args:
         counts: (trainable, total) parameters per network, from `dry_run_counts`.
     """
-    frozen, trained = 0, 0
+    roles = role_bytes(recipe, counts).values()
+    parts = {
+        "frozen weights": sum(frozen for frozen, _ in roles),
+        "trained weights and optimiser": sum(trained for _, trained in roles),
+    }
+    return parts | _around(recipe) | _cache(recipe)
+
+
+def role_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Bytes of each network: of its frozen weights, and of its trained ones with gradients and optimiser."""
+    sizes = dict[str, tuple[int, int]]()
     for role, (trainable, total) in counts.items():
         still = trainable * len(frozen_adapters(recipe)) if role == "student" else 0  # theta_old and theta_ref, float32
-        frozen += (total - trainable - still) * weights_dtype(recipe, role).itemsize + still * torch.float32.itemsize
-        trained += trainable * _bytes_per_trained(recipe, role)
-    parts = {"frozen weights": frozen, "trained weights and optimiser": trained}
-    return parts | _around(recipe) | _cache(recipe)
+        frozen = (total - trainable - still) * weights_dtype(recipe, role).itemsize + still * torch.float32.itemsize
+        sizes[role] = frozen, trainable * _bytes_per_trained(recipe, role)
+    return sizes
 
 
 def _bytes_per_trained(recipe: Recipe, role: str) -> int:
@@ -63,10 +74,10 @@ def _around(recipe: Recipe) -> dict[str, int]:
                 * torch.float32.itemsize
             }
     parts = {"VAE": VAE_PARAMETERS * torch.float32.itemsize, "UMT5": UMT5_PARAMETERS * _text_bytes(recipe.base.codec)}
-    experiences = [stage.experience for name in recipe.order if (stage := recipe.stages[name]).experience is not None]
-    keys = {key for experience in experiences if experience is not None for key in experience.scored}
+    keys = set[str]().union(*(rewards_of(recipe.stages[name]) for name in recipe.order))
     parts |= {"HPSv3": HPSV3_PARAMETERS * SCORER_BYTES} if "vq" in keys else {}
-    return parts | ({"VideoAlign": VIDEOALIGN_PARAMETERS * SCORER_BYTES} if keys & {"mq", "ta"} else {})
+    by_videoalign = [key for key in keys if key in ("mq", "ta") or key.startswith("videoalign.")]
+    return parts | ({"VideoAlign": VIDEOALIGN_PARAMETERS * SCORER_BYTES} if by_videoalign else {})
 
 
 def _text_bytes(source: str | None) -> int:
@@ -93,8 +104,13 @@ def _cache(recipe: Recipe) -> dict[str, int]:
     length = max((stage.experience.frames if stage.experience else None) or video.frames for stage in stages)
     frames = min(recipe.cache.window or length, length)
     tokens = (video.height // config.patch[0]) * (video.width // config.patch[1])
-    batch = max(
-        (stage.experience.parallel if stage.experience else None) or stage.batch // stage.accumulate for stage in stages
-    )
+    batch = max(_videos_at_once(stage) for stage in stages)
     size = 2 * config.num_layers * frames * tokens * config.dim * weights_dtype(recipe, "student").itemsize
     return {f"cache of {batch} videos": size * batch}
+
+
+def _videos_at_once(stage: StageSpec) -> int:
+    """Videos whose keys and values one process holds at a time, alone in the run."""
+    if stage.experience is not None and stage.experience.parallel is not None:
+        return stage.experience.parallel
+    return stage.batch if objective_class(stage).persistent else stage.batch // stage.accumulate

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from astro_cli.media.clips import source_files
 from astro_cli.models import checkpoint, hashes, weights
 from astro_cli.models.shapes_backbone import codec_file
-from astro_cli.spec import ADAPTER_ROLES, Recipe
+from astro_cli.rewards.scorers import scorers, split
+from astro_cli.spec import ADAPTER_ROLES, ExperienceSpec, Recipe
 from astro_cli.training.build import wanted_roles
 
 
@@ -35,7 +35,7 @@ def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         if stage.data.clips is not None:
             read[f"stages.{name}.data.clips"] = source_files(stage.data.clips)
         if stage.experience is not None and recipe.backbone == "wan":
-            read |= _rewards(stage.experience.scored)
+            read |= _rewards(stage.experience)
     return read
 
 
@@ -56,8 +56,11 @@ def _backbone(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     return {"backbone": backbone_files(recipe.base.codec)}
 
 
-def _rewards(rewards: Mapping[str, float]) -> dict[str, tuple[Path, ...]]:
+def _rewards(experience: ExperienceSpec) -> dict[str, tuple[Path, ...]]:
     from astro_cli.rewards import hpsv3, videoalign
 
     owners = {"vq": hpsv3, "mq": videoalign, "ta": videoalign}
-    return {f"reward {key}": owners[key].files() for key in rewards}
+    own, outside = split(list(experience.scored))
+    files = {key: owners[key].files() for key in own}
+    files |= scorers().files(outside, experience.scorers) if outside else {}
+    return {f"reward {key}": paths for key, paths in files.items()}

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from astro_cli.config.toml import list_recipes
+from astro_cli.models import features
+from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.rewards import scorer_places
-from astro_cli.spec import ADAPTER_ROLES, Recipe
+from astro_cli.rewards.scorers import scorers, split
+from astro_cli.spec import ADAPTER_ROLES, Recipe, StageSpec
 from astro_cli.zoo import needs
 from astro_cli.zoo.needs import NeededPart
 
 
 def check_needs(recipe: Recipe, roles: Iterable[str]) -> None:
-    """Refuse a recipe on Wan whose weights, folder, prompts or scorers are missing, with how to bring each.
+    """Refuse a recipe whose weights, folder, prompts, scorers or features are missing, with how to bring each; in the
+    embedded world only features of frames can be.
 
     Args:
         roles: all that its objectives train or need.
@@ -20,9 +24,19 @@ def check_needs(recipe: Recipe, roles: Iterable[str]) -> None:
     Raises:
         CheckpointError: something is missing.
     """
-    if recipe.backbone != "wan":
-        return
-    needs.refuse_missing(recipe.name, list(_needs(recipe, roles)), _way_out(recipe))
+    parts = list(_needs(recipe, roles)) if recipe.backbone == "wan" else []
+    for name in recipe.order:
+        stage = recipe.stages[name]
+        config = resolve_kind("objectives", stage.objective, f"stages.{name}.objective")
+        parts += features.needs(objective_class(stage).features(config))
+    needs.refuse_missing(recipe.name, parts, _way_out(recipe))
+
+
+def rewards_of(stage: StageSpec) -> list[str]:
+    """Rewards that a stage scores: those of its experience, and those that its objective scores itself."""
+    config = resolve_kind("objectives", stage.objective, "objective")
+    collected = stage.experience.scored if stage.experience is not None else {}
+    return [*collected, *objective_class(stage).rewards(config)]
 
 
 def _needs(recipe: Recipe, roles: Iterable[str]) -> Iterable[NeededPart]:
@@ -34,8 +48,10 @@ def _needs(recipe: Recipe, roles: Iterable[str]) -> Iterable[NeededPart]:
         stage = recipe.stages[name]
         if stage.data.prompts is not None:
             yield needs.prompts(f"stages.{name}.data.prompts", stage.data.prompts)
-        if stage.experience is not None:
-            yield from scorer_places.needs(stage.experience.scored)
+        own, outside = split(rewards_of(stage))
+        yield from scorer_places.needs(own)
+        tables = stage.experience.scorers if stage.experience is not None else {}
+        yield from scorers().needs(outside, tables) if outside else ()
 
 
 def _way_out(recipe: Recipe) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from accelerate import Accelerator
@@ -82,6 +82,15 @@ class Source(Protocol):
         ...
 
     @classmethod
+    def check_files(cls, stage: StageSpec) -> None:
+        """Read the files that it will draw from, before any weights.
+
+        Raises:
+            AstroError: a file that is missing or damaged, with the line.
+        """
+        ...
+
+    @classmethod
     def make(cls, context: SourceContext) -> Self:
         """The source of a stage that begins."""
         ...
@@ -109,16 +118,21 @@ class SeededSource(ABC):
     """A source whose batches are functions of (use, step, role): subclasses give `make` and `batch`."""
 
     context: SourceContext
+    repeats: ClassVar[bool] = False  # whether a prompt may come several times in a batch
     metrics: Mapping[str, Any] = MappingProxyType({})
     warning = ""
     samples: Sequence[ClipSample] = ()
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
-        if stage.data.clips is not None:
-            raise ValueError(
-                f"{key}.data.clips: found {stage.data.clips!r}, expected none: {stage.kind} reads no clips"
-            )
+        refuse_clips(stage, key)
+        if not cls.repeats:
+            refuse_samples(stage, key)
+
+    @classmethod
+    def check_files(cls, stage: StageSpec) -> None:
+        if stage.data.prompts is not None:
+            read_prompts(Path(stage.data.prompts))
 
     def of(self, context: SourceContext) -> Self:
         """This source, as the one of a stage."""
@@ -145,6 +159,27 @@ class SeededSource(ABC):
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         assert not state
+
+
+def refuse_clips(stage: StageSpec, key: str) -> None:
+    """Refuse clips where the source reads none.
+
+    Raises:
+        ValueError: "key: what is wrong, found, allowed".
+    """
+    if stage.data.clips is not None:
+        raise ValueError(f"{key}.data.clips: found {stage.data.clips!r}, expected none: {stage.kind} reads no clips")
+
+
+def refuse_samples(stage: StageSpec, key: str) -> None:
+    """Refuse several samples of a prompt where the source draws one.
+
+    Raises:
+        ValueError: "key: what is wrong, found, allowed".
+    """
+    if stage.data.samples != 1:
+        what = f"found {stage.data.samples}, expected 1: {stage.kind} draws each prompt once"
+        raise ValueError(f"{key}.data.samples: {what}")
 
 
 def sample_seeds(seed: int, use: str, step: int, role: str, size: int) -> list[int]:
@@ -242,7 +277,10 @@ class PromptSource(SeededSource):
     Args:
         lines: the prompts there are; None: ever new ones of the grammar.
         every: cadence of the roles that draw prompts in some steps only; their epochs count those steps.
+        samples: of each prompt in a batch, one after the other.
     """
+
+    repeats: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -251,16 +289,17 @@ class PromptSource(SeededSource):
         drop: float,
         lines: list[str] | None,
         every: Mapping[str, int] | None = None,
+        samples: int = 1,
     ) -> None:
         self.seed, self.encode_text, self.drop, self.lines = seed, encode_text, drop, lines
+        self.per_prompt = samples
         self.every = every or {}
 
     @classmethod
     def make(cls, context: SourceContext) -> PromptSource:
         data = context.spec.data
-        return cls(context.recipe.seed, context.backbone.encode_text, data.drop, prompt_lines(data), context.every).of(
-            context
-        )
+        text = (context.backbone.encode_text, data.drop, prompt_lines(data))
+        return cls(context.recipe.seed, *text, context.every, data.samples).of(context)
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
@@ -273,11 +312,13 @@ class PromptSource(SeededSource):
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
+        owners = seeds[:: self.per_prompt]
         if self.lines is None:
-            prompts = [draw_scene(seed, self.drop)[1] for seed in seeds]
+            drawn = [draw_scene(seed, self.drop)[1] for seed in owners]
         else:
             turn = step // self.every.get(role, 1)
-            prompts = [self.lines[line] for line in shuffled(len(self.lines), size, turn, self.seed, use, role)]
+            drawn = [self.lines[line] for line in shuffled(len(self.lines), len(owners), turn, self.seed, use, role)]
+        prompts = [prompt for prompt in drawn for _ in range(self.per_prompt)][:size]
         return Batch(seeds, prompts, text_BMD=self.encode_text(prompts), shared=stream_seed(self.seed, use, step, role))
 
 

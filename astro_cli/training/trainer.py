@@ -16,13 +16,14 @@ import torch
 from accelerate import Accelerator
 
 from astro_cli.config.errors import AstroError, CheckpointError, RunError
+from astro_cli.models import weights
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, LossOutput, Objective, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.checkpoints import Meta, RunCheckpoint, load_newest
 from astro_cli.training.clip_samples import write_samples
-from astro_cli.training.distributed import average_gradients, average_metrics
+from astro_cli.training.distributed import average_gradients, average_metrics, gather_rows
 from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
@@ -69,6 +70,7 @@ class Trainer:
         run_context.section = self.timer
         run_context.autocast = lambda: accelerator.autocast()
         run_context.mean = lambda value: average_metrics(accelerator, {"": value})[""]
+        run_context.gather = lambda value: gather_rows(accelerator, value)
         self.rows = 0  # rows in metrics.jsonl
         self.frames = 0  # latent frames that went through a loss in this step
         self.trained: set[str] = set()
@@ -133,9 +135,10 @@ class Trainer:
                 f"({self.accelerator.num_processes})"
             )
             raise AstroError(self.recipe.name, f"stages.{name}.experience.prompts", what)
-        share = self.accelerator.num_processes * spec.accumulate
+        share = self.accelerator.num_processes * spec.accumulate * spec.data.samples
         if spec.batch % share:
-            what = f"found {spec.batch}, expected a multiple of processes x accumulate ({share})"
+            of = "processes x accumulate" + (" x data.samples" if spec.data.samples > 1 else "")
+            what = f"found {spec.batch}, expected a multiple of {of} ({share})"
             raise AstroError(self.recipe.name, f"stages.{name}.batch", what)
 
     def _train(self, stage: _Stage, index: int, start: int) -> None:
@@ -239,18 +242,33 @@ class Trainer:
 
     def _save(self, index: int, step: int, stage: _Stage | None) -> None:
         """Checkpoint: networks trained so far, and in the middle of a stage its optimisers, average and objective."""
+        kept = {} if stage is None else stage.source.state()  # of all processes, where they have parts of it
         if not self.accelerator.is_main_process:
             return
         groups = {f"network-{role}": self._network_state(role) for role in sorted(self.trained)}
+        self._refuse_broken(groups, f"after {self.rows} steps")
         if stage is not None:
             groups |= {f"optimizer-{role}": o.tensors() for role, o in stage.optimizers.items()}
             if stage.ema is not None:
                 groups["ema"] = stage.ema.shadow
             if extra := stage.objective.state():
                 groups["objective"] = extra
-            if kept := stage.source.state():
+            if kept:
                 groups["source"] = kept
         self.run.save_checkpoint(index, step, self.rows, groups)
+
+    def _refuse_broken(self, networks: dict[str, dict[str, torch.Tensor]], where: str) -> None:
+        """Keep weights that the last update broke out of checkpoints and results.
+
+        Raises:
+            RunError: a number that is NaN or infinite.
+        """
+        for tensors in networks.values():
+            for key, value in tensors.items():
+                if not weights.finite(value):
+                    what = f"{key} holds numbers that are NaN or infinite after the update"
+                    hint = "the last checkpoint is intact; lower the learning rate in a new --out"
+                    raise RunError(self.run.path, where, what, hint=hint)
 
     def _network_state(self, role: str) -> dict[str, torch.Tensor]:
         """The tensors that training may have changed: the adapters if there are any, else all."""

@@ -52,7 +52,8 @@ class LatentCache:
 
     def path(self, video: Path) -> Path:
         form = self.form
-        name = f"{form.frames}x{form.height}x{form.width}-{form.fps:g}fps"
+        # "upright": earlier versions encoded a phone's videos as they are stored, which may be sideways
+        name = f"{form.frames}x{form.height}x{form.width}-{form.fps:g}fps-upright"
         return hashes.cache_file().parent / LATENTS / self.codec / name / f"{hashes.remembered(video)}.safetensors"
 
     def encode(self, video: Path, backbone: Backbone) -> Path:

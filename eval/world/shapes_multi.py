@@ -16,7 +16,6 @@ Dimensions: B video, K segment, T frame, C colour, H, W pixels.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,8 @@ import torch
 from astro_cli.core.rng import stream
 from astro_cli.generate.arm import Arm
 from astro_cli.rollout.switching import SwitchRule
-from astro_cli.shapes.grammar import Scene, caption, parse, random_scene
+from astro_cli.shapes.grammar import caption, parse
+from astro_cli.shapes.stories import story
 from eval.world import oracle_scores
 from eval.world.oracle_scores import join_batches, noise_seeds, score_clips
 from eval.world.streams import cache_protocol, decoded_blocks, done_of, frames_of, turning_points
@@ -37,39 +37,14 @@ SEGMENTS = 6
 SECONDS = 10  # of a segment
 BATCH = 32  # videos generated at once
 BETWEEN = " | "  # between the prompts of a script, which is an entry of the prompt set
-CHANGING = ("size", "color", "shape", "motion")
-MOST_CHANGES = 2
 RULE = SwitchRule(recache="bidirectional", renew_sink=False)
 METRICS = (*oracle_scores.METRICS, *(f"ta_segment_{place}" for place in range(1, SEGMENTS + 1)))
 
 
 def prompt_set(count: int) -> list[str]:
     """The first `count` scripts of the held-out set, six prompts each, from a stream of their own."""
-    stories = [story(stream("shapes-multi-benchmark", VERSION, index)) for index in range(count)]
+    stories = [story(stream("shapes-multi-benchmark", VERSION, index), SEGMENTS) for index in range(count)]
     return [BETWEEN.join(map(caption, scenes)) for scenes in stories]
-
-
-def story(rng: torch.Generator) -> list[Scene]:
-    """Six complete scenes of one object; consecutive ones differ in one or two of its size, colour, shape and motion,
-    never in the background.
-    """
-    scenes = [random_scene(rng)]
-    while len(scenes) < SEGMENTS:
-        count = 1 + int(torch.randint(MOST_CHANGES, (), generator=rng))
-        chosen = torch.randperm(len(CHANGING), generator=rng)[:count].tolist()
-        scenes.append(_changed(scenes[-1], [CHANGING[index] for index in chosen], rng))
-    return scenes
-
-
-def _changed(scene: Scene, names: list[str], rng: torch.Generator) -> Scene:
-    """The scene with other values of these attributes of its object, drawn as `random_scene` draws them."""
-    spec = scene.objects[0]
-    for name in names:
-        value = getattr(spec, name)
-        while value == getattr(spec, name):
-            value = getattr(random_scene(rng).objects[0], name)
-        spec = dataclasses.replace(spec, **{name: value})
-    return dataclasses.replace(scene, objects=(spec,))
 
 
 def num_frames(arm: Arm) -> int:

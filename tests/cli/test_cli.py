@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -215,8 +216,9 @@ def test_a_dry_run_counts_the_adapters(astro):
     def student(rank: int) -> tuple[int, int]:
         err = astro(*RL, "--dry-run", "--set", f"lora.rank={rank}")[2]
         row = next(line for line in err.splitlines() if "student" in line)
-        trainable, total = (int(cell.replace(",", "")) for cell in row.strip("│ ").split("│")[1:])
-        return trainable, total
+        trainable, total, memory = (cell.strip() for cell in row.strip("│ ").split("│")[1:])
+        assert re.fullmatch(r"[\d.]+ GiB", memory)
+        return int(trainable.replace(",", "")), int(total.replace(",", ""))
 
     (small, small_total), (large, large_total) = student(8), student(16)
     assert large == 2 * small > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from astro_cli.__main__ import main
 from astro_cli.generate.mp4 import write_mp4
+from tests.small_videos import turn, write_container, write_video
 
 FLICKER = "temporal-flickering"
 
@@ -131,6 +133,34 @@ def test_a_truncated_video_is_named(astro_eval, folder):
     code, _, err = astro_eval(FLICKER, str(folder), "--name", "mine")
     assert code == 2
     assert "a cat-0.mp4" in err
+
+
+@pytest.mark.parametrize("ending", [".webm", ".mkv", ".avi", ".gif", ".mov", ".mp4"])
+def test_no_part_of_a_truncated_video_is_scored(ending, astro_eval, folder, tmp_path):
+    path = write_container(folder / f"a bird-0{ending}")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 5])
+    code, _, err = astro_eval(FLICKER, str(folder), "--name", "mine")
+    assert code == 2
+    assert f"a bird-0{ending}: " in err
+    assert "ends early" in err or "cannot be decoded" in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_both_decoders_score_a_phones_video_alike(astro_eval, folder, tmp_path):
+    for path in folder.iterdir():
+        path.unlink()
+    turn(write_video(folder / "a bird-0.mp4", size=(192, 128)), (0, 1, -1, 0))
+    found = {}
+    for decoder in ("av", "decord") if find_spec("decord") else ("av",):
+        results = tmp_path / decoder
+        assert (
+            astro_eval(FLICKER, str(folder), "--name", "mine", "--decoder", decoder, "--results", str(results))[0] == 0
+        )
+        (record,) = records(results)
+        assert record["protocol"]["resolution"] == [128, 192]
+        found[decoder] = record["scores"]
+    assert len({str(scores) for scores in found.values()}) == 1
 
 
 def test_an_empty_folder_is_named(astro_eval, tmp_path):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from astro_cli.core.background import Background
 from astro_cli.recipe import load_recipe
 from astro_cli.rewards.shapes import REWARDS
 from astro_cli.training import clips
-from astro_cli.training.background import Background
 from astro_cli.training.build import build
 from astro_cli.training.clips import Roller
 from tests.tiny_world import TINY

@@ -72,7 +72,7 @@ def test_wan_trains_on_the_users_videos_and_encodes_them_once(wan, clips, tmp_pa
     assert "d.mp4: too short: 8 frames at 8 a second, expected 9 at 8" in text
     assert "decoding and encoding clips 4/4" in text
     assert [tuple(frames.shape) for frames in seen] == [(1, 9, 3, 32, 48)] * 2
-    files = sorted((tmp_path / "cache" / "astro" / "latents" / codec_hash(None) / "9x32x48-8fps").iterdir())
+    files = sorted((tmp_path / "cache" / "astro" / "latents" / codec_hash(None) / "9x32x48-8fps-upright").iterdir())
     assert len(files) == 2
     pixels = torch.from_numpy(clip_frames(clips / "a.mp4", FORM)).permute(0, 3, 1, 2)[None].float() / 255
     expected = load_vae(wan).encode(pixels)[0]

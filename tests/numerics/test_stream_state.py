@@ -16,6 +16,7 @@ from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import StreamError
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.models import weights
+from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.rollout.engine import Streamer, StreamSpec
@@ -269,6 +270,13 @@ class PairCodec:
         first, later = latents[:, :1], latents[:, 1:]
         pairs = torch.stack((later - 1, later + 1), 2).flatten(1, 2)
         return torch.cat((first + 10, pairs), 1)  # an image's latent is 10 below its frame
+
+    def decoder(self) -> StreamingDecoder:
+        def step(latents: torch.Tensor, begun: list) -> tuple[torch.Tensor, list]:
+            frames = self.decode(latents if begun == [None] else torch.cat((latents[:, :1], latents), 1))
+            return (frames if begun == [None] else frames[:, 1:]), ["begun"]
+
+        return StreamingDecoder(step, [None])
 
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
         return torch.cat((frames[:, :1] - 10, frames[:, 1:].unflatten(1, (-1, 2)).mean(2)), 1)

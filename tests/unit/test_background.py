@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astro_cli.config.errors import RunError
-from astro_cli.training.background import Background
+from astro_cli.core.background import Background
 from astro_cli.training.timing import SectionTimer
 
 CPU = torch.device("cpu")

@@ -268,6 +268,7 @@ def test_a_difference_that_fits_nothing_is_refused(tmp_path):
     save_file({"blocks.0.k_img.diff_b": torch.ones(2)}, tmp_path / "x.safetensors")
     text = refusal(tmp_path / "x.safetensors", network().state_dict())
     assert "1 of 1 changes match no layer (0 do): found blocks.0.k_img.bias" in text
+    assert "it is a LoRA of an image-to-video model" in text
     save_file({"blocks.0.self_attn.q.diff_b": torch.ones(2)}, tmp_path / "x.safetensors")
     text = refusal(tmp_path / "x.safetensors", network().state_dict())
     assert "blocks.0.attn1.to_q.bias: it is (2,), expected (24,)" in text

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from astro_cli.config.errors import RunError
-from tests.probe_runs import Silent, rows, same, state, train
+from astro_cli.training.build import build, make_accelerator
+from astro_cli.training.rundir import RunDir
+from astro_cli.training.trainer import Trainer
+from tests.probe_runs import CPU, Silent, rows, same, state, train
 
 
 def test_a_source_from_outside_the_package_runs_in_the_trainer(probe, tmp_path):
@@ -43,3 +46,19 @@ def test_the_states_of_objective_and_source_continue_with_the_same_bits(probe, t
     assert same(state(whole), state(resumed))
     lengths = [[row["walk/length"] for row in rows(tmp_path / name)] for name in ("whole", "cut")]
     assert lengths[0] == lengths[1]
+
+
+def test_an_update_that_breaks_the_weights_leaves_no_checkpoint_of_them(probe, tmp_path):
+    class Breaking(Silent):
+        def step(self, row: dict) -> None:
+            if row["step"] == 1:
+                next(iter(trainer.run_context.roles.modules["discriminator"].parameters())).data[0] = float("inf")
+
+    recipe, out = probe("runtime.save_every=1"), tmp_path / "run"
+    run_context, backbone = build(recipe, CPU)
+    run = RunDir(out)
+    run.open(recipe, "", resume=False, device="cpu")
+    trainer = Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), Breaking())
+    with pytest.raises(RunError, match=r"after 2 steps: .* holds numbers that are NaN or infinite"):
+        trainer.fit(resume=False)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["00000001"]

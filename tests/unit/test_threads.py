@@ -130,7 +130,7 @@ def test_runs_of_a_grid_share_the_cores(tmp_path, monkeypatch):
 
 IN_BACKGROUND = """
 import os, time, torch
-from astro_cli.training.background import Background
+from astro_cli.core.background import Background
 torch.set_num_threads(1)
 x = torch.randn(1500, 1500)
 def work():

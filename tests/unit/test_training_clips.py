@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from small_videos import write_damaged, write_truncated, write_video
+from small_videos import turn, write_damaged, write_truncated, write_video
 
 from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.media import clips
@@ -54,6 +54,14 @@ def test_a_wrong_manifest_is_refused_with_its_line(tmp_path, text, says):
     with pytest.raises(RecipeError, match=re.escape(says.partition("\n")[0])) as error:
         list_clips(tmp_path)
     assert says in str(error.value)
+
+
+def test_a_phones_video_is_trained_on_upright(tmp_path):
+    path = write_video(tmp_path / "a.mp4", size=(64, 48), fps=8)
+    stored = clip_frames(path, ClipForm(frames=3, fps=8, height=48, width=64))
+    turn(path, (0, 1, -1, 0))
+    shown = clip_frames(path, ClipForm(frames=3, fps=8, height=64, width=48))  # nothing is scaled or cut
+    assert np.array_equal(shown, np.rot90(stored, -1, axes=(1, 2)))
 
 
 def test_the_files_of_a_source_are_its_prompts_and_videos(tmp_path):

@@ -245,6 +245,7 @@ class CausalWan(nn.Module):
         cache: Sequence[LayerCache] | None = None,
         context_only: bool = False,
         before: Context | None = None,
+        depth: int | None = None,
     ) -> torch.Tensor | None:
         """Predict the velocity.
 
@@ -259,6 +260,7 @@ class CausalWan(nn.Module):
                 values.
             before: the block before this one, of which only keys and values are wanted: what a `context_only` pass over
                 it would do, in the same matrix products. Needs `cache`, and no gradients.
+            depth: stop after that many blocks and return the tokens (B, F, P, dim) there.
 
         Returns:
             Velocity (B, F, C, H, W) in x's dtype.
@@ -297,6 +299,8 @@ class CausalWan(nn.Module):
             arguments = (x, modulation, text.layers[index], table, mask, layer_cache)
             recompute = self.gradient_checkpointing and torch.is_grad_enabled()
             x = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
+            if depth == index + 1:
+                return x
         return self._head(x, time, rows, columns).to(dtype)
 
     def _time(self, timestep_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,75 @@
+"""TeleBoost's stage II (arXiv 2602.07595): its Wan recipes carry the paper's values, its embedded ones the method."""
+
+from __future__ import annotations
+
+import pytest
+
+from astro_cli.recipe import load_recipe
+
+BPGO = ("grpo_noisy", "bpgo", "bpgo_ras", "bpgo_crt")
+SELF_PACED = ("grpo", "joint_grpo", "self_paced", "self_paced_7b", "self_paced_72b")
+LARGE = ("grpo_14b", "vipo_14b", "self_paced_72b_14b")
+VIDEOALIGN = {"videoalign.vq", "videoalign.mq"}
+METHODS = ("grpo", "vipo", "bpgo", "self_paced", "min_norm", "joint_grpo")
+
+
+@pytest.mark.parametrize(("names", "group", "steps"), [(BPGO, 8, 200), (SELF_PACED, 8, 220), (LARGE, 32, 100)])
+def test_wan_recipes_have_the_papers_group_and_steps(names, group, steps):
+    for name in names:
+        stage = load_recipe(name).stages["grpo"]
+        assert stage.experience is not None
+        assert (stage.experience.group, stage.steps) == (group, steps), name
+
+
+@pytest.mark.parametrize("name", [*BPGO, *SELF_PACED, *LARGE, "vipo", "min_norm"])
+def test_wan_recipes_align_the_bidirectional_model_with_dancegrpos_sampler(name):
+    recipe = load_recipe(name)
+    assert (recipe.backbone, recipe.policy, recipe.sampler.kind) == ("wan", "bidirectional", "dance")
+    assert (len(recipe.sampler.steps), recipe.sampler.shift, recipe.teacher.guidance) == (16, 5.0, 5.0)
+    assert (recipe.model.num_layers == 40) == name.endswith("14b")
+    assert recipe.stages["grpo"].objective["old"] == "replayed"  # in bfloat16
+    experience = recipe.stages["grpo"].experience
+    assert experience is not None
+    assert experience.updates == 1
+
+
+def rewards(name: str) -> set[str]:
+    experience = load_recipe(name).stages["grpo"].experience
+    assert experience is not None
+    return set(experience.rewards)
+
+
+def test_wan_recipes_train_on_the_papers_rewards():
+    assert all(rewards(name) == {"videoclip_xl"} for name in BPGO)  # section 7.3.3
+    assert rewards("vipo_14b") == rewards("grpo_14b") == VIDEOALIGN  # section 7.3.4
+    assert rewards("joint_grpo") == rewards("self_paced") == rewards("grpo") == VIDEOALIGN | {"videoalign.ta"}
+    for name, model in (("self_paced_7b", "7B"), ("self_paced_72b", "72B"), ("self_paced_72b_14b", "72B")):
+        experience = load_recipe(name).stages["grpo"].experience
+        assert experience is not None
+        assert {key.partition(".")[0] for key in experience.rewards} == {"qwen_judge"}
+        assert experience.scorers["qwen_judge"]["model"] == f"Qwen2.5-VL-{model}-Instruct"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_embedded_recipes_differ_from_grpo_in_the_credit_alone(method):
+    """On either policy: same clips, optimiser and objective, so that a difference is the rule's."""
+    for policy in ("", "_streaming"):
+        plain, own = (load_recipe(f"{name}{policy}_shapes") for name in ("grpo", method))
+        assert plain.model_copy(update={"name": "", "stages": {}}) == own.model_copy(update={"name": "", "stages": {}})
+        a, b = plain.stages["grpo"], own.stages["grpo"]
+        assert (a.objective, a.optim, a.steps, a.batch) == (b.objective, b.optim, b.steps, b.batch)
+        assert a.experience is not None
+        assert b.experience is not None
+        changed = {"advantage": {}, "rewards": {}}
+        assert a.experience.model_copy(update=changed) == b.experience.model_copy(update=changed)
+
+
+def test_nft_and_grpo_align_the_same_student_on_the_same_clips():
+    grpo, nft = load_recipe("grpo_streaming_shapes"), load_recipe("astrolabe_self_forcing_shapes")
+    assert (grpo.base, grpo.sampler, grpo.cache, grpo.lora) == (nft.base, nft.sampler, nft.cache, nft.lora)
+    ours, theirs = grpo.stages["grpo"], nft.stages["nft"]
+    assert ours.optim == theirs.optim
+    assert (ours.steps, ours.batch) == (theirs.steps, theirs.batch)
+    assert ours.experience is not None
+    assert theirs.experience is not None
+    assert ours.experience.model_copy(update={"primary": "vq"}) == theirs.experience
