@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from astro_cli.commands.console import echo
+from astro_cli.commands.limits import MOST_FRAMES, MOST_PROMPTS
 from astro_cli.commands.recipe import echo_aligned
 from astro_cli.config.errors import CheckpointError
 
@@ -22,10 +24,15 @@ def world(
         str,
         typer.Argument(metavar="WEIGHTS", help="A packaged base, run folder or weights file of the embedded world."),
     ],
-    clips: Annotated[int, typer.Option(min=2, help="Clips the gaps are measured on (teachers only).")] = 32,
-    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts to generate; 32 take about a minute.")] = 32,
+    clips: Annotated[
+        int, typer.Option(min=2, max=MOST_PROMPTS, help="Clips the gaps are measured on (teachers only).")
+    ] = 32,
+    prompts: Annotated[
+        int, typer.Option(min=1, max=MOST_PROMPTS, help="Held-out prompts to generate; 32 take about a minute.")
+    ] = 32,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="Latent frames of a video; default as trained. Whole blocks.")
+        int | None,
+        typer.Option(min=1, max=MOST_FRAMES, help="Latent frames of a video; default as trained. Whole blocks."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
@@ -52,19 +59,19 @@ def world(
     measured = [] if found.streams else gaps(found, clips, lambda done, total: None)
     videos = shown(found, prompts, length, BATCH, lambda done, total: None)
     if json_:
-        typer.echo(
+        echo(
             json.dumps({"gaps": [asdict(gap) for gap in measured], "videos": [asdict(row) for row in videos]}, indent=2)
         )
         return
     if measured:
         show_gaps(measured)
-        typer.echo("")
+        echo("")
     show_videos(videos, found.backbone.num_frames(length))
 
 
 def show_gaps(measured: list[Gap]) -> None:
     names = list(measured[0].added)
-    typer.echo("loss added by a wrong word, x 1e-3 (standard error)")
+    echo("loss added by a wrong word, x 1e-3 (standard error)")
     rows = [
         [
             f"{gap.sigma:g}",
@@ -78,7 +85,7 @@ def show_gaps(measured: list[Gap]) -> None:
 
 def show_videos(videos: list[Shown], frames: int) -> None:
     names = list(videos[0].oracle)
-    typer.echo(f"share of prompts shown, videos of {frames} frames")
+    echo(f"share of prompts shown, videos of {frames} frames")
     rows = [
         [
             row.kind,

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from astro_cli.config import durable
 from astro_cli.config.errors import OutputError
+from astro_cli.config.files import claim
 
 Clip = Any  # (T, H, W, 3)
 Frame = Any  # (H, W, 3)
@@ -358,6 +359,7 @@ class Mp4Stream:
         with _as_output_error(self.partial):
             if self._container is None:
                 self.partial.parent.mkdir(parents=True, exist_ok=True)
+                claim(self.partial)
                 self._container = _mp4_container(self.partial, FRAGMENTED)
                 self._stream = _mp4_stream(self._container, self._encoder, self.fps, image)
             self._container.mux(_encoded(self._stream, image))

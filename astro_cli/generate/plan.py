@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.config.errors import OutputError, PromptError, StreamError
+from astro_cli.config.files import Reader
+from astro_cli.config.parsing import is_text
 from astro_cli.config.prompt_files import BOM, PromptFile
 from astro_cli.config.seeds import parse_seeds
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 SLUG = 60  # characters of the prompt in a file's name
 SLUG_BYTES = 150  # as most: file systems take names of 255 bytes, endings included
 DIGITS = 8  # hex digits of the hash in a file's name
-SWITCH = re.compile(r"^\s*(\d+(?:\.\d+)?)(s?)\s*:(.*)$", re.DOTALL)
+SWITCH = re.compile(r"^\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)(s?)\s*:(.*)$", re.DOTALL)
 EXAMPLE = 'for example: astro sample "a large red circle moves right slowly"'
 SWITCH_EXAMPLE = 'for example --switch "5s:a small blue square moves left fast"; a number without s counts frames'
 
@@ -103,6 +105,8 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
         requested = [list(line.prompts) for line in PromptFile(file, PromptError, "--prompts").lines()]
     if not requested or not all(story and all(prompt.strip() for prompt in story) for story in requested):
         raise PromptError("prompt", "", "empty", hint=EXAMPLE)
+    if strange := [prompt for story in requested for prompt in story if not is_text(prompt)]:
+        raise PromptError("prompt", strange[0], "not UTF-8 text", hint=EXAMPLE)
     return [[" ".join(prompt.split()) for prompt in story] for story in requested]
 
 
@@ -234,9 +238,9 @@ def refuse_others(videos: Iterable[Video], folder: Path) -> None:
     for video in videos:
         path = folder / f"{video.stem}.json"
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = Reader(OutputError).table(path)
             found = there["prompt"], there["seed"]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (OutputError, LookupError):
             continue  # no sidecar, so no finished video
         if found != (video.prompt, video.seed):
             raise OutputError(

@@ -92,7 +92,7 @@ def _known(benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Pat
     records = store.latest(store.load([path]) if path.is_file() else [])
     wanted = (arm.name, seed, digest(arm.path), prompt_set_hash(benchmark.prompt_set(count)))
     known = [r for r in records if (r.arm, r.seed, r.weights_hash, r.prompt_set_hash) == wanted]
-    return {r.metric: r for r in known if r.protocol["benchmark_version"] == benchmark.VERSION}
+    return {r.metric: r for r in known if r.protocol.get("benchmark_version") == benchmark.VERSION}
 
 
 def _record(
