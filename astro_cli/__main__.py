@@ -4,6 +4,8 @@ the command that needs them."""
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -24,7 +26,7 @@ from astro_cli.commands.threads_option import with_threads
 from astro_cli.commands.training_commands import distill, long_tune, pretrain, rl
 from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
-from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
+from astro_cli.config.errors import EXIT_RUN, AstroError, OutputError, RunError
 
 
 def print_version(is_given: bool) -> None:
@@ -76,33 +78,62 @@ app.add_typer(doctor_app)
 
 # What to do about a system error that can happen to any command: a full disk ends a run, a path that cannot be is a
 # wrong command line.
+AGAIN = "a started run continues with --resume, an evaluation with the same command"
 HINTS = {
-    errno.ENOSPC: "free space; a started run continues with --resume, an evaluation with the same command",
+    errno.ENOSPC: f"free space; {AGAIN}",
+    errno.EDQUOT: f"your quota is used up: free space; {AGAIN}",
+    errno.EFBIG: "the file system or `ulimit -f` allows no file of this size: choose another folder",
+    errno.EIO: f"the disk reports an error: choose another one; {AGAIN}",
+    errno.ENOMEM: "free memory, or use smaller batches and sizes",
+    errno.EMFILE: "too many open files: raise `ulimit -n`",
     errno.EACCES: "choose a folder that can be read and written",
+    errno.EPERM: "choose a folder that can be read and written",
     errno.EROFS: "choose a folder that can be written",
+    errno.ESTALE: f"the network's file system lost the file; {AGAIN}",
 }
 WRONG_PATHS = {
     errno.ENAMETOOLONG: "file names hold at most 255 bytes, paths 4,096",
     errno.ENOTDIR: "a part of the path before the last is a file",
     errno.EISDIR: "a file is expected there, it is a folder",
+    errno.EINVAL: "regular files are read, no folders, pipes or devices",
+    errno.ELOOP: "the path's symbolic links lead in a circle",
+    errno.EEXIST: "a file is there already, and a folder is expected",
 }
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
 
 
 def main() -> None:
     """Entry point: runs the app; an `AstroError`, a wrong command line included, becomes its message and exit code,
     never a traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where it is closed, or a test's
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text that the terminal can show
+    os.environ["PYTHONSAFEPATH"] = "1"  # processes started from here import nothing from the current folder
     try:
         sys.exit(run_app(app))
     except AstroError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has ended, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_RUN)
     except OSError as error:
         if error.errno not in (*HINTS, *WRONG_PATHS):
             raise
-        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
-        print(f"hint: {HINTS.get(error.errno) or WRONG_PATHS[error.errno]}", file=sys.stderr)
-        sys.exit(EXIT_USAGE if error.errno in WRONG_PATHS else EXIT_RUN)
+        hint = HINTS.get(error.errno) or WRONG_PATHS[error.errno]
+        kind = OutputError if error.errno in WRONG_PATHS else RunError
+        shown = kind(error.filename or "output", "", str(error.strerror), hint=hint)
+        print(shown, file=sys.stderr)
+        sys.exit(shown.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        print(
+            RunError("memory", "", str(error).partition("\n")[0] or "used up", hint=HINTS[errno.ENOMEM]),
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_RUN)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_RUN)

@@ -13,6 +13,8 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecipeError
 
+MOST_FRAMES = 10**6  # latent frames: a day at 16 fps has 350,000
+
 
 class CacheSpec(Config):
     """How much of the past is visible, how keys are positioned, and what the sink does with evicted frames.
@@ -26,8 +28,8 @@ class CacheSpec(Config):
         alpha: share of the old sink that "ema" keeps.
     """
 
-    window: int | None = Field(default=None, gt=0)
-    sink: int = Field(default=0, ge=0)
+    window: int | None = Field(default=None, gt=0, le=MOST_FRAMES)
+    sink: int = Field(default=0, ge=0, le=MOST_FRAMES)
     relative: bool = False
     policy: Literal["fixed", "ema"] = "fixed"
     alpha: float = Field(default=0.999, ge=0, le=1)  # Reward Forcing, released code

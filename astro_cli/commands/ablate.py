@@ -10,6 +10,7 @@ from rich.table import Table
 
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.grid_progress import run_grid
+from astro_cli.commands.limits import MOST_JOBS, MOST_PROMPTS
 from astro_cli.commands.training_run import SetOption
 from astro_cli.config.seeds import parse_seeds
 
@@ -25,9 +26,14 @@ def ablate(
     seeds: Annotated[
         str, typer.Option(help="Comma-separated training seeds; the rows share them, so they are paired.")
     ] = "0",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time; they share the cores.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=MOST_JOBS, help="Runs at a time; they share the cores.")
+    ] = 1,
     prompts: Annotated[
-        int | None, typer.Option(min=1, help="Held-out prompts of each evaluation. Default: the suites' own numbers.")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_PROMPTS, help="Held-out prompts of each evaluation. Default: the suites' own numbers."
+        ),
     ] = None,
     results: Annotated[
         Path, typer.Option(help="Folder of the records, which `astro table` reads; logs go to <results>/logs.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from astro_cli.commands.console import echo
 from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 from astro_cli.config.errors import RecordError, did_you_mean
 
@@ -40,4 +41,4 @@ def claims(
         )
     loaded = [load_claims(name) for name in ([paper] if paper else list_papers())]
     records = read_records(results)
-    typer.echo(RENDERERS[format]([verdict for each in loaded for verdict in evaluate(each, records, backbone)]))
+    echo(RENDERERS[format]([verdict for each in loaded for verdict in evaluate(each, records, backbone)]))

@@ -2,9 +2,47 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Iterator
+
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import TextColumn
+from rich.segment import Segment
+
+from astro_cli.config.errors import PromptError, printable
+
+MOST_TYPED = 2**24  # characters of standard input
+
+
+class _Console(Console):
+    """Writes control characters in what it prints as `\\u001b`; its own colours and cursor movements stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def echo(message: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a line; control characters in it are written as `\\u001b`."""
+    typer.echo(printable(str(message)), err=err, nl=nl)
+
+
+def typed_lines() -> Iterator[str]:
+    """The lines of standard input, none where it is closed.
+
+    Raises:
+        PromptError: not UTF-8 text, or more than anyone types: a device or a program that never ends.
+    """
+    size = 0
+    try:
+        while line := sys.stdin.readline(MOST_TYPED) if sys.stdin is not None else "":
+            size += len(line)
+            if size >= MOST_TYPED:
+                raise PromptError("standard input", "", f"more than {MOST_TYPED:,} characters, expected prompts")
+            yield line
+    except UnicodeDecodeError as error:
+        raise PromptError("standard input", "", "not UTF-8 text", hint="expected a prompt a line") from error
 
 
 def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
@@ -13,7 +51,7 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
     Args:
         width: columns where the stream is no terminal; None: as the environment says.
     """
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if width is not None and not console.is_terminal:
         console.width = width
     return console
@@ -28,4 +66,4 @@ def echo_aligned(rows: list[list[str]]) -> None:
     """Rows in columns; never cut or wrapped, so that each row stays one line."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

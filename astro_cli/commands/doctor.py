@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from astro_cli.commands.console import plain_console
+from astro_cli.commands.console import echo, plain_console
 from astro_cli.commands.parity import parity
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.commands.world import world
@@ -38,7 +38,7 @@ def doctor(json_: JsonOption = False) -> None:
     """Print the report, as tables or as JSON."""
     report = examine()
     if json_:
-        typer.echo(json.dumps(report, indent=2))
+        echo(json.dumps(report, indent=2))
     else:
         show(report)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from astro_cli.commands.console import plain_console
+from astro_cli.commands.console import echo, plain_console
 from astro_cli.commands.eval_compare import TABLE_WIDTH, Format
 from astro_cli.config.errors import RecordError
 
@@ -33,7 +33,7 @@ def gsb(file: FileArgument, format: FormatOption = Format.table) -> None:
 
     rows = read(file)
     if format is Format.json:
-        typer.echo(json.dumps([{"n": row.n, **row.model_dump()} for row in rows], indent=2, allow_nan=False))
+        echo(json.dumps([{"n": row.n, **row.model_dump()} for row in rows], indent=2, allow_nan=False))
         return
     table = Table("criterion", "n", "G", "S", "B", "win rate", "95 %", "preference", "95 %", "margin", "sign test p")
     for row in rows:
@@ -69,7 +69,7 @@ def likert(
             "arms": [row.model_dump() for row in ratings.arms],
             "pairs": [pair.model_dump() for pair in ratings.pairs],
         }
-        typer.echo(json.dumps(data, indent=2, allow_nan=False))
+        echo(json.dumps(data, indent=2, allow_nan=False))
         return
     _print(_arms_table(ratings.arms))
     if ratings.pairs:

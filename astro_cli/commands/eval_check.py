@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from astro_cli.commands.console import plain_column, plain_console
+from astro_cli.commands.console import echo, plain_column, plain_console
+from astro_cli.commands.limits import MOST_JOBS
 from astro_cli.config.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Decode no frames: finds unfinished files, but no damage inside.")
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Videos looked at together.")] = JOBS,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=MOST_JOBS, help="Videos looked at together.")] = JOBS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all file names.")] = False,
 ) -> None:
     """Check names, counts, frame rates, lengths, sizes and every frame of a folder of videos before scoring it. Exit
@@ -66,7 +67,7 @@ def check(
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     if as_json:
-        typer.echo(json.dumps(_data(folder, needs, checked), indent=2, ensure_ascii=False, allow_nan=False))
+        echo(json.dumps(_data(folder, needs, checked), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _show(folder, needs, checked)
     if checked.errors:

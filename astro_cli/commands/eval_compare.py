@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from astro_cli.commands.console import plain_console
+from astro_cli.commands.console import echo, plain_console
 
 if TYPE_CHECKING:
     from eval.records.compare import Comparison
@@ -39,7 +39,7 @@ def compare(
     (arm_a, records_a), (arm_b, records_b) = side(a, results), side(b, results)
     rows = compare_records(arm_a, records_a, arm_b, records_b)
     if format is Format.json:
-        typer.echo(
+        echo(
             json.dumps(
                 {"a": arm_a, "b": arm_b, "metrics": [row.model_dump() for row in rows]}, indent=2, allow_nan=False
             )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
-from astro_cli.commands.console import plain_console
+from astro_cli.commands.console import echo, plain_console
 from astro_cli.commands.recipe import JsonOption
 from eval.world.suites import WORLD_SUITES
 
@@ -27,7 +26,7 @@ def list_(json_: JsonOption = False) -> None:
     """
     rows = metric_rows() + file_rows() + arm_rows()
     if json_:
-        typer.echo(json.dumps({"suites": suite_rows(), "metrics": rows}, indent=2))
+        echo(json.dumps({"suites": suite_rows(), "metrics": rows}, indent=2))
         return
     table = Table("metric", "suites", "better", "unit", "state", "what it is")
     for row in rows:
@@ -40,7 +39,7 @@ def list_(json_: JsonOption = False) -> None:
         table.add_row(row["metric"], ", ".join(row["suites"]), row["direction"], row["unit"], state, row["text"])
     plain_console(width=TABLE_WIDTH).print(table)
     for text, metrics in lacking(rows).items():
-        typer.echo(f"missing: {text}\n         for {', '.join(metrics)}")
+        echo(f"missing: {text}\n         for {', '.join(metrics)}")
 
 
 def lacking(rows: list[dict[str, Any]]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from astro_cli.commands.console import plain_column, plain_console
+from astro_cli.commands.limits import MOST_JOBS
 from astro_cli.config.errors import EXIT_PARTIAL, RecordError
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def suite_command(name: str) -> Any:
         limit: Annotated[
             int | None, typer.Option("--limit", min=1, help="First N prompts only; tables do not show the records.")
         ] = None,
-        jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes, each with scorers of its own.")] = 1,
+        jobs: Annotated[
+            int, typer.Option("--jobs", "-j", min=1, max=MOST_JOBS, help="Processes, each with scorers of its own.")
+        ] = 1,
         decoder: Annotated[Decoder, typer.Option("--decoder", help="Both give the same frames.")] = Decoder.auto,
         set_: Annotated[
             list[str] | None,

@@ -17,6 +17,7 @@ from astro_cli.commands.eval_compare import compare
 from astro_cli.commands.eval_ingest import ingest
 from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
+from astro_cli.commands.limits import MOST_PROMPTS
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
@@ -84,7 +85,7 @@ def _arm_command(name: str) -> Any:
             str,
             typer.Option(help="Comma-separated paired noise seeds; a tuned run is scored at its own training seed."),
         ] = "0",
-        prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = suite.prompts,
+        prompts: Annotated[int, typer.Option(min=1, max=MOST_PROMPTS, help="Held-out prompts.")] = suite.prompts,
         results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
         timing: Annotated[
             Timing,

@@ -34,9 +34,13 @@ class TypedPrompts:
         threading.Thread(target=self._read, args=(lines,), name="prompts", daemon=True).start()
 
     def _read(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.lines.put(line)
-        self.lines.put(None)
+        try:
+            for line in lines:
+                self.lines.put(line)
+        except AstroError as error:
+            self.show(str(error))
+        finally:
+            self.lines.put(None)
 
     def first(self) -> str | None:
         """Wait for the first prompt that can be taken; None where the input ends or is quit before one."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import echo_aligned
+from astro_cli.commands.console import echo, echo_aligned
 from astro_cli.config.errors import EXIT_RUN, StreamError
 
 if TYPE_CHECKING:
@@ -65,12 +65,10 @@ def parity(
     failed = [result for result in results if not result.passed]
     if json_:
         cases = [as_json(result) for result in results]
-        typer.echo(
-            json.dumps({"device": device.value, "dtype": dtype.value, "passed": not failed, "cases": cases}, indent=2)
-        )
+        echo(json.dumps({"device": device.value, "dtype": dtype.value, "passed": not failed, "cases": cases}, indent=2))
     else:
         show(results)
-        typer.echo(f"{len(results) - len(failed)} of {len(results)} cases pass ({device.value}, {dtype.value})")
+        echo(f"{len(results) - len(failed)} of {len(results)} cases pass ({device.value}, {dtype.value})")
     if failed:
         raise typer.Exit(EXIT_RUN)
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import echo_aligned
+from astro_cli.commands.console import echo, echo_aligned
 from astro_cli.commands.training_run import SetOption
 from astro_cli.config import toml, toml_text
 from astro_cli.config.errors import EXIT_USAGE, AstroError, RecipeError
+from astro_cli.config.files import Reader
 
 DEFAULT_ORIGIN = "default"  # no file sets the key
 ABSENT = "-"
@@ -32,7 +33,7 @@ def list_(json_: JsonOption = False) -> None:
     """
     rows = [summary(path) for path in toml.list_recipes()]
     if json_:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     of_row = itemgetter(*COLUMNS)
     echo_aligned([list(of_row(row)) for row in rows])
@@ -42,7 +43,7 @@ def summary(path: Path) -> dict[str, str]:
     """What a list says of a recipe; values come from what it extends too, the description is its first comment line."""
     data = toml.load(str(path)).data
     row = {key: str(data.get(key, "")) for key in ("command", "backbone", "paper")}
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    first = Reader(RecipeError).text(path).partition("\n")[0]
     description = first.removeprefix("#").strip() if first.startswith("#") else ""
     return {"name": str(data.get("name", path.stem)), **row, "description": description, "file": shown_path(str(path))}
 
@@ -71,9 +72,9 @@ def show(
     data = read_recipe(name, set_).model_dump(mode="json", exclude_none=True)
     comments = key_origins(data, toml.load(name, set_)) if origins else {}
     if json_:
-        typer.echo(json.dumps({"recipe": data, "origins": comments} if origins else data, indent=2))
+        echo(json.dumps({"recipe": data, "origins": comments} if origins else data, indent=2))
         return
-    typer.echo(toml_text.dumps(data, comments), nl=False)
+    echo(toml_text.dumps(data, comments), nl=False)
 
 
 def key_origins(data: dict[str, Any], document: toml.Document) -> dict[str, str]:
@@ -112,9 +113,9 @@ def passes(name: str) -> bool:
     try:
         load_recipe(name)
     except AstroError as error:
-        typer.echo(error, err=True)
+        echo(error, err=True)
         return False
-    typer.echo(f"ok  {shown_path(name)}")
+    echo(f"ok  {shown_path(name)}")
     return True
 
 
@@ -132,10 +133,10 @@ def diff(
 
     changes = toml_text.differences(*(load_recipe(name).model_dump(mode="json", exclude_none=True) for name in (a, b)))
     if json_:
-        typer.echo(json.dumps(changes, indent=2))
+        echo(json.dumps(changes, indent=2))
         return
     if not changes:
-        typer.echo("no differences", err=True)
+        echo("no differences", err=True)
         return
     echo_aligned([["key", a, b], *([change["key"], _side(change, "a"), _side(change, "b")] for change in changes)])
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from astro_cli.commands.console import plain_console
 from astro_cli.commands.evaluate import evaluate_arms
 from astro_cli.commands.grid_progress import run_grid
+from astro_cli.commands.limits import MOST_JOBS
 from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
@@ -33,7 +34,10 @@ def reproduce(
     ] = False,
     seeds: Annotated[str, typer.Option(help="Comma-separated training seeds of the full study.")] = "0,1,2",
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Runs of the full study at a time. Default: one per core.")
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, max=MOST_JOBS, help="Runs of the full study at a time. Default: one per core."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: results/<paper>.")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -15,15 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from astro_cli.commands.console import typed_lines
+from astro_cli.commands.limits import MOST_FRAMES, MOST_SECONDS, MOST_VIDEOS
 from astro_cli.config.errors import StreamError
+from astro_cli.config.seeds import LARGEST
 from astro_cli.generate import plan as sample_input
 from astro_cli.rollout.switch_schedule import whole_blocks
+from astro_cli.spec.parts import MOST_CELLS
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
 
 DEFAULT_WEIGHTS = "shapes/causal_forcing"
-SIZE = re.compile(r"(\d+)x(\d+)")
+SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
 class Recache(StrEnum):
@@ -60,12 +63,16 @@ def sample(
         str | None, typer.Option("--recipe", "-r", help="Take sizes, sampler and cache from this recipe.")
     ] = None,
     wan: Annotated[str | None, typer.Option(help="Wan 2.1 folder with text encoder and VAE.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Length of each video.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Length in frames, instead of seconds.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, max=MOST_SECONDS, help="Length of each video.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=MOST_FRAMES, help="Length in frames, instead of seconds.")
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels. Default: as trained.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Prompt i uses seed + i. Default: 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST - MOST_FRAMES, help="Prompt i uses seed + i. Default: 0.")
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2", help="Make every prompt with each of these seeds.")
     ] = None,
@@ -78,9 +85,11 @@ def sample(
         bool, typer.Option("--interactive", help="Type the next prompt while frames stream; /quit ends.")
     ] = False,
     window: Annotated[
-        int | None, typer.Option(min=0, help="Visible latent frames, sink and block included; 0: all.")
+        int | None, typer.Option(min=0, max=MOST_FRAMES, help="Visible latent frames, sink and block included; 0: all.")
     ] = None,
-    sink: Annotated[int | None, typer.Option(min=0, help="Latent frames that are never evicted.")] = None,
+    sink: Annotated[
+        int | None, typer.Option(min=0, max=MOST_FRAMES, help="Latent frames that are never evicted.")
+    ] = None,
     relative: Annotated[
         bool | None, typer.Option("--relative/--absolute", help="Positions in the window, or frame numbers.")
     ] = None,
@@ -90,7 +99,9 @@ def sample(
     dtype: Annotated[Dtype, typer.Option(help="Of the transformer and of Wan's other parts.")] = Dtype.fp32,
     device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the transformer's blocks first.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Videos made at once; what they show does not depend on it.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=MOST_VIDEOS, help="Videos made at once; what they show does not depend on it.")
+    ] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
 ) -> None:
     """Stream videos: MP4, PNG contact sheet and JSON sidecar per video. Time and memory per frame do not grow with
@@ -101,7 +112,7 @@ def sample(
     requested = (
         None
         if interactive and prompts in (None, [], ["-"]) and file is None
-        else sample_input.stories(prompts, file, sys.stdin)
+        else sample_input.stories(prompts, file, typed_lines())
     )
     switches, numbers = sample_input.parse_switches(switch), sample_input.chosen_seeds(seeds, seed)
     if renew_sink and recache is Recache.none:
@@ -126,6 +137,7 @@ def sample(
     arm = _load(weights, recipe, lora, wan, dtype, device, cache)
     _resize(arm, size)
     length = _length(arm, seconds, frames)
+    arm.check_fits(length.latents, batch)
     if compile_:
         from astro_cli.models.wan.compiled import compile_blocks
 
@@ -150,7 +162,8 @@ def sample(
     )
     with _interruptible():
         if requested is None or interactive:
-            studio.interactive(requested[0][0] if requested else None, numbers[0] if numbers else seed or 0, sys.stdin)
+            first = requested[0][0] if requested else None
+            studio.interactive(first, numbers[0] if numbers else seed or 0, typed_lines())
         else:
             videos = sample_input.plan(requested, numbers, seed or 0, switches, length, studio.settings())
             _note_switches(switches, videos, length)
@@ -194,14 +207,15 @@ def _resize(arm: Arm, size: str | None) -> None:
         return
     match, cell = SIZE.fullmatch(size), arm.backbone.cell
     rows, columns = (cell * patch for patch in arm.network.config.patch)
-    if match is None or int(match[1]) % rows or int(match[2]) % columns or "0" in match.groups():
+    height, width = (int(side) for side in match.groups()) if match else (0, 0)
+    if not height or not width or height % rows or width % columns or max(height, width) > MOST_CELLS * cell:
         raise StreamError(
             "--size",
             size,
-            f"expected HEIGHTxWIDTH in multiples of {rows} and {columns} pixels",
+            f"expected HEIGHTxWIDTH in multiples of {rows} and {columns} pixels, at most {MOST_CELLS * cell}",
             hint="for example --size 480x832",
         )
-    arm.card["video"] |= {"height": int(match[1]) // cell, "width": int(match[2]) // cell}
+    arm.card["video"] |= {"height": height // cell, "width": width // cell}
 
 
 def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input.Length:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from astro_cli.commands.console import echo
 from astro_cli.config.errors import EXIT_INTEGRITY, RecordError, did_you_mean
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def print_tables(names: list[str], format: str, backbone: str, results: Path) ->
     ids = [table_id for name in names for table_id in select(name)]
     items = join(ids, read_records(results), check_backbone(backbone))
     is_one = ids == names and len(ids) == 1
-    typer.echo(
-        render(items[0].view, items[0].differences, format, items[0].claims) if is_one else render_many(items, format)
-    )
+    echo(render(items[0].view, items[0].differences, format, items[0].claims) if is_one else render_many(items, format))
 
 
 def print_checks(ids: list[str], format: str) -> None:
@@ -80,9 +79,9 @@ def print_checks(ids: list[str], format: str) -> None:
         what = f"unknown format with --verify, allowed: {', '.join(RENDERERS)}"
         raise RecordError("--format", format, what, hint=did_you_mean(format, RENDERERS))
     outcomes = recompute(ids)
-    typer.echo(RENDERERS[format](outcomes))
+    echo(RENDERERS[format](outcomes))
     if any(outcome.verdict == "mismatch" for outcome in outcomes):
-        typer.echo(f"error: {summary(outcomes)}", err=True)
+        echo(f"error: {summary(outcomes)}", err=True)
         raise typer.Exit(EXIT_INTEGRITY)
 
 

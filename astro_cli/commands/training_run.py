@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from astro_cli.commands.console import plain_console
-from astro_cli.config.errors import EXIT_RUN, OutputError, RunError
+from astro_cli.commands.console import echo, plain_console
+from astro_cli.config.errors import EXIT_RUN, RecipeError, RunError
+from astro_cli.config.files import Reader
 
 if TYPE_CHECKING:
     from astro_cli.spec import Recipe
@@ -61,6 +62,7 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     from astro_cli.commands.progress import RunProgress
     from astro_cli.core import threads
     from astro_cli.training.build import build, make_accelerator, pick_device
+    from astro_cli.training.footprint import check_fits
     from astro_cli.training.release import write_final
     from astro_cli.training.rundir import RunDir
     from astro_cli.training.trainer import Trainer
@@ -69,6 +71,7 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
     run, video = RunDir(out), recipe.video
     threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
     device = pick_device(recipe.runtime.device)
+    check_fits(recipe, device)
     run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
     accelerator = make_accelerator(recipe, str(out))
     try:
@@ -110,11 +113,7 @@ def given(recipe_name: str, overrides: list[str]) -> str:
     """The recipe as the user gave it: the file's text, with the overrides above as comments."""
     from astro_cli.config.toml import find_recipe
 
-    path = find_recipe(recipe_name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise OutputError(path, "", f"cannot be read: {error}") from error
+    text = Reader(RecipeError).text(find_recipe(recipe_name))
     return "".join(f"# --set {override}\n" for override in overrides) + text
 
 
@@ -123,7 +122,7 @@ def show_dry_run(recipe: Recipe) -> None:
     from astro_cli.training.build import dry_run_counts
     from astro_cli.training.footprint import expected_bytes, role_bytes
 
-    print(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    echo(json.dumps(recipe.model_dump(mode="json"), indent=2))
     counts = dry_run_counts(recipe)
     table = Table("network", "trainable", "total", "memory", title=f"{recipe.name} ({recipe.hash()})")
     bytes_of = role_bytes(recipe, counts)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astro_cli.commands.console import echo_aligned
+from astro_cli.commands.console import echo, echo_aligned
+from astro_cli.commands.limits import MOST_FRAMES, MOST_PROMPTS
 from astro_cli.config.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,10 +23,15 @@ def world(
         str,
         typer.Argument(metavar="WEIGHTS", help="A packaged base, run folder or weights file of the embedded world."),
     ],
-    clips: Annotated[int, typer.Option(min=2, help="Clips the gaps are measured on (teachers only).")] = 32,
-    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts to generate; 32 take about a minute.")] = 32,
+    clips: Annotated[
+        int, typer.Option(min=2, max=MOST_PROMPTS, help="Clips the gaps are measured on (teachers only).")
+    ] = 32,
+    prompts: Annotated[
+        int, typer.Option(min=1, max=MOST_PROMPTS, help="Held-out prompts to generate; 32 take about a minute.")
+    ] = 32,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="Latent frames of a video; default as trained. Whole blocks.")
+        int | None,
+        typer.Option(min=1, max=MOST_FRAMES, help="Latent frames of a video; default as trained. Whole blocks."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
@@ -52,19 +58,19 @@ def world(
     measured = [] if loaded.streams else gaps(loaded, clips, lambda done, total: None)
     videos = motion_shares(loaded, prompts, length, BATCH, lambda done, total: None)
     if json_:
-        typer.echo(
+        echo(
             json.dumps({"gaps": [asdict(gap) for gap in measured], "videos": [asdict(row) for row in videos]}, indent=2)
         )
         return
     if measured:
         show_gaps(measured)
-        typer.echo("")
+        echo("")
     show_videos(videos, loaded.backbone.num_frames(length))
 
 
 def show_gaps(measured: list[Gap]) -> None:
     names = list(measured[0].added)
-    typer.echo("loss added by a wrong word, x 1e-3 (standard error)")
+    echo("loss added by a wrong word, x 1e-3 (standard error)")
     rows = []
     for gap in measured:
         added = [f"{1e3 * mean:.1f} ({1e3 * error:.1f})" for mean, error in gap.added.values()]
@@ -74,7 +80,7 @@ def show_gaps(measured: list[Gap]) -> None:
 
 def show_videos(videos: list[MotionShares], frames: int) -> None:
     names = list(videos[0].oracle)
-    typer.echo(f"share of prompts shown, videos of {frames} frames")
+    echo(f"share of prompts shown, videos of {frames} frames")
     rows = []
     for row in videos:
         oracle = [share_text(value) for value in row.oracle.values()]

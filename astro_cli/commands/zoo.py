@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import echo_aligned
+from astro_cli.commands.console import echo, echo_aligned
 from astro_cli.commands.recipe import JsonOption
-from astro_cli.config.errors import EXIT_RUN
+from astro_cli.config.errors import EXIT_RUN, CheckpointError
+from astro_cli.config.files import Reader
 from astro_cli.zoo.entries import ENTRIES, Release
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_folder, imported, locate, released, target
 
@@ -40,13 +41,13 @@ def list_(json_: JsonOption = False) -> None:
     """
     rows = [row(entry) for entry in ENTRIES]
     if json_:
-        typer.echo(json.dumps({"checkpoints": str(checkpoints_folder()), "entries": rows}, indent=2))
+        echo(json.dumps({"checkpoints": str(checkpoints_folder()), "entries": rows}, indent=2))
         return
     columns = ("name", "state", "what", "format", "nesting", "licence", "repo", "file")
     of_row = itemgetter(*columns)
     echo_aligned([list(columns), *(list(map(str, of_row(each))) for each in rows)])
     folder = f"{checkpoints_folder()} ({CHECKPOINTS_VARIABLE})"
-    typer.echo(
+    echo(
         (
             f"a missing FILE of OWNER/REPO belongs at REPO/FILE below {folder}; `astro zoo import NAME` converts "
             "what is here"
@@ -100,16 +101,16 @@ def import_(
         folder, new = import_checkpoint(
             source, to, lora=lora, dtype=dtype.value if dtype else None, ema=ema, report=progress.work
         )
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    typer.echo(folder)
-    typer.echo(
+    manifest = Reader(CheckpointError).table(folder / MANIFEST)
+    echo(folder)
+    echo(
         (
             f"{'imported' if new else 'there already'}: {manifest['nesting']}, {manifest['names']}, "
             f"{manifest['parameters']:,} parameters"
         ),
         err=True,
     )
-    typer.echo(f"licence: {manifest['licence']}", err=True)
+    echo(f"licence: {manifest['licence']}", err=True)
 
 
 @zoo_app.command()
@@ -127,11 +128,11 @@ def verify(source: SourceArgument, json_: JsonOption = False) -> None:
         faults = problems(path, progress.work)
     whole = (path / MANIFEST).is_file()
     if json_:
-        typer.echo(json.dumps({"path": str(path), "ok": not faults, "manifest": whole, "problems": faults}, indent=2))
+        echo(json.dumps({"path": str(path), "ok": not faults, "manifest": whole, "problems": faults}, indent=2))
     elif faults:
         for line in faults:
-            typer.echo(f"wrong  {line}")
+            echo(f"wrong  {line}")
     else:
-        typer.echo(f"ok  {path}" + ("" if whole else "  (no manifest: bytes not checked)"))
+        echo(f"ok  {path}" + ("" if whole else "  (no manifest: bytes not checked)"))
     if faults:
         raise typer.Exit(EXIT_RUN)

@@ -7,12 +7,18 @@ hint: <what to do>
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable
 
 EXIT_RUN = 1  # the run failed
 EXIT_USAGE = 2  # the command, the recipe or an input is wrong
 EXIT_PARTIAL = 3  # an evaluation that lacks videos or metrics
 EXIT_INTEGRITY = 4  # numbers that do not add up
+
+# C0 and C1 controls (escape sequences begin with one), marks that turn the direction of writing, and what is no text.
+CONTROL_OR_BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class AstroError(Exception):
@@ -32,8 +38,9 @@ class AstroError(Exception):
         super().__init__(self.where, key, what)
 
     def __str__(self) -> str:
-        parts = [part for part in (self.where, self.key, self.what) if part]
-        return "error: " + ": ".join(parts) + (f"\nhint: {self.hint}" if self.hint else "")
+        parts = [printable(part, line=True) for part in (self.where, self.key) if part]
+        parts += [printable(self.what)] if self.what else []
+        return "error: " + ": ".join(parts) + (f"\nhint: {printable(self.hint)}" if self.hint else "")
 
 
 class RecipeError(AstroError):
@@ -74,6 +81,24 @@ class RunError(AstroError):
     """The run itself failed: non-finite loss, disk full, an interrupted worker."""
 
     exit_code = EXIT_RUN
+
+
+def printable(text: str, *, line: bool = False) -> str:
+    """Text as a terminal may show it: control characters and halves of surrogate pairs are written as JSON does,
+    `\\u001b`. A name from a file or folder could otherwise move the cursor or clear the screen.
+
+    Args:
+        line: whether line feeds and tabs are written so too.
+    """
+    if text.isprintable():
+        return text
+    pattern = CONTROL_OR_BREAK if line else CONTROL
+    return pattern.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    print(f"warning: {printable(text)}", file=sys.stderr)
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

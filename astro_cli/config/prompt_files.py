@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from astro_cli.config.errors import AstroError
+from astro_cli.config.files import Reader
+from astro_cli.config.parsing import ParseError, parse_json
 
 COLUMNS = ("prompt", "caption", "text")
 JSON_LINES, TABLES = (".jsonl", ".json"), {".csv": ",", ".tsv": "\t"}
@@ -52,11 +53,7 @@ class PromptFile:
             AstroError: of the given class: unreadable, no prompt, a line that is no JSON, or a table without such a
                 column.
         """
-        try:
-            text = self.path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            what = f"cannot be read: {error}"
-            raise self.error(self.path, self.key, what, hint="expected a text file in UTF-8") from error
+        text = Reader(self.error, key=self.key, hint="expected a text file in UTF-8").text(self.path)
         suffix = self.path.suffix.lower()
         if suffix in TABLES:
             prompt_lines = list(self._rows(text, TABLES[suffix]))
@@ -86,9 +83,9 @@ class PromptFile:
 
     def _of_json(self, number: int, line: str) -> tuple[str, ...]:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise self.error(self.path, f"line {number}", f"not JSON: {error}", hint=JSON_HINT) from error
+            row = parse_json(line)
+        except ParseError as error:
+            raise self.error(self.path, f"line {number}", str(error), hint=JSON_HINT) from error
         prompts = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
         if (
             not isinstance(prompts, list)

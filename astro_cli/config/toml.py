@@ -5,13 +5,14 @@ A file's tables merge into those it extends, key by key. A table given by `--set
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from astro_cli.config.errors import RecipeError, did_you_mean
+from astro_cli.config.files import Reader
+from astro_cli.config.parsing import DEPTH, ParseError, RefusedValue, parse_toml
 
 Table = dict[str, Any]
 
@@ -73,12 +74,9 @@ def load(name: str, overrides: list[str] | None = None) -> Document:
 def _load_file(path: Path, seen: tuple[Path, ...]) -> Document:
     if path.resolve() in seen:
         raise RecipeError(path, "extends", "the recipe extends itself", hint=" -> ".join(p.name for p in (*seen, path)))
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(path, "", f"not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(path, "", f"cannot be read: {error}") from error
+    if len(seen) > DEPTH:
+        raise RecipeError(path, "extends", f"the {len(seen)}th recipe in a row, expected at most {DEPTH}")
+    data = Reader(RecipeError).toml(path)
     parent = data.pop("extends", None)
     if parent is None:
         document = Document(str(path), {})
@@ -129,10 +127,13 @@ def parse_override(text: str, example: str = "--set seed=1 --set stages.dmd.step
         RecipeError: not KEY=VALUE.
     """
     key, sep, value = text.partition("=")
-    if not sep or not all(part.strip() for part in key.split(".")):
+    parts = key.split(".")
+    if not sep or not all(part.strip() for part in parts) or len(parts) > DEPTH:
         raise RecipeError("--set", text, "expected KEY=VALUE", hint=f"for example: {example}")
     try:
-        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {value.strip()}")["value"]
+    except RefusedValue as error:
+        raise RecipeError("--set", key.strip(), error.what) from error
+    except ParseError:
         parsed = value.strip()
     return key.strip(), parsed

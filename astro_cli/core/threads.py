@@ -11,6 +11,7 @@ What the user says comes first: `--threads N`, then OMP_NUM_THREADS. Imports tor
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 USER_VARIABLE = "OMP_NUM_THREADS"  # of OpenMP, which torch computes with
@@ -48,7 +49,12 @@ def cores() -> int:
     """Cores this process may use: all of the machine's, of its affinity mask, or its share beside other processes."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get(SHARE_VARIABLE, "")
-    return min(allowed, int(share)) if share.isdigit() and int(share) else allowed
+    return min(allowed, _count(share) or allowed)
+
+
+def _count(text: str) -> int:
+    """A variable's number of threads or cores; 0 where it is none."""
+    return int(text) if re.fullmatch("[0-9]{1,4}", text) else 0
 
 
 def choose(flops: float) -> Threads:
@@ -60,8 +66,8 @@ def choose(flops: float) -> Threads:
     if _requested is not None:
         return Threads(_requested, "--threads")
     first = os.environ.get(USER_VARIABLE, "").split(",")[0].strip()  # a list gives a number per nesting level
-    if first.isdigit() and int(first):
-        return Threads(int(first), USER_VARIABLE)
+    if number := _count(first):
+        return Threads(number, USER_VARIABLE)
     level = f"{THREADS_PAY_FLOPS / 1e9:g} GFLOP each"
     if flops < THREADS_PAY_FLOPS:
         return Threads(1, f"for small layers (below {level}), where more threads wait for each other")

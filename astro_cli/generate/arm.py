@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from astro_cli.cache.kv import CacheSpec
-from astro_cli.config.errors import CheckpointError
-from astro_cli.core import threads
+from astro_cli.config.errors import CheckpointError, StreamError
+from astro_cli.core import memory, threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.generate import card as cards
 from astro_cli.models import hashes, lora_files, weights
@@ -74,6 +74,21 @@ class Arm:
         steps = warp_timesteps(sampler.steps, sampler.shift)
         cache = spec.model_copy(update=self.cache)
         return StreamSpec(steps, video["block"], self.latent_shape, cache, kernel=sampler.kernel())
+
+    def check_fits(self, frames: int, batch: int) -> None:
+        """Refuse a size or window whose keys and values this machine cannot hold, before they are allocated.
+
+        Raises:
+            StreamError: with what is needed and what is free.
+        """
+        config, (_, height, width) = self.network.config, self.latent_shape
+        window = (self.stream_spec(frames).cache.window if self.streams else None) or frames
+        tokens = min(window, frames) * (height // config.patch[0]) * (width // config.patch[1])
+        itemsize = next(self.network.parameters()).element_size()
+        needed, free = 2 * config.num_layers * tokens * config.dim * itemsize * batch, memory.free(self.network.device)
+        if needed > free:
+            what = f"its keys and values take {needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} GiB are free"
+            raise StreamError(self.name, "memory", what, hint="use a smaller --size, --window or --batch")
 
     def weights_hash(self) -> str:
         """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""

@@ -6,13 +6,19 @@ A card is the table `training.release` writes beside a finished run's weights. R
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import ConfigDict, ValidationError
+
+from astro_cli.cache.spec import CacheSpec
 from astro_cli.config import toml
+from astro_cli.config.base import Config, validate
 from astro_cli.config.errors import CheckpointError, RecipeError
+from astro_cli.config.files import Reader
+from astro_cli.config.problems import first_problem
 from astro_cli.models.checkpoint import Checkpoint
+from astro_cli.models.wan.config import WanConfig
 from astro_cli.recipe import load_recipe
 from astro_cli.spec import SamplerSpec, TeacherSampler, VideoSpec
 from astro_cli.training.release import describe
@@ -42,6 +48,25 @@ RELEASED: dict[str, Card] = {
 }
 
 
+class _Fields(Config):
+    """What is read of a card; it says more."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    recipe: str
+    recipe_hash: str | None = None
+    seed: int | None = None
+    backbone: Literal["shapes", "wan"]
+    role: str
+    model: WanConfig
+    video: VideoSpec
+    sampler: SamplerSpec
+    cache: CacheSpec
+    teacher: TeacherSampler
+    sampling: Literal["few_step", "ode"]
+    codec: str | None = None
+
+
 def of_weights(path: Path) -> Card:
     """The card beside a weights file.
 
@@ -49,17 +74,19 @@ def of_weights(path: Path) -> Card:
         CheckpointError: missing, unreadable, or not that of a student or teacher.
     """
     card_path = path.with_suffix(".json")
-    try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not card_path.exists():
         hint = "copy the .json of the same name too, or name a recipe with --recipe"
-        raise CheckpointError(card_path, "", "missing: weights come with a card beside them", hint=hint) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(card_path, "", f"not a readable card: {error}") from error
-    missing = NEEDED - card.keys() if isinstance(card, dict) else NEEDED
+        raise CheckpointError(card_path, "", "missing: weights come with a card beside them", hint=hint)
+    card = Reader(CheckpointError, what="not a readable card").table(card_path)
+    missing = NEEDED - card.keys()
     if missing or card["role"] != "student":
         what = f"no {', '.join(sorted(missing))}" if missing else f"role is {card['role']!r}, expected 'student'"
         raise CheckpointError(card_path, "", f"not the card of a student or teacher: {what}")
+    try:
+        validate(_Fields, card)
+    except ValidationError as error:
+        wrong = first_problem(error, _Fields)
+        raise CheckpointError(card_path, wrong.key, f"found {wrong.found}: {wrong.what}", hint=wrong.hint) from error
     return card
 
 

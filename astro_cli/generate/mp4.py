@@ -12,6 +12,7 @@ import numpy as np
 from av.codec.codec import UnknownCodecError
 
 from astro_cli.config.errors import OutputError
+from astro_cli.config.files import claim
 from astro_cli.generate.media import Frame, as_output_error, checked_frames, to_uint8, upscale, written_whole
 
 # What browsers play inside MP4, the widest first. yuv420p for the same reason.
@@ -98,6 +99,7 @@ class Mp4Stream:
         with as_output_error(self.partial):
             if self._container is None:
                 self.partial.parent.mkdir(parents=True, exist_ok=True)
+                claim(self.partial)
                 self._container = _mp4_container(self.partial, FRAGMENTED)
                 self._stream = _mp4_stream(self._container, self._encoder, self.fps, image)
             self._container.mux(_encoded(self._stream, image))

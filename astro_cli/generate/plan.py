@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astro_cli.config.errors import OutputError, PromptError, StreamError
+from astro_cli.config.files import Reader
+from astro_cli.config.parsing import is_text
 from astro_cli.config.prompt_files import BOM, PromptFile
 from astro_cli.config.seeds import parse_seeds
 from astro_cli.rollout.switch_schedule import SwitchSchedule, SwitchUnits, whole_blocks
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 SLUG = 60  # characters of the prompt in a file's name
 SLUG_BYTES = 150  # as most: file systems take names of 255 bytes, endings included
 DIGITS = 8  # hex digits of the hash in a file's name
-SWITCH = re.compile(r"^\s*(\d+(?:\.\d+)?)(s?)\s*:(.*)$", re.DOTALL)
+SWITCH = re.compile(r"^\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)(s?)\s*:(.*)$", re.DOTALL)
 EXAMPLE = 'for example: astro sample "a large red circle moves right slowly"'
 SWITCH_EXAMPLE = 'for example --switch "5s:a small blue square moves left fast"; a number without s counts frames'
 
@@ -110,6 +112,8 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
     cleaned = [[*map(_cleaned, story)] for story in requested]
     if not cleaned or not all(story and all(story) for story in cleaned):
         raise PromptError("prompt", "", "empty", hint=EXAMPLE)
+    if strange := [prompt for story in requested for prompt in story if not is_text(prompt)]:
+        raise PromptError("prompt", strange[0], "not UTF-8 text", hint=EXAMPLE)
     return cleaned
 
 
@@ -229,9 +233,9 @@ def refuse_others(videos: Iterable[Video], folder: Path) -> None:
     for video in videos:
         path = folder / f"{video.stem}.json"
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = Reader(OutputError).table(path)
             owner = there["prompt"], there["seed"]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (OutputError, LookupError):
             continue  # no sidecar, so no finished video
         if owner != (video.prompt, video.seed):
             raise OutputError(

@@ -5,7 +5,6 @@ Importing it needs no torch.
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from collections.abc import Callable
@@ -14,11 +13,12 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from astro_cli.core import threads
+from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader
+from astro_cli.core import memory, threads
 from astro_cli.rewards import scorer_places
 from astro_cli.zoo.places import checkpoints_folder
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's memory limit, which the machine's total does not show
 GIB = 2**30
 PACKAGES = (
     "torch",
@@ -172,9 +172,6 @@ def find_devices() -> list[dict[str, Any]]:
 
 def machine() -> dict[str, Any]:
     """Cores this process may use, threads it computes with, memory, and free disk in the current folder."""
-    import psutil  # comes with accelerate
-
-    memory, limit = psutil.virtual_memory(), memory_limit()
     small, large = threads.choose(threads.SMALL), threads.choose(threads.LARGE)
     return {
         "cores": threads.cores(),
@@ -182,16 +179,10 @@ def machine() -> dict[str, Any]:
         "threads_why": small.why,
         "threads_large": large.number,
         "threads_large_why": large.why,
-        "ram_total_gib": gib(min(memory.total, limit)),
-        "ram_available_gib": gib(min(memory.available, limit)),
+        "ram_total_gib": gib(memory.total()),
+        "ram_available_gib": gib(memory.available()),
         "disk_free_gib": gib(shutil.disk_usage(Path.cwd()).free),
     }
-
-
-def memory_limit() -> float:
-    """Bytes a container may use; infinite outside one."""
-    text = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
-    return float(text) if text.isdigit() else float("inf")
 
 
 def gib(size: float) -> float:
@@ -205,7 +196,7 @@ def bases() -> list[dict[str, Any]]:
     rows = []
     for name in weights.packaged():
         card_file = weights.PACKAGED / f"{name}.json"
-        card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
+        card = Reader(CheckpointError).table(card_file) if card_file.is_file() else {}
         size = (weights.PACKAGED / f"{name}.safetensors").stat().st_size
         known = {key: card.get(key) for key in ("recipe", "recipe_hash", "seed", "commit", "scores")}
         rows.append({"name": name, "bytes": size, **known})

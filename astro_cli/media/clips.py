@@ -11,7 +11,6 @@ A source of clips is one of:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, JsonValue, ValidationError
 
-from astro_cli.config.base import Config
+from astro_cli.config.base import Config, validate
 from astro_cli.config.errors import RecipeError
+from astro_cli.config.files import Reader
+from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.problems import first_problem
 from astro_cli.media.decode import SUFFIXES, VideoError, frames, probe
 from astro_cli.media.video import Frame
@@ -98,21 +99,17 @@ def source_files(source: str | Path) -> tuple[Path, ...]:
 
 
 def _lines(manifest: Path) -> Iterator[Clip]:
-    try:
-        texts = manifest.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(manifest, "clips", f"cannot be read: {error}") from error
-    for number, text in enumerate(texts, 1):
+    for number, text in enumerate(Reader(RecipeError, key="clips").text(manifest).split("\n"), 1):
         if not text.strip():
             continue
         try:
-            line = _Line.model_validate(json.loads(text))
+            line = validate(_Line, parse_json(text))
         except ValidationError as error:
             problem = first_problem(error, _Line)
             hint = problem.hint or f"expected {EXAMPLE}"
             raise RecipeError(manifest, f"line {number}", problem.text, hint=hint) from error
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(manifest, f"line {number}", f"no JSON: {error}", hint=f"expected {EXAMPLE}") from error
+        except ParseError as error:
+            raise RecipeError(manifest, f"line {number}", str(error), hint=f"expected {EXAMPLE}") from error
         path = manifest.parent / line.video
         if not path.is_file():
             hint = "paths are absolute or relative to the manifest"
@@ -123,12 +120,10 @@ def _lines(manifest: Path) -> Iterator[Clip]:
 def _texts(folder: Path) -> Iterator[Clip]:
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
         text = path.with_suffix(".txt")
-        try:
-            prompt = " ".join(text.read_text(encoding="utf-8-sig").split())
-        except (OSError, UnicodeDecodeError) as error:
-            what = f"{text.name} cannot be read: {error}" if text.is_file() else f"no {text.name} beside it"
-            hint = f"write each video's prompt into a text file of its name, or all into {MANIFEST}: {EXAMPLE}"
-            raise RecipeError(folder, path.name, f"has no prompt, {what}", hint=hint) from error
+        hint = f"write each video's prompt into a text file of its name, or all into {MANIFEST}: {EXAMPLE}"
+        if not text.exists():
+            raise RecipeError(folder, path.name, f"has no prompt, no {text.name} beside it", hint=hint)
+        prompt = " ".join(Reader(RecipeError, what="no prompt", hint=hint).text(text).split())
         if not prompt:
             raise RecipeError(folder, text.name, "holds no prompt")
         yield Clip(path, prompt)

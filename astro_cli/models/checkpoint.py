@@ -7,7 +7,6 @@ disk until it is read.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from astro_cli.config.errors import CheckpointError
+from astro_cli.config.errors import CheckpointError, warn
 from astro_cli.models import nesting
 from astro_cli.models.tensor_files import INDEX, PICKLES, LazyState, LazyTensor, open_file, shard_names, some
 from astro_cli.models.wan import keys, relatives, sizes
@@ -95,7 +94,7 @@ def load_transformer(
     content = open_file(file)
     wrapped, nested = nesting.unwrap(content, order, file, hint)
     if ema is None and entry is None and (others := nesting.others(content, nested)):
-        print(f"warning: {file}: {nested} is taken, {', '.join(others)} left out: {AMBIGUOUS}", file=sys.stderr)
+        warn(f"{file}: {nested} is taken, {', '.join(others)} left out: {AMBIGUOUS}")
     tensors, original = _renamed(wrapped, file)
     settled = sizes.settle(sizes.from_shapes(tensors, file), sizes.declared(table) if table else {}, config, file)
     check_state(tensors, expected(settled), file, "is the checkpoint complete, and of Wan 2.1 text-to-video?")

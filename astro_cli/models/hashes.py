@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from astro_cli.config.errors import AstroError
+from astro_cli.config.files import Reader, expanded, regular
+
 PIECE = 2**24  # bytes hashed between two reports of progress
 LARGE = 2**24  # bytes from which a file is remembered beyond this process: smaller ones are read again in milliseconds
 # A file changed more recently might change again within one tick of the file system's clock.
@@ -25,7 +28,7 @@ _seen: dict[tuple[str, State], str] = {}
 def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
     """sha256 of a file's bytes, hex, read piece by piece; `report` hears how many bytes each piece had."""
     total = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         while piece := file.read(PIECE):
             total.update(piece)
             if report is not None:
@@ -68,7 +71,7 @@ def of_files(paths: Iterable[Path]) -> str:
 
 def cache_file() -> Path:
     """Where hashes are remembered."""
-    return Path(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser() / CACHE_FILE
+    return expanded(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE) / CACHE_FILE
 
 
 def _state(path: Path) -> State:
@@ -79,8 +82,8 @@ def _state(path: Path) -> State:
 def _load() -> dict[tuple[str, State], str]:
     """The recorded hashes; entries that are malformed, or not as they were written, are left out."""
     try:
-        rows = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rows = Reader(AstroError).json(cache_file())
+    except AstroError:
         return {}
     entries = {}
     for row in rows if isinstance(rows, list) else ():

@@ -5,10 +5,10 @@ diffusers' `WanTransformer3DModel.from_pretrained` reads the folder, and so does
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from huggingface_hub import split_state_dict_into_shards_factory
 
 from astro_cli.config import durable
 from astro_cli.config.errors import CheckpointError, OutputError
+from astro_cli.config.files import Reader
 from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
 from astro_cli.models.lora_files import Lora, content_hash, read_lora
@@ -27,6 +28,11 @@ from astro_cli.models.verify import Report, problems
 from astro_cli.models.wan import sizes
 from astro_cli.zoo.entries import BY_NAME, Release, of_path
 from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
+
+try:
+    import fcntl
+except ImportError:  # no POSIX locks on this platform: one import per folder is then the user's business
+    fcntl = None
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARD_SIZE = 5 * 10**9  # bytes; a larger model is written in shards
@@ -73,10 +79,41 @@ def import_checkpoint(
     folder = folder or checkpoints_folder() / (_name(source, checkpoint, entry) + ("-merged" if adapter else ""))
     _refuse_other(folder, [*checkpoint.files, *([adapter.source] if adapter else [])])
     manifest = _manifest(checkpoint, adapter, entry, dtype, report)
-    if _same(folder, manifest) and not problems(folder):
-        return folder, False
-    _write(folder, state, checkpoint, manifest, shard_size, report)
+    with _alone(folder):
+        if _same(folder, manifest) and not problems(folder):
+            return folder, False
+        _write(folder, state, checkpoint, manifest, shard_size, report)
     return folder, True
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing this import, by a lock beside it that the system drops with the process.
+
+    Raises:
+        OutputError: another process is writing it, or the place cannot be written.
+    """
+    if fcntl is None:
+        yield
+        return
+    lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("ab")
+    except OSError as error:
+        raise OutputError(folder, "--to", f"cannot be written: {error.strerror}", hint="choose another --to") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.stat(lock), os.fstat(file.fileno())):
+                raise FileNotFoundError(lock)  # the one before has just ended and removed it
+        except OSError as error:
+            hint = "wait for it to end, or choose another --to"
+            raise OutputError(folder, "--to", "another process is importing into this folder", hint=hint) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _entry(source: str) -> Release | None:
@@ -123,16 +160,15 @@ def _same(folder: Path, manifest: dict[str, Any]) -> bool:
         OutputError: it holds another one.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         return False
+    hint = "delete the folder or choose another --to"
+    existing = Reader(OutputError, what="not readable", hint=hint).table(path)
     try:
-        existing = json.loads(path.read_text(encoding="utf-8"))
         differ = [key for key in OWN_KEYS if existing.get(key) != manifest[key]]
         written = {row["name"] for row in existing["written"]}
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise OutputError(
-            folder, MANIFEST, f"not readable: {error}", hint="delete the folder or choose another --to"
-        ) from error
+    except (LookupError, TypeError) as error:
+        raise OutputError(path, "written", f"not readable: {error}", hint=hint) from error
     if differ:
         what = (
             f"holds another import ({differ[0]} is {_short(existing.get(differ[0]))}, this is "

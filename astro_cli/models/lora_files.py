@@ -21,6 +21,8 @@ from peft.utils.other import get_pattern_key
 
 from astro_cli.config.durable import write_json
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader, described
+from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.models import hashes, lora_keys, nesting, weights
 from astro_cli.models.tensor_files import PICKLES, SUFFIXES, LazyState, LazyTensor, header, open_file, some
 from astro_cli.zoo.places import locate
@@ -150,14 +152,16 @@ def _config(file: Path) -> dict[str, Any]:
     """peft's config of the adapter, from the folder or the file's header; empty where there is none."""
     beside = file.parent / ADAPTER_CONFIG
     try:
-        if beside.is_file() and file.name in PEFT_FILES:
-            config = json.loads(beside.read_text(encoding="utf-8"))
+        if beside.exists() and file.name in PEFT_FILES:
+            config = Reader(CheckpointError, key=ADAPTER_CONFIG).table(beside)
         elif file.suffix not in PICKLES:
-            stored = json.loads(header(file).get(HEADER, "{}"))
+            stored = parse_json(header(file).get(HEADER, "{}"))
+            if not isinstance(stored, dict):
+                raise CheckpointError(file, HEADER, f"found {described(stored)}, expected an object")
             config = {key.removeprefix(DIFFUSERS_PREFIX): value for key, value in stored.items()}
         else:
             config = {}
-    except (ValueError, AttributeError) as error:
+    except ParseError as error:
         raise CheckpointError(file, ADAPTER_CONFIG, f"no readable config: {error}") from error
     if config.get("use_dora"):
         what = "found True: a DoRA adapter, expected a plain LoRA"
@@ -167,7 +171,20 @@ def _config(file: Path) -> dict[str, Any]:
     wrong += [] if config.get(PLAIN[0], PLAIN[1]) == PLAIN[1] else [PLAIN[0]]
     if wrong:
         raise CheckpointError(file, wrong[0], f"found {config[wrong[0]]!r}, expected a plain LoRA without it")
+    _check_patterns(config, file)
     return config
+
+
+def _check_patterns(config: Mapping[str, Any], file: Path) -> None:
+    """Raises: CheckpointError: patterns that are no table, or a key of it that is no regular expression."""
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise CheckpointError(file, "alpha_pattern", f"found {described(patterns)}, expected an object or null")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise CheckpointError(file, "alpha_pattern", f"found {pattern[:40]!r}, no pattern: {error}") from error
 
 
 def _pair(layer: str, parts: Mapping[str, LazyTensor], config: Mapping[str, Any], file: Path) -> Pair:

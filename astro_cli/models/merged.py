@@ -6,8 +6,6 @@ weights that hold it.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Any
 
 import torch
 
-from astro_cli.config.errors import CheckpointError
+from astro_cli.config.errors import CheckpointError, warn
+from astro_cli.config.files import Reader
 from astro_cli.models import hashes
 from astro_cli.models.checkpoint import Checkpoint
 from astro_cli.models.lora_files import Lora, content_hash, merge_lora, read_lora
@@ -60,7 +59,7 @@ def merge_into(checkpoint: Checkpoint, adapter: Lora) -> Mapping[str, torch.Tens
             what = f"is merged into {checkpoint.source} already, says {earlier.source}"
             raise CheckpointError(adapter.source, "", what, hint="leave --lora out, or name weights without it")
     if relatives.EXPERT.search(adapter.source.name):
-        print(f"warning: {adapter.source}: by its name an adapter of {relatives.ONE_OF_TWO}", file=sys.stderr)
+        warn(f"{adapter.source}: by its name an adapter of {relatives.ONE_OF_TWO}")
     return merged
 
 
@@ -75,14 +74,14 @@ def adapters_in(checkpoint: Checkpoint) -> list[Merged]:
 
 def _of_manifest(path: Path) -> list[Merged]:
     """Raises: CheckpointError: there is a manifest and it is damaged."""
+    hint = "`astro zoo import` writes the folder again"
+    manifest = Reader(CheckpointError, key="lora", what="not readable", hint=hint).table(path) if path.exists() else {}
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         rows = list(manifest.get("earlier_loras", []))
         if manifest.get("lora") is not None:
             rows.append({"content": manifest.get("lora_content"), "files": manifest["lora"]["files"]})
         return [Merged(path.name, row["content"], _hashes(row["files"])) for row in rows]
-    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
-        hint = "`astro zoo import` writes the folder again"
+    except (LookupError, TypeError) as error:
         raise CheckpointError(path, "lora", f"not readable: {error}", hint=hint) from error
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import check_regular
 from astro_cli.models import nesting, weights
-from astro_cli.models.tensor_files import open_file, open_pickle, some
+from astro_cli.models.tensor_files import BROKEN, check_archive, is_archive, open_file, open_pickle, some
 
 State = dict[str, torch.Tensor]
 NESTINGS = ("state_dict", "model")
@@ -30,8 +31,7 @@ def read(path: Path) -> State:
     Source: OpenAI releases CLIP as TorchScript archives; torch's own interpreter reads them, and only their tensors are
         used.
     """
-    if not path.is_file():
-        raise CheckpointError(path, "", "no such file")
+    check_regular(path, CheckpointError)
     if _is_torchscript(path):
         return _torchscript(path)
     content = open_pickle(path) if path.name.endswith(TARRED) else open_file(path)
@@ -40,8 +40,9 @@ def read(path: Path) -> State:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         return False
+    check_archive(path)
     with zipfile.ZipFile(path) as archive:
         return any(TORCHSCRIPT_PART in name for name in archive.namelist())
 
@@ -49,8 +50,9 @@ def _is_torchscript(path: Path) -> bool:
 def _torchscript(path: Path) -> State:
     try:
         return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(path, "", f"damaged TorchScript archive: {str(error).splitlines()[0]}") from error
+    except BROKEN as error:
+        first = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(path, "", f"damaged TorchScript archive: {first}") from error
 
 
 def below(state: Mapping[str, torch.Tensor], prefix: str) -> State:

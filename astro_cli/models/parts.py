@@ -6,7 +6,6 @@ or one original file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +14,12 @@ import torch
 from torch import nn
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader
 from astro_cli.models import tensor_files, weights
 
+C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
+DEPTHS = ("num_layers", "num_hidden_layers", "depth", "num_res_blocks")  # keys that say how many layers there are
 STEMS = ("model", "diffusion_pytorch_model")  # transformers' and diffusers' names of a part's weights
 FOLDER_HINT = "do the weights belong to the config.json beside them?"
 
@@ -42,14 +44,43 @@ def config(folder: Path, model: str) -> dict[str, Any]:
         CheckpointError: missing, damaged, or of a model that does not have `model` in its name.
     """
     path = folder / "config.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        kind = str(data.get("_class_name") or data.get("model_type"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(path, "", f"no readable config: {error}", hint="copy the part's whole folder") from error
+    data = Reader(CheckpointError, what="no readable config", hint="copy the part's whole folder").table(path)
+    kind = str(data.get("_class_name") or data.get("model_type"))
     if model.lower() not in kind.lower():
         raise CheckpointError(path, "", f"found a {kind}, expected {model}")
     return {key: value for key, value in data.items() if not key.startswith("_")}
+
+
+def configured(make: Callable[[dict[str, Any]], C], folder: Path, model: str) -> C:
+    """A library's configuration of a part, from its config.json.
+
+    Raises:
+        CheckpointError: as `config`, or with values that the library does not take.
+    """
+    table = config(folder, model)
+    try:
+        return make(table)
+    except Exception as error:  # the library has no error of its own for wrong values: it raises what it meets
+        what = f"no configuration of {model}: {_first_line(error)}"
+        raise CheckpointError(folder / "config.json", "", what, hint="copy the part's whole folder") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def check_depth(table: Mapping[str, Any], tensors: Mapping[str, Any], where: Path) -> None:
+    """Refuse more layers than there are tensors, before they are laid out one by one.
+
+    Raises:
+        CheckpointError: a number of layers or blocks, with its key.
+    """
+    for key, value in table.items():
+        if isinstance(value, dict):
+            check_depth(value, tensors, where)
+        if isinstance(value, int) and key in DEPTHS and value > len(tensors):
+            what = f"found {value}, there are {len(tensors)} tensors in the weights"
+            raise CheckpointError(where, key, what, hint=FOLDER_HINT)
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -92,8 +123,13 @@ def assemble(
     Raises:
         CheckpointError: missing, unexpected or wrongly shaped tensors, or numbers that are not finite.
     """
-    with torch.device("meta"):
-        module = build()
+    try:
+        with torch.device("meta"):
+            module = build()
+    except Exception as error:  # of the library, for sizes that do not go together
+        raise CheckpointError(
+            where, "config.json", f"impossible sizes: {_first_line(error)}", hint=FOLDER_HINT
+        ) from error
     weights.check_state(
         tensors, {key: value for key, value in module.state_dict().items() if key not in tied}, where, FOLDER_HINT
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from astro_cli.config import pointers
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader, check_regular
 from astro_cli.models.weights import checked, damaged
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
@@ -26,8 +26,9 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 # What torch raises for a torch.save file that is cut off or overwritten, in either of its two formats.
-BROKEN = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+BROKEN = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 FOREIGN = re.compile(r"(?:GLOBAL |<class ')([\w.]+)")  # the name torch's weights_only reader refuses
+PACKED_BYTES = 2**26  # of source code in a TorchScript archive; CLIP's have about 1 MB
 SHOWN = 3  # names an error lists
 
 
@@ -84,18 +85,20 @@ def open_file(path: Path) -> dict[str, Any]:
 
 def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     """Raises: CheckpointError: truncated, not safetensors, or quantised weights."""
-    try:
-        handle = safe_open(path, "pt")
-    except SafetensorError as error:
-        raise damaged(path, error) from error
+    handle = _opened(path)
     return {name: _slice(handle, name, path) for name in handle.keys()}  # noqa: SIM118 - a handle is no mapping
 
 
 def header(path: Path) -> dict[str, str]:
     """Text metadata of a safetensors file; empty where there is none."""
+    return _opened(path).metadata() or {}
+
+
+def _opened(path: Path) -> Any:
+    check_regular(path, CheckpointError)
     try:
-        return safe_open(path, "pt").metadata() or {}
-    except SafetensorError as error:
+        return safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
         raise damaged(path, error) from error
 
 
@@ -118,10 +121,10 @@ def shard_names(index: Path) -> dict[str, str]:
     Raises:
         CheckpointError: unreadable, no weight map, or it names files that are not there.
     """
-    try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(index, "weight_map", "not a shard index: expected JSON with this table") from error
+    reader = Reader(CheckpointError, key="weight_map", what="not a shard index")
+    places = reader.table(index).get("weight_map")
+    if places is None:
+        reader.fail(index, "expected JSON with this table")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(index, "weight_map", "expected tensor names with their shards")
     outside = sorted({name for name in places.values() if Path(name).name != name})
@@ -148,9 +151,12 @@ def open_pickle(path: Path) -> dict[str, Any]:
     """A torch.save file through `weights_only`: tensors, numbers and containers, nothing else; memory-mapped where it
     is a zip archive.
     """
-    zipped = zipfile.is_zipfile(path)
+    check_regular(path, CheckpointError)
+    zipped = is_archive(path)
     with path.open("rb") as file:
         start = file.read(2)
+    if zipped:
+        check_archive(path)
     if not zipped and start == b"PK":
         raise CheckpointError(
             path, "", f"truncated ({path.stat().st_size} bytes): its end is missing", hint="copy the file again"
@@ -171,7 +177,55 @@ def open_pickle(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(path, "", f"holds a {type(content).__name__}, expected a dict of tensors")
+    _check_sizes(path, content, path.stat().st_size)
     return {str(key): value for key, value in content.items()}
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip archive, whole or not.
+
+    Raises:
+        CheckpointError: it says that it is one of several.
+    """
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(path, "", f"damaged: {error}", hint="copy the file again") from error
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a zip archive whose parts unpack to far more bytes than it has. torch stores tensors as they are and packs
+    source code only.
+
+    Raises:
+        CheckpointError: a damaged archive, or packed tensors.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise CheckpointError(path, "", f"damaged: {error}", hint="copy the file again") from error
+    size = path.stat().st_size
+    stored = sum(part.file_size for part in parts if part.compress_type == zipfile.ZIP_STORED)
+    packed = sum(part.file_size for part in parts if part.compress_type != zipfile.ZIP_STORED)
+    if stored > size or packed > PACKED_BYTES:
+        what = f"a file of {size:,} bytes that unpacks to {stored + packed:,}, expected tensors that are not packed"
+        raise CheckpointError(path, "", what, hint="no torch.save file is so; ask its author for safetensors")
+
+
+def _check_sizes(path: Path, content: Any, size: int) -> None:
+    """Refuse a tensor of more bytes than its file has: one that repeats a few values grows when it is read."""
+    waiting: list[tuple[str, Any]] = [("", content)]
+    seen: set[int] = set()
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
+            what = f"{tuple(value.shape)} of {value.dtype} in a file of {size:,} bytes"
+            raise CheckpointError(path, key, what, hint="ask its author for safetensors")
+        if isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            waiting += [(f"{key}.{name}" if key else str(name), item) for name, item in items]
 
 
 def _refused(path: Path, error: pickle.UnpicklingError) -> CheckpointError:

@@ -11,21 +11,19 @@ masked padding, as Wan has it, gives the same states. `ftfy` repairs broken Unic
 from __future__ import annotations
 
 import html
-import json
 import re
-import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from importlib import import_module, util
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
+from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
-from astro_cli.config.errors import CheckpointError
-from astro_cli.models import parts
+from astro_cli.config.errors import CheckpointError, warn
+from astro_cli.models import parts, tokenizer_files
+from astro_cli.models.wan.config import TEXT_LEN
 
-TEXT_LEN = 512  # tokens, the end mark included
 REMEMBERED = 1024  # prompts whose states are kept; a prompt of 100 words is about 1 MB
 QUOTED = 6  # words quoted on each side of the cut of a prompt that is too long
 FOLDER, TOKENIZER = "text_encoder", "tokenizer"
@@ -91,10 +89,9 @@ class TextEncoder:
         end, room = self.tokenizer.eos_token_id, self.length - 1
         if len(tokens) > room:
             kept, dropped = (str(self.tokenizer.decode(part)).split() for part in (tokens[:room], tokens[room:]))
-            print(
-                f"warning: prompt: {len(tokens) + 1} tokens, {self.length} fit; "
-                f"kept up to '... {' '.join(kept[-QUOTED:])}', dropped from '{' '.join(dropped[:QUOTED])} ...'",
-                file=sys.stderr,
+            warn(
+                f"prompt: {len(tokens) + 1} tokens, {self.length} fit; "
+                f"kept up to '... {' '.join(kept[-QUOTED:])}', dropped from '{' '.join(dropped[:QUOTED])} ...'"
             )
         return [*tokens[:room], end]  # type: ignore[list-item]
 
@@ -117,8 +114,9 @@ def load_text_encoder(folder: str | Path, dtype: torch.dtype | None = None) -> T
     """
     folder = Path(folder)
     if (folder / FOLDER).is_dir():
-        config = UMT5Config(**parts.config(folder / FOLDER, "umt5"))
+        config = parts.configured(lambda table: UMT5Config(**table), folder / FOLDER, "umt5")
         state, where, tokenizer = parts.state(folder / FOLDER), folder / FOLDER, folder / TOKENIZER
+        parts.check_depth(config.to_dict(), state, where)
     else:
         where = parts.original_file(folder, ORIGINAL_FILE, f"{FOLDER}/")
         state = {transformers_name(key): value for key, value in parts.state(where).items()}
@@ -151,13 +149,8 @@ def text_files(folder: str | Path) -> tuple[Path, ...]:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Raises: CheckpointError, no tokenizer there, a damaged one, or one without an end mark."""
-    try:
-        if "model" not in json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")):
-            raise ValueError("tokenizer.json has no 'model'")
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        hint = "copy the folder of google/umt5-xxl that comes with Wan 2.1 (tokenizer.json, tokenizer_config.json)"
-        raise CheckpointError(folder, "", f"no readable tokenizer: {error}", hint=hint) from error
+    hint = "copy the folder of google/umt5-xxl that comes with Wan 2.1 (tokenizer.json, tokenizer_config.json)"
+    tokenizer = tokenizer_files.load(folder, hint)
     if tokenizer.eos_token_id is None:
         raise CheckpointError(folder, "eos_token", "missing: the encoder wants prompts with an end mark")
     return tokenizer

@@ -21,10 +21,12 @@ from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import described
 from astro_cli.models import parts
 from astro_cli.models.decoding import Features, StreamingDecoder
 
 FOLDER, ORIGINAL_FILE = "vae", "Wan2.1_VAE"
+Z_DIM = 16  # latent channels, where config.json does not say
 PICTURES = 4  # of every latent frame but the first
 CELL = 8  # pixels along each side of a latent cell
 
@@ -145,6 +147,8 @@ def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:
     if (folder / FOLDER).is_dir():
         where = folder / FOLDER
         config, state = parts.config(where, "AutoencoderKLWan"), parts.state(where)
+        parts.check_depth(config, state, where)
+        _check_statistics(config, where)
         if config.get("patch_size") is not None:
             raise CheckpointError(
                 where,
@@ -157,6 +161,17 @@ def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:
         state = convert_wan_vae_to_diffusers(parts.state(where))
         config = {"base_dim": _base_dim(state, where)}
     return WanVAE(parts.assemble(lambda: AutoencoderKLWan.from_config(config), state, where, dtype))  # type: ignore[arg-type]
+
+
+def _check_statistics(config: Mapping[str, Any], where: Path) -> None:
+    """Raises: CheckpointError: means or deviations of the latents that are no list of so many finite numbers."""
+    channels = config.get("z_dim", Z_DIM)
+    for key in ("latents_mean", "latents_std"):
+        values = config.get(key, [1.0] * Z_DIM)
+        if not isinstance(values, list) or not all(isinstance(v, float | int) and v == v for v in values):
+            raise CheckpointError(where, key, f"found {described(values)}, expected a list of numbers")
+        if len(values) != channels:
+            raise CheckpointError(where, key, f"found {len(values)} numbers, expected {channels} (z_dim)")
 
 
 def vae_files(folder: str | Path) -> tuple[Path, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from astro_cli.config.base import Config, validate
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader
 from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import expected, load_transformer
 from astro_cli.models.tensor_files import LazyState, LazyTensor, open_safetensors, some
@@ -19,6 +20,14 @@ from astro_cli.zoo.places import MANIFEST
 
 Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 REQUIRED = ("config", "dtype", "tensors", "written")
+
+
+class _Written(Config):
+    """A file that an import wrote."""
+
+    name: str
+    bytes: int
+    sha256: str
 
 
 def _quiet(*_: object) -> None:
@@ -64,19 +73,17 @@ def _not_finite(state: Mapping[str, torch.Tensor], report: Report) -> list[str]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Raises: CheckpointError: not JSON, or without what an import writes into it."""
     path = folder / MANIFEST
+    hint = "import the checkpoint again"
+    manifest = Reader(CheckpointError, what="not a readable manifest", hint=hint).table(path)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
         lost = [key for key in REQUIRED if key not in manifest]
-        WanConfig.model_validate(manifest.get("config"))
-        complete = all({"name", "bytes", "sha256"} <= row.keys() for row in manifest.get("written", []))
-    except (OSError, ValueError, TypeError, AttributeError, ValidationError) as error:
-        raise CheckpointError(
-            path, "", f"not a readable manifest: {error}", hint="import the checkpoint again"
-        ) from error
-    if lost or not complete:
-        raise CheckpointError(
-            path, ", ".join(lost) or "written", "missing or incomplete", hint="import the checkpoint again"
-        )
+        validate(WanConfig, manifest.get("config"))
+        rows = [validate(_Written, row) for row in manifest.get("written", [])]
+        names = {row.name for row in rows}
+    except (TypeError, ValidationError) as error:
+        raise CheckpointError(path, "", f"not a readable manifest: {error}", hint=hint) from error
+    if lost or len(names) < len(rows):
+        raise CheckpointError(path, ", ".join(lost) or "written", "missing or incomplete", hint=hint)
     return manifest
 
 
@@ -104,7 +111,7 @@ def _files(folder: Path, rows: dict[str, dict[str, Any]], report: Report) -> tup
 
 def _tensors(manifest: dict[str, Any], tensors: dict[str, LazyTensor]) -> list[str]:
     """Problems of names, shapes, dtypes and their number."""
-    wanted = expected(WanConfig.model_validate(manifest["config"]))
+    wanted = expected(validate(WanConfig, manifest["config"]))
     wrong = [
         f"{len(names)} tensors {word}: {some(names)}" for word, names in weights.differences(tensors, wanted).items()
     ]

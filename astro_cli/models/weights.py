@@ -4,9 +4,9 @@ unpickles.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import nn
 from astro_cli.config import pointers
 from astro_cli.config.durable import written_whole
 from astro_cli.config.errors import CheckpointError, did_you_mean
+from astro_cli.config.files import check_regular
 from astro_cli.models.wan.sizes import Shaped
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
@@ -67,13 +68,14 @@ def read(path: Path) -> dict[str, torch.Tensor]:
             f"found a {path.suffix or 'file without ending'}, expected .safetensors",
             hint="`astro zoo import` reads .pt",
         )
+    check_regular(path, CheckpointError)
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise damaged(path, error) from error
 
 
-def damaged(path: Path, error: SafetensorError) -> CheckpointError:
+def damaged(path: Path, error: Exception) -> CheckpointError:
     """The error that says a file is truncated, no safetensors, or only a pointer to them."""
     if pointers.is_pointer(path):
         return CheckpointError(path, "", pointers.WHAT, hint=pointers.HINT)
@@ -164,9 +166,10 @@ def write(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, 
             _sort_metadata(temporary)
             temporary.chmod(path.parent.stat().st_mode & 0o666)  # the library gives its files to their owner only
     except SafetensorError as error:  # the library hides the system's error number in its text
-        if f"os error {errno.ENOSPC}" not in str(error):
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
             raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _sort_metadata(path: Path) -> None:

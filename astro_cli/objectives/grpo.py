@@ -21,8 +21,9 @@ Dimensions: B sample, F latent frame, C channel, H, W (h, w) latent rows and col
 
 **Deviations**: adapters are trained, where DanceGRPO trains all weights. Advantages are clamped, maps are not. The
 clip range may be calibrated (`clip = "calibrated"`): the quantile `clip_quantile` of |log rho| in the second update of
-the run, the first whose ratios differ from 1. TempFlow's branching rollouts are not built, only its weights. Of ViPO:
-its ratio is per position; the weighted log rho of a sample is ours.
+an epoch, the first whose ratios differ from 1. Adam's first steps are much longer than those after them, so it is that
+of epoch `clip_epoch`; nothing is clipped before. TempFlow's branching rollouts are not built, only its weights. ViPO's
+ratio is per position; the weighted log rho of a sample is ours.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Config(BaseConfig):
 
     Attributes:
         clip: c, or "calibrated".
-        clip_quantile: of |log rho|, for a calibrated clip.
+        clip_quantile, clip_epoch: of |log rho|, for a calibrated clip, and the epoch (from 0) that it is taken in.
         advantage_max: bound of |A|.
         fraction: share of the random steps that are trained, at least one.
         order: trained steps are drawn, or the first ones.
@@ -74,6 +75,7 @@ class Config(BaseConfig):
 
     clip: float | Literal["calibrated"] = "calibrated"
     clip_quantile: float = Field(default=0.8, gt=0, lt=1)
+    clip_epoch: int = Field(default=3, ge=0)
     advantage_max: float = Field(default=5.0, gt=0)  # DanceGRPO
     fraction: float = Field(default=1.0, gt=0, le=1)
     order: Literal["random", "first"] = "random"
@@ -288,7 +290,7 @@ class Objective(BaseObjective):
     def after_step(self, step: int) -> dict[str, float]:
         """theta_old <- theta; the clip range where it is due."""
         mean = self.run_context.mean
-        if self.clip is None and self.moved:
+        if self.clip is None and self.moved and step >= self.config.clip_epoch:
             self.clip = mean(sum(self.moved) / len(self.moved)) or None  # 0: no update yet (a rate that warms up)
         share = mean(sum(self.shares) / max(1, len(self.shares)))
         much = f"{share:.0%} of the ratios were clipped: lower the rate, or widen objective.clip"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from astro_cli.config.errors import did_you_mean
+from astro_cli.models.wan.config import TEXT_LEN
 from astro_cli.recipe.kinds import check_kind, kinds, objective_class, resolve_kind
 from astro_cli.rewards.base import EMBEDDED_KEYS, KEYS
 from astro_cli.rewards.scorers import scorers, split
@@ -59,11 +60,13 @@ def _check_rewards(key: str, spec: ExperienceSpec, known: tuple[str, ...]) -> No
 
 
 def check_methods(recipe: Recipe) -> None:
-    """Check what the stages' methods require: their own keys, the roles they train and read, and their data.
+    """Check what the backbone and the stages' methods require: sizes, the methods' own keys, the roles they train and
+    read, and their data.
 
     Raises:
         ValueError: "key: what is wrong".
     """
+    _check_backbone(recipe)
     for name in recipe.order:
         key, stage = f"stages.{name}", recipe.stages[name]
         config, objective = resolve_kind("objectives", stage.objective, f"{key}.objective"), objective_class(stage)
@@ -74,6 +77,28 @@ def check_methods(recipe: Recipe) -> None:
     _check_own(
         recipe, [objective_class(stage) for stage in recipe.stages.values() if stage.kind in kinds("objectives")]
     )
+
+
+def _check_backbone(recipe: Recipe) -> None:
+    """Check what the text encoder, the codec and the renderer give whatever the recipe says."""
+    if recipe.backbone == "wan":
+        fixed: dict[str, tuple[float, ...]] = {"model.text_len": (TEXT_LEN,)}
+    else:
+        from astro_cli.models.shapes_backbone import CODECS, ShapesBackbone
+        from astro_cli.shapes import text
+
+        fixed = {
+            "model.text_len": (text.TEXT_LEN,),
+            "model.text_dim": (text.TEXT_DIM,),
+            "model.in_channels": tuple(sorted(CODECS)),
+            "video.fps": (ShapesBackbone.fps,),
+        }
+    for key, allowed in fixed.items():
+        table, field = key.split(".")
+        value = getattr(getattr(recipe, table), field)
+        if value not in allowed:
+            numbers = " or ".join(f"{number:g}" for number in allowed)
+            raise ValueError(f"{key}: found {value}, expected {numbers}, as the backbone {recipe.backbone!r} has it")
 
 
 def _check_roles(key: str, recipe: Recipe, stage: StageSpec, objective: Any) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
-from astro_cli.config.base import Config
+from astro_cli.config.base import Config, validate
 from astro_cli.config.errors import did_you_mean
 from astro_cli.config.problems import fields_at
 from astro_cli.spec import StageSpec
 
-C = TypeVar("C", bound=Config)
 EXPECTED = {
     "model_type": "a table",
     "dict_type": "a table",
@@ -69,14 +67,6 @@ def check_kind(package: str, table: dict[str, Any], key: str) -> None:
     kind = table.get("kind")
     if kind not in kinds(package):
         raise ValueError(f"{key}.kind: found {kind!r}, {did_you_mean(str(kind), kinds(package))}")
-
-
-def validate(model: type[C], table: dict[str, Any]) -> C:
-    """Check a table without silent conversions ("1" and true are no numbers).
-
-    By way of JSON, whose arrays may become tuples.
-    """
-    return model.model_validate_json(json.dumps(table, default=str), strict=True)
 
 
 def first_problem(error: ValidationError, model: type[Config]) -> tuple[str, str, str]:

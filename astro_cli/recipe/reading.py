@@ -8,9 +8,10 @@ from typing import get_args
 from pydantic import ValidationError
 
 from astro_cli.config import toml
+from astro_cli.config.base import validate
 from astro_cli.config.errors import RecipeError
 from astro_cli.recipe.checks import check_methods, check_names
-from astro_cli.recipe.kinds import first_problem, validate
+from astro_cli.recipe.kinds import first_problem
 from astro_cli.spec import Command, Recipe
 
 

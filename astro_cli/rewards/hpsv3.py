@@ -103,6 +103,7 @@ def load_hpsv3(
         raise CheckpointError(
             file, qwen2_vl_weights.LANGUAGE_HEAD, "missing: the released file has it", hint="is the file complete?"
         )
+    qwen2_vl_weights.check_sizes(config, state, folder)
     head = ranknet_head(qwen2_vl_weights.sizes(config).hidden_size, OUTPUTS)
     tower = qwen2_vl_weights.assemble(lambda: RewardTower(config, head, specials, positions), state, file, dtype)
     return HPSv3(tower.to(device), tokenizer, templates.hpsv3_template())

@@ -5,17 +5,16 @@ Source: the released files of HPSv3 (arXiv 2508.03789) and VideoAlign (arXiv 250
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2VLConfig
+from transformers import PreTrainedTokenizerBase, Qwen2VLConfig
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models import parts, weights
+from astro_cli.models import parts, tokenizer_files, weights
 from astro_cli.models.tensor_files import LazyTensor
 from astro_cli.rewards.qwen2_vl_reward import RewardTower
 
@@ -24,6 +23,7 @@ OLD_NAMES = (("visual.", "model.visual."), ("model.", "model.language_model.")) 
 NEW_NAMES = ("model.visual.", "model.language_model.")
 HINT = "do the weights and the base model's config.json belong together?"
 HEAD = "rm_head."
+WORDS = "model.language_model.embed_tokens.weight"
 
 
 def load_tokenizer(folder: Path, specials: tuple[str, ...]) -> PreTrainedTokenizerBase:
@@ -32,14 +32,7 @@ def load_tokenizer(folder: Path, specials: tuple[str, ...]) -> PreTrainedTokeniz
     Raises:
         CheckpointError: none there, damaged, or without Qwen2-VL's special tokens.
     """
-    try:
-        if "model" not in json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")):
-            raise ValueError("tokenizer.json has no 'model'")
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            folder, "", f"no readable tokenizer: {error}", hint="copy tokenizer.json and tokenizer_config.json"
-        ) from error
+    tokenizer = tokenizer_files.load(folder, "copy tokenizer.json and tokenizer_config.json")
     known = tokenizer.get_vocab()
     wanted = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     lost = [token for token in wanted if token not in known]
@@ -55,7 +48,7 @@ def load_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConf
     Raises:
         CheckpointError: no config.json, or of another model.
     """
-    config = Qwen2VLConfig.from_dict(parts.config(folder, "qwen2_vl"))
+    config = parts.configured(Qwen2VLConfig.from_dict, folder, "qwen2_vl")
     sizes(config).vocab_size = len(tokenizer)
     for kind, token in (("image", "<|image_pad|>"), ("video", "<|video_pad|>")):
         own, expected = tokenizer.convert_tokens_to_ids(token), getattr(config, f"{kind}_token_id")
@@ -70,6 +63,20 @@ def load_config(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConf
 def sizes(config: Qwen2VLConfig) -> Any:
     """The language model's part of the sizes; a config object once transformers has read the file."""
     return config.text_config
+
+
+def check_sizes(config: Qwen2VLConfig, state: Mapping[str, Any], folder: Path) -> None:
+    """Refuse sizes that the weights do not have, before anything of them is allocated.
+
+    Raises:
+        CheckpointError: another width, or more layers than tensors.
+    """
+    where, width = folder / "config.json", sizes(config).hidden_size
+    parts.check_depth(config.to_dict(), state, where)
+    if WORDS in state and width != state[WORDS].shape[-1]:
+        raise CheckpointError(
+            where, "hidden_size", f"found {width}, the weights have {state[WORDS].shape[-1]}", hint=HINT
+        )
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, tokens: tuple[str, ...]) -> list[int]:
@@ -99,11 +106,14 @@ def assemble(
     Raises:
         CheckpointError: missing, unexpected or wrongly shaped tensors, or weights that are not finite.
     """
-    with init_empty_weights(include_buffers=False):
-        tower = build()
+    try:
+        with init_empty_weights(include_buffers=False):
+            tower = build()
+    except Exception as error:  # of the library, for sizes that do not go together
+        raise CheckpointError(where, "config.json", f"impossible sizes: {error}", hint=HINT) from error
     expected = tower.state_dict()
     if LANGUAGE_HEAD in state:
-        expected[LANGUAGE_HEAD] = expected["model.language_model.embed_tokens.weight"]
+        expected[LANGUAGE_HEAD] = expected[WORDS]
     weights.check_state(state, expected, where, HINT)
     own = {key: _cast(key, value, dtype, where) for key, value in state.items() if key != LANGUAGE_HEAD}
     tower.load_state_dict(own, assign=True)

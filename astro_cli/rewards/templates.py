@@ -11,6 +11,7 @@ import ast
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError, PromptError
+from astro_cli.config.files import Reader
 
 FOLDER = Path(__file__).parent / "templates"
 BLANK = "{text_prompt}"
@@ -31,12 +32,12 @@ def videoalign_template(path: Path) -> str:
     Raises:
         CheckpointError: unreadable, no such constant in it, or not the three reward tokens in order.
     """
+    reader = Reader(CheckpointError, what="no readable template", hint="copy the file of the VideoAlign repository")
+    text = reader.text(path)
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise CheckpointError(
-            path, "", f"no readable template: {error}", hint="copy the file of the VideoAlign code repository"
-        ) from error
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
+        reader.fail(path, str(error) or "nested too deeply", error)
     constants = {
         name.id: node.value
         for node in tree.body

@@ -127,8 +127,9 @@ def load_videoalign(
     tokenizer = qwen2_vl_weights.load_tokenizer(_tokenizer_folder(step, base), templates.VIDEOALIGN_TOKENS)
     config = qwen2_vl_weights.load_config(base, tokenizer)
     specials = qwen2_vl_weights.token_ids(tokenizer, templates.VIDEOALIGN_TOKENS)
-    head = linear_head(qwen2_vl_weights.sizes(config).hidden_size, settings.outputs)
     state = videoalign_files.read_state(step, base, settings.scale)
+    qwen2_vl_weights.check_sizes(config, state, base)
+    head = linear_head(qwen2_vl_weights.sizes(config).hidden_size, settings.outputs)
     tower = qwen2_vl_weights.assemble(lambda: RewardTower(config, head, specials, positions), state, step, dtype)
     return VideoAlign(tower.to(device), tokenizer, template, settings)
 

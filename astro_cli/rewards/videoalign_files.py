@@ -8,7 +8,6 @@ Source: VideoAlign (arXiv 2501.13918), its released folder and inference code.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader
 from astro_cli.models import nesting, parts, tensor_files
 from astro_cli.models.tensor_files import LazyTensor, of_tensor
 from astro_cli.rewards import qwen2_vl_weights, scorer_places
@@ -62,11 +62,11 @@ def read_settings(folder: Path) -> Settings:
             implemented.
     """
     path = folder / scorer_places.SETTINGS_FILE
+    data = Reader(CheckpointError, what="no readable settings").table(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         table = {**data.get("data_config", {}), **data.get("model_config", {}), **data.get("peft_lora_config", {})}
-        norm = data.get("inference_config") or {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        norm = dict(data.get("inference_config") or {})
+    except (TypeError, ValueError) as error:
         raise CheckpointError(path, "", f"no readable settings: {error}") from error
     for key, wanted in WANTED.items():
         if table.get(key, wanted) != wanted:

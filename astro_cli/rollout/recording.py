@@ -7,7 +7,6 @@ latent rows and columns.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,9 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from astro_cli.config.base import validate
 from astro_cli.config.errors import AstroError, RecordingError, did_you_mean
+from astro_cli.config.files import Reader
 from astro_cli.config.problems import first_problem
 from astro_cli.models import weights
 from astro_cli.models.wan.config import WanConfig
@@ -166,12 +167,11 @@ def read_recording(path: Path) -> Recording:
     Raises:
         RecordingError: a file that is missing, damaged or not of this format, with the key.
     """
+    data = Reader(RecordingError, what="not readable JSON", hint=FORMAT_HINT).json(path)
     try:
-        info = _Info.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            raise _wrong_key(path, error) from error
-        raise RecordingError(path, "", f"not readable JSON: {error}", hint=FORMAT_HINT) from error
+        info = validate(_Info, data)
+    except ValidationError as error:
+        raise _wrong_key(path, error) from error
     return Recording(path, info, _read(path.with_suffix(".safetensors")))
 
 

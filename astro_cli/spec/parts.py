@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from astro_cli.config.base import Config
+from astro_cli.models.wan.config import Depth, Width
 from astro_cli.sampling.kernel import Kernel, Kind, level_problem
 
 Command = Literal["pretrain", "distill", "rl", "long-tune"]
@@ -16,14 +17,22 @@ NETWORK_ROLES = ("codec", *TRANSFORMER_ROLES)  # built from the recipe alone; me
 ADAPTER_ROLES = ("old", "ref")  # the student through another adapter
 
 
+MOST_CELLS = 8192  # of 8 pixels: a side of 65,536, which pictures and video files end at
+MOST_FPS = 1000  # cameras for slow motion end here
+MOST_FRAMES = 10**6  # latent frames: a day at 16 fps has 350,000
+MOST = 10**9  # of anything that is counted: steps, prompts, clips
+Frames = Annotated[int, Field(gt=0, le=MOST_FRAMES)]
+Count = Annotated[int, Field(gt=0, le=MOST)]
+
+
 class VideoSpec(Config):
     """Shape of the training videos. Frames and block are latent frames, height and width latent cells."""
 
-    frames: int = Field(gt=0)
-    block: int = Field(gt=0)
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
-    fps: float = Field(gt=0)  # of the decoded video
+    frames: Frames
+    block: Frames
+    height: int = Field(gt=0, le=MOST_CELLS)
+    width: int = Field(gt=0, le=MOST_CELLS)
+    fps: float = Field(gt=0, le=MOST_FPS)  # of the decoded video
 
 
 class SamplerSpec(Config):
@@ -41,6 +50,8 @@ class SamplerSpec(Config):
     def _even(cls, steps: Any) -> Any:
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             return tuple(steps) if isinstance(steps, list) else steps
+        if steps > TIMESTEPS:
+            raise ValueError(f"steps: found {steps}, expected at most {TIMESTEPS}")
         return tuple(TIMESTEPS * (steps - index) / steps for index in range(steps))
 
     @model_validator(mode="after")
@@ -59,7 +70,7 @@ class TeacherSampler(Config):
     Objectives that call the teacher have their own values. A bidirectional policy is guided so in training too.
     """
 
-    steps: int = Field(gt=0)
+    steps: int = Field(gt=0, le=TIMESTEPS)
     guidance: float = Field(ge=0)
 
 
@@ -82,7 +93,7 @@ class BaseSpec(Config):
 
 
 class LoraSpec(Config):
-    rank: int = Field(gt=0)
+    rank: Width
     alpha: float = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -90,11 +101,11 @@ class LoraSpec(Config):
 class RoleModel(Config):
     """Sizes in which a role's transformer differs from the recipe's `model`; absent ones are the recipe's."""
 
-    dim: int | None = Field(default=None, gt=0)
-    ffn_dim: int | None = Field(default=None, gt=0)
-    num_heads: int | None = Field(default=None, gt=0)
-    num_layers: int | None = Field(default=None, gt=0)
-    freq_dim: int | None = Field(default=None, gt=0, multiple_of=2)
+    dim: Width | None = None
+    ffn_dim: Width | None = None
+    num_heads: Width | None = None
+    num_layers: Depth | None = None
+    freq_dim: Width | None = Field(default=None, multiple_of=2)
 
 
 class RoleSpec(Config):
@@ -124,12 +135,14 @@ class OptimSpec(Config):
     weight_decay: float = Field(default=0.0, ge=0)
     eps: float = Field(default=1e-8, gt=0)
     clip: float = Field(default=1.0, gt=0)
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=MOST)
     decay: Literal["constant", "cosine"] = "constant"
-    every: int = Field(default=1, gt=0)
+    every: Count = 1
 
     @model_validator(mode="after")
     def _check(self) -> OptimSpec:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: found {list(self.betas)}, expected two numbers from 0 to below 1")
         for key, value, kind in (("matrix_lr", self.matrix_lr, "muon"), ("alpha", self.alpha, "rmsprop")):
             if value is None and self.kind == kind:
                 raise ValueError(f"{key}: missing, kind = {kind!r} needs it")
@@ -148,7 +161,7 @@ class EmaSpec(Config):
     """
 
     decay: float = Field(gt=0, lt=1)
-    start: int = Field(default=0, ge=0)
+    start: int = Field(default=0, ge=0, le=MOST)
     ramp: bool = False
 
 
@@ -158,13 +171,13 @@ class DataSpec(Config):
     """
 
     drop: float = Field(default=0.0, ge=0, lt=1)
-    pool: int = Field(default=8192, gt=0)
-    captions: int | None = Field(default=None, gt=0)
+    pool: Count = 8192
+    captions: Count | None = None
     # Latent frames of a clip; absent: video.frames, or 1 for a codec.
-    frames: int | None = Field(default=None, gt=0)
+    frames: Frames | None = None
     # Latent frames encoded before a clip and cut off: it then begins in the middle of a video.
-    lead: int = Field(default=0, ge=0)
-    samples: int = Field(default=1, gt=0)  # of each prompt in a batch, one after the other
+    lead: int = Field(default=0, ge=0, le=MOST_FRAMES)
+    samples: Count = 1  # of each prompt in a batch, one after the other
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
     clips: str | None = None  # Wan: a folder of videos with a text file beside each, or a manifest.jsonl
 
@@ -172,7 +185,7 @@ class DataSpec(Config):
 class CollapseSpec(Config):
     """When an RL run counts as collapsed, and whether it then stops."""
 
-    falling: int = Field(default=10, gt=0)  # epochs in a row in which the mean reward fell
+    falling: Count = 10  # epochs in a row in which the mean reward fell
     static: float = Field(default=0.1, ge=0, lt=1)  # motion of the clips, as a share of the first epoch's
     stop: bool = False
 
@@ -185,15 +198,15 @@ class ExperienceSpec(Config):
     given, it helps to judge the primary one; else it is scored for the log, in the embedded world only.
     """
 
-    prompts: int = Field(gt=0)
-    group: int = Field(gt=1)
-    updates: int = Field(default=1, gt=0)  # optimiser steps the collected clips are split into
-    parallel: int | None = Field(default=None, gt=0)  # clips a process generates at once; absent: all of its own
+    prompts: Count
+    group: int = Field(gt=1, le=MOST)
+    updates: Count = 1  # optimiser steps the collected clips are split into
+    parallel: Count | None = None  # clips a process generates at once; absent: all of its own
     rewards: dict[str, float]
     scorers: dict[str, dict[str, Any]] = Field(default={})  # own keys of the evaluation's scorers that are rewards
     advantage: dict[str, Any] = Field(default={"kind": "group"})
-    frames: int | None = Field(default=None, gt=0)  # of the rolled-out video; absent: video.frames
-    clip: int = Field(default=0, ge=0)  # of a candidate clip: the window W; 0: whole videos
+    frames: Frames | None = None  # of the rolled-out video; absent: video.frames
+    clip: int = Field(default=0, ge=0, le=MOST_FRAMES)  # of a candidate clip: the window W; 0: whole videos
     window: Literal["random", "last"] = (
         "random"  # where the clip is: at a random block, the same for all processes, or at the end
     )
@@ -205,7 +218,7 @@ class ExperienceSpec(Config):
         "paper"  # the released code's sign marks what the primary ranks below the others
     )
     collapse: CollapseSpec = CollapseSpec()
-    samples_every: int = Field(default=0, ge=0)  # epochs between clips written into the run's folder; 0: none
+    samples_every: int = Field(default=0, ge=0, le=MOST)  # epochs between clips written into the run's folder; 0: none
 
     @property
     def scored(self) -> dict[str, float]:
@@ -217,9 +230,9 @@ class StageSpec(Config):
     """One objective trained for a number of steps. `batch` is global, over processes and accumulation."""
 
     objective: dict[str, Any]
-    steps: int = Field(ge=0)
-    batch: int = Field(gt=0)
-    accumulate: int = Field(default=1, gt=0)
+    steps: int = Field(ge=0, le=MOST)
+    batch: Count
+    accumulate: Count = 1
     optim: dict[str, OptimSpec]  # by role
     ema: EmaSpec | None = None
     data: DataSpec = DataSpec()
@@ -242,5 +255,5 @@ class RuntimeSpec(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
-    save_every: int = Field(default=100, gt=0)
+    save_every: Count = 100
     tracker: Tracker = "none"

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from astro_cli.cache.spec import CacheSpec, cache_problem
 from astro_cli.config.base import Config
 from astro_cli.config.errors import did_you_mean
+from astro_cli.config.seeds import LARGEST
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.spec.parts import (
     ADAPTER_ROLES,
@@ -41,7 +42,7 @@ class Recipe(Config):
     paper: str = ""
     backbone: Literal["shapes", "wan"]
     policy: Literal["streaming", "bidirectional"] = "streaming"  # what RL aligns: a few-step student, or the teacher
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     model: WanConfig
     video: VideoSpec
     sampler: SamplerSpec
@@ -81,6 +82,11 @@ class Recipe(Config):
             raise ValueError(f"sampler.steps: found {list(steps)}, expected strictly falling steps in (0, {TIMESTEPS}]")
         if problem := cache_problem(self.cache.window, self.cache.sink, self.video.block):
             raise ValueError(f"cache.{problem[0]}: {problem[1]}")
+        if self.cache.window is None and self.cache.sink:
+            what = (
+                f"found {self.cache.sink} without a window, where no frame is ever evicted: expected 0 or cache.window"
+            )
+            raise ValueError(f"cache.sink: {what}")
         for name in self.order:
             if name not in self.stages:
                 raise ValueError(f"order: no stage {name!r}, {did_you_mean(name, self.stages)}")

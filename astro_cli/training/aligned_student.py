@@ -4,11 +4,11 @@ its block size, or a bidirectional model.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from astro_cli.config.errors import CheckpointError, RecipeError
+from astro_cli.config.files import Reader
 from astro_cli.models import checkpoint, weights
 from astro_cli.spec import Recipe
 from astro_cli.zoo.places import release_of
@@ -32,7 +32,7 @@ def check_student(recipe: Recipe) -> None:
         return
     file = checkpoint.find(source) if recipe.backbone == "wan" else weights.find(source, "student")
     card = file.with_suffix(".json")
-    if file.suffix != ".json" and card.is_file():  # a sharded model's file is its index, and no card
+    if file.suffix != ".json" and card.exists():  # a sharded model's file is its index, and no card
         _check_card(recipe, source, card)
     elif recipe.backbone == "wan" and (entry := release_of(source, file)) is not None:
         if recipe.bidirectional:
@@ -66,14 +66,15 @@ def _check_card(recipe: Recipe, source: str, card: Path) -> None:
 
 
 def _read(card: Path) -> dict[str, Any]:
+    hint = "copy the .json that came with the weights"
+    facts = Reader(CheckpointError, what="no readable card", hint=hint).table(card)
     try:
-        facts = json.loads(card.read_text(encoding="utf-8"))
         return {key: facts[key] for key in ("role", "sampling", "recipe")} | {
             "video": {"block": facts["video"]["block"]}
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (LookupError, TypeError) as error:
         what = f"no readable card ({type(error).__name__}: {error})"
-        raise CheckpointError(card, "", what, hint="copy the .json that came with the weights") from error
+        raise CheckpointError(card, "", what, hint=hint) from error
 
 
 def _check_block(recipe: Recipe, source: str, block: int) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from astro_cli.config.durable import write_json
+from astro_cli.config.errors import AstroError
+from astro_cli.config.files import Reader
 from astro_cli.core.rng import stream_seed
 from astro_cli.models import checkpoint, hashes, weights
 from astro_cli.models.backbone import Backbone
@@ -106,9 +108,9 @@ def place(key: str) -> Path:
 def read(key: str, prompts: list[str], rewards: list[str], samples: int) -> BaseScores | None:
     """The scores kept under a key; None where there are none that can be used."""
     try:
-        kept = json.loads(place(key).read_text(encoding="utf-8"))
+        kept = Reader(AstroError).table(place(key))
         scores = {reward: torch.tensor(kept["scores"][reward], dtype=torch.float32) for reward in rewards}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (AstroError, ValueError, LookupError, TypeError, RuntimeError, OverflowError):
         return None
     whole = all(value.shape == (len(prompts), samples) and bool(value.isfinite().all()) for value in scores.values())
     whole = whole and kept.get("prompts") == prompts and kept.get("sha256") == _sha256(prompts, kept["scores"])

@@ -22,6 +22,8 @@ from pydantic import Field, ValidationError
 from astro_cli.config import durable
 from astro_cli.config.base import Config
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader
+from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.problems import first_problem
 from astro_cli.models import hashes, weights
 
@@ -121,13 +123,13 @@ def load_newest(
 
 def whole_rows(metrics: Path) -> int:
     """Rows of metrics.jsonl before the first that is torn or damaged; none where there is no file."""
-    if not metrics.is_file():
+    if not metrics.exists():
         return 0
     count = 0
-    for line in metrics.read_bytes().splitlines(keepends=True):
+    for line in Reader(CheckpointError).content(metrics).splitlines(keepends=True):
         try:
-            whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
-        except (ValueError, RecursionError):  # neither JSON nor text
+            whole = line.endswith(b"\n") and isinstance(parse_json(line), dict)
+        except ParseError:
             whole = False
         if not whole:
             break
@@ -161,13 +163,11 @@ def _load(path: Path, metrics: Path, logged: int, steps: Sequence[int]) -> RunCh
 
 
 def _meta(path: Path) -> Meta:
+    text = Reader(CheckpointError).text(path)
     try:
-        text = path.read_text(encoding="utf-8")
         meta = Meta.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise CheckpointError(path, "", f"damaged: {first_problem(error).text}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(path, "", f"cannot be read: {error}") from error
     if meta.files is not None or meta.checksum is not None:
         plain = {key: value for key, value in json.loads(text).items() if key != CHECKSUM}
         if meta.files is None or meta.checksum != _checksum(plain):

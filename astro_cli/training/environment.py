@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from astro_cli.config.errors import OutputError
+from astro_cli.config.files import Reader
 
 PACKAGES = ("torch", "diffusers", "peft", "accelerate", "safetensors", "pydantic", "numpy", "pandas")
 BITS = ("python", "platform", "machine", "device", "threads", "commit")  # what may change a result beside packages
@@ -61,13 +61,11 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         OutputError: missing or damaged.
     """
-    try:
-        environment = json.loads(path.read_text(encoding="utf-8"))
-        lacking = [key for key in (*BITS, "dirty", "versions") if key not in environment]
-        if lacking or not isinstance(environment["versions"], dict):
-            raise ValueError(f"no {', '.join(lacking) or 'versions'}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise OutputError(path, "", f"cannot be read ({error})", hint="restore the file") from error
+    reader = Reader(OutputError, what="cannot be read", hint="restore the file")
+    environment = reader.table(path)
+    lacking = [key for key in (*BITS, "dirty", "versions") if key not in environment]
+    if lacking or not isinstance(environment["versions"], dict):
+        reader.fail(path, f"no {', '.join(lacking) or 'versions'}")
     return environment
 
 

@@ -6,13 +6,17 @@ clips that are generated at once; not activations.
 
 from __future__ import annotations
 
+import os
+import re
+
 import torch
 
-from astro_cli.config.errors import CheckpointError
+from astro_cli.config.errors import CheckpointError, RecipeError
+from astro_cli.core import memory
 from astro_cli.models.shapes_backbone import new_codec
 from astro_cli.recipe import objective_class
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.build import frozen_adapters, wanted_roles, weights_dtype
+from astro_cli.training.build import dry_run_counts, frozen_adapters, wanted_roles, weights_dtype
 from astro_cli.training.needs import rewards_of
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
@@ -31,18 +35,50 @@ VIDEOALIGN_PARAMETERS = 2_208_563_200  # Qwen2-VL-2B (vocabulary 151660), a line
 SCORER_BYTES = 2  # both are run in bfloat16, their heads aside
 
 
+def check_fits(recipe: Recipe, device: torch.device) -> None:
+    """Refuse sizes that this machine cannot hold, before anything of them is allocated. What is only tight may try.
+
+    Raises:
+        RecipeError: networks, cache or pre-encoded clips of more bytes than there are.
+    """
+    parts = _networks(recipe, dry_run_counts(recipe)) | _cache(recipe) | _clips(recipe)
+    there = memory.total()
+    if device.type == "cuda":
+        there += sum(torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count()))
+    part, needed = max(parts.items(), key=lambda item: item[1])
+    world = os.environ.get("WORLD_SIZE", "")  # of processes, perhaps on other machines: networks may be sharded
+    if needed > there * (int(world) if re.fullmatch("[1-9][0-9]{0,5}", world) else 1):
+        what = f"{part}: {needed / 2**30:,.1f} GiB, this machine has {there / 2**30:,.1f} GiB"
+        hint = "smaller [model], [video], batch or data.pool; `--dry-run` lists the parts"
+        raise RecipeError(recipe.name, "memory", what, hint=hint)
+
+
 def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, int]:
     """Bytes by part.
 
     Args:
         counts: (trainable, total) parameters per network, from `dry_run_counts`.
     """
+    return _networks(recipe, counts) | _around(recipe) | _cache(recipe)
+
+
+def _networks(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, int]:
     roles = role_bytes(recipe, counts).values()
-    parts = {
+    return {
         "frozen weights": sum(frozen for frozen, _ in roles),
         "trained weights and optimiser": sum(trained for _, trained in roles),
     }
-    return parts | _around(recipe) | _cache(recipe)
+
+
+def _clips(recipe: Recipe) -> dict[str, int]:
+    """Latents of the clips that a stage without rollouts encodes before it begins."""
+    video, most = recipe.video, 0
+    for stage in (recipe.stages[name] for name in recipe.order):
+        if stage.experience is None:
+            frames = (stage.data.frames or video.frames) + stage.data.lead
+            pool = stage.data.pool if recipe.backbone == "shapes" else stage.batch
+            most = max(most, pool * frames * recipe.model.in_channels * video.height * video.width)
+    return {"latents of clips": most * torch.float32.itemsize}
 
 
 def role_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:

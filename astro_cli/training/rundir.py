@@ -13,6 +13,7 @@ import torch
 
 from astro_cli.config import durable
 from astro_cli.config.errors import OutputError
+from astro_cli.config.files import Reader
 from astro_cli.models import hashes
 from astro_cli.spec import Recipe
 from astro_cli.training import checkpoints, environment
@@ -62,14 +63,14 @@ class RunDir:
 
     def _resolved(self) -> dict[str, Any] | None:
         path = self.path / RESOLVED
-        if not path.is_file():
+        if not path.exists():
             return None
+        hint = "restore the file, delete the folder, or choose another --out"
+        resolved = Reader(OutputError, what="damaged", hint=hint).table(path)
         try:
-            resolved = json.loads(path.read_text(encoding="utf-8"))
             str(resolved["recipe"]["name"] + resolved["hash"])
             dict(resolved.get("inputs") or {})
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            hint = "restore the file, delete the folder, or choose another --out"
+        except (ValueError, LookupError, TypeError) as error:
             raise OutputError(
                 path, "", f"damaged ({type(error).__name__}: {error}): it says whose run this is", hint=hint
             ) from error
@@ -82,12 +83,12 @@ class RunDir:
             OutputError: resolved.json is missing or damaged.
         """
         path = self.path / RESOLVED
+        hint = "restore the file, or choose another folder"
+        resolved = Reader(OutputError, what="no recipe of a run", hint=hint).table(path)
         try:
-            return Recipe.model_validate_json(json.dumps(json.loads(path.read_text(encoding="utf-8"))["recipe"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                path, "", f"no recipe of a run: {error}", hint="restore the file, or choose another folder"
-            ) from error
+            return Recipe.model_validate_json(json.dumps(resolved["recipe"]))
+        except (ValueError, LookupError) as error:
+            raise OutputError(path, "", f"no recipe of a run: {error}", hint=hint) from error
 
     def open(self, recipe: Recipe, given: str, *, resume: bool, device: str) -> list[str]:
         """Create the folder, or check that it holds this very recipe's run with the inputs it began with.
@@ -264,7 +265,7 @@ class RunDir:
     def _final_files(self) -> dict[str, str] | None:
         """sha256 of the final files by name, None where one is missing; none are listed by earlier versions."""
         try:
-            files = dict(json.loads((self.final / CARD).read_text(encoding="utf-8")).get("files", {}))
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            files = dict(Reader(OutputError).table(self.final / CARD).get("files", {}))
+        except (OutputError, ValueError, TypeError):
             return None
         return files if all((self.final / name).is_file() for name in files) else None

@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from safetensors import SafetensorError, safe_open
 
 from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.media.clips import ClipForm, clip_frames, list_clips
 from astro_cli.media.decode import VideoError
 from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone
-from astro_cli.models.tensor_files import header
+from astro_cli.models.tensor_files import header, open_safetensors
 from astro_cli.models.vae import config_files, vae_files
 from astro_cli.models.wan_backbone import wan_folder
 from astro_cli.training.sources import ClipSource, SourceContext
@@ -73,9 +72,8 @@ class LatentCache:
 def _whole(path: Path) -> bool:
     """Whether a file is there and not cut short; only its header is read."""
     try:
-        with safe_open(path, "pt") as file:
-            return LATENTS in file.keys()  # noqa: SIM118  no mapping
-    except (OSError, SafetensorError):
+        return LATENTS in open_safetensors(path)
+    except CheckpointError:
         return False
 
 

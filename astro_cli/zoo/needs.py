@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import expanded
 from astro_cli.zoo.entries import BY_NAME, Release, of_path
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder, locate, released
 
@@ -54,7 +55,7 @@ def wan_folder(source: str | None) -> NeededPart:
 
 
 def prompts(key: str, source: str) -> NeededPart:
-    path = Path(source).expanduser()
+    path = expanded(source)
     bring = [f"a text file with a prompt a line; another one: --set {key}=FILE"]
     return NeededPart(f"prompts: {source}", path if path.is_file() else None, f"as a path, from {Path.cwd()}", bring)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError, did_you_mean
+from astro_cli.config.files import Reader, described, expanded
 from astro_cli.zoo.entries import BY_NAME, SUFFIXES, Release, of_path
 
 CHECKPOINTS_VARIABLE = "ASTRO_CHECKPOINTS"
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 def checkpoints_folder() -> Path:
     """The folder checkpoints are looked for in and imported to."""
-    return Path(os.environ.get(CHECKPOINTS_VARIABLE) or DEFAULT_CHECKPOINTS).expanduser()
+    return expanded(os.environ.get(CHECKPOINTS_VARIABLE) or DEFAULT_CHECKPOINTS)
 
 
 def imported(entry: Release) -> Path | None:
@@ -34,14 +34,13 @@ def release_of(source: str | Path, file: Path) -> Release | None:
         CheckpointError: a manifest beside it that is damaged.
     """
     manifest = file.parent / MANIFEST
-    if (entry := BY_NAME.get(str(source)) or of_path(source) or of_path(file)) is not None or not manifest.is_file():
+    if (entry := BY_NAME.get(str(source)) or of_path(source) or of_path(file)) is not None or not manifest.exists():
         return entry
-    try:
-        return BY_NAME.get(json.loads(manifest.read_text(encoding="utf-8"))["entry"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            manifest, "", f"not readable: {error}", hint="`astro zoo import` writes the folder again"
-        ) from error
+    reader = Reader(CheckpointError, what="not readable", hint="`astro zoo import` writes the folder again")
+    name = reader.table(manifest).get("entry")
+    if name is not None and not isinstance(name, str):
+        reader.fail(manifest, f"found {described(name)}, expected a name or null", key="entry")
+    return BY_NAME.get(name or "")
 
 
 def released(entry: Release) -> Path | None:
@@ -69,7 +68,7 @@ def locate(source: str | Path) -> Path:
         CheckpointError: nothing there, with the nearest known name and where its file belongs.
     """
     text = str(source)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if text and path.exists():
         return path
     entry = BY_NAME.get(text) or of_path(text)

@@ -4,16 +4,16 @@ them.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from astro_cli.config.errors import AstroError
+from astro_cli.config.files import Reader
 from eval.contract import MetricInfo
 
+SHOWN = 40  # characters of a wrong cell
 Z95 = 1.959963984540054  # the normal's 97.5 % quantile
 METRICS = {
     "gsb": (
@@ -39,12 +39,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
     Raises:
         AnnotationError: missing, not UTF-8 text, a column that is not there, or no row.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(path, "", f"cannot be read: {error}", hint="expected a CSV file in UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = [name.strip() for name in reader.fieldnames or []]
+    header, numbered = Reader(AnnotationError, hint="expected a CSV file in UTF-8").rows(path)
     for column in columns:
         if column not in header:
             near = difflib.get_close_matches(column, header, n=1)
@@ -52,13 +47,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
             raise AnnotationError(
                 path, "line 1", f"no column {column!r}, found {', '.join(header) or 'nothing'}", hint=hint
             )
-    rows = []
-    for row in reader:
-        cells = {
-            (key or "").strip(): (value or "").strip() for key, value in row.items() if not isinstance(value, list)
-        }
-        if any(cells.values()):
-            rows.append((reader.line_num, cells))
+    rows = [(number, cells) for number, cells in numbered if any(cells.values())]
     if not rows:
         raise AnnotationError(path, "", "holds no row", hint=f"a row per judgement below the line {','.join(columns)}")
     return rows

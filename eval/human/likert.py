@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
 from eval.human import gsb
-from eval.human.annotations import AnnotationError, read_rows, wilson
+from eval.human.annotations import SHOWN, AnnotationError, read_rows, wilson
 from eval.records.stats import mean_interval
 
 SCORE, CRITERION, ARM, ITEM, RATER = "score", "criterion", "arm", "item", "rater"
@@ -119,12 +120,12 @@ def read(path: Path, scale: tuple[int, int], threshold: int | None = None) -> Ra
 
 
 def _score(path: Path, line: int, text: str, scale: tuple[int, int]) -> int:
-    if text.isdecimal() and scale[0] <= int(text) <= scale[1]:
+    if re.fullmatch("[0-9]{1,9}", text) and scale[0] <= int(text) <= scale[1]:
         return int(text)
     raise AnnotationError(
         path,
         f"line {line}",
-        f"{SCORE}: found {text!r}, allowed: whole numbers {scale[0]} to {scale[1]}",
+        f"{SCORE}: found {text[:SHOWN]!r}, allowed: whole numbers {scale[0]} to {scale[1]}",
         hint="see --scale",
     )
 

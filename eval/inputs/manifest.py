@@ -28,11 +28,13 @@ from typing import Any, Self
 
 from pydantic import Field, JsonValue, StrictInt, ValidationError, model_validator
 
-from astro_cli.config.base import Config
+from astro_cli.config.base import Config, validate
+from astro_cli.config.files import Reader
+from astro_cli.config.parsing import parse_json
 from astro_cli.config.problems import first_problem
 from astro_cli.generate.media import written_whole
 from eval.contract import Sample, Segment
-from eval.inputs.entries import Entry, Finding, Listing, Turn, about
+from eval.inputs.entries import Entry, Finding, InputError, Listing, Turn, about
 from eval.prompt_sets import Prompt, PromptSet, text_id
 
 MANIFEST = "manifest.jsonl"
@@ -188,16 +190,16 @@ def _entry(path: Path, line: ManifestLine, prompt: Prompt | None) -> Entry:
 
 def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, ManifestLine]]:
     try:
-        texts = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        findings.append(Finding("error", path.name, "", f"cannot be read: {error}", "expected a text file in UTF-8"))
+        texts = Reader(InputError, hint="expected a text file in UTF-8").text(path).split("\n")
+    except InputError as error:
+        findings.append(Finding("error", path.name, error.key, error.what, error.hint))
         return
     for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
         try:
-            line = ManifestLine.model_validate(json.loads(text))
-        except (ValueError, RecursionError) as error:  # JSON's and pydantic's are such
+            line = validate(ManifestLine, parse_json(text))
+        except ValueError as error:  # the parser's and pydantic's are such
             what, hint = _reason(error)
             findings.append(
                 Finding(
@@ -212,12 +214,12 @@ def _lines(path: Path, findings: list[Finding]) -> Iterator[tuple[int, ManifestL
         yield number, line
 
 
-def _reason(error: ValueError | RecursionError) -> tuple[str, str]:
+def _reason(error: ValueError) -> tuple[str, str]:
     """What is wrong, and a hint where there is a better one than an example."""
     if isinstance(error, ValidationError):
         wrong = first_problem(error, ManifestLine)
         return wrong.text, wrong.hint
-    return ("nested too deeply" if isinstance(error, RecursionError) else str(error)), ""
+    return str(error), ""
 
 
 def write_manifest(samples: Iterable[Sample], folder: Path) -> Path:

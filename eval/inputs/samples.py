@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astro_cli.config.errors import AstroError
+from astro_cli.config.parsing import is_text
 from astro_cli.media.decode import SUFFIXES, VideoError, count_frames, probe
 from astro_cli.models.hashes import sha256
 from eval.contract import Sample, VideoInfo
@@ -97,6 +98,9 @@ def list_folder(folder: Path, prompts: PromptSet | None) -> Listing:
         return _with_strays(list_manifest(folder, prompts))
     files = sorted((path for path in folder.iterdir() if is_video(path)), key=lambda path: (*_place(path), path.name))
     videos = [path for path in files if not path.stem.endswith(PARTIAL)]
+    if strange := [path for path in files if not is_text(path.name)]:
+        hint = "rename it: records could not name it"
+        raise InputError(folder, strange[0].name, "its name is not UTF-8 text", hint=hint)
     if not videos:
         below = next((path.parent for path in sorted(folder.glob("*/*")) if is_video(path)), None)
         raise InputError(folder, "", "no videos", hint=f"there are some in {below}" if below else FORMATS_HINT)

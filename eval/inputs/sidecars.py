@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from astro_cli.config.base import validate
+from astro_cli.config.files import Reader
 from astro_cli.config.problems import first_problem
 from eval.inputs.entries import Entry, Finding, InputError, Listing, Turn, about, entry_of, loose_entry
 from eval.prompt_sets import PromptSet
@@ -35,8 +35,8 @@ def has_sidecars(videos: list[Path]) -> bool:
 
 def _is_sidecar(path: Path) -> bool:
     try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        data = Reader(InputError).json(path)
+    except InputError:
         return False
     return isinstance(data, dict) and data.keys() >= SAMPLE_KEYS
 
@@ -85,13 +85,10 @@ def _entries(path: Path, sidecar: _Sidecar, prompts: PromptSet | None) -> list[E
 
 
 def _read(path: Path) -> _Sidecar:
+    hint = "expected a sidecar as `astro sample` writes it"
+    data = Reader(InputError, what="not a JSON file", hint=hint).json(path)
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-        return _Sidecar.model_validate(data)
+        return validate(_Sidecar, data)
     except ValidationError as error:
         wrong = first_problem(error)
-        raise InputError(path, wrong.key, wrong.what, hint="expected a sidecar as `astro sample` writes it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            path, "", f"not a JSON file: {error}", hint="expected a sidecar as `astro sample` writes it"
-        ) from error
+        raise InputError(path, wrong.key, wrong.what, hint=hint) from error

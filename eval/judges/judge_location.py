@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import expanded
 from astro_cli.zoo.places import checkpoints_folder
 
 URL_VARIABLE, KEY_VARIABLE, MODEL_VARIABLE = "ASTRO_JUDGE_URL", "ASTRO_JUDGE_KEY", "ASTRO_JUDGE_MODEL"
@@ -29,7 +30,7 @@ def embedding_model() -> str:
 def folder_of(model: str) -> Path | None:
     """A transformers folder: a path, or a name below `<checkpoints>/eval`."""
     places = (
-        Path(model).expanduser(),
+        expanded(model),
         checkpoints_folder() / "eval" / model,
         checkpoints_folder() / "eval" / Path(model).name,
     )

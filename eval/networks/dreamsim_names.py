@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from astro_cli.config.files import expanded
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE
 from eval.contract import Need
 from eval.networks import weights_paths
@@ -22,7 +23,7 @@ ARCHIVE = "dreamsim_ensemble_checkpoint.zip (release v0.2.0-checkpoints of ssund
 
 def folder() -> Path:
     """`<checkpoints>/eval/dreamsim`, or the package's cache where only that is complete."""
-    own, cache = weights_paths.folder() / FOLDER, PACKAGE_CACHE.expanduser()
+    own, cache = weights_paths.folder() / FOLDER, expanded(PACKAGE_CACHE)
     return cache if _lost(own) and not _lost(cache) else own
 
 

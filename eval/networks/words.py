@@ -5,7 +5,6 @@ Dimensions: B prompt, M token.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Literal
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
+from astro_cli.config.errors import warn
 from eval.contract import ScoreError
 
 TooLong = Literal["cut", "refuse"]
@@ -77,8 +77,7 @@ def _warn(prompt: str, count: int, context: int) -> None:
     kept, dropped = (
         _tokenizer().decode(part).split() for part in (numbers[: context - ENDS], numbers[context - ENDS :])
     )
-    print(
-        f"warning: prompt: {count} tokens, the text tower reads {context}; kept up to "
-        f"'... {' '.join(kept[-QUOTED:])}', dropped from '{' '.join(dropped[:QUOTED])} ...'",
-        file=sys.stderr,
+    warn(
+        f"prompt: {count} tokens, the text tower reads {context}; kept up to "
+        f"'... {' '.join(kept[-QUOTED:])}', dropped from '{' '.join(dropped[:QUOTED])} ...'"
     )

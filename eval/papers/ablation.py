@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import AstroError, OutputError, RecipeError, did_you_mean
+from astro_cli.config.files import Reader
 from astro_cli.recipe import load_recipe
 from astro_cli.spec import Recipe
 from astro_cli.training.rundir import RunDir
@@ -64,7 +64,7 @@ def load_grid(name: str) -> Grid:
     """
     if name not in list_grids():
         raise RecipeError("ablate", name, "no such ablation", hint=did_you_mean(name, list_grids()))
-    return Grid(**tomllib.loads((GRIDS / f"{name}.toml").read_text(encoding="utf-8")))
+    return Grid(**Reader(RecipeError).toml(GRIDS / f"{name}.toml"))
 
 
 def plan(grid: Grid, seeds: list[int], runs: Path, overrides: list[str], steps: int | None) -> list[Job]:

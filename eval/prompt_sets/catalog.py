@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from astro_cli.config.errors import did_you_mean
+from astro_cli.config.files import expanded
 from eval.prompt_sets import lists, vbench
 from eval.prompt_sets.base import PromptSet, PromptSetError
 
@@ -19,7 +20,7 @@ READERS: dict[str, Callable[[], PromptSet]] = {
     "vbench-i2v": vbench.vbench_i2v,
 }
 NAMES = tuple(READERS)
-FIRST = re.compile(r"^moviegen-(\d+)$")
+FIRST = re.compile(r"^moviegen-([0-9]{1,9})$")
 
 
 def prompt_set(name: str | Path) -> PromptSet:
@@ -36,7 +37,7 @@ def prompt_set(name: str | Path) -> PromptSet:
         return READERS[text]()
     if match := FIRST.match(text):
         return lists.moviegen(int(match[1]))
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return lists.custom(path)
     raise PromptSetError("prompt set", text, "neither a prompt set nor a file", hint=did_you_mean(text, NAMES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from astro_cli.config.files import Reader, expanded
 from astro_cli.zoo.places import checkpoints_folder
 from eval.prompt_sets.base import PromptSetError
 
@@ -14,7 +15,7 @@ PROMPTS_VARIABLE = "ASTRO_PROMPTS"
 def prompts_folder() -> Path:
     """The folder that ASTRO_PROMPTS names, else `prompts` in the checkpoints folder."""
     given = os.environ.get(PROMPTS_VARIABLE)
-    return Path(given).expanduser() if given else checkpoints_folder() / "prompts"
+    return expanded(given) if given else checkpoints_folder() / "prompts"
 
 
 def find_list(*names: str) -> Path | None:
@@ -47,10 +48,7 @@ def read_text(path: Path) -> str:
     Raises:
         PromptSetError: it cannot be read.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptSetError(path, "", f"cannot be read: {error}", hint="expected a text file in UTF-8") from error
+    return Reader(PromptSetError, hint="expected a text file in UTF-8").text(path)
 
 
 def read_lines(path: Path) -> list[str]:

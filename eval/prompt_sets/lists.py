@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
+from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.prompt_files import TABLES, PromptFile
 from eval.contract import Segment
 from eval.prompt_sets.base import Prompt, PromptSet, PromptSetError, numbered
@@ -88,9 +88,9 @@ def _script(id: str, parts: list[tuple[str, float]]) -> Prompt:
 def _json_script(path: Path, number: int, line: str) -> list[tuple[str, float]]:
     hint = 'expected {"prompts": ["...", "..."]} or {"prompt": "..."}'
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PromptSetError(path, f"line {number}", f"not JSON: {error}", hint=hint) from error
+        row = parse_json(line)
+    except ParseError as error:
+        raise PromptSetError(path, f"line {number}", str(error), hint=hint) from error
     texts = row.get("prompts", [row["prompt"]] if "prompt" in row else None) if isinstance(row, dict) else None
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise PromptSetError(path, f"line {number}", "no prompts", hint=hint)

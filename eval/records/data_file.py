@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from astro_cli.config.errors import RecordError
+from astro_cli.config.parsing import ParseError, parse_toml
 from astro_cli.config.problems import first_problem
 
 M = TypeVar("M", bound=BaseModel)
@@ -33,12 +33,12 @@ def parse(
         RecordError: no TOML, or a field that is wrong, with its key.
     """
     try:
-        fields = tomllib.loads(text, parse_float=number)
+        fields = parse_toml(text, number=number)
         if prepare is not None:
             prepare(fields)
         return model.model_validate(fields)
-    except tomllib.TOMLDecodeError as error:
-        raise RecordError(where, "", f"not valid TOML: {error}") from error
+    except ParseError as error:
+        raise RecordError(where, error.key, error.what) from error
     except ValidationError as error:
         wrong = first_problem(error, model)
         raise RecordError(where, wrong.key, wrong.what, hint=wrong.hint) from error

@@ -7,10 +7,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Annotated, Any, BinaryIO
+
+from pydantic import AfterValidator
 
 from astro_cli.config.durable import sync
 from astro_cli.config.errors import OutputError, RecordError
+from astro_cli.config.files import Reader, check_regular
+from astro_cli.config.parsing import ParseError, parse_json
 
 try:
     import fcntl
@@ -20,6 +24,19 @@ except ImportError:  # no POSIX locks on this platform: one writer per file is t
 TAIL = (
     2**16
 )  # bytes read from the end at a time, until the last line is whole: a long file is not read for every line added
+
+
+LARGEST = 1e30  # of a score: the statistics take fourth powers
+
+
+def _bounded(score: float | None) -> float | None:
+    """A number that is not finite passes: whoever writes it says where it is from."""
+    if score is not None and LARGEST < abs(score) < float("inf"):
+        raise ValueError(f"found {score}, expected at most {LARGEST:g}")
+    return score
+
+
+Score = Annotated[float | None, AfterValidator(_bounded)]  # None: the metric does not apply
 
 
 def encode(data: Any) -> bytes:
@@ -43,6 +60,8 @@ def append(path: Path, lines: Sequence[bytes], what: str = "record") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
+        if not is_new:
+            check_regular(path, OutputError)
         with open(path, "a+b") as file, _locked(file):
             _mend_tail(file)
             file.write(b"".join(lines))
@@ -61,35 +80,18 @@ def read(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         RecordError: the file cannot be read, or another line is damaged.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RecordError(path, "", f"cannot be read: {error.strerror or error}") from error
+    lines = Reader(RecordError).content(path).split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            fields = parse(line)
-        except ValueError as error:
+            fields = parse_json(line)
+        except ParseError as error:
             if number == len(lines):  # what follows the last newline
                 return
             hint = "remove the line, or restore the file from a copy; the other lines stay usable"
             raise RecordError(path, f"line {number}", f"damaged record: {error}", hint=hint) from error
         yield number, fields
-
-
-def parse(text: bytes) -> Any:
-    """The JSON value; ValueError (JSON and text decoding errors are such) where it is not complete, holds a bare NaN or
-    is nested too deeply.
-    """
-    try:
-        return json.loads(text.decode(), parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"found {name}, scores are finite numbers or null")
 
 
 def _mend_tail(file: BinaryIO) -> None:
@@ -105,8 +107,8 @@ def _mend_tail(file: BinaryIO) -> None:
     if not torn:
         return
     try:
-        parse(torn)
-    except ValueError:
+        parse_json(torn)
+    except ParseError:
         file.truncate(start + cut)
     else:
         file.write(b"\n")

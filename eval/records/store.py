@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from astro_cli.config.base import Config
-from astro_cli.config.errors import RecordError
+from astro_cli.config.errors import RecordError, warn
 from astro_cli.config.problems import first_problem
 from eval.records import jsonl
 
@@ -42,6 +41,15 @@ CLOCKS_DIFFER = timedelta(minutes=10)  # between machines; a record dated furthe
 _warned: set[tuple[Path, int]] = set()
 DEVICE, FILES_READ = "device", "files_read"  # of the protocol; the second: hash of references and start images
 
+# What is read of a protocol by its key, and not only compared and printed.
+PROTOCOL_KINDS: dict[str, tuple[type, ...]] = {
+    "versions": (dict,),
+    "official_aggregates": (dict,),
+    "videos": (str,),
+    "source_file": (str,),
+    "limit": (int, type(None)),
+}
+
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
@@ -60,7 +68,7 @@ class Record(Config):
     seed: int
     metric: str = Field(min_length=1)
     direction: Direction
-    scores: list[float | None] = Field(min_length=1)  # None: the metric does not apply to that sample
+    scores: list[jsonl.Score] = Field(min_length=1)  # None: the metric does not apply to that sample
     recipe_hash: str
     weights_hash: str
     prompt_set_hash: str
@@ -75,7 +83,19 @@ class Record(Config):
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("needs a time zone, e.g. 2026-01-31T12:00:00+00:00")
-        return moment.astimezone(UTC).isoformat(timespec="microseconds")
+        try:
+            return moment.astimezone(UTC).isoformat(timespec="microseconds")
+        except OverflowError as error:
+            raise ValueError(f"{value} is no date of the calendar in UTC") from error
+
+    @field_validator("protocol")
+    @classmethod
+    def _kinds(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in PROTOCOL_KINDS.keys() & value.keys():
+            if not isinstance(value[key], PROTOCOL_KINDS[key]) or isinstance(value[key], bool):
+                expected = " or ".join(kind.__name__ for kind in PROTOCOL_KINDS[key])
+                raise ValueError(f"{key}: found {str(value[key])[:40]!r}, expected {expected}")
+        return value
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -147,10 +167,9 @@ def latest(records: Iterable[Record]) -> list[Record]:
 
 def warn_replaced(path: Path, record: Record, what: str, old: object, new: object) -> None:
     """Say on stderr that newer records take the place of those of other weights or videos under one name."""
-    print(
-        f"warning: {path}: {record.arm}, seed {record.seed}: was recorded of {what} {old}, is recorded of {new} now; "
-        "tables show the newest",
-        file=sys.stderr,
+    warn(
+        f"{path}: {record.arm}, seed {record.seed}: was recorded of {what} {old}, is recorded of {new} now; "
+        "tables show the newest"
     )
 
 
@@ -173,13 +192,13 @@ def _load_file(path: Path) -> Iterator[Record]:
         if record.created > ahead and (path, number) not in _warned:
             _warned.add((path, number))
             what = f"dated {record.created}, in the future; its place in the file decides which record is the newest"
-            print(f"warning: {path}: line {number}: {what}", file=sys.stderr)
+            warn(f"{path}: line {number}: {what}")
         yield record
 
 
 def _checked(path: Path, number: int, fields: Any) -> Record:
     try:
-        return Record.model_validate(fields)
+        return Record.model_validate(fields, strict=True)
     except ValidationError as error:
         wrong = first_problem(error)
         raise RecordError(

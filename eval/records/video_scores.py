@@ -44,7 +44,7 @@ class ScoreLine(Config):
     config_hash: str
     weights_hash: str
     decoder: str
-    scores: dict[str, float | None]
+    scores: dict[str, jsonl.Score]
     details: dict[str, Any] = Field(default_factory=dict)
     created: str = Field(default_factory=_now)
 
@@ -81,7 +81,7 @@ class SampleStore:
             RecordError: a line other than an unfinished last one is damaged.
         """
         for path in map(self.path, names):
-            for number, fields in jsonl.read(path) if path.is_file() else ():
+            for number, fields in jsonl.read(path) if path.exists() else ():
                 self._keep(_checked(path, number, fields))
 
     def find(self, key: Key) -> ScoreLine | None:
@@ -101,6 +101,6 @@ class SampleStore:
 
 def _checked(path: Path, number: int, fields: Any) -> ScoreLine:
     try:
-        return ScoreLine.model_validate(fields)
+        return ScoreLine.model_validate(fields, strict=True)
     except ValidationError as error:
         raise RecordError(path, f"line {number}", first_problem(error).text) from error

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from eval.papers.table import Difference, TableView
 from eval.renderers.grid import GridCell, Head, Mark, PrintedGrid, by_group, grid
 from eval.renderers.words import DIFFERENCE_HEADS, ERRATUM_MARK, difference_lines, notes
 
+HTML = re.compile(r"<(?!/?ins>)(?=[A-Za-z/!?])")  # what may begin a tag, a comment or a declaration (CommonMark 6.6)
+
 
 def markdown(view: TableView, differences: Sequence[Difference]) -> str:
     lines = [
-        f"### {view.title}",
+        f"### {_safe(view.title)}",
         "",
-        f"`{view.id}` · {view.source} · backbone `{view.backbone}`",
+        f"`{view.id}` · {_safe(view.source)} · backbone `{view.backbone}`",
         "",
         *_grid(grid(view)),
     ]
     compared = difference_lines(view, differences)
     if compared:
         lines += ["", *pipe_table(DIFFERENCE_HEADS, compared, "lllrrl")]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes(view, bool(compared)))])
+    return "\n".join([*lines, "", *(f"- {_safe(note)}" for note in notes(view, bool(compared)))])
 
 
 def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]], aligned: str) -> list[str]:
@@ -56,4 +59,9 @@ def _marked(text: str, mark: Mark) -> str:
 
 
 def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(_safe(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _safe(text: str) -> str:
+    """Text without HTML and links: a record's words would otherwise run where the table is shown. `<ins>` is ours."""
+    return HTML.sub("&lt;", text).replace("](", "]\\(")

@@ -16,7 +16,7 @@ from typing import Any
 from astro_cli.config.errors import RecordError
 from eval.records.store import Backbone
 from eval.renderers.words import seeds
-from eval.report import figures
+from eval.report import figures, run_files
 from eval.report.page import Beside, Fragment, Part, Picture, Section, Text, TextTable
 
 # In the order they are drawn; a stage shows those it logs.
@@ -69,15 +69,18 @@ def read_run(folder: Path, backbone: Backbone) -> Run:
             "no such folder",
             hint="name a run folder, e.g. runs/astrolabe_self_forcing_shapes-seed0",
         )
-    resolved = _json(folder / "resolved.json")
+    if not (folder / "resolved.json").exists():
+        raise RecordError("--runs", str(folder), "no run folder: it has no resolved.json")
+    resolved = run_files.read_resolved(folder)
     own = resolved["recipe"]["backbone"]
     if own != backbone:
         hint = f"leave it out, or ask for the page of the other backbone with --backbone {own}"
         raise RecordError("--runs", str(folder), f"a run on {own!r}, this page shows {backbone!r}", hint=hint)
-    rows = figures.read_metrics(folder / "metrics.jsonl")
+    rows = run_files.read_rows(folder, resolved["recipe"])
     if not rows:
         raise RecordError("--runs", str(folder), "no step is logged yet")
-    return Run(folder.resolve().name, resolved["recipe"], resolved["hash"], _json(folder / "environment.json"), rows)
+    environment = run_files.read_environment(folder)
+    return Run(folder.resolve().name, resolved["recipe"], resolved["hash"], environment, rows)
 
 
 def curves_section(runs: Sequence[Run], folder: Path) -> Section:
@@ -164,12 +167,3 @@ def _row(run: Run) -> list[object]:
     commit = run.environment["commit"]
     shown = f"`{commit[:HASH_SHOWN]}`{' dirty' if run.environment['dirty'] else ''}" if commit else "unknown"
     return [run.name, run.recipe["name"], run.recipe["seed"], f"`{run.recipe_hash[:HASH_SHOWN]}`", stages, shown]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecordError("--runs", str(path.parent), f"no run folder: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
-        raise RecordError(path, "", f"cannot be read: {error}") from error

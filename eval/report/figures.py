@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from astro_cli.config.errors import RecordError
+from astro_cli.config.files import described
 from astro_cli.generate.media import written_whole
 from eval.records import jsonl
 
@@ -65,7 +66,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     rows = []
     for number, row in jsonl.read(Path(path)):
         if not isinstance(row, dict):
-            raise RecordError(path, f"line {number}", f"found {type(row).__name__}, expected an object of metrics")
+            raise RecordError(path, f"line {number}", f"found {described(row)}, expected an object of metrics")
         rows.append(row)
     return rows
 

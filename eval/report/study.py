@@ -135,5 +135,5 @@ def _protocol(records: list[store.Record]) -> dict[str, str]:
             next(iter(values.values())) if same else "; ".join(f"{name}: {value}" for name, value in values.items())
         )
     last = scored[-1]
-    versions = ", ".join(f"{name} {version}" for name, version in last.protocol["versions"].items() if version)
+    versions = ", ".join(f"{name} {version}" for name, version in last.protocol.get("versions", {}).items() if version)
     return {**protocol, "commit": last.commit, "versions": versions}

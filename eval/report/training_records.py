@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -11,6 +10,7 @@ from astro_cli.config.errors import RecordError
 from astro_cli.models.hashes import digest
 from eval.records import store
 from eval.records.writer import RecordWriter
+from eval.report import run_files
 from eval.report.figures import read_metrics
 
 BENCHMARKS: dict[store.Backbone, str] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[store.Backbone, str] = {
 }  # where Table 4a and Figure 8b's table look for them
 PROMPTS = "training"  # a run draws its own: comparable are runs of one study
 EDGE = 5  # epochs averaged at either end of a run
+ROW_KEYS = ("student/x0_norm", "reward/total", "memory/saved_bytes")
 DIRECTIONS: dict[str, store.Direction] = {"peak_memory": "down", "x0_norm_growth": "down", "reward_change": "up"}
 
 
@@ -32,17 +33,23 @@ def measures(rows: list[dict[str, Any]]) -> dict[str, float]:
     """
     if not rows:
         raise RecordError("metrics.jsonl", "", "no epoch is logged", hint="restore the file, or train the run again")
-    for key in ("student/x0_norm", "reward/total", "memory/saved_bytes"):
-        if any(key not in row for row in rows):
-            raise RecordError("metrics.jsonl", key, "missing in an epoch: not the rows of an RL run")
+    for key in ROW_KEYS:
+        if not all(_is_number(row.get(key)) for row in rows):
+            raise RecordError("metrics.jsonl", key, "no number in an epoch: not the rows of an RL run")
+    if not all(row["student/x0_norm"] > 0 for row in rows):
+        raise RecordError("metrics.jsonl", "student/x0_norm", "found a norm that is not above 0")
     edge = min(EDGE, max(1, len(rows) // 2))
     first, last = rows[:edge], rows[-edge:]
-    peak = "memory/peak_bytes" if "memory/peak_bytes" in rows[0] else "memory/saved_bytes"
+    peak = "memory/peak_bytes" if all(_is_number(row.get("memory/peak_bytes")) for row in rows) else ROW_KEYS[-1]
     return {
         "peak_memory": max(row[peak] for row in rows),
         "x0_norm_growth": mean(row["student/x0_norm"] for row in last) / mean(row["student/x0_norm"] for row in first),
         "reward_change": mean(row["reward/total"] for row in last) - mean(row["reward/total"] for row in first),
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def record_training(run: Path, results: Path) -> None:
@@ -52,9 +59,8 @@ def record_training(run: Path, results: Path) -> None:
         RecordError: a file of the run is missing or damaged, or not all of its epochs are logged.
     """
     weights = run / "final" / "student.safetensors"
-    card, environment, recipe = (
-        _read(file) for file in (weights.with_suffix(".json"), run / "environment.json", run / "resolved.json")
-    )
+    card, environment = run_files.read_card(weights), run_files.read_environment(run)
+    recipe = run_files.read_resolved(run)["recipe"]
     writer = RecordWriter(
         results,
         BENCHMARKS[card["backbone"]],
@@ -67,7 +73,7 @@ def record_training(run: Path, results: Path) -> None:
     )
     known = {metric for metric, record in writer.own().items() if record.weights_hash == writer.weights_hash}
     rows = read_metrics(run / "metrics.jsonl")
-    if len(rows) != (steps := _steps(recipe["recipe"])):
+    if len(rows) != (steps := _steps(recipe)):
         what = f"found {len(rows)} whole rows, the run has {steps} epochs"
         raise RecordError(run / "metrics.jsonl", "", what, hint="restore the file, or train the run again")
     for metric, value in measures(rows).items():
@@ -85,12 +91,3 @@ def record_training(run: Path, results: Path) -> None:
 def _steps(recipe: dict[str, Any]) -> int:
     """Steps of all stages of a resolved recipe."""
     return sum(recipe["stages"][name]["steps"] for name in recipe["order"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(
-            path, "", f"cannot be read: {error}", hint="restore the file, or train the run again"
-        ) from error

@@ -129,12 +129,12 @@ def ingest(file: Path, suite_name: str, arm: str, seed: int, results: Path) -> I
 def _sources(common: Mapping[str, Any], earlier: Sequence[store.Record]) -> dict[str, Any]:
     """What a total's protocol says of the files it is from, in whichever order they came."""
     protocols = [common, *(record.protocol for record in earlier)]
-    files = {protocol["videos"]: protocol["source_file"] for protocol in protocols}
+    files = {protocol.get("videos", ""): protocol.get("source_file", store.UNKNOWN) for protocol in protocols}
     if len(files) == 1:
         return {}
     aggregates: dict[str, float] = {}
     for protocol in protocols:
-        aggregates |= protocol["official_aggregates"]
+        aggregates |= protocol.get("official_aggregates", {})
     return {
         "source_file": ", ".join(sorted(set(files.values()))),
         "videos": hashlib.sha256("".join(sorted(files)).encode()).hexdigest()[:DIGEST_CHARACTERS],

@@ -156,7 +156,7 @@ class GridRun:
         log, began = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log", time.monotonic()
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "astro_cli", *arguments],
+                [sys.executable, "-P", "-m", "astro_cli", *arguments],  # -P: the current folder holds no modules
                 stdout=file,
                 stderr=file,
                 stdin=subprocess.DEVNULL,
@@ -184,6 +184,8 @@ def core_seconds(logs: Path) -> Counter[str]:
     from eval.records import jsonl
 
     path, spent = logs / SECONDS, Counter[str]()
-    for _, row in jsonl.read(path) if path.is_file() else ():
-        spent["training" if row["what"] == "train" else "evaluation"] += row["seconds"]
+    for _, row in jsonl.read(path) if path.exists() else ():
+        match row:
+            case {"what": str(what), "seconds": int() | float() as seconds}:
+                spent["training" if what == "train" else "evaluation"] += seconds
     return spent

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from eval.contract import NetworkCache
+from astro_cli.config.files import check_regular
+from eval.contract import NetworkCache, ScoreError
 from eval.vbench.frames import as_float_NCHW
 from eval.vbench.networks import clip_tower, dino, dreamsim, on
 from eval.vbench.pictures import (
@@ -59,8 +60,12 @@ def picture_features(loaded: NetworkCache, name: str) -> Callable[[Path], torch.
 
     @torch.no_grad()
     def features(path: Path) -> torch.Tensor:
-        with Image.open(path) as picture:
-            x_1CHW = prepare(upright(picture))
+        check_regular(path, ScoreError)
+        try:
+            with Image.open(path) as picture:
+                x_1CHW = prepare(upright(picture))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ScoreError(path, "image", f"no picture that can be read: {error}") from error
         return network(on(network, x_1CHW))
 
     return features

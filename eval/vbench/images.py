@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from astro_cli.config.files import expanded
 from eval.contract import Sample, ScoreError
 
 
@@ -23,7 +24,7 @@ def image_of(sample: Sample) -> Path:
         raise ScoreError(
             sample.path, "image", "the prompt names no image", hint="VBench-I2V scores videos made from an image"
         )
-    places = [Path(name).expanduser(), sample.path.parent / name]
+    places = [expanded(name), sample.path.parent / name]
     picture = next((path for path in places if path.is_file()), None)
     if picture is None:
         raise ScoreError(

@@ -20,6 +20,7 @@ from typing import Any
 
 from astro_cli.compat import torchvision_ops
 from astro_cli.config.errors import RunError
+from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.core import threads
 from eval.contract import Declaration, Frame, Need, NetworkCache, Sample, Score, ScoreError, Scorer
 from eval.vbench import vbench_files
@@ -151,14 +152,10 @@ class Worker:
 def json_object(line: str) -> dict[str, Any] | None:
     """A line as a JSON object; None if it is none, or holds NaN."""
     try:
-        content = json.loads(line, parse_constant=_refuse)
-    except ValueError:
+        content = parse_json(line)
+    except ParseError:
         return None
     return content if isinstance(content, dict) else None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 class _Watcher:

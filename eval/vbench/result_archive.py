@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,9 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from astro_cli.config.errors import AstroError
+from astro_cli.config.files import Reader, check_regular
+from astro_cli.config.parsing import ParseError, parse_json
 
 RESULTS, FULL_INFO = "_eval_results.json", "_full_info.json"  # ends of the names of the two files VBench writes
-MOST_BYTES = 2**28  # of a file in a zip: the largest real ones have some 10 MB
+MOST_BYTES = 2**28  # of all files in a zip: the largest real ones have some 10 MB each
 RESULTS_HINT = "expected VBench's *_eval_results.json, or a zip of them"
 ZIP_HINT = "make the zip again; it holds *_eval_results.json as VBench writes them"
 
@@ -47,15 +48,21 @@ def open_results(file: Path) -> list[ResultFile]:
         that start with a dot or two underscores; lists (`*_full_info.json`) are no results.
     **Deviations:** there a dimension of two files is the later one's; here it is refused.
     """
+    reader = Reader(IngestError, hint=RESULTS_HINT)
+    check_regular(file, IngestError, hint=RESULTS_HINT)
+    if _is_zip(file):
+        return list(_members(file))
+    beside = _beside(file.name)
+    info = file.with_name(beside) if beside else None
+    listed = (str(info), reader.content(info)) if info is not None and info.exists() else None
+    return [ResultFile(str(file), _json(str(file), reader.content(file)), listed)]
+
+
+def _is_zip(file: Path) -> bool:
     try:
-        if zipfile.is_zipfile(file):
-            return list(_members(file))
-        beside = _beside(file.name)
-        info = file.with_name(beside) if beside else None
-        listed = (str(info), info.read_bytes()) if info is not None and info.is_file() else None
-        return [ResultFile(str(file), _json(str(file), file.read_bytes()), listed)]
-    except OSError as error:
-        raise IngestError(file, "", f"cannot be read: {error.strerror or error}") from error
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile as error:  # it says that it is one of several
+        raise IngestError(file, "", f"damaged zip: {error}", hint=ZIP_HINT) from error
 
 
 def _beside(name: str) -> str:
@@ -68,9 +75,10 @@ def _members(file: Path) -> Iterator[ResultFile]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = {entry.filename: entry for entry in archive.infolist() if _is_json(entry.filename)}
+            _check_bytes(file, sum(entry.file_size for entry in entries.values()))
             for name in sorted(entries):
                 where = f"{file}: {name}"
-                data = _json(where, _content(archive, entries[name], where))
+                data = _json(where, archive.read(entries[name]))
                 if isinstance(data, list):
                     continue
                 has_results = True
@@ -78,7 +86,7 @@ def _members(file: Path) -> Iterator[ResultFile]:
                 info = entries.get(str(path.with_name(_beside(path.name)))) if _beside(path.name) else None
                 listed = None
                 if info is not None:
-                    listed = (f"{file}: {info.filename}", _content(archive, info, f"{file}: {info.filename}"))
+                    listed = (f"{file}: {info.filename}", archive.read(info))
                 yield ResultFile(where, data, listed)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise IngestError(file, "", f"damaged zip: {error}", hint=ZIP_HINT) from error
@@ -90,15 +98,14 @@ def _is_json(name: str) -> bool:
     return name.endswith(".json") and not any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
 
 
-def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> bytes:
-    if entry.file_size > MOST_BYTES:
-        what = f"unpacks to {entry.file_size} bytes, expected at most {MOST_BYTES}"
-        raise IngestError(where, "", what, hint=ZIP_HINT)
-    return archive.read(entry)
+def _check_bytes(file: Path, size: int) -> None:
+    if size > MOST_BYTES:
+        what = f"unpacks to {size:,} bytes, expected at most {MOST_BYTES:,}"
+        raise IngestError(file, "", what, hint=ZIP_HINT)
 
 
 def _json(where: str, content: bytes) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise IngestError(where, "", f"no JSON of scores: {error}", hint=RESULTS_HINT) from error
+        return parse_json(content, finite=False)
+    except ParseError as error:
+        raise IngestError(where, error.key, f"no JSON of scores: {error.what}", hint=RESULTS_HINT) from error

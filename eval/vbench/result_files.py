@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from astro_cli.config.errors import IntegrityError
+from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.problems import first_problem
 from eval.vbench.result_archive import IngestError, ResultFile, open_results
 
@@ -220,16 +221,14 @@ def _with_left_out(file: ResultFile, name: str, dimension: Dimension) -> Dimensi
     if file.looked_at is None:
         return dimension
     where, content = file.looked_at
+    hint = "expected VBench's own list; without this file the results are taken alone"
     try:
-        rows = TypeAdapter(list[_Row]).validate_json(content)
+        rows = TypeAdapter(list[_Row]).validate_python(parse_json(content, finite=False), strict=True)
+    except ParseError as error:
+        raise IngestError(where, error.key, error.what, hint=hint) from error
     except ValidationError as error:
         wrong = first_problem(error)
-        raise IngestError(
-            where,
-            wrong.key,
-            wrong.what,
-            hint="expected VBench's own list; without this file the results are taken alone",
-        ) from error
+        raise IngestError(where, wrong.key, wrong.what, hint=hint) from error
     scored = {video.name for video in dimension.videos}
     paths = dict.fromkeys(path for row in rows if name in row.dimension for path in row.video_list)
     left_out = [video for path in paths if (video := VideoResult(path, None)).name not in scored]

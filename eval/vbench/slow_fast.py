@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from astro_cli.config.errors import RecordError
+from astro_cli.config.files import Reader
 from eval.contract import Frame, Sample, Score, VideoWatcher
 from eval.vbench.long import Long
 from eval.vbench.similarity import Consistency
@@ -27,10 +28,11 @@ def read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         RecordError: not such a table.
     """
+    text = Reader(RecordError).text(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(text)
         knots = sorted((float(key), float(value)) for key, value in content.items())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise RecordError(path, "", "not a mapping table: expected lines `fast: slow` of two numbers") from error
     if len(knots) != KNOTS:
         raise RecordError(path, "", f"{len(knots)} knots, expected {KNOTS}")

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import expanded
 from eval.contract import Need, package
 from eval.networks.clip_names import file_names
 from eval.networks.weights_paths import find
@@ -50,7 +51,7 @@ PYIQA = package("pyiqa", "pyiqa", "run `make setup`, or `pip install --no-deps p
 
 def cache_folder() -> Path:
     """The folder of VBench's weights: the variable VBENCH_CACHE_DIR, else ~/.cache/vbench."""
-    return Path(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser()
+    return expanded(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE)
 
 
 def path_of(name: str) -> Path:
@@ -85,7 +86,7 @@ def _hint(name: str) -> str:
 
 def cotracker_checkout() -> Path:
     """The user's checkout of CoTracker's code: the folder ASTRO_COTRACKER names, else one beside its weights."""
-    return Path(os.environ.get(COTRACKER_VARIABLE) or cache_folder() / COTRACKER_CODE).expanduser()
+    return expanded(os.environ.get(COTRACKER_VARIABLE) or cache_folder() / COTRACKER_CODE)
 
 
 def cotracker_code() -> tuple[Path, ...]:

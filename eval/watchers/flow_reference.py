@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_cli.config.files import check_regular
 from astro_cli.media.decode import VideoError, frames, probe
 from eval.contract import Frame, Sample, ScoreError
 from eval.video.sampling import every
@@ -37,10 +38,13 @@ def reference_flows(sample: Sample, step: int, estimate: Estimate) -> Iterator[n
 
 
 def _stored(path: Path, sample: Sample, count: int) -> Iterator[np.ndarray]:
+    check_regular(path, ScoreError)
     try:
         flows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, OverflowError, MemoryError, RecursionError, SyntaxError) as error:
         raise ScoreError(path, LABEL, f"not a .npy file of numbers: {error}") from error
+    if not isinstance(flows, np.ndarray):
+        raise ScoreError(path, LABEL, "an archive of arrays, expected one .npy array")
     expected = (count, 2, sample.info.height, sample.info.width)
     if flows.shape != expected or flows.dtype.kind != "f":
         raise ScoreError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from eval.contract import Sample
+from astro_cli.config.files import Reader
+from eval.contract import Sample, ScoreError
 
 
 def sidecars_of(sample: Sample) -> tuple[Path, ...]:
@@ -19,7 +19,6 @@ def sidecar(sample: Sample) -> dict[str, Any]:
     """The JSON that `astro sample` wrote beside the video; empty where there is none or another kind."""
     path = sample.path.with_suffix(".json")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return Reader(ScoreError).table(path)
+    except ScoreError:
         return {}
-    return facts if isinstance(facts, dict) else {}

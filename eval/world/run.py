@@ -104,7 +104,7 @@ def _known(module: SuiteModule, writer: RecordWriter) -> dict[str, store.Record]
     return {
         metric: record
         for metric, record in writer.own().items()
-        if (record.weights_hash, record.prompt_set_hash, record.protocol["benchmark_version"]) == wanted
+        if (record.weights_hash, record.prompt_set_hash, record.protocol.get("benchmark_version")) == wanted
     }
 
 

@@ -402,7 +402,7 @@ def test_bad_input_is_refused_and_leaves_nothing(astro, tmp_path, arguments, say
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        pytest.param("[" * 100_000, "line 1: not JSON", id="nested"),
+        pytest.param("[" * 100_000, "line 1: nested too deeply", id="nested"),
         ("{", "line 1: not JSON"),
         ("[]", "line 1: no prompts"),
         ('{"prompts": ["a", ""]}', "line 1: no prompts"),

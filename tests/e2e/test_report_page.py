@@ -128,7 +128,8 @@ def results(tmp_path: Path) -> Path:
 def run_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "astrolabe_self_forcing_shapes-seed0"
     folder.mkdir(parents=True)
-    recipe = {"name": "astrolabe_self_forcing_shapes", "seed": 0, "backbone": "shapes", "stages": {"nft": {"steps": 8}}}
+    recipe = {"name": "astrolabe_self_forcing_shapes", "seed": 0, "backbone": "shapes", "order": ["nft"]}
+    recipe |= {"stages": {"nft": {"steps": 8}}}
     (folder / "resolved.json").write_text(json.dumps({"hash": "4" * 16, "recipe": recipe}))
     (folder / "environment.json").write_text(json.dumps({"commit": "5" * 40, "dirty": True}))
     rows = [{"stage": "nft", "step": step, "reward/total": step / 8, "reward/vq": step / 9} for step in range(8)]
@@ -209,7 +210,8 @@ def test_wrong_input_is_a_message_and_leaves_nothing(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "wan_run").mkdir()
-    (tmp_path / "wan_run" / "resolved.json").write_text(json.dumps({"hash": "h", "recipe": {"backbone": "wan"}}))
+    recipe = {"name": "w", "seed": 0, "backbone": "wan", "order": [], "stages": {}}
+    (tmp_path / "wan_run" / "resolved.json").write_text(json.dumps({"hash": "h", "recipe": recipe}))
     assert run(["report", *arguments], monkeypatch) == 2
     err = capsys.readouterr().err
     assert message in err

@@ -18,6 +18,7 @@ SMALL = {
     "experience.group": 4,
     "experience.updates": 2,
     "experience.samples_every": 0,
+    "objective.clip_epoch": 0,
 }
 POLICIES = ("", "_streaming")
 

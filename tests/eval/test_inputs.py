@@ -126,7 +126,7 @@ def test_prompts_are_found_by_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("{", "line 1: Expecting"),
+        ("{", "line 1: not JSON: Expecting"),
         ('"a"', "line 1: expected an object"),
         ({"prompt": "a"}, "video: missing"),
         ({"video": "a.mp4"}, "neither prompt nor prompt_id"),

@@ -159,12 +159,15 @@ def test_an_interactive_video_is_judged_by_its_last_prompt():
 class _Judge(BaseHTTPRequestHandler):
     answers: ClassVar[list[tuple[int, str]]] = []
     requests: ClassVar[list[dict]] = []
+    location: ClassVar[str] = ""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.requests.append({"path": self.path, "key": self.headers.get("Authorization"), "body": body})
         code, text = self.answers.pop(0)
         self.send_response(code)
+        if self.location:
+            self.send_header("Location", self.location)
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -244,7 +247,7 @@ def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_named(server):
         ((404, "no model"), "HTTP 404"),
         ((200, "not json"), "not in the answer: 'not json'"),
         ((200, '{"choices": []}'), "not in the answer"),
-        (reply(None), "found NoneType, expected text"),
+        (reply(None), "found null, expected text"),
     ],
 )
 def test_an_endpoint_that_refuses_or_babbles_is_named_at_once(server, answer, message):
@@ -354,3 +357,43 @@ def test_the_embedding_is_a_cosine_of_prompt_and_frames(model):
     video_D = built.model.embed_video("Represent the user's input.", video()[part.indices], part)
     assert one.value == pytest.approx(float(torch.nn.functional.cosine_similarity(text_D, video_D, dim=0)), abs=1e-3)
     assert len(built.watch(sample(400, 4.0)).indices) == 64  # 100 s: at most 64 frames
+
+
+def test_the_key_goes_to_no_other_address(server):
+    other = HTTPServer(("127.0.0.1", 0), _Judge)
+    try:
+        server.answers.append((302, "over there"))
+        server.location = f"http://127.0.0.1:{other.server_port}/v1/chat/completions"
+        with pytest.raises(EndpointError, match="HTTP 302: sends requests elsewhere, which is not followed"):
+            score(scorer(), sample(), video())
+    finally:
+        server.location = ""
+        other.server_close()
+    assert len(server.requests) == 1
+
+
+def test_a_key_that_is_echoed_is_not_printed(server):
+    server.answers.append((401, "Incorrect API key provided: secret. Bearer secret"))
+    with pytest.raises(EndpointError, match=r"HTTP 401: Incorrect API key provided: \*\*\*. Bearer \*\*\*") as caught:
+        score(scorer(), sample(), video())
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "file:///etc/passwd", "http://", "http://host:port/v1", "http://[::1/v1", "http://a b/v1",
+     "http://user:hunter2@127.0.0.1/v1", "http://127.0.0.1\n/v1", "ftp://127.0.0.1/v1", "http://ho\u017ft/v1"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_and_not_shown(url, monkeypatch):
+    monkeypatch.setenv(judge_location.URL_VARIABLE, url)
+    monkeypatch.setenv(judge_location.KEY_VARIABLE, "")
+    with pytest.raises(EndpointError, match="no address of a server, expected http://HOST:PORT/v1") as caught:
+        scorer()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_key_with_a_line_feed_is_refused(server, monkeypatch):
+    monkeypatch.setenv(judge_location.KEY_VARIABLE, "secret\nX-Header: 1")
+    with pytest.raises(EndpointError, match="expected printable ASCII") as caught:
+        scorer()
+    assert "secret" not in str(caught.value)

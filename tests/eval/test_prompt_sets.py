@@ -236,7 +236,7 @@ def test_wrong_vbench_json(text: str, reason: str, lists: Path) -> None:
         ("a.txt", b"one\n\nthree\n", "line 2: empty line"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read"),
         ("a.jsonl", b"{", "line 1: not JSON"),
-        pytest.param("a.jsonl", b"[" * 100_000, "line 1: not JSON", id="nested"),
+        pytest.param("a.jsonl", b"[" * 100_000, "line 1: nested too deeply", id="nested"),
         ("a.jsonl", b'{"prompts": []}', "line 1: no prompts"),
         ("a.jsonl", b'{"prompts": ["a", " "]}', "line 1: no prompts"),
         ("a.jsonl", b'["a"]', "line 1: no prompts"),

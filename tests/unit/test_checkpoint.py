@@ -474,9 +474,10 @@ def test_a_recipe_on_wan_starts_from_a_released_file(monkeypatch, tmp_path):
     from astro_cli.training import build
 
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path))
-    wanted = network(1)
+    config = CONFIG.model_copy(update={"text_len": 512})
+    wanted = network(1, config)
     write_pickle(tmp_path / "chunkwise" / "causal_forcing.pt", {"generator": original(wanted.state_dict(), "model.")})
-    fields = {**CONFIG.model_dump(mode="json"), "patch": [2, 2]}
+    fields = {**config.model_dump(mode="json"), "patch": [2, 2]}
     recipe = load_recipe("astrolabe_causal", [f"model.{key}={value}" for key, value in fields.items()])
     assert recipe.base.student == "chunkwise/causal_forcing.safetensors"
     assert torch.equal(forward(build._network(recipe, "student").eval()), forward(wanted))

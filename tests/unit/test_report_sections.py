@@ -167,6 +167,7 @@ def write_run(folder: Path, rows: list[dict], backbone: str = "shapes") -> Path:
         "name": "mine_shapes",
         "seed": 3,
         "backbone": backbone,
+        "order": ["ode", "nft"],
         "stages": {"ode": {"steps": 9}, "nft": {"steps": 4}},
     }
     (folder / "resolved.json").write_text(json.dumps({"hash": "0123456789abcdef", "recipe": recipe}))

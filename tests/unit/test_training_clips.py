@@ -43,7 +43,7 @@ def test_a_manifest_in_a_folder_or_by_its_name(tmp_path):
             '{"video": "a.mp4", "promt": "x"}',
             "manifest.jsonl: line 1: promt: unknown key\nhint: did you mean 'prompt'?",
         ),
-        ('\n{"video": "a.mp4", ', "manifest.jsonl: line 2: no JSON"),
+        ('\n{"video": "a.mp4", ', "manifest.jsonl: line 2: not JSON"),
         ('{"video": "gone.mp4", "prompt": "x"}', "manifest.jsonl: line 1: found video 'gone.mp4', no such file"),
         ("\n", "clips: holds no clip, expected a folder of videos"),
     ],

@@ -44,7 +44,18 @@ def finished(tmp_path):
     )
     (run / "environment.json").write_text(json.dumps({"device": "cpu", "versions": {}, "commit": None, "dirty": None}))
     (run / "resolved.json").write_text(
-        json.dumps({"recipe": {"order": ["nft"], "stages": {"nft": {"steps": 2}, "other": {"steps": 9}}}})
+        json.dumps(
+            {
+                "hash": "a" * 16,
+                "recipe": {
+                    "name": "mine",
+                    "seed": 0,
+                    "backbone": "shapes",
+                    "order": ["nft"],
+                    "stages": {"nft": {"steps": 2}, "other": {"steps": 9}},
+                },
+            }
+        )
     )
     (run / "metrics.jsonl").write_text(2 * (json.dumps(row(1, 2, 3)) + "\n"))
     return run
@@ -78,6 +89,8 @@ def test_a_run_is_recorded_where_the_tables_of_its_backbone_look(finished, tmp_p
     ("metrics.jsonl", "", "found 0 whole rows"),
     ("metrics.jsonl", json.dumps(row(1, 2, 3)) + '\n{"st', "found 1 whole rows"),
     ("environment.json", "{", "environment.json"),
+    ("metrics.jsonl", 2 * (json.dumps(row(0, 2, 3)) + "\n"), "a norm that is not above 0"),
+    ("metrics.jsonl", 2 * (json.dumps(row(1, 2, 3) | {"reward/total": "2"}) + "\n"), "reward/total: no number"),
     ("final/student.json", "", "student.json"),
 ])  # fmt: skip
 def test_a_damaged_run_records_nothing_and_is_named(finished, tmp_path, name, content, says):

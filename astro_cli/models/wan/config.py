@@ -8,21 +8,27 @@ from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
 
-Size = Annotated[int, Field(gt=0)]
+TEXT_LEN = 512  # tokens of a prompt, the end mark included
+# More than ten times what any released model has. A network is laid out layer by layer to count it, also in a dry run:
+# a size that no machine holds must not begin that.
+WIDEST, DEEPEST = 2**18, 512
+Width = Annotated[int, Field(gt=0, le=WIDEST)]
+Depth = Annotated[int, Field(gt=0, le=DEEPEST)]
+Patch = Annotated[int, Field(gt=0, le=64)]
 
 
 class WanConfig(Config):
     """Defaults are those of the 1.3B model."""
 
-    dim: int = Field(default=1536, gt=0)
-    ffn_dim: int = Field(default=8960, gt=0)
-    num_heads: int = Field(default=12, gt=0)
-    num_layers: int = Field(default=30, gt=0)
-    in_channels: int = Field(default=16, gt=0)
-    patch: tuple[Size, Size] = (2, 2)
-    freq_dim: int = Field(default=256, gt=0, multiple_of=2)
-    text_dim: int = Field(default=4096, gt=0)
-    text_len: int = Field(default=512, gt=0)
+    dim: Width = 1536
+    ffn_dim: Width = 8960
+    num_heads: Width = 12
+    num_layers: Depth = 30
+    in_channels: Width = 16
+    patch: tuple[Patch, Patch] = (2, 2)
+    freq_dim: Width = Field(default=256, multiple_of=2)
+    text_dim: Width = 4096
+    text_len: Width = TEXT_LEN
     eps: float = Field(default=1e-6, gt=0)
 
     @model_validator(mode="after")

@@ -5,11 +5,13 @@ Source: config.json, model_index.json and file names of Wan-AI's and diffusers' 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader
 
 EXPECTED = "expected text-to-video of Wan 2.1"
 # Wan 2.2 A14B denoises with one network at high noise and with another below a boundary.
@@ -66,7 +68,6 @@ def half_of(place: Path) -> str:
 def _index(path: Path) -> dict[str, Any]:
     """A pipeline's index; empty where there is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
+        return Reader(CheckpointError).table(path)
+    except CheckpointError:
         return {}
-    return data if isinstance(data, dict) else {}

@@ -4,7 +4,6 @@ values are never read.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from astro_cli.config.base import Config, validate
 from astro_cli.config.errors import CheckpointError
+from astro_cli.config.files import Reader
 from astro_cli.config.problems import first_problem
 from astro_cli.models.wan import relatives
 from astro_cli.models.wan.config import WanConfig
@@ -22,6 +23,7 @@ HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths
 NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
 PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
 TEXT, TIME = "condition_embedder.text_embedder.linear_1.weight", "condition_embedder.time_embedder.linear_1.weight"
+BLOCK = re.compile(r"blocks\.([0-9]{1,9})\.")
 BY_SHAPE = ("dim", "ffn_dim", "num_layers", "in_channels", "patch", "freq_dim", "text_dim")
 COMPARED = (*BY_SHAPE, "num_heads", "eps")  # text_len is no property of the weights
 ORIGINAL = {
@@ -59,7 +61,7 @@ def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no Wan transformer, or one without the tensors that tell its sizes.
     """
-    layers = [int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key))]
+    layers = [int(match[1]) for key in tensors if (match := BLOCK.match(key))]
     lost = [key for key in (PATCH, FEED, TEXT, TIME) if key not in tensors]
     if len(lost) == 4 or not layers:
         tops = ", ".join(sorted({key.split(".")[0] for key in tensors})[:8]) or "nothing"
@@ -73,6 +75,9 @@ def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:
     odd = [key for key, rank in ((PATCH, 5), (FEED, 2), (TEXT, 2), (TIME, 2)) if len(tensors[key].shape) != rank]
     if odd:
         raise CheckpointError(where, odd[0], f"is {tuple(tensors[odd[0]].shape)}, which no Wan transformer has")
+    if gap := next((number for number, layer in enumerate(sorted(set(layers))) if number != layer), None):
+        what = f"missing: the file has {len(set(layers))} blocks, one of them is number {max(layers)}"
+        raise CheckpointError(where, f"blocks.{gap}", what)
     patch, feed = tensors[PATCH].shape, tensors[FEED].shape
     if relative := relatives.of_tensors(tensors, patch[1]):
         raise CheckpointError(where, "", f"{relative}, {relatives.EXPECTED}", hint=T2V_HINT)
@@ -94,29 +99,55 @@ def declared(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: unreadable, or of another kind of model.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(path, "", f"no readable config: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(path, "", "no readable config: expected a table")
+    data = Reader(CheckpointError, what="no readable config").table(path)
     if relative := relatives.of_config(data):
         raise CheckpointError(path, "", f"{relative}, {relatives.EXPECTED}", hint=T2V_HINT)
     if isinstance(data.get("model"), dict):
-        return dict(data["model"])
-    if all(isinstance(data.get(key), int) for key in ("num_attention_heads", "attention_head_dim")):
+        return _checked(
+            path, {field: value for field, value in data["model"].items() if field in _Declared.model_fields}
+        )
+    if "num_attention_heads" in data and "attention_head_dim" in data:
+        heads = _checked(path, {"num_heads": data["num_attention_heads"], "head_dim": data["attention_head_dim"]})
         fields = {ours: data[theirs] for theirs, ours in DIFFUSERS.items() if theirs in data}
-        return fields | {
-            "dim": data["num_attention_heads"] * data["attention_head_dim"],
-            "patch": data.get("patch_size", (1, 2, 2))[1:],
-        }
+        fields |= {"dim": heads["num_heads"] * heads["head_dim"]}
+        patch = data.get("patch_size", [1, 2, 2])
+        return _checked(path, fields | {"patch": patch[1:] if isinstance(patch, list) else patch})
     if "dim" in data and "num_heads" in data:
-        return {ours: data[theirs] for theirs, ours in ORIGINAL.items() if theirs in data}
+        return _checked(path, {ours: data[theirs] for theirs, ours in ORIGINAL.items() if theirs in data})
     raise CheckpointError(
         path,
         "_class_name",
         f"found {data.get('_class_name') or 'no class'}, expected WanTransformer3DModel or WanModel",
     )
+
+
+class _Declared(Config):
+    """The fields that a config.json may give, each of its kind."""
+
+    dim: int | None = None
+    ffn_dim: int | None = None
+    num_heads: int | None = None
+    head_dim: int | None = None
+    num_layers: int | None = None
+    in_channels: int | None = None
+    patch: tuple[int, int] | None = None
+    freq_dim: int | None = None
+    text_dim: int | None = None
+    text_len: int | None = None
+    eps: float | None = None
+
+
+def _checked(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Raises: CheckpointError: a value of another kind ("2" is no number), or null."""
+    try:
+        known = validate(_Declared, fields)
+    except ValidationError as error:
+        wrong = first_problem(error, _Declared)
+        raise CheckpointError(path, wrong.key, f"found {wrong.found}: {wrong.what}") from error
+    lost = [field for field, value in fields.items() if value is None]
+    if lost:
+        raise CheckpointError(path, lost[0], "found null, expected a number")
+    return known.model_dump(exclude_unset=True)
 
 
 def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | None, where: Path) -> WanConfig:
@@ -125,7 +156,6 @@ def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | No
     Raises:
         CheckpointError: they disagree, or nothing gives the number of heads.
     """
-    table = table | ({"patch": tuple(table["patch"])} if "patch" in table else {})
     for field in BY_SHAPE:
         if field in table and table[field] != shapes[field]:
             raise CheckpointError(where, field, f"config.json says {table[field]}, the tensors are of {shapes[field]}")
@@ -141,7 +171,7 @@ def settle(shapes: dict[str, Any], table: dict[str, Any], wanted: WanConfig | No
     try:
         config = WanConfig(**fields)
     except ValidationError as error:
-        raise CheckpointError(where, "config.json", f"impossible sizes: {first_problem(error).what}") from error
+        raise CheckpointError(where, "config.json", f"impossible sizes: {first_problem(error).text}") from error
     return config if wanted is None else wanted
 
 
