@@ -86,7 +86,7 @@ def of_weights(path: Path) -> Card:
         validate(_Fields, card)
     except ValidationError as error:
         wrong = first_problem(error, _Fields)
-        raise CheckpointError(card_path, wrong.key, f"found {wrong.found}: {wrong.what}", hint=wrong.hint) from error
+        raise CheckpointError(card_path, wrong.key, f"found {wrong.shown}: {wrong.what}", hint=wrong.hint) from error
     return card
 
 

@@ -104,4 +104,4 @@ def _checked(path: Path, model: type[BaseModel]) -> dict[str, Any]:
         return validate(model, data).model_dump() | data
     except ValidationError as error:
         wrong = first_problem(error, model)
-        raise RecordError(path, wrong.key, f"found {wrong.found}: {wrong.what}", hint=RESTORE) from error
+        raise RecordError(path, wrong.key, f"found {wrong.shown}: {wrong.what}", hint=RESTORE) from error

@@ -143,7 +143,7 @@ def _checked(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
         known = validate(_Declared, fields)
     except ValidationError as error:
         wrong = first_problem(error, _Declared)
-        raise CheckpointError(path, wrong.key, f"found {wrong.found}: {wrong.what}") from error
+        raise CheckpointError(path, wrong.key, f"found {wrong.shown}: {wrong.what}") from error
     lost = [field for field, value in fields.items() if value is None]
     if lost:
         raise CheckpointError(path, lost[0], "found null, expected a number")
