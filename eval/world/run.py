@@ -11,6 +11,7 @@ import torch
 from astro_cli.config.errors import CheckpointError, RecordError
 from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.models.hashes import digest
+from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.training.environment import environment
 from eval.records import store
 from eval.world import shapes
@@ -87,12 +88,21 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
 
 
 def _known(benchmark: SuiteModule, arm: Arm, seed: int, count: int, results: Path) -> dict[str, store.Record]:
-    """What is recorded of these weights on these prompts by this version of the benchmark, by metric."""
+    """What is recorded of these weights, decoded by this codec, on these prompts by this version of the benchmark, by
+    metric. Older records do not name their codec.
+    """
     path = store.record_path(results, benchmark.NAME)
     records = store.latest(store.load([path]) if path.is_file() else [])
     wanted = (arm.name, seed, digest(arm.path), prompt_set_hash(benchmark.prompt_set(count)))
     known = [r for r in records if (r.arm, r.seed, r.weights_hash, r.prompt_set_hash) == wanted]
+    codec = _codec(arm)
+    known = [r for r in known if r.protocol.get("codec", codec) == codec]
     return {r.metric: r for r in known if r.protocol.get("benchmark_version") == benchmark.VERSION}
+
+
+def _codec(arm: Arm) -> str:
+    """Hash of the codec's weights."""
+    return digest(codec_file(arm.card["codec"]))
 
 
 def _record(
@@ -125,6 +135,7 @@ def _record(
 def _protocol(benchmark: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
     return {
         "benchmark_version": benchmark.VERSION,
+        "codec": _codec(arm),
         "num_frames": benchmark.num_frames(arm),
         "fps": arm.card["video"]["fps"],
         "resolution": RESOLUTION,
