@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from astro_cli.config import pointers
 from astro_cli.config.errors import AstroError
 from astro_cli.config.parsing import ParseError, decoded, parse_json, parse_toml
 from astro_cli.core import memory
@@ -51,7 +52,7 @@ class Reader:
             limit: how many it may have; default: what memory holds.
 
         Raises:
-            AstroError: of the reader's class: missing, no regular file, too large, or unreadable.
+            AstroError: of the reader's class: missing, no regular file, too large, unreadable, or a pointer of git LFS.
         """
         most = int(min(limit or float("inf"), memory.available() / SHARE))
         try:
@@ -62,6 +63,8 @@ class Reader:
             self.fail(path, _unreadable(error), error)
         if size > most:
             self.fail(path, f"{size:,} bytes, expected at most {most:,} on this machine")
+        if content and content.startswith(pointers.START):
+            raise self.error(path, self.key, pointers.WHAT, hint=pointers.HINT)
         return content or b""
 
     def text(self, path: Path, limit: float | None = None) -> str:

@@ -201,12 +201,7 @@ def _pair(layer: str, parts: Mapping[str, LazyTensor], config: Mapping[str, Any]
             raise CheckpointError(file, f"{layer}.alpha", f"is {tuple(stored.shape)}, expected one number")
         return Pair(a, b, _finite(stored.item(), file, f"{layer}.alpha") / rank)
     patterns = config.get("alpha_pattern") or {}
-    try:
-        alpha = patterns.get(get_pattern_key(list(patterns), layer), config.get("lora_alpha", rank))
-    except (AttributeError, TypeError, re.error) as error:
-        what = f"found {repr(patterns)[:40]}, expected patterns of layers with their alpha"
-        raise CheckpointError(file, "alpha_pattern", what) from error
-    alpha = _finite(alpha, file)
+    alpha = _finite(patterns.get(get_pattern_key(list(patterns), layer), config.get("lora_alpha", rank)), file)
     return Pair(a, b, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 

@@ -278,7 +278,7 @@ class Objective(BaseObjective):
     def _metrics(
         self, v_theta: torch.Tensor, v_old: torch.Tensor, x_t: torch.Tensor, sigma_BF: torch.Tensor, r: torch.Tensor
     ) -> dict[str, float]:
-        x0 = x0_from_velocity(x_t, v_theta, sigma_BF)
+        x0 = x0_from_velocity(x_t, v_theta, sigma_BF)  # its norm: a mean over samples, so that parts add up
         return {
             "old_deviation": per_sample_mse(v_theta, v_old).mean().item(),
             "old_difference": (v_theta - v_old).abs().mean().item(),

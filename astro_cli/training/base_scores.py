@@ -55,28 +55,43 @@ def measure(
 ) -> BaseScores:
     """Roll out and score `samples` clips of each prompt by the old policy: the base, before the first update."""
     roller = Roller(spec.model_copy(update={"group": samples}), run_context, backbone, rewards)
-    scores: dict[str, list[torch.Tensor]] = {}
-    for first in range(0, len(prompts), spec.prompts):
-        part = prompts[first : first + spec.prompts]
-        owners = [stream_seed("base", prompt) for prompt in part]
-        seeds = [stream_seed(owner, "member", member) for owner in owners for member in range(samples)]
-        text = backbone.encode_text(part).repeat_interleave(samples, 0).to(run_context.device)
-        repeated = [prompt for prompt in part for _ in range(samples)]
-        roller.begin(stream_seed("base", first))
-        if spec.clip:
-            start = window_start(spec, roller.frames, run_context.block, stream_seed("base", first))
-            clips = roller.candidates(repeated, seeds, text, owners, start)
-        else:
-            clips = roller.sequences(repeated, seeds, text)
-        for key, value in clips.scores.items():
-            scores.setdefault(key, []).append(value.reshape(-1, samples).cpu())
-        progress(first + len(part), len(prompts))
-    return BaseScores(prompts, {key: torch.cat(parts) for key, parts in scores.items()})
+    roller.begin(stream_seed("base"))
+    rows: dict[int, dict[str, torch.Tensor]] = {}
+    for start, places in _by_start(roller, spec, prompts).items():
+        for first in range(0, len(places), spec.prompts):
+            part = places[first : first + spec.prompts]
+            owners = [stream_seed("base", prompts[row]) for row in part]
+            seeds = [stream_seed(owner, "member", member) for owner in owners for member in range(samples)]
+            own = [prompts[row] for row in part]
+            text = backbone.encode_text(own).repeat_interleave(samples, 0).to(run_context.device)
+            repeated = [prompt for prompt in own for _ in range(samples)]
+            if spec.clip:
+                clips = roller.candidates(repeated, seeds, text, owners, start)
+            else:
+                clips = roller.sequences(repeated, seeds, text)
+            scores = {key: value.reshape(-1, samples).cpu() for key, value in clips.scores.items()}
+            for place, row in enumerate(part):
+                rows[row] = {key: value[place] for key, value in scores.items()}
+            progress(len(rows), len(prompts))
+    whole = {}
+    for key in rows[0]:
+        whole[key] = torch.stack([rows[row][key] for row in range(len(prompts))])
+    return BaseScores(prompts, whole)
+
+
+def _by_start(roller: Roller, spec: ExperienceSpec, prompts: list[str]) -> dict[int, list[int]]:
+    """Prompts' places by the frame at which their clips begin: each prompt's own draw, whatever it is measured with."""
+    places: dict[int, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        drawn = stream_seed("base", prompt)
+        start = window_start(spec, roller.frames, roller.run_context.block, drawn) if spec.clip else 0
+        places.setdefault(start, []).append(row)
+    return places
 
 
 def key_of(recipe: Recipe, spec: ExperienceSpec, rewards: list[str], prompts: list[str], samples: int) -> str:
     """Hash of the base's weights and of everything else that decides its scores."""
-    shown = ("frames", "clip", "window", "sde_window", "sde_range", "prompts")
+    shown = ("frames", "clip", "window", "sde_window", "sde_range")
     facts: dict[str, Any] = {
         "weights": weights_hash(recipe),
         "recipe": recipe.model_dump(

@@ -11,6 +11,7 @@ import torch
 from astro_cli.config.errors import CheckpointError, RecordError
 from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.models.hashes import digest
+from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.training.environment import environment
 from eval.records import store
 from eval.records.writer import RecordWriter
@@ -39,7 +40,7 @@ def evaluate_arm(
         )
     module = suite.load()
     writer = _writer(module, arm, seed, count, results)
-    known = _known(module, writer)
+    known = _known(module, arm, writer)
     if known.keys() >= set(module.METRICS):
         return {metric: _mean(list(record.scores)) for metric, record in known.items()}
     scores = module.evaluate(arm, seed, module.prompt_set(count), progress)
@@ -72,7 +73,7 @@ def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str
     module = suite.load()
     own = seed if loaded.seed is None else loaded.seed
     writer = _writer(module, loaded, own, count or suite.prompts, results)
-    return _known(module, writer).keys() >= set(module.METRICS)
+    return _known(module, loaded, writer).keys() >= set(module.METRICS)
 
 
 def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:
@@ -82,7 +83,7 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
     """
     module = SHAPES.load()
     writers = [_writer(module, arm, seed, count, results) for arm, seed in pairs]
-    known = [_known(module, writer).get("throughput") for writer in writers]
+    known = [_known(module, arm, writer).get("throughput") for (arm, _), writer in zip(pairs, writers, strict=True)]
     if all(known) and not again:
         return [_mean(list(record.scores)) for record in known if record]
     rates = shapes.throughput([arm for arm, _ in pairs])
@@ -98,14 +99,24 @@ def _writer(module: SuiteModule, arm: Arm, seed: int, count: int, results: Path)
     return RecordWriter(results, module.NAME, BACKBONE, arm.name, seed, *hashes, prompts)
 
 
-def _known(module: SuiteModule, writer: RecordWriter) -> dict[str, store.Record]:
-    """What is recorded of these weights on these prompts by this version of the suite, by metric."""
-    wanted = (writer.weights_hash, writer.prompt_set_hash, module.VERSION)
-    return {
-        metric: record
-        for metric, record in writer.own().items()
-        if (record.weights_hash, record.prompt_set_hash, record.protocol.get("benchmark_version")) == wanted
-    }
+def _known(module: SuiteModule, arm: Arm, writer: RecordWriter) -> dict[str, store.Record]:
+    """What is recorded of these weights, decoded by this codec, on these prompts by this version of the suite, by
+    metric. Older records do not name their codec.
+    """
+    codec = _codec(arm)
+    wanted = (writer.weights_hash, writer.prompt_set_hash, module.VERSION, codec)
+    known = {}
+    for metric, record in writer.own().items():
+        protocol = record.protocol
+        made = protocol.get("benchmark_version"), protocol.get("codec", codec)
+        if (record.weights_hash, record.prompt_set_hash, *made) == wanted:
+            known[metric] = record
+    return known
+
+
+def _codec(arm: Arm) -> str:
+    """Hash of the codec's weights."""
+    return digest(codec_file(arm.card["codec"]))
 
 
 def _record(
@@ -124,8 +135,9 @@ def _record(
 
 def _protocol(module: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
     return {
-        "benchmark_version": module.VERSION,
-        "num_frames": module.num_frames(arm),
+        "benchmark_version": benchmark.VERSION,
+        "codec": _codec(arm),
+        "num_frames": benchmark.num_frames(arm),
         "fps": arm.card["video"]["fps"],
         "resolution": RESOLUTION,
         "prompts": prompts,

@@ -114,6 +114,29 @@ def test_two_processes_equal_one(arguments, tiny, tmp_path):
         torch.testing.assert_close(value, weights_of(two)[key], atol=1e-5, rtol=0)
 
 
+# Credit that needs a prior of the base: every process measures its share of the prompts.
+PRIOR = ["rl", "--recipe", "bpgo_streaming_shapes", *(part for item in (
+    "grpo.steps=2", "grpo.batch=8", "grpo.data.captions=3", "grpo.experience.prompts=2", "grpo.experience.group=4",
+    "grpo.experience.updates=2", "grpo.experience.samples_every=0", "grpo.experience.advantage.base_samples=2",
+    "grpo.objective.clip_epoch=0",
+) for part in ("--set", f"stages.{item}")), "--set", "lora.rank=4"]  # fmt: skip
+
+
+@pytest.mark.slow  # starts three processes
+def test_two_processes_measure_a_base_and_learn_from_it_as_one(tiny, tmp_path, monkeypatch):
+    kept = {}
+    for count in (1, 2):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{count}"))
+        launch(count, [*PRIOR, *tiny], tmp_path / str(count))
+        [file] = (tmp_path / f"cache{count}" / "astro" / "base_scores").iterdir()
+        kept[count] = json.loads(file.read_text())
+    assert kept[1]["prompts"] == kept[2]["prompts"]
+    for key, scores in kept[1]["scores"].items():
+        np.testing.assert_allclose(scores, kept[2]["scores"][key], atol=1e-5)
+    for key, value in weights_of(tmp_path / "1").items():
+        torch.testing.assert_close(value, weights_of(tmp_path / "2")[key], atol=1e-4, rtol=0)
+
+
 def same_logs(one: Path, two: Path, tolerance: float) -> None:
     for a, b in zip(*(without_times(out / "metrics.jsonl") for out in (one, two)), strict=True):
         assert a.keys() == b.keys()

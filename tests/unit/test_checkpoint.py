@@ -266,9 +266,12 @@ def test_two_averages_in_an_unknown_file_are_said(capsys, tmp_path):
 def test_a_pointer_of_git_lfs_is_named(tmp_path):
     folder = write_original(tmp_path / "w", network().state_dict())
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    for path in (folder / "diffusion_pytorch_model.safetensors", tmp_path / "x.pt"):
+    other = write_original(tmp_path / "other", network().state_dict())
+    weights_file = "diffusion_pytorch_model.safetensors"
+    for path in (folder / weights_file, other / "config.json", tmp_path / "x.pt"):
         path.write_text(pointer)
-        text = refusal(folder if path.parent == folder else path)
+        text = refusal(path if path.suffix == ".pt" else path.parent)
+        assert path.name in text
         assert "a pointer of git LFS, not the file itself" in text
         assert "hint: run `git lfs pull`" in text
 

@@ -423,8 +423,8 @@ def test_what_is_no_lora_is_refused(tensors, says, tmp_path):
         ({"peft_type": "LOKR"}, "peft_type: found 'LOKR'"),
         ({"lora_alpha": "big"}, "lora_alpha: found 'big', expected a number"),
         ({"lora_alpha": True}, "lora_alpha: found True, expected a number"),
-        ({"alpha_pattern": {"(": 2}}, "alpha_pattern: found {'(': 2}, expected patterns"),
-        ({"alpha_pattern": [3]}, "alpha_pattern: found [3], expected patterns"),
+        ({"alpha_pattern": {"(": 2}}, "alpha_pattern: found '(', no pattern"),
+        ({"alpha_pattern": [3]}, "alpha_pattern: found a list, expected an object"),
     ],
 )
 def test_other_adapters_are_refused(more, says, state, tmp_path):

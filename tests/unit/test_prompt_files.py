@@ -79,6 +79,7 @@ def test_only_line_feeds_end_a_line(separator: str, reader: str, tmp_path: Path)
         ("x.csv", "prompt\n\n", "no prompt in this file"),
         ("x.csv", f'prompt\n"{"a" * 200_000}"\n', "line 2: no table: field larger than field limit"),
         ("x.txt", "\n\n", "no prompt in this file"),
+        ("x.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of git LFS"),
         ("x.txt", "a cat\n".encode("utf-16"), "cannot be read"),
         ("x.jsonl", '{"words": "a cat"}\n', "line 1: no prompts"),
     ],
