@@ -188,6 +188,7 @@ def test_a_tiny_wan_trains(method, wan, tmp_path, monkeypatch):
         return frames.flatten(1).mean(1)
 
     monkeypatch.setattr("astro_cli.training.needs.scorer_places.needs", lambda rewards: [])
+    monkeypatch.setattr("astro_cli.training.inputs._rewards", lambda rewards: {})
     monkeypatch.setattr("astro_cli.training.build.scorer_of", lambda *_: lambda key: score)
     command = "long-tune" if stage == "long_tuning" else "distill"
     arguments = [command, "--recipe", recipe, *wan, "--set", f"stages.{stage}.data.prompts={prompts}"]
