@@ -88,20 +88,21 @@ class SequenceSource:
                 part.enter()
         rows, first = own_rows(context.accelerator, size), self.parts[0]
         switched = first.start >= first.script.switch
-        self._describe(step, role, first.start, switched)
+        self._describe(step, role, first, switched)
         seeds = sample_seeds(context.recipe.seed, context.stage, step, role, size)[rows]
         prompts = self._pairs()[switched][rows]
         text = torch.cat([part.text_BMD for part in self.parts])
         shared = stream_seed(context.recipe.seed, context.stage, step, role)
         return [Batch(seeds, prompts, text_BMD=text, shared=shared, sequences=tuple(self.parts))]
 
-    def _describe(self, step: int, role: str, start: int, switched: bool) -> None:
-        """Where in the video each role's chunk of this step is."""
+    def _describe(self, step: int, role: str, first: LongSequence, switched: bool) -> None:
+        """Where in the video each role's chunk of this step is, and where the prompt switches."""
         self.metrics = self.metrics if step == self._step else {}
         self._step = step
         self.metrics |= {
             "sequence/number": float(self.number),
-            f"sequence/{role}_start": float(start),
+            "sequence/switch": float(first.script.switch),
+            f"sequence/{role}_start": float(first.start),
             f"sequence/{role}_switched": float(switched),
         }
 
