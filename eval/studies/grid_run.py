@@ -160,7 +160,7 @@ class GridRun:
                 stdout=file,
                 stderr=file,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **threads.share(self.jobs)},
+                env={**os.environ, **threads.share(self.jobs), **_own_code()},
             )
         self.running.add(process)
         if self.stopped:  # while it was started
@@ -177,6 +177,14 @@ class GridRun:
             return ""
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"exit code {code}, see {log}: " + " | ".join(lines[-TAIL:])
+
+
+def _own_code() -> dict[str, str]:
+    """Lets a process find this program where it runs from a source tree that is not installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
 
 
 def core_seconds(logs: Path) -> Counter[str]:

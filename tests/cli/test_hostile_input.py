@@ -170,7 +170,7 @@ def test_processes_of_a_study_import_nothing_from_the_current_folder(tmp_path, m
     from eval.studies.grid_run import GridRun
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     (tmp_path / "typer.py").write_text("open('taken', 'w').write('x')\nraise SystemExit(0)\n")
     grid = GridRun(tmp_path / "results", tmp_path / "logs")
     (tmp_path / "logs").mkdir()
