@@ -194,6 +194,6 @@ def core_seconds(logs: Path) -> Counter[str]:
     path, spent = logs / SECONDS, Counter[str]()
     for _, row in jsonl.read(path) if path.exists() else ():
         match row:
-            case {"what": str(what), "seconds": int() | float() as seconds}:
-                spent["training" if what == "train" else "evaluation"] += seconds
+            case {"what": str(what), "seconds": int() | float()}:
+                spent["training" if what == "train" else "evaluation"] += row["seconds"]
     return spent
