@@ -35,6 +35,7 @@ from astro_cli.rewards import scorer_places, templates, videoalign_files
 from astro_cli.rollout.recording import read_recording
 from astro_cli.training import aligned_student, checkpoints
 from astro_cli.training.rundir import RunDir
+from astro_cli.training.sequences import read_pairs
 from astro_cli.training.sources import read_prompts
 from astro_cli.zoo.places import release_of
 from eval.human import gsb, likert
@@ -320,6 +321,7 @@ def readers() -> Iterator[Reader]:
     yield _text("table of prompts", "p.csv", "id,prompt\n1,a cat\n", lambda path: stories(None, path, ()))
     yield _text("prompt set", "p.txt", "a cat\na dog\n", prompt_set)
     yield _text("training prompts", "p.txt", "a cat\na dog\n", read_prompts)
+    yield _lines("prompts that switch", "p.jsonl", {"prompts": ["a cat", "a dog"]}, read_pairs)
     yield _text("reward's template", "prompt_template.py", TEMPLATE, templates.videoalign_template)
     yield _text("recipe", "mine.toml", 'extends = "astrolabe_causal_shapes"\nname = "mine"\nseed = 1\n', _recipe)
     yield _text(

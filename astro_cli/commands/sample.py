@@ -20,7 +20,6 @@ from astro_cli.config.errors import StreamError
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate import plan as sample_input
 from astro_cli.rollout.switch_schedule import whole_blocks
-from astro_cli.spec.parts import MOST_CELLS
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
@@ -205,6 +204,8 @@ def _resize(arm: Arm, size: str | None) -> None:
     """
     if size is None:
         return
+    from astro_cli.spec.parts import MOST_CELLS  # pydantic, which --help does without
+
     match, cell = SIZE.fullmatch(size), arm.backbone.cell
     rows, columns = (cell * patch for patch in arm.network.config.patch)
     height, width = (int(side) for side in match.groups()) if match else (0, 0)

@@ -15,6 +15,7 @@ from astro_cli.config.files import Reader
 from astro_cli.config.parsing import DEPTH, ParseError, RefusedValue, parse_toml
 
 Table = dict[str, Any]
+SHOWN_CHARACTERS = 80  # of a wrong `--set`
 
 
 @dataclass
@@ -133,7 +134,7 @@ def parse_override(text: str, example: str = "--set seed=1 --set stages.dmd.step
     try:
         parsed = parse_toml(f"value = {value.strip()}")["value"]
     except RefusedValue as error:
-        raise RecipeError("--set", key.strip(), error.what) from error
+        raise RecipeError(f"--set {text[:SHOWN_CHARACTERS]}", key.strip(), error.what) from error
     except ParseError:
         parsed = value.strip()
     return key.strip(), parsed

@@ -21,6 +21,7 @@ MOST_CELLS = 8192  # of 8 pixels: a side of 65,536, which pictures and video fil
 MOST_FPS = 1000  # cameras for slow motion end here
 MOST_FRAMES = 10**6  # latent frames: a day at 16 fps has 350,000
 MOST = 10**9  # of anything that is counted: steps, prompts, clips
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]*$")]  # also a part of file names
 Frames = Annotated[int, Field(gt=0, le=MOST_FRAMES)]
 Count = Annotated[int, Field(gt=0, le=MOST)]
 

@@ -30,6 +30,7 @@ from astro_cli.spec.parts import (
     RoleSpec,
     RuntimeSpec,
     SamplerSpec,
+    StageName,
     StageSpec,
     TeacherSampler,
     VideoSpec,
@@ -53,7 +54,7 @@ class Recipe(Config):
     roles: dict[str, RoleSpec] = Field(default={})  # what other roles have of their own
     runtime: RuntimeSpec = RuntimeSpec()
     order: tuple[str, ...] = Field(min_length=1)  # the stages to run, in this order
-    stages: dict[str, StageSpec]
+    stages: dict[StageName, StageSpec]
 
     @property
     def bidirectional(self) -> bool:

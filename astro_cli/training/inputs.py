@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from astro_cli.media.clips import source_files
-from astro_cli.models import checkpoint, hashes, weights
+from astro_cli.models import checkpoint, features, hashes, weights
 from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.rewards.scorers import scorers, split
-from astro_cli.spec import ADAPTER_ROLES, ExperienceSpec, Recipe
+from astro_cli.spec import ADAPTER_ROLES, Recipe, StageSpec
 from astro_cli.training.build import wanted_roles
+from astro_cli.training.needs import features_of, rewards_of
 
 
 def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
@@ -34,8 +35,9 @@ def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
             read[f"stages.{name}.data.prompts"] = (Path(stage.data.prompts),)
         if stage.data.clips is not None:
             read[f"stages.{name}.data.clips"] = source_files(stage.data.clips)
-        if stage.experience is not None and recipe.backbone == "wan":
-            read |= _rewards(stage.experience)
+        if recipe.backbone == "wan":
+            read |= _rewards(stage)
+        read |= {f"features {key}": (features.find(key),) for key in features_of(stage) if key in features.FILES}
     return read
 
 
@@ -56,11 +58,12 @@ def _backbone(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     return {"backbone": backbone_files(recipe.base.codec)}
 
 
-def _rewards(experience: ExperienceSpec) -> dict[str, tuple[Path, ...]]:
+def _rewards(stage: StageSpec) -> dict[str, tuple[Path, ...]]:
     from astro_cli.rewards import hpsv3, videoalign
 
     owners = {"vq": hpsv3, "mq": videoalign, "ta": videoalign}
-    own, outside = split(list(experience.scored))
+    own, outside = split(rewards_of(stage))
     files = {key: owners[key].files() for key in own}
-    files |= scorers().files(outside, experience.scorers) if outside else {}
+    tables = stage.experience.scorers if stage.experience is not None else {}
+    files |= scorers().files(outside, tables) if outside else {}
     return {f"reward {key}": paths for key, paths in files.items()}

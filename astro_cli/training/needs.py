@@ -26,9 +26,7 @@ def check_needs(recipe: Recipe, roles: Iterable[str]) -> None:
     """
     parts = list(_needs(recipe, roles)) if recipe.backbone == "wan" else []
     for name in recipe.order:
-        stage = recipe.stages[name]
-        config = resolve_kind("objectives", stage.objective, f"stages.{name}.objective")
-        parts += features.needs(objective_class(stage).features(config))
+        parts += features.needs(features_of(recipe.stages[name]))
     needs.refuse_missing(recipe.name, parts, _way_out(recipe))
 
 
@@ -37,6 +35,12 @@ def rewards_of(stage: StageSpec) -> list[str]:
     config = resolve_kind("objectives", stage.objective, "objective")
     collected = stage.experience.scored if stage.experience is not None else {}
     return [*collected, *objective_class(stage).rewards(config)]
+
+
+def features_of(stage: StageSpec) -> list[str]:
+    """Features of frames that a stage's objective looks through."""
+    config = resolve_kind("objectives", stage.objective, "objective")
+    return list(objective_class(stage).features(config))
 
 
 def _needs(recipe: Recipe, roles: Iterable[str]) -> Iterable[NeededPart]:

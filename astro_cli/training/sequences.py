@@ -7,7 +7,6 @@ checkpoints.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from accelerate.utils import gather_object
 
 from astro_cli.config.errors import RecipeError, StreamError
+from astro_cli.config.prompt_files import PromptFile
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.objectives.base import Batch
 from astro_cli.objectives.long_tuning import Config
@@ -27,7 +27,7 @@ from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.distributed import own_rows
 from astro_cli.training.sources import SourceContext, refuse_clips, refuse_samples, sample_seeds, shuffled
 
-PAIR_HINT = 'one JSON object a line: {"prompt": "...", "switch": "..."}'
+PAIR_HINT = 'JSON lines, in a file that ends in .jsonl: {"prompts": ["...", "..."]}'
 
 
 class SequenceSource:
@@ -88,20 +88,21 @@ class SequenceSource:
                 part.enter()
         rows, first = own_rows(context.accelerator, size), self.parts[0]
         switched = first.start >= first.script.switch
-        self._describe(step, role, first.start, switched)
+        self._describe(step, role, first, switched)
         seeds = sample_seeds(context.recipe.seed, context.stage, step, role, size)[rows]
         prompts = self._pairs()[switched][rows]
         text = torch.cat([part.text_BMD for part in self.parts])
         shared = stream_seed(context.recipe.seed, context.stage, step, role)
         return [Batch(seeds, prompts, text_BMD=text, shared=shared, sequences=tuple(self.parts))]
 
-    def _describe(self, step: int, role: str, start: int, switched: bool) -> None:
-        """Where in the video each role's chunk of this step is."""
+    def _describe(self, step: int, role: str, first: LongSequence, switched: bool) -> None:
+        """Where in the video each role's chunk of this step is, and where the prompt switches."""
         self.metrics = self.metrics if step == self._step else {}
         self._step = step
         self.metrics |= {
             "sequence/number": float(self.number),
-            f"sequence/{role}_start": float(start),
+            "sequence/switch": float(first.script.switch),
+            f"sequence/{role}_start": float(first.start),
             f"sequence/{role}_switched": float(switched),
         }
 
@@ -173,30 +174,14 @@ class SequenceSource:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Prompts and the prompts they switch to: a JSON object with "prompt" and "switch" a line.
+    """Prompts and the prompts they switch to: JSON lines of two prompts each, see `config.prompt_files`.
 
     Raises:
-        RecipeError: missing or empty file, a line that is none, or one without a second prompt.
+        RecipeError: missing or empty file, or a line without a second prompt or with a third.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(path, "prompts", f"cannot be read: {error}") from error
-    pairs = [_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not pairs:
-        raise RecipeError(path, "prompts", "the file holds no prompts", hint=PAIR_HINT)
-    return pairs
-
-
-def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise RecipeError(path, f"line {number}", f"not JSON: {error}", hint=PAIR_HINT) from error
-    if not isinstance(data, dict):
-        raise RecipeError(path, f"line {number}", f"found {data!r}, expected an object", hint=PAIR_HINT)
-    for key in ("prompt", "switch"):
-        if not isinstance(data.get(key), str) or not data[key].strip():
-            value = repr(data[key]) if key in data else "nothing"
-            raise RecipeError(path, f"line {number}: {key}", f"found {value}, expected a prompt", hint=PAIR_HINT)
-    return data["prompt"].strip(), data["switch"].strip()
+    lines = PromptFile(path, RecipeError, "prompts").lines()
+    for line in lines:
+        if len(line.prompts) != 2:
+            what = f"found {len(line.prompts)} of a video, expected two: the first and the one it switches to"
+            raise RecipeError(path, f"line {line.number}", what, hint=PAIR_HINT)
+    return [(line.prompts[0], line.prompts[1]) for line in lines]

@@ -11,6 +11,7 @@ from astro_cli.config.base import validate
 from astro_cli.config.errors import RecordError
 from astro_cli.config.files import Reader
 from astro_cli.config.problems import first_problem
+from astro_cli.spec.parts import StageName
 from eval.records.store import Backbone
 from eval.report.figures import read_metrics
 
@@ -32,7 +33,7 @@ class _Recipe(_Facts):
     seed: int
     backbone: str
     order: list[str]
-    stages: dict[str, _Stage]
+    stages: dict[StageName, _Stage]
 
 
 class _Resolved(_Facts):

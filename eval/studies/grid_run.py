@@ -160,7 +160,7 @@ class GridRun:
                 stdout=file,
                 stderr=file,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **threads.share(self.jobs)},
+                env={**os.environ, **threads.share(self.jobs), **_own_code()},
             )
         self.running.add(process)
         if self.stopped:  # while it was started
@@ -179,6 +179,14 @@ class GridRun:
         return f"exit code {code}, see {log}: " + " | ".join(lines[-TAIL:])
 
 
+def _own_code() -> dict[str, str]:
+    """Lets a process find this program where it runs from a source tree that is not installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
+
+
 def core_seconds(logs: Path) -> Counter[str]:
     """Seconds of one core that the grid's processes took so far: "training" and "evaluation"."""
     from eval.records import jsonl
@@ -186,6 +194,6 @@ def core_seconds(logs: Path) -> Counter[str]:
     path, spent = logs / SECONDS, Counter[str]()
     for _, row in jsonl.read(path) if path.exists() else ():
         match row:
-            case {"what": str(what), "seconds": int() | float() as seconds}:
-                spent["training" if what == "train" else "evaluation"] += seconds
+            case {"what": str(what), "seconds": int() | float()}:
+                spent["training" if what == "train" else "evaluation"] += row["seconds"]
     return spent

@@ -144,7 +144,7 @@ def test_an_unknown_key_names_the_file_that_set_it(refused, tmp_path):
         ("stages.nft.objective.beta=true", "stages.nft.objective.beta", "found True, expected a number"),
         ("stages.nft.optim.student.lr=nan", "stages.nft.optim.student.lr", "found nan, expected"),
         ("sampler.steps=[1000, 'x']", "sampler.steps.1", "found 'x', expected a number"),
-        ("sampler.steps=4", "sampler.steps", "found 4, expected an array"),
+        ("sampler.steps=0.5", "sampler.steps", "found 0.5, expected an array"),
         ("lora=32", "lora", "found 32, expected a table"),
         ("backbone=wann", "backbone", "found 'wann', expected 'shapes' or 'wan'"),
         ("video.frames=10", "video.frames", "found 10, expected a multiple of video.block (3)"),

@@ -177,9 +177,9 @@ def wan(tmp_path, monkeypatch) -> list[str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tiny_wan_trains(method, wan, tmp_path, monkeypatch):
     recipe, stage, sets = METHODS[method]
-    prompts = tmp_path / "prompts"
+    prompts = tmp_path / ("pairs.jsonl" if stage == "long_tuning" else "prompts.txt")
     lines = ["a large red circle moves right", "a small blue square moves left"]
-    pairs = [json.dumps({"prompt": line, "switch": "a circle moves left"}) for line in lines]
+    pairs = [json.dumps({"prompts": [line, "a circle moves left"]}) for line in lines]
     prompts.write_text("\n".join(pairs if stage == "long_tuning" else lines) + "\n")
     seen = []
 
@@ -188,6 +188,7 @@ def test_a_tiny_wan_trains(method, wan, tmp_path, monkeypatch):
         return frames.flatten(1).mean(1)
 
     monkeypatch.setattr("astro_cli.training.needs.scorer_places.needs", lambda rewards: [])
+    monkeypatch.setattr("astro_cli.training.inputs._rewards", lambda rewards: {})
     monkeypatch.setattr("astro_cli.training.build.scorer_of", lambda *_: lambda key: score)
     command = "long-tune" if stage == "long_tuning" else "distill"
     arguments = [command, "--recipe", recipe, *wan, "--set", f"stages.{stage}.data.prompts={prompts}"]
@@ -215,7 +216,7 @@ def test_a_small_teacher_where_a_large_one_is_declared_is_refused(wan, tmp_path,
 
 def test_features_without_weights_are_named_with_their_place(wan, tmp_path, monkeypatch, capsys):
     prompts = tmp_path / "pairs.jsonl"
-    prompts.write_text(json.dumps({"prompt": "a red circle", "switch": "a blue circle"}) + "\n")
+    prompts.write_text(json.dumps({"prompts": ["a red circle", "a blue circle"]}) + "\n")
     arguments = ["long-tune", "--recipe", "delta_forcing", *wan, "--set", f"stages.long_tuning.data.prompts={prompts}"]
     arguments += [argument for item in TUNING for argument in ("--set", item)]
     assert run([*arguments, "--out", str(tmp_path / "run")], monkeypatch) == 2
@@ -232,7 +233,7 @@ def test_a_file_without_a_second_prompt_is_refused_before_any_weights(wan, tmp_p
     arguments += [argument for item in TUNING for argument in ("--set", item)]
     assert run([*arguments, "--out", str(tmp_path / "run")], monkeypatch) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "line 1: switch: found nothing, expected a prompt" in error
+    assert "line 1: found 1 of a video, expected two" in error
     assert not (tmp_path / "run").exists()
 
 

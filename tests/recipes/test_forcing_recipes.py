@@ -142,7 +142,7 @@ def test_rows_of_delta_forcing_change_what_they_say_and_nothing_else():
     }
 
 
-PAIR = {"prompt": "a red circle", "switch": "a blue circle"}
+PAIR = {"prompts": ["a red circle", "a blue circle"]}
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -151,22 +151,27 @@ def write(path: Path, *lines: object) -> Path:
 
 
 def test_prompt_pairs_are_read_from_json_lines(tmp_path):
-    path = write(tmp_path / "pairs.jsonl", PAIR, "", PAIR | {"switch": " then "})
-    assert read_pairs(path) == [("a red circle", "a blue circle"), ("a red circle", "then")]
+    path = write(tmp_path / "pairs.jsonl", PAIR, "", {"prompts": ["one", " then "]})
+    assert read_pairs(path) == [("a red circle", "a blue circle"), ("one", "then")]
 
 
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([PAIR, {"prompt": "a red circle"}], "line 2: switch: found nothing, expected a prompt"),
-        ([PAIR | {"switch": "  "}], "line 1: switch: found '  ', expected a prompt"),
-        ([PAIR | {"prompt": 3}], "line 1: prompt: found 3, expected a prompt"),
+        ([PAIR, {"prompt": "a red circle"}], "line 2: found 1 of a video, expected two: the first and the one it"),
+        ([{"prompts": ["a", "b", "c"]}], "line 1: found 3 of a video, expected two"),
+        ([{"prompts": ["a red circle", "  "]}], "line 1: no prompts"),
+        ([{"prompts": ["a red circle", 3]}], "line 1: no prompts"),
         (["a red circle"], "line 1: not JSON"),
-        (["[1]"], "line 1: found [1], expected an object"),
-        ([], "the file holds no prompts"),
+        ([], "no prompt in this file"),
     ],
 )
 def test_a_file_of_pairs_without_a_second_prompt_is_refused_with_its_line(tmp_path, lines, says):
-    with pytest.raises(RecipeError, match=re.escape(says)) as caught:
+    with pytest.raises(RecipeError, match=re.escape(says)):
         read_pairs(write(tmp_path / "pairs.jsonl", *lines))
-    assert caught.value.hint.startswith("one JSON object a line")
+
+
+def test_a_text_file_has_no_second_prompts(tmp_path):
+    with pytest.raises(RecipeError, match=re.escape("line 1: found 1 of a video, expected two")) as caught:
+        read_pairs(write(tmp_path / "pairs.txt", "a red circle"))
+    assert '{"prompts": ["...", "..."]}' in caught.value.hint

@@ -319,3 +319,13 @@ def test_rows_of_another_recipe(change: dict[str, Any], says: str, folder: Path)
     error = read(METRICS, path)
     assert error is not None
     assert says in str(error)
+
+
+def test_a_stage_cannot_name_a_file_outside_of_the_report(folder: Path) -> None:
+    recipe = {"name": "a", "seed": 0, "backbone": "shapes", "order": ["../x"], "stages": {"../x": {"steps": 1}}}
+    path = folder / "resolved.json"
+    path.write_text(json.dumps({"hash": "h", "recipe": recipe}))
+    reader = next(reader for reader in READERS if reader.name == "training's recipe")
+    error = read(reader, path)
+    assert error is not None
+    assert "String should match pattern" in str(error)

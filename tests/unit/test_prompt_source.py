@@ -73,3 +73,23 @@ def test_prompts_of_the_grammar_come_from_their_samples_seeds():
     batch = source(None).batch("nft", 3, "prompts", 4)
     assert batch.seeds == seeds
     assert batch.prompts == [draw_scene(seed, 0.0)[1] for seed in seeds]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_samples_of_a_prompt_stand_together_with_noise_of_their_own(listed, tmp_path):
+    """Three prompts of two samples: the prompts of a batch of three, each twice; an epoch has each prompt once."""
+    lines = read_prompts(file_of(tmp_path, 9)) if listed else None
+    encode = lambda prompts: torch.zeros(len(prompts), 1, 1)  # noqa: E731
+    once, twice = (PromptSource(0, encode, 0.0, lines, samples=samples) for samples in (1, 2))
+    drawn = [twice.batch("dmd", step, "student", 6) for step in range(3)]
+    for batch in drawn:
+        assert batch.prompts[::2] == batch.prompts[1::2]
+        assert len(set(batch.seeds)) == 6
+    if listed:
+        assert [batch.prompts[::2] for batch in drawn] == draw_of(once, 3)
+        assert len({prompt for batch in drawn for prompt in batch.prompts}) == 9
+    assert len(twice.batch("prepare", 0, "student", 5).prompts) == 5
+
+
+def draw_of(prompts: PromptSource, size: int) -> list[list[str]]:
+    return [prompts.batch("dmd", step, "student", size).prompts for step in range(3)]
