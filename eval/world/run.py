@@ -135,9 +135,9 @@ def _record(
 
 def _protocol(module: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any]) -> dict[str, Any]:
     return {
-        "benchmark_version": benchmark.VERSION,
+        "benchmark_version": module.VERSION,
         "codec": _codec(arm),
-        "num_frames": benchmark.num_frames(arm),
+        "num_frames": module.num_frames(arm),
         "fps": arm.card["video"]["fps"],
         "resolution": RESOLUTION,
         "prompts": prompts,
