@@ -35,10 +35,8 @@ def unmix(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> torch.Tensor:
     first, second, both = (value[:, None, None, None] for value in (first, second, both))
     alone = along_BOTHW / torch.stack((first, second), 1)
     determinant = first * second - both * both
-    joint = (
-        torch.stack((second * along_BOTHW[:, 0] - both * along_BOTHW[:, 1],
-                     first * along_BOTHW[:, 1] - both * along_BOTHW[:, 0]), 1) / determinant[:, None]
-    )  # fmt: skip
+    crossed = torch.stack((second, first), 1) * along_BOTHW - both[:, None] * along_BOTHW.flip(1)
+    joint = crossed / determinant[:, None]
     # Least squares with both >= 0: the joint solution where it is so, else the better one of either alone.
     gain = alone.clamp(min=0).square() * torch.stack((first, second), 1)
     better = gain >= gain.flip(1)
