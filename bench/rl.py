@@ -169,7 +169,9 @@ def scored_beside() -> dict[str, float]:
     run_context, backbone = build(recipe, CPU)
     spec = recipe.stages["nft"].experience
     assert spec is not None
-    roller = clips.Roller(spec, run_context, backbone, [embedded_reward(key, backbone.world.pace) for key in spec.rewards])
+    roller = clips.Roller(
+        spec, run_context, backbone, [embedded_reward(key, backbone.world.pace) for key in spec.rewards]
+    )
     prompts, owners = [PROMPT] * (spec.prompts * spec.group), list(range(spec.prompts))
     text, seeds = backbone.encode_text(prompts), list(range(len(prompts)))
 

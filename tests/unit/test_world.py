@@ -5,7 +5,7 @@ import torch
 
 from astro_cli.core.rng import stream
 from astro_cli.models.shapes_backbone import ShapesBackbone
-from astro_cli.rewards.shapes import make_rewards
+from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.shapes.grammar import Motion, parse
 from astro_cli.shapes.oracle import agreement, measure
 from astro_cli.shapes.render import FREE, GRID, World, centers, random_layout, render
@@ -54,7 +54,7 @@ def test_oracle_and_text_reward_know_the_pace_of_the_world(videos, scenes, world
     for name in ("motion", "speed"):
         assert shown[name].nan_to_num(1.0).eq(1).all()
     prompts = prompt_set(48)
-    (aware,), (unaware,) = (make_rewards(["ta"], pace) for pace in (world.pace, 1.0))
+    aware, unaware = (embedded_reward("ta", pace) for pace in (world.pace, 1.0))
     gain = (aware.score(frames, prompts) - unaware.score(frames, prompts)).mean()
     assert gain > 0.01 if world is GRID else gain == 0
 
