@@ -26,7 +26,7 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.objectives import nft
 from astro_cli.objectives.base import Batch, Objective, RunContext
 from astro_cli.recipe import load_recipe, resolve_kind
-from astro_cli.rewards.shapes import REWARDS
+from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.rollout.grouped import decode_candidates, sample_history
 from astro_cli.rollout.streaming import StreamSpec, stream
 from astro_cli.training import clips
@@ -169,7 +169,9 @@ def scored_beside() -> dict[str, float]:
     run_context, backbone = build(recipe, CPU)
     spec = recipe.stages["nft"].experience
     assert spec is not None
-    roller = clips.Roller(spec, run_context, backbone, [REWARDS[key]() for key in spec.rewards])
+    roller = clips.Roller(
+        spec, run_context, backbone, [embedded_reward(key, backbone.world.pace) for key in spec.rewards]
+    )
     prompts, owners = [PROMPT] * (spec.prompts * spec.group), list(range(spec.prompts))
     text, seeds = backbone.encode_text(prompts), list(range(len(prompts)))
 

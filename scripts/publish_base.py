@@ -56,7 +56,7 @@ def codec_scores(name: str) -> dict[str, float]:
     backbone = load_backbone("shapes", name)
     rngs = [stream("codec-held-out", shapes.VERSION, index) for index in range(PROMPTS)]
     scenes = [complete_scene(random_scene(rng), rng) for rng in rngs]
-    frames = render(scenes, random_layout(scenes, rngs), backbone.num_frames(LATENTS))
+    frames = render(scenes, random_layout(scenes, rngs, world=backbone.world), backbone.num_frames(LATENTS))
     psnr = -10 * (backbone.decode(backbone.encode(frames)) - frames).pow(2).mean((1, 2, 3, 4)).log10()
     return {"clips": PROMPTS, "psnr_db": round(psnr.mean().item(), 2), "psnr_db_worst": round(psnr.min().item(), 2)}
 

@@ -13,6 +13,7 @@ import torch
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone
+from astro_cli.shapes.render import World
 
 
 class Backbone(Protocol):
@@ -21,11 +22,13 @@ class Backbone(Protocol):
     Attributes:
         fps: of decoded videos.
         cell: pixels along each side of a latent cell.
+        world: how clips of the embedded world are drawn for it.
     """
 
     name: str
     fps: float
     cell: int
+    world: World
 
     @property
     def text_dim(self) -> int:

@@ -20,7 +20,7 @@ CODECS: dict[int, type[Codec]] = {codec.channels: codec for codec in (ShapesCode
 
 class ShapesBackbone:
     """How many frames a latent frame holds, and how many channels, is the codec's: one and 4 (`ShapesCodec`), or four
-    and 16 (`VideoCodec`).
+    and 16 (`VideoCodec`). So is the `world` whose clips it was made for.
     """
 
     name = "shapes"
@@ -29,7 +29,7 @@ class ShapesBackbone:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self.cell, self.channels = codec.cell, codec.channels
+        self.cell, self.channels, self.world = codec.cell, codec.channels, codec.world
 
     def to(self, device: torch.device) -> ShapesBackbone:
         self.codec.to(device)

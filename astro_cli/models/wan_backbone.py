@@ -10,6 +10,7 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.umt5 import TextEncoder, load_text_encoder, text_files
 from astro_cli.models.vae import CELL, PICTURES, WanVAE, config_files, load_vae, vae_files
+from astro_cli.shapes.render import FREE
 from astro_cli.zoo.entries import BY_NAME
 from astro_cli.zoo.needs import WAN_RELEASES
 from astro_cli.zoo.places import checkpoints_folder, locate, released
@@ -26,6 +27,7 @@ class WanBackbone:
     name = "wan"
     fps = FPS
     cell = CELL
+    world = FREE
 
     def __init__(self, text_encoder: TextEncoder, vae: WanVAE) -> None:
         self.text_encoder, self.vae = text_encoder, vae

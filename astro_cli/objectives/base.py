@@ -30,7 +30,7 @@ from astro_cli.sampling.trajectory import Trajectory
 from astro_cli.spec import Recipe, StageSpec
 
 Score = Callable[[torch.Tensor, list[str]], torch.Tensor]  # frames (B, T, 3, H, W) in [0, 1] and prompts -> (B,)
-TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "risk_B", "group_B")  # a row per sample
+TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "features_BFKHW", "risk_B", "group_B")  # a row per sample
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Batch:
     text_BMD: torch.Tensor | None = None
     latents_BFCHW: torch.Tensor | None = None
     frames_BTCHW: torch.Tensor | None = None
+    features_BFKHW: torch.Tensor | None = None  # what the renderer knows of every latent cell
     credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added
     risk_B: torch.Tensor | None = (
         None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk

@@ -19,19 +19,13 @@ def check_names(recipe: Recipe) -> None:
         check_kind("objectives", stage.objective, f"stages.{name}.objective")
         if stage.experience is not None:
             check_kind("advantages", stage.experience.advantage, f"stages.{name}.experience.advantage")
-            _check_rewards(f"stages.{name}.experience", stage.experience, _known_rewards(recipe, stage.experience))
-            _check_scorers(f"stages.{name}.experience", recipe, stage.experience)
-
-
-def _known_rewards(recipe: Recipe, spec: ExperienceSpec) -> tuple[str, ...]:
-    """What a recipe may name: on Wan also the metrics of the evaluation's scorers, which are read where one is."""
-    if recipe.backbone == "shapes":
-        return EMBEDDED_KEYS
-    outside = split(list(spec.rewards))[1]
-    return (*KEYS, *scorers().metric_ids()) if outside else KEYS
+            outside = split(list(stage.experience.rewards))[1] if recipe.backbone == "wan" else []
+            known = EMBEDDED_KEYS if recipe.backbone == "shapes" else (*KEYS, *outside)
+            _check_rewards(f"stages.{name}.experience", stage.experience, known)
 
 
 def _check_scorers(key: str, recipe: Recipe, spec: ExperienceSpec) -> None:
+    """Check rewards that are metrics of the evaluation's scorers, which are imported where there is one."""
     outside = split(list(spec.rewards))[1] if recipe.backbone == "wan" else []
     if not outside and spec.scorers:
         name = next(iter(spec.scorers))
@@ -69,6 +63,8 @@ def check_methods(recipe: Recipe) -> None:
     _check_backbone(recipe)
     for name in recipe.order:
         key, stage = f"stages.{name}", recipe.stages[name]
+        if stage.experience is not None:
+            _check_scorers(f"{key}.experience", recipe, stage.experience)
         config, objective = resolve_kind("objectives", stage.objective, f"{key}.objective"), objective_class(stage)
         _check_roles(key, recipe, stage, objective)
         _check_excluded(recipe, stage, objective)

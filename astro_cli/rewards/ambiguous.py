@@ -32,8 +32,8 @@ class AmbiguousAlignment:
     key = "ta_noisy"
     num_frames_min = TextAlignment.num_frames_min
 
-    def __init__(self) -> None:
-        self.plain = TextAlignment()
+    def __init__(self, pace: float = 1.0) -> None:
+        self.plain = TextAlignment(pace)
 
     @torch.no_grad()
     def score(self, frames_BTCHW: Tensor, prompts: list[str]) -> Tensor:

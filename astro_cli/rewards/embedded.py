@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from astro_cli.rewards.ambiguous import AmbiguousAlignment
 from astro_cli.rewards.base import Reward
-from astro_cli.rewards.shapes import REWARDS
+from astro_cli.rewards.shapes import REWARDS, TextAlignment
 
 
-def embedded_reward(key: str) -> Reward:
-    """A reward by its key."""
-    return ({**REWARDS, AmbiguousAlignment.key: AmbiguousAlignment})[key]()
+def embedded_reward(key: str, pace: float = 1.0) -> Reward:
+    """A reward by its key, in a world of this pace (`shapes.render.World`)."""
+    paced = {reward.key: reward for reward in (TextAlignment, AmbiguousAlignment)}
+    return paced[key](pace) if key in paced else REWARDS[key]()

@@ -166,15 +166,18 @@ def _amount(gray_BTHW: Tensor) -> Tensor:
 
 class TextAlignment:
     """Mean soft agreement of the attributes that the prompt states with the frames; those it leaves out do not
-    count."""
+    count. `pace` is that of the world's speeds (`shapes.render.World`)."""
 
     key = "ta"
     num_frames_min = 2
 
+    def __init__(self, pace: float = 1.0) -> None:
+        self.pace = pace
+
     @torch.no_grad()
     def score(self, frames_BTCHW: Tensor, prompts: list[str]) -> Tensor:
         frames_BTCHW = frames_BTCHW.float()
-        evidence = Evidence(frames_BTCHW)
+        evidence = Evidence(frames_BTCHW, self.pace)
         rows = [_agreements(evidence, row, scene_of(prompt)) for row, prompt in enumerate(prompts)]
         return torch.tensor([sum(row) / max(1, len(row)) for row in rows], device=frames_BTCHW.device)
 
@@ -190,10 +193,10 @@ class Evidence:
     prompt.
     """
 
-    def __init__(self, frames_BTCHW: Tensor) -> None:
+    def __init__(self, frames_BTCHW: Tensor, pace: float = 1.0) -> None:
         seg = segment(frames_BTCHW)
         rgb_BT3, ground_BT3 = _mean_colors(frames_BTCHW, seg)
-        step_BN2 = steps(seg.center_BT2)
+        step_BN2 = steps(seg.center_BT2) / pace
         self.rgb = rgb_BT3.mean(1).tolist()
         self.gray = ground_BT3.mean((1, 2)).tolist()
         self.area = seg.area_BT.mean(1).clamp(min=1.0).tolist()

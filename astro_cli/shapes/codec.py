@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from astro_cli.shapes.render import FREE
+
 LATENT_CHANNELS = 4
 STRIDE = 4  # pixels per latent cell
 
@@ -27,6 +29,7 @@ class ShapesCodec(nn.Module):
     channels = LATENT_CHANNELS
     cell = STRIDE
     reach = 0  # earlier latents that a frame depends on
+    world = FREE
     mean: torch.Tensor
     std: torch.Tensor
 

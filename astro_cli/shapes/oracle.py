@@ -106,26 +106,27 @@ class Measurement:
 
 
 @torch.no_grad()
-def measure(frames_BTCHW: torch.Tensor) -> Measurement:
+def measure(frames_BTCHW: torch.Tensor, pace: float = 1.0) -> Measurement:
     """Measure clips.
 
     Args:
         frames_BTCHW: float (B, T, 3, S, S) in [0, 1], S >= 32 (below, textures alias); a single frame is a still clip.
+        pace: of the world's speeds (`render.World`).
     """
     size = frames_BTCHW.shape[-1]
     assert frames_BTCHW.shape[2:] == (3, size, size), f"expected (B, T, 3, S, S), found {tuple(frames_BTCHW.shape)}"
     clips = max(1, CHUNK_FRAMES // frames_BTCHW.shape[1])
-    parts = [_measure_chunk(chunk.float().cpu()) for chunk in frames_BTCHW.split(clips)]
+    parts = [_measure_chunk(chunk.float().cpu(), pace) for chunk in frames_BTCHW.split(clips)]
     return Measurement(**concatenated([vars(part) for part in parts]))
 
 
-def _measure_chunk(frames_BTCHW: torch.Tensor) -> Measurement:
+def _measure_chunk(frames_BTCHW: torch.Tensor, pace: float) -> Measurement:
     seg = segment(frames_BTCHW)
     pattern = fit_pattern(frames_BTCHW, seg)
     templates = bank(frames_BTCHW.shape[-1])
     sigma_B = noise_sigma(frames_BTCHW.flatten(1, 2)).mean(1)
     rgb_BT3, spread_BT = _object_color(frames_BTCHW, seg, pattern)
-    kind, way, speed, speed_px = _motion(seg)
+    kind, way, speed, speed_px = _motion(seg, pace)
     matte_BTHW = shift_to_origin(seg.alpha_BTHW, seg.center_BT2)
     matte_BHW = matte_BTHW.mean(1)
     score_BK = correlate_moving(matte_BHW, _velocity(way, speed_px), templates)
@@ -188,7 +189,7 @@ def _texture(pattern: Pattern) -> torch.Tensor:
     return torch.where(amplitude.amax(1) > TEXTURE_LEVEL, 1 + amplitude.argmax(1), 0)
 
 
-def _motion(seg: ObjectMask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _motion(seg: ObjectMask, pace: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(kind, way, speed class, speed): from the median step along the axis of the longer path, and net against path."""
     step_BN2 = steps(seg.center_BT2)
     if step_BN2.shape[1] == 0:
@@ -203,7 +204,7 @@ def _motion(seg: ObjectMask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, 
     kind = torch.where(still, KINDS.index("still"), torch.where(bounces, KINDS.index("bounce"), KINDS.index("move")))
     direction = torch.where(axis_B == 0, (net_B > 0).long(), 2 + (net_B > 0).long())  # left right | up down
     way = torch.where(still, UNDEFINED, torch.where(bounces, len(DIRECTIONS) + axis_B, direction))
-    speed = torch.where(still, UNDEFINED, (speed_px > FAST_SPEED).long())
+    speed = torch.where(still, UNDEFINED, (speed_px > pace * FAST_SPEED).long())
     return kind, way, speed, speed_px
 
 

@@ -38,6 +38,27 @@ AXIS = {"horizontally": (1.0, 0.0), "vertically": (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
+class World:
+    """How what a caption never says is drawn, and how fast its speeds are.
+
+    `pace`: factor on SPEED; `speed_jitter`: relative; `radius_jitter`: pixels.
+    `grid`: pixels between the places where objects are whenever a group of `grid / pace` slow frames ends; bounces turn
+        there, and textures sit on it. 0: objects start anywhere, most of them where they stay inside the picture.
+    """
+
+    pace: float = 1.0
+    speed_jitter: float = SPEED_JITTER
+    radius_jitter: float = RADIUS_JITTER
+    grid: float = 0.0
+
+
+FREE = World()
+# The world of four frames to a latent: in a group of four frames a slow object crosses one latent cell and a fast one
+# two, so every latent of an object is one of a few patterns, moved by whole cells.
+GRID = World(pace=2 / 3, speed_jitter=0.0, radius_jitter=0.0, grid=4.0)
+
+
+@dataclass(frozen=True)
 class Layout:
     """What a caption never says: start positions, phases and jitter, one row per clip. All in world units."""
 
@@ -48,18 +69,20 @@ class Layout:
     texture_B2: torch.Tensor  # offset of the background pattern
 
 
-def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int = 1) -> Layout:
+def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int = 1, world: World = FREE) -> Layout:
     """Layouts of B clips, one generator per clip (a clip does not depend on its batch).
 
-    Most objects start where they stay inside the picture for INSIDE_FRAMES frames, as far as their path is short
-    enough; the share SEAM_SHARE starts anywhere, so that objects which leave on one side and come in on the other are
-    part of the world.
+    Without a grid, most objects start where they stay inside the picture for INSIDE_FRAMES frames, as far as their path
+    is short enough; the share SEAM_SHARE starts anywhere, so that objects which leave on one side and come in on the
+    other are part of the world.
     """
     u = torch.stack([torch.rand(slots * 6 + 2, generator=rng) for rng in rngs])
     per_slot = u[:, : slots * 6].reshape(len(rngs), slots, 6)
-    speed_BK = 1 + (per_slot[..., 4] * 2 - 1) * SPEED_JITTER
-    radius_BK = (per_slot[..., 3] * 2 - 1) * RADIUS_JITTER
+    speed_BK = world.pace * (1 + (per_slot[..., 4] * 2 - 1) * world.speed_jitter)
+    radius_BK = (per_slot[..., 3] * 2 - 1) * world.radius_jitter
     motion = _motion_rows(scenes, slots) * speed_BK[..., None]
+    if world.grid:
+        return _on_grid(motion, u, per_slot, speed_BK, radius_BK, world.grid)
     nominal = torch.tensor([_radii(scene, slots) for scene in scenes])
     travel = motion[..., :2] * (INSIDE_FRAMES - 1)
     margin = (nominal + radius_BK)[..., None] + motion[..., 2:].abs() * BOUNCE_PERIOD / 4
@@ -82,6 +105,25 @@ def _radii(scene: Scene, slots: int) -> list[float]:
     """Nominal radius of every object; empty slots repeat the last one's."""
     last = len(scene.objects) - 1
     return [RADIUS[str(scene.objects[min(slot, last)].size)] for slot in range(slots)]
+
+
+def _on_grid(
+    motion_BK4: torch.Tensor,
+    u: torch.Tensor,
+    per_slot: torch.Tensor,
+    speed_BK: torch.Tensor,
+    radius_BK: torch.Tensor,
+    grid: float,
+) -> Layout:
+    """Starts on the grid, bounces that turn on it at the first frame, textures in phase with it."""
+    amplitude_BK2 = motion_BK4[..., 2:].abs() * BOUNCE_PERIOD / 4
+    return Layout(
+        start_BK2=(per_slot[..., :2] * (WORLD / grid)).floor() * grid + amplitude_BK2,
+        phase_BK=(per_slot[..., 2] * 2).floor() / 2,
+        radius_BK=radius_BK,
+        speed_BK=speed_BK,
+        texture_B2=(u[:, -2:] * (TEXTURE_PERIOD / grid)).floor() * grid,
+    )
 
 
 def _motion_row(motion: Motion) -> tuple[float, float, float, float]:

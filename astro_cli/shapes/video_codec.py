@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from astro_cli.shapes.render import GRID
+
 GROUP = 4  # frames of every latent but the first
 CELL = 4  # pixels along each side of a latent cell
 RGB = 3
@@ -42,6 +44,7 @@ class VideoCodec(nn.Module):
     channels = 16
     cell = CELL
     reach = 1  # earlier latents that a frame depends on
+    world = GRID
     filters: torch.Tensor  # (16, 4 frames x RGB, 4, 4)
     mean: torch.Tensor
     std: torch.Tensor

@@ -28,7 +28,7 @@ def load_scorers(
         CheckpointError: a scorer's weights are missing, damaged or of another model.
     """
     if backbone.name == "shapes":
-        return [embedded_reward(key) for key in keys]
+        return [embedded_reward(key, backbone.world.pace) for key in keys]
     from astro_cli.rewards.wan import load_rewards  # with transformers: seconds that the embedded world does without
 
     return load_rewards(keys, backbone.fps, device, tables)

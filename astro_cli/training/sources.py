@@ -22,7 +22,7 @@ from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
-from astro_cli.shapes.render import random_layout, render
+from astro_cli.shapes.render import FREE, World, random_layout, render
 from astro_cli.spec import DataSpec, Recipe, StageSpec
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.distributed import own_rows
@@ -193,8 +193,8 @@ def draw_scene(seed: int, drop: float) -> tuple[Scene, str]:
     return complete_scene(stated, rng), caption(stated)
 
 
-def render_scenes(scenes: list[Scene], seeds: list[int], frames: int) -> torch.Tensor:
-    return render(scenes, random_layout(scenes, [stream(seed, "layout") for seed in seeds]), frames)
+def render_scenes(scenes: list[Scene], seeds: list[int], frames: int, world: World = FREE) -> torch.Tensor:
+    return render(scenes, random_layout(scenes, [stream(seed, "layout") for seed in seeds], world=world), frames)
 
 
 @dataclass
@@ -203,11 +203,12 @@ class FrameSource(SeededSource):
 
     seed: int
     frames: int = 1
+    world: World = FREE
 
     @classmethod
     def make(cls, context: SourceContext) -> FrameSource:
         frames = context.backbone.num_frames(context.spec.data.frames or 1)
-        return cls(context.recipe.seed, frames).of(context)
+        return cls(context.recipe.seed, frames, context.backbone.world).of(context)
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
@@ -215,7 +216,7 @@ class FrameSource(SeededSource):
         return Batch(
             seeds,
             [""] * size,
-            frames_BTCHW=render_scenes(scenes, seeds, self.frames),
+            frames_BTCHW=render_scenes(scenes, seeds, self.frames, self.world),
             shared=stream_seed(self.seed, use, step, role),
         )
 
@@ -253,9 +254,8 @@ class ClipSource(SeededSource):
         parts = []
         for start in range(0, pool, ENCODE_BATCH):
             rows = slice(start, start + ENCODE_BATCH)
-            pictures = render_scenes(
-                [scene for scene, _ in drawn[rows]], seeds[rows], backbone.num_frames(lead + frames)
-            )
+            scenes = [scene for scene, _ in drawn[rows]]
+            pictures = render_scenes(scenes, seeds[rows], backbone.num_frames(lead + frames), backbone.world)
             parts.append(backbone.encode(pictures)[:, lead:])
             progress("rendering and encoding clips", min(start + ENCODE_BATCH, pool), pool)
         self.latents = torch.cat(parts)

@@ -10,22 +10,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import AstroError, RunError, did_you_mean
 from astro_cli.config.problems import first_problem
 from astro_cli.media.video import VideoInfo
-from astro_cli.rewards.base import Reward
+from astro_cli.rewards.base import KEYS, Reward
 from astro_cli.zoo.needs import NeededPart
 from astro_cli.zoo.places import checkpoints_folder
 from eval.contract import Declaration, NetworkCache, Sample, Scorer
 from eval.metrics.catalog import declarations
+
+if TYPE_CHECKING:  # recipes are read without torch
+    import numpy as np
+    from torch import Tensor
 
 
 def metric_ids() -> list[str]:
@@ -41,11 +42,11 @@ def problem(metrics: Iterable[str], tables: Mapping[str, Mapping[str, Any]]) -> 
     """What is wrong with rewards and the tables of their scorers' own keys: "key: what", "" where nothing is."""
     metrics = list(metrics)
     for metric in metrics:
-        if metric not in metric_ids():
-            return f"rewards.{metric}: unknown reward, {did_you_mean(metric, metric_ids())}"
+        if metric not in (known := metric_ids()):
+            return f"rewards.{metric}: unknown reward, {did_you_mean(metric, [*KEYS, *known])}"
     for name, table in tables.items():
-        if name not in (known := [scorer_of(metric) for metric in metrics]):
-            return f"scorers.{name}: no reward of it, {did_you_mean(name, known)}"
+        if name not in (named := [scorer_of(metric) for metric in metrics]):
+            return f"scorers.{name}: no reward of it, {did_you_mean(name, named)}"
         try:
             _config(declarations()[name], table)
         except ValidationError as error:
@@ -121,7 +122,7 @@ class _Watching:
 
     def scores(self, frames_BTCHW: Tensor, prompts: list[str]) -> list[dict[str, float | None]]:
         if self._of[0] is not frames_BTCHW or self._of[1] != prompts:
-            clips = (frames_BTCHW.permute(0, 1, 3, 4, 2) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            clips = (frames_BTCHW.permute(0, 1, 3, 4, 2) * 255).round().clamp(0, 255).byte().cpu().numpy()
             self._scores = [self._watched(clip, prompt) for clip, prompt in zip(clips, prompts, strict=True)]
             self._of = (frames_BTCHW, prompts)
         return self._scores
@@ -156,4 +157,4 @@ class ScorerReward:
             if value is None:
                 raise RunError("reward", self.key, "it does not apply to a training clip")
             values.append(value)
-        return torch.tensor(values, dtype=torch.float32, device=frames_BTCHW.device)
+        return frames_BTCHW.new_tensor(values)

@@ -34,7 +34,9 @@ def base_rows(recipe: Recipe, seed: int, epochs: int) -> list[dict[str, Any]]:
     assert experience is not None, "an RL recipe"
     spec = experience.model_copy(update={"group": min(CLIPS, experience.group), "parallel": None})
     run_context, backbone = build(recipe, torch.device("cpu"))  # adapters start as no change, so theta_old is the base
-    roller = Roller(spec, run_context, backbone, [embedded_reward(key) for key in experience.rewards])
+    roller = Roller(
+        spec, run_context, backbone, [embedded_reward(key, backbone.world.pace) for key in experience.rewards]
+    )
     source = PromptSource(seed, backbone.encode_text, data.drop, prompt_lines(data))
     batches = [source.batch(name, epoch, "prompts", experience.prompts) for epoch in range(epochs)]
     starts = [

@@ -124,7 +124,8 @@ def gaps(arm: Arm, count: int, progress: Progress) -> list[Gap]:
     The clips begin in the middle of a video, as the teacher's training clips do.
     """
     scenes, frames = moving_scenes(count), arm.card["video"]["frames"]
-    layouts = random_layout(scenes, [stream("world-diagnosis-layout", index) for index in range(count)])
+    rngs = [stream("world-diagnosis-layout", index) for index in range(count)]
+    layouts = random_layout(scenes, rngs, world=arm.backbone.world)
     x0 = arm.backbone.encode(render(scenes, layouts, arm.backbone.num_frames(frames + 1)))[:, 1:]
     noise = sample_noise(tuple(x0.shape[1:]), list(range(count)), "world-diagnosis-noise")
     texts = {"right": arm.text([caption(scene) for scene in scenes])}
@@ -228,7 +229,7 @@ def motion_shares(arm: Arm, count: int, frames: int, batch: int, progress: Progr
         rows = slice(start, start + batch)
         clips = arm.backbone.decode(arm.generate(prompts[rows], seeds[rows], frames))
         steps.append(saturation_steps(clips))
-        agreed.append(agreement(measure(clips), scenes[rows]))
+        agreed.append(agreement(measure(clips, arm.backbone.world.pace), scenes[rows]))
         progress(min(start + batch, count), count)
     step_BN2, motions = torch.cat(steps), [_motion(scene) for scene in scenes]
     right_B = follows(step_BN2, motions).float()

@@ -41,9 +41,9 @@ def text_alignment(agreed: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack([agreed[name] for name in ATTRIBUTES]).nanmean(0)
 
 
-def score_clips(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """All of `METRICS` per clip, (B,) each, NaN where one does not apply."""
-    measured = measure(frames_BTCHW)
+def score_clips(frames_BTCHW: torch.Tensor, scenes: list[Scene], pace: float = 1.0) -> dict[str, torch.Tensor]:
+    """All of `METRICS` per clip in a world of this pace, (B,) each, NaN where one does not apply."""
+    measured = measure(frames_BTCHW, pace)
     agreed = agreement(measured, scenes)
     scores = {"vq": visual_quality(measured), "mq": motion_quality(measured), "ta": text_alignment(agreed)}
     return scores | agreed | {name: getattr(measured, name) for name in QUALITIES}

@@ -46,7 +46,7 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
         clips = arm.backbone.decode(arm.generate(prompts[rows], seeds[rows], num_frames(arm)))
-        parts.append(score_clips(clips, [parse(prompt) for prompt in prompts[rows]]))
+        parts.append(score_clips(clips, [parse(prompt) for prompt in prompts[rows]], arm.backbone.world.pace))
         progress(min(start + BATCH, len(prompts)), len(prompts))
     return join_batches(parts)
 

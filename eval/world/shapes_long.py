@@ -63,17 +63,18 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
         for block_BTCHW in decoded_blocks(arm, prompts[start : rows.stop], seeds[start : rows.stop], frames):
             blocks.append(block_BTCHW)
             progress(done_of(rows, len(blocks) * arm.card["video"]["block"], frames), len(prompts))
-        parts.append(score_videos(torch.cat(blocks, 1), [parse(prompt) for prompt in prompts[start : rows.stop]]))
+        scenes = [parse(prompt) for prompt in prompts[start : rows.stop]]
+        parts.append(score_videos(torch.cat(blocks, 1), scenes, arm.backbone.world.pace))
         progress(rows.stop, len(prompts))
     growth: list[float | None] = [kv_memory_growth(arm, prompts[0], frames)]
     return {**join_batches(parts), KV_GROWTH: growth}
 
 
-def score_videos(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]:
+def score_videos(frames_BTCHW: torch.Tensor, scenes: list[Scene], pace: float = 1.0) -> dict[str, torch.Tensor]:
     """All of `METRICS` that videos have, (B,) each, NaN where one does not apply."""
     third = frames_BTCHW.shape[1] // 3
-    scores = score_clips(frames_BTCHW, scenes)
-    first, last = score_clips(frames_BTCHW[:, :third], scenes), score_clips(frames_BTCHW[:, -third:], scenes)
+    scores = score_clips(frames_BTCHW, scenes, pace)
+    first, last = (score_clips(part, scenes, pace) for part in (frames_BTCHW[:, :third], frames_BTCHW[:, -third:]))
     edges = {
         f"{metric}_{name}_third": part[metric]
         for metric in HEADLINE

@@ -73,7 +73,8 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
         scripts = [prompt.split(BETWEEN) for prompt in prompts[start : rows.stop]]
         scored = []
         for place, (clip_BTCHW, end) in enumerate(segments(arm, scripts, seeds[start : rows.stop])):
-            scored.append(score_clips(clip_BTCHW, [parse(script[place]) for script in scripts]))
+            scenes = [parse(script[place]) for script in scripts]
+            scored.append(score_clips(clip_BTCHW, scenes, arm.backbone.world.pace))
             progress(done_of(rows, end, frames), len(prompts))
         parts.append(joined(scored))
         progress(rows.stop, len(prompts))

@@ -5,19 +5,30 @@ import torch
 
 from astro_cli.core.rng import stream
 from astro_cli.models.shapes_backbone import ShapesBackbone
+from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.shapes.grammar import Motion, parse
-from astro_cli.shapes.render import random_layout, render
+from astro_cli.shapes.oracle import agreement, measure
+from astro_cli.shapes.render import FREE, GRID, World, centers, random_layout, render
 from astro_cli.shapes.video_codec import VideoCodec
 from astro_cli.training.sources import ClipSource, FrameSource, draw_scene, render_scenes
 from eval.world.diagnosis import FLIPS, border_steps, follows, moving_scenes, saturation_steps
 from eval.world.shapes import prompt_set
 
 
+@pytest.fixture(scope="module", params=[FREE, GRID], ids=["free", "grid"])
+def world(request) -> World:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def videos():
-    scenes = [parse(prompt) for prompt in prompt_set(48)]
-    frames = render(scenes, random_layout(scenes, [stream("test-world", index) for index in range(48)]), 33)
-    return frames, [scene.objects[0].motion for scene in scenes]
+def scenes():
+    return [parse(prompt) for prompt in prompt_set(48)]
+
+
+@pytest.fixture(scope="module")
+def videos(scenes, world):
+    layout = random_layout(scenes, [stream("test-world", index) for index in range(48)], world=world)
+    return render(scenes, layout, 33), [scene.objects[0].motion for scene in scenes]
 
 
 def test_rendered_videos_follow_their_prompts_and_no_other(videos):
@@ -35,6 +46,27 @@ def test_a_video_played_backwards_moves_the_other_way(videos):
     frames, motions = videos
     right = follows(saturation_steps(frames.flip(1)), motions)
     assert right.tolist() == [motion.kind != "move" for motion in motions]
+
+
+def test_oracle_and_text_reward_know_the_pace_of_the_world(videos, scenes, world):
+    frames, _ = videos
+    shown = agreement(measure(frames, world.pace), scenes)
+    for name in ("motion", "speed"):
+        assert shown[name].nan_to_num(1.0).eq(1).all()
+    prompts = prompt_set(48)
+    aware, unaware = (embedded_reward("ta", pace) for pace in (world.pace, 1.0))
+    gain = (aware.score(frames, prompts) - unaware.score(frames, prompts)).mean()
+    assert gain > 0.01 if world is GRID else gain == 0
+
+
+def test_on_the_grid_objects_are_on_a_cell_whenever_a_latent_ends(scenes):
+    layout = random_layout(scenes, [stream("test-grid", index) for index in range(48)], world=GRID)
+    at_ends = centers(scenes, layout, torch.arange(0, 33, 4.0))
+    torch.testing.assert_close(at_ends, (at_ends / GRID.grid).round() * GRID.grid, rtol=0, atol=1e-4)
+    steps = at_ends[:, 0].diff(dim=1).abs().sum(-1)
+    pace = {None: 0.0, "slowly": 4.0, "fast": 8.0}  # world units in four frames
+    wanted = torch.tensor([pace[scene.objects[0].motion.speed] for scene in scenes])
+    torch.testing.assert_close(steps, wanted[:, None].expand_as(steps), rtol=0, atol=1e-4)
 
 
 def test_a_jump_at_a_border_is_found():

@@ -1,0 +1,49 @@
+"""Encoded clips of the embedded world with what the renderer knows of every latent cell."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from astro_cli.core.rng import stream, stream_seed
+from astro_cli.objectives.base import Batch
+from astro_cli.shapes.features import object_features
+from astro_cli.shapes.render import random_layout
+from astro_cli.spec import Recipe, StageSpec
+from astro_cli.training.sources import ClipSource, SourceContext, draw_scene
+
+
+class FeatureClips(ClipSource):
+    """`ClipSource` whose batches carry `features_BFKHW`, of unit deviation over the pool."""
+
+    @classmethod
+    def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
+        super().check(recipe, stage, key)
+        if recipe.backbone != "shapes":
+            raise ValueError(
+                f"{key}.objective.kind: found {stage.kind!r} on {recipe.backbone}, expected shapes: "
+                "the renderer gives the features"
+            )
+
+    @classmethod
+    def make(cls, context: SourceContext) -> FeatureClips:
+        source = super().make(context)
+        assert isinstance(source, cls)
+        data, backbone = context.spec.data, context.backbone
+        frames = source.latents.shape[1]
+        ends = torch.tensor([backbone.num_frames(data.lead + latent + 1) - 1.0 for latent in range(frames)])
+        seeds = [stream_seed(context.recipe.seed, "pool", row) for row in range(data.pool)]
+        scenes = [draw_scene(seed, data.drop)[0] for seed in seeds]
+        layout = random_layout(scenes, [stream(seed, "layout") for seed in seeds], world=backbone.world)
+        group = backbone.num_frames(2) - 1
+        features = object_features(scenes, layout, ends, source.latents.shape[-1], group)
+        source.features_BFKHW = features / features.std((0, 1, 3, 4), keepdim=True)
+        return source
+
+    features_BFKHW: torch.Tensor
+
+    def batch(self, use: str, step: int, role: str, size: int) -> Batch:
+        batch = super().batch(use, step, role, size)
+        rows = [seed % len(self.captions) for seed in batch.seeds]
+        return dataclasses.replace(batch, features_BFKHW=self.features_BFKHW[rows])
