@@ -52,6 +52,8 @@ def _needs(recipe: Recipe, roles: Iterable[str]) -> Iterable[NeededPart]:
         stage = recipe.stages[name]
         if stage.data.prompts is not None:
             yield needs.prompts(f"stages.{name}.data.prompts", stage.data.prompts)
+        if stage.data.clips is not None:
+            yield needs.clips(f"stages.{name}.data.clips", stage.data.clips)
         own, outside = split(rewards_of(stage))
         yield from scorer_places.needs(own)
         tables = stage.experience.scorers if stage.experience is not None else {}

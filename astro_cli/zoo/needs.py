@@ -60,6 +60,13 @@ def prompts(key: str, source: str) -> NeededPart:
     return NeededPart(f"prompts: {source}", path if path.is_file() else None, f"as a path, from {Path.cwd()}", bring)
 
 
+def clips(key: str, source: str) -> NeededPart:
+    """The user's videos: a folder, or a manifest."""
+    path = expanded(source)
+    bring = [f"a folder of videos with prompts, or a manifest.jsonl; another one: --set {key}=PATH"]
+    return NeededPart(f"clips: {source}", path if path.exists() else None, f"as a path, from {Path.cwd()}", bring)
+
+
 def refuse_missing(where: str, needs: Sequence[NeededPart], way_out: str) -> None:
     """List all parts, each with a mark, if one is missing.
 

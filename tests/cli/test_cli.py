@@ -266,13 +266,13 @@ def test_recipe_show_quotes_what_needs_it(tmp_path):
     prompts = 'a "b"\\c\n\x7fé'
     quoted = json.dumps(prompts).replace("\x7f", "\\u007f")
     stage = (
-        '[stages."odd key.x"]\nsteps = 1\nbatch = 1\nobjective = { kind = "flow_matching" }\noptim.student = { '
+        '[stages."odd-key"]\nsteps = 1\nbatch = 1\nobjective = { kind = "flow_matching" }\noptim.student = { '
         "lr = 1.0 }\n"
     )
     text.write_text(f'extends = "astrolabe_causal_shapes"\n[stages.nft.data]\nprompts = {quoted}\n{stage}')
     shown = tomllib.loads(recipe("show", str(text)).stdout)
     assert shown["stages"]["nft"]["data"]["prompts"] == prompts
-    assert shown["stages"]["odd key.x"]["steps"] == 1
+    assert shown["stages"]["odd-key"]["steps"] == 1
 
 
 def test_recipe_check_passes_and_fails():

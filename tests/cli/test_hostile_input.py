@@ -287,7 +287,7 @@ def test_a_reader_that_ends_early_is_no_error(tmp_path):
 def test_a_link_at_the_partial_file_is_not_written_through(tmp_path):
     import numpy as np
 
-    from astro_cli.generate.media import Mp4Stream
+    from astro_cli.generate.mp4 import Mp4Stream
 
     victim = tmp_path / "victim"
     victim.write_text("mine")

@@ -229,8 +229,8 @@ def test_adapters_of_another_rank_are_refused_on_resume(tiny, tmp_path, monkeypa
     state = load_file(path)
     key = next(key for key in state if "lora_A" in key)
     save_file(state | {key: state[key][:2].clone()}, path)
-    assert run([*RL, *tiny, "--out", str(out), "--resume"], monkeypatch) == 2
-    assert "expected (4, 24)" in message(capsys)
+    assert run([*RL, *tiny, "--out", str(out), "--resume"], monkeypatch) == 0
+    assert "older checkpoint" in capsys.readouterr().err  # one whose checksum is wrong is passed over
 
 
 def test_a_collapse_is_said_and_stops_when_told_to(tiny, tmp_path, monkeypatch, capsys):

@@ -41,9 +41,10 @@ def test_other_weights_under_one_name_are_said(tmp_path, capsys):
     )
     for content in ("first", "first", "second"):
         (tmp_path / "weights").write_text(content)
-        card = {"recipe_hash": "r", "video": {"fps": 8}, "sampling": "few_step"}
+        card = {"recipe_hash": "r", "codec": "shapes/codec", "video": {"fps": 8}, "sampling": "few_step"}
         arm: Any = SimpleNamespace(name="tuned", path=tmp_path / "weights", card=card)
-        world_run._record(benchmark, arm, 1, 2, tmp_path, {"vq": [0.5, 0.5], "ta": [0.5, 0.5]})
+        writer = world_run._writer(benchmark, arm, 1, 2, tmp_path)
+        world_run._record(benchmark, arm, 2, writer, {"vq": [0.5, 0.5], "ta": [0.5, 0.5]})
         said = capsys.readouterr().err
         assert said.count("warning: ") == (content == "second")
     assert "shapes.jsonl: tuned, seed 1: was recorded of weights " in said
