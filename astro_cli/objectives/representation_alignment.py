@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -38,7 +39,11 @@ class Config(flow_matching.Config):
 def hidden_state(block: nn.Module) -> Iterator[list[torch.Tensor]]:
     """The outputs of a block's passes inside the `with`."""
     outputs: list[torch.Tensor] = []
-    handle = block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+
+    def keep(_module: nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        outputs.append(output)
+
+    handle = block.register_forward_hook(keep)
     try:
         yield outputs
     finally:
