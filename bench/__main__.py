@@ -32,6 +32,20 @@ LOOPS = {
     "pretrain": ("teacher_shapes", ['order=["clips"]', "stages.clips.steps=6", "stages.clips.data.pool=256"]),
 }
 
+# Title, what the last column says, and the rows of what each module measures.
+DIVIDED = "what it divides"
+TABLES = (
+    (
+        "the streaming engine, CPU seconds of one thread (dim 256, 8 layers, window 12, sink 3, block 3)",
+        DIVIDED,
+        bench_stream.rows,
+    ),
+    ("reinforcement learning on the embedded world", DIVIDED, bench_rl.rows),
+    ("streaming long tuning on the embedded world", DIVIDED, bench_long.rows),
+    ("GRPO on the embedded teacher", DIVIDED, bench_stage_two.rows),
+    ("scoring videos", "what it is", bench_eval.rows),
+)
+
 
 class _Silent:
     def stage(self, name: str, start: int, steps: int) -> None: ...
@@ -103,31 +117,11 @@ def main() -> None:
     for what, value in bench_video().items():
         streaming.add_row(what, f"{value:.3g}")
     console.print(streaming)
-    engine = Table(
-        "measure",
-        "value",
-        "what it divides",
-        title="the streaming engine, CPU seconds of one thread (dim 256, 8 layers, window 12, sink 3, block 3)",
-    )
-    for row in bench_stream.rows():
-        engine.add_row(*row)
-    console.print(engine)
-    saved = Table("measure", "value", "what it divides", title="reinforcement learning on the embedded world")
-    for row in bench_rl.rows():
-        saved.add_row(*row)
-    console.print(saved)
-    long = Table("measure", "value", "what it divides", title="streaming long tuning on the embedded world")
-    for row in bench_long.rows():
-        long.add_row(*row)
-    console.print(long)
-    policy = Table("measure", "value", "what it divides", title="GRPO on the embedded teacher")
-    for row in bench_stage_two.rows():
-        policy.add_row(*row)
-    console.print(policy)
-    scoring = Table("measure", "value", "what it is", title="scoring videos")
-    for row in bench_eval.rows():
-        scoring.add_row(*row)
-    console.print(scoring)
+    for title, last, rows in TABLES:
+        measured = Table("measure", "value", last, title=title)
+        for row in rows():
+            measured.add_row(*row)
+        console.print(measured)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ PROMPTS = 8
 BASE, TUNED = "base_shapes", "tuned_shapes"
 
 
-def record(arm: str, metric: str, scores: list[float], seed: int = 0, **changes: object) -> Record:
+def record(arm: str, metric: str, scores: list[float | None], seed: int = 0, **changes: object) -> Record:
     fields = {
         "benchmark": "shapes",
         "backbone": "shapes",
@@ -26,14 +26,23 @@ def record(arm: str, metric: str, scores: list[float], seed: int = 0, **changes:
     return Record.model_validate(fields | {"arm": arm, "metric": metric, "scores": scores, "seed": seed} | changes)
 
 
-def pair(metric: str, gain: float, spread: float = 0.0, seeds: int = 3, **changes: object) -> list[Record]:
+def pair(
+    metric: str,
+    gain: float,
+    spread: float = 0.0,
+    seeds: int = 3,
+    arms: tuple[str, str] = (BASE, TUNED),
+    **changes: object,
+) -> list[Record]:
     """Base and tuned records whose differences are gain +- spread, alternating over prompts; the base's mean is 3.5."""
-    base = [float(prompt) for prompt in range(PROMPTS)]
-    tuned = [value + gain + (spread if prompt % 2 else -spread) for prompt, value in enumerate(base)]
+    base: list[float | None] = [float(prompt) for prompt in range(PROMPTS)]
+    tuned: list[float | None] = [
+        value + gain + (spread if prompt % 2 else -spread) for prompt, value in enumerate(range(PROMPTS))
+    ]
     return [
         record(arm, metric, scores, seed, **changes)
         for seed in range(seeds)
-        for arm, scores in ((BASE, base), (TUNED, tuned))
+        for arm, scores in zip(arms, (base, tuned), strict=True)
     ]
 
 

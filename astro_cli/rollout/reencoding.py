@@ -1,4 +1,4 @@
-"""Latents from the middle of a long video as a clip of their own: the first one re-encoded as the image it shows.
+"""The latent that opens a clip from the middle of a long video: the last frame shown, encoded as the image it is.
 
 Wan's VAE gives a video's first latent one frame and every later latent four, so a network that sees clips from their
 first frame must not be shown a window whose first latent is one of the later kind. The same latent opens a new stream
@@ -25,14 +25,3 @@ def image_latent(backbone: Backbone, history_BFCHW: torch.Tensor) -> torch.Tenso
     """
     decoder = backbone.decoder().skip(history_BFCHW[:, :-1])
     return backbone.encode(decoder.push(history_BFCHW[:, -1:])[:, -1:]).to(history_BFCHW)
-
-
-def last_window(backbone: Backbone, video_BFCHW: torch.Tensor, frames: int) -> torch.Tensor:
-    """The last `frames` latents as a clip of their own; a video no longer than that as it is.
-
-    Gradients pass through all but the first latent.
-    """
-    past = video_BFCHW.shape[1] - frames
-    if past <= 0:
-        return video_BFCHW
-    return torch.cat((image_latent(backbone, video_BFCHW[:, : past + 1]), video_BFCHW[:, past + 1 :]), 1)

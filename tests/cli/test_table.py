@@ -13,29 +13,17 @@ import pytest
 
 import eval.papers.verify
 from eval.papers.published import list_tables, load_table
-from eval.records.store import Record, append, record_path
+from eval.records.store import append, record_path
+from tests.claim_records import record
 
 ROOT = Path(__file__).parents[2]
 
 
 def put(results: Path, arm: str, value: float, **changes: object) -> None:
     """Eight scores around a value; base and tuned differ by a constant."""
-    fields = {
-        "benchmark": "shapes",
-        "backbone": "shapes",
-        "direction": "up",
-        "recipe_hash": "r",
-        "weights_hash": "w",
-        "prompt_set_hash": "p",
-        "protocol": {"num_frames": 9, "prompts": 8},
-        "commit": "abc",
-        "dirty": False,
-        "arm": arm,
-        "metric": "vq",
-        "seed": 0,
-        "scores": [value + i for i in range(8)],
-    }
-    append(record_path(results, "shapes"), Record.model_validate(fields | changes))
+    scores = [value + i for i in range(8)]
+    made = record(arm, "vq", scores, **{"protocol": {"num_frames": 9, "prompts": 8}, **changes})
+    append(record_path(results, "shapes"), made)
 
 
 def test_one_table_is_an_object_and_more_are_a_list(astro) -> None:

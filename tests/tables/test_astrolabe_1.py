@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 from html.parser import HTMLParser
@@ -16,6 +17,8 @@ from eval.papers.published import Table, list_tables, load_table, parse_table
 from eval.papers.table import Difference, build, differences
 from eval.records.store import Record, append, record_path
 from eval.renderers.render import Item, render, render_many
+from tests import claim_records
+from tests.claim_records import PROMPTS, record
 
 KEYS = ["total", "quality", "semantic", "hpsv3", "mq", "throughput"]
 PRINTED = """
@@ -35,7 +38,7 @@ Causal Forcing         84.04 84.59 81.84  9.48 1.69 17.0
 + Ours (Causal Forcing) 84.46 85.15 81.72 10.84 1.80 17.0
 """
 BASE, TUNED, TUNED_ROW = "causal_forcing_shapes", "astrolabe_causal_shapes", "+ Ours (Causal Forcing)"
-PROMPTS = 8
+pair = functools.partial(claim_records.pair, arms=(BASE, TUNED))
 
 
 @pytest.fixture(scope="module")
@@ -46,31 +49,6 @@ def table() -> Table:
 def printed_rows() -> list[tuple[str, list[str]]]:
     rows = [line.rsplit(maxsplit=6) for line in PRINTED.strip().splitlines()]
     return [(row[0].strip(), row[1:]) for row in rows]
-
-
-def record(arm: str, metric: str, scores: list[float | None], seed: int = 0, **changes: object) -> Record:
-    fields = {
-        "benchmark": "shapes",
-        "backbone": "shapes",
-        "direction": "up",
-        "recipe_hash": "r",
-        "weights_hash": "w",
-        "prompt_set_hash": "p",
-        "protocol": {"num_frames": 12, "prompts": len(scores), "device": "cpu"},
-        "commit": "abc",
-        "dirty": False,
-        "created": "2026-01-01T00:00:00+00:00",
-    }
-    return Record.model_validate(fields | {"arm": arm, "metric": metric, "scores": scores, "seed": seed} | changes)
-
-
-def pair(metric: str, gain: float, spread: float = 0.0, seeds: int = 3) -> list[Record]:
-    """Base and tuned records whose differences are gain +- spread, alternating over prompts."""
-    base = [float(prompt) for prompt in range(PROMPTS)]
-    tuned = [value + gain + (spread if prompt % 2 else -spread) for prompt, value in enumerate(base)]
-    return [
-        record(arm, metric, scores, seed) for seed in range(seeds) for arm, scores in ((BASE, base), (TUNED, tuned))
-    ]
 
 
 def difference(table: Table, records: list[Record], key: str, backbone: str = "shapes") -> Difference:

@@ -14,6 +14,7 @@ from eval.papers.published import Table, load_table
 from eval.papers.table import build, differences
 from eval.records.store import Record
 from eval.renderers.render import render
+from tests.claim_records import record
 
 BASE, TUNED = "causal_forcing_shapes", "astrolabe_causal_shapes"
 
@@ -21,24 +22,6 @@ BASE, TUNED = "causal_forcing_shapes", "astrolabe_causal_shapes"
 @pytest.fixture(scope="module")
 def table() -> Table:
     return load_table("astrolabe-1")
-
-
-def record(arm: str, metric: str, scores: list[float | None], seed: int = 0) -> Record:
-    return Record(
-        benchmark="shapes",
-        backbone="shapes",
-        arm=arm,
-        seed=seed,
-        metric=metric,
-        direction="up",
-        scores=scores,
-        recipe_hash="r",
-        weights_hash="w",
-        prompt_set_hash="p",
-        protocol={"num_frames": 12, "prompts": len(scores)},
-        commit="abc",
-        dirty=False,
-    )
 
 
 def on_wan(metric: str, prompt_set: str, **protocol: object) -> Record:

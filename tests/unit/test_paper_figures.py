@@ -13,6 +13,7 @@ from astro_cli.config.errors import RecordError
 from eval.records import store
 from eval.report import figures, paper_figures
 from eval.report.paper_figures import find_runs, pictures
+from tests import claim_records
 from tests.command_line import run
 
 PAIRS = (("shapes/self_forcing", "astrolabe_self_forcing_shapes"), ("shapes/longlive", "astrolabe_longlive_shapes"))
@@ -39,21 +40,8 @@ def make_run(
 
 
 def record(benchmark: str, arm: str, metric: str, seed: int, scores: list[float | None]) -> store.Record:
-    return store.Record(
-        benchmark=benchmark,
-        backbone="shapes",
-        arm=arm,
-        seed=seed,
-        metric=metric,
-        direction="up",
-        scores=scores,
-        recipe_hash="r",
-        weights_hash="w",
-        prompt_set_hash="p",
-        protocol={"num_frames": 240, "prompts": len(scores)},
-        commit="c",
-        dirty=False,
-    )
+    protocol = {"num_frames": 240, "prompts": len(scores)}
+    return claim_records.record(arm, metric, scores, seed, benchmark=benchmark, protocol=protocol)
 
 
 @pytest.fixture

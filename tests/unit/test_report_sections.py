@@ -25,15 +25,13 @@ from eval.report.page import Beside, Folded, Fragment, Section, Text, TextTable,
 from eval.report.protocol import protocol_section
 from eval.report.sections import check_out, shown_records, write_page
 from eval.report.tables import claims_section, summary_section, tables_section
+from tests import claim_records
 
 PROMPTS = 8
 
 
 def record(arm: str, metric: str, value: float, **changes: object) -> Record:
     fields = {
-        "benchmark": "shapes",
-        "backbone": "shapes",
-        "direction": "up",
         "recipe_hash": "r" * 16,
         "weights_hash": "w" * 16,
         "prompt_set_hash": "p" * 16,
@@ -46,14 +44,10 @@ def record(arm: str, metric: str, value: float, **changes: object) -> Record:
             "versions": {"torch": "2.13.0"},
         },
         "commit": "abcdef0123456789",
-        "dirty": False,
-        "arm": arm,
-        "metric": metric,
-        "seed": 0,
         "created": "2026-01-02T00:00:00+00:00",
-        "scores": [value + i / 128 for i in range(PROMPTS)],  # exact in binary: differences have no rounding noise
     }
-    return Record.model_validate(fields | changes)
+    scores = [value + i / 128 for i in range(PROMPTS)]  # exact in binary: differences have no rounding noise
+    return claim_records.record(arm, metric, scores, **(fields | changes))
 
 
 @pytest.fixture(scope="module")
