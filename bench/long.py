@@ -37,7 +37,7 @@ def rows() -> list[tuple[str, str, str]]:
     script, student = VideoScript(list(range(VIDEOS)), (texts[0], texts[1]), plan.starts()[1]), _student(run_context)
     states, made = {}, LongSequence(student, backbone, run_context.stream_spec(), plan, script)
     for chunk in range(LATE):
-        if chunk in (EARLY, LATE):
+        if chunk == EARLY:
             states[chunk] = made.state()
         made.enter()
         with torch.no_grad():

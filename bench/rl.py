@@ -7,8 +7,6 @@ repeats are compared.
 
 from __future__ import annotations
 
-import itertools
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -32,25 +30,13 @@ from astro_cli.rollout.streaming import StreamSpec, stream
 from astro_cli.training import clips
 from astro_cli.training.build import build, objectives
 from astro_cli.training.memory import SavedTensors
+from bench.turns import medians
 
 T = TypeVar("T")
 GROUP, CHUNKS, REPEATS = 8, 9, 3  # candidates of a prompt; blocks of history
 PROMPT = "a large red circle moves right slowly over a gray plain background"
 CPU = torch.device("cpu")
 SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
-
-
-def _medians(
-    sides: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
-) -> dict[str, float]:
-    """Seconds of each side, in turns, after one turn that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn, (name, run) in itertools.product(range(repeats + 1), sides.items()):
-        began = clock()
-        run()
-        if turn:
-            seconds[name].append(clock() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 @torch.no_grad()
@@ -69,7 +55,7 @@ def shared_history(blocks: int) -> dict[str, float]:
             _, history = sample_history(policy, states, [1], spec, start)
             return decode_candidates(policy, states.select(rows), seeds, spec, history, rows, start, clip)
 
-        return _medians(
+        return medians(
             {
                 "shared": shared,
                 "apart": lambda: list(stream(policy, states.select(rows), seeds, spec, start + clip)),
@@ -148,7 +134,7 @@ def side_by_side(size: int = 16) -> dict[str, float]:
                 values.append(context.velocity(policy, x0, timestep, policy.encode_text(text)))
         return values
 
-    return _medians({"together": together, "apart": apart}, 2 * REPEATS)
+    return medians({"together": together, "apart": apart}, 2 * REPEATS)
 
 
 class _After(Background):
@@ -179,7 +165,7 @@ def scored_beside() -> dict[str, float]:
         with mock.patch.object(clips, "Background", kind):
             return roller.candidates(prompts, seeds, text, owners, run_context.block)
 
-    return _medians(
+    return medians(
         {"beside": lambda: collect(Background), "before": lambda: collect(_After)}, REPEATS, time.perf_counter
     )
 

@@ -5,10 +5,6 @@ Seconds are CPU seconds. The two sides of a ratio take turns; the medians of the
 
 from __future__ import annotations
 
-import itertools
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from unittest import mock
 
@@ -25,6 +21,7 @@ from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.training.build import build
 from astro_cli.training.clips import Roller
 from astro_cli.training.memory import SavedTensors
+from bench.turns import medians
 
 PROMPT = "a large red circle moves right slowly over a gray plain background"
 SIZE, REPEATS = 4, 3
@@ -97,23 +94,13 @@ def map_share() -> dict[str, float]:
     text, clips = run.backbone.encode_text(run.batch.prompts), run.batch.latents_BFCHW
     assert clips is not None
     frames = run.backbone.decode(clips)
-    return _medians(
+    return medians(
         {
             "map": lambda: rule.observe(clips, frames, run.backbone),
             "clips": lambda: run.roller.sequences(run.batch.prompts, run.batch.seeds, text),
-        }
+        },
+        REPEATS,
     )
-
-
-def _medians(sides: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds of each side, in turns, after one turn that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn, (name, work) in itertools.product(range(REPEATS + 1), sides.items()):
-        began = time.process_time()
-        work()
-        if turn:
-            seconds[name].append(time.process_time() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def rows() -> list[tuple[str, str, str]]:

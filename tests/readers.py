@@ -298,7 +298,10 @@ def readers() -> Iterator[Reader]:
     )
     yield _lines("metrics that a run resumes", "metrics.jsonl", ROW, _resumed)
     yield _lines(
-        "seconds of a grid", "seconds.jsonl", {"what": "train", "seconds": 1.0}, lambda path: core_seconds(path.parent)
+        "seconds of a grid",
+        "seconds.jsonl",
+        {"job": "a-seed-0", "what": "train", "seconds": 1.0},
+        lambda path: core_seconds(path.parent),
     )
     yield _lines(
         "clips",

@@ -138,14 +138,13 @@ def _more_seeds(
     from eval.papers.verdicts import evaluate
     from eval.report.study import study_records
     from eval.studies.grid_run import GridRun
-    from eval.studies.until_decided import Round, run_until_decided
+    from eval.studies.until_decided import Planner, Round, costs, run_until_decided
     from eval.world.suites import WORLD_SUITES
 
     runs, ends = folder / "runs", time.monotonic() + hours * 3600
     claims, prompts = load_claims(paper), {name: suite.prompts for name, suite in WORLD_SUITES.items()}
 
-    def planned(count: int) -> list[Job]:
-        seed = seeds[count] if count < len(seeds) else max(seeds) + 1 + count - len(seeds)
+    def planned(seed: int) -> list[Job]:
         return merge([plan(load_grid(name), [seed], runs, [], None) for name in study.grids])
 
     def verdicts() -> list[Verdict]:
@@ -159,5 +158,8 @@ def _more_seeds(
         )
         run_grid(GridRun(folder, folder / "logs"), chosen.jobs, jobs, console)
 
-    why = run_until_decided(verdicts, planned, folder / "logs", jobs, lambda: ends - time.monotonic(), run)
+    def planner() -> Planner:
+        return Planner(seeds, planned, costs(folder / "logs"))
+
+    why = run_until_decided(verdicts, planner, jobs, lambda: ends - time.monotonic(), run)
     console.print(f"no more seeds: {why}", soft_wrap=True)

@@ -47,7 +47,7 @@ def unmix(frames_BTCHW: torch.Tensor, scenes: list[Scene]) -> torch.Tensor:
 def _chromas(scene: Scene) -> torch.Tensor:
     """(2, 3) the stated colours without their mean."""
     colors = [spec.color for spec in scene.objects]
-    if len(colors) != 2 or None in colors or colors[0] == colors[1]:
+    if not is_pair(scene):
         raise ValueError(f"expected two objects of two stated colours, found {colors}")
     rgb_O3 = torch.tensor([RGB[str(color)] for color in colors])
     return rgb_O3 - rgb_O3.mean(1, keepdim=True)
@@ -64,6 +64,12 @@ def without(frames_BTCHW: torch.Tensor, cover_BOTHW: torch.Tensor, place: int) -
     power_B = core_BTHW.square().sum((1, 2, 3)).clamp(min=1.0)
     rgb_B3 = torch.einsum("btchw,bthw->bc", over_BTCHW, core_BTHW) / power_B[:, None]
     return frames_BTCHW - cover_BTHW[:, :, None] * (rgb_B3[:, None, :, None, None] - ground_BTCHW)
+
+
+def is_pair(scene: Scene) -> bool:
+    """Whether a scene has two objects of two stated colours."""
+    colors = [spec.color for spec in scene.objects]
+    return len(colors) == 2 and None not in colors and colors[0] != colors[1]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from astro_cli.config.errors import CheckpointError
+from astro_cli.config.errors import CheckpointError, did_you_mean
 from astro_cli.config.files import expanded
 from astro_cli.zoo.entries import BY_NAME, Release, of_path
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder, locate, released
@@ -38,7 +38,7 @@ def weights(role: str, source: str) -> NeededPart:
     folder = checkpoints_folder()
     looked = f"as a path, and below {folder} ({CHECKPOINTS_VARIABLE})"
     entry = BY_NAME.get(source) or of_path(source)
-    bring = [_download(entry)] if entry is not None else [f"put {source} below {folder}"]
+    bring = [_download(entry)] if entry is not None else [f"put it below {folder}; {did_you_mean(source, BY_NAME)}"]
     return NeededPart(f"{role}: {source}", _located(source), looked, bring)
 
 

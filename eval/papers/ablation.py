@@ -51,6 +51,11 @@ class Job:
     def name(self) -> str:
         return f"{self.recipe.name if self.recipe else self.arm} seed {self.seed}"
 
+    @property
+    def log(self) -> str:
+        """The stem of its log's name."""
+        return self.name.replace("/", "-").replace(" ", "-")
+
 
 def list_grids() -> list[str]:
     return sorted(path.stem for path in GRIDS.glob("*.toml"))

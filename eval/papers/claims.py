@@ -156,12 +156,12 @@ class PaperClaims(Config):
 
 
 class Open(Config):
-    """An undecided part: the arms it compares, how many seeds they have, and how many would decide it with the prompts
-    there are (None: no number would).
+    """An undecided part: the arms it compares, the seeds all of them have, and how many would decide it with the
+    prompts there are (None: no number would). Of one seed it is 2, since one says nothing about others.
     """
 
     arms: tuple[str, ...]
-    seeds: int
+    seeds: tuple[int, ...]
     needed: int | None
 
 

@@ -27,7 +27,7 @@ from eval.papers.claims import (
     VerdictWord,
 )
 from eval.papers.verify import verify
-from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
+from eval.records.comparable import BySeed, Cells, check_backbone, common_seeds, matrix, paired, refuse_mixed
 from eval.records.power import MOST_SEEDS, Needed, needed
 from eval.records.stats import Interval, has_interval, may_decide, mean_interval
 from eval.records.store import Record
@@ -47,6 +47,13 @@ class Result(NamedTuple):
     metric: str = ""
     has_ends: bool = True
     open: Open | None = None
+
+
+class _Sides(NamedTuple):
+    """The arms of a part, and the seeds that all of them have."""
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
 
 
 def evaluate(claims: PaperClaims, records: Iterable[Record], backbone: str = "shapes") -> list[Verdict]:
@@ -151,17 +158,17 @@ def _compare(part: Compare, name: str, other: str, claim: Claim, claims: PaperCl
         refuse_mixed(f"claim {claim.id}", metric.name, {a_stem: a, b_stem: b})
         return Result(text, "undecided")
     b_SP, a_SP = pair
-    arms = (_arm(a_stem, cells), _arm(b_stem, cells))
+    measured = _Sides((_arm(a_stem, cells), _arm(b_stem, cells)), tuple(common_seeds(b, a)))
     if part.factor is not None:
-        return _ratio(part, part.factor, text, a_SP, b_SP, arms)
+        return _ratio(part, part.factor, text, a_SP, b_SP, measured)
     difference_SP = a_SP - b_SP
     margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
-    return _judged(text, metric.name, "difference", difference_SP, 0.0, part.relation, margin, arms, exact=part.exact)
+    return _judged(
+        text, metric.name, "difference", difference_SP, 0.0, part.relation, margin, measured, exact=part.exact
+    )
 
 
-def _ratio(
-    part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.ndarray, arms: tuple[str, ...]
-) -> Result:
+def _ratio(part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.ndarray, sides: _Sides) -> Result:
     """The ratio r of the means of a and b against the factor.
 
     a_sp / mean(b) - r (b_sp / mean(b) - 1) has the mean r and, to first order, the ratio's spread (delta method).
@@ -173,7 +180,7 @@ def _ratio(
         return Result(text, "undecided")
     ratio = a_mean / b_mean
     ratio_SP = a_SP / b_mean - ratio * (b_SP / b_mean - 1)
-    return _judged(text, "", "ratio", ratio_SP, factor, part.relation, 0.0, arms, exact=part.exact)
+    return _judged(text, "", "ratio", ratio_SP, factor, part.relation, 0.0, sides, exact=part.exact)
 
 
 def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
@@ -183,9 +190,9 @@ def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cel
     scores_SP = matrix(records.values())
     if np.isnan(scores_SP).all():
         return Result(f"{text}{_to_come(claims, (stem, records))}", "not run")
-    arms = (_arm(stem, cells),)
+    sides = _Sides((_arm(stem, cells),), tuple(records))
     return _judged(
-        text, metric.name, "value", scores_SP, part.value, part.relation, part.margin, arms, exact=part.exact
+        text, metric.name, "value", scores_SP, part.value, part.relation, part.margin, sides, exact=part.exact
     )
 
 
@@ -197,11 +204,11 @@ def _judged(
     value: float,
     relation: Relation,
     margin: float,
-    arms: tuple[str, ...],
+    sides: _Sides,
     *,
     exact: bool,
 ) -> Result:
-    """Whether the mean of the scores of these arms stands in the relation to a value."""
+    """Whether the mean of the scores of these sides stands in the relation to a value."""
     interval = mean_interval(scores_SP)
     shifted = Interval(interval.mean - value, interval.low - value, interval.high - value, interval.n)
     word = judge(shifted, relation, margin) if exact or may_decide(scores_SP) else "undecided"
@@ -209,10 +216,11 @@ def _judged(
     if word != "undecided":
         return result
     enough = needed(scores_SP, distance_to_verdict(shifted.mean, relation, margin))
-    seeds, prompts = np.atleast_2d(scores_SP).shape
+    prompts = np.atleast_2d(scores_SP).shape[1]
     by_seeds = enough.seeds if enough is not None and enough.prompts <= prompts else None
-    missing = Open(arms=arms, seeds=seeds, needed=by_seeds)
-    return result._replace(text=f"{text}; {_what_would_decide(enough, seeds, prompts)}", open=missing)
+    missing = Open(arms=sides.arms, seeds=sides.seeds, needed=2 if len(sides.seeds) == 1 else by_seeds)
+    advice = _what_would_decide(enough, len(sides.seeds), prompts)
+    return result._replace(text=f"{text}; {advice}", open=missing)
 
 
 def distance_to_verdict(mean: float, relation: Relation, margin: float) -> float:
@@ -224,6 +232,8 @@ def distance_to_verdict(mean: float, relation: Relation, margin: float) -> float
 
 def _what_would_decide(enough: Needed | None, seeds: int, prompts: int) -> str:
     """Seeds and prompts that would settle a part at the present effect and spread, and what there is, in words."""
+    if enough is None and seeds == 1:
+        return "one seed says nothing about others, now 1"
     if enough is None:
         return f"no number of seeds up to {MOST_SEEDS} would decide it at this effect"
     more_prompts = enough.prompts > prompts

@@ -56,9 +56,14 @@ class Cells:
         return dict(sorted(kept.items()))
 
 
+def common_seeds(a: BySeed, b: BySeed) -> list[int]:
+    """Seeds that both have under the same conditions."""
+    return [seed for seed in a if seed in b and a[seed].conditions == b[seed].conditions]
+
+
 def paired(a: BySeed, b: BySeed) -> tuple[np.ndarray, np.ndarray] | None:
     """(S, P) scores of both on the seeds both have under the same conditions; None where there is no such seed."""
-    seeds = [seed for seed in a if seed in b and a[seed].conditions == b[seed].conditions]
+    seeds = common_seeds(a, b)
     if not seeds:
         return None
     a_SP, b_SP = np.split(matrix([a[seed] for seed in seeds] + [b[seed] for seed in seeds]), 2)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.records.stats import spread_of, student_quantile
+from eval.records.stats import Spread, spread_of, student_quantile
 
 MOST_SEEDS = 200  # more are no study
 GROWTH = 1.25  # of the number of prompts, from one try to the next
@@ -45,17 +45,18 @@ def needed(scores_SP: np.ndarray, distance: float) -> Needed | None:
         return None
     prompts = spread.prompts
     while prompts <= MOST_PROMPTS:
-        for seeds in (1,) if spread.seeds == 1 else range(2, MOST_SEEDS + 1):
-            if _half_width(spread.seed, spread.prompt, spread.rest, seeds, prompts) < distance:
-                return Needed(seeds, prompts)
+        sizes = (1,) if spread.seeds == 1 else range(2, MOST_SEEDS + 1)
+        if _half_width(spread, sizes[-1], prompts) < distance:  # it falls with the number of seeds
+            return Needed(next(n for n in sizes if _half_width(spread, n, prompts) < distance), prompts)
         if prompts == 1:  # once per run: there are no prompts to add
             return None
         prompts = math.ceil(prompts * GROWTH)
     return None
 
 
-def _half_width(seed: float, prompt: float, rest: float, seeds: int, prompts: int) -> float:
-    """Half of the 95 % interval's length at these variances of seeds, prompts and rest."""
+def _half_width(spread: Spread, seeds: int, prompts: int) -> float:
+    """Half of the 95 % interval's length with so many seeds and prompts."""
+    seed, prompt, rest = spread[:3]
     between_seeds, between_prompts = rest + prompts * seed, rest + seeds * prompt
     total = seed / seeds + prompt / prompts + rest / (seeds * prompts)
     terms = (

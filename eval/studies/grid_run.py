@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,7 +153,7 @@ class GridRun:
         """Run one process on its share of the cores; returns what went wrong, or nothing."""
         from eval.records import jsonl
 
-        log, began = self.logs / f"{job.name.replace('/', '-').replace(' ', '-')}.log", time.monotonic()
+        log, began = self.logs / f"{job.log}.log", time.monotonic()
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "astro_cli", *arguments],  # -P: the current folder holds no modules
@@ -189,11 +189,18 @@ def _own_code() -> dict[str, str]:
 
 def core_seconds(logs: Path) -> Counter[str]:
     """Seconds of one core that the grid's processes took so far: "training" and "evaluation"."""
+    spent = Counter[str]()
+    for _, what, seconds in process_seconds(logs):
+        spent["training" if what == "train" else "evaluation"] += seconds
+    return spent
+
+
+def process_seconds(logs: Path) -> Iterator[tuple[str, str, float]]:
+    """Of every process of a grid so far: its job's log, what it did, and how long it took."""
     from eval.records import jsonl
 
-    path, spent = logs / SECONDS, Counter[str]()
+    path = logs / SECONDS
     for _, row in jsonl.read(path) if path.exists() else ():
         match row:
-            case {"what": str(what), "seconds": int() | float()}:
-                spent["training" if what == "train" else "evaluation"] += row["seconds"]
-    return spent
+            case {"job": str(job), "what": str(what), "seconds": int() | float()}:
+                yield job, what, row["seconds"]

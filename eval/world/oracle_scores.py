@@ -16,6 +16,7 @@ from astro_cli.core.rng import stream_seed
 from astro_cli.core.stats import concatenated
 from astro_cli.shapes.grammar import Scene
 from astro_cli.shapes.oracle import ATTRIBUTES, QUALITIES, Measurement, agreement, measure
+from astro_cli.shapes.two_objects import is_pair, pair_agreement
 from eval.world.suites import Scores
 
 LIVELY = 0.25  # dynamics of a slow object in nine frames: enough motion for full marks
@@ -44,9 +45,22 @@ def text_alignment(agreed: Mapping[str, torch.Tensor]) -> torch.Tensor:
 def score_clips(frames_BTCHW: torch.Tensor, scenes: list[Scene], pace: float = 1.0) -> dict[str, torch.Tensor]:
     """All of `METRICS` per clip in a world of this pace, (B,) each, NaN where one does not apply."""
     measured = measure(frames_BTCHW, pace)
-    agreed = agreement(measured, scenes)
+    agreed = _agreed(frames_BTCHW, measured, scenes, pace)
     scores = {"vq": visual_quality(measured), "mq": motion_quality(measured), "ta": text_alignment(agreed)}
     return scores | agreed | {name: getattr(measured, name) for name in QUALITIES}
+
+
+def _agreed(
+    frames_BTCHW: torch.Tensor, measured: Measurement, scenes: list[Scene], pace: float
+) -> dict[str, torch.Tensor]:
+    """Agreement with the first object; of scenes with two objects of two colours the mean over both."""
+    agreed = agreement(measured, scenes)
+    pairs = [row for row, scene in enumerate(scenes) if is_pair(scene)]
+    if pairs:
+        both = pair_agreement(frames_BTCHW[pairs], [scenes[row] for row in pairs], pace)
+        for name, values in agreed.items():
+            values[pairs] = torch.stack([shown[name] for shown in both]).nanmean(0)
+    return agreed
 
 
 def join_batches(parts: Sequence[Mapping[str, torch.Tensor]]) -> Scores:

@@ -137,7 +137,7 @@ def _protocol(module: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any])
     return {
         "benchmark_version": module.VERSION,
         "codec": _codec(arm),
-        "num_frames": module.num_frames(arm),
+        "num_frames": arm.backbone.num_frames(module.num_frames(arm)),
         "fps": arm.card["video"]["fps"],
         "resolution": RESOLUTION,
         "prompts": prompts,

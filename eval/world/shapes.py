@@ -52,7 +52,7 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
 
 
 def throughput(arms: list[Arm]) -> list[list[float]]:
-    """Frames per second of single-video generation, codec included: per arm one value per run, after a warm-up run.
+    """Pixel frames per second of single-video generation, codec included: per arm one value per run, after a warm-up.
 
     The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them
     alike; and they take turns in one network per size, into which their weights are copied, and with one codec: where
@@ -67,5 +67,5 @@ def throughput(arms: list[Arm]) -> list[list[float]]:
             shell.load_state_dict(arm.network.state_dict())
             timed, began = replace(arm, network=shell, backbone=codecs[arm.card["codec"]]), time.perf_counter()
             timed.backbone.decode(timed.generate(prompt_set(1), [run], frames))
-            arm_rates.append(frames / (time.perf_counter() - began))
+            arm_rates.append(arm.backbone.num_frames(frames) / (time.perf_counter() - began))
     return [arm_rates[1:] for arm_rates in rates]

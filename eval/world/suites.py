@@ -32,7 +32,7 @@ class SuiteModule(Protocol):
         ...
 
     def num_frames(self, arm: Arm) -> int:
-        """Frames of a video of this arm."""
+        """Latent frames of a video of this arm."""
         ...
 
     def protocol(self, arm: Arm) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from astro_cli.core.credit import Term
 from astro_cli.core.flow import sigma_of, warp_timesteps
 from astro_cli.core.rng import sample_noise
 from astro_cli.models import lora
-from astro_cli.models.roles import Roles
-from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.objectives.grpo import (
@@ -38,23 +36,16 @@ from astro_cli.sampling.sampler import few_step_grid
 from astro_cli.sampling.trajectory import Recorder, Trajectory
 from astro_cli.sampling.transition import Transition, transition
 from astro_cli.training.memory import SavedTensors
+from tests.tiny_policy import tiny_policy
 
 SHAPE, FRAMES, DANCE, FLOW = (2, 4, 4), 4, Kernel("dance", 0.3), Kernel("flow", 0.7)
 
 
 def run_context(kernel: Kernel = DANCE, *, bidirectional: bool = True, steps: int = 4) -> RunContext:
     """A tiny policy whose three adapters are the same and not zero."""
-    config = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
-    torch.manual_seed(0)
-    network, roles = CausalWan(config), Roles()
-    roles.add("student", network, trained=True)
-    lora.add_adapters(network, 2, 2, 0.0, ("default", "old", "ref"), torch.Generator().manual_seed(1))
-    rng = torch.Generator().manual_seed(2)
-    for value in lora.adapter_state(network, "default").values():
-        value.data += 0.1 * torch.randn(value.shape, generator=rng)
+    roles = tiny_policy()
     for role in ("old", "ref"):
-        roles.add_adapter(role, "student", role)
-        lora.blend(network, role, "default", 0.0)
+        lora.blend(roles.modules["student"], role, "default", 0.0)
     even = tuple(1000 * (steps - index) / steps for index in range(steps))
     return RunContext(
         roles=roles,

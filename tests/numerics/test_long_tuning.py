@@ -9,9 +9,6 @@ from astro_cli.cache.kv import CacheSpec
 from astro_cli.core.credit import Term
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.models import lora
-from astro_cli.models.roles import Roles
-from astro_cli.models.wan.config import WanConfig
-from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.objectives.nft import Config, Objective
 from astro_cli.recipe import load_recipe
@@ -20,26 +17,15 @@ from astro_cli.spec import ExperienceSpec
 from astro_cli.training.build import build
 from astro_cli.training.clips import window_start
 from astro_cli.training.memory import SavedTensors
+from tests.tiny_policy import tiny_policy
 
 SHAPE, BLOCK = (2, 4, 4), 2
 
 
 def run_context(layers: int = 2, cache: CacheSpec | None = None, checkpointing: bool = False) -> RunContext:
     """A tiny student with moved adapters, so that theta, old and ref differ."""
-    config = WanConfig(
-        dim=24, ffn_dim=32, num_heads=2, num_layers=layers, in_channels=2, freq_dim=8, text_dim=5, text_len=4
-    )
-    torch.manual_seed(0)
-    network = CausalWan(config).double()
-    network.gradient_checkpointing = checkpointing
-    roles = Roles()
-    roles.add("student", network, trained=True)
-    lora.add_adapters(network, 2, 2, 0.0, ("default", "old", "ref"), torch.Generator().manual_seed(1))
-    rng = torch.Generator().manual_seed(2)
-    for value in lora.adapter_state(network, "default").values():
-        value.data += 0.1 * torch.randn(value.shape, generator=rng)
-    for role in ("old", "ref"):
-        roles.add_adapter(role, "student", role)
+    roles = tiny_policy(layers, torch.float64)
+    roles.modules["student"].gradient_checkpointing = checkpointing
     return RunContext(
         roles=roles,
         steps=warp_timesteps((1000, 500), 4.0),

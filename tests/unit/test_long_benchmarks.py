@@ -19,6 +19,7 @@ from astro_cli.core.rng import stream
 from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import random_layout, render
+from eval.records import store
 from eval.world import run as world_run
 from eval.world import shapes, shapes_long, shapes_multi
 from eval.world.oracle_scores import score_clips
@@ -42,11 +43,13 @@ def test_other_weights_under_one_name_are_said(tmp_path, capsys):
     for content in ("first", "first", "second"):
         (tmp_path / "weights").write_text(content)
         card = {"recipe_hash": "r", "codec": "shapes/codec", "video": {"fps": 8}, "sampling": "few_step"}
-        arm: Any = SimpleNamespace(name="tuned", path=tmp_path / "weights", card=card)
+        backbone = load_shapes_backbone(empty=16)
+        arm: Any = SimpleNamespace(name="tuned", path=tmp_path / "weights", card=card, backbone=backbone)
         writer = world_run._writer(benchmark, arm, 1, 2, tmp_path)
         world_run._record(benchmark, arm, 2, writer, {"vq": [0.5, 0.5], "ta": [0.5, 0.5]})
         said = capsys.readouterr().err
         assert said.count("warning: ") == (content == "second")
+    assert {record.protocol["num_frames"] for record in store.load([writer.path])} == {33}  # of 9 latent frames
     assert "shapes.jsonl: tuned, seed 1: was recorded of weights " in said
 
 

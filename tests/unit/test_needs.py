@@ -60,3 +60,7 @@ def test_a_line_puts_a_release_where_it_is_then_found(folder):
 def test_the_embedded_world_needs_nothing(folder):
     recipe = load_recipe("astrolabe_causal_shapes")
     check_needs(recipe, wanted_roles(recipe))
+
+
+def test_a_release_that_is_written_wrong_is_named(folder):
+    assert "did you mean 'self_forcing'?" in needs.weights("student", "self_forcng").bring[0]

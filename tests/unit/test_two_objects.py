@@ -9,6 +9,7 @@ from astro_cli.core.rng import stream
 from astro_cli.shapes.grammar import Scene, complete_scene, parse, random_scene
 from astro_cli.shapes.render import GRID, random_layout, render
 from astro_cli.shapes.two_objects import pair_agreement, unmix, without
+from eval.world.oracle_scores import score_clips
 
 
 def pairs(count: int) -> list[Scene]:
@@ -36,6 +37,13 @@ def test_each_object_shows_what_its_own_part_of_the_prompt_says(clips):
     for shown in pair_agreement(frames, scenes, GRID.pace):
         for name, agreed in shown.items():
             assert agreed.nanmean() >= 0.9, name
+
+
+def test_an_evaluation_scores_both_objects_of_a_prompt(clips):
+    frames, scenes, _ = clips
+    one = [dataclasses.replace(scene, objects=scene.objects[:1]) for scene in scenes]
+    both, first = score_clips(frames, scenes, GRID.pace), score_clips(frames, one, GRID.pace)
+    assert both["ta"].mean() > 0.95 > first["ta"].mean()  # as if the second object were none, it disturbs the first
 
 
 def test_a_prompt_with_the_shapes_exchanged_does_not_agree(clips):
