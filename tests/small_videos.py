@@ -44,9 +44,9 @@ def write_video(path: Path, seed: int = 0, frames: int = 5, size: tuple[int, int
     return path
 
 
-def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+def turn(path: Path, matrix: tuple[float, ...]) -> Path:
     """Let an MP4 say that the pixel at (x, y) is shown at (a x + c y, b x + d y), as a phone does."""
-    a, b, c, d = (number * 2**16 for number in matrix)
+    a, b, c, d = (round(number * 2**16) for number in matrix)
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44  # behind the box's name, version and flags, five times and numbers, ...
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 2**30)

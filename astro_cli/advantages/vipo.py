@@ -68,7 +68,9 @@ class Advantage(BaseAdvantage):
             places, flat = released_map(features, size, frames, config.components, config.sigma)
         else:
             maps, flat = frame_maps(features, size, config.components, config.sigma)
-            places = mean_one(maps, flat, frames) if config.normalise == "mean" else at_latents(maps, frames)
+            opens = frames_BTCHW.shape[1] == backbone.num_frames(frames)
+            aligned = mean_one(maps, flat, frames, opens=opens)
+            places = aligned if config.normalise == "mean" else at_latents(maps, frames, opens=opens)
         return {"map": places, "flat": flat.float().sum(1)}
 
     def _features(self, frames_BTCHW: torch.Tensor, backbone: Backbone) -> torch.Tensor:

@@ -136,7 +136,6 @@ def sample(
     arm = _load(weights, recipe, lora, wan, dtype, device, cache)
     _resize(arm, size)
     length = _length(arm, seconds, frames)
-    arm.check_fits(length.latents, batch)
     if compile_:
         from astro_cli.models.wan.compiled import compile_blocks
 

@@ -80,6 +80,7 @@ class Studio:
         for prompt in dict.fromkeys(prompt for video in videos for prompt in video.prompts):
             self.check(prompt)
         refuse_others(videos, self.out)
+        self.arm.check_fits(self.length.latents, min(size, len(videos)))
         columns = (
             plain_column(),
             BarColumn(),
@@ -117,6 +118,7 @@ class Studio:
         if prompt is not None:
             self.check(prompt)
         latents = None if self.endless else self.length.latents
+        self.arm.check_fits(latents, 1)
         script = TypedPrompts(lines, latents, self.check, self.say)
         self.say(f"type a prompt and Enter: it takes over at the next block; {QUIT} ends")
         first = script.first() if prompt is None else prompt

@@ -114,7 +114,7 @@ def _check(value: Any, finite: bool) -> None:
     waiting: list[tuple[Any, Place, int]] = [([value], None, 0)]
     while waiting:
         around, place, depth = waiting.pop()
-        if depth > DEPTH + 1:
+        if depth > DEPTH:
             raise _too_deep()
         for key, item in _items(around):
             if type(key) is str and not is_text(key):

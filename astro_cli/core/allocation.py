@@ -71,10 +71,9 @@ def resized(maps_Nhw: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return functional.interpolate(maps_Nhw[:, None], size, mode="bilinear", antialias=True)[:, 0]
 
 
-def at_latents(maps_BThw: torch.Tensor, frames: int) -> torch.Tensor:
+def at_latents(maps_BThw: torch.Tensor, frames: int, *, opens: bool) -> torch.Tensor:
     """(B, F, h, w): means over the frames of each latent, of which the first has one where the clip opens a video."""
-    count = maps_BThw.shape[1]
-    if count % frames == 0:
+    if not opens or frames == 1:
         return maps_BThw.unflatten(1, (frames, -1)).mean(2)
     first, rest = maps_BThw[:, :1], maps_BThw[:, 1:]
     return torch.cat((first, rest.unflatten(1, (frames - 1, -1)).mean(2)), 1)
@@ -91,11 +90,11 @@ def frame_maps(
     return torch.where(flat[:, None, None], 0.0, maps).unflatten(0, batch), flat.unflatten(0, batch)
 
 
-def mean_one(maps_BThw: torch.Tensor, flat_BT: torch.Tensor, frames: int) -> torch.Tensor:
+def mean_one(maps_BThw: torch.Tensor, flat_BT: torch.Tensor, frames: int, *, opens: bool) -> torch.Tensor:
     """M (B, F, h, w) of mean 1 per clip; flat frames get the mean of the others, a clip of flat frames ones."""
     level = maps_BThw.sum((1, 2, 3)) / (~flat_BT).sum(1).clamp_min(1) / maps_BThw[0, 0].numel()
     filled = torch.where(flat_BT[..., None, None], level[:, None, None, None], maps_BThw)
-    aligned = at_latents(filled, frames)
+    aligned = at_latents(filled, frames, opens=opens)
     mean = aligned.mean((1, 2, 3), keepdim=True)
     return torch.where(mean > 0, aligned / torch.where(mean > 0, mean, 1.0), 1.0)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+CGROUP_PARTS = Path("/sys/fs/cgroup/memory.stat")
+FILES = ("active_file", "inactive_file")  # of the used memory: files' pages, which make way
 
 
 def limit() -> float:
@@ -25,7 +27,7 @@ def available() -> float:
     """Bytes that a process may still take."""
     import psutil
 
-    return max(0.0, min(psutil.virtual_memory().available, limit() - _number(CGROUP_USED, 0.0)))
+    return max(0.0, min(psutil.virtual_memory().available, limit() - _number(CGROUP_USED, 0.0) + _of_files()))
 
 
 def free(device: Any) -> float:
@@ -37,9 +39,19 @@ def free(device: Any) -> float:
     return available()
 
 
-def _number(path: Path, otherwise: float) -> float:
+def _of_files() -> float:
+    """Bytes of the container's memory that hold pages of files."""
+    rows = (line.partition(" ") for line in _text(CGROUP_PARTS).splitlines())
+    return sum(float(value) for name, _, value in rows if name in FILES and value.isdigit())
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        return otherwise
+        return ""
+
+
+def _number(path: Path, otherwise: float) -> float:
+    text = _text(path)
     return float(text) if text.isdigit() else otherwise

@@ -75,15 +75,23 @@ class Arm:
         cache = spec.model_copy(update=self.cache)
         return StreamSpec(steps, video["block"], self.latent_shape, cache, kernel=sampler.kernel())
 
-    def check_fits(self, frames: int, batch: int) -> None:
-        """Refuse a size or window whose keys and values this machine cannot hold, before they are allocated.
+    def check_fits(self, frames: int | None, batch: int) -> None:
+        """Refuse a size or window whose keys and values this machine cannot hold, before they are allocated. A
+        multi-step teacher keeps none.
+
+        Args:
+            frames: latent frames of a video; None: it has no end.
+            batch: videos that are made at once.
 
         Raises:
             StreamError: with what is needed and what is free.
         """
+        if not self.streams:
+            return
         config, (_, height, width) = self.network.config, self.latent_shape
-        window = (self.stream_spec(frames).cache.window if self.streams else None) or frames
-        tokens = min(window, frames) * (height // config.patch[0]) * (width // config.patch[1])
+        window = self.stream_spec(frames).cache.window
+        kept = min(limit for limit in (window, frames) if limit)
+        tokens = kept * (height // config.patch[0]) * (width // config.patch[1])
         itemsize = next(self.network.parameters()).element_size()
         needed, free = 2 * config.num_layers * tokens * config.dim * itemsize * batch, memory.free(self.network.device)
         if needed > free:

@@ -14,6 +14,7 @@ from astro_cli.media.video import Frame
 
 SIDE_DATA = "DISPLAYMATRIX"
 ONE = 2**16  # the matrix counts in 1 / 65536
+SLACK = 1e-3  # of a number that was rounded when it was written
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,12 @@ def of_matrix(matrix: np.ndarray) -> Orientation:
     Raises:
         ValueError: no quarter turn.
     """
-    a, b, c, d = (round(float(matrix[place]) / ONE) for place in (0, 1, 3, 4))
+    given = [float(matrix[place]) / ONE for place in (0, 1, 3, 4)]
+    a, b, c, d = whole = [round(number) for number in given]
+    if max(abs(number - value) for number, value in zip(given, whole, strict=True)) > SLACK:
+        a = b = c = d = 0  # neither turn of those below
     if all(abs(value) == 1 for value in (a, d)) and b == c == 0:
         return Orientation(flip_rows=d < 0, flip_columns=a < 0)
     if all(abs(value) == 1 for value in (b, c)) and a == d == 0:
         return Orientation(swap=True, flip_rows=b < 0, flip_columns=c < 0)
-    raise ValueError(f"turns or stretches the frames by {a, b, c, d}, expected quarter turns")
+    raise ValueError(f"turns or stretches the frames by {tuple(given)}, expected quarter turns")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from astro_cli.config import durable
 from astro_cli.config.errors import AstroError
 from astro_cli.config.files import Reader, expanded, regular
 
@@ -106,12 +107,5 @@ def _store(path: str, state: State, sha: str) -> None:
     kept = {key: value for key, value in _load().items() if key[0] != path and os.path.exists(key[0])}
     rows = [[name, *facts, value] for (name, facts), value in {**kept, (path, state): sha}.items()]
     rows = [[*row, _check(row)] for row in rows]
-    target = cache_file()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(rows, indent=0), encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        durable.write_text(cache_file(), json.dumps(rows, indent=0))

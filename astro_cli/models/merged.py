@@ -53,8 +53,9 @@ def merge_into(checkpoint: Checkpoint, adapter: Lora) -> Mapping[str, torch.Tens
         CheckpointError: the adapter does not fit, or the weights hold it already.
     """
     merged = merge_lora(checkpoint.state, adapter)
-    content = content_hash(adapter)
-    for earlier in adapters_in(checkpoint):
+    known = adapters_in(checkpoint)
+    content = content_hash(adapter) if known else ""
+    for earlier in known:
         if earlier.is_of(adapter, content):
             what = f"is merged into {checkpoint.source} already, says {earlier.source}"
             raise CheckpointError(adapter.source, "", what, hint="leave --lora out, or name weights without it")

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from astro_cli.config import pointers
 from astro_cli.config.errors import CheckpointError
 from astro_cli.config.files import Reader, check_regular
-from astro_cli.models.weights import checked, damaged
+from astro_cli.models.weights import checked, damaged, unreadable
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
@@ -98,7 +98,9 @@ def _opened(path: Path) -> Any:
     check_regular(path, CheckpointError)
     try:
         return safe_open(path, "pt")
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except SafetensorError as error:
         raise damaged(path, error) from error
 
 

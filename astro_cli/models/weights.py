@@ -71,8 +71,17 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     check_regular(path, CheckpointError)
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except SafetensorError as error:
         raise damaged(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error that says a file cannot be opened."""
+    return CheckpointError(
+        path, "", f"cannot be read: {error.strerror or error}", hint="choose a file that can be read"
+    )
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:

@@ -167,6 +167,7 @@ def test_a_records_norm_cannot_bring_html_into_a_markdown_table(astro):
 
 
 def test_processes_of_a_study_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    from eval.papers.ablation import Job
     from eval.studies.grid_run import GridRun
 
     monkeypatch.chdir(tmp_path)
@@ -174,7 +175,7 @@ def test_processes_of_a_study_import_nothing_from_the_current_folder(tmp_path, m
     (tmp_path / "typer.py").write_text("open('taken', 'w').write('x')\nraise SystemExit(0)\n")
     grid = GridRun(tmp_path / "results", tmp_path / "logs")
     (tmp_path / "logs").mkdir()
-    job = type("Job", (), {"name": "job"})()
+    job = Job("", 0, None, None, "job", "finished", ())
     assert grid._call(job, "train", ["recipe", "show", "nothing"]).startswith("exit code 2")
     assert not (tmp_path / "taken").exists()
 

@@ -217,8 +217,9 @@ def test_frames_are_turned_as_players_show_them(matrix: tuple[int, int, int, int
         assert all(np.array_equal(ours, other) for ours, other in zip(shown, theirs, strict=True))
 
 
-def test_another_turn_than_a_quarter_is_refused(tmp_path: Path) -> None:
-    path = turn(write_video(tmp_path / "a.mp4"), (2, 0, 0, 2))
+@pytest.mark.parametrize("matrix", [(2, 0, 0, 2), (0.866, 0.5, -0.5, 0.866), (1.4, 0, 0, 1.4)])
+def test_another_turn_than_a_quarter_is_refused(matrix: tuple[float, ...], tmp_path: Path) -> None:
+    path = turn(write_video(tmp_path / "a.mp4"), matrix)
     with pytest.raises(VideoError, match="display matrix: turns or stretches"):
         probe(path)
 

@@ -79,8 +79,12 @@ def test_blur_and_time_by_hand():
     assert torch.equal(allocation.smooth(line, 0.0), line)
     # five frames on two latents: the first alone, then the mean of four; six on two: means of three
     frames = torch.arange(6.0).reshape(1, 6, 1, 1)
-    assert allocation.at_latents(frames[:, :5], 2).flatten().tolist() == [0.0, 2.5]
-    assert allocation.at_latents(frames, 2).flatten().tolist() == [1.0, 4.0]
+    assert allocation.at_latents(frames[:, :5], 2, opens=True).flatten().tolist() == [0.0, 2.5]
+    assert allocation.at_latents(frames, 2, opens=False).flatten().tolist() == [1.0, 4.0]
+    # nine frames on three latents may be either
+    nine = torch.arange(9.0).reshape(1, 9, 1, 1)
+    assert allocation.at_latents(nine, 3, opens=True).flatten().tolist() == [0.0, 2.5, 6.5]
+    assert allocation.at_latents(nine, 3, opens=False).flatten().tolist() == [1.0, 4.0, 7.0]
 
 
 # --- invariances
@@ -98,7 +102,7 @@ def test_a_map_ignores_the_basis_of_the_features_and_their_sign():
 
 def test_a_map_has_mean_one_at_the_latents_and_is_not_negative():
     maps, flat = allocation.frame_maps(features(), SIZE, 3, 1.0)
-    places = allocation.mean_one(maps, flat, FRAMES)
+    places = allocation.mean_one(maps, flat, FRAMES, opens=False)
     assert places.shape == (2, FRAMES, *SIZE)
     assert places.min() >= 0
     torch.testing.assert_close(places.mean((1, 2, 3)), torch.ones(2))
@@ -111,7 +115,7 @@ def test_what_shows_nothing_falls_back():
     some[0], some[1, 0] = 2.0, -1.0  # a clip, and one frame of another
     maps, flat = allocation.frame_maps(some, SIZE, 3, 1.0)
     assert flat.tolist() == [[True] * 3, [True, False, False]]
-    places = allocation.mean_one(maps, flat, FRAMES)
+    places = allocation.mean_one(maps, flat, FRAMES, opens=False)
     assert torch.equal(places[0], torch.ones(FRAMES, *SIZE))
     torch.testing.assert_close(places[1, 0], torch.ones(SIZE))
     assert places[1, 1].std() > 0.03

@@ -231,6 +231,13 @@ def test_half_of_a_model_of_two_transformers_is_refused(named, tmp_path):
         assert "half of a Wan 2.2 model with two transformers" in refusal(place)
 
 
+def test_a_model_beside_the_two_halves_of_another_is_whole(tmp_path):
+    state = network().state_dict()
+    for part in ("high_noise_model", "low_noise_model"):
+        write_original(tmp_path / part, state)
+    load_transformer(write_original(tmp_path / "own", state), config=CONFIG)
+
+
 def test_half_of_a_model_is_known_without_the_other_half(tmp_path):
     state = network().state_dict()
     pipe = tmp_path / "pipe"

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from readers import READERS, Reader
 
-from astro_cli.config.errors import EXIT_INTEGRITY, EXIT_USAGE, AstroError
+from astro_cli.config import files
+from astro_cli.config.errors import EXIT_INTEGRITY, EXIT_USAGE, AstroError, RecordError
 from eval.contract import ScoreError
 
 DEEP = 10_000
@@ -329,3 +330,14 @@ def test_a_stage_cannot_name_a_file_outside_of_the_report(folder: Path) -> None:
     error = read(reader, path)
     assert error is not None
     assert "String should match pattern" in str(error)
+
+
+@pytest.mark.parametrize(("levels", "is_read"), [(64, True), (65, False)])
+def test_the_deepest_nesting_that_is_read(levels: int, is_read: bool, tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * levels + "]" * levels)
+    if is_read:
+        assert files.Reader(RecordError).json(path)
+    else:
+        with pytest.raises(RecordError, match="nested too deeply, expected at most 64 levels"):
+            files.Reader(RecordError).json(path)
