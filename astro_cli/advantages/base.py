@@ -64,6 +64,10 @@ class Advantage(ABC):
         """Clips of the base per prompt that it wants the scores of, with these rewards; 0: none."""
         return 0 if self.wants_base == "none" else self.config.base_samples
 
+    def misnamed(self, rewards: Iterable[str]) -> str:
+        """Which of its keys names a reward that is not optimised, or lacks one that is: "key: what", "" for none."""
+        return ""
+
     def lacks(self, backbone: str) -> str:
         """What it cannot run without and where to put it, "" where nothing is missing; asked before a run."""
         return ""

@@ -11,8 +11,12 @@ Source: BPGO (arXiv 2511.18919); TeleBoost (arXiv 2602.07595) section 3.3. `baye
 `replace` trains on R~ = ( a (R - prior) + 1{R > prior} ) R / (1 + exp(-R / tau)) instead of R.
 Dimensions: P prompt, G sample of a prompt, Q prompt of the base, N clip of the base per prompt.
 
-**Deviations**: the paper gives no k, lambda and zeta; they are 1, as in a published fork of the release. The report
-says that groups of high variance are scaled down; the paper's w does not see the variance, `bayes` does.
+`replace` multiplies by the reward, so it ranks samples the wrong way round where rewards are negative: it takes raw
+rewards that are not.
+
+**Deviations**: the release has alpha 1 in `bayes`, here it is given. The paper gives no k, lambda and zeta; they are 1,
+as in a published fork of the release. The report says that groups of high variance are scaled down; the paper's w does
+not see the variance, `bayes` does.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from astro_cli.advantages.base import Advantage as BaseAdvantage
 from astro_cli.advantages.base import Scored
@@ -57,6 +61,12 @@ class Config(BaseConfig):
     standardise: bool = True
     base_samples: int = Field(default=32, gt=1)
 
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.crt == "replace" and self.standardise:
+            raise ValueError("standardise: found true with crt = 'replace', which multiplies by the reward: set false")
+        return self
+
 
 def reliability(mean_P: torch.Tensor, prior_P: torch.Tensor, alpha: float, sharpness: float) -> torch.Tensor:
     """w (P,) of RAS, in [1 - alpha, 1 + alpha]."""
@@ -69,7 +79,7 @@ def posterior_reliability(reward_PG: torch.Tensor, prior_P: torch.Tensor, alpha:
     variance = 1 / (reward_PG.shape[1] / spread + 1 / PRIOR_VARIANCE)
     mean = variance * (reward_PG.shape[1] * reward_PG.mean(1) / spread + prior_P / PRIOR_VARIANCE)
     above = 1 - torch.special.ndtr((prior_P - mean) / variance.sqrt())
-    return (1 + alpha * (0.5 + above - 1)).clamp(*WEIGHT_RANGE)
+    return (1 + alpha * (above - 0.5)).clamp(*WEIGHT_RANGE)
 
 
 def contrasted(reward_PG: torch.Tensor, prior_P: torch.Tensor, slope: float) -> torch.Tensor:
@@ -119,7 +129,8 @@ class Advantage(BaseAdvantage):
         if self.config.standardise or self.config.crt == "none" or bool((reward_PG >= 0).all()):
             return
         what = f"rewards down to {reward_PG.min().item():.4g} with standardise = false: CRT scales with the raw reward"
-        raise RunError("advantage", "bpgo", what, hint="set experience.advantage.standardise = true")
+        paper = "" if self.config.crt == "paper" else ' and crt = "paper"'
+        raise RunError("advantage", "bpgo", what, hint=f"set experience.advantage.standardise = true{paper}")
 
     def _metrics(self, scored: Scored, prior_P: torch.Tensor, weight_P: torch.Tensor | None) -> dict[str, float]:
         metrics = {"prior": prior_P.mean().item()}

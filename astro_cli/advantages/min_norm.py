@@ -86,7 +86,13 @@ class Advantage(BaseAdvantage):
         }
         if self.config.loss == "combined":
             return Credit((Term(scale * combined),), metrics)
-        terms = (Term(scale * advantage_KPG[row], weight_PK[:, row]) for row in range(len(scores)))
+        # With `renorm` of unit deviation, so that an objective's bound on advantages means the same for every reward.
+        size_K = advantage_KPG.flatten(1).std(1).clamp_min(self.config.floor)
+        size_K = size_K if self.config.renorm else torch.ones_like(size_K)
+        terms = (
+            Term(advantage_KPG[row] / size_K[row], weight_PK[:, row] * scale * size_K[row])
+            for row in range(len(scores))
+        )
         return Credit(tuple(terms), metrics)
 
     def _vectors(self, advantage_KPG: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ from astro_cli.advantages.base import Scored
 from astro_cli.advantages.group import group_advantage
 from astro_cli.advantages.joint import optimised
 from astro_cli.config.base import Config as BaseConfig
-from astro_cli.config.errors import RunError
+from astro_cli.config.errors import RunError, did_you_mean
 from astro_cli.core.credit import Credit, Term
 
 TINY = 1e-12
@@ -83,6 +83,17 @@ class Advantage(BaseAdvantage):
     def base_clips(self, rewards: Iterable[str]) -> int:
         """None where every reward has a range."""
         return 0 if set(rewards) <= self.config.ranges.keys() else super().base_clips(rewards)
+
+    def misnamed(self, rewards: Iterable[str]) -> str:
+        known, config = set(rewards), self.config
+        for key in ("thresholds", "ranges", "caps"):
+            table = getattr(config, key)
+            given = set(table) if isinstance(table, dict) else known
+            if unknown := sorted(given - known):
+                return f"{key}.{unknown[0]}: no reward that is optimised, {did_you_mean(unknown[0], known)}"
+            if key == "thresholds" and (missing := sorted(known - given)):
+                return f"{key}.{missing[0]}: missing, expected one for every reward or one number"
+        return ""
 
     def credit(self, scored: Scored, state: dict[str, torch.Tensor]) -> Credit:
         mapped = {key: self._mapped(key, value, scored, state) for key, value in optimised(scored).items()}

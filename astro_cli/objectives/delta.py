@@ -152,7 +152,8 @@ class Objective(long_tuning.Objective):
             real_before_BD, real_BD = (
                 self.phi(each, self.teacher_x0(sequence, each, sigma_B), batch) for each in (before, chunk)
             )
-        fake_BD = self.phi(chunk, x, batch)
+        with torch.set_grad_enabled(self.config.continuity and self.threshold is not None):  # else C has weight 0
+            fake_BD = self.phi(chunk, x, batch)
         rho_B = discrepancy(real_BD, real_before_BD, fake_BD.detach(), fake_before_BD)
         return rho_B, continuity(fake_BD, fake_before_BD)
 

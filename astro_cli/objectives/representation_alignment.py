@@ -20,10 +20,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from astro_cli.core.flow import add_noise, timestep_of, velocity_target
+from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import flow_matching
 from astro_cli.objectives.base import Batch, LossOutput
-from astro_cli.objectives.flow_matching import masked_text, noise_levels
 from astro_cli.shapes.features import FEATURES
 from astro_cli.spec import Recipe, StageSpec
 
@@ -72,17 +71,11 @@ class Objective(flow_matching.Objective):
             raise ValueError(f"model.dim: found {model.dim}, {key} compares {compared} channels of a hidden state")
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
-        x0, features = batch.latents_BFCHW, batch.features_BFKHW
-        assert x0 is not None
-        assert features is not None
-        levels = (self.run_context.shift, self.config.mixed_noise, self.config.mixed_shift)
-        sigma_BF = noise_levels(batch, x0.shape[1], *levels).to(x0.device)
-        noise = batch.noise_like(x0, "noise")
-        with self.run_context.roles.use(role) as network:
-            text = network.encode_text(masked_text(batch, self.config.drop_text, self.run_context))
-            with hidden_state(network.blocks[self.config.layer - 1]) as states:
-                v = network(add_noise(x0, noise, sigma_BF), timestep_of(sigma_BF), text)
-            wanted = per_token(features, network.config.patch)
-            aligned = (states[0][..., : wanted.shape[-1]].float() - wanted).pow(2).mean()
-        flow = (v - velocity_target(x0, noise)).float().pow(2).mean()
+        assert batch.features_BFKHW is not None
+        network = self.run_context.roles.modules[role]
+        assert isinstance(network, CausalWan)
+        with hidden_state(network.blocks[self.config.layer - 1]) as states:
+            flow = super().loss(role, batch).loss
+        wanted = per_token(batch.features_BFKHW, network.config.patch)
+        aligned = (states[0][..., : wanted.shape[-1]].float() - wanted).pow(2).mean()
         return LossOutput(flow + self.config.weight * aligned, {"flow": flow.item(), "alignment": aligned.item()})

@@ -91,7 +91,7 @@ def _by_start(roller: Roller, spec: ExperienceSpec, prompts: list[str]) -> dict[
 
 def key_of(recipe: Recipe, spec: ExperienceSpec, rewards: list[str], prompts: list[str], samples: int) -> str:
     """Hash of the base's weights and of everything else that decides its scores."""
-    shown = ("frames", "clip", "window", "sde_window", "sde_range")
+    shown = ("frames", "clip", "window", "sde_window", "sde_range", "scorers")
     facts: dict[str, Any] = {
         "weights": weights_hash(recipe),
         "recipe": recipe.model_dump(

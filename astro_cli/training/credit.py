@@ -32,6 +32,10 @@ def check_credit(key: str, table: dict[str, Any], stage: StageSpec) -> None:
     if rule.wants_base == "prompts" and stage.data.prompts is None and stage.data.captions is None:
         what = f"missing, {kind!r} measures a prior of each prompt: give a number of captions, or data.prompts"
         raise ValueError(f"{key}.data.captions: {what}")
+    experience = stage.experience
+    rewards = [name for name, weight in experience.rewards.items() if weight] if experience is not None else []
+    if wrong := rule(resolve_kind("advantages", table, f"{key}.experience.advantage")).misnamed(rewards):
+        raise ValueError(f"{key}.experience.advantage.{wrong}")
     gives, key = rule.gives, f"{key}.experience.advantage.kind"
     objective = resolve_kind("objectives", stage.objective, key)
     takes = objective_class(stage).takes(objective)

@@ -6,12 +6,10 @@ import dataclasses
 
 import torch
 
-from astro_cli.core.rng import stream, stream_seed
 from astro_cli.objectives.base import Batch
 from astro_cli.shapes.features import object_features
-from astro_cli.shapes.render import random_layout
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.sources import ClipSource, SourceContext, draw_scene
+from astro_cli.training.sources import ClipSource, SourceContext, layout_of
 
 
 class FeatureClips(ClipSource):
@@ -33,11 +31,9 @@ class FeatureClips(ClipSource):
         data, backbone = context.spec.data, context.backbone
         frames = source.latents.shape[1]
         ends = torch.tensor([backbone.num_frames(data.lead + latent + 1) - 1.0 for latent in range(frames)])
-        seeds = [stream_seed(context.recipe.seed, "pool", row) for row in range(data.pool)]
-        scenes = [draw_scene(seed, data.drop)[0] for seed in seeds]
-        layout = random_layout(scenes, [stream(seed, "layout") for seed in seeds], world=backbone.world)
+        layout = layout_of(source.scenes, source.pool, backbone.world)
         group = backbone.num_frames(2) - 1
-        features = object_features(scenes, layout, ends, source.latents.shape[-1], group)
+        features = object_features(source.scenes, layout, ends, source.latents.shape[-1], group)
         source.features_BFKHW = features / features.std((0, 1, 3, 4), keepdim=True)
         return source
 
@@ -45,5 +41,4 @@ class FeatureClips(ClipSource):
 
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         batch = super().batch(use, step, role, size)
-        rows = [seed % len(self.captions) for seed in batch.seeds]
-        return dataclasses.replace(batch, features_BFKHW=self.features_BFKHW[rows])
+        return dataclasses.replace(batch, features_BFKHW=self.features_BFKHW[self.rows(batch.seeds)])

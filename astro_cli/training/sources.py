@@ -22,7 +22,7 @@ from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
-from astro_cli.shapes.render import FREE, World, random_layout, render
+from astro_cli.shapes.render import FREE, Layout, World, random_layout, render
 from astro_cli.spec import DataSpec, Recipe, StageSpec
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.distributed import own_rows
@@ -193,8 +193,13 @@ def draw_scene(seed: int, drop: float) -> tuple[Scene, str]:
     return complete_scene(stated, rng), caption(stated)
 
 
+def layout_of(scenes: list[Scene], seeds: list[int], world: World = FREE) -> Layout:
+    """Where the objects of scenes are, from the scenes' own seeds."""
+    return random_layout(scenes, [stream(seed, "layout") for seed in seeds], world=world)
+
+
 def render_scenes(scenes: list[Scene], seeds: list[int], frames: int, world: World = FREE) -> torch.Tensor:
-    return render(scenes, random_layout(scenes, [stream(seed, "layout") for seed in seeds], world=world), frames)
+    return render(scenes, layout_of(scenes, seeds, world), frames)
 
 
 @dataclass
@@ -250,19 +255,23 @@ class ClipSource(SeededSource):
         self.seed, self.backbone = seed, backbone
         seeds = [stream_seed(seed, "pool", row) for row in range(pool)]
         drawn = [draw_scene(sample, drop) for sample in seeds]
+        self.pool, self.scenes = seeds, [scene for scene, _ in drawn]
         self.captions = [text for _, text in drawn]
         parts = []
         for start in range(0, pool, ENCODE_BATCH):
             rows = slice(start, start + ENCODE_BATCH)
-            scenes = [scene for scene, _ in drawn[rows]]
-            pictures = render_scenes(scenes, seeds[rows], backbone.num_frames(lead + frames), backbone.world)
+            pictures = render_scenes(self.scenes[rows], seeds[rows], backbone.num_frames(lead + frames), backbone.world)
             parts.append(backbone.encode(pictures)[:, lead:])
             progress("rendering and encoding clips", min(start + ENCODE_BATCH, pool), pool)
         self.latents = torch.cat(parts)
 
+    def rows(self, seeds: list[int]) -> list[int]:
+        """The clips of the pool that samples with these seeds are."""
+        return [seed % len(self.captions) for seed in seeds]
+
     def batch(self, use: str, step: int, role: str, size: int) -> Batch:
         seeds = sample_seeds(self.seed, use, step, role, size)
-        rows = [seed % len(self.captions) for seed in seeds]
+        rows = self.rows(seeds)
         prompts = [self.captions[row] for row in rows]
         text, shared = self.backbone.encode_text(prompts), stream_seed(self.seed, use, step, role)
         return Batch(seeds, prompts, text_BMD=text, latents_BFCHW=self.latents[rows], shared=shared)

@@ -136,6 +136,17 @@ def test_negative_raw_rewards_are_refused_with_what_to_set():
     Advantage(Config()).credit(told(reward, rewards(1)), {})
 
 
+def test_the_release_takes_raw_rewards_only():
+    with pytest.raises(ValueError, match="standardise: found true with crt = 'replace'"):
+        Config(crt="replace")
+    # prior -1: the better the sample, the lower R~
+    worse_to_better = torch.tensor([[-1.4, -1.2, -0.8, -0.6]])
+    turned = released_contrast(worse_to_better, torch.tensor([-1.0]), 50.0, 5.0)
+    assert (turned.diff(dim=1) < 0).all()
+    rising = released_contrast(worse_to_better + 2, torch.tensor([1.0]), 50.0, 5.0)
+    assert (rising.diff(dim=1) > 0).all()
+
+
 def test_the_log_says_how_far_groups_are_trusted():
     metrics = Advantage(Config()).credit(told(rewards(), rewards(1)), {}).metrics
     assert 0.5 <= metrics["trust_min"] <= metrics["trust"] <= metrics["trust_max"] <= 1.5

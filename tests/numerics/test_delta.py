@@ -101,6 +101,11 @@ def test_the_loss_is_the_balance_of_both(run_context):  # noqa: F811
     assert gate == pytest.approx(0.5)
     assert cont > 0
     assert out.loss.item() == pytest.approx(0.5 * plain + 0.5 * cont, rel=1e-5)
+    whole, half = (
+        gradients(run_context, loss_of(run_context, objective(run_context, mu=0.1, s=1e-9, **keys)).loss)
+        for keys in ({}, {"continuity": False})
+    )
+    assert any(not torch.allclose(a, b) for a, b in zip(whole, half, strict=True))  # C has a gradient of its own
     for keys, expected in (
         ({"continuity": False}, 0.5 * plain),
         ({"trust": False}, plain + 0.5 * cont),

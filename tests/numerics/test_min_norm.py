@@ -90,7 +90,9 @@ def test_the_credit_is_the_sum_of_the_rewards_losses_with_their_weights():
     combined = Advantage(Config(renorm=False, loss="combined")).credit(told, {})
     torch.testing.assert_close(combined.terms[0].value, credit.per_sample())
     assert credit.metrics["norm/combined"] == pytest.approx(credit.per_sample().norm().item(), rel=1e-5)
-    assert Advantage(Config()).credit(told, {}).per_sample().std().item() == pytest.approx(1.0, abs=1e-5)
+    renormed = Advantage(Config()).credit(told, {})
+    assert renormed.per_sample().std().item() == pytest.approx(1.0, abs=1e-5)
+    assert [term.value.std().item() for term in renormed.terms] == pytest.approx([1.0] * 3, abs=1e-5)
 
 
 def test_a_reward_on_another_scale_moves_the_sum_and_not_the_balance():
@@ -121,7 +123,7 @@ def test_a_reward_that_never_differs_is_left_out_instead_of_taking_all():
 
 
 def test_each_group_may_have_weights_of_its_own():
-    credit = Advantage(Config(over="group")).credit(scored(random_scores()), {})
+    credit = Advantage(Config(over="group", renorm=False)).credit(scored(random_scores()), {})
     weights = torch.stack([term.weight for term in credit.terms if term.weight is not None], 1)
     assert weights.shape == (4, 3)
     torch.testing.assert_close(weights.sum(1), torch.ones(4))

@@ -111,3 +111,13 @@ def test_a_base_that_never_differs_has_no_range():
     base = dict.fromkeys(("vq", "mq", "ta"), torch.full((2, 4), 0.4))
     with pytest.raises(RunError, match=r"advantage: ranges.vq: found \[0.4, 0.4\] of the base's scores"):
         Advantage(Config()).credit(scored(REWARDS[:, None], base), {})
+
+
+def test_names_that_are_no_optimised_reward_are_found_before_a_run():
+    for keys, says in (
+        ({"thresholds": {"vq": 0.5}}, "thresholds.mq: missing"),
+        ({"ranges": {"vqq": (0.0, 1.0)}}, "ranges.vqq: no reward that is optimised, did you mean 'vq'?"),
+        ({"caps": {"ta": 0.9}}, "caps.ta: no reward"),
+    ):
+        assert Advantage(Config(**keys)).misnamed(["vq", "mq"]).startswith(says)
+    assert Advantage(Config(thresholds={"vq": 0.5, "mq": 0.4}, caps={"mq": 0.9})).misnamed(["vq", "mq"]) == ""
