@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -187,9 +187,9 @@ def _own_code() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
 
 
-def core_seconds(logs: Path) -> Counter[str]:
+def core_seconds(logs: Path) -> dict[str, float]:
     """Seconds of one core that the grid's processes took so far: "training" and "evaluation"."""
-    spent = Counter[str]()
+    spent: defaultdict[str, float] = defaultdict(float)
     for _, what, seconds in process_seconds(logs):
         spent["training" if what == "train" else "evaluation"] += seconds
     return spent

@@ -55,8 +55,8 @@ def half_of(place: Path) -> str:
     if EXPERT.search(place.name) or (not place.is_dir() and EXPERT.search(folder.name)):
         return TWO
     for root in (folder, folder.parent):
-        pairs = [pair for pair in PAIRS if all((root / name).is_dir() for name in pair)]
-        if any(root == folder or folder.name in pair for pair in pairs):
+        here = [(a, b) for a, b in PAIRS if (root / a).is_dir() and (root / b).is_dir()]
+        if any(root == folder or folder.name in pair for pair in here):
             return TWO
         if root == folder or folder.name == PAIRS[0][0]:
             index = _index(root / "model_index.json")
