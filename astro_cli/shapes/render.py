@@ -53,9 +53,10 @@ class World:
 
 
 FREE = World()
-# The world of four frames to a latent: in a group of four frames a slow object crosses one latent cell and a fast one
-# two, so every latent of an object is one of a few patterns, moved by whole cells.
-GRID = World(pace=2 / 3, speed_jitter=0.0, radius_jitter=0.0, grid=4.0)
+# The world of four frames to a latent: in a group of four frames a slow object crosses two latent cells, the width of a
+# token of the transformer, and a fast one four. Every latent of an object is one of a few patterns, moved by whole
+# tokens.
+GRID = World(pace=4 / 3, speed_jitter=0.0, radius_jitter=0.0, grid=8.0)
 
 
 @dataclass(frozen=True)
