@@ -28,7 +28,8 @@ from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.sampling.ode import guided, sigma_grid
 from astro_cli.spec import SamplerSpec
 from astro_cli.zoo import needs
-from astro_cli.zoo.entries import BY_NAME, Release, of_path
+from astro_cli.zoo.entries import Release, known
+from astro_cli.zoo.places import locate
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ def load_arm(
 
     Args:
         name: a packaged base, a run folder, a weights file with its JSON card beside it, or a Wan checkpoint of any
-            known release or format. Default: the student the recipe starts from, else the transformer of the Wan
-            folder.
+            known release or format, by path, name or hub id. Default: the student the recipe starts from, else the
+            transformer of the Wan folder.
         recipe: takes sizes, video, sampler and cache from this recipe instead of the card.
         lora: an adapter to merge into the weights.
         wan: the Wan 2.1 folder with text encoder and VAE; default one below the checkpoints folder.
@@ -159,9 +160,9 @@ def load_arm(
         RecipeError: a recipe that is wrong, or names no student.
     """
     source = _find(name, recipe, wan)
-    if (entry := BY_NAME.get(str(source)) or of_path(source)) is not None:
+    if (entry := known(source)) is not None:
         _refuse_missing(entry, str(source), wan)
-    own = _own_card(Path(source))
+    own = _own_card(locate(source))
     table = own if recipe is None else cards.of_recipe(recipe)
     checkpoint = load_transformer(source, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
     card = table or cards.of_wan(checkpoint)

@@ -26,7 +26,8 @@ from astro_cli.models.merged import adapters_in, merge_into
 from astro_cli.models.tensor_files import INDEX, some
 from astro_cli.models.verify import Report, problems
 from astro_cli.models.wan import sizes
-from astro_cli.zoo.entries import BY_NAME, Release, of_path
+from astro_cli.zoo import hub
+from astro_cli.zoo.entries import BY_NAME, Release, known
 from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
 
 try:
@@ -117,7 +118,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _entry(source: str) -> Release | None:
-    return BY_NAME.get(source) or of_path(source)
+    return known(source)
 
 
 def _outside(source: str) -> str | Path:
@@ -141,6 +142,8 @@ def _name(source: str, checkpoint: Checkpoint, entry: Release | None) -> str:
     if entry is not None:
         return entry.name
     path = locate(source)
+    if path.is_dir() and (at := hub.of_snapshot(path)) is not None:
+        return at.repo.split("/")[1]
     return path.stem if path.is_file() else path.resolve().name
 
 
