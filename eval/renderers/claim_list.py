@@ -35,4 +35,4 @@ def _facts(verdict: Verdict) -> str:
 def _parts(verdict: Verdict) -> str:
     if len(verdict.parts) < 2:
         return ""
-    return f"<ul>{''.join(f'<li>{word}: {with_code(text)}</li>' for text, word in verdict.parts)}</ul>"
+    return f"<ul>{''.join(f'<li>{part.verdict}: {with_code(part.text)}</li>' for part in verdict.parts)}</ul>"

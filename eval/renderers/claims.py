@@ -43,7 +43,7 @@ def _lines(verdict: Verdict) -> list[str]:
     )
     lines = [f"{verdict.verdict:<9}  {verdict.id:<18} {verdict.text} [{verdict.source}]{measured}{count}"]
     shows_parts = len(verdict.parts) > 1 or verdict.verdict == "undecided"  # what would decide is said by the parts
-    return lines + ([f"{'':<9}    - {word}: {text}" for text, word in verdict.parts] if shows_parts else [])
+    return lines + ([f"{'':<9}    - {part.verdict}: {part.text}" for part in verdict.parts] if shows_parts else [])
 
 
 def _cells(verdict: Verdict) -> list[str]:
