@@ -166,7 +166,7 @@ def test_a_transformer_of_the_cache_computes_what_its_folder_does(hub_cache, fol
 def test_an_import_of_a_hub_id_takes_the_releases_or_the_repositorys_name(hub_cache, folder):
     for repo in (WAN, "me/tuned"):
         hub_cache.put_folder(repo, write_diffusers(folder / "made", network(1).state_dict(), root=True, size="1KB"))
-    options = {"lora": None, "dtype": None, "ema": None, "report": lambda *_: None}
+    options = {"lora": (), "dtype": None, "ema": None, "report": lambda *_: None}
     for source, name in ((WAN, "wan_1.3b_diffusers"), ("me/tuned", "tuned")):
         written, _ = import_checkpoint(source, None, **options)
         assert written == folder / "checkpoints" / name
