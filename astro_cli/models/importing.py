@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from huggingface_hub import split_state_dict_into_shards_factory
 
 from astro_cli.config import durable
@@ -30,11 +31,6 @@ from astro_cli.models.wan import sizes
 from astro_cli.zoo import hub
 from astro_cli.zoo.entries import BY_NAME, Release, known
 from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
-
-try:
-    import fcntl
-except ImportError:  # no POSIX locks on this platform: one import per folder is then the user's business
-    fcntl = None
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARD_SIZE = 5 * 10**9  # bytes; a larger model is written in shards
@@ -95,27 +91,21 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process is writing it, or the place cannot be written.
     """
-    if fcntl is None:
-        yield
-        return
-    lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    path = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    lock = FileLock(path, blocking=False)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("ab")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        hint = "wait for it to end, or choose another --to"
+        raise OutputError(folder, "--to", "another process is importing into this folder", hint=hint) from error
     except OSError as error:
         raise OutputError(folder, "--to", f"cannot be written: {error.strerror}", hint="choose another --to") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.stat(lock), os.fstat(file.fileno())):
-                raise FileNotFoundError(lock)  # the one before has just ended and removed it
-        except OSError as error:
-            hint = "wait for it to end, or choose another --to"
-            raise OutputError(folder, "--to", "another process is importing into this folder", hint=hint) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _entry(source: str) -> Release | None:

@@ -261,6 +261,13 @@ def test_recipe_show_gives_origins():
     assert with_origins["origins"]["model.dim"] == "recipes/base/wan_1.3b.toml"
 
 
+def test_an_origin_of_several_lines_is_one_comment():
+    override = 'stages.nft.data.prompts="""a\nb"""'
+    shown = recipe("show", "astrolabe_causal_shapes", "--origins", "--set", override).stdout
+    assert tomllib.loads(shown)["stages"]["nft"]["data"]["prompts"] == "a\nb"
+    assert 'prompts = "a\\nb"  # --set stages.nft.data.prompts="""a\\u000ab"""' in shown.splitlines()
+
+
 def test_recipe_show_quotes_what_needs_it(tmp_path):
     text = tmp_path / "odd.toml"
     prompts = 'a "b"\\c\n\x7fé'
