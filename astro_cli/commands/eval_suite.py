@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from astro_cli.commands.console import plain_column, plain_console
+from astro_cli.commands.console import loading, plain_column, plain_console, resumable
 from astro_cli.commands.limits import MOST_JOBS
 from astro_cli.config.errors import EXIT_PARTIAL, RecordError
 
@@ -81,10 +81,10 @@ def suite_command(name: str) -> Any:
             bool, typer.Option("--allow-partial", help="Means of what is there, called partial; exit 0.")
         ] = False,
     ) -> None:
-        from eval.scoring.run import Request
-
         if folder is None:
             refuse_without_folder(name, suite)
+        with loading(name):
+            from eval.scoring.run import Request
         names = tuple(part.strip() for part in metrics.split(",") if part.strip())
         chosen = None if seed_from else seed
         run(
@@ -143,7 +143,8 @@ def run(request: Request, *, allow_partial: bool) -> None:
         plain_column("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    kept = "what is scored is kept"
+    with resumable(kept), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(request.suite, total=None, rate="")
 
         def step() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import typed_lines
+from astro_cli.commands.console import loading, typed_lines
 from astro_cli.commands.limits import MOST_FRAMES, MOST_SECONDS, MOST_VIDEOS
 from astro_cli.commands.zoo import LORA_HELP
 from astro_cli.config.errors import StreamError
@@ -134,7 +134,8 @@ def sample(
     if seconds is not None and frames is not None:
         raise StreamError("--seconds", f"{seconds:g}", "found --frames too", hint="give one of them")
     cache = _cache(window, sink, relative, ema)
-    arm = _load(weights, recipe, lora, wan, dtype, device, cache)
+    with loading(weights or recipe or DEFAULT_WEIGHTS):
+        arm = _load(weights, recipe, lora, wan, dtype, device, cache)
     _resize(arm, size)
     length = _length(arm, seconds, frames)
     if compile_:

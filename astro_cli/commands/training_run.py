@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from astro_cli.commands.console import echo, plain_console
+from astro_cli.commands.console import echo, loading, plain_console
 from astro_cli.config.errors import EXIT_RUN, RecipeError, RunError
 from astro_cli.config.files import Reader
 
@@ -50,7 +50,8 @@ def execute(
     Raises:
         AstroError: anything the user can cause, before a weight is read where possible.
     """
-    recipe = resolve(recipe_name, command, overrides, steps, seed)
+    with loading(recipe_name):
+        recipe = resolve(recipe_name, command, overrides, steps, seed)
     if dry_run:
         show_dry_run(recipe)
         return
@@ -59,21 +60,22 @@ def execute(
 
 def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:
     """Train a resolved recipe in a folder; returns the folder. A finished run is left as it is when resuming."""
-    from astro_cli.commands.progress import RunProgress
-    from astro_cli.core import threads
-    from astro_cli.training.build import build, make_accelerator, pick_device
-    from astro_cli.training.footprint import check_fits
-    from astro_cli.training.release import write_final
-    from astro_cli.training.rundir import RunDir
-    from astro_cli.training.trainer import Trainer
-
     console = plain_console(stderr=True)
-    run, video = RunDir(out), recipe.video
-    threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
-    device = pick_device(recipe.runtime.device)
-    check_fits(recipe, device)
-    run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
-    accelerator = make_accelerator(recipe, str(out))
+    with loading(f"{recipe.name} and its weights"):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.core import threads
+        from astro_cli.training.build import build, make_accelerator, pick_device
+        from astro_cli.training.footprint import check_fits
+        from astro_cli.training.release import write_final
+        from astro_cli.training.rundir import RunDir
+        from astro_cli.training.trainer import Trainer
+
+        run, video = RunDir(out), recipe.video
+        threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
+        device = pick_device(recipe.runtime.device)
+        check_fits(recipe, device)
+        run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
+        accelerator = make_accelerator(recipe, str(out))
     try:
         if accelerator.is_main_process:
             for warning in run.open(recipe, given(recipe_name, overrides), resume=resume, device=str(device)):

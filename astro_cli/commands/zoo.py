@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import echo, echo_aligned
+from astro_cli.commands.console import echo, echo_aligned, loading
 from astro_cli.commands.recipe import JsonOption
 from astro_cli.config.errors import EXIT_RUN, CheckpointError
 from astro_cli.config.files import Reader
@@ -93,8 +93,9 @@ def import_(
 
     Example: astro zoo import self_forcing --dtype bf16
     """
-    from astro_cli.commands.progress import RunProgress
-    from astro_cli.models.importing import import_checkpoint
+    with loading(source):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.models.importing import import_checkpoint
 
     with RunProgress() as progress:
         folder, new = import_checkpoint(
@@ -119,10 +120,11 @@ def verify(source: SourceArgument, json_: JsonOption = False) -> None:
 
     Example: astro zoo verify self_forcing
     """
-    from astro_cli.commands.progress import RunProgress
-    from astro_cli.models.verify import problems
+    with loading(source):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.models.verify import problems
 
-    path = locate(source)
+        path = locate(source)
     with RunProgress() as progress:
         faults = problems(path, progress.work)
     whole = (path / MANIFEST).is_file()
