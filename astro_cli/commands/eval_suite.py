@@ -118,10 +118,13 @@ def refuse_without_folder(name: str, suite: Suite) -> NoReturn:
     Raises:
         RecordError: always.
     """
+    from eval.scoring.scorers import missing_of, readiness
     from eval.suites.suite import list_suites
 
     of_prompts = f"videos of the prompt set {suite.prompts!r}, {suite.samples} a prompt" if suite.prompts else "videos"
-    what = f"missing; {name} scores a folder of {of_prompts}, with the scorers {', '.join(_labels(suite))}"
+    lines = readiness(missing_of(suite))
+    with_scorers = "with these scorers:" if lines else f"with the scorers {', '.join(_labels(suite))}"
+    what = "\n".join([f"missing; {name} scores a folder of {of_prompts}, {with_scorers}", *lines])
     own = f"{name}-custom"
     hint = f"your own videos and prompts: astro eval {own} DIR; " if own in list_suites() else ""
     raise RecordError("DIR", "", what, hint=f"{hint}astro eval check DIR --suite {name} says what a folder lacks")

@@ -16,11 +16,13 @@ from typing import Any
 from astro_cli.config.errors import CheckpointError
 from astro_cli.config.files import Reader
 from astro_cli.core import memory, threads
+from astro_cli.inspection.checkpoint_files import fault
 from astro_cli.rewards import scorer_places
 from astro_cli.zoo import hub
 from astro_cli.zoo.entries import BY_NAME
 from astro_cli.zoo.hub import HubId
 from astro_cli.zoo.places import checkpoints_folder
+from astro_cli.zoo.sizes import HPSV3_PARAMETERS, UMT5_PARAMETERS, VAE_PARAMETERS, WAN_1_3B_PARAMETERS
 
 GIB = 2**30
 PACKAGES = (
@@ -50,7 +52,7 @@ WAN = BY_NAME["wan_1.3b_diffusers"].repo
 @dataclass(frozen=True)
 class Part:
     """An optional part of astro: present where `module` is installed, a file in the checkpoints folder matches one of
-    `files` or `cached` is in the Hugging Face cache, and nothing `lacks`.
+    `files` or `cached` is in the Hugging Face cache, its size and header are those of a whole one, and nothing `lacks`.
     """
 
     key: str
@@ -60,6 +62,7 @@ class Part:
     files: tuple[str, ...] = ()  # glob patterns below the folder, safetensors first; none: the module is enough
     cached: HubId | None = None
     module: str | None = None
+    parameters: int = 0  # the least that the file holds
     lacks: Callable[[], str] = lambda: ""  # what else it needs and where to put it
 
 
@@ -71,6 +74,7 @@ OPTIONAL = (
         "HPSv3 columns; visual-quality reward of Wan recipes",
         ("HPSv3.safetensors",),
         scorer_places.HUB[scorer_places.HPSV3],
+        parameters=HPSV3_PARAMETERS,
         lacks=scorer_places.missing_hpsv3,
     ),
     Part(
@@ -90,6 +94,7 @@ OPTIONAL = (
         "the teacher and critic of Wan distillation",
         ("Wan2.1-T2V-1.3B*/transformer/*.safetensors", "Wan2.1-T2V-1.3B*/diffusion_pytorch_model*.safetensors"),
         HubId(WAN, file=BY_NAME["wan_1.3b_diffusers"].file),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
     Part(
         "wan_vae",
@@ -98,6 +103,7 @@ OPTIONAL = (
         "decoding and encoding of Wan 2.1 videos",
         ("Wan2.1*/vae/*.safetensors", "Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth"),
         HubId(WAN, file="vae/config.json"),
+        parameters=VAE_PARAMETERS,
     ),
     Part(
         "umt5",
@@ -110,6 +116,7 @@ OPTIONAL = (
             "models_t5_umt5-xxl-enc-bf16.pth",
         ),
         HubId(WAN, file="text_encoder/config.json"),
+        parameters=UMT5_PARAMETERS,
     ),
     Part(
         "self_forcing",
@@ -118,6 +125,7 @@ OPTIONAL = (
         "recipe astrolabe_self_forcing",
         ("self_forcing_dmd.safetensors", "self_forcing_dmd.pt"),
         HubId(BY_NAME["self_forcing"].repo, file=BY_NAME["self_forcing"].file),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
     Part(
         "causal_forcing",
@@ -126,6 +134,7 @@ OPTIONAL = (
         "recipe astrolabe_causal",
         ("chunkwise/causal_forcing.safetensors", "chunkwise/causal_forcing.pt"),
         HubId(BY_NAME["causal_forcing"].repo, file=BY_NAME["causal_forcing"].file),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
     Part(
         "longlive",
@@ -133,6 +142,7 @@ OPTIONAL = (
         "checkpoint",
         "recipe astrolabe_longlive (astro zoo import longlive --lora longlive_lora)",
         ("longlive-merged/*.safetensors",),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
 )
 
@@ -226,7 +236,7 @@ def look_for(part: Part, folder: Path) -> dict[str, Any]:
     elif part.files and path is None:
         missing = part.files[0]
     else:
-        missing = part.lacks()
+        missing = part.lacks() or (fault(path, part.parameters) if path else "")
     return {
         "key": part.key,
         "kind": part.kind,
