@@ -44,5 +44,5 @@ def _parameters(content: Any) -> int:
     """Numbers in the tensors of a file, nested ones too."""
     if isinstance(content, Mapping):
         return sum(_parameters(value) for value in content.values())
-    count = getattr(content, "numel", 0)
+    count: Any = getattr(content, "numel", 0)  # a method of torch's tensors
     return int(count() if callable(count) else count)
