@@ -42,7 +42,12 @@ def _files(path: Path) -> list[Path]:
 
 def _parameters(content: Any) -> int:
     """Numbers in the tensors of a file, nested ones too."""
+    import torch
+
+    from astro_cli.models.tensor_files import LazyTensor
+
     if isinstance(content, Mapping):
         return sum(_parameters(value) for value in content.values())
-    count: Any = getattr(content, "numel", 0)  # a method of torch's tensors
-    return int(count() if callable(count) else count)
+    if isinstance(content, LazyTensor):
+        return content.numel
+    return content.numel() if isinstance(content, torch.Tensor) else 0
