@@ -186,12 +186,14 @@ class PartVerdict(Config):
     relation: Relation | None = None  # none: a count of metrics, or checks of published numbers
     reference: float | None = None
     allowance: str = ""  # the margin and whose it is, in words
+    advice: str = ""  # what would decide it, where it is undecided
 
 
 class Verdict(Config):
     """A claim's verdict. `model_dump()` is the stable JSON form; excluded fields only help to print.
 
-    Effect and interval are those of the first part with the claim's verdict; n counts its seeds. All are empty where
+    Effect and interval are those of the first part with the claim's verdict. n counts the seeds that the verdict rests
+    on: where the claim fails, those of the failed part with the most; else the fewest of any part. All are empty where
     nothing was measured, and the backbone is where the claim is about published numbers. `metric` is the effect's,
     empty where it is of several.
     """
@@ -208,7 +210,7 @@ class Verdict(Config):
     text: str = Field(exclude=True)
     metric: str = Field("", exclude=True)
     tables: list[str] = Field(exclude=True)
-    parts: list[PartVerdict] = Field(exclude=True)
+    parts: list[PartVerdict]
     open: list[Open] = Field([], exclude=True)
 
 

@@ -53,6 +53,7 @@ class Result(NamedTuple):
     relation: Relation | None = None
     reference: float | None = None
     allowance: str = ""
+    advice: str = ""
 
     def part(self) -> PartVerdict:
         interval, has_ends = self.interval, self.has_ends and self.interval is not None
@@ -73,6 +74,7 @@ class Result(NamedTuple):
             relation=self.relation,
             reference=self.reference,
             allowance=self.allowance,
+            advice=self.advice,
         )
 
 
@@ -130,13 +132,15 @@ def _verdict(claim: Claim, results: list[Result], cells: Cells) -> Verdict:
     parts = [result.part() for result in results]
     measured = [part for part in parts if part.effect is not None]
     nothing = PartVerdict(text="", verdict=word)
-    shown = next((part for part in measured if part.verdict == word), measured[0] if measured else nothing)
+    deciding = [part for part in measured if part.verdict == word] or measured
+    shown = deciding[0] if deciding else nothing
+    counts = [part.n for part in (deciding if word == "fails" else measured)]
     is_published = all(isinstance(part, Published) for part in claim.parts)
     return Verdict(
         id=claim.id,
         source=claim.source,
         verdict=word,
-        n=shown.n,
+        n=0 if not counts else max(counts) if word == "fails" else min(counts),
         effect=shown.effect,
         effect_kind=shown.effect_kind,
         low=shown.low,
@@ -198,8 +202,18 @@ def _compare(part: Compare, name: str, other: str, claim: Claim, claims: PaperCl
     if part.factor is not None:
         return _ratio(part, part.factor, named, a_SP, b_SP, measured)
     difference_SP = a_SP - b_SP
-    margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
-    return _judged(named, "difference", difference_SP, 0.0, part.relation, margin, measured, exact=part.exact)
+    margin = max(part.margin, part.margin_share * abs(b_mean))
+    result = _judged(named, "difference", difference_SP, 0.0, part.relation, margin, measured, exact=part.exact)
+    return _as_ratio(result, b_mean) if part.margin_share and b_mean > 0 else result
+
+
+def _as_ratio(result: Result, level: float) -> Result:
+    """A difference d within a share of the other side's mean, shown as the ratio 1 + d / mean: its bounds are then 1
+    plus and minus the share.
+    """
+    assert result.interval is not None, "judged"
+    mean, low, high, n = result.interval
+    return result._replace(interval=Interval(1 + mean / level, 1 + low / level, 1 + high / level, n), kind="ratio")
 
 
 def _ratio(part: Compare, factor: float, named: Result, a_SP: np.ndarray, b_SP: np.ndarray, sides: _Sides) -> Result:
@@ -263,7 +277,7 @@ def _judged(
     by_seeds = enough.seeds if enough is not None and enough.prompts <= prompts else None
     missing = Open(arms=sides.arms, seeds=sides.seeds, needed=2 if len(sides.seeds) == 1 else by_seeds)
     advice = _what_would_decide(enough, len(sides.seeds), prompts)
-    return result._replace(text=f"{named.text}; {advice}", open=missing)
+    return result._replace(advice=advice, open=missing)
 
 
 def distance_to_verdict(mean: float, relation: Relation, margin: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, get_args
 
 from eval.papers.claims import PartVerdict, Relation, Verdict, VerdictWord
-from eval.renderers.words import DECIMALS_EXACT, LARGE, NOT_RUN, SHOWN_IN, decimals, seeds
+from eval.renderers.words import DECIMALS_EXACT, LARGE, NOT_RUN, decimals, seeds, shown_in
 
 INDENT = " " * 11  # what follows a verdict's column
 DECIMALS_OF_UNITS = 1  # of numbers with a unit, such as MiB
@@ -34,7 +34,7 @@ def headline(part: PartVerdict) -> Headline:
     claim = metric_name(part.metric) if part.metric else part.text
     if part.effect is None:
         return Headline(claim, "", "", part.verdict, "", _note(part))
-    scale, unit = SHOWN_IN.get(part.metric, (1.0, ""))
+    scale, unit = shown_in(part.metric, part.effect if part.a_mean is None else part.a_mean)
     own_scale, own_unit = (1.0, "") if part.effect_kind == "ratio" else (scale, unit)
     digits = _digits(part, own_scale, own_unit)
     means = ""
