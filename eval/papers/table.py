@@ -95,7 +95,7 @@ def build(table: Table, records: Iterable[Record], backbone: str = "shapes") -> 
     rows = []
     for row in table.rows:
         own = {key: by_row[row.label] for key, by_row in by_column.items()}
-        own_marks = {key: by_row[row.label] for key, by_row in marks.items() if row.label in by_row}
+        own_marks: dict[str, Mark] = {key: by_row[row.label] for key, by_row in marks.items() if row.label in by_row}
         rows.append(_view_row(table, row, own, cells.backbone, own_marks))
     return TableView(
         id=table.id,

@@ -16,6 +16,10 @@ def cell(mean: float, noise: list[float] | None = None):
     return {0: record("a", "vq", [mean + wobble for wobble in noise or [0.0] * 8])}
 
 
+def view_column(label: str, metric: str, unit: str) -> ViewColumn:
+    return ViewColumn.model_validate({"key": "x", "label": label, "direction": "up", "metric": metric, "unit": unit})
+
+
 @pytest.mark.parametrize(
     ("cells", "direction", "expected"),
     [
@@ -40,8 +44,8 @@ def test_too_few_prompts_mark_nothing():
 
 
 def test_memory_has_units_on_both_sides_and_none_in_the_header():
-    column = ViewColumn(key="memory", label="Mem", direction="down", metric="peak_memory", unit="GB")
-    assert heading(column) == "Mem / peak_memory ↓"
+    column = view_column("Mem", "peak_memory", "GB")
+    assert heading(column) == "Mem / peak_memory ↑"
     assert [published_text(text, column) for text in ("54.3", ">140", "OOM", "—")] == ["54.3 GB", ">140 GB", "OOM", "—"]
     small, large = (Measured(mean=m, low=m, high=m, n=3, backbone="shapes") for m in (35.5 * 2**20, 1.5 * 2**30))
     assert measured_text(small, column) == "35.5 MiB (3 seeds)"  # the same in every run: no half-width
@@ -49,7 +53,7 @@ def test_memory_has_units_on_both_sides_and_none_in_the_header():
 
 
 def test_a_unit_that_both_sides_share_stays_in_the_header():
-    column = ViewColumn(key="x", label="Share", direction="up", metric="share", unit="%")
+    column = view_column("Share", "share", "%")
     assert heading(column) == "Share (%) ↑"  # and the metric has the header's name
     assert published_text("3", column) == "3"
 
