@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,48 +61,22 @@ def execute(
 
 
 def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:
-    """Train a resolved recipe in a folder; returns the folder. A finished run is left as it is when resuming."""
+    """Train a resolved recipe in a folder with a progress bar; returns the folder."""
     console = plain_console(stderr=True)
+    say = partial(console.print, soft_wrap=True)
     with loading(f"{recipe.name} and its weights"):
         from astro_cli.commands.progress import RunProgress
-        from astro_cli.core import threads
-        from astro_cli.training.build import build, make_accelerator, pick_device
-        from astro_cli.training.footprint import check_fits
-        from astro_cli.training.release import write_final
-        from astro_cli.training.rundir import RunDir
-        from astro_cli.training.trainer import Trainer
+        from astro_cli.training.run import prepare
 
-        run, video = RunDir(out), recipe.video
-        threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
-        device = pick_device(recipe.runtime.device)
-        check_fits(recipe, device)
-        run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
-        accelerator = make_accelerator(recipe, str(out))
+        prepared = prepare(recipe, out)
     try:
-        if accelerator.is_main_process:
-            for warning in run.open(recipe, given(recipe_name, overrides), resume=resume, device=str(device)):
-                console.print(f"warning: {warning}", soft_wrap=True)
-        accelerator.wait_for_everyone()
-        if run.finished:
-            fault = run.final_fault()
-            if not fault:
-                console.print(f"{out}: finished already")
-                return out
-            console.print(f"warning: {fault}; written again from the last checkpoint", soft_wrap=True)
-        with RunProgress() as progress:
-            Trainer(recipe, run_context, backbone, run, accelerator, progress).fit(resume=resume)
-        if accelerator.is_main_process:
-            write_final(recipe, run_context, run)
+        prepared.train(given(recipe_name, overrides), resume=resume, progress=RunProgress(), say=say)
     except KeyboardInterrupt:
-        console.print(f"interrupted; continue with: {_again(recipe.command)}", soft_wrap=True)
+        say(f"interrupted; continue with: {_again(recipe.command)}")
         raise typer.Exit(EXIT_RUN) from None
     except OSError as error:
         hint = f"the run's checkpoints are whole; with space again: {_again(recipe.command)}"
         raise RunError(out, "", f"cannot be written: {error.strerror}", hint=hint) from error
-    finally:
-        run.release()
-    if accelerator.is_main_process:
-        console.print(f"done: {out} (final weights in {run.final})", soft_wrap=True)
     return out
 
 

@@ -92,7 +92,7 @@ def test_hpsv3_videoalign_samples_and_motion_see_a_clip_as_the_whole_video_shows
     monkeypatch.setattr(
         trainer,
         "write_samples",
-        lambda folder, step, samples, fps: written.update({sample.name: sample for sample in samples}),
+        lambda folder, step, samples, fps: [written.setdefault(sample.name, sample) for sample in samples],
     )
     reward_folders.write_hpsv3(tmp_path / "checkpoints")
     reward_folders.write_videoalign(tmp_path / "checkpoints")
