@@ -20,7 +20,6 @@ from astro_cli.commands.zoo import LORA_HELP
 from astro_cli.config.errors import StreamError
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate import plan as sample_input
-from astro_cli.rollout.switch_schedule import whole_blocks
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
@@ -221,36 +220,12 @@ def _resize(arm: Arm, size: str | None) -> None:
 
 
 def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input.Length:
-    """Whole blocks that show at least the requested time; default a clip as long as those trained on.
+    """As `length_for`; says where another length than the one asked for is made."""
+    from astro_cli.generate.stream import length_for
 
-    Raises:
-        StreamError: another length than its own from a multi-step teacher; an EMA without a sink.
-        RecipeError: a cache that cannot stream.
-    """
-    video, backbone = arm.card["video"], arm.backbone
-    wanted = frames if frames is not None else None if seconds is None else max(1, round(seconds * backbone.fps))
-    latents = video["frames"] if wanted is None else whole_blocks(backbone.num_latents(wanted), video["block"])
-    if not arm.streams and latents != video["frames"]:
-        made = backbone.num_frames(video["frames"])
-        raise StreamError(
-            "--frames",
-            str(wanted),
-            f"{arm.name} is a multi-step teacher and makes clips of {made} frames",
-            hint="sample a student",
-        )
-    if arm.streams:
-        spec = arm.stream_spec(latents)
-        spec.check(1, latents)
-        if spec.cache.policy == "ema" and not spec.cache.sink:
-            raise StreamError(
-                "--ema",
-                f"{spec.cache.alpha:g}",
-                "there is no sink to blend evicted frames into",
-                hint="for example --sink 3",
-            )
-    length = sample_input.Length(latents, video["block"], backbone)
-    if wanted is not None and length.frames != wanted:
-        _note(f"{wanted} frames asked for, {length.frames} are made: {length.rule()}")
+    length = length_for(arm, seconds, frames)
+    if length.asked is not None and length.frames != length.asked:
+        _note(f"{length.asked} frames asked for, {length.frames} are made: {length.rule()}")
     return length
 
 

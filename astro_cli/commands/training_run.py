@@ -24,7 +24,9 @@ SET_HELP = "Override a recipe value; repeatable. A table, KEY={...}, replaces th
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help=SET_HELP)]
 
 
-def resolve(recipe_name: str, command: str, overrides: list[str] | None, steps: int | None, seed: int | None) -> Recipe:
+def resolve(
+    recipe_name: str, command: str | None, overrides: list[str] | None, steps: int | None, seed: int | None
+) -> Recipe:
     """The recipe with the command line's overrides."""
     from astro_cli.recipe import load_recipe
 
