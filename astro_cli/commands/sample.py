@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import typed_lines
+from astro_cli.commands.console import loading, typed_lines
 from astro_cli.commands.limits import MOST_FRAMES, MOST_SECONDS, MOST_VIDEOS
+from astro_cli.commands.zoo import LORA_HELP
 from astro_cli.config.errors import StreamError
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate import plan as sample_input
-from astro_cli.rollout.switch_schedule import whole_blocks
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
@@ -57,7 +57,7 @@ def sample(
         str | None,
         typer.Option("--weights", "-w", help=f"Packaged base, run, checkpoint or release. Default: {DEFAULT_WEIGHTS}."),
     ] = None,
-    lora: Annotated[str | None, typer.Option(help="LoRA to merge into the weights.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(metavar="SOURCE[:STRENGTH]", help=LORA_HELP)] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", "-r", help="Take sizes, sampler and cache from this recipe.")
     ] = None,
@@ -133,7 +133,8 @@ def sample(
     if seconds is not None and frames is not None:
         raise StreamError("--seconds", f"{seconds:g}", "found --frames too", hint="give one of them")
     cache = _cache(window, sink, relative, ema)
-    arm = _load(weights, recipe, lora, wan, dtype, device, cache)
+    with loading(weights or recipe or DEFAULT_WEIGHTS):
+        arm = _load(weights, recipe, lora, wan, dtype, device, cache)
     _resize(arm, size)
     length = _length(arm, seconds, frames)
     if compile_:
@@ -144,7 +145,7 @@ def sample(
     from astro_cli.rollout.switching import SwitchRule
 
     facts = {
-        "lora": lora,
+        "lora": lora or None,
         "dtype": dtype.value,
         "device": str(arm.network.device),
         "recache": recache.value,
@@ -178,7 +179,7 @@ def _cache(window: int | None, sink: int | None, relative: bool | None, ema: flo
 def _load(
     weights: str | None,
     recipe: str | None,
-    lora: str | None,
+    lora: list[str] | None,
     wan: str | None,
     dtype: Dtype,
     device: Device,
@@ -192,7 +193,7 @@ def _load(
     where = pick_device(device.value)
     name = weights or (DEFAULT_WEIGHTS if recipe is None and wan is None else None)
     kind = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16}[dtype]
-    return load_arm(name, recipe=recipe, lora=lora, wan=wan, dtype=kind, device=where, cache=cache)
+    return load_arm(name, recipe=recipe, lora=lora or (), wan=wan, dtype=kind, device=where, cache=cache)
 
 
 def _resize(arm: Arm, size: str | None) -> None:
@@ -219,36 +220,12 @@ def _resize(arm: Arm, size: str | None) -> None:
 
 
 def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input.Length:
-    """Whole blocks that show at least the requested time; default a clip as long as those trained on.
+    """As `length_for`; says where another length than the one asked for is made."""
+    from astro_cli.generate.stream import length_for
 
-    Raises:
-        StreamError: another length than its own from a multi-step teacher; an EMA without a sink.
-        RecipeError: a cache that cannot stream.
-    """
-    video, backbone = arm.card["video"], arm.backbone
-    wanted = frames if frames is not None else None if seconds is None else max(1, round(seconds * backbone.fps))
-    latents = video["frames"] if wanted is None else whole_blocks(backbone.num_latents(wanted), video["block"])
-    if not arm.streams and latents != video["frames"]:
-        made = backbone.num_frames(video["frames"])
-        raise StreamError(
-            "--frames",
-            str(wanted),
-            f"{arm.name} is a multi-step teacher and makes clips of {made} frames",
-            hint="sample a student",
-        )
-    if arm.streams:
-        spec = arm.stream_spec(latents)
-        spec.check(1, latents)
-        if spec.cache.policy == "ema" and not spec.cache.sink:
-            raise StreamError(
-                "--ema",
-                f"{spec.cache.alpha:g}",
-                "there is no sink to blend evicted frames into",
-                hint="for example --sink 3",
-            )
-    length = sample_input.Length(latents, video["block"], backbone)
-    if wanted is not None and length.frames != wanted:
-        _note(f"{wanted} frames asked for, {length.frames} are made: {length.rule()}")
+    length = length_for(arm, seconds, frames)
+    if length.asked is not None and length.frames != length.asked:
+        _note(f"{length.asked} frames asked for, {length.frames} are made: {length.rule()}")
     return length
 
 

@@ -66,11 +66,12 @@ class Switch:
 
 @dataclass(frozen=True)
 class Length:
-    """How long the videos are: latents, in blocks of so many."""
+    """How long the videos are: latents, in blocks of so many; frames that were asked for, None: as trained."""
 
     latents: int
     block: int
     backbone: Backbone
+    asked: int | None = None
 
     @property
     def frames(self) -> int:

@@ -22,8 +22,8 @@ from astro_cli.config.errors import StreamError
 from astro_cli.generate.arm import Arm
 from astro_cli.generate.media import contact_sheet, to_uint8
 from astro_cli.generate.mp4 import Mp4Stream
-from astro_cli.generate.plan import Video
-from astro_cli.rollout.switch_schedule import SwitchSchedule
+from astro_cli.generate.plan import Length, Video
+from astro_cli.rollout.switch_schedule import SwitchSchedule, whole_blocks
 from astro_cli.rollout.switching import SwitchRule
 
 SHEET_FRAMES = 12  # at least, of a video that has them; a long one's sheet has up to twice as many
@@ -92,6 +92,37 @@ def enlarged(rows: int) -> int:
     return max(1, SHOWN_ROWS // rows)
 
 
+def length_for(arm: Arm, seconds: float | None, frames: int | None) -> Length:
+    """Whole blocks that show at least the requested time; default a clip as long as those trained on.
+
+    Raises:
+        StreamError: another length than its own from a multi-step teacher; an EMA without a sink.
+        RecipeError: a cache that cannot stream.
+    """
+    video, backbone = arm.card["video"], arm.backbone
+    wanted = frames if frames is not None else None if seconds is None else max(1, round(seconds * backbone.fps))
+    latents = video["frames"] if wanted is None else whole_blocks(backbone.num_latents(wanted), video["block"])
+    if not arm.streams and latents != video["frames"]:
+        made = backbone.num_frames(video["frames"])
+        raise StreamError(
+            "--frames",
+            str(wanted),
+            f"{arm.name} is a multi-step teacher and makes clips of {made} frames",
+            hint="sample a student",
+        )
+    if arm.streams:
+        spec = arm.stream_spec(latents)
+        spec.check(1, latents)
+        if spec.cache.policy == "ema" and not spec.cache.sink:
+            raise StreamError(
+                "--ema",
+                f"{spec.cache.alpha:g}",
+                "there is no sink to blend evicted frames into",
+                hint="for example --sink 3",
+            )
+    return Length(latents, video["block"], backbone, wanted)
+
+
 def stream_batch(
     arm: Arm,
     videos: list[Video],
@@ -124,7 +155,7 @@ def stream_batch(
             )
             for video in videos
         ]
-        makers = _Blocks(arm, videos, latents, rule)
+        makers = Blocks(arm, videos, latents, rule)
         while not script.ended(makers.frame):
             began = time.perf_counter()
             prompts = script.due(makers.frame)
@@ -144,7 +175,7 @@ def stream_batch(
     return [_finish(reel, out, times, facts | {"batch": len(reels), "latent_frames": makers.frame}) for reel in reels]
 
 
-class _Blocks:
+class Blocks:
     """The frames of a batch, block after block; a multi-step teacher gives one block, its whole clip."""
 
     def __init__(self, arm: Arm, videos: list[Video], latents: int | None, rule: SwitchRule) -> None:

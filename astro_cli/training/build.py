@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from torch import nn
 
 from astro_cli.config.errors import RecipeError, did_you_mean
@@ -26,6 +25,7 @@ from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, LoraSpec, Recipe
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.needs import check_needs
 from astro_cli.training.scorers import scorer_of
+from astro_cli.training.tracking import check_tracker
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -35,26 +35,11 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def check_tracker(tracker: str) -> None:
-    """Refuse a tracker that is not installed: accelerate would leave it out without a word.
-
-    Raises:
-        RecipeError: it is not here.
-    """
-    if tracker != "none" and tracker not in {str(name) for name in get_available_trackers()}:
-        hint = f'pip install {tracker.replace("_", "-")}, or runtime.tracker = "none"'
-        raise RecipeError("runtime", "tracker", f"found {tracker!r}, which is not installed", hint=hint)
-
-
 def make_accelerator(recipe: Recipe, project_dir: str | None = None) -> Accelerator:
+    """accelerate's process group and precision; `tracking.start_tracker` begins what it logs to."""
     cpu = pick_device(recipe.runtime.device).type == "cpu"
     tracker = None if recipe.runtime.tracker == "none" else recipe.runtime.tracker
-    accelerator = Accelerator(
-        cpu=cpu, mixed_precision=recipe.runtime.precision, log_with=tracker, project_dir=project_dir
-    )
-    if tracker:
-        accelerator.init_trackers("astro")
-    return accelerator
+    return Accelerator(cpu=cpu, mixed_precision=recipe.runtime.precision, log_with=tracker, project_dir=project_dir)
 
 
 def objectives(recipe: Recipe) -> list[type[Objective]]:
@@ -165,6 +150,8 @@ def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> No
     lora.add_adapters(network, spec.rank, spec.alpha, spec.dropout, (lora.TRAINED, *frozen), generator)
     for name in frozen:
         roles.add_adapter(name, role, name)
+    if role == "student":
+        roles.add_adapter("base", role, None)
 
 
 def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Module:

@@ -24,17 +24,22 @@ class ClipSample:
     reward: float
 
 
-def write_samples(folder: Path, step: int, samples: Sequence[ClipSample], fps: float) -> None:
-    """Write `<step>-<name>.gif` for each, and `<step>.json` with prompts and rewards; whole files or none."""
+def write_samples(folder: Path, step: int, samples: Sequence[ClipSample], fps: float) -> list[Path]:
+    """Write `<step>-<name>.gif` for each, and `<step>.json` with prompts and rewards; whole files or none. Returns the
+    GIFs.
+    """
+    paths = []
     for sample in samples:
         path = folder / f"{step:06d}-{sample.name}.gif"
         pixels = (sample.frames_TCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         scale = max(1, SHORT_SIDE // min(pixels.shape[1:3]))
         size = (pixels.shape[2] * scale, pixels.shape[1] * scale)
         first, *rest = [Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in pixels]
+        paths.append(path)
         with written_whole(path) as temporary:
             first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
     write_json(
         folder / f"{step:06d}.json",
         {sample.name: {"prompt": sample.prompt, "reward": sample.reward} for sample in samples},
     )
+    return paths

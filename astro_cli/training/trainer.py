@@ -22,13 +22,14 @@ from astro_cli.objectives.base import Batch, LossOutput, Objective, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.checkpoints import Meta, RunCheckpoint, load_newest
-from astro_cli.training.clip_samples import write_samples
+from astro_cli.training.clip_samples import ClipSample, write_samples
 from astro_cli.training.distributed import average_gradients, average_metrics, gather_rows
 from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.sources import Source, SourceContext
 from astro_cli.training.timing import SectionTimer
+from astro_cli.training.tracking import TrackedClip, track_clips
 
 
 class Watcher(Protocol):
@@ -175,10 +176,20 @@ class Trainer:
             self.run.log(row)
             self.accelerator.log({key: value for key, value in row.items() if isinstance(value, float)}, step=self.rows)
             if stage.source.samples:
-                write_samples(self.run.path / "samples", step, stage.source.samples, self.backbone.fps)
+                self._show(step, stage.source.samples)
         self.watcher.step(row)
         if (stopped := stage.source.stop()) is not None:
             raise RunError(self.run.path, f"stage {stage.name}, step {step}", stopped[0], hint=stopped[1])
+
+    def _show(self, step: int, samples: list[ClipSample]) -> None:
+        """Write clips into the run's folder and send them to its tracker."""
+        paths = write_samples(self.run.path / "samples", step, samples, self.backbone.fps)
+        clips = [
+            TrackedClip(f"samples/{sample.name}", path, f"{sample.reward:.4g}: {sample.prompt}")
+            for sample, path in zip(samples, paths, strict=True)
+        ]
+        for warning in track_clips(self.accelerator, clips, self.rows):
+            self.watcher.warn(warning)
 
     def _speed(self, seconds: float) -> dict[str, float]:
         """Seconds, latent tokens trained per second, and the share of time of each section of the step."""

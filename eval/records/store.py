@@ -103,6 +103,11 @@ class Record(Config):
         return (self.benchmark, self.backbone, self.arm, self.seed, self.metric)
 
     @property
+    def mean(self) -> float:
+        """Of the scores of samples to which the metric applies."""
+        return mean(self.scores)
+
+    @property
     def limit(self) -> int | None:
         """How many prompts an evaluation was cut to; None for a whole one. Tables leave cut ones out."""
         return self.protocol.get("limit")
@@ -119,6 +124,12 @@ class Record(Config):
             self.prompt_set_hash,
             *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in self.condition_keys),
         )
+
+
+def mean(scores: Iterable[float | None]) -> float:
+    """Mean of the scores that there are; NaN without any."""
+    present = [score for score in scores if score is not None]
+    return sum(present) / len(present) if present else float("nan")
 
 
 def record_path(results: Path, benchmark: str) -> Path:

@@ -42,12 +42,18 @@ def evaluate_arm(
     writer = _writer(module, arm, seed, count, results)
     known = _known(module, arm, writer)
     if known.keys() >= set(module.METRICS):
-        return {metric: _mean(list(record.scores)) for metric, record in known.items()}
+        return {metric: record.mean for metric, record in known.items()}
     scores = module.evaluate(arm, seed, module.prompt_set(count), progress)
     # A process killed while it recorded leaves some.
     new = {metric: values for metric, values in scores.items() if metric not in known}
     _record(module, arm, count, writer, new)
-    return {metric: _mean(values) for metric, values in scores.items()}
+    return {metric: store.mean(values) for metric, values in scores.items()}
+
+
+def recorded(arm: Arm, seed: int, count: int, results: Path, suite: WorldSuite) -> dict[str, store.Record]:
+    """The records of an arm's weights at a seed on the first `count` prompts, by metric."""
+    module = suite.load()
+    return _known(module, arm, _writer(module, arm, seed, count, results))
 
 
 def check_distinct(pairs: Iterable[tuple[Arm, int]]) -> None:
@@ -70,10 +76,9 @@ def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str
     suite's own number.
     """
     suite, loaded = world_suite(name), load_arm(arm)
-    module = suite.load()
     own = seed if loaded.seed is None else loaded.seed
-    writer = _writer(module, loaded, own, count or suite.prompts, results)
-    return _known(module, loaded, writer).keys() >= set(module.METRICS)
+    known = recorded(loaded, own, count or suite.prompts, results, suite)
+    return known.keys() >= set(suite.load().METRICS)
 
 
 def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:
@@ -85,17 +90,17 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
     writers = [_writer(module, arm, seed, count, results) for arm, seed in pairs]
     known = [_known(module, arm, writer).get("throughput") for (arm, _), writer in zip(pairs, writers, strict=True)]
     if all(known) and not again:
-        return [_mean(list(record.scores)) for record in known if record]
+        return [record.mean for record in known if record]
     rates = shapes.throughput([arm for arm, _ in pairs])
     for (arm, _), writer, arm_rates in zip(pairs, writers, rates, strict=True):
         _record(module, arm, count, writer, {"throughput": list(arm_rates)})
-    return [_mean(list(arm_rates)) for arm_rates in rates]
+    return [store.mean(arm_rates) for arm_rates in rates]
 
 
 def _writer(module: SuiteModule, arm: Arm, seed: int, count: int, results: Path) -> RecordWriter:
     """The writer of an arm's records on the first `count` prompts."""
     prompts = prompt_set_hash(module.prompt_set(count))
-    hashes = arm.card["recipe_hash"], digest(arm.path)
+    hashes = arm.card["recipe_hash"], arm.weights_hash()
     return RecordWriter(results, module.NAME, BACKBONE, arm.name, seed, *hashes, prompts)
 
 
@@ -147,8 +152,3 @@ def _protocol(module: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any])
         "device": here["device"],
         "threads": torch.get_num_threads(),
     }
-
-
-def _mean(values: list[float | None]) -> float:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else float("nan")

@@ -1,0 +1,92 @@
+"""One training run: a recipe and a folder -> trained, with its final weights. What the commands and the API call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from astro_cli.core import threads
+from astro_cli.models.backbone import Backbone
+from astro_cli.objectives.base import RunContext
+from astro_cli.spec import Recipe
+from astro_cli.training.build import build, make_accelerator, pick_device
+from astro_cli.training.footprint import check_fits
+from astro_cli.training.release import write_final
+from astro_cli.training.rundir import RunDir
+from astro_cli.training.tracking import start_tracker
+from astro_cli.training.trainer import Trainer, Watcher
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run with its networks in memory, and nothing on the disk yet."""
+
+    recipe: Recipe
+    folder: RunDir
+    context: RunContext
+    backbone: Backbone
+    device: torch.device
+    accelerator: Accelerator
+
+    def train(
+        self,
+        given: str,
+        *,
+        resume: bool,
+        progress: AbstractContextManager[Watcher],
+        say: Callable[[str], None],
+    ) -> None:
+        """Train in the folder. A finished run is left as it is when resuming.
+
+        Args:
+            given: the recipe as the user gave it, kept in the folder.
+            progress: entered for the time of the training; sees every step.
+            say: hears what the user must know, a line each.
+
+        Raises:
+            AstroError: the folder is not this run's, or the run failed.
+            KeyboardInterrupt, OSError: as they come; checkpoints are whole.
+        """
+        recipe, run, accelerator = self.recipe, self.folder, self.accelerator
+        is_main = accelerator.is_main_process
+        try:
+            if is_main:
+                for warning in run.open(recipe, given, resume=resume, device=str(self.device)):
+                    say(f"warning: {warning}")
+            accelerator.wait_for_everyone()
+            if run.finished:
+                fault = run.final_fault()
+                if not fault:
+                    say(f"{run.path}: finished already")
+                    return
+                say(f"warning: {fault}; written again from the last checkpoint")
+            start_tracker(accelerator, recipe, run.path)
+            with progress as watcher:
+                Trainer(recipe, self.context, self.backbone, run, accelerator, watcher).fit(resume=resume)
+            if is_main:
+                write_final(recipe, self.context, run)
+        finally:
+            if accelerator.trackers:
+                accelerator.end_training()
+            run.release()
+        if is_main:
+            say(f"done: {run.path} (final weights in {run.final})")
+
+
+def prepare(recipe: Recipe, out: Path) -> PreparedRun:
+    """Load all that a run needs, before its folder is made: missing weights leave no folder behind.
+
+    Raises:
+        AstroError: anything the user can cause.
+    """
+    video = recipe.video
+    threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
+    device = pick_device(recipe.runtime.device)
+    check_fits(recipe, device)
+    context, backbone = build(recipe, device)
+    return PreparedRun(recipe, RunDir(out), context, backbone, device, make_accelerator(recipe, str(out)))

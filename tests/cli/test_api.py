@@ -1,0 +1,117 @@
+"""The Python API: lazily imported, the commands' own objects, and their errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import astro_cli
+from astro_cli import evaluate, load_student, stream, train
+from astro_cli.config.errors import AstroError, PromptError, RecipeError, RecordError, StreamError
+from astro_cli.generate.arm import Arm
+from astro_cli.training.rundir import RunDir
+
+RED = "a large red circle moves right slowly over a gray plain background"
+BLUE = "a small blue square moves left fast over a gray plain background"
+SMALL = [f"stages.nft.{key}" for key in ("experience.prompts=2", "experience.group=2", "batch=4")]
+
+
+@pytest.fixture(scope="module")
+def student() -> Arm:
+    return load_student(device="cpu")
+
+
+def test_the_package_imports_no_torch_and_knows_its_functions() -> None:
+    code = (
+        "import sys, astro_cli; assert set(astro_cli.__all__) <= set(dir(astro_cli)); "
+        "print(sorted({'torch', 'rich', 'typer', 'numpy'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match="no attribute 'fine_tune'"):
+        _ = astro_cli.fine_tune
+
+
+def test_the_default_student_is_that_of_astro_sample(student: Arm) -> None:
+    assert student.name == load_student("shapes/causal_forcing").name == "causal_forcing_shapes"
+    assert load_student("shapes/causal_forcing", dtype="bf16").network.config == student.network.config
+
+
+def test_a_stream_has_the_frames_of_the_whole_video(student: Arm) -> None:
+    blocks = list(stream(student, [RED, BLUE], frames=6, seed=3))
+    video = np.concatenate(blocks, axis=1)
+    latents = student.generate(
+        [RED, BLUE], [3, 4], sum(student.backbone.num_latents(block.shape[1]) for block in blocks)
+    )
+    with torch.no_grad():
+        whole = student.backbone.decode(latents).permute(0, 1, 3, 4, 2).numpy()
+    assert len(blocks) > 1
+    np.testing.assert_allclose(video, whole, atol=1e-5)
+    alone = np.concatenate(list(stream(student, BLUE, frames=6, seed=4)), axis=1)
+    np.testing.assert_allclose(alone[0], video[1], atol=1e-5)  # video i has the noise of seed + i
+
+
+def test_a_switch_changes_what_comes_after_it(student: Arm) -> None:
+    plain = np.concatenate(list(stream(student, RED, frames=12)), axis=1)
+    turned = np.concatenate(list(stream(student, RED, frames=12, switches=[f"6:{BLUE}"])), axis=1)
+    assert np.array_equal(plain[:, :6], turned[:, :6])
+    assert np.abs(plain[:, 6:] - turned[:, 6:]).mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"prompts": []}, PromptError, "found none"),
+        ({"prompts": "a corgi"}, PromptError, "corgi"),
+        ({"prompts": RED, "seconds": 1, "frames": 3}, StreamError, "found frames too"),
+        ({"prompts": RED, "switches": ["soon:x"]}, StreamError, "expected FRAME_OR_SECONDS:PROMPT"),
+        ({"prompts": RED, "frames": 6, "switches": [f"60:{BLUE}"]}, StreamError, "60"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused_before_anything_is_made(student, arguments, error, says) -> None:
+    with pytest.raises(error, match=says):
+        stream(student, **arguments)
+
+
+def test_a_run_is_trained_loaded_and_evaluated(student: Arm, tmp_path, capsys) -> None:
+    run = train("astrolabe_causal_shapes", overrides=SMALL, steps=1, seed=5, out=tmp_path / "run", progress=False)
+    assert isinstance(run, RunDir)
+    assert run.finished
+    assert capsys.readouterr() == ("", "")
+    tuned = load_student(run.path)
+    assert (tuned.name, tuned.seed) == ("astrolabe_causal_shapes", 5)
+    before = evaluate(student, "shapes", seed=5, prompts=2, results=tmp_path)
+    after = evaluate(tuned, "shapes", prompts=2, results=tmp_path)
+    assert before.keys() == after.keys() >= {"vq", "mq", "ta"}
+    record = after["vq"]
+    assert (record.arm, record.seed, record.weights_hash) == (tuned.name, 5, tuned.weights_hash())
+    assert record.mean == pytest.approx(sum(record.scores) / 2)
+    again = evaluate(tuned, "shapes", prompts=2, results=tmp_path)
+    assert again["vq"].created == record.created  # recorded: not scored again
+    with pytest.raises(AstroError, match="holds this recipe's run already"):
+        train("astrolabe_causal_shapes", overrides=SMALL, steps=1, seed=5, out=tmp_path / "run", progress=False)
+
+
+def test_loras_of_two_strengths_have_two_hashes(tmp_path) -> None:
+    from safetensors.torch import save_file
+
+    layer = "blocks.0.attn1.to_q"
+    size = load_student().network.config.dim
+    halves = {f"{layer}.lora_A.weight": torch.ones(1, size), f"{layer}.lora_B.weight": torch.ones(size, 1)}
+    save_file(halves, tmp_path / "a.safetensors")
+    arms = [load_student(lora=[f"{tmp_path / 'a.safetensors'}:{strength}"]) for strength in (1, 0.5, 0)]
+    assert len({arm.weights_hash() for arm in arms}) == 3
+    assert arms[2].weights_hash() == load_student().weights_hash()
+
+
+def test_wrong_names_are_refused(student: Arm, tmp_path) -> None:
+    with pytest.raises(RecordError, match="no such suite"):
+        evaluate(tmp_path, "shape")
+    with pytest.raises(RecordError, match="scores a folder of videos, found a student"):
+        evaluate(student, "vbench")
+    with pytest.raises(RecipeError):
+        train("astrolabe_casual_shapes")
