@@ -67,13 +67,17 @@ class Arm:
 
     def stream_spec(self, frames: int | None) -> StreamSpec:
         """As trained up to the trained length; beyond it (None: no end) a window of that length with cache-relative
-        positions (Infinity-RoPE).
+        positions (Infinity-RoPE) and a sink of at least a block, where the window has room for it.
+
+        Where objects go round a torus in step with the latents no sink is added: at a place just before the window the
+        first block shows the object where it was not then (docs/log.md, entry 15).
         """
         video, sampler = self.card["video"], SamplerSpec(**self.card["sampler"])
         spec = CacheSpec(**self.card["cache"])
         if frames is None or frames > video["frames"]:
             window = spec.window or video["frames"]
-            sink = max(spec.sink, video["block"]) if window > 2 * video["block"] else spec.sink
+            fits = window > 2 * video["block"] and not self.backbone.world.grid
+            sink = max(spec.sink, video["block"]) if fits else spec.sink
             spec = spec.model_copy(update={"window": window, "sink": sink, "relative": True})
         steps = warp_timesteps(sampler.steps, sampler.shift)
         cache = spec.model_copy(update=self.cache)

@@ -172,3 +172,13 @@ def test_progress_stays_below_a_batch_until_it_is_scored():
     assert done_of(range(32, 64), 0, 240) == 32
     assert done_of(range(32, 64), 120, 240) == 47
     assert done_of(range(32, 64), 240, 240) == 63
+
+
+def test_beyond_the_trained_length_a_sink_is_kept_only_where_the_first_block_stays_true():
+    from astro_cli.generate.arm import load_arm
+
+    free, grid = load_arm("shapes/causal_forcing"), load_arm("shapes/causal_forcing_video")
+    for arm, sink in ((free, 3), (grid, 0)):
+        assert arm.stream_spec(9).cache.window is None
+        long = arm.stream_spec(63).cache
+        assert (long.window, long.sink, long.relative) == (9, sink, True)
