@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from astro_cli.commands.push import PushOption
 from astro_cli.commands.recipe import summary
 from astro_cli.commands.training_run import SetOption, execute
 from astro_cli.config import toml
@@ -54,8 +55,11 @@ def _command(name: Command, text: str, example: str) -> Callable[..., None]:
             ),
         ] = False,
         resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, to the same bits.")] = False,
+        push_to_hub: PushOption = None,
     ) -> None:
-        execute(name, recipe or refuse_without_recipe(name, example), set_, out, steps, seed, dry_run, resume)
+        execute(
+            name, recipe or refuse_without_recipe(name, example), set_, out, steps, seed, dry_run, resume, push_to_hub
+        )
 
     command.__doc__ = f"{text}\n\nExample: astro {name} --recipe {example}"
     return command
