@@ -24,6 +24,7 @@ from astro_cli.core import threads
 from eval.studies.catalog import STUDIES, Study
 
 if TYPE_CHECKING:
+    from eval.report.paper_figures import PaperFigure
     from eval.report.study import WrittenStudy
 
 QUICK_PROMPTS = 96
@@ -134,10 +135,19 @@ def _full(
         # The short sheets are written with their clips.
         if not picture.name.startswith("sheet_short") and picture.draw(path).written:
             console.print(f"wrote {picture.name}", soft_wrap=True)
-            drawn.append(path)
+            drawn.append(_for_page(picture, path))
     spent = ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in core_seconds(folder / "logs").items())
     console.print(f"time of one core: {spent}", soft_wrap=True)
     return write_study(paper, study.tables, tuned, prompts, folder, drawn)
+
+
+def _for_page(picture: PaperFigure, path: Path) -> Path:
+    """A chart once more as SVG, whose colours follow the page's; a contact sheet as it is."""
+    if picture.name.startswith("sheet"):
+        return path
+    vector = path.with_suffix(".svg")
+    picture.draw(vector)
+    return vector
 
 
 def _more_seeds(

@@ -9,15 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from astro_cli.config.errors import RecordError
 from astro_cli.config.files import described
-from astro_cli.generate.media import written_whole
 from eval.records import jsonl
+from eval.report import charts
 
 Row = Mapping[str, Any]  # one line of metrics.jsonl
 LineStyle = Literal["-", "--", "-.", ":"]
@@ -275,6 +274,5 @@ def _say_not_run(axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    """Write without a date or version inside, so that equal figures are equal files."""
-    with written_whole(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+    """As PNG or SVG; equal figures are equal files."""
+    charts.save(figure, path)
