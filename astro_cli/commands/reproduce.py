@@ -112,7 +112,7 @@ def _full(
     page.
     """
     from eval.papers.ablation import load_grid, merge, plan
-    from eval.report.paper_figures import pictures
+    from eval.report.paper_figures import Made, pictures
     from eval.report.study import study_records, write_study
     from eval.studies.grid_run import GridRun, core_seconds
     from eval.world.suites import WORLD_SUITES
@@ -130,7 +130,7 @@ def _full(
         [*tuned, *(str(run) for paths in tuned.values() for run in paths)], seeds, prompts[TIMED], folder, TIMED
     )
     drawn = []
-    for picture in pictures(paper, study.pairs, runs, study_records(folder, prompts)):
+    for picture in pictures(paper, study.pairs, Made(runs, study_records(folder, prompts), folder)):
         path = folder / "figures" / picture.name
         # The short sheets are written with their clips.
         if not picture.name.startswith("sheet_short") and picture.draw(path).written:

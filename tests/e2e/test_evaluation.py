@@ -11,7 +11,6 @@ import torch
 from test_training import run
 
 from astro_cli.commands import reproduce
-from astro_cli.recipe import load_recipe
 from eval.papers import published, table
 from eval.records import store
 from tests.once import once
@@ -107,38 +106,23 @@ def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("clip", [0, 6])
-def test_the_base_of_a_curve_is_scored_on_the_runs_own_clips(clip, tiny_base, tmp_path, monkeypatch):
-    from eval.world.base_rewards import CLIPS, base_rows
-
-    sets = [f'base.student="{tiny_base}"', f"stages.nft.experience.clip={clip}", *TINY]
-    recipe = load_recipe("astrolabe_self_forcing_shapes", sets)
-    experience = recipe.stages["nft"].experience
-    rows = base_rows(recipe, 0, 3)
-    assert [(row["stage"], row["step"]) for row in rows] == [("nft", 0), ("nft", 1), ("nft", 2)]
-    for row in rows:
-        assert row["reward/total"] == pytest.approx(
-            sum(weight * row[f"reward/{key}"] for key, weight in experience.rewards.items()), rel=1e-5
-        )
-    first = base_rows(recipe, 0, 1)[0]
-    assert all(
-        rows[0][key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage"
-    )  # not of the batch
-    assert base_rows(recipe, 1, 1)[0] != first
-    group = [
-        f"stages.nft.{key}"
-        for key in (f"experience.group={CLIPS}", f"batch={4 * CLIPS}", "experience.updates=1", "steps=1")
-    ]
-    arguments = [argument for value in [*sets, *group] for argument in ("--set", value)]
-    assert (
-        run(
-            ["rl", "--recipe", "astrolabe_self_forcing_shapes", *arguments, "--out", str(tmp_path / "run")], monkeypatch
-        )
-        == 0
-    )
-    trained = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
-    assert all(
-        trained[key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage"
-    )  # a run of these very clips
+def test_the_gain_over_the_base_starts_at_zero_and_changes_no_bit_of_what_is_trained(
+    clip, tiny_base, tmp_path, monkeypatch
+):
+    changes = [f"experience.clip={clip}", "experience.group=2", "experience.updates=1", "batch=8", "steps=2"]
+    sets = [f'base.student="{tiny_base}"', *TINY, *(f"stages.nft.{change}" for change in changes)]
+    for name, base_clips in (("with", 2), ("without", 0)):
+        chosen = [*sets, f"stages.nft.experience.base_clips={base_clips}"]
+        arguments = [argument for value in chosen for argument in ("--set", value)]
+        recipe = ["rl", "--recipe", "astrolabe_self_forcing_shapes"]
+        assert run([*recipe, *arguments, "--out", str(tmp_path / name)], monkeypatch) == 0
+    first, second = map(json.loads, (tmp_path / "with" / "metrics.jsonl").read_text().splitlines())
+    keys = [f"gain/{key}" for key in ("vq", "mq", "ta", "total")]
+    assert [first[key] for key in keys] == pytest.approx([0.0] * 4, abs=1e-5)  # the old policy is still the base
+    assert any(abs(second[key]) > 1e-5 for key in keys)
+    other = json.loads((tmp_path / "without" / "metrics.jsonl").read_text().splitlines()[1])
+    assert not any(key.startswith("gain/") for key in other)
+    assert (second["reward/total"], second["student/loss"]) == (other["reward/total"], other["student/loss"])
 
 
 def test_still_prompts_have_no_speed_score(evaluated):
