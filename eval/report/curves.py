@@ -19,8 +19,6 @@ from eval.report import figures, run_files
 from eval.report.page import Beside, Heading, KeyLine, LineKey, Part, Picture, Section, Text
 
 # In the order they are drawn. A stage shows its gains over the base; one that logs none its rewards, else its losses.
-GAINS = ("gain/total", "gain/vq", "gain/mq", "gain/ta")
-REWARDS = ("reward/total", "reward/vq", "reward/mq", "reward/ta")
 LOSSES = ("student/loss", "critic/loss", "codec/loss", "codec/psnr")
 HASH_SHOWN = 8
 UNLIKE = ("seed", "runtime")  # keys of a recipe in which the runs of one arm may differ
@@ -123,7 +121,7 @@ def _key(arms: dict[str, list[list[dict[str, Any]]]]) -> LineKey:
 
 def _keys(rows: Sequence[dict[str, Any]]) -> list[str]:
     logged = {key for row in rows for key in row}
-    for keys in (GAINS, REWARDS, LOSSES):
+    for keys in (figures.GAINS, figures.REWARDS, LOSSES):
         if own := [key for key in keys if key in logged]:
             return own
     return []
@@ -132,7 +130,10 @@ def _keys(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _panel(arms: dict[str, list[list[dict[str, Any]]]], key: str, path: Path) -> Picture:
     figures.reward_curves(arms, path, (key,), legend=False)
     title = figures.TITLES.get(key, key)
+    if key in figures.REWARDS:  # a change of means over other prompts says nothing of the policy
+        return Picture(path, f"{title} during training", f"{title}; {figures.NO_BASE}.")
     changes = [f"{name} {_change(by_seed, key)}" for name, by_seed in arms.items()]
+    title += ", tuned minus base on the training prompts" if key in figures.GAINS else ""
     return Picture(path, f"{title} during training: {'; '.join(changes)}", f"{title}. {'; '.join(changes)}.")
 
 

@@ -25,6 +25,7 @@ from eval.renderers.measured import measured_table
 from eval.report import clips as report_clips
 from eval.report.clips import Take, clips_section
 from eval.report.curves import Run, curves_section, read_run
+from eval.report.figures import NO_BASE
 from eval.report.page import Beside, Folded, Fragment, Heading, LineKey, Part, Section, Text, TextTable, VideoPlayer
 from eval.report.protocol import protocol_section
 from eval.report.sections import check_out, everything, figures_section, shown_records, write_page
@@ -232,9 +233,16 @@ def test_curves_show_rewards_of_rl_and_losses_of_other_stages(tmp_path: Path) ->
     assert labels(section)[0] == "mine_shapes (2 seeds)"
     pictures = [picture for part in parts if isinstance(part, Beside) for picture in part.pictures]
     assert [picture.path.name for picture in pictures] == ["ode-student-loss.svg", "nft-reward-total.svg"]
+    assert pictures[1].caption == f"Total reward (weighted sum); {NO_BASE}."  # not where it went: prompts differ
+    gains = [{**row, "gain/total": row["step"]} for row in two_stages() if row["stage"] == "nft"]
+    (beside,) = [
+        part
+        for part in curves_section([read_run(write_run(tmp_path / "run-b", gains), "shapes")], tmp_path).parts
+        if isinstance(part, Beside)
+    ]
     # four steps: the first two, 0 and 1, against the last two, 2 and 3
-    assert pictures[1].caption == "Total reward (weighted sum). mine_shapes from 0.5 to 2.5."
-    assert pictures[1].alt == "Total reward (weighted sum) during training: mine_shapes from 0.5 to 2.5"
+    title = "Total reward (weighted sum), tuned minus base on the training prompts"
+    assert beside.pictures[0].caption == f"{title}. mine_shapes from 0.5 to 2.5."
     assert "<svg " in pictures[1].path.read_text(encoding="utf-8")
 
 
