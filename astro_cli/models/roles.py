@@ -35,14 +35,16 @@ class Roles:
 
     @contextmanager
     def use(self, role: str) -> Iterator[CausalWan]:
-        """The role's network, acting as that role inside the block."""
+        """The role's network, acting as that role inside the block; adapters are merged where gradients are off."""
         if role in self._adapters:
             of, adapter = self._adapters[role]
             network = self.modules[of]
             with lora.using(network, adapter):
                 yield network  # type: ignore[misc]
         else:
-            yield self.modules[role]  # type: ignore[misc]
+            network = self.modules[role]
+            with lora.merged(network, [lora.TRAINED]):
+                yield network  # type: ignore[misc]
 
     @contextmanager
     def together(self, *roles: str) -> Iterator[CausalWan]:

@@ -61,6 +61,7 @@ SAME = (
     "the policy's velocities equal the old policy's in every pass of this epoch: the contrast of NFT vanishes "
     "(old_difference 0)"
 )
+ROUNDING = 1e-6  # mean difference of velocities of order 1 that passes with and without gradients have by rounding
 RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
 
 
@@ -305,10 +306,11 @@ class Objective(BaseObjective):
         return metrics
 
     def _watch_contrast(self, step: int) -> None:
-        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: then v+ =
-        v-.
+        """Warn where theta and theta_old gave the same velocities, up to rounding, in all passes of a step after the
+        first: then v+ = v-.
         """
-        same = bool(self.differences) and self.run_context.mean(sum(self.differences)) == 0
+        passes = len(self.differences)
+        same = passes > 0 and self.run_context.mean(sum(self.differences)) / passes < ROUNDING
         self.differences.clear()
         self.warning = SAME if same and step else ""
 

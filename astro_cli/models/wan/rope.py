@@ -63,6 +63,10 @@ def _angles(positions: list[int], width: int) -> torch.Tensor:
 
 def rotate(x_BHLD: torch.Tensor, table: RopeTable) -> torch.Tensor:
     """Rotate queries or keys (B, heads, L, D) by their positions; result in x's dtype."""
-    even, odd = x_BHLD.float().unflatten(-1, (-1, 2)).unbind(-1)
+    pairs = x_BHLD.float().unflatten(-1, (-1, 2))
+    if not torch.compiler.is_compiling():  # a third of the time; the compiler has no complex numbers
+        product = torch.view_as_complex(pairs) * torch.complex(table.cos, table.sin)
+        return torch.view_as_real(product).flatten(-2).to(x_BHLD.dtype)
+    even, odd = pairs.unbind(-1)
     rotated = torch.stack((even * table.cos - odd * table.sin, even * table.sin + odd * table.cos), dim=-1)
     return rotated.flatten(-2).to(x_BHLD.dtype)
