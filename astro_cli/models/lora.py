@@ -81,56 +81,30 @@ def using(network: nn.Module, name: str | None) -> Iterator[None]:
     """
     activate(network, name)
     try:
-        with merged(network, [] if name is None else [name]):
+        with merged(network, name):
             yield
     finally:
         activate(network, TRAINED)
 
 
 @contextmanager
-def merged(network: nn.Module, names: list[str]) -> Iterator[None]:
-    """Let every layer keep W + scale B A of these adapters for passes without gradients: one matrix product a layer
-    instead of three. Nothing is kept where gradients are enabled, nor of layers that `MergingLinear.merges` leaves out.
+def merged(network: nn.Module, name: str | None) -> Iterator[None]:
+    """Let every layer keep W + scale B A of an adapter for passes without gradients: one matrix product a layer instead
+    of three. Nothing is kept where gradients are enabled, nor where a layer `MergingLinear.merges` not.
 
-    The sums are made anew at every entry, so that they follow the adapters and no rounding adds up.
+    The sums are made anew at every entry, so that they follow the adapter and no rounding adds up.
     """
     merging = [layer for layer in layers(network) if isinstance(layer, MergingLinear)]
-    if not names or torch.is_grad_enabled() or not all(layer.merges() for layer in merging):
+    if name is None or torch.is_grad_enabled() or not all(layer.merges() for layer in merging):
         yield
         return
     for layer in merging:
-        layer.kept = [layer.merged_weight(name) for name in names]
+        layer.kept = layer.merged_weight(name)
     try:
         yield
     finally:
         for layer in merging:
-            layer.kept = []
-
-
-@contextmanager
-def side_by_side(network: nn.Module, names: list[str]) -> Iterator[None]:
-    """Let equal parts of a batch, in order, go through one adapter each for a while, without gradients; the trained one
-    acts on all afterwards.
-    """
-
-    def deal(
-        layer: nn.Module, inputs: tuple[torch.Tensor, ...], options: dict[str, object]
-    ) -> tuple[tuple[torch.Tensor, ...], dict[str, object]]:
-        rows, rest = divmod(len(inputs[0]), len(names))
-        assert not rest, "a batch of equal parts, one per adapter"
-        return inputs, {**options, "adapter_names": [name for name in names for _ in range(rows)]}
-
-    hooks = [
-        layer.register_forward_pre_hook(deal, with_kwargs=True)
-        for layer in layers(network)
-        if isinstance(layer, nn.Module)
-    ]
-    try:
-        with torch.no_grad(), merged(network, names):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+            layer.kept = None
 
 
 def adapter_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:

@@ -16,8 +16,7 @@ from typing import Any, cast
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
-
-from astro_cli.models.wan.linear import products
+from torch.nn import functional
 
 # Products of a pass with gradients, per row: A x, B (A x) and two for each in the backward pass, against the weight's
 # gradient, one more product of the layer's size.
@@ -28,13 +27,13 @@ class MergingLinear(LoraLinear):
     """peft's layer, merged where it can be.
 
     Attributes:
-        kept: sums that passes without gradients multiply with, one for each of equal parts of a batch; empty where none
-            are kept, and every pass makes its own.
+        kept: the sum that passes without gradients multiply with; None where none is kept, and every pass makes its
+            own.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.kept: list[torch.Tensor] = []
+        self.kept: torch.Tensor | None = None
 
     @property
     def base(self) -> nn.Linear:
@@ -53,22 +52,19 @@ class MergingLinear(LoraLinear):
         a_RI, b_OR = cast(torch.Tensor, self.lora_A[name].weight), cast(torch.Tensor, self.lora_B[name].weight)
         return torch.addmm(self.base.weight, b_OR, a_RI, alpha=self.scaling[name])
 
-    def weights(self) -> list[torch.Tensor]:
-        """What this layer is now: products with these weights, each of an equal part of the batch; none where the
-        adapters act beside the weight.
-        """
-        if not torch.is_grad_enabled() and self.kept:
+    def weight_now(self) -> torch.Tensor | None:
+        """The one weight that this layer multiplies with; None where the adapters act beside it."""
+        if not torch.is_grad_enabled() and self.kept is not None:
             return self.kept
         if not self.merges():
-            return []
+            return None
         if self.disable_adapters:
-            return [self.base.weight]
-        return [self.merged_weight(self.active_adapters[0])] if self._worth_it() else []
+            return self.base.weight
+        return self.merged_weight(self.active_adapters[0]) if self._worth_it() else None
 
     def forward(self, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-        if (self.kept or not options) and (weights := self.weights()):
-            return products(x, weights, self.base.bias)
-        return super().forward(x, *args, **options)
+        weight = self.weight_now() if not options else None
+        return super().forward(x, *args, **options) if weight is None else functional.linear(x, weight, self.base.bias)
 
     def _worth_it(self) -> bool:
         """Whether one adapter acts, without dropout, and a pass with gradients is less work when it is merged."""

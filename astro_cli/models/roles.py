@@ -43,23 +43,8 @@ class Roles:
                 yield network  # type: ignore[misc]
         else:
             network = self.modules[role]
-            with lora.merged(network, [lora.TRAINED]):
+            with lora.merged(network, lora.TRAINED):
                 yield network  # type: ignore[misc]
-
-    @contextmanager
-    def together(self, *roles: str) -> Iterator[CausalWan]:
-        """One network that acts as several roles inside the block: a batch holds equal parts, one per role in order.
-        Without gradients.
-
-        Only for roles that are adapters of the same network; their passes share the base's matrix products.
-        """
-        owners = {self._adapters[role][0] for role in roles}
-        names = [name for role in roles if (name := self._adapters[role][1]) is not None]
-        assert len(owners) == 1, "adapters of one network"
-        assert len(names) == len(roles), "the bare base is no adapter"
-        network = self.modules[owners.pop()]
-        with lora.side_by_side(network, names):
-            yield network  # type: ignore[misc]
 
     def trainable(self, role: str) -> list[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self.modules[role].named_parameters() if p.requires_grad]

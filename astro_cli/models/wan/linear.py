@@ -15,29 +15,19 @@ from torch.nn import functional
 
 @runtime_checkable
 class ActsAsLinear(Protocol):
-    """A layer that may be a product with one weight, or with one for each of equal parts of a batch; no weights where
-    it is more than that.
-    """
+    """A layer that may be a product with one weight; None where it is more than that."""
 
     @property
     def base(self) -> nn.Linear: ...
 
-    def weights(self) -> list[torch.Tensor]: ...
+    def weight_now(self) -> torch.Tensor | None: ...
 
 
-def weights_and_bias(layer: nn.Module) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """Of a layer that is nothing but products; no weights of any other."""
+def weight_and_bias(layer: nn.Module) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Of a layer that is nothing but a product; no weight of any other."""
     if type(layer) is nn.Linear:
-        return [layer.weight], layer.bias
-    return (layer.weights(), layer.base.bias) if isinstance(layer, ActsAsLinear) else ([], None)
-
-
-def products(x: torch.Tensor, weights: list[torch.Tensor], bias: torch.Tensor | None) -> torch.Tensor:
-    """Equal parts of the batch, in order, times one weight each."""
-    if len(weights) == 1:
-        return functional.linear(x, weights[0], bias)
-    parts = zip(x.chunk(len(weights)), weights, strict=True)
-    return torch.cat([functional.linear(part, weight, bias) for part, weight in parts])
+        return layer.weight, layer.bias
+    return (layer.weight_now(), layer.base.bias) if isinstance(layer, ActsAsLinear) else (None, None)
 
 
 def linear_gelu(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -47,11 +37,9 @@ def linear_gelu(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     rounding, below 1e-6 of the largest output.
     """
     if fuses(x):
-        weights, bias = weights_and_bias(layer)
-        if weights and all(type(each) in (torch.Tensor, nn.Parameter) for each in weights):
-            fused, parts = torch.ops.mkldnn._linear_pointwise, zip(x.chunk(len(weights)), weights, strict=True)
-            done = [fused(part, weight, bias, "gelu", [], "tanh") for part, weight in parts]
-            return done[0] if len(done) == 1 else torch.cat(done)
+        weight, bias = weight_and_bias(layer)
+        if type(weight) in (torch.Tensor, nn.Parameter):
+            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "tanh")
     return functional.gelu(layer(x), approximate="tanh")
 
 

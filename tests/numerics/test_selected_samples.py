@@ -1,6 +1,6 @@
-"""Old and reference policy in one pass: each part of the batch gets what its adapter alone would give it, whatever the
-context.
-"""
+"""The reference sees only the samples that a penalty weighs: they get what they get among all, whatever the context."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +11,8 @@ from astro_cli.models import lora
 from astro_cli.models.roles import Roles
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.objectives.base import Batch
+from astro_cli.objectives.nft import Config, Objective
 from astro_cli.rollout.grouped import ClipContext
 from astro_cli.rollout.streaming import StreamSpec
 
@@ -39,7 +41,7 @@ def random(*shape: int, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["frozen", "clip", "clip without history", "full"])
-def test_policies_side_by_side_equal_each_alone(roles, kind):
+def test_selected_samples_get_what_they_get_among_all(roles, kind):
     """Two prompts with two clips each; the context is the old policy's, recorded once for both policies."""
     spec = StreamSpec(torch.tensor([1000.0, 500.0]), 2, SHAPE, CacheSpec(window=6, sink=2, relative=True))
     clean, text = random(4, FRAMES, *SHAPE, seed=1), random(2, 4, 5, seed=2).repeat_interleave(2, 0)
@@ -53,25 +55,40 @@ def test_policies_side_by_side_equal_each_alone(roles, kind):
             context = ClipContext(
                 old, states, history, clean, torch.tensor([0, 0, 1, 1]), spec, gradient=kind == "full"
             )
-        alone = [context.velocity(old, x_t, timestep, states)]
+        v_old = context.velocity(old, x_t, timestep, states)
+    rows = torch.tensor([3, 1])
     with torch.no_grad(), roles.use("ref") as reference:
-        alone.append(context.velocity(reference, x_t, timestep, reference.encode_text(text)))
-    with roles.together("old", "ref") as both:
-        v = context.velocity(
-            both, x_t.repeat(2, 1, 1, 1, 1), timestep.repeat(2, 1), both.encode_text(text.repeat(2, 1, 1))
-        )
-    assert not v.requires_grad
-    assert (alone[0] - alone[1]).abs().max() > 1e-2  # the adapters differ
-    for found, expected in zip(v.chunk(2), alone, strict=True):
-        assert torch.allclose(found, expected, atol=1e-6)
+        everyone = context.velocity(reference, x_t, timestep, reference.encode_text(text))
+        past = context.select(rows)
+        some = past.velocity(reference, x_t[rows], timestep[rows], reference.encode_text(text[rows]))
+    assert (v_old - everyone).abs().max() > 1e-2  # the adapters differ
+    torch.testing.assert_close(some, everyone[rows], atol=1e-6, rtol=0)
 
 
-def test_afterwards_the_trained_adapter_acts_on_all(roles):
+def test_the_penalty_of_selected_samples_is_that_of_all():
+    """Weights (0, 3, 0, 1) of four samples that diverge by 1, 2, 3, 4: (3 2 + 1 4) / 4 = 2.5."""
+    objective = Objective.__new__(Objective)
+    batch = Batch(seeds=[1, 2, 3, 4], prompts=[""] * 4, risk_B=torch.tensor([0.0, 3.0, 0.0, 1.0]))
+    divergence = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    objective.config = Config(kl="selective")
+    rows = objective._penalised(batch)
+    assert rows.tolist() == [1, 3]
+    assert objective._penalty(divergence[rows], batch, rows) == 2.5
+    nobody = replace(batch, risk_B=torch.zeros(4))
+    rows = objective._penalised(nobody)
+    assert len(rows) == 1
+    assert objective._penalty(divergence[rows], nobody, rows) == 0
+    objective.config = Config(kl="uniform")
+    rows = objective._penalised(batch)
+    assert objective._penalty(divergence[rows], batch, rows) == 2.5  # (1 + 2 + 3 + 4) / 4
+
+
+def test_afterwards_the_trained_adapter_acts(roles):
     network = roles.modules["student"]
     x, timestep, text = random(2, 2, *SHAPE, seed=1), torch.full((2, 2), 500.0), random(2, 4, 5, seed=2)
     before = network(x, timestep, network.encode_text(text))
-    with roles.together("old", "ref") as both:
-        assert not torch.allclose(both(x, timestep, both.encode_text(text)), before, atol=1e-3)
+    with torch.no_grad(), roles.use("old") as old:
+        assert not torch.allclose(old(x, timestep, old.encode_text(text)), before, atol=1e-3)
     after = network(x, timestep, network.encode_text(text))
     assert torch.equal(before, after)
     assert after.requires_grad
