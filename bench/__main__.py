@@ -19,6 +19,7 @@ from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.trainer import Trainer
 from bench import long as bench_long
+from bench import ratios as bench_ratios
 from bench import rl as bench_rl
 from bench import scoring as bench_eval
 from bench import stage_two as bench_stage_two
@@ -35,6 +36,11 @@ LOOPS = {
 # Title, what the last column says, and the rows of what each module measures.
 DIVIDED = "what it divides"
 TABLES = (
+    (
+        "the product's streaming loop, the released one and the floor, CPU seconds of one thread (dim 384, 3 heads)",
+        DIVIDED,
+        bench_ratios.rows,
+    ),
     (
         "the streaming engine, CPU seconds of one thread (dim 256, 8 layers, window 12, sink 3, block 3)",
         DIVIDED,

@@ -70,7 +70,7 @@ SIZES = (
 
 
 @dataclass(frozen=True)
-class Measured:
+class SideTimes:
     """CPU seconds of each turn, and the largest difference between the two loops' videos."""
 
     tokens: int
@@ -161,7 +161,7 @@ def _beginnings(size: Size, network: CausalWan, text: torch.Tensor) -> tuple[Str
 
 
 @torch.no_grad()
-def measure(size: Size) -> Measured:
+def measure(size: Size) -> SideTimes:
     """The first block is not timed: it shows what a block computes."""
     network, text = network_of(size)
     streamer, loop = _beginnings(size, network, text)
@@ -185,7 +185,7 @@ def measure(size: Size) -> Measured:
         theirs, spent = _timed(released)
         seconds["released"].append(spent)
         difference = max(difference, (ours - theirs).abs().max().item())
-    return Measured(size.tokens, size.relative, size.text, size.layers, **seconds, difference=difference)
+    return SideTimes(size.tokens, size.relative, size.text, size.layers, **seconds, difference=difference)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -194,7 +194,7 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
     return done, time.process_time() - began
 
 
-def cells(measured: Measured) -> tuple[str, ...]:
+def cells(measured: SideTimes) -> tuple[str, ...]:
     """Tokens a frame, positions, text width, released / product, product / floor, seconds, difference."""
     ratios = []
     for pair in (("released", "product"), ("product", "floor"), ("released", "floor")):
@@ -229,14 +229,29 @@ HEAD = (
 )
 
 
-def markdown(rows: list[Measured]) -> str:
+def markdown(rows: list[SideTimes]) -> str:
     """The table of docs/performance.md."""
     lines = [HEAD, tuple("---:" for _ in HEAD), *map(cells, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def read(path: Path = RECORD) -> list[Measured]:
-    return [Measured(**row) for row in json.loads(path.read_text())["sizes"]]
+def rows() -> list[tuple[str, str, str]]:
+    """(measure, value, what is divided by what) of every size, for `make bench`."""
+    table = []
+    for measured in map(measure, SIZES):
+        positions = "relative" if measured.relative else "absolute"
+        what = f"{measured.tokens:,} tokens a frame, {positions} positions, text {measured.text:,} wide"
+        for above, below in (("released", "product"), ("product", "floor")):
+            median, least, largest = measured.quotient(above, below)
+            seconds = (statistics.median(getattr(measured, side)) for side in (above, below))
+            of = " / ".join(f"{side} {value:.2f} s" for side, value in zip((above, below), seconds, strict=True))
+            table.append((f"{what}: {above} / {below}", f"{median:.2f} ({least:.2f} to {largest:.2f})", of))
+        table.append((f"{what}: largest difference", f"{measured.difference:.0e}", "product - released"))
+    return table
+
+
+def read(path: Path = RECORD) -> list[SideTimes]:
+    return [SideTimes(**row) for row in json.loads(path.read_text())["sizes"]]
 
 
 def main() -> None:
