@@ -113,7 +113,12 @@ def floor_of(calls: _Calls) -> Callable[[], None]:
     for call in calls.made:
         if call not in made:
             made[call] = _again(*call)
-    return lambda: [made[call]() for call in calls.made] and None
+
+    def again() -> None:
+        for call in calls.made:
+            made[call]()
+
+    return again
 
 
 def _again(name: str, shapes: tuple[tuple[int, ...], ...], mask: tuple[int, ...] | None) -> Callable[[], torch.Tensor]:

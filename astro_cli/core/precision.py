@@ -13,12 +13,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 ALLOWED = 1e-6  # of the largest result; float32 products of this width are off by 4e-7
 ROWS, WIDTH = 64, 256  # of the product
+ONEDNN: Any = torch.backends.mkldnn  # its products are no part of torch's type hints
 # MKL was made for these. With the units for bfloat16 masked, oneDNN's linear layers took 1.0 to 1.15 times as long as
 # MKL's there, and attention 1.1 to 1.9 times.
 MKL_IS_FAST = "GenuineIntel"
@@ -55,14 +56,14 @@ def error(setting: str) -> float:
 @functools.cache
 def probed() -> Probed:
     """What this process found; the product is made at the first call."""
-    if not torch.backends.mkldnn.is_available():
+    if not ONEDNN.is_available():
         return Probed(False, 0.0, "torch has no oneDNN")
-    found = error("bf16")
-    if not found < ALLOWED:
-        return Probed(False, found, f"oneDNN's bfloat16 products round on this CPU: error {found:.1e}")
+    off = error("bf16")
+    if not off < ALLOWED:
+        return Probed(False, off, f"oneDNN's bfloat16 products round on this CPU: error {off:.1e}")
     if cpu_name().startswith(MKL_IS_FAST):
-        return Probed(False, found, "MKL is as fast on this CPU")
-    return Probed(True, found, f"oneDNN multiplies in float32 on this CPU: error {found:.1e}")
+        return Probed(False, off, "MKL is as fast on this CPU")
+    return Probed(True, off, f"oneDNN multiplies in float32 on this CPU: error {off:.1e}")
 
 
 @contextmanager
@@ -80,9 +81,9 @@ def streaming() -> Iterator[None]:
 
 @contextmanager
 def _setting(name: str) -> Iterator[None]:
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = name
+    before = ONEDNN.matmul.fp32_precision
+    ONEDNN.matmul.fp32_precision = name
     try:
         yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        ONEDNN.matmul.fp32_precision = before

@@ -36,8 +36,7 @@ class CachedFrames:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys, *self.values))
 
     def select(self, rows: torch.Tensor) -> CachedFrames:
-        keys, values = ([layer[rows] for layer in layers] for layers in (self.keys, self.values))
-        return CachedFrames(self.frames, keys, values)
+        return CachedFrames(self.frames, [k[rows] for k in self.keys], [v[rows] for v in self.values])
 
 
 def snapshot(cache: KVCache) -> CachedFrames:

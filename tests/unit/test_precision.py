@@ -1,11 +1,10 @@
 """The switch to oneDNN's products: only where they round nothing, only while a stream runs."""
 
 import pytest
-import torch
 
 from astro_cli.core import precision
 
-SETTING = torch.backends.mkldnn.matmul
+SETTING = precision.ONEDNN.matmul
 
 
 @pytest.fixture(autouse=True)
