@@ -37,7 +37,9 @@ def cpu_name() -> str:
     """Vendor and model where the system says them."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.exists() else []
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    fields: dict[str, str] = {}
+    for key, _, value in (line.partition(":") for line in lines):
+        fields[key.strip()] = value.strip()
     named = [fields[key] for key in ("vendor_id", "model name") if fields.get(key)]
     return " ".join(named) or platform.processor() or platform.machine()
 

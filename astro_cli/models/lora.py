@@ -15,7 +15,6 @@ from typing import cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
@@ -46,6 +45,8 @@ def add_adapters(
         for name in names:
             a, b = _matrices(layer, name)
             a.data, b.data = start.clone().to(a.device), torch.zeros_like(b, dtype=torch.float32)
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_(f".{TRAINED}." in key)
     activate(network, names[0])
 
 
@@ -55,23 +56,19 @@ def _config(rank: int, alpha: float, dropout: float) -> LoraConfig:
     return config
 
 
-def _matrices(layer: LoraLayer, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _matrices(layer: MergingLinear, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A (rank, in) and B (out, rank) of one adapter."""
     return cast(torch.Tensor, layer.lora_A[name].weight), cast(torch.Tensor, layer.lora_B[name].weight)
 
 
-def layers(network: nn.Module) -> list[LoraLayer]:
-    return [module for module in network.modules() if isinstance(module, LoraLayer)]
+def layers(network: nn.Module) -> list[MergingLinear]:
+    return [module for module in network.modules() if isinstance(module, MergingLinear)]
 
 
 def activate(network: nn.Module, name: str | None) -> None:
     """Make one adapter act (None: the bare base). Only the trained adapter ever requires gradients."""
     for layer in layers(network):
-        layer.enable_adapters(name is not None)
-        if name is not None:
-            layer.set_adapter(name)
-    for key, parameter in network.named_parameters():
-        parameter.requires_grad_(f".{TRAINED}." in key)
+        layer.act(name)
 
 
 @contextmanager
@@ -94,7 +91,7 @@ def merged(network: nn.Module, name: str | None) -> Iterator[None]:
 
     The sums are made anew at every entry, so that they follow the adapter and no rounding adds up.
     """
-    merging = [layer for layer in layers(network) if isinstance(layer, MergingLinear)]
+    merging = layers(network)
     if name is None or torch.is_grad_enabled() or not all(layer.merges() for layer in merging):
         yield
         return

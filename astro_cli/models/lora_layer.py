@@ -39,6 +39,12 @@ class MergingLinear(LoraLinear):
     def base(self) -> nn.Linear:
         return cast(nn.Linear, self.base_layer)
 
+    def act(self, name: str | None) -> None:
+        """Let one adapter act, or none. Unlike peft's `set_adapter` it leaves alone which parameters are trained."""
+        self._disable_adapters = name is None
+        if name is not None:
+            self._active_adapter = [name]
+
     def merges(self) -> bool:
         """Whether weights and adapters are float32 and whole, so that a sum loses nothing; not where they are sharded,
         nor under autocast, which would round the sum.
