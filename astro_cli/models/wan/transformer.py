@@ -202,6 +202,7 @@ class CausalWan(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
         self.proj_out = nn.Linear(config.dim, config.patch[0] * config.patch[1] * config.in_channels)
         self.gradient_checkpointing = False
+        self.compiled = False  # its blocks, by `compiled.compile_blocks`
         self._tables: dict[tuple, RopeTable] = {}
 
     @property
@@ -243,6 +244,7 @@ class CausalWan(nn.Module):
         text: TextStates,
         *,
         positions: list[int] | range | None = None,
+        table: RopeTable | None = None,
         mask: torch.Tensor | None = None,
         cache: Sequence[LayerCache] | None = None,
         context_only: bool = False,
@@ -256,6 +258,7 @@ class CausalWan(nn.Module):
             timestep_BF: per frame, in [0, 1000].
             text: from `encode_text`, for the same batch.
             positions: temporal position of each frame; default 0 .. F-1.
+            table: their rotation, instead of positions; of `before`'s frames too, first.
             mask: (L, keys) bool, True = visible; None = every query sees every key.
             cache: one layer cache per layer; the keys are then what each cache returns, else those of this pass.
             context_only: fill the cache and return None; skips the head and all of the last layer but its keys and
@@ -279,7 +282,7 @@ class CausalWan(nn.Module):
             joined = [Joined(tokens, *pair) for pair in zip(before.cache, cache, strict=True)]
         height, width = x_BFCHW.shape[-2:]
         rows, columns = height // self.config.patch[0], width // self.config.patch[1]
-        table = self._table(places, rows, columns)
+        table = table if table is not None else self.table(places, rows, columns)
         x = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # B F P C
         time, modulation = self._time(timestep_BF)
         last = len(self.blocks) - 1
@@ -319,7 +322,8 @@ class CausalWan(nn.Module):
         x = x.unflatten(2, (rows, columns)).unflatten(-1, (ph, pw, -1))  # B F rows columns ph pw C, channel fastest
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-    def _table(self, positions: list[int] | range, rows: int, columns: int) -> RopeTable:
+    def table(self, positions: list[int] | range, rows: int, columns: int) -> RopeTable:
+        """Rotation of the tokens of frames at these temporal positions; the newest ones are kept."""
         key = (tuple(positions), rows, columns, self.device)
         if key not in self._tables:
             if len(self._tables) > KEPT_TABLES:  # a stream asks for new positions with every block; old tables are dead
