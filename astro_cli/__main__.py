@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from astro_cli.commands.ablate import ablate
+from astro_cli.commands.acceleration_options import with_acceleration
+from astro_cli.commands.bench import bench_app
 from astro_cli.commands.claims import claims
 from astro_cli.commands.doctor import doctor_app
 from astro_cli.commands.evaluate import eval_app
@@ -62,7 +64,7 @@ for name, command in {
     "distill": with_threads(distill),
     "rl": with_threads(rl),
     "long-tune": with_threads(long_tune),
-    "sample": with_threads(sample),
+    "sample": with_threads(with_acceleration(sample)),
     "ablate": with_threads(ablate),
     "table": table,
     "claims": claims,
@@ -75,6 +77,7 @@ app.add_typer(eval_app)
 app.add_typer(recipe_app)
 app.add_typer(zoo_app)
 app.add_typer(doctor_app)
+app.add_typer(bench_app)
 
 
 # What to do about a system error that can happen to any command: a full disk ends a run, a path that cannot be is a

@@ -101,9 +101,7 @@ class KVCache:
         self._sink_at: list[int | None] = [
             0
         ] * layers  # the position a layer's sink keys are rotated to; None: what it holds has changed
-        self._moves: dict[
-            tuple[int, int], tuple[Blend, ...]
-        ] = {}  # of the newest eviction, for all layers
+        self._moves: dict[tuple[int, int], tuple[Blend, ...]] = {}  # of the newest eviction, for all layers
         self._placed: tuple[int, RopeTable] | None = None  # the newest position of the sink and its table
 
     @property

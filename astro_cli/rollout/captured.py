@@ -1,5 +1,6 @@
-"""The steady state of a stream as recorded graphs: once the window is full, all passes of a kind are the same operations
-on the same memory, and only the tensors they start from differ. `Captured` copies these in place and replays.
+"""The steady state of a stream as recorded graphs: once the window is full, all passes of a kind are the same
+operations on the same memory, and only the tensors they start from differ. `Captured` copies these in place and
+replays.
 
 What is replayed has no host in it: no python, no kernel launches one by one, no waiting. There are two kinds of passes:
 the first of a block, which takes the context of the block before it along and lets the sink follow, and the others.
@@ -120,7 +121,9 @@ class _Given:
         """All but the text's."""
         own = [self.x, self.timestep, *_of_table(self.table)]
         own += [] if self.before is None else [self.before.x0_BFCHW]
-        return own + [tensor for layers in (self.earlier, self.later) if layers for tensor in _of_moves(layers[0].moves)]
+        for layers in filter(None, (self.earlier, self.later)):
+            own += _of_moves(layers[0].moves)
+        return own
 
     def of_text(self) -> list[torch.Tensor]:
         return [part for layer in self.text.layers for part in layer]

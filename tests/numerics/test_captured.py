@@ -10,7 +10,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -51,7 +55,7 @@ def operations(work: Work) -> Work:
     """The operations of a computation on the memory it was traced with: what a CUDA graph keeps of it. Tracing runs it,
     so the memory is put back.
     """
-    memory = [tensor for tensor in work.__self__.fixed.tensors()]  # type: ignore[attr-defined]
+    memory = list(work.__self__.fixed.tensors())  # type: ignore[attr-defined]
     layers = [*work.__self__.fixed.earlier, *work.__self__.fixed.later]  # type: ignore[attr-defined]
     for layer in layers:
         memory += [layer.keys.data, layer.values.data, *(s for s in (layer.sink_k, layer.sink_v) if s is not None)]
@@ -84,7 +88,7 @@ def test_replayed_passes_make_the_same_video(model, cache):
     plain, replayed = videos(model, spec(cache)), videos(model, spec(cache), run=captured)
     assert all(torch.equal(*pair) for pair in zip(plain, replayed, strict=True))
     # A window of 3 blocks is full in block 2, and for the context of the block before in block 3. Blocks 3 and 4 run as
-    # they are (WARM); of blocks 5 to 7 all passes are replayed, but for the first after the switch, which has no context.
+    # they are (WARM); of blocks 5 to 7 all passes are replayed, but for the first after the switch.
     assert captured.replayed >= 2 * 3 - 1
 
 
@@ -182,9 +186,9 @@ def test_the_counter_sees_waiting(gpu):
         device = torch.ones(2)
         device.to("cpu")
         torch.ones(2, device="cpu").to(gpu)
-        with pytest.raises(Exception, match="item|data"):
+        with pytest.raises(DataDependentOutputException):
             int(device.sum())
-        with pytest.raises(Exception, match="[Dd]ynamic|data"):
+        with pytest.raises(DynamicOutputShapeException):
             device.nonzero()
     assert counted.counts["pretended to cpu"] == 1
     assert counted.counts["cpu to pretended"] == 1

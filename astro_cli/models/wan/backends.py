@@ -1,8 +1,8 @@
-"""Which kernel computes attention, by name. Owns the choice, its check against plain mathematics, and the refusal of one
-that is not here.
+"""Which kernel computes attention, by name. Owns the choice, its check against plain mathematics, and the refusal of
+one that is not here.
 
-A chosen kernel comes first; what it cannot take goes to the next of `OTHERS`: cross-attention over folded padding adds a
-bias to its scores, which FlashAttention has no place for, and one head of the VAE is wider than it allows.
+A chosen kernel comes first; what it cannot take goes to the next of `OTHERS`: cross-attention over folded padding adds
+a bias to its scores, which FlashAttention has no place for, and one head of the VAE is wider than it allows.
 Source: FlashAttention-3 (arXiv 2407.08608) through torch's own activation of other implementations.
 Dimensions: B sample, H head, L query token, M key token, D head width.
 """

@@ -17,8 +17,9 @@ from astro_cli.config.errors import StreamError
 from astro_cli.models.wan.transformer import CausalWan
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-# A block has a graph for each kind of pass: alone, with a context before it or only a context; the window filling, full,
-# or moving on, with a sink that is written, follows or stays; the first layer, whose input lies otherwise in memory.
+# A block has a graph for each kind of pass: alone, with a context before it or only a context; the window filling,
+# full or moving on, with a sink that is written, follows or stays; the first layer, whose input lies otherwise in
+# memory.
 KINDS = 32
 
 
