@@ -83,5 +83,7 @@ def _acceleration(chosen: dict[str, Any]) -> Acceleration:
     from astro_cli.generate.acceleration import Acceleration
 
     named = {name.rstrip("_"): value for name, value in chosen.items()}
-    values = {name: value.value if isinstance(value, StrEnum) else value for name, value in named.items()}
+    values: dict[str, Any] = {
+        name: value.value if isinstance(value, StrEnum) else value for name, value in named.items()
+    }
     return Acceleration(**values)

@@ -13,6 +13,7 @@ Dimensions: B video, F latent frame, T frame, C channel, H, W rows and columns.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -99,7 +100,8 @@ class TinyDecoder:
 
     def __init__(self, network: _Decoder, source: Path) -> None:
         self.network, self.source = network.eval().requires_grad_(False), source
-        self.channels = network.layers[1].in_channels
+        self.first = cast(nn.Conv2d, network.layers[1])
+        self.channels = self.first.in_channels
 
     def to(self, device: torch.device) -> TinyDecoder:
         self.network.to(device)
@@ -111,7 +113,7 @@ class TinyDecoder:
         return StreamingDecoder(self._step, [None] * memories)
 
     def _step(self, latents_BFCHW: torch.Tensor, features: Features) -> tuple[torch.Tensor, Features]:
-        first, weight = features[0] is None, self.network.layers[1].weight
+        first, weight = features[0] is None, self.first.weight
         frames, kept = self.network(latents_BFCHW.to(weight.device, weight.dtype), features)
         # A video's first latent is one frame: the three before it have no past to show.
         return frames[:, PICTURES - 1 if first else 0 :].float().clamp(0, 1), kept
@@ -150,3 +152,13 @@ def _width(state: dict[str, torch.Tensor], place: int, where: Path) -> int:
     if weight is None or weight.ndim != 4:
         raise CheckpointError(where, f"{PREFIX}{place}.weight", "missing: not a tiny decoder", hint=HINT)
     return weight.shape[0]
+
+
+def new_tiny_decoder(channels: int, widths: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Random weights by their names in a file.
+
+    Args:
+        widths: channels of the three stages and behind them; 256, 128, 64, 64 as released.
+    """
+    state = _Decoder(channels, widths).state_dict()
+    return {f"{PREFIX}{key.removeprefix('layers.')}": value for key, value in state.items()}

@@ -124,7 +124,7 @@ class Streamer:
         spec.check(len(seeds), max_frames)
         self.network, self.seeds, self.spec, self.max_frames = network, seeds, spec, max_frames
         self.join, self.recorder = join, recorder
-        self.run = run if run is not None else network
+        self.runner = run if run is not None else network
         self.steps = spec.steps.to(network.device)  # once: a copy lets the host wait
         self.cache = cache if cache is not None else new_cache(network, len(seeds), spec, max_frames, policy)
         self.frame = 0
@@ -227,7 +227,7 @@ class Streamer:
         with torch.set_grad_enabled(gradient):
             before = self._unwritten()
             plan = self.cache.begin(start, x_BFCHW.shape[1], write=not gradient)
-            run = self.network if gradient else self.run
+            run = self.network if gradient else self.runner
             v = run(x_BFCHW, timestep_BF, self.text, positions=plan.positions, cache=plan, before=before)
         assert v is not None
         return v

@@ -1,14 +1,14 @@
-"""Records of `astro bench sample`: speed, latency and memory of an arm, with the conditions they were measured under."""
+"""Records of `astro bench sample`: speed, latency and memory of an arm, with the conditions they hold under."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from astro_cli.training.environment import environment
-from eval.records.store import Direction
+from eval.records.store import Backbone, Direction
 from eval.records.writer import RecordWriter
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def write_speed(arm: Arm, seed: int, prompt: str, speed: Mapping[str, Any], resu
     """
     prompts = hashlib.sha256(prompt.encode()).hexdigest()
     hashes = arm.card["recipe_hash"], arm.weights_hash(), prompts
-    writer = RecordWriter(results, BENCHMARK, arm.backbone.name, arm.name, seed, *hashes)
+    backbone = cast(Backbone, arm.backbone.name)
+    writer = RecordWriter(results, BENCHMARK, backbone, arm.name, seed, *hashes)
     here = environment(speed["device_name"], seed)
     measured = {field for _, _, field in FIELDS}
     protocol = {

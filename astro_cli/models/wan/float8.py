@@ -47,7 +47,8 @@ class Float8Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows, scale = quantised(x.flatten(0, -2))
-        y = torch._scaled_mm(rows, self.weight.t(), scale_a=scale, scale_b=self.scale.t(), out_dtype=torch.bfloat16)
+        scales = {"scale_a": scale, "scale_b": self.scale.t()}
+        y = torch._scaled_mm(rows, self.weight.t(), **scales, out_dtype=torch.bfloat16)  # type: ignore[reportPrivateImportUsage]
         y = y.unflatten(0, x.shape[:-1]).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
