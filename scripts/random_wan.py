@@ -11,13 +11,6 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from transformers import UMT5Config, UMT5EncoderModel
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from wan_folder import write_tokenizer, write_wan_folder
 
 from astro_cli.models import weights
 from astro_cli.models.tiny_decoder import new_tiny_decoder
@@ -29,6 +22,8 @@ TINY_WIDTHS, FULL_WIDTHS = (16, 8, 8, 8), (256, 128, 64, 64)
 
 def write(folder: Path, size: str) -> None:
     """The folder and the tiny decoder."""
+    from wan_folder import write_wan_folder
+
     folder.mkdir(parents=True)
     if size == "tiny":
         write_wan_folder(folder)
@@ -39,6 +34,11 @@ def write(folder: Path, size: str) -> None:
 
 
 def _write_full(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+    from wan_folder import write_tokenizer
+
     torch.manual_seed(0)
     config = UMT5Config(
         vocab_size=write_tokenizer(folder / "tokenizer"),
@@ -64,4 +64,5 @@ def _write_full(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     write(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "tiny")

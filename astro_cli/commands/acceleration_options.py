@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Make = Callable[[], Any]  # makes the chosen `Acceleration`; the command line itself loads no torch
 
 
-class Attention(StrEnum):
+class AttentionKernel(StrEnum):
     auto = "auto"
     math = "math"
     flash = "flash"
@@ -29,7 +29,7 @@ class Attention(StrEnum):
     cudnn = "cudnn"
 
 
-class Linear(StrEnum):
+class NumberFormat(StrEnum):
     same = "same"
     fp8 = "fp8"
 
@@ -41,14 +41,19 @@ class Noise(StrEnum):
 
 OPTIONS: dict[str, tuple[Any, Any]] = {
     "attention": (
-        Annotated[Attention, typer.Option(help="Attention kernel; checked against plain attention first.")],
-        Attention.auto,
+        Annotated[AttentionKernel, typer.Option(help="Attention kernel; checked against plain attention first.")],
+        AttentionKernel.auto,
     ),
     "linear": (
-        Annotated[Linear, typer.Option(help="The blocks' linear layers: as they are, or FP8 (GPUs that have it).")],
-        Linear.same,
+        Annotated[
+            NumberFormat, typer.Option(help="The blocks' linear layers: as they are, or FP8 (GPUs that have it).")
+        ],
+        NumberFormat.same,
     ),
-    "kv": (Annotated[Linear, typer.Option(help="Cached keys and values: as they are, or FP8.")], Linear.same),
+    "kv": (
+        Annotated[NumberFormat, typer.Option(help="Cached keys and values: as they are, or FP8.")],
+        NumberFormat.same,
+    ),
     "noise": (
         Annotated[Noise, typer.Option(help="Who draws it: cpu (the same on every machine) or device.")],
         Noise.cpu,

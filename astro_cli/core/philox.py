@@ -43,16 +43,19 @@ def philox(counter: tuple[torch.Tensor, ...], key: tuple[torch.Tensor, ...]) -> 
     return a, b, c, d
 
 
+def _column(numbers: list[int], device: torch.device) -> torch.Tensor:
+    """(numbers, 1) int64, one at a time, as a kernel's argument: a list would be copied to the device, and the host
+    would wait.
+    """
+    return torch.cat([torch.full((1, 1), number, dtype=torch.int64, device=device) for number in numbers])
+
+
 def normal(streams: Sequence[int], count: int, device: torch.device) -> torch.Tensor:
     """(streams, count) standard normal float32 numbers; a stream is a number below 2^63, as of `rng.stream_seed`."""
-    # One number at a time, as a kernel's argument: a list would be copied to the device, and the host would wait.
-    words = [
-        torch.cat([torch.full((1, 1), seed >> shift & WORD, dtype=torch.int64, device=device) for seed in streams])
-        for shift in (0, 32)
-    ]
+    key = _column([seed & WORD for seed in streams], device), _column([seed >> 32 for seed in streams], device)
     index = torch.arange(-(-count // 4), dtype=torch.int64, device=device)[None]
     zero = torch.zeros_like(index)
-    bits = philox((index & WORD, index >> 32, zero, zero), (words[0], words[1]))
+    bits = philox((index & WORD, index >> 32, zero, zero), key)
     # (bits + 1/2) / 2^32 in (0, 1), in float64, so that the logarithm is finite and the tail complete.
     uniform = [(word.double() + 0.5) * 2.0**-32 for word in bits]
     pairs = []

@@ -57,6 +57,18 @@ class Acceleration:
         if self.compile:
             compiled.check_cache_folder()
 
+    def refuse_teacher(self, name: str) -> None:
+        """Refuse what only a stream has.
+
+        Raises:
+            StreamError: with the option.
+        """
+        usual = Acceleration()
+        for key in ("kv", "noise", "graphs"):
+            if getattr(self, key) != getattr(usual, key):
+                what = f"{name} is a multi-step teacher, which does not stream: it would have no effect"
+                raise StreamError(f"--{key}", "", what, hint=f"leave --{key} out, or sample a student")
+
     def prepare(self, network: CausalWan) -> dict[str, float]:
         """Make a network compute so; returns the errors measured on the way: the attention kernel's largest difference
         from plain attention, the largest relative error of an FP8 layer.

@@ -207,6 +207,8 @@ def load_arm(
     table = own if recipe is None else cards.of_recipe(recipe)
     checkpoint = load_transformer(source, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
     card = table or cards.of_wan(checkpoint)
+    if card["sampling"] != "few_step":
+        chosen.refuse_teacher(card["recipe"])
     video = card["video"]
     threads.fit(checkpoint.config.layer_flops(video["block"], video["height"], video["width"]))
     if wan is not None and card["backbone"] != "wan":

@@ -28,9 +28,12 @@ WARM = 2  # passes of a kind that run as they are, which settle what libraries a
 
 
 def cuda_graph(work: Work) -> Work:
-    """Record a computation on the GPU without running it; the result replays it into the same output."""
+    """Record a computation on the GPU without running it; the result replays it into the same output.
+
+    Other threads may use the GPU meanwhile, as the decoder does.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = work()
 
     def replay() -> torch.Tensor:
@@ -139,8 +142,8 @@ class _Given:
         x, timestep, table = next(own), next(own), _to_table(self.table, own)
         before = None if self.before is None else replace(self.before, x0_BFCHW=next(own))
         earlier, later = (_moved(layers, own) for layers in (self.earlier, self.later))
-        layers = [tuple(part.clone() for part in layer) for layer in self.text.layers]
-        return _Given(x, timestep, replace(self.text, layers=layers), table, before, earlier, later)
+        text = replace(self.text, layers=[_copied(layer) for layer in self.text.layers])
+        return _Given(x, timestep, text, table, before, earlier, later)
 
 
 class _Graph:
@@ -148,10 +151,8 @@ class _Graph:
 
     def __init__(self, network: CausalWan, given: _Given) -> None:
         self.network, self.fixed, self.text = network, given.copied(), given.text
-        self.calls, self.replay = 0, None
-
-    calls: int
-    replay: Work | None
+        self.calls = 0
+        self.replay: Work | None = None
 
     def work(self) -> torch.Tensor:
         return self.fixed.run(self.network)
@@ -171,6 +172,10 @@ def _exchanges(cache: Sequence) -> list[LayerExchange]:
     layers = list(cache)
     assert all(isinstance(layer, LayerExchange) for layer in layers), "a pass without gradients that writes"
     return layers
+
+
+def _copied(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.clone() for tensor in tensors)
 
 
 def _steady(layers: list[LayerExchange]) -> bool:

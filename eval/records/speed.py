@@ -19,7 +19,7 @@ VERSION = 1  # goes up when the protocol changes (`astro_cli.generate.speed`)
 # Metric, the direction that is better, and the field of the measurement.
 FIELDS: tuple[tuple[str, Direction, str], ...] = (
     ("throughput", "up", "frames_per_second"),
-    ("throughput.loop", "up", "loop_frames_per_second"),
+    ("loop_throughput", "up", "loop_frames_per_second"),
     ("latency", "down", "first_frame_seconds"),
     ("peak_memory", "down", "peak_memory_bytes"),
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astro_cli.cache.exchange import Stored
-from astro_cli.commands.acceleration_options import Attention
+from astro_cli.commands.acceleration_options import AttentionKernel
 from astro_cli.config.errors import StreamError
 from astro_cli.core.philox import normal, philox
 from astro_cli.core.rng import device_noise, stream_seed
@@ -50,7 +50,7 @@ def test_device_noise_is_normal_and_belongs_to_sample_and_frame():
 
 
 def test_kernels_are_checked_against_plain_attention():
-    assert set(backends.NAMES) == {name.value for name in Attention}
+    assert set(backends.NAMES) == {name.value for name in AttentionKernel}
     assert backends.check("flash", 2, 64, torch.float32, CPU) < 1e-5
     with pytest.raises(StreamError, match="cudnn: not available for float32 and heads of 64 on cpu"):
         backends.check("cudnn", 2, 64, torch.float32, CPU)

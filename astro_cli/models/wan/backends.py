@@ -87,12 +87,12 @@ def check(name: Name, heads: int, head_dim: int, dtype: torch.dtype, device: tor
     q, k, v = (part.to(device, dtype) for part in (q, k, v))
     if name in ACTIVATED:
         _activate(name)
-    found = alone(name, q, k, v)
+    result = alone(name, q, k, v)
     if name in ACTIVATED:
         attention.restore_flash_attention_impl()
     with sdpa_kernel([SDPBackend.MATH]):
         expected = scaled_dot_product_attention(q.float(), k.float(), v.float())
-    error = (found.float() - expected).abs().max().item()
+    error = (result.float() - expected).abs().max().item()
     if not error <= TOLERANCES[dtype]:
         what = f"its largest difference from plain attention is {error:.1e}, expected at most {TOLERANCES[dtype]:.0e}"
         raise StreamError("--attention", name, what, hint="use --attention auto, and report the device")

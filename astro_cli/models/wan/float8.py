@@ -6,7 +6,7 @@ The large layers of the blocks are converted; embeddings, modulation and the hea
 the bytes of bfloat16.
 Source: OCP's OFP8 specification, format E4M3; "rowwise" scaling as in torch's `_scaled_mm`.
 
-**Deviations**: none.
+**Deviations**: none. Products are rounded to bfloat16, also in a float32 network.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def refuse_without(device: torch.device) -> None:
         return
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        found = f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
+        device_text = f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
     else:
-        found = f"a device of type {device.type}"
-    what = f"found {found}, which has no FP8 products; expected a GPU of compute capability 8.9 or more"
+        device_text = f"a device of type {device.type}"
+    what = f"found {device_text}, which has no FP8 products; expected a GPU of compute capability 8.9 or more"
     raise StreamError("--linear", "fp8", what, hint="leave --linear out: the layers then compute in --dtype")
 
 
@@ -81,7 +81,7 @@ def convert(network: CausalWan) -> float:
     Raises:
         StreamError: a layer whose sides FP8 products do not take.
     """
-    layers = [found for block in network.blocks for found in _linears(block)]
+    layers = [each for block in network.blocks for each in _linears(block)]
     for _, _, linear in layers:
         sides = linear.out_features, linear.in_features
         if any(side % SIDES for side in sides):
@@ -106,7 +106,7 @@ def relative_error(quick: Float8Linear, linear: nn.Linear) -> torch.Tensor:
 
 def _linears(block: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
     """A block's linear layers: the module each is in, its name there, and it."""
-    found = []
+    linears = []
     for module in block.modules():
-        found += [(module, name, child) for name, child in module.named_children() if isinstance(child, nn.Linear)]
-    return found
+        linears += [(module, name, child) for name, child in module.named_children() if isinstance(child, nn.Linear)]
+    return linears
