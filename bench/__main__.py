@@ -19,6 +19,7 @@ from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.trainer import Trainer
 from bench import long as bench_long
+from bench import preference as bench_preference
 from bench import ratios as bench_ratios
 from bench import rl as bench_rl
 from bench import scoring as bench_eval
@@ -49,6 +50,7 @@ TABLES = (
     ("reinforcement learning on the embedded world", DIVIDED, bench_rl.rows),
     ("streaming long tuning on the embedded world", DIVIDED, bench_long.rows),
     ("GRPO on the embedded teacher", DIVIDED, bench_stage_two.rows),
+    ("DPO on the embedded teacher: one gradient three ways", DIVIDED, bench_preference.rows),
     ("scoring videos", "what it is", bench_eval.rows),
 )
 

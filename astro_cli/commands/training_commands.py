@@ -1,4 +1,4 @@
-"""`astro pretrain`, `distill`, `rl` and `long-tune`: one command line; they differ in the recipes they take."""
+"""The commands that train, from `astro pretrain` to `prefer`: one command line; they differ in their recipes."""
 
 from __future__ import annotations
 
@@ -78,4 +78,9 @@ long_tune = _command(
     "long-tune",
     "Align a streaming student on windows of long videos; memory does not grow with the video.",
     "astrolabe_long_shapes.toml --seed 1",
+)
+prefer = _command(
+    "prefer",
+    "Align a model with pairs of a preferred and a rejected clip: DPO.",
+    "dpo_temporal_shapes.toml --seed 1",
 )

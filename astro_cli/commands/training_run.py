@@ -1,4 +1,4 @@
-"""What the four training commands share: recipe -> run folder -> trainer -> final weights."""
+"""What the training commands share: recipe -> run folder -> trainer -> final weights."""
 
 from __future__ import annotations
 

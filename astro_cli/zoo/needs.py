@@ -61,6 +61,13 @@ def clips(key: str, source: str) -> NeededPart:
     return NeededPart(f"clips: {source}", path if path.exists() else None, f"as a path, from {Path.cwd()}", bring)
 
 
+def pairs(key: str, source: str) -> NeededPart:
+    """The user's pairs of videos."""
+    path = expanded(source)
+    bring = [f"a text file with a prompt, a chosen and a rejected video a line; another one: --set {key}=FILE"]
+    return NeededPart(f"pairs: {source}", path if path.is_file() else None, f"as a path, from {Path.cwd()}", bring)
+
+
 def refuse_missing(where: str, needs: Sequence[NeededPart], way_out: str) -> None:
     """List all parts, each with a mark, if one is missing.
 
