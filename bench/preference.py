@@ -68,7 +68,7 @@ def rows() -> list[tuple[str, str, str]]:
     here = _pairs()
     measured = {way: _gradient(*here, way) for way in WAYS}
     seconds = medians({way: partial(_gradient, *here, way) for way in WAYS}, REPEATS)
-    joint, joint_bytes = measured["joint"]
+    (joint, joint_bytes), joint_seconds = measured["joint"], seconds["joint"]
     table = []
     for way in WAYS[1:]:
         gradient, size = measured[way]
@@ -76,11 +76,7 @@ def rows() -> list[tuple[str, str, str]]:
         memory = f"saved for backward {size / 2**20:.0f} MiB / joint {joint_bytes / 2**20:.0f} MiB, {SIZE} pairs"
         table += [
             (f"memory: {way}", f"{size / joint_bytes:.3f}", memory),
-            (
-                f"time: {way}",
-                f"{seconds[way] / seconds['joint']:.2f}",
-                f"{seconds[way]:.2f} s / {seconds['joint']:.2f} s",
-            ),
+            (f"time: {way}", f"{seconds[way] / joint_seconds:.2f}", f"{seconds[way]:.2f} s / {joint_seconds:.2f} s"),
             (f"gradient: {way}", f"{gap:.1e}", "|difference from joint| / |joint|"),
         ]
     return table

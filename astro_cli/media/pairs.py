@@ -79,14 +79,14 @@ def check_videos(manifest: str | Path) -> None:
             raise RecipeError(manifest, f"line {pair.line}", what, hint=error.hint) from error
         shown = [f"{info.width}x{info.height}, {info.frames} frames at {info.fps:g}" for info in (chosen, rejected)]
         if (chosen.width, chosen.height) != (rejected.width, rejected.height):
-            what = "two sizes"
+            differ = "two sizes"
         elif (chosen.frames, chosen.fps) != (rejected.frames, rejected.fps):
-            what = "two lengths"
+            differ = "two lengths"
         else:
             continue
         hint = "cut and scale both alike: the model would learn the size or the length"
-        found = f"a pair of {what}: found chosen {shown[0]}; rejected {shown[1]}; expected the same"
-        raise RecipeError(manifest, f"line {pair.line}", found, hint=hint)
+        what = f"a pair of {differ}: found chosen {shown[0]}; rejected {shown[1]}; expected the same"
+        raise RecipeError(manifest, f"line {pair.line}", what, hint=hint)
 
 
 def pair_files(manifest: str | Path) -> tuple[Path, ...]:

@@ -58,8 +58,8 @@ class Config(BaseConfig):
         sigma_min, sigma_max: range of the noise levels.
         sft_weight: w_sft; 0: no such term.
         gradient: how the gradient is computed; it is the same.
-        held_out: pairs of each kind that are never trained on and whose margins are logged; 0: none.
-        held_out_every: steps between two measurements of them.
+        validation: pairs of each kind that are never trained on and whose margins are logged; 0: none.
+        validation_every: steps between two measurements of them.
     """
 
     beta: float = Field(gt=0)
@@ -68,8 +68,8 @@ class Config(BaseConfig):
     sigma_max: float = Field(default=1.0, gt=0, le=1)
     sft_weight: float = Field(default=0.0, ge=0)
     gradient: Literal["joint", "decoupled", "decoupled_recompute"] = "joint"
-    held_out: int = Field(default=0, ge=0, le=10**6)
-    held_out_every: int = Field(default=10, gt=0, le=10**9)
+    validation: int = Field(default=0, ge=0, le=10**6)
+    validation_every: int = Field(default=10, gt=0, le=10**9)
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -116,7 +116,7 @@ class Objective(BaseObjective):
 
     def __init__(self, config: Config, run_context: RunContext) -> None:
         super().__init__(config, run_context)
-        self.held_out: Batch | None = None
+        self.validation: Batch | None = None
         self.seen = torch.zeros(len(PAIR_KINDS), 2, dtype=torch.float64)  # of this step: margins and pairs by kind
         self.step_rises = torch.zeros(3, dtype=torch.float64)  # of this step: e_w - ref, e_l - ref, ref; then sums
         self.rises = torch.zeros(4, dtype=torch.float64)  # their running sums, and how many steps these hold
@@ -128,8 +128,8 @@ class Objective(BaseObjective):
             raise ValueError(f"lora.dropout: {what}")
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
-        if self.config.held_out:
-            self.held_out = batches("held_out", self.config.held_out).to(self.run_context.device)
+        if self.config.validation:
+            self.validation = batches("validation", self.config.validation).to(self.run_context.device)
 
     def loss(self, role: str, batch: Batch) -> Iterator[LossOutput]:
         """One loss of both branches, or one of each; their sum is the loss, whichever way."""
@@ -241,18 +241,18 @@ class Objective(BaseObjective):
             if both
             else ""
         )
-        if self.held_out is not None and step % self.config.held_out_every == 0:
-            metrics |= self._held_out_margins(self.held_out)
+        if self.validation is not None and step % self.config.validation_every == 0:
+            metrics |= self._validation_margins(self.validation)
         return metrics
 
     @torch.no_grad()
-    def _held_out_margins(self, batch: Batch) -> dict[str, float]:
+    def _validation_margins(self, batch: Batch) -> dict[str, float]:
         """Margins of the held-out pairs by kind, at the same noise in every step."""
         assert batch.pair_kind_B is not None
         seen, right = (torch.zeros(len(PAIR_KINDS), 2, dtype=torch.float64) for _ in range(2))
         with self.run_context.autocast():
-            for row in range(0, len(batch), self.config.held_out):
-                part = batch.rows(row, min(row + self.config.held_out, len(batch)))
+            for row in range(0, len(batch), self.config.validation):
+                part = batch.rows(row, min(row + self.config.validation, len(batch)))
                 branches = self._branches(part)
                 errors = [self._errors(role, part, branch) for role in ("student", BARE) for branch in branches]
                 margin_B = margin(*errors).double().cpu()
@@ -260,7 +260,7 @@ class Objective(BaseObjective):
                 kinds = part.pair_kind_B.cpu()
                 for table, values in ((seen, margin_B), (right, (margin_B > 0).double())):
                     table.index_add_(0, kinds, torch.stack((values, torch.ones_like(values)), 1))
-        return _by_kind("held_out/margin", seen) | _by_kind("held_out/accuracy", right)
+        return _by_kind("validation/margin", seen) | _by_kind("validation/accuracy", right)
 
     def state(self) -> dict[str, torch.Tensor]:
         """What the warning has seen."""

@@ -35,17 +35,18 @@ class ListedPairs:
         lists = [self.listed[kind] for kind in kinds]
         return _read([pairs[seed % (len(pairs) - self.reserved)] for seed, pairs in zip(seeds, lists, strict=True)])
 
-    def held_out(self, kind: PairKind, size: int) -> Pairs:
+    def validation(self, kind: PairKind, size: int) -> Pairs:
         if size >= len(self.listed[kind]):
             what = f"found {size}, expected fewer than the pairs of kind {kind!r}, {len(self.listed[kind])}"
-            raise RecipeError(self.source, "held_out", what)
+            raise RecipeError(self.source, "validation", what)
         self.reserved = size
         return _read(self.listed[kind][-size:])
 
 
 def _read(pairs: list[Listed]) -> Pairs:
-    sides = (CachedLatents([pair[side] for pair in pairs])[list(range(len(pairs)))] for side in (1, 2))
-    return Pairs([prompt for prompt, _, _ in pairs], *sides)
+    prompts, chosen, rejected = zip(*pairs, strict=True)
+    rows = list(range(len(pairs)))
+    return Pairs(list(prompts), CachedLatents(chosen)[rows], CachedLatents(rejected)[rows])
 
 
 def perturbed_videos(context: SourceContext, form: FormSpec, kinds: tuple[PairKind, ...]) -> ListedPairs:

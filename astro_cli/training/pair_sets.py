@@ -25,9 +25,8 @@ class Pairs:
         """The pairs of all parts in the order of their rows."""
         order = rows.argsort()
         prompts = [prompt for part in parts for prompt in part.prompts]
-        chosen, rejected = (
-            torch.cat([getattr(part, side) for part in parts])[order] for side in ("chosen", "rejected")
-        )
+        chosen = torch.cat([part.chosen for part in parts])[order]
+        rejected = torch.cat([part.rejected for part in parts])[order]
         return Pairs([prompts[place] for place in order.tolist()], chosen, rejected)
 
 
@@ -38,7 +37,7 @@ class PairMaker(Protocol):
         """A pair for each seed, of the kind beside it."""
         ...
 
-    def held_out(self, kind: PairKind, size: int) -> Pairs:
+    def validation(self, kind: PairKind, size: int) -> Pairs:
         """Pairs that are never trained on, the same in every run of a seed.
 
         Raises:

@@ -62,7 +62,7 @@ class PairSource(SeededSource):
 
     def draw(self, use: str, size: int) -> Batch:
         """`size` pairs of each kind in the first form."""
-        parts = [self.makers[0][kind].held_out(kind, size) for kind in self.spec.used]
+        parts = [self.makers[0][kind].validation(kind, size) for kind in self.spec.used]
         kinds = [kind for kind in self.spec.used for _ in range(size)]
         seeds = [stream_seed(self.context.recipe.seed, self.context.stage, use, row) for row in range(len(kinds))]
         return self._batch(seeds, kinds, Pairs.join(parts, torch.arange(len(kinds))))

@@ -54,8 +54,8 @@ class RenderedPairs:
             torch.stack([pool.rejected[place] for pool, place in rows]),
         )
 
-    def held_out(self, kind: PairKind, size: int) -> Pairs:
-        return self._made(kind, "held_out", size)
+    def validation(self, kind: PairKind, size: int) -> Pairs:
+        return self._made(kind, "validation", size)
 
     def _made(self, kind: PairKind, use: str, size: int) -> Pairs:
         frames, height, _ = pixels(self.form, self.backbone)

@@ -60,9 +60,9 @@ class RolledPairs:
             rows += own
         return Pairs.join(parts, torch.tensor(rows))
 
-    def held_out(self, kind: PairKind, size: int) -> Pairs:
+    def validation(self, kind: PairKind, size: int) -> Pairs:
         """Of the reference, which does not change while the policy does."""
-        seeds = [stream_seed(self.context.recipe.seed, "held_out", kind, row) for row in range(size)]
+        seeds = [stream_seed(self.context.recipe.seed, "validation", kind, row) for row in range(size)]
         return self._made(kind, seeds, BARE)
 
     def _made(self, kind: PairKind, owners: list[int], role: str) -> Pairs:

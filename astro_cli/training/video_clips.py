@@ -89,9 +89,7 @@ def _reordered(video: Path, pixels_BTCHW: torch.Tensor, order: torch.Tensor, cha
     changed = pixels_BTCHW[:, order]
     difference = (changed - pixels_BTCHW).abs().mean().item()
     if difference < SAME:
-        what = (
-            f"shows about the same after {change.partition('-')[0]} (difference {difference:.4f} of 1): nothing moves"
-        )
+        what = f"nothing moves: {change.partition('-')[0]} changes pixels by {difference:.4f} of 1"
         raise VideoError(video, "", what)
     return changed
 

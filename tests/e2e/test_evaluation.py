@@ -133,7 +133,7 @@ def test_still_prompts_have_no_speed_score(evaluated):
         assert (score is None) == ("still" in prompt)
 
 
-def test_held_out_prompts_are_not_training_prompts():
+def test_validation_prompts_are_not_training_prompts():
     from astro_cli.core.rng import stream_seed
     from astro_cli.training.sources import draw_scene
     from eval.world.oracle_scores import prompt_set_hash

@@ -16,7 +16,7 @@ from small_videos import write_video
 from test_bad_input import message
 from test_training import run, same_bits, without_times
 
-SMALL = ("batch=4", "data.pool=8", "objective.held_out=2", "objective.held_out_every=1", "optim.student.warmup=0")
+SMALL = ("batch=4", "data.pool=8", "objective.validation=2", "objective.validation_every=1", "optim.student.warmup=0")
 OF_TINY = ("lora.rank=4", "runtime.save_every=1", "model.in_channels=4", "base.codec=shapes/codec", "sampler.steps=3",
            "teacher.guidance=2.0", "video.frames=6")  # fmt: skip
 PROMPT = "a large red circle moves right slowly over a gray plain background"
@@ -81,8 +81,8 @@ def test_all_kinds_in_mixed_forms(arguments, tmp_path, monkeypatch):
     assert {(row["pairs/frames"], row["pairs/height"]) for row in found} == {(6.0, 8.0), (3.0, 12.0)}
     kinds = {key.removeprefix("margin/") for row in found for key in row if key.startswith("margin/")}
     assert kinds == {"reverse", "shuffle", "freeze", "group", "rater"}
-    held_out = {key for key in found[0] if key.startswith("held_out/margin/")}
-    assert held_out == {f"held_out/margin/{kind}" for kind in kinds}
+    validation = {key for key in found[0] if key.startswith("validation/margin/")}
+    assert validation == {f"validation/margin/{kind}" for kind in kinds}
     assert any("pairs/reward_gap" in row for row in found)
     assert any("pairs/rater_gap" in row for row in found)
     assert all(math.isfinite(row["student/loss"]) for row in found)

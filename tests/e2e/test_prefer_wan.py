@@ -20,10 +20,10 @@ from astro_cli.generate.mp4 import write_mp4
 SETS = (
     "model.dim=24", "model.ffn_dim=32", "model.num_heads=2", "model.num_layers=2", "model.freq_dim=8",
     "model.text_dim=16", "video.frames=3", "video.block=3", "video.height=4", "video.width=6", "video.fps=8",
-    "lora.rank=2", "sampler.steps=2", "runtime.precision=no", "runtime.gradient_checkpointing=false",
+    "seed=0", "lora.rank=2", "sampler.steps=2", "runtime.precision=no", "runtime.gradient_checkpointing=false",
     "runtime.device=cpu", "runtime.save_every=1",
 )  # fmt: skip
-STAGE = ("steps=2", "batch=4", "accumulate=2", "objective.held_out=1", "objective.held_out_every=1")
+STAGE = ("steps=2", "batch=4", "accumulate=2", "objective.validation=1", "objective.validation_every=1")
 FORMS = "pairs.forms=[{frames=3, height=4, width=6}, {frames=2, height=4, width=4}]"
 
 
@@ -64,7 +64,7 @@ def test_a_users_videos_are_perturbed_then_encoded(videos, arguments, tmp_path, 
     assert "still.mp4: nothing moves: reverse changes pixels by 0.00" in text
     found = rows(tmp_path / "one")
     assert found[0]["student/loss"] == pytest.approx(math.log(2), abs=1e-5)
-    assert {"held_out/margin/reverse", "held_out/margin/shuffle", "held_out/margin/freeze"} <= found[0].keys()
+    assert {"validation/margin/reverse", "validation/margin/shuffle", "validation/margin/freeze"} <= found[0].keys()
     assert all(row["student/grad_norm"] > 0 for row in found)
     assert len({row["pairs/frames"] for row in found}) == 2
     whole = tmp_path / "one" / "final" / "student.safetensors"
@@ -83,7 +83,7 @@ def test_pairs_of_a_file_and_the_policys_own(videos, arguments, tmp_path, monkey
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a large red circle moves right\na cat sleeps\n")
     exact = 'pairs.scorers={videoalign={dtype="float32"}}'
-    hard = (f"data.prompts={prompts}", exact, "pairs.group=2", "steps=1", "objective.held_out=0")
+    hard = (f"data.prompts={prompts}", exact, "pairs.group=2", "steps=1", "objective.validation=0")
     assert run(arguments("dpo_hard", "hard", *hard), monkeypatch) == 0
     assert rows(tmp_path / "hard")[0]["margin/group"] == pytest.approx(0, abs=1e-6)
 

@@ -172,22 +172,22 @@ def test_noise_levels_keep_their_range():
         assert max(len(row.unique()) for row in sigma_BF) == levels
 
 
-def test_margins_are_logged_by_kind_and_those_of_held_out_pairs():
+def test_margins_are_logged_by_kind_and_those_of_validation_pairs():
     here, batch = run_context(), pairs()
-    objective = Objective(Config(beta=2.0, held_out=1, held_out_every=2), here)
+    objective = Objective(Config(beta=2.0, validation=1, validation_every=2), here)
     objective.prepare(lambda use, size: replace(pairs(), seeds=[7, 8, 9]))
     losses = list(objective.loss("student", batch))
     whole = losses[0].metrics["margin"]
     metrics = objective.after_step(0)
     kinds = PAIR_KINDS[:3]
-    assert {f"margin/{kind}" for kind in kinds} | {f"held_out/margin/{kind}" for kind in kinds} <= metrics.keys()
+    assert {f"margin/{kind}" for kind in kinds} | {f"validation/margin/{kind}" for kind in kinds} <= metrics.keys()
     assert sum(metrics[f"margin/{kind}"] for kind in kinds) / 3 == pytest.approx(whole, abs=1e-6)
-    assert all(metrics[f"held_out/accuracy/{kind}"] in (0.0, 1.0) for kind in kinds)
-    again = Objective(Config(beta=2.0, held_out=1, held_out_every=2), here)
+    assert all(metrics[f"validation/accuracy/{kind}"] in (0.0, 1.0) for kind in kinds)
+    again = Objective(Config(beta=2.0, validation=1, validation_every=2), here)
     again.prepare(lambda use, size: replace(pairs(), seeds=[7, 8, 9]))
     list(again.loss("student", batch))
-    assert again.after_step(2)["held_out/margin/reverse"] == metrics["held_out/margin/reverse"]  # the same noise
-    assert "held_out/margin/reverse" not in again.after_step(3)
+    assert again.after_step(2)["validation/margin/reverse"] == metrics["validation/margin/reverse"]  # the same noise
+    assert "validation/margin/reverse" not in again.after_step(3)
 
 
 def test_a_warning_where_both_errors_rise():
