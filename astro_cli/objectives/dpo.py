@@ -144,13 +144,15 @@ class Objective(BaseObjective):
             e_w, e_l = (self._errors(role, batch, branch) for branch in (chosen, rejected))
         margin_B = margin(e_w, e_l, ref_w, ref_l)
         metrics = self._watch(batch, margin_B.detach(), e_w.detach(), e_l.detach(), ref_w, ref_l) | {"beta": beta}
-        loss = dpo_loss(margin_B, beta).mean() + config.sft_weight * e_w.mean()
+        preference = dpo_loss(margin_B, beta).mean()
+        loss = preference + config.sft_weight * e_w.mean()
+        metrics["preference_loss"] = preference.item()
         if config.gradient == "joint":
-            del e_w, e_l, margin_B
+            del e_w, e_l, margin_B, preference
             yield LossOutput(loss, metrics)
             return
         eta, value = branch_weight(margin_B, beta), loss.detach()
-        del loss, margin_B
+        del loss, margin_B, preference
         if config.gradient == "decoupled_recompute":
             e_w = self._errors(role, batch, chosen)
         first = ((eta + config.sft_weight) * (e_w - e_w.detach())).mean()

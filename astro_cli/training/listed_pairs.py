@@ -9,7 +9,7 @@ from pathlib import Path
 from astro_cli.config.errors import RecipeError
 from astro_cli.core.frame_orders import frame_order
 from astro_cli.core.rng import stream_seed
-from astro_cli.media.clips import ClipForm, list_clips
+from astro_cli.media.clips import Clip, ClipForm, list_clips
 from astro_cli.media.decode import VideoError
 from astro_cli.media.pairs import list_pairs
 from astro_cli.models import hashes
@@ -35,11 +35,19 @@ class ListedPairs:
         lists = [self.listed[kind] for kind in kinds]
         return _read([pairs[seed % (len(pairs) - self.reserved)] for seed, pairs in zip(seeds, lists, strict=True)])
 
-    def validation(self, kind: PairKind, size: int) -> Pairs:
-        if size >= len(self.listed[kind]):
-            what = f"found {size}, expected fewer than the pairs of kind {kind!r}, {len(self.listed[kind])}"
-            raise RecipeError(self.source, "validation", what)
+    def reserve(self, size: int) -> None:
+        """Keep the last ones out of training.
+
+        Raises:
+            RecipeError: nothing would be left.
+        """
+        for kind, pairs in self.listed.items():
+            if size >= len(pairs):
+                what = f"found {size}, expected fewer than the pairs of kind {kind!r}, {len(pairs)}"
+                raise RecipeError(self.source, "validation", what)
         self.reserved = size
+
+    def validation(self, kind: PairKind, size: int) -> Pairs:
         return _read(self.listed[kind][-size:])
 
 
@@ -57,7 +65,7 @@ def perturbed_videos(context: SourceContext, form: FormSpec, kinds: tuple[PairKi
     """
     source, seed = str(context.spec.data.clips), context.recipe.seed
     clips, cache = list_clips(source), _cache(context, form)
-    wanted = [(kind, clip) for kind in kinds for clip in clips]
+    wanted: list[tuple[PairKind, Clip]] = [(kind, clip) for kind in kinds for clip in clips]
 
     def encode(item: tuple[PairKind, Path]) -> tuple[Path, Path] | str:
         kind, video = item
@@ -69,7 +77,7 @@ def perturbed_videos(context: SourceContext, form: FormSpec, kinds: tuple[PairKi
         except VideoError as error:
             return error.what
 
-    items = list(dict.fromkeys((kind, clip.path) for kind, clip in wanted))
+    items: list[tuple[PairKind, Path]] = list(dict.fromkeys((kind, clip.path) for kind, clip in wanted))
     files = shared_work(items, encode, context.accelerator, context.progress)
     _warn(context, [(video, fault) for (_, video), fault in files.items() if isinstance(fault, str)], len(items))
     listed: dict[PairKind, list[Listed]] = {kind: [] for kind in kinds}

@@ -37,12 +37,12 @@ class PairMaker(Protocol):
         """A pair for each seed, of the kind beside it."""
         ...
 
-    def validation(self, kind: PairKind, size: int) -> Pairs:
-        """Pairs that are never trained on, the same in every run of a seed.
+    def reserve(self, size: int) -> None:
+        """Keep so many pairs of each kind out of training, where they are a list."""
+        ...
 
-        Raises:
-            RecipeError: there are no more pairs than these.
-        """
+    def validation(self, kind: PairKind, size: int) -> Pairs:
+        """Pairs that are never trained on, the same in every run of a seed."""
         ...
 
 

@@ -61,9 +61,12 @@ class PairSource(SeededSource):
             check_videos(stage.data.pairs)
 
     def draw(self, use: str, size: int) -> Batch:
-        """`size` pairs of each kind in the first form."""
+        """`size` pairs of each kind in the first form; in none are they trained on."""
+        for makers in self.makers:
+            for maker in dict.fromkeys(makers.values()):
+                maker.reserve(size)
         parts = [self.makers[0][kind].validation(kind, size) for kind in self.spec.used]
-        kinds = [kind for kind in self.spec.used for _ in range(size)]
+        kinds: list[PairKind] = [kind for kind in self.spec.used for _ in range(size)]
         seeds = [stream_seed(self.context.recipe.seed, self.context.stage, use, row) for row in range(len(kinds))]
         return self._batch(seeds, kinds, Pairs.join(parts, torch.arange(len(kinds))))
 
@@ -80,7 +83,8 @@ class PairSource(SeededSource):
         context = self.context
         shared = stream_seed(context.recipe.seed, context.stage, step, role)
         place = int(torch.randint(len(self.forms), (), generator=stream(shared, "form")))
-        kinds, makers = [self._kind(seed) for seed in seeds], self.makers[place]
+        kinds: list[PairKind] = [self._kind(seed) for seed in seeds]
+        makers = self.makers[place]
         parts, rows = list[Pairs](), list[int]()
         for maker in dict.fromkeys(makers.values()):
             own = [row for row, kind in enumerate(kinds) if makers[kind] is maker]
@@ -133,13 +137,15 @@ def forms_of(recipe: Recipe, spec: PairSpec) -> tuple[FormSpec, ...]:
 def _makers(context: SourceContext, spec: PairSpec, form: FormSpec) -> dict[PairKind, PairMaker]:
     """What makes the pairs of each kind in a form."""
     makers = dict[PairKind, PairMaker]()
-    perturbed = tuple(kind for kind in spec.used if kind in PERTURBED)
+    perturbed: tuple[PairKind, ...] = tuple(kind for kind in spec.used if kind in PERTURBED)
     if perturbed:
         maker = _perturbed(context, spec, form, perturbed)
-        makers |= dict.fromkeys(perturbed, maker)
-    rolled = [kind for kind in spec.used if kind in ROLLED]
-    if rolled:
-        makers |= dict.fromkeys(rolled, RolledPairs(context, form))
+        for kind in perturbed:
+            makers[kind] = maker
+    if any(kind in ROLLED for kind in spec.used):
+        rolled = RolledPairs(context, form)
+        for kind in ROLLED:
+            makers[kind] = rolled
     if "file" in spec.used:
         from astro_cli.training.listed_pairs import file_pairs  # with PyAV and diffusers, which few runs need
 
@@ -154,7 +160,7 @@ def _perturbed(context: SourceContext, spec: PairSpec, form: FormSpec, kinds: tu
 
         return perturbed_videos(context, form, kinds)
     total = sum(spec.kinds[kind] for kind in kinds)
-    sizes = {kind: max(1, round(data.pool * spec.kinds[kind] / total)) for kind in kinds}
+    sizes: dict[PairKind, int] = {kind: max(1, round(data.pool * spec.kinds[kind] / total)) for kind in kinds}
     return RenderedPairs(context.recipe.seed, backbone, form, sizes, data.drop, context.progress)
 
 

@@ -54,6 +54,9 @@ class RenderedPairs:
             torch.stack([pool.rejected[place] for pool, place in rows]),
         )
 
+    def reserve(self, size: int) -> None:
+        """Those of validation are others anyway."""
+
     def validation(self, kind: PairKind, size: int) -> Pairs:
         return self._made(kind, "validation", size)
 

@@ -60,6 +60,9 @@ class RolledPairs:
             rows += own
         return Pairs.join(parts, torch.tensor(rows))
 
+    def reserve(self, size: int) -> None:
+        """Those of validation are others anyway."""
+
     def validation(self, kind: PairKind, size: int) -> Pairs:
         """Of the reference, which does not change while the policy does."""
         seeds = [stream_seed(self.context.recipe.seed, "validation", kind, row) for row in range(size)]

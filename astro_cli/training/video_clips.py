@@ -33,7 +33,8 @@ SAME = 0.004  # mean difference of pixels in [0, 1], one of 255 levels, below wh
 LATENTS = "latents"  # the tensor's name in its file
 CHECKSUM = "sha256"  # in the file's header, of the tensor's bytes
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def codec_hash(source: str | Path | None, backbone: str = "wan") -> str:

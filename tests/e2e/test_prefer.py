@@ -67,7 +67,7 @@ def test_a_run_that_is_cut_off_resumes_to_the_same_bits(recipe, arguments, tmp_p
     assert same_bits(*(out / "final" / "student.safetensors" for out in (whole, cut)))
     assert without_times(whole / "metrics.jsonl") == without_times(cut / "metrics.jsonl")
     first = rows(whole)[0]
-    assert first["student/loss"] == pytest.approx(math.log(2), abs=1e-5)  # theta begins as the reference
+    assert first["student/preference_loss"] == pytest.approx(math.log(2), abs=1e-5)  # theta begins as the reference
     assert first["student/grad_norm"] > 0
     card = json.loads((whole / "final" / "student.json").read_text())
     assert card["sampling"] == ("few_step" if "streaming" in recipe else "ode")

@@ -63,7 +63,7 @@ def test_a_users_videos_are_perturbed_then_encoded(videos, arguments, tmp_path, 
     text = capsys.readouterr().err.replace("\n", " ")
     assert "still.mp4: nothing moves: reverse changes pixels by 0.00" in text
     found = rows(tmp_path / "one")
-    assert found[0]["student/loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert found[0]["student/preference_loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert {"validation/margin/reverse", "validation/margin/shuffle", "validation/margin/freeze"} <= found[0].keys()
     assert all(row["student/grad_norm"] > 0 for row in found)
     assert len({row["pairs/frames"] for row in found}) == 2
@@ -94,7 +94,7 @@ def test_pairs_of_a_file_and_the_policys_own(videos, arguments, tmp_path, monkey
     ("dpo_human", [], "[ ] pairs: pairs.jsonl"),
     ("dpo_hard", [], "[ ] prompts: prompts/teleboost.txt"),
     ("dpo_human", ["pairs.kinds={rater=1.0}", "data={}"], "pairs.kinds.rater: found a share on Wan"),
-    ("dpo_hard", ['pairs.rewards={"videoalign.vqq"=1.0}'], "pairs.rewards.videoalign.vqq: unknown reward"),
+    ("dpo_hard", ['pairs.rewards={"videoalign.vqq"=1.0, "videoalign.ta"=0.0}'], "rewards.videoalign.vqq: unknown"),
 ])  # fmt: skip
 def test_what_is_missing_or_wrong_is_said_before_a_folder_is_made(
     recipe, sets, says, arguments, tmp_path, monkeypatch, capsys
