@@ -126,7 +126,7 @@ def test_claims_show_every_part_with_means_effect_verdict_seeds_and_backbone(rec
     judged = html_of(section.parts)
     card = judged[judged.index('id="claim-as-gain-sf"') :].split("</article>")[0]
     assert '<p class="verdict fails">fails (1 seed)</p>' in card  # MQ fell, and a claim fails where any part does
-    assert "<b>VQ</b> .527 → .777" in card
+    assert '<b>VQ</b> <span class="means">.527 → .777</span>' in card
     assert '<span class="effect">+.250</span>' in card
     assert '<span class="verdict holds">holds</span>' in card
     assert "1 seed, shapes" in card
