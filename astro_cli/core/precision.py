@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 ALLOWED = 1e-6  # of the largest result; float32 products of this width are off by 4e-7
 ROWS, WIDTH = 64, 256  # of the product
@@ -79,6 +80,24 @@ def streaming() -> Iterator[None]:
         return
     with _setting("bf16"):
         yield
+
+
+def install(network: nn.Module) -> None:
+    """Let every pass of a network that is not trained run inside `streaming`; nothing is installed where the probe
+    forbids it.
+    """
+    if not probed().switch:
+        return
+    entered: list[ExitStack] = []
+
+    def before(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        stack = ExitStack()
+        if inputs[0].device.type == "cpu" and not torch.is_grad_enabled():
+            stack.enter_context(streaming())
+        entered.append(stack)
+
+    network.register_forward_pre_hook(before)
+    network.register_forward_hook(lambda *_: entered.pop().close(), always_call=True)
 
 
 @contextmanager

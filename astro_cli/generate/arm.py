@@ -14,7 +14,7 @@ import torch
 
 from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import CheckpointError, StreamError
-from astro_cli.core import memory, threads
+from astro_cli.core import memory, precision, threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.generate import card as cards
 from astro_cli.generate.acceleration import Acceleration
@@ -294,6 +294,7 @@ def _network(checkpoint: Checkpoint, lora: Sequence[str]) -> tuple[CausalWan, tu
     acting = [adapter for adapter in adapters if adapter.strength]
     files = tuple(path for path in checkpoint.files if path.suffix != ".json")
     files = (*files, *(adapter.source for adapter in acting))
+    precision.install(network)
     return network.requires_grad_(False), files, tuple(adapter.strength for adapter in acting)
 
 
