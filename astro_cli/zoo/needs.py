@@ -4,6 +4,7 @@ torch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from astro_cli.zoo.entries import BY_NAME
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder, download_line, locate, released
 
 WAN_RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # one text encoder and VAE in all
+PROMPTS = ("gdhe17/Self-Forcing", "vidprom_filtered_extended.txt")  # filtered and extended VidProM, a prompt a line
 
 
 class NeededPart(NamedTuple):
@@ -50,7 +52,16 @@ def wan_folder(source: str | None) -> NeededPart:
 
 def prompts(key: str, source: str) -> NeededPart:
     path = expanded(source)
-    bring = [f"a text file with a prompt a line; another one: --set {key}=FILE"]
+    repo, file = PROMPTS
+    download = shlex.join(["hf", "download", repo, file, "--local-dir", str(path.parent)])
+    if path.name == file:
+        bring = [download, f"or another text file with a prompt a line: --set {key}=FILE"]
+    else:
+        bring = [
+            f"a text file with a prompt a line; another one: --set {key}=FILE",
+            f"for example that of {repo}, --set {key}={path.parent / file}, from:",
+            download,
+        ]
     return NeededPart(f"prompts: {source}", path if path.is_file() else None, f"as a path, from {Path.cwd()}", bring)
 
 

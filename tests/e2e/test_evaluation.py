@@ -13,6 +13,7 @@ from test_training import run
 from astro_cli.commands import reproduce
 from eval.papers import published, table
 from eval.records import store
+from eval.studies import catalog
 from tests.once import once
 from tests.tiny_world import TINY
 
@@ -194,8 +195,8 @@ def tiny_recipe(folder, base, name="tiny_study"):
 
 @pytest.mark.slow
 def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch, capsys):
-    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(tiny_recipe(tmp_path, tiny_base))),), ())
-    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
+    study = catalog.Study(("astrolabe-1",), ((str(tiny_base), str(tiny_recipe(tmp_path, tiny_base))),), ())
+    monkeypatch.setitem(catalog.STUDIES, "astrolabe", study)
     monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 8)
     out = tmp_path / "out"
     for _ in range(2):  # the second call finds everything done
@@ -233,9 +234,9 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
     row = f'[[rows]]\nlabel = "tuned"\nrecipe = "{recipe}"\n'
     (tmp_path / "one.toml").write_text('title = "one"\n' + arm + row)
     (tmp_path / "two.toml").write_text('title = "two"\n' + row)
-    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), recipe),), ("one", "two"))
+    study = catalog.Study(("astrolabe-1",), ((str(tiny_base), recipe),), ("one", "two"))
     monkeypatch.setattr(ablation, "GRIDS", tmp_path)
-    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
+    monkeypatch.setitem(catalog.STUDIES, "astrolabe", study)
     monkeypatch.setattr(paper_figures, "FIGURES", {"astrolabe": ()})
     for _ in range(2):
         assert run(["reproduce", "astrolabe", "--seeds", "3", "--jobs", "2", "--out", str(out)], monkeypatch) == 0
