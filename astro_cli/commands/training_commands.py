@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from astro_cli.commands.push import PushOption
-from astro_cli.commands.recipe import summary
+from astro_cli.commands.recipe import complete_recipe, summary
 from astro_cli.commands.training_run import SetOption, execute
 from astro_cli.config import toml
 from astro_cli.config.errors import RecipeError
@@ -36,7 +36,12 @@ def _command(name: Command, text: str, example: str) -> Callable[..., None]:
     def command(
         recipe: Annotated[
             str | None,
-            typer.Option("--recipe", "-r", help="Recipe file, or its bare name in recipes/. Without it: lists them."),
+            typer.Option(
+                "--recipe",
+                "-r",
+                help="Recipe file, or its bare name in recipes/. Without it: lists them.",
+                autocompletion=complete_recipe,
+            ),
         ] = None,
         set_: SetOption = None,
         out: Annotated[
