@@ -16,6 +16,7 @@ from astro_cli.zoo.entries import BY_NAME
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder, download_line, locate, released
 
 WAN_RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # one text encoder and VAE in all
+MERGED = "-merged"  # behind the name of a release that was imported with a LoRA
 PROMPTS = ("gdhe17/Self-Forcing", "vidprom_filtered_extended.txt")  # filtered and extended VidProM, a prompt a line
 
 
@@ -110,6 +111,12 @@ def _located(source: str) -> Path | None:
 
 
 def _bring(source: str) -> list[str]:
-    """What brings a checkpoint here: the hub client's line where the source is of the hub."""
+    """What brings a checkpoint here: the hub client's line where the source is of the hub, and the import of a release
+    with its LoRA.
+    """
+    base = source.removesuffix(MERGED)
+    if source != base and {base, f"{base}_lora"} <= BY_NAME.keys():
+        parts = [base, f"{base}_lora"]
+        return [*map(download_line, parts), shlex.join(["astro", "zoo", "import", base, "--lora", parts[1]])]
     line = download_line(source)
     return [line or f"put it below {checkpoints_folder()}; {did_you_mean(source, BY_NAME)}"]
