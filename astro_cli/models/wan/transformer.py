@@ -289,8 +289,10 @@ class CausalWan(nn.Module):
         for index, block in enumerate(self._layers):
             layer_cache = None if joined is None else joined[index]
             if context_only and index == last:
-                assert cache is not None
-                block.keys_values_only(x, modulation, table, cache[index])
+                # Taken once: who takes a layer's cache settles its sink.
+                assert layer_cache is not None
+                assert not isinstance(layer_cache, Joined)
+                block.keys_values_only(x, modulation, table, layer_cache)
                 return None
             if isinstance(layer_cache, Joined) and index == last:
                 tokens, layer_cache, first = layer_cache.tokens, layer_cache.later, layer_cache.earlier
