@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from astro_cli.commands.ablate import ablate
+from astro_cli.commands.acceleration_options import with_acceleration
+from astro_cli.commands.bench import bench_app
 from astro_cli.commands.claims import claims
 from astro_cli.commands.doctor import doctor_app
 from astro_cli.commands.evaluate import eval_app
@@ -22,7 +24,7 @@ from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.sample import sample
 from astro_cli.commands.table import table
 from astro_cli.commands.threads_option import with_threads
-from astro_cli.commands.training_commands import distill, long_tune, pretrain, rl
+from astro_cli.commands.training_commands import distill, long_tune, prefer, pretrain, rl
 from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
 from astro_cli.config.errors import EXIT_RUN, AstroError, OutputError, RunError
@@ -62,7 +64,8 @@ for name, command in {
     "distill": with_threads(distill),
     "rl": with_threads(rl),
     "long-tune": with_threads(long_tune),
-    "sample": with_threads(sample),
+    "prefer": with_threads(prefer),
+    "sample": with_threads(with_acceleration(sample)),
     "ablate": with_threads(ablate),
     "table": table,
     "claims": claims,
@@ -75,6 +78,7 @@ app.add_typer(eval_app)
 app.add_typer(recipe_app)
 app.add_typer(zoo_app)
 app.add_typer(doctor_app)
+app.add_typer(bench_app)
 
 
 # What to do about a system error that can happen to any command: a full disk ends a run, a path that cannot be is a

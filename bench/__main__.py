@@ -19,6 +19,8 @@ from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.trainer import Trainer
 from bench import long as bench_long
+from bench import preference as bench_preference
+from bench import ratios as bench_ratios
 from bench import rl as bench_rl
 from bench import scoring as bench_eval
 from bench import stage_two as bench_stage_two
@@ -36,6 +38,11 @@ LOOPS = {
 DIVIDED = "what it divides"
 TABLES = (
     (
+        "the product's streaming loop, the released one and the floor, CPU seconds of one thread (dim 384, 3 heads)",
+        DIVIDED,
+        bench_ratios.rows,
+    ),
+    (
         "the streaming engine, CPU seconds of one thread (dim 256, 8 layers, window 12, sink 3, block 3)",
         DIVIDED,
         bench_stream.rows,
@@ -43,6 +50,7 @@ TABLES = (
     ("reinforcement learning on the embedded world", DIVIDED, bench_rl.rows),
     ("streaming long tuning on the embedded world", DIVIDED, bench_long.rows),
     ("GRPO on the embedded teacher", DIVIDED, bench_stage_two.rows),
+    ("DPO on the embedded teacher: one gradient three ways", DIVIDED, bench_preference.rows),
     ("scoring videos", "what it is", bench_eval.rows),
 )
 

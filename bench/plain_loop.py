@@ -1,10 +1,11 @@
 """The released streaming algorithm written plainly: the yardstick of `bench.stream`, and a reference for tests.
 
 `PlainLoop` does what the released loops of Self-Forcing, LongLive and Reward Forcing do: the cache is a buffer shifted
-by a copy with clones, its pointers are tensors read with item(), RoPE is applied in complex128 and its table gathered
-anew in every layer and pass (over the whole buffer with relative positions), text MLP and cross-attention keys are
-computed in every forward, and the context pass computes the head. It shares only weights with `CausalWan`, no code of
-its attention, cache or engine, so it is also an independent reference for tests.
+by a copy with clones, its pointers are tensors read with item(), RoPE is applied in complex128 with rows gathered from
+one table of frequencies in every layer and pass (over the whole buffer with relative positions), the text MLP runs in
+every forward, and the context pass computes the head. It keeps what they keep: cross-attention keys and values from the
+first forward on, and the table of frequencies. It shares only weights with `CausalWan`, no code of its attention, cache
+or engine, so it is also an independent reference for tests.
 Dimensions: B sample, F latent frame, C channel, H, W rows and columns, L token, N attention head, D head width.
 """
 
@@ -19,6 +20,8 @@ from torch.nn import functional
 from astro_cli.models.wan.attention import Attention
 from astro_cli.models.wan.transformer import CausalWan, WanBlock
 
+POSITIONS = 1024  # of the released table
+
 
 class PlainLoop:
     """The released streaming loop on a network's weights.
@@ -27,8 +30,6 @@ class PlainLoop:
         window: latent frames the buffer holds; the whole video where there is none.
         relative: keys un-rotated, positions by place in the buffer (Reward Forcing, LongLive's infinite attention).
         alpha: EMA sink, blended when the evicted frames are as many as the sink's.
-        cross_every_forward: recompute text states and cross-attention keys in every forward; else once (to tell the
-            parts of the ratio apart).
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class PlainLoop:
         *,
         relative: bool = False,
         alpha: float | None = None,
-        cross_every_forward: bool = True,
     ) -> None:
         config = network.config
         self.network, self.grid, self.tokens = network, grid, grid[0] * grid[1]
         self.sink, self.size, self.relative, self.alpha = sink * self.tokens, window * self.tokens, relative, alpha
-        self.cross_every_forward, self.cross = cross_every_forward, []
+        self.cross: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.frequencies = _frequencies(config.head_dim)
         self.protected = 0  # first slots that passes leave as they are: the sink, in a recache that keeps it
         shape = (config.num_layers, batch, self.size, config.num_heads, config.head_dim)
         self.k, self.v = torch.zeros(shape), torch.zeros(shape)
@@ -65,8 +66,8 @@ class PlainLoop:
         angle = timestep_BF.double()[..., None] * 10000.0 ** (-torch.arange(half).double() / half)
         time_ = embedder.time_embedder(torch.cat((angle.cos(), angle.sin()), -1).float())
         modulation = embedder.time_proj(functional.silu(time_)).unflatten(-1, (6, -1))
-        if self.cross_every_forward or not self.cross:
-            states = embedder.text_embedder(text_BMD)
+        states = embedder.text_embedder(text_BMD)
+        if not self.cross:
             self.cross = [self._cross_keys(block, states) for block in cast(list[WanBlock], list(net.blocks))]
         for index, block in enumerate(cast(list[WanBlock], list(net.blocks))):
             m = (block.scale_shift_table + modulation).unsqueeze(3).unbind(2)
@@ -135,26 +136,31 @@ class PlainLoop:
         return local
 
     def _rotate(self, x_BLND: torch.Tensor, first: int) -> torch.Tensor:
-        """Complex128 rotation of whole frames at positions from `first` on, table and all."""
+        """Complex128 rotation of whole frames at positions from `first` on."""
         rows, columns = self.grid
         frames, width = x_BLND.shape[1] // self.tokens, x_BLND.shape[-1]
-        spatial = 2 * (width // 6)
-        axes = []
-        for axis, (positions, channels) in enumerate(
-            ((range(first, first + frames), width - 2 * spatial), (range(rows), spatial), (range(columns), spatial))
-        ):
-            angle = torch.tensor(list(positions)).double()[:, None] * 10000.0 ** (
-                -torch.arange(0, channels, 2).double() / channels
-            )
-            shape = [1, 1, 1, -1]
-            shape[axis] = len(positions)
-            axes.append(torch.polar(torch.ones_like(angle), angle).view(shape).expand(frames, rows, columns, -1))
-        table = torch.cat(axes, -1).view(1, -1, 1, width // 2)
+        time, height, width_ = self.frequencies
+        parts = (
+            time[first : first + frames].view(frames, 1, 1, -1).expand(frames, rows, columns, -1),
+            height[:rows].view(1, rows, 1, -1).expand(frames, rows, columns, -1),
+            width_[:columns].view(1, 1, columns, -1).expand(frames, rows, columns, -1),
+        )
+        table = torch.cat(parts, -1).view(1, -1, 1, width // 2)
         return (
             torch.view_as_real(torch.view_as_complex(x_BLND.double().unflatten(-1, (-1, 2))) * table)
             .flatten(-2)
             .to(x_BLND.dtype)
         )
+
+
+def _frequencies(head_dim: int) -> list[torch.Tensor]:
+    """Rotations of the released table's 1,024 positions, for time, rows and columns."""
+    spatial, tables = 2 * (head_dim // 6), []
+    for channels in (head_dim - 2 * spatial, spatial, spatial):
+        frequency = 10000.0 ** (-torch.arange(0, channels, 2).double() / channels)
+        angle = torch.arange(POSITIONS).double()[:, None] * frequency
+        tables.append(torch.polar(torch.ones_like(angle), angle))
+    return tables
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

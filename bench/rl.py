@@ -1,5 +1,5 @@
 """What Astrolabe's memory-efficient RL saves, as ratios from one run on the embedded world: shared history, detached
-clips, policies side by side, rewards beside the next rollout.
+clips, rewards beside the next rollout.
 
 Seconds are CPU seconds unless they are called wall seconds. The two sides of a ratio take turns; the medians of the
 repeats are compared.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TypeVar
 from unittest import mock
 
@@ -21,7 +20,6 @@ from astro_cli.core.background import Background
 from astro_cli.core.credit import Term
 from astro_cli.core.rng import stream_seed
 from astro_cli.models.backbone import Backbone
-from astro_cli.objectives import nft
 from astro_cli.objectives.base import Batch, Objective, RunContext
 from astro_cli.recipe import load_recipe, resolve_kind
 from astro_cli.rewards.embedded import embedded_reward
@@ -106,37 +104,6 @@ def saved_bytes(scheme: str, frames: int, clip: int = 9, size: int = 4) -> int:
     return saved.peak
 
 
-@torch.no_grad()
-def side_by_side(size: int = 16) -> dict[str, float]:
-    """Seconds of the predictions without gradients of a penalised update: theta_old and theta_ref in one pass, and in
-    two.
-    """
-    objective, run_context, backbone = _objective("astrolabe_all_shapes")
-    assert isinstance(objective, nft.Objective)
-    batch = _batch(run_context, backbone, 0, run_context.frames, size)
-    text, x0 = batch.text_BMD, batch.latents_BFCHW
-    assert text is not None
-    assert x0 is not None
-    timestep = torch.full(x0.shape[:2], 500.0)
-    with run_context.roles.use("old") as old:
-        states = old.encode_text(text)
-        context = objective.context(old, states, replace(batch, history_PFCHW=None), x0)
-
-    def together() -> object:
-        with run_context.roles.together("old", "ref") as both:
-            twice = both.encode_text(text.repeat(2, 1, 1))
-            return context.velocity(both, x0.repeat(2, 1, 1, 1, 1), timestep.repeat(2, 1), twice)
-
-    def apart() -> object:
-        values = []
-        for role in ("old", "ref"):
-            with run_context.roles.use(role) as policy:
-                values.append(context.velocity(policy, x0, timestep, policy.encode_text(text)))
-        return values
-
-    return medians({"together": together, "apart": apart}, 2 * REPEATS)
-
-
 class _After(Background):
     """Work is waited for where it is handed over."""
 
@@ -175,7 +142,7 @@ def rows() -> list[tuple[str, str, str]]:
     histories = {blocks: shared_history(blocks) for blocks in (1, 3)}
     saved = {scheme: saved_bytes(scheme, 30) for scheme in SCHEMES}
     longer = saved_bytes("clip_detach", 60)
-    policies, scored = side_by_side(), scored_beside()
+    scored = scored_beside()
     mib = {scheme: f"{value / 2**20:.0f} MiB" for scheme, value in saved.items()}
     shared = [
         (
@@ -204,11 +171,6 @@ def rows() -> list[tuple[str, str, str]]:
             "memory: twice the video's length",
             f"{longer / saved['clip_detach']:.3f}",
             "clip + detach, 60 frames / 30 frames",
-        ),
-        (
-            "old and reference policy in one pass",
-            f"{policies['apart'] / policies['together']:.2f}",
-            f"two passes {policies['apart']:.3f} s / one {policies['together']:.3f} s",
         ),
         (
             "rewards beside the next rollout",

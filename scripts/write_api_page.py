@@ -58,10 +58,10 @@ def signature(function: Callable[..., Any]) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword:
             lines.append("*")
             keyword = True
-        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}".replace("'", '"')
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
         lines.append(f"{parameter.name}: {parameter.annotation}{default}")
     inner = "".join(f"    {line},\n" for line in lines)
-    return f"def {function.__name__}(\n{inner}) -> {found.return_annotation}: ..."
+    return f"def {function.__name__}(\n{inner}) -> {found.return_annotation}: ...".replace("'", '"')  # as ruff has it
 
 
 def entries(text: str) -> str:

@@ -8,6 +8,8 @@ Recorded keys and values carry no gradients. `NoisedContext` is the released cod
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 
 from astro_cli.models.wan.masks import block_causal_mask, teacher_forcing_mask
@@ -21,6 +23,12 @@ class ContextCache(list):
     def __init__(self, layers: int) -> None:
         super().__init__(_LayerContext() for _ in range(layers))
 
+    def select(self, rows: torch.Tensor) -> ContextCache:
+        """Of the samples at these rows."""
+        selected = ContextCache(0)
+        selected.extend(layer.select(rows) for layer in self)
+        return selected
+
 
 class _LayerContext:
     def __init__(self) -> None:
@@ -31,15 +39,14 @@ class _LayerContext:
         if self.recorded is None:
             self.recorded = (k.detach(), v.detach())
             return k, v
-        past_k, past_v = (for_rows(part, len(k)) for part in self.recorded)
+        past_k, past_v = self.recorded
         return torch.cat((past_k, k), 2), torch.cat((past_v, v), 2)
 
-
-def for_rows(recorded_BHLD: torch.Tensor, rows: int) -> torch.Tensor:
-    """The entries of B samples, repeated for a batch that holds these samples once per policy."""
-    times, rest = divmod(rows, len(recorded_BHLD))
-    assert not rest, "a whole number of copies"
-    return recorded_BHLD if times == 1 else recorded_BHLD.repeat(times, 1, 1, 1)
+    def select(self, rows: torch.Tensor) -> _LayerContext:
+        assert self.recorded is not None, "a first pass fills it"
+        selected = _LayerContext()
+        selected.recorded = self.recorded[0][rows], self.recorded[1][rows]
+        return selected
 
 
 class FrozenContext:
@@ -69,6 +76,12 @@ class FrozenContext:
             timestep = torch.zeros(clean_BFCHW.shape[:2], device=clean_BFCHW.device)
             network(clean_BFCHW, timestep, text, mask=mask[:length, :length], cache=self.cache, context_only=True)
 
+    def select(self, rows: torch.Tensor) -> FrozenContext:
+        """Of the samples at these rows."""
+        selected = copy(self)
+        selected.cache = self.cache.select(rows)
+        return selected
+
     def velocity(
         self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates
     ) -> torch.Tensor:
@@ -89,6 +102,10 @@ class NoisedContext:
     def __init__(self, network: CausalWan, clip_BFCHW: torch.Tensor, window: int | None) -> None:
         tokens = network.tokens_per_frame(*clip_BFCHW.shape[-2:])
         self.mask = block_causal_mask(clip_BFCHW.shape[1], tokens, 1, window).to(clip_BFCHW.device)
+
+    def select(self, rows: torch.Tensor) -> NoisedContext:
+        """Of the samples at these rows: the same for all."""
+        return self
 
     def velocity(
         self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates

@@ -20,7 +20,8 @@ from collections.abc import Mapping
 
 import torch
 
-from astro_cli.cache.passes import Pass
+from astro_cli.cache.exchange import Blend, LayerExchange, Moves, Settling, Stored
+from astro_cli.cache.passes import Pass, runs
 from astro_cli.cache.sinks.base import SinkPolicy
 from astro_cli.cache.sinks.ema import EmaSink
 from astro_cli.cache.sinks.fixed import FixedSink
@@ -46,6 +47,9 @@ class KVCache:
         max_frames: length of the video; only needed without a window.
         policy: instead of the spec's.
         live: keep the gradients of what is blended into the sink (`LiveSink`); for a policy that blends.
+        float8: keep keys and values in FP8 (`exchange.Stored`).
+        indexed: passes name their slots by tensors, not by python ints, so that one graph serves them all; default on
+            all devices but a CPU.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class KVCache:
         max_frames: int | None = None,
         policy: SinkPolicy | None = None,
         live: bool = False,
+        float8: bool = False,
+        indexed: bool | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -81,7 +87,11 @@ class KVCache:
                 for _ in range(count)
             ]
 
-        self.k, self.v = buffers(layers, slots, dtype), buffers(layers, slots, dtype)
+        self.indexed = torch.device(device).type != "cpu" if indexed is None else indexed
+        shape = batch, heads, slots * self.tokens, head_dim
+        self.keys = [Stored(shape, dtype, device, float8=float8) for _ in range(layers)]
+        self.values = [Stored(shape, dtype, device, float8=float8) for _ in range(layers)]
+        self.k, self.v = [stored.data for stored in self.keys], [stored.data for stored in self.values]
         blends = self.policy.blends and spec.sink > 0
         kept = torch.float32 if blends else dtype
         self.sink_k = buffers(layers if blends or (spec.relative and spec.sink) else 0, spec.sink, kept)  # un-rotated
@@ -91,15 +101,13 @@ class KVCache:
         self._sink_at: list[int | None] = [
             0
         ] * layers  # the position a layer's sink keys are rotated to; None: what it holds has changed
-        self._moves: dict[
-            tuple[int, int], list[tuple[torch.Tensor, torch.Tensor, RopeTable]]
-        ] = {}  # of the newest eviction, for all layers
+        self._moves: dict[tuple[int, int], tuple[Blend, ...]] = {}  # of the newest eviction, for all layers
         self._placed: tuple[int, RopeTable] | None = None  # the newest position of the sink and its table
 
     @property
     def bytes(self) -> int:
-        """Of keys and values: slots x frame bytes."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.k, *self.v))
+        """Of keys and values: slots x frame bytes; with the scales of an FP8 cache."""
+        return sum(stored.bytes for stored in (*self.keys, *self.values))
 
     @property
     def sink_bytes(self) -> int:
@@ -109,7 +117,8 @@ class KVCache:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.sink_k, *self.sink_v))
 
     def _buffers(self) -> dict[str, torch.Tensor]:
-        kinds = {"k": self.k, "v": self.v, "sink_k": self.sink_k, "sink_v": self.sink_v}
+        scales = [stored.scale for stored in (*self.keys, *self.values) if stored.scale is not None]
+        kinds = {"k": self.k, "v": self.v, "sink_k": self.sink_k, "sink_v": self.sink_v, "scale": scales}
         return {f"{kind}.{layer}": tensor for kind, tensors in kinds.items() for layer, tensor in enumerate(tensors)}
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -185,34 +194,32 @@ class KVCache:
         self.first = max(0, self.end - self.slots)
         self._sink_at = [self.first] * len(self.k)
 
-    @torch.no_grad()
-    def settle(self, layer: int, end: int) -> None:
-        """Let a layer's sink follow the stream to frame `end`: blend the frames that left the window, then rotate to
-        the new position.
-
-        Before the layer stores anything of the block that ends there; once per block, so there is nothing to do in its
-        later passes.
+    def settling(self, layer: int, end: int) -> Settling:
+        """What lets a layer's sink follow the stream to frame `end`: blend the frames that left the window, then rotate
+        to the new position. It counts as done; who asks applies it, before the layer stores anything of the block that
+        ends there. Once per block, so there is nothing to do in its later passes.
         """
         if not self.sink_k:
-            return
-        before = self._settled[layer]
+            return Settling()
+        before, blends = self._settled[layer], ()
         if end > before:
-            if self.sink_v:
-                self._blend(layer, self.oldest(before), self.oldest(end))
+            if self.sink_v and self.oldest(before) < self.oldest(end):
+                blends = self._leaving(self.oldest(before), self.oldest(end))
+                if self.live:
+                    self._blend_live(layer, range(self.oldest(before), self.oldest(end)))
+                self._sink_at[layer] = None
             self._settled[layer] = end
-        self._place_sink(layer, self.sink_position(self._settled[layer]))
+        position = self.sink_position(self._settled[layer])
+        if position == self._sink_at[layer]:
+            return Settling(blends)
+        self._sink_at[layer] = position
+        return Settling(blends, self._sink_table(position))
 
-    def _blend(self, layer: int, oldest: int, kept: int) -> None:
-        """Give frames [oldest, kept), which leave the window, to the sink policy: at most one per sink frame at a
-        time.
-        """
-        k, v = self.sink_k[layer], self.sink_v[layer]
-        if self.live:
-            self._blend_live(layer, range(oldest, kept))
-        for rows, evicted, back in self._leaving(oldest, kept):
-            k[:, :, rows] = self.policy.update(k[:, :, rows], rotate(self.k[layer][:, :, evicted].float(), back))
-            v[:, :, rows] = self.policy.update(v[:, :, rows], self.v[layer][:, :, evicted])
-            self._sink_at[layer] = None
+    def exchange_of(self, layer: int, moves: Moves) -> LayerExchange:
+        """One layer's tensors, ready for what a pass does to them."""
+        sink_k = self.sink_k[layer] if self.sink_k else None
+        sink_v = self.sink_v[layer] if self.sink_v else None
+        return LayerExchange(self.keys[layer], self.values[layer], sink_k, sink_v, self.policy, moves)
 
     @recorded_once()
     def _blend_live(self, layer: int, frames: range) -> None:
@@ -239,37 +246,31 @@ class KVCache:
         if not self.live or not self.live[layer].blended or self._placed is None:
             return None
         rows = self.token_slice(range(self.spec.sink))
-        buffer_k, buffer_v = self.k[layer][:, :, rows].clone(), self.v[layer][:, :, rows].clone()
+        buffer_k, buffer_v = self.keys[layer].get(rows).clone(), self.values[layer].get(rows).clone()
         k, v = self.live[layer].keys_values(self.sink_k[layer], self.sink_v[layer], self.tokens)
         k = rotate(k, self._placed[1])
         return buffer_k + (k - k.detach()).to(buffer_k.dtype), buffer_v + (v - v.detach()).to(buffer_v.dtype)
 
-    def _leaving(self, oldest: int, kept: int) -> list[tuple[torch.Tensor, torch.Tensor, RopeTable]]:
-        """For frames [oldest, kept), in turns: the sink tokens they are blended into, their tokens in the buffers, and
-        the inverse of their rotation.
+    def _leaving(self, oldest: int, kept: int) -> tuple[Blend, ...]:
+        """For frames [oldest, kept), which leave the window, in turns of at most one per sink frame: the sink tokens
+        they are blended into, their tokens in the buffers, and the inverse of their rotation.
         """
         if (oldest, kept) not in self._moves:
             size = self.spec.sink
             turns = [list(range(begin, min(begin + size, kept))) for begin in range(oldest, kept, size)]
-            self._moves = {(oldest, kept): [self._move(frames) for frames in turns]}
+            self._moves = {(oldest, kept): tuple(self._move(frames) for frames in turns)}
         return self._moves[oldest, kept]
 
-    def _move(self, frames: list[int]) -> tuple[torch.Tensor, torch.Tensor, RopeTable]:
-        """One turn of `_leaving`: at most one frame per sink frame."""
-        sink = self._index([(frame - self.first) % self.spec.sink for frame in frames])
-        return sink, self._index([self.slot(frame) for frame in frames]), self.table(frames).inverse()
+    def _move(self, frames: list[int]) -> Blend:
+        """One turn of `_leaving`."""
+        sink = self.index([(frame - self.first) % self.spec.sink for frame in frames])
+        return sink, self.index([self.slot(frame) for frame in frames]), self.table(frames).inverse()
 
-    def _place_sink(self, layer: int, position: int) -> None:
-        """Bring a layer's stored sink to what it holds now, rotated to `position`."""
-        if position == self._sink_at[layer]:
-            return
+    def _sink_table(self, position: int) -> RopeTable:
+        """Rotation of the sink whose first frame is at `position`."""
         if self._placed is None or self._placed[0] != position:
             self._placed = position, self.table([position + place for place in range(self.spec.sink)])
-        rows = self.token_slice(range(self.spec.sink))
-        self.k[layer][:, :, rows] = rotate(self.sink_k[layer], self._placed[1])
-        if self.sink_v:
-            self.v[layer][:, :, rows] = self.sink_v[layer]
-        self._sink_at[layer] = position
+        return self._placed[1]
 
     def token_slice(self, slots: range) -> slice:
         return slice(slots.start * self.tokens, slots.stop * self.tokens)
@@ -278,8 +279,11 @@ class KVCache:
         """Rotation of whole frames at temporal positions."""
         return rope_table(positions, *self.grid, self.k[0].shape[-1], self.k[0].device)
 
-    def _index(self, slots: list[int]) -> torch.Tensor:
-        return (torch.tensor(slots)[:, None] * self.tokens + torch.arange(self.tokens)).flatten().to(self.k[0].device)
+    def index(self, slots: list[int]) -> torch.Tensor:
+        """Token numbers of whole slots, made on the cache's device."""
+        device = self.k[0].device
+        parts = [torch.arange(run.start * self.tokens, run.stop * self.tokens, device=device) for run in runs(slots)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def chronological(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of a layer's keys and values (B, H, L, D), oldest frame first; for inspection and export.
@@ -287,8 +291,8 @@ class KVCache:
         Keys are as the released caches hold them: rotated by absolute position, un-rotated with relative positions.
         """
         visible = self.visible(self.end)
-        index = self._index([self.slot(frame) for frame in visible])
-        k, v = self.k[layer][:, :, index], self.v[layer][:, :, index]
+        index = self.index([self.slot(frame) for frame in visible])
+        k, v = self.keys[layer].get(index), self.values[layer].get(index)
         if self.spec.relative:
             shift = self.sink_position(self.end) - self.first
             k = rotate(k, self.table([frame + shift if self.is_sink(frame) else frame for frame in visible]).inverse())

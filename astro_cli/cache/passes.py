@@ -12,11 +12,15 @@ the cache, as here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Protocol
 
 import torch
 
-from astro_cli.cache.sinks.live import KeysValues, LiveSink
+from astro_cli.cache.exchange import KeysValues, LayerExchange, Moves, Rows, Settling, Stored
+from astro_cli.cache.sinks.live import LiveSink
 from astro_cli.models.wan.rope import RopeTable, rotate
 
 
@@ -25,53 +29,84 @@ class Memory(Protocol):
     sink.
     """
 
-    k: list[torch.Tensor]
-    v: list[torch.Tensor]
+    keys: list[Stored]
+    values: list[Stored]
     sink_k: list[torch.Tensor]
-    sink_v: list[torch.Tensor]
     tokens: int
     first: int
     end: int
     rewrites: int
     rolls: bool
+    indexed: bool
     live: list[LiveSink]  # per layer, where the sink carries gradients
 
     def slot(self, frame: int) -> int: ...
     def visible(self, end: int) -> list[int]: ...
     def is_sink(self, frame: int) -> bool: ...
     def token_slice(self, slots: range) -> slice: ...
-    def settle(self, layer: int, end: int) -> None: ...
+    def index(self, slots: list[int]) -> torch.Tensor: ...
+    def settling(self, layer: int, end: int) -> Settling: ...
+    def exchange_of(self, layer: int, moves: Moves) -> LayerExchange: ...
     def keep_live(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None: ...
     def live_sink(self, layer: int) -> KeysValues | None: ...
 
 
-class Pass(list):
-    """A list of layer caches, and the temporal positions to call the model with."""
+class Pass(Sequence):
+    """The layer caches of a pass, and the temporal positions to call the model with.
+
+    Who takes a layer's cache runs that layer next: without gradients its sink is settled then, and what remains are
+    operations on tensors. With gradients all happens in `exchange`, so that gradient checkpointing may repeat it.
+    """
 
     def __init__(self, cache: Memory, start: int, end: int, write: bool) -> None:
-        super().__init__(_LayerPass(self, layer) for layer in range(len(cache.k)))
         self.cache, self.write, self.rewrites = cache, write, cache.rewrites
         self.newest = cache.end
         self.positions = list(range(start, end))
-        self.own = runs([cache.slot(frame) for frame in self.positions])
+        self._lazy = [_LayerPass(self, layer) for layer in range(len(cache.keys))]
         visible = [frame for frame in cache.visible(cache.end) if frame < end]
-        slots = sorted(cache.slot(frame) for frame in visible)
-        # The visible slots are the first ones, or scattered.
-        self.filled = len(slots) if slots[-1] == len(slots) - 1 else None
-        self.seen = runs(slots)
+        self.slots = sorted(cache.slot(frame) for frame in visible)
         self.history = runs(sorted(cache.slot(frame) for frame in visible if frame < start))
+        self._made: Moves | None = None
+
+    def __len__(self) -> int:
+        return len(self._lazy)
+
+    def __getitem__(self, layer: int) -> LayerExchange | _LayerPass:  # type: ignore[override]
+        if layer >= len(self):
+            raise IndexError(layer)
+        if not self.write or self.cache.live or torch.is_grad_enabled():
+            return self._lazy[layer]
+        return self.cache.exchange_of(layer, self.moves(self.cache.settling(layer, self.newest)))
+
+    def moves(self, settling: Settling) -> Moves:
+        """What this pass does to a layer whose sink is to be settled so; all layers share it."""
+        if self._made is None:
+            self._made = self._plan(settling)
+        if not self._made.settling.same(settling):
+            self._made = replace(self._made, settling=settling)
+        return self._made
+
+    def _plan(self, settling: Settling) -> Moves:
+        cache, own = self.cache, [self.cache.slot(frame) for frame in self.positions]
+        if cache.indexed:
+            targets: list[tuple[Rows, slice]] = [(cache.index(own), slice(None))]
+        else:
+            ends = list(accumulate(len(run) for run in runs(own)))
+            sources = [cache.token_slice(range(end - len(run), end)) for run, end in zip(runs(own), ends, strict=True)]
+            targets = list(zip(map(cache.token_slice, runs(own)), sources, strict=True))
+        # The visible slots are the first ones, or scattered.
+        whole = self.slots[-1] == len(self.slots) - 1
+        seen = cache.token_slice(range(len(self.slots))) if whole else cache.index(self.slots)
         sink = [frame for frame in self.positions if cache.is_sink(frame)]
-        offset = sink[0] - start if sink else 0
-        self.sink_rows = (
-            cache.token_slice(range(sink[0] - cache.first, sink[-1] + 1 - cache.first))
-            if sink and cache.sink_k
-            else None
-        )
-        self.sink_source = cache.token_slice(range(offset, offset + len(sink)))
+        if not sink or not cache.sink_k:
+            return Moves(settling, tuple(targets), seen)
+        offset = sink[0] - self.positions[0]
+        rows = cache.token_slice(range(sink[0] - cache.first, sink[-1] + 1 - cache.first))
+        return Moves(settling, tuple(targets), seen, rows, cache.token_slice(range(offset, offset + len(sink))))
 
 
 class _LayerPass:
-    """One layer's view of a pass (the transformer's `LayerCache`)."""
+    """One layer's view of a pass with gradients, or of one that only reads (the transformer's `LayerCache`)."""
 
     def __init__(self, plan: Pass, layer: int) -> None:
         self.plan, self.layer = plan, layer
@@ -80,46 +115,26 @@ class _LayerPass:
 
     def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> KeysValues:
         """Take this pass's un-rotated keys and values; return all visible keys (rotated) and values."""
-        rotated = rotate(k, table)
-        self.plan.cache.settle(self.layer, self.plan.newest)
-        if not self.plan.write:
+        rotated, plan = rotate(k, table), self.plan
+        layer = plan.cache.exchange_of(self.layer, plan.moves(plan.cache.settling(self.layer, plan.newest)))
+        layer.settle()
+        if not plan.write:
             return self._read(rotated, v)
-        if self.plan.cache.live and torch.is_grad_enabled():
-            return self._record(k, rotated, v)
-        self._store(k, rotated, v)
-        return self._all_visible()
+        if plan.cache.live and torch.is_grad_enabled():
+            return self._record(layer, k, rotated, v)
+        layer.store(k, rotated, v)
+        return layer.keys.get(layer.moves.seen), layer.values.get(layer.moves.seen)
 
-    def _record(self, k: torch.Tensor, rotated: torch.Tensor, v: torch.Tensor) -> KeysValues:
+    def _record(self, layer: LayerExchange, k: torch.Tensor, rotated: torch.Tensor, v: torch.Tensor) -> KeysValues:
         """A writing pass with gradients: what it reads is as in a reading pass, what it stores may be blended into a
         live sink. Stored once, also where gradient checkpointing runs it again.
         """
         visible = self._read(rotated, v)
         if not self._stored:
-            self._store(k, rotated, v)
+            layer.store(k, rotated, v)
             self.plan.cache.keep_live(self.layer, self.plan.positions[0], k, v)
             self._stored = True
         return visible
-
-    def _store(self, k: torch.Tensor, rotated: torch.Tensor, v: torch.Tensor) -> None:
-        plan, cache = self.plan, self.plan.cache
-        k_buffer, v_buffer = cache.k[self.layer], cache.v[self.layer]
-        done = 0
-        for run in plan.own:
-            target, source = cache.token_slice(run), slice(done, done + len(run) * cache.tokens)
-            k_buffer[:, :, target], v_buffer[:, :, target] = rotated[:, :, source].detach(), v[:, :, source].detach()
-            done = source.stop
-        if plan.sink_rows is not None:
-            cache.sink_k[self.layer][:, :, plan.sink_rows] = k[:, :, plan.sink_source].detach()
-            if cache.sink_v:
-                cache.sink_v[self.layer][:, :, plan.sink_rows] = v[:, :, plan.sink_source].detach()
-
-    def _all_visible(self) -> KeysValues:
-        plan, cache = self.plan, self.plan.cache
-        k, v = cache.k[self.layer], cache.v[self.layer]
-        if plan.filled is not None:
-            return k[:, :, : plan.filled * cache.tokens], v[:, :, : plan.filled * cache.tokens]
-        parts = [cache.token_slice(run) for run in plan.seen]
-        return torch.cat([k[:, :, part] for part in parts], 2), torch.cat([v[:, :, part] for part in parts], 2)
 
     def _read(self, rotated: torch.Tensor, v: torch.Tensor) -> KeysValues:
         plan, cache = self.plan, self.plan.cache
@@ -128,8 +143,8 @@ class _LayerPass:
         )
         if self._past is None or not cache.rolls:
             parts = [cache.token_slice(run) for run in plan.history]
-            past_k = [cache.k[self.layer][:, :, part].expand(v.shape[0], -1, -1, -1) for part in parts]
-            past_v = [cache.v[self.layer][:, :, part].expand(v.shape[0], -1, -1, -1) for part in parts]
+            past_k = [cache.keys[self.layer].get(part).expand(v.shape[0], -1, -1, -1) for part in parts]
+            past_v = [cache.values[self.layer].get(part).expand(v.shape[0], -1, -1, -1) for part in parts]
             if not cache.rolls or not parts:
                 return torch.cat((*past_k, rotated), 2), torch.cat((*past_v, v), 2)
             self._past = self._with_live_sink(torch.cat(past_k, 2), torch.cat(past_v, 2))

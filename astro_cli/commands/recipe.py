@@ -19,7 +19,16 @@ DEFAULT_ORIGIN = "default"  # no file sets the key
 ABSENT = "-"
 COLUMNS = ("name", "command", "backbone", "paper", "description")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Recipe file, or its bare name in recipes/.")]
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of recipes that begin so, for the shell's completion."""
+    return [path.stem for path in toml.list_recipes() if path.stem.startswith(incomplete)]
+
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Recipe file, or its bare name in recipes/.", autocompletion=complete_recipe),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 recipe_app = typer.Typer(

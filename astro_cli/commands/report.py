@@ -39,8 +39,8 @@ def report(
     ] = "shapes",
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
 ) -> None:
-    """Write one HTML page that holds all there is to show: tables, claims with verdicts, training curves, clips and the
-    protocol.
+    """Write one HTML page that holds all there is to show: verdicts on the papers' claims, clips, training curves,
+    tables and the protocol.
 
     The page is one file without scripts or links to other files; it reads on a phone, in the dark and in print.
     Equal input gives equal bytes.
@@ -54,7 +54,7 @@ def report(
     with loading(f"records of {results}"):
         from eval.records.comparable import check_backbone
         from eval.report.curves import read_run
-        from eval.report.sections import check_out, shown_records, write_page
+        from eval.report.sections import check_out, everything, shown_records, write_page
 
         chosen = check_backbone(backbone)
         check_out(out)
@@ -69,7 +69,7 @@ def report(
             progress.update(bar, advance=1, description=done)
 
         takes = _takes(arms, chosen, step) if arms else []
-        write_page(out, records, chosen, read, takes, step)
+        write_page(out, everything(records, chosen, read, takes), step)
     console.print(f"{out}: {out.stat().st_size / MEGABYTE:.1f} MB", soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
 """`astro reproduce`: a paper's study from end to end, base -> RL -> evaluation -> tables, figures and page.
 
-Owns the order of the steps.
+Owns the options and what a user sees; `eval.studies.study_run` owns the order of the steps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from astro_cli.commands.console import echo, plain_console
+from astro_cli.commands.console import echo, loading, plain_console
 from astro_cli.commands.evaluate import evaluate_arms
 from astro_cli.commands.grid_progress import run_grid
 from astro_cli.commands.limits import MOST_JOBS
@@ -21,13 +21,34 @@ from astro_cli.commands.training_run import train
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
 from astro_cli.core import threads
-from eval.studies.catalog import STUDIES, Study
+from eval.studies.catalog import STUDIES
 
 if TYPE_CHECKING:
+    from astro_cli.spec import Recipe
+    from eval.papers.ablation import Job
     from eval.report.study import WrittenStudy
+    from eval.studies.grid_run import GridRun
 
 QUICK_PROMPTS = 96
-TIMED = "shapes"  # the suite that measures frames per second
+
+
+class _Steps:
+    """The study's steps with progress bars on a console."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    def train(self, recipe: Recipe, name: str, overrides: list[str], run: Path) -> None:
+        train(recipe, name, overrides, run, resume=(run / "resolved.json").is_file())
+
+    def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path) -> None:
+        evaluate_arms(arms, seeds, prompts, results)
+
+    def run_grid(self, grid: GridRun, planned: list[Job], jobs: int) -> None:
+        run_grid(grid, planned, jobs, self.console)
 
 
 def reproduce(
@@ -44,6 +65,10 @@ def reproduce(
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: results/<paper>.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train every run for this many steps: whether all works here, not a result."),
     ] = None,
     until_decided: Annotated[
         float | None,
@@ -64,11 +89,12 @@ def reproduce(
     if paper not in STUDIES:
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()
-    study = STUDIES[paper]
+    with loading(f"the study of {paper}"):
+        from eval.studies.study_run import StudyRun
+
+        study = StudyRun(paper, STUDIES[paper], folder, _Steps(console), steps)
     written = (
-        _quick(paper, study, folder, console)
-        if quick
-        else _full(paper, study, parse_seeds(seeds), jobs or threads.cores(), folder, console, until_decided)
+        study.quick(QUICK_PROMPTS) if quick else study.full(parse_seeds(seeds), jobs or threads.cores(), until_decided)
     )
     console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/", soft_wrap=True)
     _print_verdicts(written)
@@ -81,96 +107,3 @@ def _print_verdicts(written: WrittenStudy) -> None:
     for line in headline_lines(written.verdicts):
         echo(line)
     echo(f"page: {written.page}")
-
-
-def _quick(paper: str, study: Study, folder: Path, console: Console) -> WrittenStudy:
-    """The first pair at one seed, in this process."""
-    from astro_cli.recipe import load_recipe
-    from eval.report.study import write_study
-
-    base, recipe_name = study.pairs[0]
-    recipe = load_recipe(recipe_name, ["seed=0"], "rl")
-    run = folder / "runs" / f"{recipe.name}-seed0"
-    console.print(f"{recipe.name}, seed 0: reinforcement learning on {base}")
-    train(recipe, recipe_name, ["seed=0"], run, resume=(run / "resolved.json").is_file())
-    console.print(f"evaluating {base} and its tuned student on {QUICK_PROMPTS} held-out prompts")
-    evaluate_arms([base, str(run)], [0], QUICK_PROMPTS, folder)
-    return write_study(paper, study.tables[:1], {base: [run]}, {TIMED: QUICK_PROMPTS}, folder)
-
-
-def _full(
-    paper: str,
-    study: Study,
-    seeds: list[int],
-    jobs: int,
-    folder: Path,
-    console: Console,
-    until_decided: float | None = None,
-) -> WrittenStudy:
-    """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures,
-    page.
-    """
-    from eval.papers.ablation import load_grid, merge, plan
-    from eval.report.paper_figures import pictures
-    from eval.report.study import study_records, write_study
-    from eval.studies.grid_run import GridRun, core_seconds
-    from eval.world.suites import WORLD_SUITES
-
-    runs = folder / "runs"
-    planned = merge([plan(load_grid(name), seeds, runs, [], None) for name in study.grids])
-    run_grid(GridRun(folder, folder / "logs"), planned, jobs, console)
-    if until_decided is not None:
-        _more_seeds(paper, study, seeds, jobs, folder, console, until_decided)
-    tuned: dict[str, list[Path]] = {}
-    for base, recipe in study.pairs:
-        tuned[base] = [runs / f"{recipe}-seed{seed}" for seed in seeds]
-    prompts = {name: suite.prompts for name, suite in WORLD_SUITES.items()}
-    evaluate_arms(
-        [*tuned, *(str(run) for paths in tuned.values() for run in paths)], seeds, prompts[TIMED], folder, TIMED
-    )
-    drawn = []
-    for picture in pictures(paper, study.pairs, runs, study_records(folder, prompts)):
-        path = folder / "figures" / picture.name
-        # The short sheets are written with their clips.
-        if not picture.name.startswith("sheet_short") and picture.draw(path).written:
-            console.print(f"wrote {picture.name}", soft_wrap=True)
-            drawn.append(path)
-    spent = ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in core_seconds(folder / "logs").items())
-    console.print(f"time of one core: {spent}", soft_wrap=True)
-    return write_study(paper, study.tables, tuned, prompts, folder, drawn)
-
-
-def _more_seeds(
-    paper: str, study: Study, seeds: list[int], jobs: int, folder: Path, console: Console, hours: float
-) -> None:
-    """Seeds for undecided claims, for so many hours."""
-    from eval.papers.ablation import Job, load_grid, merge, plan
-    from eval.papers.claims import Verdict, load_claims
-    from eval.papers.verdicts import evaluate
-    from eval.report.study import study_records
-    from eval.studies.grid_run import GridRun
-    from eval.studies.until_decided import Planner, Round, costs, run_until_decided
-    from eval.world.suites import WORLD_SUITES
-
-    runs, ends = folder / "runs", time.monotonic() + hours * 3600
-    claims, prompts = load_claims(paper), {name: suite.prompts for name, suite in WORLD_SUITES.items()}
-
-    def planned(seed: int) -> list[Job]:
-        return merge([plan(load_grid(name), [seed], runs, [], None) for name in study.grids])
-
-    def verdicts() -> list[Verdict]:
-        return evaluate(claims, study_records(folder, prompts))
-
-    def run(chosen: Round) -> None:
-        console.print(
-            f"{chosen.claim}: seed {chosen.jobs[0].seed} of {len(chosen.jobs)} arms; about {chosen.further} more seeds "
-            "would decide it",
-            soft_wrap=True,
-        )
-        run_grid(GridRun(folder, folder / "logs"), chosen.jobs, jobs, console)
-
-    def planner() -> Planner:
-        return Planner(seeds, planned, costs(folder / "logs"))
-
-    why = run_until_decided(verdicts, planner, jobs, lambda: ends - time.monotonic(), run)
-    console.print(f"no more seeds: {why}", soft_wrap=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from astro_cli.commands.acceleration_options import Make
 from astro_cli.commands.console import loading, typed_lines
 from astro_cli.commands.limits import MOST_FRAMES, MOST_SECONDS, MOST_VIDEOS
 from astro_cli.commands.zoo import LORA_HELP
@@ -97,11 +98,15 @@ def sample(
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Of the transformer and of Wan's other parts.")] = Dtype.fp32,
     device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the transformer's blocks first.")] = False,
     batch: Annotated[
         int, typer.Option(min=1, max=MOST_VIDEOS, help="Videos made at once; what they show does not depend on it.")
     ] = 1,
+    decoder: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Tiny decoder in place of Wan's VAE, such as taew2_1.pth.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
+    *,
+    acceleration: Make,
 ) -> None:
     """Stream videos: MP4, PNG contact sheet and JSON sidecar per video. Time and memory per frame do not grow with
     length.
@@ -134,13 +139,9 @@ def sample(
         raise StreamError("--seconds", f"{seconds:g}", "found --frames too", hint="give one of them")
     cache = _cache(window, sink, relative, ema)
     with loading(weights or recipe or DEFAULT_WEIGHTS):
-        arm = _load(weights, recipe, lora, wan, dtype, device, cache)
-    _resize(arm, size)
+        arm = load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
+    resize(arm, size)
     length = _length(arm, seconds, frames)
-    if compile_:
-        from astro_cli.models.wan.compiled import compile_blocks
-
-        compile_blocks(arm.network)
     from astro_cli.commands.sample_run import Studio
     from astro_cli.rollout.switching import SwitchRule
 
@@ -150,6 +151,8 @@ def sample(
         "device": str(arm.network.device),
         "recache": recache.value,
         "renew_sink": renew_sink,
+        **arm.acceleration.facts(),
+        **({} if arm.tiny is None else {"tiny_decoder": arm.decoder_name}),
     }
     studio = Studio(
         arm,
@@ -176,7 +179,7 @@ def _cache(window: int | None, sink: int | None, relative: bool | None, ema: flo
     return fields if window is None else fields | {"window": window or None}
 
 
-def _load(
+def load(
     weights: str | None,
     recipe: str | None,
     lora: list[str] | None,
@@ -184,7 +187,10 @@ def _load(
     dtype: Dtype,
     device: Device,
     cache: dict[str, Any],
+    acceleration: Any,
+    decoder: str | None,
 ) -> Arm:
+    """What the options of `astro sample` and `astro bench sample` name."""
     import torch
 
     from astro_cli.generate.arm import load_arm
@@ -193,10 +199,20 @@ def _load(
     where = pick_device(device.value)
     name = weights or (DEFAULT_WEIGHTS if recipe is None and wan is None else None)
     kind = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16}[dtype]
-    return load_arm(name, recipe=recipe, lora=lora or (), wan=wan, dtype=kind, device=where, cache=cache)
+    return load_arm(
+        name,
+        recipe=recipe,
+        lora=lora or (),
+        wan=wan,
+        dtype=kind,
+        device=where,
+        cache=cache,
+        acceleration=acceleration,
+        decoder=decoder,
+    )
 
 
-def _resize(arm: Arm, size: str | None) -> None:
+def resize(arm: Arm, size: str | None) -> None:
     """Replace the card's height and width.
 
     Raises:
@@ -224,8 +240,8 @@ def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input
     from astro_cli.generate.stream import length_for
 
     length = length_for(arm, seconds, frames)
-    if length.asked is not None and length.frames != length.asked:
-        _note(f"{length.asked} frames asked for, {length.frames} are made: {length.rule()}")
+    if length.requested is not None and length.frames != length.requested:
+        _note(f"{length.requested} frames asked for, {length.frames} are made: {length.rule()}")
     return length
 
 

@@ -1,4 +1,4 @@
-"""`astro pretrain`, `distill`, `rl` and `long-tune`: one command line; they differ in the recipes they take."""
+"""The commands that train, from `astro pretrain` to `prefer`: one command line; they differ in their recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from astro_cli.commands.recipe import summary
+from astro_cli.commands.push import PushOption
+from astro_cli.commands.recipe import complete_recipe, summary
 from astro_cli.commands.training_run import SetOption, execute
 from astro_cli.config import toml
 from astro_cli.config.errors import RecipeError
@@ -35,7 +36,12 @@ def _command(name: Command, text: str, example: str) -> Callable[..., None]:
     def command(
         recipe: Annotated[
             str | None,
-            typer.Option("--recipe", "-r", help="Recipe file, or its bare name in recipes/. Without it: lists them."),
+            typer.Option(
+                "--recipe",
+                "-r",
+                help="Recipe file, or its bare name in recipes/. Without it: lists them.",
+                autocompletion=complete_recipe,
+            ),
         ] = None,
         set_: SetOption = None,
         out: Annotated[
@@ -54,8 +60,11 @@ def _command(name: Command, text: str, example: str) -> Callable[..., None]:
             ),
         ] = False,
         resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, to the same bits.")] = False,
+        push_to_hub: PushOption = None,
     ) -> None:
-        execute(name, recipe or refuse_without_recipe(name, example), set_, out, steps, seed, dry_run, resume)
+        execute(
+            name, recipe or refuse_without_recipe(name, example), set_, out, steps, seed, dry_run, resume, push_to_hub
+        )
 
     command.__doc__ = f"{text}\n\nExample: astro {name} --recipe {example}"
     return command
@@ -74,4 +83,9 @@ long_tune = _command(
     "long-tune",
     "Align a streaming student on windows of long videos; memory does not grow with the video.",
     "astrolabe_long_shapes.toml --seed 1",
+)
+prefer = _command(
+    "prefer",
+    "Align a model with pairs of a preferred and a rejected clip: DPO.",
+    "dpo_temporal_shapes.toml --seed 1",
 )

@@ -1,4 +1,4 @@
-"""What the four training commands share: recipe -> run folder -> trainer -> final weights."""
+"""What the training commands share: recipe -> run folder -> trainer -> final weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from astro_cli.commands.console import echo, loading, plain_console
+from astro_cli.commands.push import check_push, push_and_say
 from astro_cli.config import toml_text
 from astro_cli.config.errors import EXIT_RUN, RecipeError, RunError
 from astro_cli.config.files import Reader
@@ -48,6 +49,7 @@ def execute(
     seed: int | None,
     dry_run: bool,
     resume: bool,
+    push_to_hub: str | None = None,
 ) -> None:
     """Run one training command.
 
@@ -59,7 +61,12 @@ def execute(
     if dry_run:
         show_dry_run(recipe)
         return
-    train(recipe, recipe_name, overrides or [], out or Path("runs") / f"{recipe.name}-seed{recipe.seed}", resume=resume)
+    if push_to_hub is not None:
+        check_push(push_to_hub)
+    folder = out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
+    train(recipe, recipe_name, overrides or [], folder, resume=resume)
+    if push_to_hub is not None:
+        push_and_say(folder, push_to_hub, Path("results"))
 
 
 def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:

@@ -14,6 +14,7 @@ from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.config.files import Reader
 from astro_cli.config.parsing import DEPTH, ParseError, RefusedValue, parse_toml
 
+MOST_SUGGESTED = 3
 Table = dict[str, Any]
 SHOWN_CHARACTERS = 80  # of a wrong `--set`
 
@@ -58,9 +59,9 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     if matches:
         return matches[0]
     names = [path.name for path in list_recipes()]
-    raise RecipeError(
-        name, "", "no such recipe", hint=f"{did_you_mean(wanted.name, names)}; `astro recipe list` shows all"
-    )
+    longer = [repr(each) for each in names if each.startswith(f"{wanted.stem}_")][:MOST_SUGGESTED]
+    near = f"did you mean {' or '.join(longer)}?" if longer else did_you_mean(wanted.name, names)
+    raise RecipeError(name, "", "no such recipe", hint=f"{near}; `astro recipe list` shows all")
 
 
 def load(name: str, overrides: list[str] | None = None) -> Document:

@@ -7,8 +7,12 @@ numbers without any generator state in the checkpoint.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 
 import torch
+
+from astro_cli.core.philox import normal
 
 
 def stream_seed(*parts: object) -> int:
@@ -34,9 +38,21 @@ def sample_noise(
 
     Returns:
         float32 (B, *shape). Drawn on CPU, so that a sample's noise depends neither on the batch it is in nor on the
-        device.
+        device. The copy to a GPU does not let the host wait.
     """
-    noise = torch.empty((len(seeds), *shape))
+    pinned = device is not None and device.type == "cuda"
+    noise = torch.empty((len(seeds), *shape), pin_memory=pinned)
     for row, seed in zip(noise, seeds, strict=True):
         row.normal_(generator=stream(seed, *use))
-    return noise if device is None else noise.to(device)
+    return noise if device is None else noise.to(device, non_blocking=pinned)
+
+
+def device_noise(
+    shape: tuple[int, ...], seeds: list[int], uses: list[tuple[object, ...]], device: torch.device
+) -> torch.Tensor:
+    """Standard normal noise made on the device: float32 (B, uses, *shape), one independent stream per sample and use.
+
+    The streams have the names of `sample_noise`, their numbers are others (`core.philox`).
+    """
+    streams = [stream_seed(seed, *use) for seed, use in itertools.product(seeds, uses)]
+    return normal(streams, math.prod(shape), device).view(len(seeds), len(uses), *shape)

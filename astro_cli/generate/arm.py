@@ -14,14 +14,17 @@ import torch
 
 from astro_cli.cache.kv import CacheSpec
 from astro_cli.config.errors import CheckpointError, StreamError
-from astro_cli.core import memory, threads
+from astro_cli.core import memory, precision, threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.generate import card as cards
+from astro_cli.generate.acceleration import Acceleration
 from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
+from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.lora_merge import read_loras
 from astro_cli.models.merged import merge_into
+from astro_cli.models.tiny_decoder import TinyDecoder, load_tiny_decoder
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.bidirectional import sample_clips
@@ -44,6 +47,9 @@ class Arm:
         files: all files the weights were read from, those of LoRAs last.
         strengths: of those LoRAs, in their order.
         cache: fields of `CacheSpec` that replace the card's, whatever the length.
+        acceleration: how passes are computed.
+        tiny: a decoder in place of the backbone's.
+        errors: what the acceleration was measured to change, by name.
     """
 
     name: str
@@ -55,6 +61,18 @@ class Arm:
     files: tuple[Path, ...]
     cache: Mapping[str, Any] = field(default_factory=dict)
     strengths: tuple[float, ...] = ()
+    acceleration: Acceleration = field(default_factory=Acceleration)
+    tiny: TinyDecoder | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    def decoder(self) -> StreamingDecoder:
+        """A decoder at the start of a batch of videos."""
+        return self.backbone.decoder() if self.tiny is None else self.tiny.decoder()
+
+    @property
+    def decoder_name(self) -> str:
+        """What decodes: the backbone's codec, or a tiny decoder's file."""
+        return "codec" if self.tiny is None else self.tiny.source.name
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -70,7 +88,7 @@ class Arm:
         positions (Infinity-RoPE) and a sink of at least a block, where the window has room for it.
 
         Where objects go round a torus in step with the latents no sink is added: at a place just before the window the
-        first block shows the object where it was not then (docs/log.md, entry 15).
+        first block shows the object where it was not then (docs/log.md, entry 16).
         """
         video, sampler = self.card["video"], SamplerSpec(**self.card["sampler"])
         spec = CacheSpec(**self.card["cache"])
@@ -81,7 +99,15 @@ class Arm:
             spec = spec.model_copy(update={"window": window, "sink": sink, "relative": True})
         steps = warp_timesteps(sampler.steps, sampler.shift)
         cache = spec.model_copy(update=self.cache)
-        return StreamSpec(steps, video["block"], self.latent_shape, cache, kernel=sampler.kernel())
+        return StreamSpec(
+            steps,
+            video["block"],
+            self.latent_shape,
+            cache,
+            kernel=sampler.kernel(),
+            noise=self.acceleration.noise,
+            float8_cache=self.acceleration.kv == "fp8",
+        )
 
     def check_fits(self, frames: int | None, batch: int) -> None:
         """Refuse a size or window whose keys and values this machine cannot hold, before they are allocated. A
@@ -100,7 +126,7 @@ class Arm:
         window = self.stream_spec(frames).cache.window
         kept = min(limit for limit in (window, frames) if limit)
         tokens = kept * (height // config.patch[0]) * (width // config.patch[1])
-        itemsize = next(self.network.parameters()).element_size()
+        itemsize = 1 if self.acceleration.kv == "fp8" else next(self.network.parameters()).element_size()
         needed, free = 2 * config.num_layers * tokens * config.dim * itemsize * batch, memory.free(self.network.device)
         if needed > free:
             what = f"its keys and values take {needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} GiB are free"
@@ -123,7 +149,8 @@ class Arm:
         Raises:
             RecipeError, StreamError: a cache or length that cannot stream.
         """
-        return Streamer(self.network, self.text(prompts), seeds, self.stream_spec(frames), frames)
+        run = self.acceleration.runner(self.network)
+        return Streamer(self.network, self.text(prompts), seeds, self.stream_spec(frames), frames, run=run)
 
     @torch.no_grad()
     def stream(self, prompts: list[str], seeds: list[int], frames: int) -> Iterator[torch.Tensor]:
@@ -152,6 +179,8 @@ def load_arm(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     cache: Mapping[str, Any] | None = None,
+    acceleration: Acceleration | None = None,
+    decoder: str | None = None,
 ) -> Arm:
     """Weights with everything around them. From here on torch computes on as many threads as fit the transformer.
 
@@ -165,11 +194,16 @@ def load_arm(
         wan: the Wan 2.1 folder with text encoder and VAE; default one below the checkpoints folder.
         dtype: of the transformer and of Wan's VAE and text encoder (float32: the text encoder as stored).
         cache: fields of `CacheSpec` to use instead of the card's.
+        acceleration: how passes are computed; the network is prepared for it.
+        decoder: file of a tiny decoder of Wan's latents, in place of the VAE's.
 
     Raises:
+        StreamError: an acceleration that is not there on this device.
         CheckpointError: weights or card missing, damaged or of another backbone.
         RecipeError: a recipe that is wrong, or names no student.
     """
+    where, chosen = device or torch.device("cpu"), acceleration or Acceleration()
+    chosen.refuse(where)
     source = _find(name, recipe, wan)
     if (entry := known(source)) is not None:
         _refuse_missing(entry, str(source), wan)
@@ -177,6 +211,8 @@ def load_arm(
     table = own if recipe is None else cards.of_recipe(recipe)
     checkpoint = load_transformer(source, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
     card = table or cards.of_wan(checkpoint)
+    if card["sampling"] != "few_step":
+        chosen.refuse_teacher(card["recipe"])
     video = card["video"]
     threads.fit(checkpoint.config.layer_flops(video["block"], video["height"], video["width"]))
     if wan is not None and card["backbone"] != "wan":
@@ -189,19 +225,35 @@ def load_arm(
     backbone = load_backbone(card["backbone"], wan or card["codec"], dtype=None if dtype == torch.float32 else dtype)
     _check_fits(checkpoint, backbone)
     network, files, strengths = _network(checkpoint, lora)
-    where = device or torch.device("cpu")
+    network, backbone = network.to(where), backbone.to(where)
+    tiny = None if decoder is None else _tiny(decoder, backbone, dtype).to(where)
     seed = own["seed"] if own is not None and not checkpoint.source.is_relative_to(weights.PACKAGED) else None
     return Arm(
         card["recipe"],
         seed,
-        network.to(where),
-        backbone.to(where),
+        network,
+        backbone,
         card,
         checkpoint.source,
         files,
         dict(cache or {}),
         strengths,
+        chosen,
+        tiny,
+        chosen.prepare(network),
     )
+
+
+def _tiny(path: str, backbone: Backbone, dtype: torch.dtype) -> TinyDecoder:
+    """A tiny decoder that goes with the backbone."""
+    if backbone.name != "wan":
+        what = f"goes with Wan's latents, found the backbone {backbone.name!r}"
+        raise CheckpointError(path, "--decoder", what, hint="leave --decoder out")
+    tiny = load_tiny_decoder(path, dtype)
+    if tiny.channels != backbone.channels:
+        what = f"decodes {tiny.channels} latent channels, the transformer makes {backbone.channels}"
+        raise CheckpointError(path, "--decoder", what, hint="the decoders for Wan 2.1 are named taew2_1")
+    return tiny
 
 
 def _find(name: str | None, recipe: str | None, wan: str | None) -> str | Path:
@@ -246,6 +298,7 @@ def _network(checkpoint: Checkpoint, lora: Sequence[str]) -> tuple[CausalWan, tu
     acting = [adapter for adapter in adapters if adapter.strength]
     files = tuple(path for path in checkpoint.files if path.suffix != ".json")
     files = (*files, *(adapter.source for adapter in acting))
+    precision.install(network)
     return network.requires_grad_(False), files, tuple(adapter.strength for adapter in acting)
 
 

@@ -71,7 +71,7 @@ class Length:
     latents: int
     block: int
     backbone: Backbone
-    asked: int | None = None
+    requested: int | None = None
 
     @property
     def frames(self) -> int:

@@ -1,11 +1,11 @@
-"""Streams a batch of videos to disk while it is made: MP4, contact sheet and sidecar of each.
+"""Streams a batch of videos to disk while it is made: MP4, contact sheet and sidecar of each. Decoding and writing run
+beside generation (`pipeline`).
 
 Dimensions: B video, T frame, H, W rows and columns, C colour.
 """
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,9 +19,12 @@ from PIL import Image
 
 from astro_cli.config.durable import write_json
 from astro_cli.config.errors import StreamError
+from astro_cli.generate.acceleration import device_name
 from astro_cli.generate.arm import Arm
 from astro_cli.generate.media import contact_sheet, to_uint8
+from astro_cli.generate.memory_use import peak_memory
 from astro_cli.generate.mp4 import Mp4Stream
+from astro_cli.generate.pipeline import BlockClock, Pipeline
 from astro_cli.generate.plan import Length, Video
 from astro_cli.rollout.switch_schedule import SwitchSchedule, whole_blocks
 from astro_cli.rollout.switching import SwitchRule
@@ -138,14 +141,14 @@ def stream_batch(
     Args:
         latents: length in latent frames, None for a stream whose end only the script knows.
         facts: what every sidecar says beside its video's own numbers.
-        on_block: called with each block's clips (B, T, H, W, C), the frames made of each video so far, and the frames
-            per second of all of them.
+        on_block: called with each block's clips (B, T, H, W, C) once they are written, the frames made of each video so
+            far, and the frames per second of all of them.
 
     Returns:
         Sidecars. On an error, `KeyboardInterrupt` included, what was made stays as `<name>.partial.mp4`.
     """
     fps, rows = arm.backbone.fps, arm.card["video"]["height"] * arm.backbone.cell
-    times: list[float] = []
+    clock, decoded = BlockClock(arm.network.device), list[float]()
     with ExitStack() as stack:
         reels = [
             Reel(
@@ -155,31 +158,47 @@ def stream_batch(
             )
             for video in videos
         ]
+        stack.enter_context(arm.acceleration.on())
+        began = time.perf_counter()
         makers = Blocks(arm, videos, latents, rule)
-        while not script.ended(makers.frame):
-            began = time.perf_counter()
-            prompts = script.due(makers.frame)
-            if prompts is not None:
-                makers.switch(prompts)
-                for reel, prompt in zip(reels, prompts, strict=True):
-                    reel.prompts.append((reel.file.frames, prompt))
-            elif script.ended(makers.frame):
-                break
-            clips_BTHWC = makers.next_clips()
-            times.append(time.perf_counter() - began)
+
+        def write(clips_BTHWC: np.ndarray) -> None:
             for reel, clip in zip(reels, clips_BTHWC, strict=True):
                 reel.write(clip)
-            on_block(clips_BTHWC, reels[0].file.frames, len(reels) * reels[0].file.frames / sum(times))
-        if not times:
+
+        def done(clips_BTHWC: np.ndarray, moment: float) -> None:
+            decoded.append(moment)
+            shown = clips_BTHWC.shape[1] + (counts[-1] if counts else 0)
+            counts.append(shown)
+            on_block(clips_BTHWC, shown, len(reels) * shown / (moment - began))
+
+        counts: list[int] = []  # frames of each video when a block is done
+        with Pipeline(makers.decoder.push, write, arm.network.device, done) as pipeline:
+            while not script.ended(makers.frame):
+                prompts = script.due(makers.frame)
+                if prompts is not None:
+                    makers.switch(prompts)
+                    for reel, prompt in zip(reels, prompts, strict=True):
+                        reel.prompts.append((arm.backbone.num_frames(makers.frame), prompt))
+                elif script.ended(makers.frame):
+                    break
+                clock.start()
+                block = makers.next_latents()
+                clock.stop()
+                pipeline.push(block)
+        if not decoded:
             raise StreamError("stream", "", "ended before its first block: nothing is written")
-    return [_finish(reel, out, times, facts | {"batch": len(reels), "latent_frames": makers.frame}) for reel in reels]
+    times = [end - start for start, end in zip([began, *decoded], decoded, strict=False)]
+    speed = makers.speed(sum(clock.seconds()), arm.backbone.num_frames(makers.frame))
+    facts = facts | speed | {"batch": len(reels), "latent_frames": makers.frame}
+    return [_finish(reel, out, times, facts) for reel in reels]
 
 
 class Blocks:
     """The frames of a batch, block after block; a multi-step teacher gives one block, its whole clip."""
 
     def __init__(self, arm: Arm, videos: list[Video], latents: int | None, rule: SwitchRule) -> None:
-        self.arm, self.rule, self.decoder = arm, rule, arm.backbone.decoder()
+        self.arm, self.rule, self.decoder = arm, rule, arm.decoder()
         self.prompts, self.seeds = [video.prompt for video in videos], [video.seed for video in videos]
         self.streamer = arm.streamer(self.prompts, self.seeds, latents) if arm.streams else None
         self.clip, self._made = latents, 0
@@ -193,14 +212,28 @@ class Blocks:
         assert self.streamer is not None, "checked before: a teacher takes no switches"
         self.streamer.switch(self.arm.text(prompts), self.rule)
 
+    def next_latents(self) -> torch.Tensor:
+        """(B, F, C, H, W)."""
+        if self.streamer is not None:
+            return self.streamer.next_block()
+        assert self.clip is not None, "checked before: a teacher's clip has a length"
+        self._made = self.clip
+        return self.arm.generate(self.prompts, self.seeds, self.clip)
+
     def next_clips(self) -> np.ndarray:
         """(B, T, H, W, C) in [0, 1]."""
-        if self.streamer is not None:
-            latents = self.streamer.next_block()
-        else:
-            assert self.clip is not None, "checked before: a teacher's clip has a length"
-            latents, self._made = self.arm.generate(self.prompts, self.seeds, self.clip), self.clip
-        return self.decoder.push(latents).permute(0, 1, 3, 4, 2).cpu().numpy()
+        return self.decoder.push(self.next_latents()).permute(0, 1, 3, 4, 2).cpu().numpy()
+
+    def speed(self, loop_seconds: float, frames: int) -> dict[str, Any]:
+        """How fast the loop alone was, decoding beside it, and under which conditions."""
+        return {
+            "loop_frames_per_second": len(self.prompts) * frames / loop_seconds,
+            "window_full": self.streamer is not None and self.streamer.frame >= self.streamer.cache.slots,
+            "decoder": self.arm.decoder_name,
+            "device_name": device_name(self.arm.network.device),
+            "warm_up_blocks": 0,
+            **self.arm.acceleration.protocol(),
+        }
 
 
 def _finish(reel: Reel, out: Path, times: list[float], facts: dict[str, Any]) -> dict[str, Any]:
@@ -222,12 +255,3 @@ def _finish(reel: Reel, out: Path, times: list[float], facts: dict[str, Any]) ->
     }
     write_json(out / f"{video.stem}.json", sidecar)
     return sidecar
-
-
-def peak_memory() -> int:
-    """Bytes: most that was allocated on a CUDA device, else the process's largest resident size."""
-    return (
-        torch.cuda.max_memory_allocated()
-        if torch.cuda.is_initialized()
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )

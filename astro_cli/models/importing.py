@@ -30,6 +30,7 @@ from astro_cli.models.verify import Report, problems
 from astro_cli.models.wan import sizes
 from astro_cli.zoo import hub
 from astro_cli.zoo.entries import BY_NAME, Release, known
+from astro_cli.zoo.needs import MERGED
 from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -74,7 +75,7 @@ def import_checkpoint(
     checkpoint = load_transformer(_outside(source), dtype=DTYPES[dtype] if dtype else None, ema=ema)
     adapters = read_loras(lora)
     state = merge_into(checkpoint, adapters)
-    folder = folder or checkpoints_folder() / (_name(source, checkpoint, entry) + ("-merged" if adapters else ""))
+    folder = folder or checkpoints_folder() / (_name(source, checkpoint, entry) + (MERGED if adapters else ""))
     _refuse_other(folder, [*checkpoint.files, *(adapter.source for adapter in adapters)])
     manifest = _manifest(checkpoint, adapters, entry, dtype, report)
     with _alone(folder):

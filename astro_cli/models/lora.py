@@ -15,9 +15,10 @@ from typing import cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
+
+from astro_cli.models.lora_layer import MergingLinear
 
 # Every Linear inside the attention blocks: q, k, v, o of self- and cross-attention and both of the feed-forward, ten
 # per block.
@@ -44,66 +45,63 @@ def add_adapters(
         for name in names:
             a, b = _matrices(layer, name)
             a.data, b.data = start.clone().to(a.device), torch.zeros_like(b, dtype=torch.float32)
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_(f".{TRAINED}." in key)
     activate(network, names[0])
 
 
 def _config(rank: int, alpha: float, dropout: float) -> LoraConfig:
-    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)  # type: ignore[arg-type]
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)  # type: ignore[arg-type]
+    config._register_custom_module({nn.Linear: MergingLinear})
+    return config
 
 
-def _matrices(layer: LoraLayer, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _matrices(layer: MergingLinear, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A (rank, in) and B (out, rank) of one adapter."""
     return cast(torch.Tensor, layer.lora_A[name].weight), cast(torch.Tensor, layer.lora_B[name].weight)
 
 
-def layers(network: nn.Module) -> list[LoraLayer]:
-    return [module for module in network.modules() if isinstance(module, LoraLayer)]
+def layers(network: nn.Module) -> list[MergingLinear]:
+    return [module for module in network.modules() if isinstance(module, MergingLinear)]
 
 
 def activate(network: nn.Module, name: str | None) -> None:
     """Make one adapter act (None: the bare base). Only the trained adapter ever requires gradients."""
     for layer in layers(network):
-        layer.enable_adapters(name is not None)
-        if name is not None:
-            layer.set_adapter(name)
-    for key, parameter in network.named_parameters():
-        parameter.requires_grad_(f".{TRAINED}." in key)
+        layer.act(name)
 
 
 @contextmanager
 def using(network: nn.Module, name: str | None) -> Iterator[None]:
-    """Act as another adapter for a while; the trained one acts again afterwards."""
+    """Act as another adapter for a while, merged into the weights where no gradients are wanted; the trained one acts
+    again afterwards.
+    """
     activate(network, name)
     try:
-        yield
+        with merged(network, name):
+            yield
     finally:
         activate(network, TRAINED)
 
 
 @contextmanager
-def side_by_side(network: nn.Module, names: list[str]) -> Iterator[None]:
-    """Let equal parts of a batch, in order, go through one adapter each for a while, without gradients; the trained one
-    acts on all afterwards.
+def merged(network: nn.Module, name: str | None) -> Iterator[None]:
+    """Let every layer keep W + scale B A of an adapter for passes without gradients: one matrix product a layer instead
+    of three. Nothing is kept where gradients are enabled, nor where a layer `MergingLinear.merges` not.
+
+    The sums are made anew at every entry, so that they follow the adapter and no rounding adds up.
     """
-
-    def deal(
-        layer: nn.Module, inputs: tuple[torch.Tensor, ...], options: dict[str, object]
-    ) -> tuple[tuple[torch.Tensor, ...], dict[str, object]]:
-        rows, rest = divmod(len(inputs[0]), len(names))
-        assert not rest, "a batch of equal parts, one per adapter"
-        return inputs, {**options, "adapter_names": [name for name in names for _ in range(rows)]}
-
-    hooks = [
-        layer.register_forward_pre_hook(deal, with_kwargs=True)
-        for layer in layers(network)
-        if isinstance(layer, nn.Module)
-    ]
+    merging = layers(network)
+    if name is None or torch.is_grad_enabled() or not all(layer.merges() for layer in merging):
+        yield
+        return
+    for layer in merging:
+        layer.kept = layer.merged_weight(name)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer in merging:
+            layer.kept = None
 
 
 def adapter_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:

@@ -35,29 +35,16 @@ class Roles:
 
     @contextmanager
     def use(self, role: str) -> Iterator[CausalWan]:
-        """The role's network, acting as that role inside the block."""
+        """The role's network, acting as that role inside the block; adapters are merged where gradients are off."""
         if role in self._adapters:
             of, adapter = self._adapters[role]
             network = self.modules[of]
             with lora.using(network, adapter):
                 yield network  # type: ignore[misc]
         else:
-            yield self.modules[role]  # type: ignore[misc]
-
-    @contextmanager
-    def together(self, *roles: str) -> Iterator[CausalWan]:
-        """One network that acts as several roles inside the block: a batch holds equal parts, one per role in order.
-        Without gradients.
-
-        Only for roles that are adapters of the same network; their passes share the base's matrix products.
-        """
-        owners = {self._adapters[role][0] for role in roles}
-        names = [name for role in roles if (name := self._adapters[role][1]) is not None]
-        assert len(owners) == 1, "adapters of one network"
-        assert len(names) == len(roles), "the bare base is no adapter"
-        network = self.modules[owners.pop()]
-        with lora.side_by_side(network, names):
-            yield network  # type: ignore[misc]
+            network = self.modules[role]
+            with lora.merged(network, lora.TRAINED):
+                yield network  # type: ignore[misc]
 
     def trainable(self, role: str) -> list[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self.modules[role].named_parameters() if p.requires_grad]

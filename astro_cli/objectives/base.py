@@ -30,7 +30,16 @@ from astro_cli.sampling.trajectory import Trajectory
 from astro_cli.spec import Recipe, StageSpec
 
 Score = Callable[[torch.Tensor, list[str]], torch.Tensor]  # frames (B, T, 3, H, W) in [0, 1] and prompts -> (B,)
-TENSORS = ("text_BMD", "latents_BFCHW", "frames_BTCHW", "features_BFKHW", "risk_B", "group_B")  # a row per sample
+TENSORS = (  # a row per sample
+    "text_BMD",
+    "latents_BFCHW",
+    "rejected_BFCHW",
+    "pair_kind_B",
+    "frames_BTCHW",
+    "features_BFKHW",
+    "risk_B",
+    "group_B",
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Batch:
     prompts: list[str]
     text_BMD: torch.Tensor | None = None
     latents_BFCHW: torch.Tensor | None = None
+    rejected_BFCHW: torch.Tensor | None = None  # of pairs, whose latents are those of the preferred clips
+    pair_kind_B: torch.Tensor | None = None  # of pairs: index into `spec.PAIR_KINDS`
     frames_BTCHW: torch.Tensor | None = None
     features_BFKHW: torch.Tensor | None = None  # what the renderer knows of every latent cell
     credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added
@@ -58,6 +69,7 @@ class Batch:
     trajectory: Trajectory | None = None  # how the old policy sampled the latents, where the objective wants it
     sequences: tuple[LongSequence, ...] = ()  # videos that go on from step to step, a sequence per micro-batch
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
+    progress: float = 0.0  # share of the stage's steps that lie before this one, where the source says it
     update: int = 0  # of RL samples: which of their epoch's updates they are for; before the first, theta is theta_old
 
     def __len__(self) -> int:

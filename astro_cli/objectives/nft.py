@@ -61,6 +61,7 @@ SAME = (
     "the policy's velocities equal the old policy's in every pass of this epoch: the contrast of NFT vanishes "
     "(old_difference 0)"
 )
+ROUNDING = 1e-6  # mean difference of velocities of order 1 that passes with and without gradients have by rounding
 RAMP, RAMP_MAX = 0.001, 0.5  # released: share of theta_old kept after the n-th step, min(.001 n, .5)
 
 
@@ -205,7 +206,9 @@ class Objective(BaseObjective):
         loss = torch.stack([term.mean(loss_B) for term, loss_B in zip(batch.credit, losses, strict=True)]).sum()
         metrics = self._metrics(v_theta.detach(), v_old, x_t, sigma_BF, torch.cat(r))
         if v_ref is not None:
-            penalty = self._penalty(branch_error(v_theta, v_ref, errors_of), batch)
+            rows = self._penalised(batch)
+            of_rows = None if errors_of is None else errors_of[rows]
+            penalty = self._penalty(branch_error(v_theta[rows], v_ref, of_rows), batch, rows)
             loss = loss + config.kl_weight * penalty
             metrics["kl"] = penalty.item()
             self.penalties.append(metrics["kl"])
@@ -215,9 +218,8 @@ class Objective(BaseObjective):
     def _velocities(
         self, role: str, batch: Batch, x0: torch.Tensor, x_t: torch.Tensor, timestep_BF: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """v_theta, v_old and, where a penalty needs it, v_ref, all given C_n; gradients reach v_theta only.
-
-        The two without gradients share one pass. v_theta has its own, because backward would else run through all rows.
+        """v_theta, v_old and, where a penalty needs it, v_ref of the samples it weighs, all given C_n; gradients reach
+        v_theta only.
         """
         roles, text_BMD = self.run_context.roles, batch.text_BMD
         assert text_BMD is not None
@@ -225,17 +227,26 @@ class Objective(BaseObjective):
         with torch.no_grad(), roles.use("old") as old:
             text = old.encode_text(text_BMD)
             context = self.context(old, text, batch, x0)
-            if self.config.kl == "none":
-                v_old = context.velocity(old, x_t, timestep_BF, text)
+            v_old = context.velocity(old, x_t, timestep_BF, text)
         if self.config.kl != "none":
-            with roles.together("old", "ref") as both:
-                twice, times = x_t.repeat(2, 1, 1, 1, 1), timestep_BF.repeat(2, 1)
-                v_old, v_ref = context.velocity(both, twice, times, both.encode_text(text_BMD.repeat(2, 1, 1))).chunk(2)
+            rows = self._penalised(batch)
+            with torch.no_grad(), roles.use("ref") as ref:
+                past = context.select(rows)
+                v_ref = past.velocity(ref, x_t[rows], timestep_BF[rows], ref.encode_text(text_BMD[rows]))
         with roles.use(role) as network:
             text = network.encode_text(text_BMD)
             if self.config.context == "full":
                 context = self.context(network, text, batch, x0, gradient=True)
             return context.velocity(network, x_t, timestep_BF, text), v_old, v_ref
+
+    def _penalised(self, batch: Batch) -> torch.Tensor:
+        """(N,) the samples that the penalty weighs: all, or those at risk; never none, so that every process computes
+        the same passes.
+        """
+        if self.config.kl == "uniform":
+            return torch.arange(len(batch))
+        assert batch.risk_B is not None
+        return batch.risk_B.nonzero().flatten() if bool(batch.risk_B.any()) else torch.zeros(1, dtype=torch.long)
 
     def context(
         self, network: CausalWan, text: TextStates, batch: Batch, x0: torch.Tensor, gradient: bool = False
@@ -264,15 +275,15 @@ class Objective(BaseObjective):
         index = (batch.uniform(frames // self.run_context.block, "timestep") * len(self.steps)).long()
         return self.steps[index].float().repeat_interleave(self.run_context.block, 1)
 
-    def _penalty(self, divergence_B: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """1/|M| sum over M of a sample's divergence from the reference.
+    def _penalty(self, divergence_N: torch.Tensor, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+        """1/|M| sum over M of the divergence from the reference, of the samples `rows` that the penalty weighs.
 
         The batch's weights hold 1/|M| of the whole update, so parts and processes add up to it.
         """
         if self.config.kl == "uniform":
-            return divergence_B.mean()
+            return divergence_N.mean()
         assert batch.risk_B is not None
-        return (batch.risk_B * divergence_B).mean()
+        return (batch.risk_B[rows] * divergence_N).sum() / len(batch)
 
     @torch.no_grad()
     def _metrics(
@@ -305,10 +316,11 @@ class Objective(BaseObjective):
         return metrics
 
     def _watch_contrast(self, step: int) -> None:
-        """Warn where theta and theta_old gave the same velocities in all passes of a step after the first: then v+ =
-        v-.
+        """Warn where theta and theta_old gave the same velocities, up to rounding, in all passes of a step after the
+        first: then v+ = v-.
         """
-        same = bool(self.differences) and self.run_context.mean(sum(self.differences)) == 0
+        passes = len(self.differences)
+        same = passes > 0 and self.run_context.mean(sum(self.differences)) / passes < ROUNDING
         self.differences.clear()
         self.warning = SAME if same and step else ""
 

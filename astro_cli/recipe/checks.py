@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from astro_cli.config.errors import did_you_mean
@@ -9,7 +10,7 @@ from astro_cli.models.wan.config import TEXT_LEN
 from astro_cli.recipe.kinds import check_kind, kinds, objective_class, resolve_kind
 from astro_cli.rewards.base import EMBEDDED_KEYS, KEYS
 from astro_cli.rewards.scorers import scorers, split
-from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, ExperienceSpec, Recipe, StageSpec
+from astro_cli.spec import ADAPTER_ROLES, BARE, NETWORK_ROLES, REFERENCE, ExperienceSpec, PairSpec, Recipe, StageSpec
 
 
 def check_names(recipe: Recipe) -> None:
@@ -19,12 +20,19 @@ def check_names(recipe: Recipe) -> None:
         check_kind("objectives", stage.objective, f"stages.{name}.objective")
         if stage.experience is not None:
             check_kind("advantages", stage.experience.advantage, f"stages.{name}.experience.advantage")
-            outside = split(list(stage.experience.rewards))[1] if recipe.backbone == "wan" else []
-            known = EMBEDDED_KEYS if recipe.backbone == "shapes" else (*KEYS, *outside)
+            known = _known_rewards(recipe, stage.experience.rewards)
             _check_rewards(f"stages.{name}.experience", stage.experience, known)
+        if stage.pairs is not None:
+            known = _known_rewards(recipe, stage.pairs.rewards)
+            _check_reward_names(f"stages.{name}.pairs", stage.pairs.rewards, known)
 
 
-def _check_scorers(key: str, recipe: Recipe, spec: ExperienceSpec) -> None:
+def _known_rewards(recipe: Recipe, rewards: Iterable[str]) -> tuple[str, ...]:
+    """What a reward may be called; on Wan those that only the evaluation's scorers can check count as known."""
+    return EMBEDDED_KEYS if recipe.backbone == "shapes" else (*KEYS, *split(list(rewards))[1])
+
+
+def _check_scorers(key: str, recipe: Recipe, spec: ExperienceSpec | PairSpec) -> None:
     """Check rewards that are metrics of the evaluation's scorers, which are imported where there is one."""
     outside = split(list(spec.rewards))[1] if recipe.backbone == "wan" else []
     if not outside and spec.scorers:
@@ -36,9 +44,8 @@ def _check_scorers(key: str, recipe: Recipe, spec: ExperienceSpec) -> None:
 
 def _check_rewards(key: str, spec: ExperienceSpec, known: tuple[str, ...]) -> None:
     rewards, primary = spec.rewards, spec.primary
+    _check_reward_names(key, rewards, known)
     for reward, weight in rewards.items():
-        if reward not in known:
-            raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, known)}")
         if weight < 0:
             raise ValueError(
                 f"{key}.rewards.{reward}: found {weight}, expected a weight of 0 or more (0: scored, not optimised)"
@@ -53,6 +60,12 @@ def _check_rewards(key: str, spec: ExperienceSpec, known: tuple[str, ...]) -> No
         raise ValueError(f"{key}.rewards: {what}")
 
 
+def _check_reward_names(key: str, rewards: Iterable[str], known: tuple[str, ...]) -> None:
+    for reward in rewards:
+        if reward not in known:
+            raise ValueError(f"{key}.rewards.{reward}: unknown reward, {did_you_mean(reward, known)}")
+
+
 def check_methods(recipe: Recipe) -> None:
     """Check what the backbone and the stages' methods require: sizes, the methods' own keys, the roles they train and
     read, and their data.
@@ -65,6 +78,8 @@ def check_methods(recipe: Recipe) -> None:
         key, stage = f"stages.{name}", recipe.stages[name]
         if stage.experience is not None:
             _check_scorers(f"{key}.experience", recipe, stage.experience)
+        if stage.pairs is not None:
+            _check_scorers(f"{key}.pairs", recipe, stage.pairs)
         config, objective = resolve_kind("objectives", stage.objective, f"{key}.objective"), objective_class(stage)
         _check_roles(key, recipe, stage, objective)
         _check_excluded(recipe, stage, objective)
@@ -141,6 +156,8 @@ def _check_excluded(recipe: Recipe, stage: StageSpec, objective: Any) -> None:
 def _check_own(recipe: Recipe, objectives: list[Any]) -> None:
     """Check that every role with a table or weights of its own exists, and that adapters belong to a trained role."""
     declared = {*NETWORK_ROLES, *(role for objective in objectives for role in objective.builds)}
+    if any(BARE in objective.needs for objective in objectives):
+        declared.add(REFERENCE)  # named in base, it must be the student's weights
     trained = {role for objective in objectives for role in objective.trains}
     for table, roles in (("roles", recipe.roles), ("base", dict(recipe.base))):
         for role in roles:

@@ -12,11 +12,11 @@ Frames are latent frames.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 
-from astro_cli.cache.context import for_rows
 from astro_cli.cache.kv import CacheSpec, KVCache
 from astro_cli.config.errors import RecipeError
 from astro_cli.models.wan.rope import RopeTable, rope_table, rotate
@@ -34,6 +34,9 @@ class CachedFrames:
     @property
     def bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys, *self.values))
+
+    def select(self, rows: torch.Tensor) -> CachedFrames:
+        return CachedFrames(self.frames, [k[rows] for k in self.keys], [v[rows] for v in self.values])
 
 
 def snapshot(cache: KVCache) -> CachedFrames:
@@ -80,6 +83,16 @@ class Branches:
         self.layers, self.head_dim, self.device = network.config.num_layers, network.config.head_dim, network.device
         self.spec, self.gradient, self.rows = spec, gradient, rows
         self.shared, self.own = list(shared or []), list[CachedFrames]()
+
+    def select(self, rows: torch.Tensor) -> Branches:
+        """The context of the clips at these rows; what they record from here on is not the others'."""
+        selected = copy(self)
+        selected.own = [segment.select(rows) for segment in self.own]
+        if self.rows is None:
+            selected.shared = [segment.select(rows) for segment in self.shared]
+        else:
+            selected.rows = self.rows[rows]
+        return selected
 
     def visible(self, end: int) -> set[int]:
         """Frames that may be seen when the newest is `end` - 1."""
@@ -133,10 +146,10 @@ class _Part:
         if self.table is not None:
             k = rotate(k, self.table)
         if not self.shared or rows is None:
-            return for_rows(k, batch), for_rows(v, batch)
+            return k, v
         if len(k) == 1:  # one history: a view, not a copy per clip
             return k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)
-        return for_rows(k[rows], batch), for_rows(v[rows], batch)
+        return k[rows], v[rows]
 
 
 def _part(segment: CachedFrames, kept: list[int], place: dict[int, int], branches: Branches, shared: bool) -> _Part:

@@ -18,7 +18,7 @@ pass with a kept sink also computes the frames whose keys it then drops.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -26,7 +26,7 @@ import torch
 from astro_cli.cache.kv import KVCache
 from astro_cli.cache.sinks.base import SinkPolicy
 from astro_cli.config.errors import StreamError
-from astro_cli.core.rng import sample_noise
+from astro_cli.core.rng import device_noise, sample_noise
 from astro_cli.models.wan.transformer import CausalWan, Context, TextStates
 from astro_cli.rollout.spec import StreamSpec
 from astro_cli.rollout.stream_state import StreamState
@@ -52,6 +52,8 @@ def new_cache(
         max_frames=max_frames,
         policy=policy,
         live=spec.sink_gradient,
+        float8=spec.float8_cache,
+        indexed=True if network.compiled else None,
         device=network.device,
         dtype=network.dtype,
     )
@@ -60,6 +62,8 @@ def new_cache(
 def frame_noise(spec: StreamSpec, seeds: list[int], frames: range, use: str, device: torch.device) -> torch.Tensor:
     """(B, F, C, H, W) noise of the given frames, for "x_T" or "renoise-<step>"."""
     seeds = spec.seeds_of(seeds, use)
+    if spec.noise == "device":
+        return device_noise(spec.latent_shape, seeds, [(use, frame) for frame in frames], device)
     return torch.stack([sample_noise(spec.latent_shape, seeds, use, frame, device=device) for frame in frames], dim=1)
 
 
@@ -94,6 +98,7 @@ class Streamer:
         join: let a block's context pass and the next block's first step share their matrix products; else they are two
             passes, whose keys and values are bit for bit those of `write_context` alone.
         recorder: keeps the trajectory of every block made.
+        run: what runs a pass without gradients, as the network does (`captured.Captured`); default the network.
 
     Attributes:
         frame: latent frames finished, given ones included.
@@ -114,10 +119,13 @@ class Streamer:
         cache: KVCache | None = None,
         join: bool = True,
         recorder: Recorder | None = None,
+        run: Callable[..., torch.Tensor | None] | None = None,
     ) -> None:
         spec.check(len(seeds), max_frames)
         self.network, self.seeds, self.spec, self.max_frames = network, seeds, spec, max_frames
         self.join, self.recorder = join, recorder
+        self.runner = run if run is not None else network
+        self.steps = spec.steps.to(network.device)  # once: a copy lets the host wait
         self.cache = cache if cache is not None else new_cache(network, len(seeds), spec, max_frames, policy)
         self.frame = 0
         self._written = 0  # frames whose cache entries are those of their finished latents
@@ -176,7 +184,7 @@ class Streamer:
         steps = transitions(
             lambda x, timestep, last: self.predict(x, timestep, start, gradient=gradient and last),
             self.noise(frames, "x_T"),
-            few_step_grid(self.spec.steps, exit_step),
+            few_step_grid(self.steps, exit_step),
             lambda step: self.noise(frames, f"renoise-{step}"),
             self.spec.kernel,
         )
@@ -219,7 +227,8 @@ class Streamer:
         with torch.set_grad_enabled(gradient):
             before = self._unwritten()
             plan = self.cache.begin(start, x_BFCHW.shape[1], write=not gradient)
-            v = self.network(x_BFCHW, timestep_BF, self.text, positions=plan.positions, cache=plan, before=before)
+            run = self.network if gradient else self.runner
+            v = run(x_BFCHW, timestep_BF, self.text, positions=plan.positions, cache=plan, before=before)
         assert v is not None
         return v
 

@@ -16,6 +16,7 @@ there too. The released code has neither (G whole videos from their own noise).
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import torch
 
@@ -171,6 +172,12 @@ class ClipContext:
         self.branches = Branches(network, spec.latent_shape, spec.cache, shared, rows, gradient=gradient)
         for start in range(0, self.frames - self.block, self.block):
             record_block(network, text, clip_BFCHW[:, start : start + self.block], self.branches, self.start + start)
+
+    def select(self, rows: torch.Tensor) -> ClipContext:
+        """Of the clips at these rows."""
+        selected = copy(self)
+        selected.branches = self.branches.select(rows)
+        return selected
 
     def velocity(
         self, network: CausalWan, x_t: torch.Tensor, timestep_BF: torch.Tensor, text: TextStates

@@ -6,6 +6,7 @@ Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns; S
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -29,6 +30,8 @@ class StreamSpec:
         kernel: how the sampler takes its steps.
         starts: seeds of the videos' x_T, one per sample; None: the samples' own, of which the other draws are.
         sink_gradient: in a rollout with gradients, let them through the EMA of the sink (`cache.sinks.live`).
+        noise: who draws it: the CPU, the same numbers on every machine, or the network's device, other numbers.
+        float8_cache: keep keys and values in FP8 (`cache.exchange.Stored`), in half the memory of bfloat16.
     """
 
     steps: torch.Tensor
@@ -40,6 +43,8 @@ class StreamSpec:
     kernel: Kernel = RENOISE
     starts: tuple[int, ...] | None = None
     sink_gradient: bool = False
+    noise: Literal["cpu", "device"] = "cpu"
+    float8_cache: bool = False
 
     def seeds_of(self, seeds: list[int], use: str) -> list[int]:
         """Whose streams a draw comes from: "x_T" may be shared."""

@@ -1,8 +1,11 @@
 """What a recipe says: its tables, and the whole."""
 
+from astro_cli.spec.pairs import PAIR_KINDS, PERTURBED, ROLLED, FormSpec, PairKind, PairSpec, RaterSpec
 from astro_cli.spec.parts import (
     ADAPTER_ROLES,
+    BARE,
     NETWORK_ROLES,
+    REFERENCE,
     TIMESTEPS,
     TRANSFORMER_ROLES,
     BaseSpec,
@@ -25,7 +28,12 @@ from astro_cli.spec.recipe import Recipe, sde_steps
 
 __all__ = [
     "ADAPTER_ROLES",
+    "BARE",
     "NETWORK_ROLES",
+    "PAIR_KINDS",
+    "PERTURBED",
+    "REFERENCE",
+    "ROLLED",
     "TIMESTEPS",
     "TRANSFORMER_ROLES",
     "BaseSpec",
@@ -34,8 +42,12 @@ __all__ = [
     "DataSpec",
     "EmaSpec",
     "ExperienceSpec",
+    "FormSpec",
     "LoraSpec",
     "OptimSpec",
+    "PairKind",
+    "PairSpec",
+    "RaterSpec",
     "Recipe",
     "RoleModel",
     "RoleSpec",

@@ -9,12 +9,15 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from astro_cli.config.base import Config
 from astro_cli.models.wan.config import Depth, Width
 from astro_cli.sampling.kernel import Kernel, Kind, level_problem
+from astro_cli.spec.pairs import PairSpec
 
-Command = Literal["pretrain", "distill", "rl", "long-tune"]
+Command = Literal["pretrain", "distill", "rl", "long-tune", "prefer"]
 TIMESTEPS = 1000  # a timestep is 1000 sigma
 TRANSFORMER_ROLES = ("student", "teacher", "critic")
 NETWORK_ROLES = ("codec", *TRANSFORMER_ROLES)  # built from the recipe alone; methods may declare more
-ADAPTER_ROLES = ("old", "ref")  # the student through another adapter
+BARE = "base"  # the student without adapters
+ADAPTER_ROLES = ("old", "ref", BARE)  # the student through another adapter, or none
+REFERENCE = "reference"  # key of `[base]` that may name the weights the bare student must have
 
 
 MOST_CELLS = 8192  # of 8 pixels: a side of 65,536, which pictures and video files end at
@@ -180,6 +183,7 @@ class DataSpec(Config):
     lead: int = Field(default=0, ge=0, le=MOST_FRAMES)
     samples: Count = 1  # of each prompt in a batch, one after the other
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
+    pairs: str | None = None  # JSON lines of a prompt, the path of a chosen and that of a rejected video
     clips: str | None = None  # Wan: a folder of videos with a text file beside each, or a manifest.jsonl
 
 
@@ -247,6 +251,7 @@ class StageSpec(Config):
     ema: EmaSpec | None = None
     data: DataSpec = DataSpec()
     experience: ExperienceSpec | None = None
+    pairs: PairSpec | None = None
 
     @property
     def kind(self) -> str:

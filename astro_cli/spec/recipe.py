@@ -22,6 +22,7 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.spec.parts import (
     ADAPTER_ROLES,
     NETWORK_ROLES,
+    REFERENCE,
     TIMESTEPS,
     BaseSpec,
     Command,
@@ -111,7 +112,8 @@ class Recipe(Config):
                 self.model_of(role)
             except ValidationError as error:
                 raise ValueError(f"roles.{role}.model.{error.errors()[0].get('ctx', {})['error']}") from error
-        known = {*NETWORK_ROLES, *self.roles, *(role for stage in self.stages.values() for role in stage.optim)}
+        trained = {role for stage in self.stages.values() for role in stage.optim}
+        known = {*NETWORK_ROLES, REFERENCE, *self.roles, *trained}
         for role in self.base.__pydantic_extra__:
             if role not in known:
                 raise ValueError(f"base.{role}: unknown key, {did_you_mean(role, known)}")

@@ -9,11 +9,11 @@ from typing import Any
 
 from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.config.files import Reader
-from astro_cli.models import checkpoint, weights
-from astro_cli.spec import Recipe
+from astro_cli.models import checkpoint, hashes, weights
+from astro_cli.spec import REFERENCE, Recipe
 from astro_cli.zoo.places import release_of
 
-ALIGNING = ("rl", "long-tune")  # commands that keep the student's sampler and blocks
+ALIGNING = ("rl", "long-tune", "prefer")  # commands that keep the student's sampler and blocks
 TEACHER_HINT = 'policy = "streaming" aligns a student; a bidirectional policy is, for example, shapes/teacher'
 HINT = "name a distilled student, for example shapes/self_forcing or a run folder of `astro distill`"
 
@@ -23,14 +23,15 @@ def check_student(recipe: Recipe) -> None:
     accepted.
 
     Raises:
-        RecipeError: another role's weights; for a streaming policy a model that is sampled in many steps or in no
-            blocks, or blocks of another size; for a bidirectional one a few-step student.
+        RecipeError: a reference of another base; another role's weights; for a streaming policy a model that is sampled
+            in many steps or in no blocks, or blocks of another size; for a bidirectional one a few-step student.
         CheckpointError: no such weights, or a card that is damaged.
     """
     source = recipe.base.student
     if recipe.command not in ALIGNING or source is None:
         return
     file = checkpoint.find(source) if recipe.backbone == "wan" else weights.find(source, "student")
+    _check_reference(recipe, file)
     card = file.with_suffix(".json")
     if file.suffix != ".json" and card.exists():  # a sharded model's file is its index, and no card
         _check_card(recipe, source, card)
@@ -48,6 +49,24 @@ def check_student(recipe: Recipe) -> None:
                 hint=HINT,
             )
         _check_block(recipe, source, entry.block)
+
+
+def _check_reference(recipe: Recipe, file: Path) -> None:
+    """Refuse a reference that is named in `base` and is not the student's own weights, from which `file` is read.
+
+    Raises:
+        RecipeError: other weights.
+    """
+    source = recipe.base.of(REFERENCE)
+    if source is None:
+        return
+    wan = recipe.backbone == "wan"
+    named = checkpoint.files(source) if wan else (weights.find(source, REFERENCE),)
+    own = checkpoint.files(str(recipe.base.student)) if wan else (file,)
+    if hashes.of_files(named) != hashes.of_files(own):
+        what = f"found {source!r}, other weights than those of base.student, {recipe.base.student!r}"
+        hint = "the reference is the student without its adapters: start from it, or leave base.reference out"
+        raise RecipeError(recipe.name, f"base.{REFERENCE}", what, hint=hint)
 
 
 def _check_card(recipe: Recipe, source: str, card: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import RunContext
 from astro_cli.rewards.base import Reward
-from astro_cli.spec import ExperienceSpec
+from astro_cli.spec import BARE, ExperienceSpec
 from astro_cli.training.clips import Roller
 
 
@@ -26,7 +26,7 @@ def base_roller(
     """
     if not spec.base_clips:
         return None
-    return Roller(spec.model_copy(update={"group": spec.base_clips}), run_context, backbone, rewards, role="base")
+    return Roller(spec.model_copy(update={"group": spec.base_clips}), run_context, backbone, rewards, role=BARE)
 
 
 def first_members(count: int, group: int, samples: int) -> list[int]:

@@ -21,7 +21,7 @@ from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, RoleContext, RunContext
 from astro_cli.recipe import advantage_class, objective_class, resolve_kind
 from astro_cli.rollout.streaming import StreamSpec
-from astro_cli.spec import ADAPTER_ROLES, NETWORK_ROLES, LoraSpec, Recipe
+from astro_cli.spec import ADAPTER_ROLES, BARE, NETWORK_ROLES, LoraSpec, Recipe
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.needs import check_needs
 from astro_cli.training.scorers import scorer_of
@@ -80,7 +80,7 @@ def released_roles(recipe: Recipe) -> list[str]:
 
 def frozen_adapters(recipe: Recipe) -> list[str]:
     """Roles that are adapters of the student beside the trained one."""
-    return [role for role in ADAPTER_ROLES if role in wanted_roles(recipe)]
+    return [role for role in ADAPTER_ROLES if role != BARE and role in wanted_roles(recipe)]
 
 
 def _builders(recipe: Recipe) -> dict[str, Callable[[RoleContext], nn.Module]]:
@@ -151,7 +151,7 @@ def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> No
     for name in frozen:
         roles.add_adapter(name, role, name)
     if role == "student":
-        roles.add_adapter("base", role, None)
+        roles.add_adapter(BARE, role, None)
 
 
 def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Module:

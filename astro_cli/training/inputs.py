@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from astro_cli.media.clips import source_files
+from astro_cli.media.pairs import pair_files
 from astro_cli.models import checkpoint, features, hashes, weights
 from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.rewards.scorers import scorers, split
 from astro_cli.spec import ADAPTER_ROLES, Recipe, StageSpec
 from astro_cli.training.build import wanted_roles
-from astro_cli.training.needs import features_of, rewards_of
+from astro_cli.training.needs import features_of, rewards_of, scorer_tables
 
 
 def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
@@ -35,6 +36,8 @@ def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
             read[f"stages.{name}.data.prompts"] = (Path(stage.data.prompts),)
         if stage.data.clips is not None:
             read[f"stages.{name}.data.clips"] = source_files(stage.data.clips)
+        if stage.data.pairs is not None:
+            read[f"stages.{name}.data.pairs"] = pair_files(stage.data.pairs)
         if recipe.backbone == "wan":
             read |= _rewards(stage)
         read |= {f"features {key}": (features.find(key),) for key in features_of(stage) if key in features.FILES}
@@ -64,6 +67,5 @@ def _rewards(stage: StageSpec) -> dict[str, tuple[Path, ...]]:
     owners = {"vq": hpsv3, "mq": videoalign, "ta": videoalign}
     own, outside = split(rewards_of(stage))
     files = {key: owners[key].files() for key in own}
-    tables = stage.experience.scorers if stage.experience is not None else {}
-    files |= scorers().files(outside, tables) if outside else {}
+    files |= scorers().files(outside, scorer_tables(stage)) if outside else {}
     return {f"reward {key}": paths for key, paths in files.items()}

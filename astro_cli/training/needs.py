@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from astro_cli.config.toml import list_recipes
 from astro_cli.models import features
@@ -31,10 +32,19 @@ def check_needs(recipe: Recipe, roles: Iterable[str]) -> None:
 
 
 def rewards_of(stage: StageSpec) -> list[str]:
-    """Rewards that a stage scores: those of its experience, and those that its objective scores itself."""
+    """Rewards that a stage scores: of its experience, of its pairs, and those that its objective scores itself."""
     config = resolve_kind("objectives", stage.objective, "objective")
-    collected = stage.experience.scored if stage.experience is not None else {}
+    collected = list(stage.experience.scored if stage.experience is not None else ())
+    collected += stage.pairs.scored if stage.pairs is not None else []
     return [*collected, *objective_class(stage).rewards(config)]
+
+
+def scorer_tables(stage: StageSpec) -> dict[str, dict[str, Any]]:
+    """Own keys of the evaluation's scorers that a stage takes as rewards."""
+    tables = dict[str, dict[str, Any]]()
+    for spec in (stage.experience, stage.pairs):
+        tables |= spec.scorers if spec is not None else {}
+    return tables
 
 
 def features_of(stage: StageSpec) -> list[str]:
@@ -54,9 +64,11 @@ def _needs(recipe: Recipe, roles: Iterable[str]) -> Iterable[NeededPart]:
             yield needs.prompts(f"stages.{name}.data.prompts", stage.data.prompts)
         if stage.data.clips is not None:
             yield needs.clips(f"stages.{name}.data.clips", stage.data.clips)
+        if stage.data.pairs is not None:
+            yield needs.pairs(f"stages.{name}.data.pairs", stage.data.pairs)
         own, outside = split(rewards_of(stage))
         yield from scorer_places.needs(own)
-        tables = stage.experience.scorers if stage.experience is not None else {}
+        tables = scorer_tables(stage)
         yield from scorers().needs(outside, tables) if outside else ()
 
 

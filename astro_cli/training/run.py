@@ -14,8 +14,9 @@ from astro_cli.core import threads
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import RunContext
 from astro_cli.spec import Recipe
-from astro_cli.training.build import build, make_accelerator, pick_device
+from astro_cli.training.build import build, make_accelerator, pick_device, wanted_roles
 from astro_cli.training.footprint import check_fits
+from astro_cli.training.needs import check_needs
 from astro_cli.training.release import write_final
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.tracking import start_tracker
@@ -87,6 +88,7 @@ def prepare(recipe: Recipe, out: Path) -> PreparedRun:
     video = recipe.video
     threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
     device = pick_device(recipe.runtime.device)
+    check_needs(recipe, wanted_roles(recipe))  # before memory: a user first learns what to bring
     check_fits(recipe, device)
     context, backbone = build(recipe, device)
     return PreparedRun(recipe, RunDir(out), context, backbone, device, make_accelerator(recipe, str(out)))

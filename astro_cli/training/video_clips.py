@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,22 +22,29 @@ from astro_cli.media.clips import ClipForm, clip_frames, list_clips
 from astro_cli.media.decode import VideoError
 from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone
+from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.models.tensor_files import header, open_safetensors
 from astro_cli.models.vae import config_files, vae_files
 from astro_cli.models.wan_backbone import wan_folder
 from astro_cli.training.sources import ClipSource, SourceContext
 
 SHOWN = 10  # videos that are left out and named
+SAME = 0.004  # mean difference of pixels in [0, 1], one of 255 levels, below which two clips look alike
 LATENTS = "latents"  # the tensor's name in its file
 CHECKSUM = "sha256"  # in the file's header, of the tensor's bytes
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-def codec_hash(source: str | Path | None) -> str:
-    """16 hex digits of the VAE's weights and configuration in a Wan folder.
+
+def codec_hash(source: str | Path | None, backbone: str = "wan") -> str:
+    """16 hex digits of the VAE's weights and configuration in a Wan folder, or of the embedded world's codec.
 
     Raises:
         CheckpointError: no such folder, or no VAE in it.
     """
+    if backbone != "wan":
+        return hashes.digest(codec_file(None if source is None else str(source)))
     folder = wan_folder(source)
     parts = [hashes.remembered(path) for path in (*vae_files(folder), *config_files(folder))]
     return hashlib.sha256("".join(parts).encode()).hexdigest()[: hashes.DIGEST_CHARACTERS]
@@ -49,24 +57,42 @@ class LatentCache:
     codec: str
     form: ClipForm
 
-    def path(self, video: Path) -> Path:
+    def path(self, video: Path, change: str = "") -> Path:
+        """Of a video as it is, or with its frames changed in the way that `change` names."""
         form = self.form
         # "upright": earlier versions encoded a phone's videos as they are stored, which may be sideways
         name = f"{form.frames}x{form.height}x{form.width}-{form.fps:g}fps-upright"
-        return hashes.cache_file().parent / LATENTS / self.codec / name / f"{hashes.remembered(video)}.safetensors"
+        file = "-".join(part for part in (hashes.remembered(video), change) if part)
+        return hashes.cache_file().parent / LATENTS / self.codec / name / f"{file}.safetensors"
 
-    def encode(self, video: Path, backbone: Backbone) -> Path:
+    def encode(self, video: Path, backbone: Backbone, change: str = "", order: torch.Tensor | None = None) -> Path:
         """The file of a video's latents (F, C, H, W), made if it is not there whole.
 
+        Args:
+            change, order: the frame (T,) to show at each moment instead, and what that is called.
+
         Raises:
-            VideoError: the video has no such frames.
+            VideoError: the video has no such frames, or shows about the same in that order.
         """
-        path = self.path(video)
+        path = self.path(video, change)
         if not _whole(path):
-            pixels = torch.from_numpy(clip_frames(video, self.form)).permute(0, 3, 1, 2)[None].float() / 255
+            frames = clip_frames(video, self.form)
+            pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 255
+            if order is not None:
+                pixels = _reordered(video, pixels, order, change)
             latents = backbone.encode(pixels)[0]
             weights.write(path, {LATENTS: latents}, {CHECKSUM: _sha256(latents)})
         return path
+
+
+def _reordered(video: Path, pixels_BTCHW: torch.Tensor, order: torch.Tensor, change: str) -> torch.Tensor:
+    """The frames in another order. Raises: VideoError: nothing moves, so the order makes no difference."""
+    changed = pixels_BTCHW[:, order]
+    difference = (changed - pixels_BTCHW).abs().mean().item()
+    if difference < SAME:
+        what = f"nothing moves: {change.partition('-')[0]} changes pixels by {difference:.4f} of 1"
+        raise VideoError(video, "", what)
+    return changed
 
 
 def _whole(path: Path) -> bool:
@@ -129,12 +155,7 @@ class VideoClipSource(ClipSource):
         self.seed, self.backbone = seed, backbone
         clips = list_clips(source)
         videos = list(dict.fromkeys(clip.path for clip in clips))
-        mine = videos[accelerator.process_index :: accelerator.num_processes]
-        done: list[tuple[Path, Path | None, str]] = []
-        for number, video in enumerate(mine, 1):
-            done.append((video, *_encoded(video, cache, backbone)))
-            progress("decoding and encoding clips", number, len(mine))
-        everyone = {video: (latents, fault) for video, latents, fault in gather_object(done)}
+        everyone = shared_work(videos, lambda video: _encoded(video, cache, backbone), accelerator, progress)
         faults = [(video, everyone[video][1]) for video in videos if everyone[video][0] is None]
         if faults and accelerator.is_main_process:
             warn(left_out(faults, len(videos)))
@@ -154,6 +175,21 @@ class VideoClipSource(ClipSource):
         form = ClipForm(frames, recipe.video.fps, recipe.video.height * cell, recipe.video.width * cell)
         cache, callbacks = LatentCache(codec_hash(recipe.base.codec), form), (context.progress, context.warn)
         return cls(recipe.seed, backbone, data.clips, cache, context.accelerator, *callbacks).of(context)
+
+
+def shared_work(
+    items: Sequence[T],
+    work: Callable[[T], R],
+    accelerator: Accelerator,
+    progress: Callable[[str, int, int], None],
+) -> dict[T, R]:
+    """What `work` makes of each item; every process does its share and gets all."""
+    mine = items[accelerator.process_index :: accelerator.num_processes]
+    done: list[tuple[T, R]] = []
+    for number, item in enumerate(mine, 1):
+        done.append((item, work(item)))
+        progress("decoding and encoding clips", number, len(mine))
+    return dict(gather_object(done))
 
 
 def _encoded(video: Path, cache: LatentCache, backbone: Backbone) -> tuple[Path | None, str]:

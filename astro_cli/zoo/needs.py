@@ -4,6 +4,7 @@ torch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from astro_cli.zoo.entries import BY_NAME
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder, download_line, locate, released
 
 WAN_RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # one text encoder and VAE in all
+MERGED = "-merged"  # behind the name of a release that was imported with a LoRA
+PROMPTS = ("gdhe17/Self-Forcing", "vidprom_filtered_extended.txt")  # filtered and extended VidProM, a prompt a line
 
 
 class NeededPart(NamedTuple):
@@ -50,7 +53,16 @@ def wan_folder(source: str | None) -> NeededPart:
 
 def prompts(key: str, source: str) -> NeededPart:
     path = expanded(source)
-    bring = [f"a text file with a prompt a line; another one: --set {key}=FILE"]
+    repo, file = PROMPTS
+    download = shlex.join(["hf", "download", repo, file, "--local-dir", str(path.parent)])
+    if path.name == file:
+        bring = [download, f"or another text file with a prompt a line: --set {key}=FILE"]
+    else:
+        bring = [
+            f"a text file with a prompt a line; another one: --set {key}=FILE",
+            f"for example that of {repo}, --set {key}={path.parent / file}, from:",
+            download,
+        ]
     return NeededPart(f"prompts: {source}", path if path.is_file() else None, f"as a path, from {Path.cwd()}", bring)
 
 
@@ -59,6 +71,13 @@ def clips(key: str, source: str) -> NeededPart:
     path = expanded(source)
     bring = [f"a folder of videos with prompts, or a manifest.jsonl; another one: --set {key}=PATH"]
     return NeededPart(f"clips: {source}", path if path.exists() else None, f"as a path, from {Path.cwd()}", bring)
+
+
+def pairs(key: str, source: str) -> NeededPart:
+    """The user's pairs of videos."""
+    path = expanded(source)
+    bring = [f"a text file with a prompt, a chosen and a rejected video a line; another one: --set {key}=FILE"]
+    return NeededPart(f"pairs: {source}", path if path.is_file() else None, f"as a path, from {Path.cwd()}", bring)
 
 
 def refuse_missing(where: str, needs: Sequence[NeededPart], way_out: str) -> None:
@@ -92,6 +111,12 @@ def _located(source: str) -> Path | None:
 
 
 def _bring(source: str) -> list[str]:
-    """What brings a checkpoint here: the hub client's line where the source is of the hub."""
+    """What brings a checkpoint here: the hub client's line where the source is of the hub, and the import of a release
+    with its LoRA.
+    """
+    base = source.removesuffix(MERGED)
+    if source != base and {base, f"{base}_lora"} <= BY_NAME.keys():
+        parts = [base, f"{base}_lora"]
+        return [*map(download_line, parts), shlex.join(["astro", "zoo", "import", base, "--lora", parts[1]])]
     line = download_line(source)
     return [line or f"put it below {checkpoints_folder()}; {did_you_mean(source, BY_NAME)}"]

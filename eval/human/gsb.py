@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 from astro_cli.config.base import Config
+from astro_cli.config.verdicts import ALLOWED, VERDICTS
 from eval.human.annotations import SHOWN, AnnotationError, read_rows, sign_test, wilson
 
-VERDICTS = {"g": "good", "good": "good", "s": "same", "same": "same", "b": "bad", "bad": "bad"}
 COLUMN, GROUP = "verdict", "criterion"
 ALL = "all"
 
@@ -80,7 +80,7 @@ def read(path: Path) -> list[Gsb]:
         verdict = VERDICTS.get(cells[COLUMN].lower())
         if verdict is None:
             raise AnnotationError(
-                path, f"line {line}", f"{COLUMN}: found {cells[COLUMN][:SHOWN]!r}, allowed: G, S, B, good, same, bad"
+                path, f"line {line}", f"{COLUMN}: found {cells[COLUMN][:SHOWN]!r}, allowed: {ALLOWED}"
             )
         counts.setdefault(cells.get(GROUP) or ALL, Counter())[verdict] += 1
     if len(counts) > 1:

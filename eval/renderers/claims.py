@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from eval.papers.claims import PartVerdict, Verdict
 from eval.renderers.data import dumps
-from eval.renderers.html import plain_table, scrolling
 from eval.renderers.markdown import pipe_table
+from eval.renderers.templating import fill
 from eval.renderers.words import NO_COUNTERPART, interval_text, seeds, verdict_text
 
 HEADS = ("Claim", "Source", "What it says", "Verdict", "Effect [95 %]", "Seeds", "Backbone")
@@ -28,9 +28,8 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def claims_html(verdicts: Sequence[Verdict]) -> str:
-    return scrolling(
-        plain_table("Claims", HEADS, [row for verdict in verdicts for row in _rows(verdict)], ALIGNED), "Claims"
-    )
+    rows = [row for verdict in verdicts for row in _rows(verdict)]
+    return fill("claims.html", heads=HEADS, rows=rows, aligned=ALIGNED)
 
 
 def claims_json(verdicts: Sequence[Verdict]) -> str:

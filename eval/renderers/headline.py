@@ -40,7 +40,7 @@ def headline(part: PartVerdict) -> Headline:
     means = ""
     if part.a_mean is not None and part.b_mean is not None:
         shown = DECIMALS_OF_UNITS if unit else digits
-        means = f"{_number(part.b_mean / scale, shown)} -> {_number(part.a_mean / scale, shown)}{unit}"
+        means = f"{number_text(part.b_mean / scale, shown)} -> {number_text(part.a_mean / scale, shown)}{unit}"
     count = seeds(part.n) if part.n else ""
     return Headline(claim, means, _effect(part, digits, own_scale, own_unit), part.verdict, count, _note(part))
 
@@ -112,7 +112,7 @@ def _digits(part: PartVerdict, scale: float, unit: str) -> int:
 def _effect(part: PartVerdict, digits: int, scale: float, unit: str) -> str:
     """The effect, signed where it is a difference, and the ends of its interval where that has a width."""
     values = (part.effect, part.low, part.high) if part.low != part.high else (part.effect,)
-    numbers = [_number(value / scale, digits) for value in values if value is not None]
+    numbers = [number_text(value / scale, digits) for value in values if value is not None]
     sign = "+" if part.effect_kind == "difference" and numbers[0].strip(".0,") and numbers[0][0] != "-" else ""
     kind = "" if part.effect_kind in ("difference", "value") else f"{part.effect_kind} "
     interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) > 2 else ""
@@ -129,7 +129,7 @@ def _note(part: PartVerdict) -> str:
     return ", ".join(word for word in (f"claimed: {claimed}" if claimed else "", part.allowance) if word)
 
 
-def _number(value: float, digits: int) -> str:
+def number_text(value: float, digits: int) -> str:
     """Without the zero before the point; never a negative zero."""
     if abs(value) >= LARGE:
         return f"{value:,.0f}"

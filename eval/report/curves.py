@@ -5,7 +5,6 @@ Draws through `eval.report.figures`.
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +16,10 @@ from astro_cli.config.errors import RecordError
 from eval.records.store import Backbone
 from eval.renderers.words import seeds
 from eval.report import figures, run_files
-from eval.report.page import Beside, Fragment, Part, Picture, Section, Text, TextTable
+from eval.report.page import Beside, Heading, KeyLine, LineKey, Part, Picture, Section, Text
 
-# In the order they are drawn; a stage shows those it logs.
-REWARDS = ("reward/total", "reward/vq", "reward/mq", "reward/ta")
+# In the order they are drawn. A stage shows its gains over the base; one that logs none its rewards, else its losses.
 LOSSES = ("student/loss", "critic/loss", "codec/loss", "codec/psnr")
-RUN_HEAD = ("Run", "Recipe", "Seed", "Recipe hash", "Stages (steps)", "Commit")
 HASH_SHOWN = 8
 UNLIKE = ("seed", "runtime")  # keys of a recipe in which the runs of one arm may differ
 DASHES = {"-": "", "--": "8 4", "-.": "8 3 2 3", ":": "2 3"}  # matplotlib's line styles in SVG
@@ -84,20 +81,20 @@ def read_run(folder: Path, backbone: Backbone) -> Run:
 
 
 def curves_section(runs: Sequence[Run], folder: Path) -> Section:
-    """A table of the runs, then per stage a panel for every reward, or else every loss, it logs.
+    """Per stage a panel for every gain over the base, or else every reward, or else every loss, it logs.
 
     Pictures go to `folder`.
     """
-    names = _names(runs)
-    parts: list[Part] = [TextTable(RUN_HEAD, [_row(run) for run in runs], "Runs")]
+    names, parts = _names(runs), list[Part]()
     for stage in dict.fromkeys(stage for run in runs for stage in run.stages):
         of_stage = [run for run in runs if stage in run.stages]
         arms: dict[str, list[list[dict[str, Any]]]] = {}
         for run in of_stage:
             arms.setdefault(names[run.identity], []).append(run.stage(stage))
         keys = _keys([row for run in of_stage for row in run.stage(stage)])
-        pictures = [_panel(arms, key, folder / f"{stage}-{key.replace('/', '-')}.png") for key in keys]
-        parts += [_stage(stage, arms), Beside(pictures) if pictures else Text("This stage logs no reward and no loss.")]
+        pictures = [_panel(arms, key, folder / f"{stage}-{key.replace('/', '-')}.svg") for key in keys]
+        parts += [Heading(f"Stage {stage}", f"stage-{stage}"), _key(arms)]
+        parts += [Beside(pictures) if pictures else Text("This stage logs no reward and no loss.")]
     return Section("Training curves", parts)
 
 
@@ -113,36 +110,30 @@ def _names(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def _stage(name: str, arms: dict[str, list[list[dict[str, Any]]]]) -> Fragment:
-    """Heading of a stage, and which line is whose."""
-    anchor, title = f"stage-{name}", f"Stage {name}"
-    entries = "".join(
-        f"<li>{_line(index)}{html.escape(arm)} ({seeds(len(by_seed))})</li>"
-        for index, (arm, by_seed) in enumerate(arms.items())
-    )
-    meaning = f"<p><small>{figures.MEANING}</small></p>" if any(len(by_seed) > 1 for by_seed in arms.values()) else ""
-    return Fragment(
-        f'<h3 id="{html.escape(anchor)}">{html.escape(title)}</h3>\n<ul class="key">{entries}</ul>{meaning}',
-        (anchor, title),
-    )
-
-
-def _line(index: int) -> str:
-    color, line = figures.arm_style(index)
-    dashes = f' stroke-dasharray="{DASHES[line]}"' if DASHES[line] else ""
-    path = f'<line x1="0" y1="4" x2="40" y2="4" stroke="{color}" stroke-width="3"{dashes}></line>'
-    return f'<svg width="40" height="8" aria-hidden="true">{path}</svg>'
+def _key(arms: dict[str, list[list[dict[str, Any]]]]) -> LineKey:
+    """Which line is whose."""
+    lines = []
+    for index, (arm, by_seed) in enumerate(arms.items()):
+        color, line = figures.arm_style(index)
+        lines.append(KeyLine(figures.PALETTE.index(color), DASHES[line], f"{arm} ({seeds(len(by_seed))})"))
+    return LineKey(lines, figures.MEANING if any(len(by_seed) > 1 for by_seed in arms.values()) else "")
 
 
 def _keys(rows: Sequence[dict[str, Any]]) -> list[str]:
     logged = {key for row in rows for key in row}
-    return [key for key in REWARDS if key in logged] or [key for key in LOSSES if key in logged]
+    for keys in (figures.GAINS, figures.REWARDS, LOSSES):
+        if own := [key for key in keys if key in logged]:
+            return own
+    return []
 
 
 def _panel(arms: dict[str, list[list[dict[str, Any]]]], key: str, path: Path) -> Picture:
     figures.reward_curves(arms, path, (key,), legend=False)
     title = figures.TITLES.get(key, key)
+    if key in figures.REWARDS:  # a change of means over other prompts says nothing of the policy
+        return Picture(path, f"{title} during training", f"{title}; {figures.NO_BASE}.")
     changes = [f"{name} {_change(by_seed, key)}" for name, by_seed in arms.items()]
+    title += ", tuned minus base on the training prompts" if key in figures.GAINS else ""
     return Picture(path, f"{title} during training: {'; '.join(changes)}", f"{title}. {'; '.join(changes)}.")
 
 
@@ -158,12 +149,3 @@ def _change(runs: Sequence[Sequence[dict[str, Any]]], key: str) -> str:
     first = mean(mean(values[:edge]) for values, edge in zip(series, edges, strict=True))
     last = mean(mean(values[-edge:]) for values, edge in zip(series, edges, strict=True))
     return f"from {first:.4g} to {last:.4g}"
-
-
-def _row(run: Run) -> list[object]:
-    stages = ", ".join(
-        f"{name} ({count} of {run.recipe['stages'][name]['steps']})" for name, count in run.stages.items()
-    )
-    commit = run.environment["commit"]
-    shown = f"`{commit[:HASH_SHOWN]}`{' dirty' if run.environment['dirty'] else ''}" if commit else "unknown"
-    return [run.name, run.recipe["name"], run.recipe["seed"], f"`{run.recipe_hash[:HASH_SHOWN]}`", stages, shown]

@@ -1,26 +1,24 @@
-"""Draws the figures of a paper from runs and records made here: curves, bars and contact sheets."""
+"""Draws the figures of a paper from runs and records made here: curves, differences and contact sheets."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from astro_cli.config.errors import RecordError, did_you_mean
 from astro_cli.generate.arm import load_arm
 from astro_cli.training.rundir import RunDir
-from eval.records.comparable import Cells, matrix
-from eval.records.stats import mean_interval
+from eval.records.comparable import Cells, matrix, paired
+from eval.records.stats import mean_interval, paired_difference
 from eval.records.store import Record
-from eval.report import figures, sheets
-from eval.world.base_rewards import base_rows
+from eval.report import arm_panels, differences_figure, figures, sheets
+from eval.report.differences_figure import Better, Effect, Panel
+from eval.report.training_records import curve_rows
 
-WINDOW = (
-    11  # epochs of the moving average: an epoch is four prompts, whose difficulty differs more than the policies do
-)
-REWARDS = ("reward/vq", "reward/mq", "reward/ta", "reward/total")
 THIRDS = tuple(f"{metric}{part}" for metric in ("vq", "mq", "ta") for part in ("", "_first_third", "_last_third"))
 SEGMENTS = ("vq", "mq", "identity", "ta", *(f"ta_segment_{place}" for place in range(1, 7)))
 ATTRIBUTES = (
@@ -39,25 +37,53 @@ ATTRIBUTES = (
     "flicker",
     "identity",
 )
-BARS = {"attributes": ("shapes", ATTRIBUTES), "long": ("shapes-long", THIRDS), "multi": ("shapes-multi", SEGMENTS)}
+SUITES = {"attributes": ("shapes", ATTRIBUTES), "long": ("shapes-long", THIRDS), "multi": ("shapes-multi", SEGMENTS)}
+SUITE_TITLES = {
+    "attributes": "Short videos",
+    "long": "30 s videos",
+    "multi": "60 s videos of six prompts",
+}
 SHEETS = {"short": sheets.short_sheet, "long": sheets.long_sheet, "multi": sheets.multi_sheet}
 
 
+SEEDS = "0,1,2"  # what a study trains
+NO_CURVE = "No training curve of these runs is kept."
+PAIRED = "Held-out prompts by the oracle, as in the tables; paired by prompt and seed; 95 % intervals, {seeds}."
+OF_RUNS = "Shown is what the runs measured of themselves; 95 % intervals over {seeds}."
+NO_GAIN = "gains over the base, which older runs did not log, of"
+NAMES = {"self_forcing": "Self-Forcing", "longlive": "LongLive", "causal_forcing": "Causal-Forcing"}
+
+
 class Curves(NamedTuple):
-    """A figure of training curves: a panel per key of metrics.jsonl, an arm per recipe (label -> recipe)."""
+    """A figure of training curves: keys of metrics.jsonl, an arm per recipe (label -> recipe).
+
+    Attributes:
+        ends: panels of what is shown where no curve is kept: metrics of records.
+        grid: `astro ablate` trains and evaluates the arms with it.
+        base: the stem of the base the arms are compared with.
+    """
 
     name: str
     keys: tuple[str, ...]
     arms: dict[str, str]
-    trained_by: str  # the command that trains what is missing
-    standard: str  # the recipe whose run says what the dashed curve is of: base, prompts, clips, weights of the rewards
+    ends: tuple[str, ...]
+    grid: str
+    base: str
+
+
+class Missing(NamedTuple):
+    """What a picture lacks of which arm, and the command that makes it; no command where none does."""
+
+    what: str
+    arm: str
+    command: str = ""
 
 
 class Drawn(NamedTuple):
-    """Whether there was anything to show, and what is missing, in words."""
+    """Whether there was anything to show, and what is missing."""
 
     written: bool
-    missing: list[str]
+    missing: list[Missing]
 
 
 class PaperFigure(NamedTuple):
@@ -67,55 +93,76 @@ class PaperFigure(NamedTuple):
     draw: Callable[[Path], Drawn]
 
 
-OURS = "astrolabe_all_shapes"  # the run the ablations vary
+class Made(NamedTuple):
+    """What the figures are drawn from."""
+
+    runs: Path
+    records: Sequence[Record]
+    results: Path
+
+    def ablate(self, grid: str) -> str:
+        """The command that trains and evaluates a grid into these folders."""
+        return f"astro ablate {grid} --seeds {SEEDS} --runs {self.runs} --results {self.results}"
+
+
+ALL = "astrolabe_all_shapes"  # the run the ablations vary
+VQ_MQ = ("vq", "mq")
 FIGURES: dict[str, tuple[Curves, ...]] = {
     "astrolabe": (
         Curves(  # Fig. 7a
             "figure_7a_rewards",
-            ("reward/vq", "reward/mq"),
-            {"VQ only": "astrolabe_vq_shapes", "MQ only": "astrolabe_mq_shapes", "VQ + MQ + TA": OURS},
-            "astro ablate astrolabe-4c",
-            OURS,
+            ("gain/vq", "gain/mq"),
+            {"VQ only": "astrolabe_vq_shapes", "MQ only": "astrolabe_mq_shapes", "VQ + MQ + TA": ALL},
+            VQ_MQ,
+            "astrolabe-4c",
+            "self_forcing",
         ),
         Curves(  # Fig. 7b
             "figure_7b_beta",
-            ("reward/vq", "reward/mq"),
-            {"beta 1.0": OURS, "beta 0.1": "astrolabe_beta_low_shapes"},
-            "astro ablate astrolabe-beta",
-            OURS,
+            ("gain/vq", "gain/mq"),
+            {"beta 1.0": ALL, "beta 0.1": "astrolabe_beta_low_shapes"},
+            VQ_MQ,
+            "astrolabe-beta",
+            "self_forcing",
         ),
         Curves(  # Fig. 8a
             "figure_8a_kl",
-            ("reward/vq", "reward/mq", "reward/ta", "reward/total"),
+            ("gain/vq", "gain/mq", "gain/ta", "gain/total"),
             {
                 "no KL": "astrolabe_no_kl_shapes",
                 "uniform, lower": "astrolabe_uniform_low_shapes",
                 "uniform, higher": "astrolabe_uniform_high_shapes",
-                "selective + EMA": OURS,
+                "selective + EMA": ALL,
             },
-            "astro ablate astrolabe-4b",
-            OURS,
+            ("vq", "mq", "ta"),
+            "astrolabe-4b",
+            "self_forcing",
         ),
         Curves(  # Fig. 8b
             "figure_8b_adaptive",
-            ("reward/total", "student/x0_norm"),
+            ("gain/total", "student/x0_norm"),
             {"without": "astrolabe_x0_shapes", "adaptive": "astrolabe_adaptive_shapes"},
-            "astro ablate astrolabe-adaptive",
-            OURS,
+            ("reward_change", "x0_norm_growth"),
+            "astrolabe-adaptive",
+            "self_forcing",
         ),
     ),
+}
+# Measures of a run itself: title, better, where nothing has changed, what the axis shows.
+OF_A_RUN: dict[str, tuple[str, Better, float, str]] = {
+    "reward_change": ("Training reward", "up", 0.0, "last epochs \u2212 first"),
+    "x0_norm_growth": ("Norm of the predicted x0", "none", 1.0, "last epochs / first"),
 }
 
 
 def pictures(
-    paper: str, pairs: Sequence[tuple[str, str]], runs: Path, records: Sequence[Record], *, with_sheets: bool = True
+    paper: str, pairs: Sequence[tuple[str, str]], made: Made, *, with_sheets: bool = True
 ) -> list[PaperFigure]:
     """Every picture of a paper, in order; none is drawn yet.
 
     Args:
         pairs: (base, RL recipe) of the study.
-        runs: folder of the runs, named `<recipe>-seed<N>`.
-        records: for the bars; of the embedded world.
+        made: runs, named `<recipe>-seed<N>`, and records of the embedded world.
 
     Raises:
         RecordError: no figures of that paper.
@@ -123,10 +170,10 @@ def pictures(
     if paper not in FIGURES:
         raise RecordError("figures", paper, "no figures of this paper", hint=did_you_mean(paper, FIGURES))
     return [
-        *(_curves(_figure_5(base, recipe), runs) for base, recipe in pairs),
-        *(_curves(figure, runs) for figure in FIGURES[paper]),
-        *(_bars(kind, base, recipe, records) for base, recipe in pairs for kind in BARS),
-        *(_sheet(kind, base, recipe, runs) for base, recipe in pairs for kind in SHEETS if with_sheets),
+        *(_curves(_figure_5(paper, base, recipe), made) for base, recipe in pairs),
+        *(_curves(figure, made) for figure in FIGURES[paper]),
+        *(_differences(paper, kind, base, recipe, made) for base, recipe in pairs for kind in SUITES),
+        *(_sheet(paper, kind, base, recipe, made) for base, recipe in pairs for kind in SHEETS if with_sheets),
     ]
 
 
@@ -141,86 +188,141 @@ def find_runs(runs: Path, recipe: str) -> tuple[list[Path], list[Path]]:
     return [path for path in ordered if RunDir(path).finished], [path for path in ordered if not RunDir(path).finished]
 
 
-def _figure_5(base: str, recipe: str) -> Curves:
+def _figure_5(paper: str, base: str, recipe: str) -> Curves:
     """Fig. 5 for one base."""
+    stem = _stem(base)
+    keys = ("gain/vq", "gain/mq", "gain/ta", "gain/total")
     return Curves(
-        f"figure_5_{_stem(base)}", REWARDS, {f"RL on {_stem(base)}": recipe}, f"astro rl --recipe {recipe}", recipe
+        f"figure_5_{stem}", keys, {f"RL on {NAMES.get(stem, stem)}": recipe}, ("vq", "mq", "ta"), f"{paper}-bases", stem
     )
 
 
-@cache
-def _base_curve(run: Path, seed: int, epochs: int) -> list[dict[str, Any]]:
-    """What the base of a run scores by its rewards on the prompts that such a run with this seed sees."""
-    return base_rows(RunDir(run).recipe(), seed, epochs)
-
-
-def _seed_of(run: Path) -> int:
-    return int(run.name.rpartition("-seed")[2])
-
-
-def _curves(figure: Curves, runs: Path) -> PaperFigure:
+def _curves(figure: Curves, made: Made) -> PaperFigure:
     def draw(path: Path) -> Drawn:
-        missing, arms, epochs = [], {}, dict[int, int]()
+        cells, missing, arms = Cells(made.records, "shapes"), list[Missing](), {}
         for label, recipe in figure.arms.items():
-            finished, started = find_runs(runs, recipe)
-            arms[label] = [figures.read_metrics(RunDir(run).metrics) for run in finished]
-            for run, rows in zip(finished, arms[label], strict=True):
-                epochs[_seed_of(run)] = max(len(rows), epochs.get(_seed_of(run), 0))
-            missing += [f"{run.name} is not finished" for run in started]
-            missing += [] if finished else [f"{recipe}-seed* ({figure.trained_by})"]
-            if finished:
-                logged = set[str]().union(*arms[label][0])
-                missing += [f"{finished[0].name} logs no {key}" for key in figure.keys if key not in logged]
-        standard, _ = find_runs(runs, figure.standard)
-        missing += (
-            []
-            if standard or figure.standard in figure.arms.values()
-            else [f"the base's curve: {figure.standard}-seed* (astro rl --recipe {figure.standard})"]
-        )
+            arms[label], lacks = _rows(recipe, made, figure.grid)
+            missing += lacks
+        logged = set[str]().union(*(rows[0] for seeds in arms.values() for rows in seeds if rows))
         if any(arms.values()):
-            base = [_base_curve(standard[0], seed, count) for seed, count in sorted(epochs.items())] if standard else []
-            figures.reward_curves(arms, path, figure.keys, WINDOW, base)
-        return Drawn(any(arms.values()), missing)
+            keys = _with_logged(figure.keys, logged)
+            if keys != figure.keys:
+                missing += [Missing(NO_GAIN, arm) for arm in figure.arms.values()]
+            ends = _ends(figure, keys, cells)
+            arm_panels.arm_panels(arms, path, keys, ends if keys == figure.keys else {})
+            return Drawn(True, missing)
+        panels = _end_panels(figure, cells)
+        has_any = any(value is not None for panel in panels for value in panel.rows.values())
+        if has_any:
+            shown = OF_RUNS if set(figure.ends) <= OF_A_RUN.keys() else PAIRED
+            note = f"{NO_CURVE} {shown.format(seeds=_seeds_of(figure, cells))}"
+            differences_figure.paired_differences(panels, path, note)
+        return Drawn(has_any, missing)
 
     return PaperFigure(f"{figure.name}.png", draw)
 
 
-def _bars(kind: str, base: str, recipe: str, records: Sequence[Record]) -> PaperFigure:
-    benchmark, metrics = BARS[kind]
+def _ends(figure: Curves, keys: Sequence[str], cells: Cells) -> dict[tuple[str, str], Effect]:
+    """By arm and key what the tables have of the gain, where they have it."""
+    ends = {}
+    for label, recipe in figure.arms.items():
+        for key in keys:
+            effect = _paired(cells, figure.base, recipe, key.removeprefix("gain/"), "shapes")
+            if effect is not None:
+                ends[label, key] = effect
+    return ends
+
+
+def _with_logged(keys: tuple[str, ...], logged: set[str]) -> tuple[str, ...]:
+    """The keys; of runs that log no gain their rewards instead."""
+    if any(key in logged for key in keys if key.startswith("gain/")):
+        return keys
+    return tuple(key.replace("gain/", "reward/") for key in keys)
+
+
+def _rows(recipe: str, made: Made, grid: str) -> tuple[list[list[dict[str, Any]]], list[Missing]]:
+    """The logged epochs of every seed: of the finished runs, else of the records; and what is missing."""
+    finished, started = find_runs(made.runs, recipe)
+    missing = [Missing("the end of", run.name, made.ablate(grid)) for run in started]
+    if finished:
+        return [figures.read_metrics(RunDir(run).metrics) for run in finished], missing
+    kept = curve_rows(made.records, recipe)
+    return kept, missing if kept or started else [Missing("training curves of", recipe, made.ablate(grid))]
+
+
+def _end_panels(figure: Curves, cells: Cells) -> list[Panel]:
+    """What every arm ended with, a panel per metric; of one arm one panel, a row per metric."""
+    panels = [_end_panel(figure, metric, cells) for metric in figure.ends]
+    if len(figure.arms) > 1:
+        return panels
+    (label,) = figure.arms
+    return [Panel(label, {panel.title: panel.rows[label] for panel in panels})]
+
+
+def _end_panel(figure: Curves, metric: str, cells: Cells) -> Panel:
+    """Every arm's difference from the base or, of a measure of the run itself, its mean."""
+    if metric not in OF_A_RUN:
+        rows = {label: _paired(cells, figure.base, recipe, metric, "shapes") for label, recipe in figure.arms.items()}
+        return Panel(figures.SCORES[metric], rows)
+    title, better, reference, axis = OF_A_RUN[metric]
+    rows = {}
+    for label, recipe in figure.arms.items():
+        by_seed = cells.find(recipe, metric, "shapes")
+        rows[label] = Effect(*mean_interval(matrix(by_seed.values()))[:3]) if by_seed else None
+    return Panel(title, rows, better, reference, axis)
+
+
+def _seeds_of(figure: Curves, cells: Cells) -> str:
+    counts = {len(cells.find(recipe, figure.ends[0], "shapes")) for recipe in figure.arms.values()} - {0}
+    return " or ".join(figures.seeds_text(count) for count in sorted(counts))
+
+
+def _paired(cells: Cells, base: str, recipe: str, metric: str, benchmark: str) -> Effect | None:
+    """A recipe's arm minus its base on the same prompts and seeds."""
+    before, after = (cells.find(arm, metric, benchmark) for arm in (f"{base}_shapes", recipe))
+    pair = paired(before, after) if before and after else None
+    if pair is None:
+        return None
+    mean, low, high, _ = paired_difference(*pair)
+    return Effect(mean, low, high, float(np.nanmean(pair[0])))
+
+
+def _differences(paper: str, kind: str, base: str, recipe: str, made: Made) -> PaperFigure:
+    benchmark, metrics = SUITES[kind]
 
     def draw(path: Path) -> Drawn:
-        cells, missing, arms = Cells(records, "shapes"), [], {}
-        for label, arm in (("base", f"{_stem(base)}_shapes"), ("tuned", recipe)):
-            by_metric = {metric: cells.find(arm, metric, benchmark) for metric in metrics}
-            arms[label] = {
-                metric: _bounds(matrix(by_seed.values())) if by_seed else None for metric, by_seed in by_metric.items()
-            }
-            missing += (
-                []
-                if any(by_metric.values())
-                else [f"records of {arm} on {benchmark} (astro eval {benchmark} --arm ...)"]
-            )
-        has_any = any(value for values in arms.values() for value in values.values())
+        cells = Cells(made.records, "shapes")
+        rows = {_words(metric): _paired(cells, _stem(base), recipe, metric, benchmark) for metric in metrics}
+        lacks = []
+        for arm in (f"{_stem(base)}_shapes", recipe):
+            if not any(cells.find(arm, metric, benchmark) for metric in metrics):
+                lacks.append(Missing(f"records on {benchmark} of", arm, made.ablate(f"{paper}-bases")))
+        has_any = any(value is not None for value in rows.values())
         if has_any:
-            figures.attribute_bars(arms, path)
-        return Drawn(has_any, missing)
+            seeds = figures.seeds_text(len(cells.find(recipe, metrics[0], benchmark)))
+            stem = _stem(base)
+            title = f"{SUITE_TITLES[kind]}: RL on {NAMES.get(stem, stem)}"
+            differences_figure.paired_differences([Panel(title, rows)], path, PAIRED.format(seeds=seeds))
+        return Drawn(has_any, lacks)
 
-    return PaperFigure(f"bars_{kind}_{_stem(base)}.png", draw)
+    return PaperFigure(f"differences_{kind}_{_stem(base)}.png", draw)
 
 
-def _bounds(scores_SP) -> figures.Bounds:
-    return mean_interval(scores_SP)[:3]
-
-
-def _sheet(kind: str, base: str, recipe: str, runs: Path) -> PaperFigure:
+def _sheet(paper: str, kind: str, base: str, recipe: str, made: Made) -> PaperFigure:
     def draw(path: Path) -> Drawn:
-        finished, _ = find_runs(runs, recipe)
+        finished, _ = find_runs(made.runs, recipe)
         if not finished:
-            return Drawn(False, [f"{recipe}-seed* (astro rl --recipe {recipe})"])
+            return Drawn(False, [Missing("finished runs of", recipe, made.ablate(f"{paper}-bases"))])
         SHEETS[kind]((load_arm(base), load_arm(str(finished[0]))), path)
         return Drawn(True, [])
 
     return PaperFigure(f"sheet_{kind}_{_stem(base)}.png", draw)
+
+
+def _words(metric: str) -> str:
+    """`ta_segment_1` as "TA segment 1"."""
+    first, *others = metric.split("_")
+    return " ".join([first.upper() if first in figures.SCORES else first, *others])
 
 
 def _stem(base: str) -> str:

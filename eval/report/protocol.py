@@ -10,12 +10,14 @@ from typing import Any
 
 from eval.records.protocol_text import video_text
 from eval.records.store import CONDITION_KEYS, Record
+from eval.report.curves import Run
 from eval.report.page import Section, Text, TextTable
 
 # Columns of their own; what else of CONDITION_KEYS a record has is named in "settings".
 CONDITION_COLUMNS = ("prompts", "num_frames", "fps", "resolution")
 CONDITION_HEAD = ("Benchmark", "Prompt set", "Prompts", "Videos", "Settings", "Seeds", "Device", "Metrics")
 ARM_HEAD = ("Arm", "Benchmark", "Seeds", "Recipe hash, by seed", "Weights hash, by seed", "Commit", "Recorded")
+RUN_HEAD = ("Run", "Recipe", "Seed", "Recipe hash", "Stages (steps)", "Commit")
 HASH_SHOWN = 8  # digits: enough to tell weights or commits apart on a page
 DATE = 10  # characters of an ISO time that are its day
 WHAT = (
@@ -25,16 +27,16 @@ WHAT = (
 )
 
 
-def protocol_section(records: Sequence[Record]) -> Section:
-    """Conditions, arms and package versions of these records."""
-    versions = _versions(records)
+def protocol_section(records: Sequence[Record], runs: Sequence[Run] = ()) -> Section:
+    """Conditions, arms and package versions of these records, and the runs whose curves are shown."""
     return Section(
         "Protocol",
         [
             Text(WHAT),
             TextTable(CONDITION_HEAD, _by(records, _condition, _condition_row), "Conditions"),
             TextTable(ARM_HEAD, _by(records, lambda record: (record.arm, record.benchmark), _arm_row), "Arms"),
-            TextTable(("Package", "Version"), versions, "Versions"),
+            *([TextTable(RUN_HEAD, list(map(_run_row, runs)), "Training runs")] if runs else []),
+            TextTable(("Package", "Version"), _versions(records), "Versions"),
         ],
     )
 
@@ -87,6 +89,15 @@ def _arm_row(records: list[Record]) -> list[object]:
         ", ".join(commits),
         days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
     ]
+
+
+def _run_row(run: Run) -> list[object]:
+    stages = ", ".join(
+        f"{name} ({count} of {run.recipe['stages'][name]['steps']})" for name, count in run.stages.items()
+    )
+    commit = run.environment["commit"]
+    shown = f"`{commit[:HASH_SHOWN]}`{' dirty' if run.environment['dirty'] else ''}" if commit else "unknown"
+    return [run.name, run.recipe["name"], run.recipe["seed"], f"`{run.recipe_hash[:HASH_SHOWN]}`", stages, shown]
 
 
 def _versions(records: Iterable[Record]) -> list[list[object]]:

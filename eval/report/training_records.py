@@ -1,7 +1,10 @@
-"""Makes records of what a finished training run measured: peak memory, growth of the x0 norm, change of the reward."""
+"""Makes records of what a finished training run measured: peak memory, growth of the x0 norm, change of the reward,
+and its curves, a score per epoch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 from astro_cli.config.errors import RecordError
 from astro_cli.models.hashes import digest
 from eval.records import store
+from eval.records.comparable import Cells
 from eval.records.writer import RecordWriter
 from eval.report import run_files
 from eval.report.figures import read_metrics
@@ -20,6 +24,10 @@ BENCHMARKS: dict[store.Backbone, str] = {
 PROMPTS = "training"  # a run draws its own: comparable are runs of one study
 EDGE = 5  # epochs averaged at either end of a run
 ROW_KEYS = ("student/x0_norm", "reward/total", "memory/saved_bytes")
+CURVES: dict[str, store.Direction] = {  # kept whole, a score per epoch, so that figures need no run folder
+    **dict.fromkeys(("gain/total", "gain/vq", "gain/mq", "gain/ta"), "up"),
+    "student/x0_norm": "down",
+}
 DIRECTIONS: dict[str, store.Direction] = {"peak_memory": "down", "x0_norm_growth": "down", "reward_change": "up"}
 
 
@@ -76,7 +84,8 @@ def record_training(run: Path, results: Path) -> None:
     if len(rows) != (steps := _steps(recipe)):
         what = f"found {len(rows)} whole rows, the run has {steps} epochs"
         raise RecordError(run / "metrics.jsonl", "", what, hint="restore the file, or train the run again")
-    for metric, value in measures(rows).items():
+    values = {metric: [value] for metric, value in measures(rows).items()} | _curves(rows)
+    for metric, scores in values.items():
         if metric in known:
             continue
         protocol = {
@@ -85,7 +94,33 @@ def record_training(run: Path, results: Path) -> None:
             "versions": environment["versions"],
             "epochs": len(rows),
         }
-        writer.append(writer.record(metric, DIRECTIONS[metric], [value], protocol, environment))
+        writer.append(writer.record(metric, (DIRECTIONS | CURVES)[metric], scores, protocol, environment))
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """The curves that every epoch logs."""
+    curves: dict[str, list[float]] = {}
+    for key in CURVES:
+        values = [row[key] for row in rows if _is_number(row.get(key))]
+        if len(values) == len(rows):
+            curves[key] = values
+    return curves
+
+
+def curve_rows(records: Sequence[store.Record], arm: str) -> list[list[dict[str, Any]]]:
+    """The kept curves of an arm as rows of metrics.jsonl, a seed each; empty where none are kept."""
+    cells = Cells(records, "shapes")
+    by_key = {key: cells.find(arm, key, BENCHMARKS["shapes"]) for key in CURVES}
+    runs = []
+    for seed in sorted(set[int]().union(*by_key.values())):
+        own = {key: by_seed[seed].scores for key, by_seed in by_key.items() if seed in by_seed}
+        epochs = range(max(map(len, own.values())))
+        runs.append([{"stage": "rl", "step": epoch, **_at(own, epoch)} for epoch in epochs])
+    return runs
+
+
+def _at(curves: Mapping[str, Sequence[float | None]], epoch: int) -> dict[str, float | None]:
+    return {key: values[epoch] for key, values in curves.items() if epoch < len(values)}
 
 
 def _steps(recipe: dict[str, Any]) -> int:

@@ -22,7 +22,7 @@ from astro_cli.training import footprint
 from astro_cli.zoo.sizes import WAN_1_3B_PARAMETERS
 
 RL = ("rl", "--recipe", "astrolabe_causal_shapes")
-HEAVY = ("torch", "numpy", "pandas", "diffusers", "peft", "accelerate", "transformers", "matplotlib")
+HEAVY = ("torch", "numpy", "scipy", "pandas", "diffusers", "peft", "accelerate", "transformers", "matplotlib")
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ def test_claims_stand_below_their_table(astro, tmp_path: Path) -> None:
     _, out, _ = astro("table", "astrolabe", "--format", "markdown")
     first = out.split("### ")[1]
     assert (
-        "| `as-gain-sf` | Astrolabe T1 | RL raises VQ and MQ of Self-Forcing | undecided | +0.500 [+0.500, "
-        "+0.500] | 1 | shapes |"
+        "| `as-gain-sf` | Astrolabe T1 | RL raises VQ and MQ of Self-Forcing | undecided | 1 of 2 parts hold "
+        "| 1 | shapes |"
     ) in first
     assert "`as-kl`" not in first
     assert "`as-kl`" in out.split("`astrolabe-4b`")[1].split("### ")[0]
@@ -142,6 +142,9 @@ def test_claims_json(astro, tmp_path: Path) -> None:
     code, out, err = astro("claims", "astrolabe", "--results", "r", "--format", "json")
     assert (code, err) == (0, "")
     data = {each["id"]: each for each in json.loads(out)}
+    (part,) = data["as-hack-mq"].pop("parts")
+    assert (part["metric"], part["a"], part["b"]) == ("vq", "astrolabe_mq", "self_forcing")
+    assert (part["b_mean"] - part["a_mean"], part["verdict"]) == (0.5, "holds")
     assert set(data["as-hack-mq"]) == {
         "id",
         "source",

@@ -72,6 +72,24 @@ def test_a_suite_with_a_variant_for_own_videos_names_it(astro):
     assert "your own videos and prompts: astro eval vbench-long-custom DIR" in err
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("astro rec", ["recipe"]),
+        ("astro eval vbench-l", ["vbench-long", "vbench-long-custom"]),
+        ("astro rl --rec", ["--recipe"]),
+        ("astro rl --recipe astrolabe_ca", ["astrolabe_causal", "astrolabe_causal_shapes"]),
+        ("astro recipe show self_forcing_si", ["self_forcing_sid_shapes"]),
+    ],
+)
+def test_the_shell_completes(typed, expected, astro, monkeypatch):
+    monkeypatch.setenv("_ASTRO_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(typed.count(" ")))
+    code, out, _ = astro()
+    assert (code, out.split()) == (0, expected)
+
+
 def test_the_version_is_printed(astro):
     code, out, err = astro("--version")
     assert (code, err) == (0, "")

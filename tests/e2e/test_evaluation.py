@@ -11,9 +11,9 @@ import torch
 from test_training import run
 
 from astro_cli.commands import reproduce
-from astro_cli.recipe import load_recipe
 from eval.papers import published, table
 from eval.records import store
+from eval.studies import catalog
 from tests.once import once
 from tests.tiny_world import TINY
 
@@ -107,38 +107,23 @@ def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("clip", [0, 6])
-def test_the_base_of_a_curve_is_scored_on_the_runs_own_clips(clip, tiny_base, tmp_path, monkeypatch):
-    from eval.world.base_rewards import CLIPS, base_rows
-
-    sets = [f'base.student="{tiny_base}"', f"stages.nft.experience.clip={clip}", *TINY]
-    recipe = load_recipe("astrolabe_self_forcing_shapes", sets)
-    experience = recipe.stages["nft"].experience
-    rows = base_rows(recipe, 0, 3)
-    assert [(row["stage"], row["step"]) for row in rows] == [("nft", 0), ("nft", 1), ("nft", 2)]
-    for row in rows:
-        assert row["reward/total"] == pytest.approx(
-            sum(weight * row[f"reward/{key}"] for key, weight in experience.rewards.items()), rel=1e-5
-        )
-    first = base_rows(recipe, 0, 1)[0]
-    assert all(
-        rows[0][key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage"
-    )  # not of the batch
-    assert base_rows(recipe, 1, 1)[0] != first
-    group = [
-        f"stages.nft.{key}"
-        for key in (f"experience.group={CLIPS}", f"batch={4 * CLIPS}", "experience.updates=1", "steps=1")
-    ]
-    arguments = [argument for value in [*sets, *group] for argument in ("--set", value)]
-    assert (
-        run(
-            ["rl", "--recipe", "astrolabe_self_forcing_shapes", *arguments, "--out", str(tmp_path / "run")], monkeypatch
-        )
-        == 0
-    )
-    trained = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
-    assert all(
-        trained[key] == pytest.approx(value, rel=1e-4) for key, value in first.items() if key != "stage"
-    )  # a run of these very clips
+def test_the_gain_over_the_base_starts_at_zero_and_changes_no_bit_of_what_is_trained(
+    clip, tiny_base, tmp_path, monkeypatch
+):
+    changes = [f"experience.clip={clip}", "experience.group=2", "experience.updates=1", "batch=8", "steps=2"]
+    sets = [f'base.student="{tiny_base}"', *TINY, *(f"stages.nft.{change}" for change in changes)]
+    for name, base_clips in (("with", 2), ("without", 0)):
+        chosen = [*sets, f"stages.nft.experience.base_clips={base_clips}"]
+        arguments = [argument for value in chosen for argument in ("--set", value)]
+        recipe = ["rl", "--recipe", "astrolabe_self_forcing_shapes"]
+        assert run([*recipe, *arguments, "--out", str(tmp_path / name)], monkeypatch) == 0
+    first, second = map(json.loads, (tmp_path / "with" / "metrics.jsonl").read_text().splitlines())
+    keys = [f"gain/{key}" for key in ("vq", "mq", "ta", "total")]
+    assert [first[key] for key in keys] == pytest.approx([0.0] * 4, abs=1e-5)  # the old policy is still the base
+    assert any(abs(second[key]) > 1e-5 for key in keys)
+    other = json.loads((tmp_path / "without" / "metrics.jsonl").read_text().splitlines()[1])
+    assert not any(key.startswith("gain/") for key in other)
+    assert (second["reward/total"], second["student/loss"]) == (other["reward/total"], other["student/loss"])
 
 
 def test_still_prompts_have_no_speed_score(evaluated):
@@ -149,7 +134,7 @@ def test_still_prompts_have_no_speed_score(evaluated):
         assert (score is None) == ("still" in prompt)
 
 
-def test_held_out_prompts_are_not_training_prompts():
+def test_validation_prompts_are_not_training_prompts():
     from astro_cli.core.rng import stream_seed
     from astro_cli.training.sources import draw_scene
     from eval.world.oracle_scores import prompt_set_hash
@@ -210,8 +195,8 @@ def tiny_recipe(folder, base, name="tiny_study"):
 
 @pytest.mark.slow
 def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch, capsys):
-    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(tiny_recipe(tmp_path, tiny_base))),), ())
-    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
+    study = catalog.Study(("astrolabe-1",), ((str(tiny_base), str(tiny_recipe(tmp_path, tiny_base))),), ())
+    monkeypatch.setitem(catalog.STUDIES, "astrolabe", study)
     monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 8)
     out = tmp_path / "out"
     for _ in range(2):  # the second call finds everything done
@@ -249,9 +234,9 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
     row = f'[[rows]]\nlabel = "tuned"\nrecipe = "{recipe}"\n'
     (tmp_path / "one.toml").write_text('title = "one"\n' + arm + row)
     (tmp_path / "two.toml").write_text('title = "two"\n' + row)
-    study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), recipe),), ("one", "two"))
+    study = catalog.Study(("astrolabe-1",), ((str(tiny_base), recipe),), ("one", "two"))
     monkeypatch.setattr(ablation, "GRIDS", tmp_path)
-    monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
+    monkeypatch.setitem(catalog.STUDIES, "astrolabe", study)
     monkeypatch.setattr(paper_figures, "FIGURES", {"astrolabe": ()})
     for _ in range(2):
         assert run(["reproduce", "astrolabe", "--seeds", "3", "--jobs", "2", "--out", str(out)], monkeypatch) == 0

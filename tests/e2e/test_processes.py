@@ -60,6 +60,14 @@ SWITCHING = ["long-tune", "--recipe", "delta_forcing_shapes", "--set", "stages.l
              "--set", "stages.long_tuning.objective.warmup=2", "--set", "runtime.save_every=1",
              "--set", "lora.rank=2", "--set", "roles.critic.lora.rank=2"]  # fmt: skip
 
+# Pairs of clips, of rollouts and of mixed forms; every process rolls out its own rows' groups.
+PREFER = ["prefer", "--recipe", "dpo_mixed_shapes", "--set", "model.in_channels=4", "--set", "base.codec=shapes/codec",
+          "--set", "sampler.steps=3", "--set", "video.frames=6", "--set", "lora.rank=2", *(part for item in (
+    "steps=3", "batch=8", "data.pool=8", "objective.validation=1", "objective.validation_every=1",
+    "optim.student.warmup=0", "pairs.kinds={reverse=1.0, freeze=1.0, group=1.0}",
+    "pairs.forms=[{frames=6, height=8, width=8}, {frames=3, height=8, width=8}]",
+) for part in ("--set", f"stages.dpo.{item}"))]  # fmt: skip
+
 LOGGED = {
     "reward/zero_variance_groups", "advantage/std", "advantage/histogram", "student/loss", "student/grad_norm",
     "student/x0_norm",
@@ -135,6 +143,18 @@ def test_two_processes_measure_a_base_and_learn_from_it_as_one(tiny, tmp_path, m
         np.testing.assert_allclose(scores, kept[2]["scores"][key], atol=1e-5)
     for key, value in weights_of(tmp_path / "1").items():
         torch.testing.assert_close(value, weights_of(tmp_path / "2")[key], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow  # starts three processes
+def test_two_processes_prefer_as_one(tiny, tiny_teacher, tmp_path):
+    arguments = [*PREFER, *tiny, "--set", f"base.student={tiny_teacher}"]
+    one, two = (launch(count, arguments, tmp_path / str(count)) for count in (1, 2))
+    for a, b in zip(*(without_times(out / "metrics.jsonl") for out in (one, two)), strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - OWN:
+            assert a[key] == (b[key] if isinstance(a[key], str) else pytest.approx(b[key], rel=1e-4, abs=1e-5)), key
+    for key, value in weights_of(one).items():
+        torch.testing.assert_close(value, weights_of(two)[key], atol=1e-5, rtol=0)
 
 
 def same_logs(one: Path, two: Path, tolerance: float) -> None:

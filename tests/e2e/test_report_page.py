@@ -11,7 +11,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_training import run
 
 from eval.records.store import Record, append, record_path
@@ -26,7 +28,10 @@ QUIET = (
     "--disable-sync",
     "--no-first-run",
 )
-PHONE, DESK, PAPER, PAPER_ON_ITS_SIDE = 360, 1280, 703, 1032  # CSS pixels; A4 without its margins
+# CSS pixels: a phone, a desk, A4 without its margins
+PHONE, DESK, PAPER, PAPER_ON_ITS_SIDE = 390, 1280, 703, 1032
+PATIENCE = 400  # seconds: a machine with other work to do is slow at videos
+DARK, LIGHT = "--blink-settings=preferredColorScheme=0", "--blink-settings=preferredColorScheme=1"
 FRAME = '<iframe style="border:0" width="{width}" height="800" srcdoc="{page}"></iframe>'
 # A page around the report, because the report runs no script and may load nothing. Its frames are as wide as a phone,
 # and measured from outside.
@@ -36,6 +41,9 @@ const look = page => {{
   const clipped = [...page.querySelectorAll("table")].filter(
     table => getComputedStyle(table.parentElement).overflowX === "visible"
       && table.getBoundingClientRect().right > table.parentElement.getBoundingClientRect().right + 1);
+  const wide = [...page.querySelectorAll("table, img, video, article, svg")].filter(
+    item => !item.closest(".scroll") && item.getBoundingClientRect().right > page.documentElement.clientWidth + 1);
+  const cells = [...page.querySelectorAll(".measured-table tbody th[scope=row]")];
   const texts = [...page.querySelectorAll("p, td, th, li, summary, figcaption")];
   const small = texts.filter(item => parseFloat(getComputedStyle(item).fontSize) < 9);
   return {{
@@ -45,6 +53,13 @@ const look = page => {{
     broken: [...page.images].filter(image => !image.naturalWidth).length,
     tables: page.querySelectorAll("table").length,
     videos: page.querySelectorAll("video").length,
+    wide: wide.length,
+    sticky: cells.length > 0 && cells.every(cell => getComputedStyle(cell).position === "sticky"),
+    listed: [...page.querySelectorAll("nav a")].map(link => link.textContent),
+    headings: [...page.querySelectorAll("h2")].map(heading => heading.textContent),
+    lost: [...page.querySelectorAll("a")].filter(link => !page.querySelector(link.getAttribute("href"))).length,
+    background: getComputedStyle(page.body).backgroundColor,
+    ink: getComputedStyle(page.body).color,
   }};
 }};
 addEventListener("load", () => {{
@@ -64,11 +79,11 @@ def browser() -> str:
 
 def call(browser: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [browser, *QUIET, f"--user-data-dir={profile}", "--enable-logging=stderr", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
 
 
-def measured(browser: str, pages: list[tuple[str, int]], folder: Path) -> list[dict]:
-    """What a browser says of each page in a frame of its width, all folds open."""
+def measured(browser: str, pages: list[tuple[str, int]], folder: Path, scheme: str = LIGHT) -> list[dict]:
+    """What a browser says of each page in a frame of its width, all folds open. Its console must stay empty."""
     probe = folder / "probe.html"
     frames = "".join(FRAME.format(width=width, page=html.escape(page)) for page, width in pages)
     probe.write_text(PROBE.format(frames=frames), encoding="utf-8")
@@ -77,6 +92,7 @@ def measured(browser: str, pages: list[tuple[str, int]], folder: Path) -> list[d
         folder / "profile",
         "--window-size=1600,1000",
         "--virtual-time-budget=5000",
+        scheme,
         "--dump-dom",
         probe.as_uri(),
     )
@@ -154,12 +170,19 @@ def test_the_page_in_a_browser(browser, results, run_folder, tiny_base, tmp_path
     printed = page.replace("@media print", "@media all")
     shown = [(page, PHONE), (page, DESK), (printed, PAPER), (printed, PAPER_ON_ITS_SIDE)]
     phone, desk, upright, on_its_side = measured(browser, shown, tmp_path)
-    assert phone["width"] <= PHONE
+    for screen, width in ((phone, PHONE), (desk, DESK)):
+        assert (screen["width"] <= width, screen["wide"]) == (True, 0)  # only boxes scroll sideways
+        assert screen["sticky"]  # the names of a table's rows stay in sight
     assert (phone["broken"], phone["small"], phone["videos"]) == (0, 0, 6)
     assert phone["tables"] > 27  # every published table, and what is measured beside them
-    assert desk["width"] <= DESK
+    assert phone["listed"] == phone["headings"] == ["Verdicts", "Clips", "Training curves", "Tables", "Protocol"]
+    assert phone["lost"] == 0
+    (dark,) = measured(browser, [(page, PHONE)], tmp_path, DARK)
+    assert (phone["background"], phone["ink"]) == ("rgb(255, 255, 255)", "rgb(27, 29, 35)")
+    assert (dark["background"], dark["ink"]) == ("rgb(21, 23, 28)", "rgb(232, 233, 237)")
     assert [name for name in upright["clipped"] if not name.endswith(" wide")] == []
     assert on_its_side["clipped"] == []
+    assert_chart_follows_the_page(browser, page, tmp_path)
     pdf = tmp_path / "report.pdf"
     assert (
         "CONSOLE"
@@ -168,6 +191,27 @@ def test_the_page_in_a_browser(browser, results, run_folder, tiny_base, tmp_path
         ).stderr
     )
     assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def assert_chart_follows_the_page(browser: str, page: str, folder: Path) -> None:
+    """A chart by itself: dark letters on the light page, light letters on the dark one."""
+    chart = re.search(r'src="(data:image/svg\+xml[^"]+)"', page)
+    assert chart is not None
+    alone, shot = folder / "chart.html", folder / "chart.png"
+    alone.write_text(
+        '<!DOCTYPE html><meta name="color-scheme" content="light dark"><style>body { margin: 0; }'
+        "@media (prefers-color-scheme: dark) { body { background: #15171c; } }</style>"
+        f'<img src="{chart[1]}" width="480">'
+    )
+    ranges = []
+    for scheme in (LIGHT, DARK):
+        call(browser, folder / "profile", "--window-size=480,320", scheme, f"--screenshot={shot}", alone.as_uri())
+        with Image.open(shot) as image:
+            gray = np.asarray(image.convert("L"))
+        ranges.append((int(np.median(gray)), int(gray.min()), int(gray.max())))
+    (paper, ink, _), (dark_paper, _, dark_ink) = ranges
+    assert (paper > 250, ink < 60) == (True, True)
+    assert (dark_paper < 40, dark_ink > 200) == (True, True)
 
 
 def test_equal_input_gives_equal_bytes(results, run_folder, tiny_base, tmp_path, monkeypatch) -> None:

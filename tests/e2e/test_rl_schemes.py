@@ -94,7 +94,7 @@ def test_a_policy_whose_old_one_follows_at_once_is_warned_of(tiny, tmp_path, mon
     )
     first, second = rows(tmp_path / "run")
     assert "warning" not in first
-    assert second["student/old_difference"] == 0
+    assert second["student/old_difference"] < 1e-6  # rounding: GELU is part of the linear layer without gradients
     assert "contrast of NFT vanishes" in second["warning"]
     assert "warning: nft step 1: " in capsys.readouterr().err
 

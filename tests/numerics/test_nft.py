@@ -213,11 +213,13 @@ def test_an_old_policy_equal_to_the_new_one_is_reported_after_the_first_step():
         return found, objective.warning
 
     difference, warning = step(1)
-    assert difference > 0
+    assert difference > 1e-3
     assert warning == ""
-    assert step(0) == (0.0, "")  # before the first update they are equal by construction
+    difference, warning = step(0)  # before the first update they are equal by construction
+    assert difference < 1e-6
+    assert warning == ""
     difference, warning = step(1)
-    assert difference == 0
+    assert difference < 1e-6
     assert "contrast of NFT vanishes" in warning
     for value in lora.adapter_state(network, "default").values():
         value.data += 0.1

@@ -73,3 +73,27 @@ def test_nft_and_grpo_align_the_same_student_on_the_same_clips():
     assert ours.experience is not None
     assert theirs.experience is not None
     assert ours.experience.model_copy(update={"primary": "vq"}) == theirs.experience
+
+
+def test_wan_preference_recipes_have_the_papers_values():
+    for name in ("dpo_temporal", "dpo_joint", "dpo_decoupled", "dpo_human", "dpo_hard"):
+        recipe = load_recipe(name, command="prefer")
+        assert (recipe.backbone, recipe.policy, recipe.sampler.shift) == ("wan", "bidirectional", 5.0)
+        assert (recipe.video.frames, recipe.video.height, recipe.video.width) == (13, 60, 104)  # 49 x 480 x 832
+        objective = recipe.stages["dpo"].objective
+        assert (objective["sigma_min"], objective["sigma_max"]) == (0.9, 1.0)
+        assert objective["anneal"] < 1  # section 4.3
+    temporal = load_recipe("dpo_temporal").stages["dpo"].pairs
+    assert temporal is not None
+    assert temporal.used == ("reverse", "shuffle", "freeze")  # section 4.2
+    assert {4 * form.frames - 3 for form in temporal.forms} == {33, 49}  # section 4.3: 2 s at 16 a second
+
+
+@pytest.mark.parametrize("suffix", ["", "_shapes"])
+def test_decoupled_and_joint_preference_differ_in_the_gradient_alone(suffix):
+    joint, decoupled = (load_recipe(f"dpo_{name}{suffix}") for name in ("joint", "decoupled"))
+    both = [recipe.model_copy(update={"name": "", "stages": {}}) for recipe in (joint, decoupled)]
+    assert both[0] == both[1]
+    one, two = (recipe.stages["dpo"] for recipe in (joint, decoupled))
+    assert one.objective | {"gradient": "decoupled_recompute"} == two.objective
+    assert one.model_copy(update={"objective": {}}) == two.model_copy(update={"objective": {}})

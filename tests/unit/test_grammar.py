@@ -100,7 +100,7 @@ def test_the_empty_prompt_is_all_zeros_and_word_order_matters():
     assert not torch.equal(a, b)
 
 
-def test_the_packaged_codec_reconstructs_held_out_clips():
+def test_the_packaged_codec_reconstructs_validation_clips():
     from astro_cli.models.backbone import load_backbone
 
     backbone = load_backbone("shapes")

@@ -16,6 +16,7 @@ import torch
 
 from astro_cli.config.errors import RecordError
 from astro_cli.core.rng import stream
+from astro_cli.models import hashes
 from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import random_layout, render
@@ -44,7 +45,13 @@ def test_other_weights_under_one_name_are_said(tmp_path, capsys):
         (tmp_path / "weights").write_text(content)
         card = {"recipe_hash": "r", "codec": "shapes/codec", "video": {"fps": 8}, "sampling": "few_step"}
         backbone = load_shapes_backbone(empty=16)
-        arm: Any = SimpleNamespace(name="tuned", path=tmp_path / "weights", card=card, backbone=backbone)
+        arm: Any = SimpleNamespace(
+            name="tuned",
+            path=tmp_path / "weights",
+            card=card,
+            backbone=backbone,
+            weights_hash=lambda: hashes.digest(tmp_path / "weights"),
+        )
         writer = world_run._writer(benchmark, arm, 1, 2, tmp_path)
         world_run._record(benchmark, arm, 2, writer, {"vq": [0.5, 0.5], "ta": [0.5, 0.5]})
         said = capsys.readouterr().err

@@ -37,6 +37,23 @@ def test_every_missing_part_is_in_one_list_with_the_line_that_brings_it(folder):
     assert error.hint == "without any weights, in the embedded world: astro rl --recipe astrolabe_causal_shapes"
 
 
+def test_a_release_with_its_lora_names_both_and_the_import(folder):
+    base, lora, merge = needs.weights("student", "longlive-merged").bring
+    assert base == "hf download Efficient-Large-Model/LongLive-1.3B models/longlive_base.pt"
+    assert lora == "hf download Efficient-Large-Model/LongLive-1.3B models/lora.pt"
+    assert merge == "astro zoo import longlive --lora longlive_lora"
+
+
+def test_prompts_come_with_a_line_that_brings_some(folder):
+    key = "stages.nft.data.prompts"
+    released = needs.prompts(key, "prompts/vidprom_filtered_extended.txt").bring
+    line = "hf download gdhe17/Self-Forcing vidprom_filtered_extended.txt --local-dir prompts"
+    assert released[0] == line
+    other = needs.prompts(key, "prompts/mine.txt").bring
+    assert other[-1] == line
+    assert f"--set {key}=prompts/vidprom_filtered_extended.txt" in other[1]
+
+
 def test_what_is_here_is_marked_with_its_place(folder):
     (folder / "prompts").mkdir()
     prompts = folder / "prompts" / "vidprom_filtered.txt"

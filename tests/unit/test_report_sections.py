@@ -5,6 +5,8 @@ curve's and the records'.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -13,18 +15,21 @@ import pytest
 from PIL import Image
 
 from astro_cli.config.errors import OutputError, RecordError
-from eval.papers.claims import Verdict
+from eval.papers.claims import Verdict, list_papers, load_claims
 from eval.papers.published import list_tables
+from eval.papers.verdicts import evaluate
 from eval.records.store import Record
-from eval.renderers.claim_list import claim_list
+from eval.renderers.claim_cards import claim_card, claim_cards, effect_plot
 from eval.renderers.joined import join
+from eval.renderers.measured import measured_table
 from eval.report import clips as report_clips
 from eval.report.clips import Take, clips_section
 from eval.report.curves import Run, curves_section, read_run
-from eval.report.page import Beside, Folded, Fragment, Section, Text, TextTable, VideoPlayer
+from eval.report.figures import NO_BASE
+from eval.report.page import Beside, Folded, Fragment, Heading, LineKey, Part, Section, Text, TextTable, VideoPlayer
 from eval.report.protocol import protocol_section
-from eval.report.sections import check_out, shown_records, write_page
-from eval.report.tables import claims_section, summary_section, tables_section
+from eval.report.sections import check_out, everything, figures_section, shown_records, write_page
+from eval.report.tables import claim_counts, tables_section, verdicts_section
 from tests import claim_records
 
 PROMPTS = 8
@@ -72,18 +77,43 @@ def folded(section: Section) -> list[Folded]:
 # --- tables and claims
 
 
-def test_measured_tables_come_first_and_none_is_lost(records: list[Record]) -> None:
+def html_of(parts: Sequence[Part]) -> str:
+    return "\n".join(part.html for part in parts if isinstance(part, Fragment))
+
+
+def papers(records: list[Record]) -> dict[str, list[Verdict]]:
+    return {name: evaluate(load_claims(name), records) for name in list_papers()}
+
+
+def test_measured_rows_come_first_and_no_table_is_lost(records: list[Record]) -> None:
     section = tables_section(join(list_tables(), records))
-    shown = [part.entry[0] for part in fragments(section) if part.entry]
-    assert shown[0] == "astrolabe-1"
-    assert "teleboost-5" not in shown
-    hidden = [
-        part.entry[0] for fold in folded(section) for part in fold.parts if isinstance(part, Fragment) and part.entry
+    headings = [part.anchor for part in section.parts if isinstance(part, Heading)]
+    assert headings[0] == "table-astrolabe-1"
+    assert "table-teleboost-5" not in headings
+    whole = [html_of(fold.parts) for fold in folded(section)]
+    assert all(any(f'id="{table}"' in text for text in whole) for table in list_tables())
+    assert section.parts[:3] == [
+        Heading("Quantitative results on VBench benchmarks", "table-astrolabe-1"),
+        fragments(section)[0],
+        folded(section)[0],
     ]
-    assert sorted(shown + hidden) == sorted(list_tables())
-    assert isinstance(section.parts[0], Fragment)
     assert isinstance(section.parts[-1], Folded)
-    assert "0.777 ±" in fragments(section)[0].html  # 0.75 + 3.5/128
+
+
+def test_a_measured_table_has_base_tuned_and_their_difference(records: list[Record]) -> None:
+    (item,) = join(["astrolabe-1"], records)
+    table = measured_table(item.view, item.differences)
+    assert [(line.label, line.is_difference) for line in table.lines] == [
+        ("Self-Forcing", False),
+        ("+ Ours (Self-Forcing)", False),
+        ("minus Self-Forcing", True),
+    ]
+    assert [head.split()[0] for head in table.heads] == ["HPSv3", "MQ"]
+    assert table.seeds == "1 seed"
+    tuned, difference = table.lines[1].cells[0], table.lines[2].cells[0]
+    assert tuned.text.startswith(".777 ± ")  # 0.75 + 3.5/128
+    assert (difference.text, difference.note) == ("+.250", "published +1.36")
+    assert (difference.verdict, table.lines[2].cells[1].verdict) == ("agrees", "disagrees")
 
 
 def test_without_a_measured_cell_the_page_says_so() -> None:
@@ -91,45 +121,59 @@ def test_without_a_measured_cell_the_page_says_so() -> None:
     assert section.parts[0] == Text("No table has a measured cell on this backbone.")
 
 
-def test_claims_show_verdict_effect_interval_seeds_and_backbone(records: list[Record]) -> None:
-    section = claims_section(join(list_tables(), records))
-    judged = "\n".join(part.html for part in fragments(section))
-    entry = judged[judged.index('id="claim-as-gain-sf"') :].split("</ul>")[0]
-    assert '<p class="verdict fails">fails (1 seed)</p>' in entry  # MQ fell, and a claim fails where any part does
-    assert "1 of 2 parts hold, 1 seed, shapes" in entry
-    assert "holds (1 seed): vq: astrolabe_self_forcing &gt; self_forcing: +0.250 [+0.250, +0.250]" in entry
-    waiting = "\n".join(part.html for fold in folded(section) for part in fold.parts if isinstance(part, Fragment))
+def test_claims_show_every_part_with_means_effect_verdict_seeds_and_backbone(records: list[Record]) -> None:
+    section = verdicts_section(papers(records))
+    judged = html_of(section.parts)
+    card = judged[judged.index('id="claim-as-gain-sf"') :].split("</article>")[0]
+    assert '<p class="verdict fails">fails (1 seed)</p>' in card  # MQ fell, and a claim fails where any part does
+    assert '<b>VQ</b> <span class="means">.527 → .777</span>' in card
+    assert '<span class="effect">+.250</span>' in card
+    assert '<span class="verdict holds">holds</span>' in card
+    assert "1 seed, shapes" in card
+    waiting = "\n".join(html_of(fold.parts) for fold in folded(section))
     assert 'id="claim-as-gain-ll"' in waiting
     assert 'id="claim-as-gain-ll"' not in judged
 
 
+def test_undecided_claims_are_open_where_nothing_was_decided(records: list[Record]) -> None:
+    (claim,) = [each for each in papers(records)["astrolabe"] if each.id == "as-gain-sf"]
+    undecided = [claim.model_copy(update={"verdict": "undecided", "id": f"c{number}"}) for number in range(6)]
+    alone = verdicts_section({"astrolabe": undecided})
+    assert 'id="claim-c5"' in html_of(alone.parts)
+    beside = verdicts_section({"astrolabe": [claim, *undecided]})
+    assert 'id="claim-c5"' not in html_of(beside.parts)
+    assert folded(beside)[0].summary.startswith("6 undecided")
+
+
 def test_claim_texts_are_escaped() -> None:
-    verdict = Verdict(
-        id='x"',
-        source="<i>",
-        verdict="not run",
-        effect=None,
-        effect_kind=None,
-        low=None,
-        high=None,
-        n=0,
-        backbone="shapes",
-        text="a < b",
-        tables=[],
-        parts=[],
-    )
-    assert '<li id="claim-x&quot;">' in claim_list([verdict])
-    assert "a &lt; b <small>(&lt;i&gt;, <code>x&quot;</code>)" in claim_list([verdict])
-    assert "not measured on shapes" in claim_list([verdict])
+    waiting = claim_records.verdict(claim_records.compare(">"), [])
+    card = claim_cards([waiting.model_copy(update={"id": 'x"', "source": "<i>", "text": "a < b"})])
+    assert 'id="claim-x&#34;"' in card
+    assert "a &lt; b" in card
+    assert "&lt;i&gt;" in card
+    assert "not measured on shapes" in card
 
 
-def test_summary_counts(records: list[Record]) -> None:
-    (grid,) = summary_section(join(list_tables(), records)).parts
-    assert isinstance(grid, TextTable)
-    (astrolabe,) = [row for row in grid.rows if row[0] == "Astrolabe"]
-    assert str(astrolabe[1]).endswith(" of 9")
-    assert sum(int(str(count)) for row in grid.rows for count in row[2:]) == 44  # every claim once
-    assert int(str(astrolabe[3])) >= 1  # as-gain-sf fails
+def test_plots_stand_at_no_effect_and_share_a_scale() -> None:
+    records = claim_records.pair("vq", 1.0, 0.5) + claim_records.pair("mq", -2.0)
+    parts = claim_records.verdict(claim_records.compare(">", metrics='"vq", "mq"'), records).parts
+    vq, mq = (effect_plot(part, parts) for part in parts)
+    assert vq is not None
+    assert mq is not None
+    assert (vq.high, mq.mean) == (94.0, 6.0)  # the farthest ends, 44 % from the middle at 50 %
+    assert 50 < vq.low < vq.mean < vq.high
+    bound = '{ kind = "bound", metrics = ["vq"], a = "base", relation = "<=", value = 3.5 }'
+    (value,) = claim_records.verdict(bound, records).parts
+    assert effect_plot(value, [value]).mean == 50.0  # 3.5 is the number the claim names
+    card = claim_card(claim_records.verdict(claim_records.compare(">"), []))
+    assert card.pairs[0][2][0].plot is None
+
+
+def test_every_claim_is_counted_once(records: list[Record]) -> None:
+    counts = claim_counts(papers(records))
+    assert [word for word, _, _ in counts] == ["holds", "fails", "undecided", "not run"]
+    assert sum(count for _, count, _ in counts) == 44
+    assert counts[1][1] >= 1  # as-gain-sf fails
 
 
 # --- protocol
@@ -155,6 +199,11 @@ def test_protocol_merges_seeds_and_keeps_what_differs() -> None:
 # --- curves
 
 
+def labels(section: Section) -> list[str]:
+    """Of the keys of its charts."""
+    return [line.label for part in section.parts if isinstance(part, LineKey) for line in part.lines]
+
+
 def write_run(folder: Path, rows: list[dict], backbone: str = "shapes") -> Path:
     folder.mkdir(parents=True)
     recipe = {
@@ -178,19 +227,37 @@ def two_stages() -> list[dict]:
 def test_curves_show_rewards_of_rl_and_losses_of_other_stages(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run-a", two_stages()), "shapes")
     section = curves_section([run, run], tmp_path)
-    grid, *parts = section.parts
-    assert isinstance(grid, TextTable)
-    assert list(grid.rows[0]) == ["run-a", "mine_shapes", 3, "`01234567`", "ode (4 of 9), nft (4 of 4)", "unknown"]
-    headings = [part for part in parts if isinstance(part, Fragment)]
-    assert [part.entry for part in headings] == [("stage-ode", "Stage ode"), ("stage-nft", "Stage nft")]
-    assert "mine_shapes (2 seeds)" in headings[0].html
+    parts = section.parts
+    assert parts[0] == Heading("Stage ode", "stage-ode")
+    assert Heading("Stage nft", "stage-nft") in parts
+    assert labels(section)[0] == "mine_shapes (2 seeds)"
     pictures = [picture for part in parts if isinstance(part, Beside) for picture in part.pictures]
-    assert [picture.path.name for picture in pictures] == ["ode-student-loss.png", "nft-reward-total.png"]
+    assert [picture.path.name for picture in pictures] == ["ode-student-loss.svg", "nft-reward-total.svg"]
+    assert pictures[1].caption == f"Total reward (weighted sum); {NO_BASE}."  # not where it went: prompts differ
+    gains = [{**row, "gain/total": row["step"]} for row in two_stages() if row["stage"] == "nft"]
+    (beside,) = [
+        part
+        for part in curves_section([read_run(write_run(tmp_path / "run-b", gains), "shapes")], tmp_path).parts
+        if isinstance(part, Beside)
+    ]
     # four steps: the first two, 0 and 1, against the last two, 2 and 3
-    assert pictures[1].caption == "Total reward (weighted sum). mine_shapes from 0.5 to 2.5."
-    assert pictures[1].alt == "Total reward (weighted sum) during training: mine_shapes from 0.5 to 2.5"
-    with Image.open(pictures[1].path) as image:
-        assert image.format == "PNG"
+    title = "Total reward (weighted sum), tuned minus base on the training prompts"
+    assert beside.pictures[0].caption == f"{title}. mine_shapes from 0.5 to 2.5."
+    assert "<svg " in pictures[1].path.read_text(encoding="utf-8")
+
+
+def test_curves_show_gains_over_the_base_where_they_are_logged(tmp_path: Path) -> None:
+    rows = [row | {"gain/vq": 0.1} for row in two_stages() if row["stage"] == "nft"]
+    run = read_run(write_run(tmp_path / "run-a", rows), "shapes")
+    (beside,) = [part for part in curves_section([run], tmp_path).parts if isinstance(part, Beside)]
+    assert [picture.path.name for picture in beside.pictures] == ["nft-gain-vq.svg"]
+
+
+def test_the_protocol_lists_the_runs_of_the_curves(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run-a", two_stages()), "shapes")
+    tables = [part for part in protocol_section([], [run]).parts if isinstance(part, TextTable)]
+    (row,) = next(table for table in tables if table.caption == "Training runs").rows
+    assert list(row) == ["run-a", "mine_shapes", 3, "`01234567`", "ode (4 of 9), nft (4 of 4)", "unknown"]
 
 
 def test_runs_of_one_name_and_several_recipes_are_several_curves(tmp_path: Path) -> None:
@@ -201,9 +268,8 @@ def test_runs_of_one_name_and_several_recipes_are_several_curves(tmp_path: Path)
         resolved["recipe"] |= {"seed": seed, "stages": {"ode": {"steps": steps}, "nft": {"steps": 4}}}
         (folder / "resolved.json").write_text(json.dumps(resolved | {"hash": f"{number}" * 16}))
         runs.append(read_run(folder, "shapes"))
-    (heading, *_) = [part for part in curves_section(runs, tmp_path).parts if isinstance(part, Fragment)]
-    assert "mine_shapes, 00000000 (2 seeds)" in heading.html
-    assert "mine_shapes, 22222222 (1 seed)" in heading.html
+    section = curves_section(runs, tmp_path)
+    assert labels(section)[:2] == ["mine_shapes, 00000000 (2 seeds)", "mine_shapes, 22222222 (1 seed)"]
 
 
 def test_a_stage_without_reward_or_loss_says_so(tmp_path: Path) -> None:
@@ -239,7 +305,7 @@ def test_clips_stand_side_by_side_with_their_sheet(tmp_path: Path) -> None:
     text, video = clips_section([take()], tmp_path).parts
     assert isinstance(video, VideoPlayer)
     assert isinstance(text, Text)
-    assert text.text.startswith("A: `base`, B: `tuned`.")
+    assert text.text.startswith("`base`, `tuned`: the same prompts and noise.")
     assert (video.alt, video.caption) == ("base beside tuned: a red square", "a red square (seed 0)")
     with av.open(str(video.path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -248,26 +314,28 @@ def test_clips_stand_side_by_side_with_their_sheet(tmp_path: Path) -> None:
     assert width == 2 * 256 + 4
     assert frames[0][height - 40, 20, 0] > 150  # base: red on the left
     assert frames[0][height - 40, 20 + 260, 0] < 60  # tuned: on the right
-    assert video.sheet is not None
-    with Image.open(video.sheet) as image:
-        assert image.width > 9 * 96
+    assert [label for label, _ in video.strips] == ["base", "tuned"]
+    with Image.open(video.strips[0][1]) as image:
+        assert image.size == (9 * 100 - 4, 96)  # nine frames of 32 px, three times as large, 4 px apart
+        assert image.mode == "RGBA"
+        assert image.getpixel((97, 50)) == (0, 0, 0, 0)  # the gap shows the page
 
 
-def test_large_and_long_clips_are_thinned_on_the_sheet_only(tmp_path: Path) -> None:
+def test_large_and_long_clips_are_thinned_in_the_row_of_frames_only(tmp_path: Path) -> None:
     (_, video) = clips_section([take(frames=40, size=200)], tmp_path).parts
     assert isinstance(video, VideoPlayer)
-    assert video.sheet is not None
     with av.open(str(video.path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 40
     assert frames[0].shape[1] == 2 * 200 + 2
-    with Image.open(video.sheet) as image:
-        assert image.width == 2 * 10 + 8 * 103 - 3  # every fifth of 40 frames, 100 pixels wide, 3 apart
+    with Image.open(video.strips[1][1]) as image:
+        assert image.width == 8 * 104 - 4  # every fifth of 40 frames, 100 pixels wide, 4 apart
 
 
 def test_clips_beyond_the_limit_are_left_out_and_said(tmp_path: Path) -> None:
     text, *videos = clips_section([take(), take(), take()], tmp_path, limit=1).parts
     assert len(videos) == 1  # one is shown whatever its size
+    assert isinstance(videos[0], VideoPlayer)
     assert isinstance(text, Text)
     assert "1 of 3 are shown" in text.text
 
@@ -277,11 +345,26 @@ def test_as_many_arms_as_there_are_letters(tmp_path: Path) -> None:
     three = Take("p", 0, 8.0, dict.fromkeys(("x", "y", "z"), clip))
     text, video = clips_section([three], tmp_path).parts
     assert isinstance(text, Text)
-    assert text.text.startswith("A: `x`, B: `y`, C: `z`.")
+    assert text.text.startswith("A: `x`, B: `y`, C: `z`: the same")
     assert isinstance(video, VideoPlayer)
     with av.open(str(video.path)) as container:
         assert container.streams.video[0].width == 3 * 256 + 2 * 4
     assert len(report_clips.LETTERS) == 26
+
+
+def test_takes_of_a_group_stand_under_its_name(tmp_path: Path) -> None:
+    takes = [replace(take(), group=group) for group in ("one", "one", "two")]
+    parts = clips_section(takes, tmp_path).parts
+    assert [part.text for part in parts if isinstance(part, Heading)] == ["one", "two"]
+    assert isinstance(parts[1], Heading)
+
+
+def test_charts_stand_open_and_contact_sheets_are_folded(tmp_path: Path) -> None:
+    charts, sheets = figures_section([tmp_path / "figure_5.svg", tmp_path / "sheet_long.png"]).parts
+    assert isinstance(charts, Beside)
+    assert charts.pictures[0].caption == "Figure 5"
+    assert isinstance(sheets, Folded)
+    assert sheets.summary.startswith("1 contact sheets")
 
 
 # --- page
@@ -292,17 +375,16 @@ def test_equal_input_is_an_equal_page(tmp_path: Path, records: list[Record]) -> 
     pages = []
     for name in ("a", "b"):
         steps: list[str] = []
-        write_page(tmp_path / f"{name}.html", records, "shapes", [run], [take()], steps.append)
-        assert steps == ["tables and claims", "curves", "clips", "page"]
+        write_page(tmp_path / f"{name}.html", everything(records, "shapes", [run], [take()]), steps.append)
+        assert steps == ["clips", "curves", "verdicts and tables", "page"]
         pages.append((tmp_path / f"{name}.html").read_bytes())
     assert pages[0] == pages[1]
     text = pages[0].decode()
     order = [
-        "Summary",
-        "Tables, published and measured",
-        "Claims",
+        "Verdicts",
+        "Clips",
         "Training curves",
-        "Clips, side by side",
+        "Tables",
         "Protocol",
     ]
     places = [text.index(f"<h2>{heading}</h2>") for heading in order]
@@ -318,9 +400,9 @@ def test_the_page_says_which_arms_were_trained_once(tmp_path: Path, records: lis
         each.model_copy(update={"weights_hash": f"w{each.seed}"}) if each.arm.startswith("astrolabe") else each
         for each in seeds
     ]
-    write_page(tmp_path / "page.html", tuned, "shapes", [], [], lambda part: None)
-    intro = (tmp_path / "page.html").read_text().split("<h2>")[0]
-    assert "One training seed: <code>self_forcing_shapes</code>. The same weights under every seed" in intro
+    write_page(tmp_path / "page.html", everything(tuned, "shapes", [], []), lambda part: None)
+    verdicts = (tmp_path / "page.html").read_text().split("<h2>")[1]
+    assert "One training seed: <code>self_forcing_shapes</code>. The same weights under every seed" in verdicts
 
 
 def test_no_records_and_no_place_are_said_before_any_work(tmp_path: Path, records: list[Record]) -> None:

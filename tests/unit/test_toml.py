@@ -150,6 +150,12 @@ def test_the_current_folder_comes_first(write):
     assert toml.find_recipe("astrolabe_causal") == Path("astrolabe_causal.toml")
 
 
+def test_a_name_without_its_ending_lists_those_that_begin_so(write):
+    with pytest.raises(RecipeError) as caught:
+        toml.find_recipe("self_forcing.toml")
+    assert caught.value.hint.startswith("did you mean 'self_forcing_shapes.toml' or ")
+
+
 @pytest.mark.parametrize("name", ["", ".", "/", "x**", "[a", "causal.toml", "\0"])
 def test_odd_names_are_just_not_found(write, name):
     with pytest.raises(RecipeError, match="no such recipe"):

@@ -8,7 +8,7 @@ from astro_cli.config.errors import RecordError
 from eval.papers.published import load_table
 from eval.papers.table import build
 from eval.records import store
-from eval.report.training_records import measures, record_training
+from eval.report.training_records import curve_rows, measures, record_training
 
 
 def row(norm: float, reward: float, saved: float, **more: float) -> dict[str, float]:
@@ -64,7 +64,18 @@ def finished(tmp_path):
 def test_a_finished_run_is_recorded_once(finished, tmp_path):
     record_training(finished, tmp_path)
     record_training(finished, tmp_path)
-    assert len((tmp_path / "records" / "shapes.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "records" / "shapes.jsonl").read_text().splitlines()) == 4  # three measures, one curve
+
+
+def test_curves_are_kept_whole_and_come_back_as_rows(finished, tmp_path):
+    epochs = [row(1 + epoch, 2, 3, **{"gain/vq": epoch / 10}) for epoch in range(2)]
+    (finished / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in epochs))
+    record_training(finished, tmp_path)
+    (rows,) = curve_rows(store.load_results(tmp_path), "mine")
+    assert [each["gain/vq"] for each in rows] == [0.0, 0.1]
+    assert [each["student/x0_norm"] for each in rows] == [1, 2]
+    assert [each["step"] for each in rows] == [0, 1]
+    assert curve_rows(store.load_results(tmp_path), "other") == []
 
 
 @pytest.mark.parametrize(("backbone", "benchmark"), [("shapes", "shapes"), ("wan", "memory")])
@@ -81,7 +92,7 @@ def test_a_run_is_recorded_where_the_tables_of_its_backbone_look(finished, tmp_p
         found |= {key: cell.mean for key, cell in measured.items() if cell is not None}
     assert found == {"memory": 3, "x0_norm_growth": 1, "reward_change": 0}
     assert [path.name for path in (tmp_path / "records").iterdir()] == [f"{benchmark}.jsonl"]
-    assert len(store.load_results(tmp_path)) == 6
+    assert len(store.load_results(tmp_path)) == 8
 
 
 @pytest.mark.parametrize(("name", "content", "says"), [

@@ -91,21 +91,13 @@ class Attention(nn.Module):
         if cache is None:
             return self.merge(self.attend(q, rotate(k, table), v, mask))
         if not isinstance(cache, Joined):
-            return self.merge(self.attend(q, *self.exchange(cache, k, v, table), mask))
+            return self.merge(self.attend(q, *cache.exchange(k, v, table), mask))
         assert mask is None, "the blocks of a joined pass see what their caches return"
         parts = []
         for part, own in ((slice(0, cache.tokens), cache.earlier), (slice(cache.tokens, x_BLC.shape[1]), cache.later)):
-            seen = self.exchange(own, k[:, :, part], v[:, :, part], table.tokens(part.start, part.stop))
+            seen = own.exchange(k[:, :, part], v[:, :, part], table.tokens(part.start, part.stop))
             parts.append(self.attend(q[:, :, part], *seen))
         return self.merge(*parts)
-
-    def exchange(
-        self, cache: LayerCache, k: torch.Tensor, v: torch.Tensor, table: RopeTable
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """This pass's keys and values into the cache, all visible ones out of it; a method, so that `compiled` can
-        leave it uncompiled.
-        """
-        return cache.exchange(k, v, table)
 
     def cross_attention(self, x_BLC: torch.Tensor, text_kv: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Attend to all text positions, padding included: Wan has no mask here, and the padding's constant vector

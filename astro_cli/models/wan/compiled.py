@@ -1,24 +1,55 @@
-"""`torch.compile` for a streaming transformer: each block as a graph, without its cache.
+"""`torch.compile` for a streaming transformer: each block is one graph, its cache included.
 
-Weights and results stay the same.
+The slots a pass writes and the rotations it applies reach a block as tensors (`astro_cli.cache.exchange`), so that the
+graph of one block of a video serves the next ones too. Weights and results stay the same.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import os
+import tempfile
+from pathlib import Path
 
 import torch
+import torch._dynamo
 
-from astro_cli.models.wan.transformer import CausalWan, WanBlock
+from astro_cli.config.errors import StreamError
+from astro_cli.models.wan.transformer import CausalWan
+
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+# A block has a graph for each kind of pass: alone, with a context before it or only a context; the window filling,
+# full or moving on, with a sink that is written, follows or stays; the first layer, whose input lies otherwise in
+# memory.
+KINDS = 32
 
 
-def compile_blocks(network: CausalWan) -> None:
+def compile_blocks(network: CausalWan, backend: str = "inductor", *, fullgraph: bool = False) -> None:
     """Compile the blocks in place; they are compiled when first called.
 
-    The cache's exchange stays out of the graphs: a block's slots are python ints, and new ones would compile the graph
-    again.
+    Args:
+        backend: of `torch.compile`.
+        fullgraph: refuse a block that is not one graph.
     """
-    for block in cast(list[WanBlock], list(network.blocks)):
-        uncompiled: Any = torch.compiler.disable(block.attn1.exchange)
-        block.attn1.exchange = uncompiled
-        block.compile()
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, KINDS)
+    network.compiled = True
+    for block in network.blocks:
+        block.compile(backend=backend, fullgraph=fullgraph)
+
+
+def check_cache_folder() -> Path:
+    """The folder where the compiler keeps what it made, once it is known to take files.
+
+    Raises:
+        StreamError: it cannot be made or written.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    folder = Path(os.environ.get(CACHE_VARIABLE) or default_cache_dir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        what = f"the compiler cannot write its cache folder: {error.strerror}"
+        hint = f"name one that can be written in {CACHE_VARIABLE}, or leave --compile out"
+        raise StreamError(str(folder), "--compile", what, hint=hint) from error

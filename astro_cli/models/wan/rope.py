@@ -13,6 +13,7 @@ on the recordings is below 2e-6).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,21 +49,37 @@ def rope_table(
     """
     time_width, height_width, width_width = axis_widths(head_dim)
     parts = (
-        _angles(list(frame_positions), time_width)[:, None, None].expand(-1, rows, columns, -1),
-        _angles(list(range(rows)), height_width)[None, :, None].expand(len(frame_positions), -1, columns, -1),
-        _angles(list(range(columns)), width_width)[None, None, :].expand(len(frame_positions), rows, -1, -1),
+        _angles(frame_positions, time_width, device)[:, None, None].expand(-1, rows, columns, -1),
+        _angles(range(rows), height_width, device)[None, :, None].expand(len(frame_positions), -1, columns, -1),
+        _angles(range(columns), width_width, device)[None, None, :].expand(len(frame_positions), rows, -1, -1),
     )
     angles = torch.cat(parts, dim=-1).flatten(0, 2)
-    return RopeTable(angles.cos().float().to(device), angles.sin().float().to(device))
+    return RopeTable(angles.cos().float(), angles.sin().float())
 
 
-def _angles(positions: list[int], width: int) -> torch.Tensor:
-    frequency = THETA ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.tensor(positions, dtype=torch.float64)[:, None] * frequency
+def _angles(positions: Sequence[int], width: int, device: torch.device) -> torch.Tensor:
+    frequency = THETA ** (-torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
+    return _numbers(positions, device)[:, None] * frequency
+
+
+def _numbers(positions: Sequence[int], device: torch.device) -> torch.Tensor:
+    """The positions as float64, made on the device: a list would be copied there, and the host would wait."""
+    breaks = [place for place in range(1, len(positions)) if positions[place] != positions[place - 1] + 1]
+    runs = zip([0, *breaks], [*breaks, len(positions)], strict=True)
+    parts = [
+        torch.arange(positions[begin], positions[end - 1] + 1, dtype=torch.float64, device=device)
+        for begin, end in runs
+        if end > begin
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def rotate(x_BHLD: torch.Tensor, table: RopeTable) -> torch.Tensor:
     """Rotate queries or keys (B, heads, L, D) by their positions; result in x's dtype."""
-    even, odd = x_BHLD.float().unflatten(-1, (-1, 2)).unbind(-1)
+    pairs = x_BHLD.float().unflatten(-1, (-1, 2))
+    if not torch.compiler.is_compiling():  # a third of the time; the compiler has no complex numbers
+        product = torch.view_as_complex(pairs) * torch.complex(table.cos, table.sin)
+        return torch.view_as_real(product).flatten(-2).to(x_BHLD.dtype)
+    even, odd = pairs.unbind(-1)
     rotated = torch.stack((even * table.cos - odd * table.sin, even * table.sin + odd * table.cos), dim=-1)
     return rotated.flatten(-2).to(x_BHLD.dtype)

@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from astro_cli.models.wan.attention import Attention, Joined, LayerCache
 from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.wan.linear import linear_gelu
 from astro_cli.models.wan.rope import RopeTable, rope_table
 
 KEPT_TABLES = 8  # passes at one time use a few sets of positions; a table of 21 frames at 480 x 832 has 17 MB
@@ -121,7 +122,7 @@ class _GELU(nn.Module):
         self.proj = nn.Linear(dim, inner)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.gelu(self.proj(x), approximate="tanh")
+        return linear_gelu(self.proj, x)
 
 
 class _FeedForward(nn.Module):
@@ -201,6 +202,7 @@ class CausalWan(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
         self.proj_out = nn.Linear(config.dim, config.patch[0] * config.patch[1] * config.in_channels)
         self.gradient_checkpointing = False
+        self.compiled = False  # its blocks, by `compiled.compile_blocks`
         self._tables: dict[tuple, RopeTable] = {}
 
     @property
@@ -218,15 +220,16 @@ class CausalWan(nn.Module):
     def tokens_per_frame(self, height: int, width: int) -> int:
         return (height // self.config.patch[0]) * (width // self.config.patch[1])
 
-    def encode_text(self, text_BMD: torch.Tensor, *, fold_padding: bool = False) -> TextStates:
+    def encode_text(self, text_BMD: torch.Tensor, *, fold_padding: bool | None = None) -> TextStates:
         """Text encoder states (B, M, text_dim), zero past the prompt's end -> keys and values of every layer.
 
         Args:
             fold_padding: let one key stand for all of a prompt's padding, whose keys are equal, with the logarithm of
                 their number added to its score. The same attention up to rounding, over as many keys as the longest
-                prompt needs.
+                prompt needs. Default: on a CPU; a GPU's fastest attention takes nothing that is added to scores.
         """
         bias, source_BMD = None, text_BMD
+        fold_padding = text_BMD.device.type == "cpu" if fold_padding is None else fold_padding
         if fold_padding:
             text_BMD, bias = fold(text_BMD, self.dtype)
         states = self.condition_embedder.text_embedder(text_BMD.to(self.dtype))
@@ -241,6 +244,7 @@ class CausalWan(nn.Module):
         text: TextStates,
         *,
         positions: list[int] | range | None = None,
+        table: RopeTable | None = None,
         mask: torch.Tensor | None = None,
         cache: Sequence[LayerCache] | None = None,
         context_only: bool = False,
@@ -254,6 +258,7 @@ class CausalWan(nn.Module):
             timestep_BF: per frame, in [0, 1000].
             text: from `encode_text`, for the same batch.
             positions: temporal position of each frame; default 0 .. F-1.
+            table: their rotation, instead of positions; of `before`'s frames too, first.
             mask: (L, keys) bool, True = visible; None = every query sees every key.
             cache: one layer cache per layer; the keys are then what each cache returns, else those of this pass.
             context_only: fill the cache and return None; skips the head and all of the last layer but its keys and
@@ -277,15 +282,17 @@ class CausalWan(nn.Module):
             joined = [Joined(tokens, *pair) for pair in zip(before.cache, cache, strict=True)]
         height, width = x_BFCHW.shape[-2:]
         rows, columns = height // self.config.patch[0], width // self.config.patch[1]
-        table = self._table(places, rows, columns)
+        table = table if table is not None else self.table(places, rows, columns)
         x = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # B F P C
         time, modulation = self._time(timestep_BF)
         last = len(self.blocks) - 1
         for index, block in enumerate(self._layers):
             layer_cache = None if joined is None else joined[index]
             if context_only and index == last:
-                assert cache is not None
-                block.keys_values_only(x, modulation, table, cache[index])
+                # Taken once: who takes a layer's cache settles its sink.
+                assert layer_cache is not None
+                assert not isinstance(layer_cache, Joined)
+                block.keys_values_only(x, modulation, table, layer_cache)
                 return None
             if isinstance(layer_cache, Joined) and index == last:
                 tokens, layer_cache, first = layer_cache.tokens, layer_cache.later, layer_cache.earlier
@@ -317,7 +324,8 @@ class CausalWan(nn.Module):
         x = x.unflatten(2, (rows, columns)).unflatten(-1, (ph, pw, -1))  # B F rows columns ph pw C, channel fastest
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-    def _table(self, positions: list[int] | range, rows: int, columns: int) -> RopeTable:
+    def table(self, positions: list[int] | range, rows: int, columns: int) -> RopeTable:
+        """Rotation of the tokens of frames at these temporal positions; the newest ones are kept."""
         key = (tuple(positions), rows, columns, self.device)
         if key not in self._tables:
             if len(self._tables) > KEPT_TABLES:  # a stream asks for new positions with every block; old tables are dead

@@ -1,0 +1,121 @@
+"""`astro bench`: measures this machine. `sample` times how fast a student streams; the protocol is in
+`generate.speed`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from astro_cli.commands.acceleration_options import Make, with_acceleration
+from astro_cli.commands.console import echo, echo_aligned, loading
+from astro_cli.commands.limits import MOST_FRAMES
+from astro_cli.commands.sample import Device, Dtype, load, resize
+from astro_cli.commands.threads_option import with_threads
+from astro_cli.config.errors import StreamError
+
+bench_app = typer.Typer(name="bench", no_args_is_help=True, help="Measure how fast this machine streams.")
+PROMPT = "a large red circle moves right slowly over a gray plain background"
+MIB = 2**20
+
+
+def sample(
+    weights: Annotated[str | None, typer.Option("--weights", "-w", help="As of `astro sample`.")] = None,
+    frames: Annotated[int, typer.Option(min=1, max=MOST_FRAMES, help="Pixel frames to time, at least.")] = 48,
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="As of `astro sample`.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="As of `astro sample`.")] = None,
+    wan: Annotated[str | None, typer.Option(help="Wan 2.1 folder with text encoder and VAE.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels.")] = None,
+    window: Annotated[int | None, typer.Option(min=1, max=MOST_FRAMES, help="Visible latent frames.")] = None,
+    sink: Annotated[int | None, typer.Option(min=0, max=MOST_FRAMES, help="Frames that are never evicted.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Of the transformer and of Wan's other parts.")] = Dtype.fp32,
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
+    decoder: Annotated[str | None, typer.Option(metavar="PATH", help="Tiny decoder in place of Wan's VAE.")] = None,
+    warm_up: Annotated[int, typer.Option(min=0, max=1000, help="Blocks at a full window that are not timed.")] = 4,
+    prompt: Annotated[str, typer.Option(help="What the video shows; speed does not depend on it.")] = PROMPT,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise, and of the record.")] = 0,
+    results: Annotated[Path | None, typer.Option(help="Record it below this folder, for the tables.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it to this JSON file as well.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
+    *,
+    acceleration: Make,
+) -> None:
+    """Time one stream at a full window: frames per second of the loop and with decoding, latency to the first frame,
+    peak memory, and the conditions they hold under.
+
+    Example: astro bench sample --weights shapes/causal_forcing --frames 24
+    """
+    cache = {key: value for key, value in {"window": window, "sink": sink}.items() if value is not None}
+    with loading("weights"):
+        arm = load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
+    resize(arm, size)
+    from astro_cli.generate.speed import measure
+
+    if not arm.streams:
+        what = f"{arm.name} is a multi-step teacher and does not stream"
+        raise StreamError("bench sample", "", what, hint="measure a student, for example shapes/causal_forcing")
+    spec = arm.stream_spec(None)
+    spec.check(1, None)
+    per_latent = arm.backbone.num_frames(1, 1)
+    with loading("the window, then timing"):
+        speed = measure(arm, prompt, seed, -(-frames // per_latent), warm_up).data()
+    if results is not None:
+        _record(arm, seed, prompt, speed, results)
+    if out is not None:
+        from astro_cli.config.durable import write_json
+
+        write_json(out, speed)
+    echo(json.dumps(speed, indent=2, sort_keys=True)) if json_ else echo_aligned(_rows(speed))
+
+
+def _record(arm: Any, seed: int, prompt: str, speed: dict[str, Any], results: Path) -> None:
+    from eval.records.speed import write_speed
+
+    write_speed(arm, seed, prompt, speed, results)
+
+
+def _rows(speed: dict[str, Any]) -> list[list[str]]:
+    """What a reader wants to know, in lines."""
+    block, full = speed["block_seconds"], "full" if speed["window_full"] else "holds the whole video"
+    rows = [
+        ["loop", f"{speed['loop_frames_per_second']:.2f} frames/s", f"{speed['frames']} frames, no decoding"],
+        [
+            "with decoding",
+            f"{speed['frames_per_second']:.2f} frames/s",
+            f"by the {speed['decoder']}, beside the loop; no MP4",
+        ],
+        [
+            "a block",
+            f"{block['median']:.4f} s",
+            f"median; 10 % below {block['low']:.4f}, 10 % above {block['high']:.4f}",
+        ],
+        [
+            "first frame",
+            f"{speed['first_frame_seconds']:.3f} s",
+            f"from the prompt; cold {speed['cold_first_frame_seconds']:.3f} s",
+        ],
+        ["peak memory", f"{speed['peak_memory_bytes'] / MIB:,.0f} MiB", _of_memory(speed)],
+        ["window", f"{speed['cache']['window']} latent frames", f"{full}, after {speed['warm_up_blocks']} more blocks"],
+        ["passes", f"{speed['steps']} a block of {speed['block']}", f"{speed['height']} x {speed['width']} pixels"],
+        ["attention", speed["attention"], _error(speed, "attention_error", "largest difference from plain attention")],
+        ["linear layers", speed["linear"], _error(speed, "linear_error", "largest relative error of a layer")],
+        ["cache", speed["kv"], _error(speed, "kv_error", "relative error of the latents")],
+        ["graphs", "CUDA" if speed["graphs"] else "none", "compiled" if speed["compile"] else "not compiled"],
+        ["dtype", speed["dtype"], f"noise by the {speed['noise']}"],
+        ["device", speed["device_name"], f"{speed['threads']} threads, torch {speed['torch']}"],
+    ]
+    return [["what", "value", "how"], *rows]
+
+
+def _of_memory(speed: dict[str, Any]) -> str:
+    return "allocated on the device" if speed["device"] == "cuda" else "resident size of the process"
+
+
+def _error(speed: dict[str, Any], key: str, what: str) -> str:
+    return f"{what}: {speed[key]:.1e}" if speed.get(key) is not None else ""
+
+
+bench_app.command("sample")(with_threads(with_acceleration(sample)))

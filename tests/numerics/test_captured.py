@@ -1,0 +1,194 @@
+"""The GPU path as far as a CPU takes it: passes as fixed lists of operations on fixed memory, blocks as whole graphs,
+no step of the host in between.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from astro_cli.cache.kv import CacheSpec
+from astro_cli.core.flow import warp_timesteps
+from astro_cli.models.wan.compiled import compile_blocks
+from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.rollout.captured import Captured, Work
+from astro_cli.rollout.engine import Streamer, StreamSpec, new_cache
+
+TINY = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, freq_dim=8, text_dim=5, text_len=4)
+STEPS = warp_timesteps((1000, 500), 4.0)
+CACHES = [
+    CacheSpec(window=6, sink=2),
+    CacheSpec(window=6, sink=2, relative=True),
+    CacheSpec(window=6, sink=2, relative=True, policy="ema", alpha=0.5),
+    CacheSpec(window=4),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalWan:
+    torch.manual_seed(0)
+    return CausalWan(TINY).eval().requires_grad_(False)
+
+
+def text(seed: int = 7) -> torch.Tensor:
+    return torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def spec(cache: CacheSpec, **more) -> StreamSpec:
+    return StreamSpec(STEPS, 2, (2, 4, 4), cache, **more)
+
+
+def operations(work: Work) -> Work:
+    """The operations of a computation on the memory it was traced with: what a CUDA graph keeps of it. Tracing runs it,
+    so the memory is put back.
+    """
+    memory = list(work.__self__.fixed.tensors())  # type: ignore[attr-defined]
+    layers = [*work.__self__.fixed.earlier, *work.__self__.fixed.later]  # type: ignore[attr-defined]
+    for layer in layers:
+        memory += [layer.keys.data, layer.values.data, *(s for s in (layer.sink_k, layer.sink_v) if s is not None)]
+    before = [tensor.clone() for tensor in memory]
+    graph = make_fx(lambda: work())()
+    for tensor, old in zip(memory, before, strict=True):
+        tensor.copy_(old)
+    return graph
+
+
+def videos(
+    model: CausalWan, streamed: StreamSpec, blocks: int = 8, *, switch: bool = True, **kinds
+) -> list[torch.Tensor]:
+    """Blocks of a stream whose prompt changes before the last but one."""
+    cache = new_cache(model, 2, streamed, None)
+    cache.indexed = True
+    streamer = Streamer(model, model.encode_text(text()), [3, 4], streamed, cache=cache, **kinds)
+    made = []
+    for block in range(blocks):
+        if switch and block == blocks - 2:
+            streamer.switch(model.encode_text(text(8)))
+        made.append(streamer.next_block())
+    return made
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cache", CACHES)
+def test_replayed_passes_make_the_same_video(model, cache):
+    captured = Captured(model, operations)
+    plain, replayed = videos(model, spec(cache)), videos(model, spec(cache), run=captured)
+    assert all(torch.equal(*pair) for pair in zip(plain, replayed, strict=True))
+    # A window of 3 blocks is full in block 2, and for the context of the block before in block 3. Blocks 3 and 4 run as
+    # they are (WARM); of blocks 5 to 7 all passes are replayed, but for the first after the switch.
+    assert captured.replayed >= 2 * 3 - 1
+
+
+@torch.no_grad()
+def test_a_replay_reads_only_what_it_was_given(model):
+    """The recording holds no frame number: a later block replays it with other tensors."""
+    captured = Captured(model, operations)
+    made = videos(model, spec(CACHES[1]), switch=False, run=captured)
+    assert not torch.equal(made[-1], made[-2])
+    assert len(captured._graphs) == 2  # the first pass of a block, and the others
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cache", CACHES[1:3])
+def test_a_block_compiles_whole(model, cache):
+    """`fullgraph` refuses any break, the cache's exchange included. All kinds of passes have come by block 4, so later
+    blocks compile nothing: frame numbers and layers are in no graph.
+    """
+    compiled, known = copy.deepcopy(model), 0
+    torch._dynamo.reset()
+    compile_blocks(compiled, "eager", fullgraph=True)
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    plain = videos(model, spec(cache), 6, switch=False)
+    streamer = Streamer(compiled, compiled.encode_text(text()), [3, 4], spec(cache))
+    assert streamer.cache.indexed
+    for block, expected in enumerate(plain):
+        torch.testing.assert_close(streamer.next_block(), expected, atol=1e-5, rtol=0)
+        if block == 4:
+            known = counters["stats"]["unique_graphs"]
+    assert counters["stats"]["unique_graphs"] == known > 0
+    assert not counters["graph_break"]
+
+
+class HostSteps(TorchDispatchMode):
+    """Counts what makes the host wait for the device: numbers read from it, shapes that depend on its numbers, copies
+    to and from it.
+    """
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "item", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, kwargs = func.__name__.split(".")[0], kwargs or {}
+        result = func(*args, **kwargs)
+        if any(word in name for word in self.WAITING):
+            self.counts[name] += 1
+        if name in ("_to_copy", "copy_") and isinstance(result, torch.Tensor):
+            source = args[1] if name == "copy_" else args[0]
+            blocking = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
+            if source.device.type != result.device.type and blocking:
+                self.counts[f"{source.device.type} to {result.device.type}"] += 1
+        return result
+
+
+@pytest.fixture(scope="module")
+def gpu() -> torch.device:
+    """A device that is only pretended: its tensors have shapes and no numbers, and a build without CUDA has it."""
+    if not hasattr(torch, "pretended"):
+        _setup_privateuseone_for_python_backend("pretended")
+    return torch.device("pretended")
+
+
+def host_steps(gpu: torch.device, streamed: StreamSpec, blocks: int) -> Counter[str]:
+    """Of the last of so many blocks."""
+    with FakeTensorMode() as fake, gpu:
+        streamed = replace(streamed, steps=fake.from_tensor(streamed.steps))
+        network = CausalWan(TINY).eval().requires_grad_(False)
+        states = network.encode_text(torch.zeros(1, 4, 5))
+        streamer = Streamer(network, states, [3], streamed)
+        for _ in range(blocks - 1):
+            streamer.next_block()
+        with HostSteps() as counted:
+            x0 = streamer.next_block()
+        assert x0.device.type == gpu.type
+    return counted.counts
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("blocks", [1, 2, 3, 6])
+def test_no_step_of_the_host_in_a_block(gpu, cache, blocks):
+    """With noise from the device a block runs from its first to its last kernel without the host waiting, while the
+    window fills and after it.
+    """
+    assert host_steps(gpu, spec(cache, noise="device"), blocks) == {}
+
+
+@torch.no_grad()
+def test_the_counter_sees_waiting(gpu):
+    with FakeTensorMode(), gpu, HostSteps() as counted:
+        device = torch.ones(2)
+        device.to("cpu")
+        torch.ones(2, device="cpu").to(gpu)
+        with pytest.raises(DataDependentOutputException):
+            int(device.sum())
+        with pytest.raises(DynamicOutputShapeException):
+            device.nonzero()
+    assert counted.counts["pretended to cpu"] == 1
+    assert counted.counts["cpu to pretended"] == 1
