@@ -156,9 +156,7 @@ def _block(row: SheetRow, width: int, step: int, fps: float | None) -> Image.Ima
     for index, frame in enumerate(row.clip):
         x, y = 1 + index % size * (columns + GUTTER_PX), len(text) * line + index // size * pitch
         number = row.start + index * step
-        words = (
-            f"frame {number}" if fps is None and index == 0 else str(number) if fps is None else f"{number / fps:.1f} s"
-        )
+        words = _number(number, fps, step, is_first=index == 0)
         color = SWITCH if row.is_switch and index == 0 else QUIET
         words = f"switch, {words}" if row.is_switch and index == 0 else words
         draw.text((x, y), _shorten(words, _font(NUMBER_FONT_PX), columns), fill=color, font=_font(NUMBER_FONT_PX))
@@ -168,6 +166,13 @@ def _block(row: SheetRow, width: int, step: int, fps: float | None) -> Image.Ima
         if row.is_switch and index == 0:
             draw.rectangle((x - 1, y - 1, x + columns, y + rows), outline=SWITCH, width=SWITCH_PX)
     return block
+
+
+def _number(frame: int, fps: float | None, step: int, *, is_first: bool) -> str:
+    """A frame's number, or with `fps` its second, as fine as the frames are apart."""
+    if fps is None:
+        return f"frame {frame}" if is_first else str(frame)
+    return f"{frame / fps:.{1 if step >= fps else 2}f} s"
 
 
 def _clip(clip: Clip) -> np.ndarray:

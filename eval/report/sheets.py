@@ -33,12 +33,12 @@ def short_clips(arm: Arm, prompts: list[str]) -> np.ndarray:
 def short_sheet(pair: Pair, path: Path) -> None:
     """Every frame of the first held-out prompts."""
     prompts = shapes.prompt_set(SHORT_PROMPTS)
-    write_short_sheet(prompts, [short_clips(arm, prompts) for arm in pair], path)
+    write_short_sheet(prompts, [short_clips(arm, prompts) for arm in pair], path, pair[0].backbone.fps)
 
 
-def write_short_sheet(prompts: Sequence[str], clips: Sequence[np.ndarray], path: Path) -> None:
+def write_short_sheet(prompts: Sequence[str], clips: Sequence[np.ndarray], path: Path, fps: float) -> None:
     """A sheet of clips that are there: one (B, T, H, W, 3) array for the base, one for the tuned student."""
-    media.contact_sheet(_rows(prompts, clips), path, SHORT_SCALE)
+    media.contact_sheet(_rows(prompts, clips), path, SHORT_SCALE, fps=fps)
 
 
 def long_sheet(pair: Pair, path: Path) -> None:

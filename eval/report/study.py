@@ -97,7 +97,7 @@ def _takes(base: str, run: Path, folder: Path) -> list[Take]:
     before, after = load_arm(base), load_arm(str(run))
     prompts, stem = shapes.prompt_set(sheets.SHORT_PROMPTS), _name(base)
     pair = [sheets.short_clips(arm, prompts) for arm in (before, after)]
-    sheets.write_short_sheet(prompts, pair, folder / "figures" / f"sheet_short_{stem}.png")
+    sheets.write_short_sheet(prompts, pair, folder / "figures" / f"sheet_short_{stem}.png", before.backbone.fps)
     takes = []
     for index, (prompt, left, right) in enumerate(zip(prompts, *pair, strict=True)):
         frames = media.side_by_side(

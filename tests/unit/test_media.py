@@ -125,7 +125,7 @@ def test_the_frame_of_a_switch_is_outlined_and_numbers_are_seconds_of_the_video(
     monkeypatch.setattr(media, "_shorten", lambda text, *rest: words.append(text) or shorten(text, *rest))
     rows = [media.SheetRow("a", clip(2)), media.SheetRow("b", clip(2), start=80, is_switch=True)]
     contact_sheet(rows, tmp_path / "sheet.png", scale=4, fps=8)
-    assert [word for word in words if word.endswith(" s")] == ["0.0 s", "0.1 s", "switch, 10.0 s", "10.1 s"]
+    assert [word for word in words if word.endswith(" s")] == ["0.00 s", "0.12 s", "switch, 10.00 s", "10.12 s"]
     with Image.open(tmp_path / "sheet.png") as image:
         marked = (np.asarray(image) == media.SWITCH).all(-1)
     assert marked[:, MARGIN_PX + 1].sum() >= 128  # the left edge of one frame, as high as it is
