@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-all numerics smoke lint types imports check bench tables readme
+.PHONY: help setup run test test-all numerics smoke lint types imports check bench tables readme animation
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
@@ -46,8 +46,12 @@ check: lint types imports  ## lint, types and layers
 bench: setup  ## speed and memory of the loops, as ratios from one run
 	$(BIN)/python -m bench
 
-readme: setup  ## write the README's table of claims from the records, and its badges
+readme: setup  ## write the README's table of claims from the records, and its badges; the page of the Python API
 	$(BIN)/python scripts/write_readme.py
+	$(BIN)/python scripts/write_api_page.py
+
+animation: setup  ## make the README's animation from a contact sheet
+	$(BIN)/python scripts/animate_sheet.py results/figures/sheet_short_self_forcing.png docs/images/base_tuned.gif
 
 tables: setup  ## print the papers' tables from the records in results/
 	$(BIN)/astro table all

@@ -17,7 +17,12 @@ from astro_cli.commands.sample import Device, Dtype, load, resize
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import StreamError
 
-bench_app = typer.Typer(name="bench", no_args_is_help=True, help="Measure how fast this machine streams.")
+bench_app = typer.Typer(
+    name="bench",
+    no_args_is_help=True,
+    help="Measure how fast this machine streams.\n\n"
+    "Example: astro bench sample --weights shapes/causal_forcing --frames 24",
+)
 PROMPT = "a large red circle moves right slowly over a gray plain background"
 MIB = 2**20
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -32,12 +32,15 @@ GUTTER_PX = 3  # between frames: an outline, paper, an outline, so that it shows
 ROW_GAP_PX = 10
 MARGIN_PX = 10
 MIN_TEXT_PX = 320  # a sheet of few frames is still wide enough for a prompt in a line or two
-MIN_GAP_PX = 2  # between the two clips
+GAP_PX = 12  # between two clips beside each other
+MAX_SHEET_PX = 1800  # a line of frames: what a wide screen shows
+SWITCH, SWITCH_PX = (213, 94, 0), 3  # outline of the frame at which the prompt changed
 BAND_FONT_SHARE = 14  # pane width / font size: readable where a phone shrinks the clip to half
 MIN_FONT_PX = 9
 GIF_TICK_MS = 10  # a GIF counts in hundredths of a second
 MAX_GIF_FPS = 50  # players slow a frame of under 2 hundredths down to 10
 GIF_COLORS = 256
+BAND_COLORS = 16  # of these for captions
 
 
 @contextmanager
@@ -85,43 +88,91 @@ def upscale(frames: np.ndarray, scale: int) -> np.ndarray:
     return frames if scale == 1 else frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
+def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8, `scale` times as large, by a filter without ringing (Pillow's Hamming window)."""
+    if scale < 1:
+        raise ValueError(f"scale must be at least 1, found {scale}")
+    size = (frames.shape[2] * scale, frames.shape[1] * scale)
+    if scale == 1:
+        return frames
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.HAMMING)) for frame in frames])
+
+
 # --- contact sheet
 
 
+class SheetRow(NamedTuple):
+    """A clip of a contact sheet under its label.
+
+    Attributes:
+        start: frames of the video before it.
+        is_switch: the clip begins where the prompt changed; its first frame is outlined.
+    """
+
+    label: str
+    clip: Clip
+    start: int = 0
+    is_switch: bool = False
+
+
 def contact_sheet(
-    rows: Sequence[tuple[str, Clip]],
+    rows: Sequence[SheetRow | tuple[str, Clip]],
     path: str | Path,
     scale: int = 4,
     every: int = 1,
     apart: int = 1,
     fps: float | None = None,
 ) -> None:
-    """A PNG with one row per clip: its label above its frames, every `every`-th of them, numbered at the top.
+    """A PNG of clips below each other: its label above its frames, every `every`-th of them, each with its number.
 
-    `apart` is the number of video frames from one frame of a clip to the next, for the numbers. With `fps` the numbers
-    are seconds.
+    Frames that do not fit beside each other go on in the next line. `apart` is the number of video frames from one
+    frame of a clip to the next, for the numbers. With `fps` the numbers are seconds of the video.
     """
     if not rows or every < 1:
         raise ValueError(f"a contact sheet needs rows and every >= 1, found {len(rows)} rows, every {every}")
-    clips = [upscale(_clip(clip)[::every], scale) for _, clip in rows]
-    width = max(MIN_TEXT_PX, *(_strip_width(clip) for clip in clips))
-    labels = [_wrap(label, _font(SHEET_FONT_PX), width) for label, _ in rows]
-    line, numbers = _line_height(SHEET_FONT_PX), _line_height(NUMBER_FONT_PX)
-    heights = [len(text) * line + clip.shape[1] + ROW_GAP_PX for text, clip in zip(labels, clips, strict=True)]
-    sheet = Image.new("RGB", (width + 2 * MARGIN_PX, MARGIN_PX + numbers + sum(heights)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    _draw_numbers(draw, max(clips, key=len), every * apart, fps)
-    top = MARGIN_PX + numbers
-    for text, clip, height in zip(labels, clips, heights, strict=True):
-        for index, words in enumerate(text):
-            draw.text((MARGIN_PX, top + index * line), words, fill=INK, font=_font(SHEET_FONT_PX))
-        for index, frame in enumerate(clip):
-            x, y = _column(clip, index), top + len(text) * line
-            draw.rectangle((x - 1, y - 1, x + frame.shape[1], y + frame.shape[0]), fill=INK)
-            sheet.paste(Image.fromarray(frame), (x, y))
-        top += height
+    shown = [SheetRow(*row)._replace(clip=enlarge(_clip(row[1])[::every], scale)) for row in rows]
+    width = max(MIN_TEXT_PX, *(_strip_width(row.clip) for row in shown))
+    blocks = [_block(row, width, every * apart, fps) for row in shown]
+    sheet = Image.new("RGB", (width + 2 * MARGIN_PX, 2 * MARGIN_PX + sum(block.height for block in blocks)), PAPER)
+    top = MARGIN_PX
+    for block in blocks:
+        sheet.paste(block, (MARGIN_PX - 1, top))
+        top += block.height
     with written_whole(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
+
+
+def _block(row: SheetRow, width: int, step: int, fps: float | None) -> Image.Image:
+    """A label above lines of frames, each frame under its number; a pixel of margin at the left for outlines."""
+    text, size = _wrap(row.label, _font(SHEET_FONT_PX), width), _per_line(row.clip)
+    line, numbers = _line_height(SHEET_FONT_PX), _line_height(NUMBER_FONT_PX)
+    frames, rows, columns, _ = row.clip.shape
+    pitch = numbers + rows + GUTTER_PX
+    height = len(text) * line + -(-frames // size) * pitch + ROW_GAP_PX
+    block = Image.new("RGB", (width + 2, height), PAPER)
+    draw = ImageDraw.Draw(block)
+    for index, words in enumerate(text):
+        draw.text((1, index * line), words, fill=INK, font=_font(SHEET_FONT_PX))
+    for index, frame in enumerate(row.clip):
+        x, y = 1 + index % size * (columns + GUTTER_PX), len(text) * line + index // size * pitch
+        number = row.start + index * step
+        words = _number(number, fps, step, is_first=index == 0)
+        color = SWITCH if row.is_switch and index == 0 else QUIET
+        words = f"switch, {words}" if row.is_switch and index == 0 else words
+        draw.text((x, y), _shorten(words, _font(NUMBER_FONT_PX), columns), fill=color, font=_font(NUMBER_FONT_PX))
+        y += numbers
+        draw.rectangle((x - 1, y - 1, x + columns, y + rows), fill=INK)
+        block.paste(Image.fromarray(frame), (x, y))
+        if row.is_switch and index == 0:
+            draw.rectangle((x - 1, y - 1, x + columns, y + rows), outline=SWITCH, width=SWITCH_PX)
+    return block
+
+
+def _number(frame: int, fps: float | None, step: int, *, is_first: bool) -> str:
+    """A frame's number, or with `fps` its second, as fine as the frames are apart."""
+    if fps is None:
+        return f"frame {frame}" if is_first else str(frame)
+    return f"{frame / fps:.{1 if step >= fps else 2}f} s"
 
 
 def _clip(clip: Clip) -> np.ndarray:
@@ -131,23 +182,15 @@ def _clip(clip: Clip) -> np.ndarray:
     return frames
 
 
+def _per_line(clip: np.ndarray) -> int:
+    """Frames of a line: as few lines as the width allows, evenly filled."""
+    most = max(1, (MAX_SHEET_PX + GUTTER_PX) // (clip.shape[2] + GUTTER_PX))
+    lines = -(-len(clip) // most)
+    return -(-len(clip) // lines)
+
+
 def _strip_width(clip: np.ndarray) -> int:
-    return len(clip) * (clip.shape[2] + GUTTER_PX) - GUTTER_PX
-
-
-def _column(clip: np.ndarray, index: int) -> int:
-    return MARGIN_PX + index * (clip.shape[2] + GUTTER_PX)
-
-
-def _draw_numbers(draw: ImageDraw.ImageDraw, clip: np.ndarray, every: int, fps: float | None) -> None:
-    """Frame numbers, or with `fps` seconds, over the columns of the longest clip, as many as have room."""
-    font = _font(NUMBER_FONT_PX)
-    wanted = font.getlength(f"frame {every * len(clip)} ")
-    stride = max(1, int(np.ceil(wanted / (clip.shape[2] + GUTTER_PX))))
-    for index in range(0, len(clip), stride):
-        number = str(index * every) if fps is None else f"{index * every / fps:.4g} s"
-        text = f"frame {number}" if index == 0 and fps is None else number
-        draw.text((_column(clip, index), MARGIN_PX - 4), text, fill=QUIET, font=font)
+    return _per_line(clip) * (clip.shape[2] + GUTTER_PX) - GUTTER_PX
 
 
 # --- text
@@ -202,15 +245,14 @@ def in_a_row(clips: Sequence[Clip], labels: Sequence[str], scale: int = 8) -> np
     The clips are enlarged here, before the captions are drawn, so that the letters are sharp: write the result with
     `scale=1`.
     """
-    panes = [upscale(_clip(clip), scale) for clip in clips]
+    panes = [enlarge(_clip(clip), scale) for clip in clips]
     if len({pane.shape for pane in panes}) != 1:
         raise ValueError(
             f"clips side by side must have one shape, found {' and '.join(str(np.shape(clip)) for clip in clips)}"
         )
     frames, height, width, _ = panes[0].shape
-    gap = max(MIN_GAP_PX, scale // 2)
-    band = _caption_band(labels, width, gap)
-    divider = np.full((frames, height, gap, 3), BAND, dtype=np.uint8)
+    band = _caption_band(labels, width, GAP_PX)
+    divider = np.full((frames, height, GAP_PX, 3), BAND, dtype=np.uint8)
     row = np.concatenate([part for pane in panes for part in (divider, pane)][1:], axis=2)
     return np.concatenate([np.broadcast_to(band, (frames, *band.shape)), row], axis=1)
 
@@ -232,13 +274,16 @@ def _caption_band(labels: Sequence[str], pane: int, gap: int) -> np.ndarray:
 # --- gif
 
 
-def write_gif(frames: Iterable[Frame], path: str | Path, fps: float, scale: int = 1) -> None:
+def write_gif(frames: Iterable[Frame], path: str | Path, fps: float, scale: int = 1, band: int = 0) -> None:
     """An endless GIF, 256 colours per frame. Equal neighbours become one frame that is shown longer; the total time is
     kept.
+
+    Args:
+        band: rows at the top that hold captions. They have colours of their own, so that the clips do not change them.
     """
     if not 0 < fps <= MAX_GIF_FPS:
         raise ValueError(f"a GIF plays at up to {MAX_GIF_FPS} fps, found {fps}")
-    images = [_palette_image(frame, scale) for frame in checked_frames(frames)]
+    images = [_palette_image(frame, scale, band) for frame in checked_frames(frames)]
     with written_whole(path) as temporary:
         images[0].save(
             temporary,
@@ -251,13 +296,29 @@ def write_gif(frames: Iterable[Frame], path: str | Path, fps: float, scale: int 
         )
 
 
-def _palette_image(frame: np.ndarray, scale: int) -> Image.Image:
+def _palette_image(frame: np.ndarray, scale: int, band: int) -> Image.Image:
     """Undithered: dots would flicker, and the clips' few colours fit.
 
     Colours are picked before enlarging, which is cheaper.
     """
-    image = Image.fromarray(frame).quantize(GIF_COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colors = GIF_COLORS - (BAND_COLORS if band else 0)
+    clip = Image.fromarray(frame[band:])
+    image = clip.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    if band:
+        image = _with_band(image, frame[:band], colors)
     return image if scale == 1 else image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def _with_band(clip: Image.Image, band: np.ndarray, colors: int) -> Image.Image:
+    """Caption rows above a clip of `colors` colours; theirs are a ramp from the band to its ink behind these."""
+    first, last = np.array(BAND, dtype=float), np.array(BAND_INK, dtype=float)
+    ramp = first + (last - first) * np.linspace(0, 1, BAND_COLORS)[:, None]
+    share = ((band - first) @ (last - first)) / ((last - first) @ (last - first))
+    places = colors + np.rint(share.clip(0, 1) * (BAND_COLORS - 1))
+    image = Image.fromarray(np.concatenate([places, np.asarray(clip)]).astype(np.uint8), mode="P")
+    palette = (clip.getpalette() or [])[: 3 * colors]
+    image.putpalette([*palette, *[0] * (3 * colors - len(palette)), *np.rint(ramp).astype(int).flatten().tolist()])
+    return image
 
 
 def _gif_delays(count: int, fps: float) -> list[int]:

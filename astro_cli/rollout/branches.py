@@ -2,7 +2,8 @@
 
 Where `cache.kv.KVCache` rolls in place, this only appends, so what it holds may carry gradients (full back-propagation
 through the context) and one history can be read by any number of clips. The visible frames are those a rolling cache of
-the same window and sink would hold, oldest first.
+the same window and sink would hold, oldest first. In passes without gradients in float32 on a CPU, clips side by side
+read their history once, without a copy per clip (`shared_attention`).
 Source: Astrolabe (arXiv 2603.17051) section 3.2, Eq. 3. Dimensions: P history, B clip, H head, L token, D head width.
 Frames are latent frames.
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from astro_cli.cache.kv import CacheSpec, KVCache
 from astro_cli.config.errors import RecipeError
 from astro_cli.models.wan.rope import RopeTable, rope_table, rotate
+from astro_cli.models.wan.shared_attention import KeysValues, attend_shared, can_share
 from astro_cli.models.wan.transformer import CausalWan
 
 
@@ -84,9 +87,21 @@ class Branches:
         self.spec, self.gradient, self.rows = spec, gradient, rows
         self.shared, self.own = list(shared or []), list[CachedFrames]()
 
+    @cached_property
+    def grouped(self) -> bool:
+        """Whether clips that share a history are side by side, as many of each, and more than one."""
+        if self.rows is None or not self.shared:
+            return False
+        histories = len(self.shared[0].keys[0])
+        group, rest = divmod(len(self.rows), histories)
+        if rest or group < 2:
+            return False
+        return self.rows.tolist() == torch.arange(histories).repeat_interleave(group).tolist()
+
     def select(self, rows: torch.Tensor) -> Branches:
         """The context of the clips at these rows; what they record from here on is not the others'."""
         selected = copy(self)
+        vars(selected).pop("grouped", None)
         selected.own = [segment.select(rows) for segment in self.own]
         if self.rows is None:
             selected.shared = [segment.select(rows) for segment in self.shared]
@@ -139,12 +154,16 @@ class _Part:
     table: RopeTable | None
     shared: bool
 
-    def read(self, layer: int, rows: torch.Tensor | None, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def stored(self, layer: int) -> KeysValues:
+        """Keys, rotated, and values of each history, or of each clip where they are its own."""
         k, v = self.segment.keys[layer], self.segment.values[layer]
         if self.tokens is not None:
             k, v = k[:, :, self.tokens], v[:, :, self.tokens]
-        if self.table is not None:
-            k = rotate(k, self.table)
+        return (k if self.table is None else rotate(k, self.table)), v
+
+    def read(self, layer: int, rows: torch.Tensor | None, batch: int) -> KeysValues:
+        """The same of each clip."""
+        k, v = self.stored(layer)
         if not self.shared or rows is None:
             return k, v
         if len(k) == 1:  # one history: a view, not a copy per clip
@@ -169,16 +188,35 @@ class _LayerBranch:
     def __init__(self, plan: BranchPass, layer: int) -> None:
         self.plan, self.layer = plan, layer
 
-    def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> tuple[torch.Tensor, torch.Tensor]:
+    def exchange(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> KeysValues:
         """Take this pass's un-rotated keys and values; return all visible keys (rotated) and values."""
+        plan, rotated = self.plan, self._record(k, v, table)
+        past = [part.read(self.layer, plan.branches.rows, len(k)) for part in plan.parts]
+        return _joined([*past, (rotated, v)])
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> torch.Tensor | None:
+        """Attention of clips side by side to the history they share, read once, and to keys of their own."""
+        plan = self.plan
+        shared = [part for part in plan.parts if part.shared]
+        if not shared or not plan.branches.grouped or not can_share(q):
+            return None
+        rotated = self._record(k, v, table)
+        own = [part.stored(self.layer) for part in plan.parts if not part.shared]
+        return attend_shared(q, _joined([part.stored(self.layer) for part in shared]), _joined([*own, (rotated, v)]))
+
+    def _record(self, k: torch.Tensor, v: torch.Tensor, table: RopeTable) -> torch.Tensor:
+        """Make the keys and values part of the context, if this pass records; returns the rotated keys."""
         plan, rotated = self.plan, rotate(k, table)
-        if (
-            plan.recorded is not None
-        ):  # by layer, so that recomputation under gradient checkpointing writes the same place
+        if plan.recorded is not None:
+            # By layer, so that recomputation under gradient checkpointing writes the same place.
             stored, keep = (k if plan.relative else rotated), plan.branches.gradient
             plan.recorded.keys[self.layer] = stored if keep else stored.detach()
             plan.recorded.values[self.layer] = v if keep else v.detach()
-        past = [part.read(self.layer, plan.branches.rows, len(k)) for part in plan.parts]
-        return torch.cat([*(k_past for k_past, _ in past), rotated], 2), torch.cat(
-            [*(v_past for _, v_past in past), v], 2
-        )
+        return rotated
+
+
+def _joined(parts: list[KeysValues]) -> KeysValues:
+    """Keys and values one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([k for k, _ in parts], 2), torch.cat([v for _, v in parts], 2)

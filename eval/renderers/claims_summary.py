@@ -35,7 +35,7 @@ def claims_summary(papers: Mapping[str, Sequence[Verdict]]) -> str:
             belongs to no backbone, may be there once per backbone; it is counted once.
     """
     rows = []
-    for place in (None, *BACKBONES):
+    for place in (*BACKBONES, None):
         chosen = {title: _of(place, verdicts) for title, verdicts in papers.items()}
         for word in get_args(VerdictWord):
             if count := _count(word, chain.from_iterable(chosen.values())):

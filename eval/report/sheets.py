@@ -20,7 +20,7 @@ from eval.world.streams import decoded_blocks
 Pair = tuple[Arm, Arm]  # base, tuned
 NAMES = ("base", "tuned")
 SHORT_PROMPTS, LONG_PROMPTS = 6, 4
-SHORT_SCALE, LONG_SCALE, MULTI_SCALE = 6, 3, 3  # pixels per world pixel
+SHORT_SCALE, LONG_SCALE, MULTI_SCALE = 6, 5, 5  # pixels per world pixel
 LONG_APART, MULTI_APART = 2, 1  # seconds between two columns
 
 
@@ -33,12 +33,12 @@ def short_clips(arm: Arm, prompts: list[str]) -> np.ndarray:
 def short_sheet(pair: Pair, path: Path) -> None:
     """Every frame of the first held-out prompts."""
     prompts = shapes.prompt_set(SHORT_PROMPTS)
-    write_short_sheet(prompts, [short_clips(arm, prompts) for arm in pair], path)
+    write_short_sheet(prompts, [short_clips(arm, prompts) for arm in pair], path, pair[0].backbone.fps)
 
 
-def write_short_sheet(prompts: Sequence[str], clips: Sequence[np.ndarray], path: Path) -> None:
+def write_short_sheet(prompts: Sequence[str], clips: Sequence[np.ndarray], path: Path, fps: float) -> None:
     """A sheet of clips that are there: one (B, T, H, W, 3) array for the base, one for the tuned student."""
-    media.contact_sheet(_rows(prompts, clips), path, SHORT_SCALE)
+    media.contact_sheet(_rows(prompts, clips), path, SHORT_SCALE, fps=fps)
 
 
 def long_sheet(pair: Pair, path: Path) -> None:
@@ -56,16 +56,17 @@ def long_sheet(pair: Pair, path: Path) -> None:
 
 
 def multi_sheet(pair: Pair, path: Path) -> None:
-    """The segments of one six-prompt video below each other, each under its prompt; the columns say the time since the
-    switch.
+    """The segments of one six-prompt video below each other, each under its prompt; the numbers are seconds of the
+    video, and the frames at which the prompt changed are outlined.
     """
     script, fps = shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN), pair[0].card["video"]["fps"]
-    parts, rows = [], []
+    parts, rows = [], list[media.SheetRow]()
     for arm in pair:
         segments = shapes_multi.segments(arm, [script], noise_seeds(0, 1))
         parts.append([_pictures(clip)[0] for clip, _ in segments])
     for start, prompt, *clips in zip(shapes_multi.segment_starts(pair[0]), script, *parts, strict=True):
-        rows += [(f"{name}, from {start / fps:.1f} s: {prompt}", clip) for name, clip in zip(NAMES, clips, strict=True)]
+        for name, clip in zip(NAMES, clips, strict=True):
+            rows.append(media.SheetRow(f"{name}: {prompt}", clip, start, is_switch=start > 0))
     media.contact_sheet(rows, path, MULTI_SCALE, every=round(MULTI_APART * fps), fps=fps)
 
 

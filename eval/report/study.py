@@ -97,14 +97,14 @@ def _takes(base: str, run: Path, folder: Path) -> list[Take]:
     before, after = load_arm(base), load_arm(str(run))
     prompts, stem = shapes.prompt_set(sheets.SHORT_PROMPTS), _name(base)
     pair = [sheets.short_clips(arm, prompts) for arm in (before, after)]
-    sheets.write_short_sheet(prompts, pair, folder / "figures" / f"sheet_short_{stem}.png")
+    sheets.write_short_sheet(prompts, pair, folder / "figures" / f"sheet_short_{stem}.png", before.backbone.fps)
     takes = []
     for index, (prompt, left, right) in enumerate(zip(prompts, *pair, strict=True)):
         frames = media.side_by_side(
             np.concatenate([left] * CLIP_REPEATS), np.concatenate([right] * CLIP_REPEATS), scale=CLIP_SCALE
         )
         gif, mp4 = (folder / "clips" / f"{stem}_{index}.{ending}" for ending in ("gif", "mp4"))
-        media.write_gif(frames, gif, before.backbone.fps)
+        media.write_gif(frames, gif, before.backbone.fps, band=frames.shape[1] - left.shape[1] * CLIP_SCALE)
         write_mp4(frames, mp4, before.backbone.fps)
         clips: dict[str, np.ndarray] = dict(zip(sheets.NAMES, (left, right), strict=True))
         takes.append(Take(prompt, NOISE_SEED, before.backbone.fps, clips, group=stem.replace("_", " ")))

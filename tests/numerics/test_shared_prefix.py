@@ -1,9 +1,9 @@
 """Group-wise rollout (Astrolabe Eq. 3): one shared history is what each candidate's own history would be, with window,
 sink and relative positions.
 
-In float64, where only the order of sums differs (batch size, slots of a rolling cache), to 1e-12; one candidate alone,
-and a prefix copied for every candidate, bit for bit. With relative positions to 2e-6: keys are rotated in float32, and
-the rolling cache rotates them in another order.
+In float64, where only the order of sums differs (batch size, slots of a rolling cache), to 1e-12; one candidate alone
+bit for bit; a prefix copied for every candidate to 1e-5 in float32, where a shared one is read once. With relative
+positions to 2e-6: keys are rotated in float32, and the rolling cache rotates them in another order.
 """
 
 import pytest
@@ -118,7 +118,7 @@ def copied(shared: list[CachedFrames], times: int) -> list[CachedFrames]:
 
 
 @pytest.mark.parametrize("cache", CACHES, ids=str)
-def test_a_shared_prefix_is_separate_prefixes_bit_for_bit(cache, monkeypatch):
+def test_a_shared_prefix_is_separate_prefixes(cache, monkeypatch):
     """G = 4 in float32, after a history longer than the windows: the candidates, and the velocities they are trained
     on.
     """
@@ -129,7 +129,8 @@ def test_a_shared_prefix_is_separate_prefixes_bit_for_bit(cache, monkeypatch):
     states = model.encode_text(text(1).expand(4, -1, -1))
     clips = decode_candidates(model, states, [1, 2, 3, 4], how, shared, together, 8, 4)
     assert clips.dtype == torch.float32
-    assert torch.equal(clips, decode_candidates(model, states, [1, 2, 3, 4], how, copied(shared, 4), apart, 8, 4))
+    separate = decode_candidates(model, states, [1, 2, 3, 4], how, copied(shared, 4), apart, 8, 4)
+    torch.testing.assert_close(clips, separate, atol=1e-5, rtol=0)  # a history read once: sums in another order
 
     def trained_on(groups: torch.Tensor) -> torch.Tensor:
         context = ClipContext(model, states, history.expand(4, -1, -1, -1, -1), clips, groups, how, gradient=False)
@@ -144,7 +145,7 @@ def test_a_shared_prefix_is_separate_prefixes_bit_for_bit(cache, monkeypatch):
     monkeypatch.setattr(
         group_wise, "record_history", lambda *_: copied(record_history(model, states.select([0]), history, how), 4)
     )
-    assert torch.equal(once, trained_on(apart))
+    torch.testing.assert_close(once, trained_on(apart), atol=1e-5, rtol=0)
 
 
 def test_candidates_differ_and_a_video_without_history_is_a_plain_stream(model):

@@ -16,6 +16,7 @@ from PIL import Image
 from astro_cli.config.errors import OutputError
 from astro_cli.generate import media
 from astro_cli.generate.media import (
+    GAP_PX,
     GUTTER_PX,
     INK,
     MARGIN_PX,
@@ -95,10 +96,10 @@ def test_sheet_holds_each_frame_in_its_place(tmp_path: Path) -> None:
     tops = _row_tops(sheet)
     assert len(tops) == 2
     for top, shown in zip(tops, (frames, frames[::-1]), strict=True):
-        for index, frame in enumerate(to_uint8(shown)[::2]):
+        for index, frame in enumerate(media.enlarge(to_uint8(shown)[::2], 4)):
             left = MARGIN_PX + index * pitch
-            assert (sheet[top : top + 128, left : left + 128] == media.upscale(frame, 4)).all()
-    assert (sheet[tops[0] - 20 : tops[0] - 2] == INK).all(-1).any()  # the label's letters
+            assert (sheet[top : top + 128, left : left + 128] == frame).all()
+    assert (sheet[: tops[0] - 16] == INK).all(-1).any()  # the label's letters
 
 
 def _row_tops(sheet: np.ndarray) -> list[int]:
@@ -107,11 +108,45 @@ def _row_tops(sheet: np.ndarray) -> list[int]:
     return [int(y) for y in np.flatnonzero(blue) if not blue[y - 1]]
 
 
+def test_a_long_clip_goes_on_in_the_next_line(tmp_path: Path) -> None:
+    # 1800 px hold 13 frames of 128 + 3: 20 take two lines of ten
+    contact_sheet([("a", clip(10).repeat(2, 0))], tmp_path / "sheet.png", scale=4)
+    with Image.open(tmp_path / "sheet.png") as image:
+        sheet = np.asarray(image)
+    assert sheet.shape[1] == 2 * MARGIN_PX + 10 * (128 + GUTTER_PX) - GUTTER_PX
+    assert len(_row_tops(sheet)) == 2
+
+
+def test_the_frame_of_a_switch_is_outlined_and_numbers_are_seconds_of_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: list[str] = []
+    shorten = media._shorten
+    monkeypatch.setattr(media, "_shorten", lambda text, *rest: words.append(text) or shorten(text, *rest))
+    rows = [media.SheetRow("a", clip(2)), media.SheetRow("b", clip(2), start=80, is_switch=True)]
+    contact_sheet(rows, tmp_path / "sheet.png", scale=4, fps=8)
+    assert [word for word in words if word.endswith(" s")] == ["0.00 s", "0.12 s", "switch, 10.00 s", "10.12 s"]
+    with Image.open(tmp_path / "sheet.png") as image:
+        marked = (np.asarray(image) == media.SWITCH).all(-1)
+    assert marked[:, MARGIN_PX + 1].sum() >= 128  # the left edge of one frame, as high as it is
+    assert not marked[:, MARGIN_PX + 128 + GUTTER_PX + 1 :].any()
+
+
+def test_enlarging_neither_overshoots_nor_moves() -> None:
+    edge = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    edge[:, :, 4:] = (200, 100, 50)
+    large = media.enlarge(edge, 4)
+    assert large.shape == (1, 32, 32, 3)
+    assert (large.max((0, 1, 2)) == (200, 100, 50)).all()
+    assert (large[0, :, :14] == 0).all()  # two pixels on either side of the edge are between
+    assert (large[0, :, 18:] == (200, 100, 50)).all()
+
+
 def test_frames_of_one_colour_stay_apart(tmp_path: Path) -> None:
     for value in (0, 255):
         contact_sheet([("x", np.full((2, 32, 32, 3), value, dtype=np.uint8))], tmp_path / "sheet.png", scale=6)
         with Image.open(tmp_path / "sheet.png") as image:
-            gutter = np.asarray(image)[-40, MARGIN_PX + 192 : MARGIN_PX + 192 + GUTTER_PX]
+            gutter = np.asarray(image)[-60, MARGIN_PX + 192 : MARGIN_PX + 192 + GUTTER_PX]
         assert error(gutter, np.full(3, value)).max() > 200
 
 
@@ -140,12 +175,13 @@ def test_side_by_side_puts_left_left_under_a_caption() -> None:
     pair = side_by_side(left, right, scale=8)
     assert pair.dtype == np.uint8
     frames, height, width, _ = pair.shape
-    assert (frames, width) == (3, 2 * 256 + 4)  # scale // 2 = 4 between the panes
+    assert (frames, width) == (3, 2 * 256 + GAP_PX)
     band = height - 256
     assert 16 <= band <= 64
-    assert (pair[:, band:, :256] == media.upscale(to_uint8(left), 8)).all()
-    assert (pair[:, band:, 260:] == media.upscale(to_uint8(right), 8)).all()
-    for pane in (pair[0, :band, :256], pair[0, :band, 260:]):
+    assert (pair[:, band:, :256] == media.enlarge(to_uint8(left), 8)).all()
+    assert (pair[:, band:, 256 + GAP_PX :] == media.enlarge(to_uint8(right), 8)).all()
+    assert (pair[:, :, 256 : 256 + GAP_PX] == media.BAND).all()
+    for pane in (pair[0, :band, :256], pair[0, :band, 256 + GAP_PX :]):
         assert (pane > 200).all(-1).any()  # letters
 
 
@@ -174,6 +210,20 @@ def test_gif_keeps_frames_speed_and_colours(tmp_path: Path) -> None:
             assert error(np.asarray(image.convert("RGB")), media.upscale(frame, 4)).max() <= GIF_ERROR
     assert set(delays) == {120, 130}  # 1000 / 8 = 125 ms lies between two hundredths
     assert sum(delays) == 1000
+
+
+def test_captions_of_a_gif_do_not_depend_on_the_clip(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    pair = side_by_side(noise, noise, scale=4)
+    band = pair.shape[1] - 128
+    write_gif(pair, tmp_path / "clip.gif", fps=8, band=band)
+    with Image.open(tmp_path / "clip.gif") as image:
+        captions = []
+        for index in range(2):
+            image.seek(index)
+            captions.append(np.asarray(image.convert("RGB"))[:band])
+    assert (captions[0] == captions[1]).all()
+    assert error(captions[0], pair[0, :band]).max() <= 8  # half a step of a ramp of 16 colours
 
 
 def test_gif_of_a_still_keeps_its_time(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ Dimensions: B sample, L query token, M text token, H head, D head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -25,6 +25,17 @@ class LayerCache(Protocol):
     def exchange(
         self, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, table: RopeTable
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@runtime_checkable
+class SharedCache(Protocol):
+    """A layer cache that may attend itself, without handing out keys that several samples share."""
+
+    def attend(
+        self, q_BHLD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, table: RopeTable
+    ) -> torch.Tensor | None:
+        """Attention (B, H, L, D) of rotated queries to all visible keys; None, and nothing done, where it cannot."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,8 @@ class Attention(nn.Module):
         k, v = self.keys_values(x_BLC)
         if cache is None:
             return self.merge(self.attend(q, rotate(k, table), v, mask))
+        if mask is None and isinstance(cache, SharedCache) and (out := cache.attend(q, k, v, table)) is not None:
+            return self.merge(out)
         if not isinstance(cache, Joined):
             return self.merge(self.attend(q, *cache.exchange(k, v, table), mask))
         assert mask is None, "the blocks of a joined pass see what their caches return"
