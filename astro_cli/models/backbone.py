@@ -76,7 +76,7 @@ class Backbone(Protocol):
 
 
 def load_backbone(
-    name: str, source: str | Path | None = None, *, empty: int | None = None, dtype: torch.dtype | None = None
+    name: str, source: str | Path | None = None, *, empty: bool = False, dtype: torch.dtype | None = None
 ) -> Backbone:
     """Backbone by name.
 
@@ -84,7 +84,7 @@ def load_backbone(
         name: "shapes" or "wan".
         source: shapes: codec weights other than the packaged ones; wan: a Wan 2.1 folder, default one below
             ASTRO_CHECKPOINTS.
-        empty: latent channels of a codec with random weights, to be trained; shapes only.
+        empty: a codec with random weights, to be trained; shapes only.
         dtype: of Wan's VAE and text encoder; default that of their files.
 
     Raises:
@@ -92,7 +92,7 @@ def load_backbone(
     """
     if name == ShapesBackbone.name:
         return load_shapes_backbone(None if source is None else str(source), empty=empty)
-    if empty is not None:
+    if empty:
         raise CheckpointError(
             name,
             "backbone",

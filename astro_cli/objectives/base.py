@@ -264,9 +264,6 @@ class Objective:
         """Bookkeeping after the optimiser steps of a step (moving averages, targets); returns metrics."""
         return {}
 
-    def finish(self) -> None:
-        """Work after the last step, e.g. statistics of a codec's latents."""
-
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors to save with a checkpoint besides networks and optimisers."""
         return {}

@@ -149,7 +149,6 @@ class Trainer:
                 self._save(index, step + 1, stage)
         if stage.ema is not None:
             stage.ema.copy_to_parameters()
-        stage.objective.finish()
         self._save(index + 1, 0, None)
 
     def _step(self, stage: _Stage, step: int) -> None:

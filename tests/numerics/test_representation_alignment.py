@@ -32,7 +32,7 @@ def world():
 def test_features_are_coverage_times_what_the_prompt_says(world):
     scenes, layout = world
     maps = object_features(scenes, layout, torch.tensor([4.0, 8.0]), 8, 4)
-    assert maps.shape == (3, 2, 8, 8, 8)
+    assert maps.shape == (3, 2, 10, 8, 8)
     covered = maps[:, :, 0]
     # a circle of radius 5 and a square of half side .88 x 8.5, in cells of 16 pixels
     torch.testing.assert_close(covered[0, 0].sum(), torch.tensor(math.pi * 25 / 16), rtol=0.02, atol=0)
@@ -40,12 +40,21 @@ def test_features_are_coverage_times_what_the_prompt_says(world):
     for row, shape in enumerate(("circle", "square", "triangle")):
         for index, name in enumerate(SHAPES):
             torch.testing.assert_close(maps[row, :, 1 + index], covered[row] * (name == shape))
-    torch.testing.assert_close(maps[0, :, 5:7], covered[0, :, None] * torch.tensor([2.0, 0.0])[:, None, None])
-    torch.testing.assert_close(maps[1, :, 5:7], covered[1, :, None] * torch.tensor([0.0, -1.0])[:, None, None])
+    torch.testing.assert_close(maps[0, :, 5:7], covered[0, :, None] * torch.tensor([4.0, 0.0])[:, None, None])
+    torch.testing.assert_close(maps[1, :, 5:7], covered[1, :, None] * torch.tensor([0.0, -2.0])[:, None, None])
     assert torch.equal(maps[:, :, 7], covered * torch.tensor([0.0, 1.0, 1.0])[:, None, None, None])
     bounce = maps[2, :, 5].sum((-2, -1)) / covered[2].sum((-2, -1))
     torch.testing.assert_close(bounce[0], -bounce[1])  # it turns where a latent ends
-    torch.testing.assert_close(bounce.abs(), torch.ones(2))
+    torch.testing.assert_close(bounce.abs(), torch.full((2,), 2.0))
+
+
+def test_the_last_two_features_are_the_coverage_of_the_latents_around(world):
+    scenes, layout = world
+    maps = object_features(scenes, layout, torch.tensor([4.0, 8.0, 12.0]), 8, 4)
+    torch.testing.assert_close(maps[:, 1, 8], maps[:, 0, 0])
+    torch.testing.assert_close(maps[:, 1, 9], maps[:, 2, 0])
+    # a fast circle is 16 pixels, four cells, further on
+    torch.testing.assert_close(maps[0, 0, 9], maps[0, 0, 0].roll(4, -1))
 
 
 def test_on_the_grid_every_later_latent_is_the_one_before_moved_by_whole_cells(world):
@@ -56,7 +65,7 @@ def test_on_the_grid_every_later_latent_is_the_one_before_moved_by_whole_cells(w
     plain = render([parse(PROMPTS[0].replace("gray", "black"))], _rows(layout, 0), 17)
     latents = codec.encode(plain)[0, 1:]
     for before, after in itertools.pairwise(latents):
-        torch.testing.assert_close(after, before.roll(2, -1), rtol=0, atol=1e-4)  # fast: 8 pixels right, two cells
+        torch.testing.assert_close(after, before.roll(4, -1), rtol=0, atol=1e-4)  # fast: 16 pixels right, four cells
 
 
 def _rows(layout, row):

@@ -27,8 +27,8 @@ from eval.world.streams import done_of, frames_of, turning_points
 from eval.world.suites import WORLD_SUITES, world_suite
 
 
-def an_arm(block: int = 3, fps: float = 8.0, channels: int = 4) -> Any:
-    backbone = load_shapes_backbone(empty=channels)
+def an_arm(block: int = 3, fps: float = 8.0) -> Any:
+    backbone = load_shapes_backbone(empty=True)
     return cast(Any, SimpleNamespace(card={"video": {"block": block, "fps": fps}}, backbone=backbone))
 
 
@@ -43,7 +43,7 @@ def test_other_weights_under_one_name_are_said(tmp_path, capsys):
     for content in ("first", "first", "second"):
         (tmp_path / "weights").write_text(content)
         card = {"recipe_hash": "r", "codec": "shapes/codec", "video": {"fps": 8}, "sampling": "few_step"}
-        backbone = load_shapes_backbone(empty=16)
+        backbone = load_shapes_backbone(empty=True)
         arm: Any = SimpleNamespace(name="tuned", path=tmp_path / "weights", card=card, backbone=backbone)
         writer = world_run._writer(benchmark, arm, 1, 2, tmp_path)
         world_run._record(benchmark, arm, 2, writer, {"vq": [0.5, 0.5], "ta": [0.5, 0.5]})

@@ -59,12 +59,12 @@ def test_oracle_and_text_reward_know_the_pace_of_the_world(videos, scenes, world
     assert gain > 0.01 if world is GRID else gain == 0
 
 
-def test_on_the_grid_objects_are_on_a_cell_whenever_a_latent_ends(scenes):
+def test_on_the_grid_objects_are_on_a_token_whenever_a_latent_ends(scenes):
     layout = random_layout(scenes, [stream("test-grid", index) for index in range(48)], world=GRID)
     at_ends = centers(scenes, layout, torch.arange(0, 33, 4.0))
     torch.testing.assert_close(at_ends, (at_ends / GRID.grid).round() * GRID.grid, rtol=0, atol=1e-4)
     steps = at_ends[:, 0].diff(dim=1).abs().sum(-1)
-    pace = {None: 0.0, "slowly": 4.0, "fast": 8.0}  # world units in four frames
+    pace = {None: 0.0, "slowly": 8.0, "fast": 16.0}  # world units in four frames
     wanted = torch.tensor([pace[scene.objects[0].motion.speed] for scene in scenes])
     torch.testing.assert_close(steps, wanted[:, None].expand_as(steps), rtol=0, atol=1e-4)
 
