@@ -78,19 +78,18 @@ def test_the_list_of_arm_suites_needs_no_torch():
 
 
 def test_seconds_become_whole_blocks():
-    assert frames_of(an_arm(), 30) == 240  # 80 blocks of 3
-    assert frames_of(an_arm(), 60) == 480
-    assert frames_of(an_arm(), 10) == 81  # 80 is no multiple of 3
-    assert frames_of(an_arm(block=1, fps=16.0), 10) == 160
-    assert shapes_long.num_frames(an_arm()) == 240
-    assert frames_of(an_arm(channels=16), 30) == 63  # 240 frames are in 61 latents, 1 + 60 x 4 frames; 21 blocks of 3
+    assert frames_of(an_arm(), 30) == 63  # 240 frames are in 61 latents, 1 + 60 x 4 frames; 21 blocks of 3
+    assert frames_of(an_arm(), 60) == 123  # 480 frames in 121 latents
+    assert frames_of(an_arm(), 10) == 21
+    assert frames_of(an_arm(block=1, fps=16.0), 10) == 41
+    assert shapes_long.num_frames(an_arm()) == 63
 
 
 def test_a_prompt_takes_over_at_the_next_block():
-    # 10 s are frame 80, in the block 78..80; 30 s are frame 240, the start of a block
-    assert shapes_multi.segment_starts(an_arm()) == [0, 81, 162, 240, 321, 402]
-    assert turning_points(an_arm(block=1), [1.0, 2.5]) == [8, 20]
-    assert turning_points(an_arm(channels=16), [1.0, 2.5]) == [3, 6]  # blocks end at frames 9 and 21
+    # the frames before 10 s, 80 of them, are in 21 latents, seven blocks; those before 20 s in 41, so block 14 holds some
+    assert shapes_multi.segment_starts(an_arm()) == [0, 21, 42, 63, 81, 102]
+    assert turning_points(an_arm(block=1), [1.0, 2.5]) == [3, 6]
+    assert turning_points(an_arm(), [1.0, 2.5]) == [3, 6]  # blocks end at frames 9 and 21
 
 
 def test_a_story_changes_one_or_two_attributes_of_its_object():
