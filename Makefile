@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-all numerics smoke lint types imports check bench tables
+.PHONY: help setup run test test-all numerics smoke lint types imports check bench tables readme
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
@@ -45,6 +45,9 @@ check: lint types imports  ## lint, types and layers
 
 bench: setup  ## speed and memory of the loops, as ratios from one run
 	$(BIN)/python -m bench
+
+readme: setup  ## write the README's table of claims from the records, and its badges
+	$(BIN)/python scripts/write_readme.py
 
 tables: setup  ## print the papers' tables from the records in results/
 	$(BIN)/astro table all

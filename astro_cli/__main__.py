@@ -7,7 +7,6 @@ import errno
 import io
 import os
 import sys
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -31,6 +30,8 @@ from astro_cli.config.errors import EXIT_RUN, AstroError, OutputError, RunError
 
 def print_version(is_given: bool) -> None:
     if is_given:
+        from importlib import metadata  # slow to import
+
         typer.echo(f"astro {metadata.version('astro-cli')}")
         raise typer.Exit
 

@@ -234,7 +234,12 @@ def readers() -> Iterator[Reader]:
         "config": CARD["model"], "dtype": ["float32"], "tensors": 1,
         "written": [{"name": "a", "bytes": 1, "sha256": "0"}],
     }, lambda path: verify.read_manifest(path.parent))  # fmt: skip
-    yield _json("import's adapters", "manifest.json", {"lora": None, "earlier_loras": []}, merged._of_manifest)
+    yield _json(
+        "import's adapters",
+        "manifest.json",
+        {"loras": [], "lora_contents": [], "earlier_loras": []},
+        merged._of_manifest,
+    )
     yield _json(
         "pipeline's index",
         "model_index.json",

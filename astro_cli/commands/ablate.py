@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from astro_cli.commands.console import plain_console
+from astro_cli.commands.console import loading, plain_console
 from astro_cli.commands.grid_progress import run_grid
 from astro_cli.commands.limits import MOST_JOBS, MOST_PROMPTS
 from astro_cli.commands.training_run import SetOption
@@ -54,11 +54,13 @@ def ablate(
 
     Example: astro ablate astrolabe-4c --seeds 0,1,2 --jobs 2
     """
-    from eval.papers.ablation import load_grid, plan
-    from eval.studies.grid_run import GridRun
+    console = plain_console(stderr=True)
+    with loading(table):
+        from eval.papers.ablation import load_grid, plan
+        from eval.studies.grid_run import GridRun
 
-    grid, console = load_grid(table), plain_console(stderr=True)
-    planned = plan(grid, parse_seeds(seeds), runs, set_ or [], steps)
+        grid = load_grid(table)
+        planned = plan(grid, parse_seeds(seeds), runs, set_ or [], steps)
     if dry_run:
         show_plan(table, grid.title, planned)
         return

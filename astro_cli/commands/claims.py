@@ -11,12 +11,14 @@ from astro_cli.commands.console import echo
 from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 from astro_cli.config.errors import RecordError, did_you_mean
 
+SUMMARY = "summary"
+
 
 def claims(
     paper: Annotated[
         str | None, typer.Argument(metavar="[PAPER]", help="A paper's name, e.g. astrolabe; all where none is named.")
     ] = None,
-    format: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
+    format: Annotated[str, typer.Option("--format", help="text, json, markdown or summary.")] = "text",
     backbone: Annotated[
         str, typer.Option("--backbone", help="Whose records to judge by: shapes or wan. They never mix.")
     ] = "shapes",
@@ -27,18 +29,23 @@ def claims(
     """Say which of the papers' claims hold, fail or are undecided by the records, or were not run.
 
     A claim holds where the 95 % interval of the paired difference lies within it, and fails where it lies outside. A
-    claim of several parts holds where all do and fails where any does.
+    claim of several parts holds where all do and fails where any does. The summary counts verdicts, on every backbone.
 
     Example: astro claims astrolabe --results results/astrolabe
     """
     from eval.papers.claims import list_papers, load_claims
     from eval.papers.verdicts import evaluate
     from eval.renderers.claims import RENDERERS
+    from eval.renderers.claims_summary import summary_of_records
 
-    if format not in RENDERERS:
+    formats = [*RENDERERS, SUMMARY]
+    if format not in formats:
         raise RecordError(
-            "--format", format, f"unknown format, allowed: {', '.join(RENDERERS)}", hint=did_you_mean(format, RENDERERS)
+            "--format", format, f"unknown format, allowed: {', '.join(formats)}", hint=did_you_mean(format, formats)
         )
     loaded = [load_claims(name) for name in ([paper] if paper else list_papers())]
     records = read_records(results)
+    if format == SUMMARY:
+        echo(summary_of_records(loaded, records))
+        return
     echo(RENDERERS[format]([verdict for each in loaded for verdict in evaluate(each, records, backbone)]))

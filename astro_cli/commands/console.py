@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import TextColumn
 from rich.segment import Segment
+from rich.text import Text
 
-from astro_cli.config.errors import PromptError, printable
+from astro_cli.config.errors import EXIT_RUN, PromptError, printable
 
 MOST_TYPED = 2**24  # characters of standard input
 
@@ -55,6 +57,33 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
     if width is not None and not console.is_terminal:
         console.width = width
     return console
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """A spinner on stderr while packages, weights or records are read; it leaves no trace. Nothing where stderr is no
+    terminal. No other bar may run meanwhile.
+    """
+    console = plain_console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(Text(f"loading {what}")):
+        yield
+
+
+@contextmanager
+def resumable(kept: str) -> Iterator[None]:
+    """Ctrl-C within says what is kept, and that the same command goes on.
+
+    Raises:
+        Exit: 1, on Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        echo(f"interrupted; {kept}, the same command goes on", err=True)
+        raise typer.Exit(EXIT_RUN) from None
 
 
 def plain_column(template: str = "{task.description}") -> TextColumn:

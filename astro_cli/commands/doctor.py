@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from astro_cli.commands.console import echo, plain_console
+from astro_cli.commands.console import echo, loading, plain_console
 from astro_cli.commands.parity import parity
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.commands.world import world
@@ -36,7 +36,8 @@ def doctor_group(context: typer.Context, json_: JsonOption = False) -> None:
 
 def doctor(json_: JsonOption = False) -> None:
     """Print the report, as tables or as JSON."""
-    report = examine()
+    with loading("torch"):
+        report = examine()
     if json_:
         echo(json.dumps(report, indent=2))
     else:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from astro_cli.commands.console import echo, plain_column, plain_console
+from astro_cli.commands.console import echo, loading, plain_column, plain_console
 from astro_cli.commands.limits import MOST_JOBS
 from astro_cli.config.errors import EXIT_USAGE
 
@@ -49,12 +49,13 @@ def check(
     """Check names, counts, frame rates, lengths, sizes and every frame of a folder of videos before scoring it. Exit
     code 2 on errors.
 
-    Example: astro eval check videos/ --suite vbench
+    Example: astro eval check samples --suite temporal-flickering
     """
-    from eval.inputs.check import examine
-    from eval.inputs.requirements import requirements
+    with loading(suite or str(folder)):
+        from eval.inputs.check import examine
+        from eval.inputs.requirements import requirements
 
-    needs = requirements(suite, prompts, tuple(dimensions or ()))
+        needs = requirements(suite, prompts, tuple(dimensions or ()))
     console = plain_console(stderr=True)
     columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from astro_cli.commands.console import echo, plain_console
+from astro_cli.commands.console import echo, loading, plain_console
 
 if TYPE_CHECKING:
     from eval.records.compare import Comparison
@@ -31,13 +31,14 @@ def compare(
 ) -> None:
     """Compare two arms metric by metric: paired difference by prompt and seed, 95 % interval over both, win rate.
 
-    Example: astro eval compare causal_forcing astrolabe_causal
+    Example: astro eval compare causal_forcing_shapes astrolabe_causal_shapes
     """
-    from eval.records.compare import compare as compare_records
-    from eval.records.compare import side
+    with loading(f"records of {a} and {b}"):
+        from eval.records.compare import compare as compare_records
+        from eval.records.compare import side
 
-    (arm_a, records_a), (arm_b, records_b) = side(a, results), side(b, results)
-    rows = compare_records(arm_a, records_a, arm_b, records_b)
+        (arm_a, records_a), (arm_b, records_b) = side(a, results), side(b, results)
+        rows = compare_records(arm_a, records_a, arm_b, records_b)
     if format is Format.json:
         echo(
             json.dumps(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from astro_cli.commands.console import plain_column, plain_console
+from astro_cli.commands.console import loading, plain_column, plain_console, resumable
 from astro_cli.commands.limits import MOST_JOBS
 from astro_cli.config.errors import EXIT_PARTIAL, RecordError
 
@@ -81,10 +81,10 @@ def suite_command(name: str) -> Any:
             bool, typer.Option("--allow-partial", help="Means of what is there, called partial; exit 0.")
         ] = False,
     ) -> None:
-        from eval.scoring.run import Request
-
         if folder is None:
             refuse_without_folder(name, suite)
+        with loading(name):
+            from eval.scoring.run import Request
         names = tuple(part.strip() for part in metrics.split(",") if part.strip())
         chosen = None if seed_from else seed
         run(
@@ -118,10 +118,13 @@ def refuse_without_folder(name: str, suite: Suite) -> NoReturn:
     Raises:
         RecordError: always.
     """
+    from eval.scoring.scorers import missing_of, readiness
     from eval.suites.suite import list_suites
 
     of_prompts = f"videos of the prompt set {suite.prompts!r}, {suite.samples} a prompt" if suite.prompts else "videos"
-    what = f"missing; {name} scores a folder of {of_prompts}, with the scorers {', '.join(_labels(suite))}"
+    lines = readiness(missing_of(suite))
+    with_scorers = "with these scorers:" if lines else f"with the scorers {', '.join(_labels(suite))}"
+    what = "\n".join([f"missing; {name} scores a folder of {of_prompts}, {with_scorers}", *lines])
     own = f"{name}-custom"
     hint = f"your own videos and prompts: astro eval {own} DIR; " if own in list_suites() else ""
     raise RecordError("DIR", "", what, hint=f"{hint}astro eval check DIR --suite {name} says what a folder lacks")
@@ -143,7 +146,8 @@ def run(request: Request, *, allow_partial: bool) -> None:
         plain_column("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    kept = "what is scored is kept"
+    with resumable(kept), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(request.suite, total=None, rate="")
 
         def step() -> None:

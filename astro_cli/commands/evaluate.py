@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 from rich.table import Table
 from typer.core import TyperGroup
 
-from astro_cli.commands.console import plain_column, plain_console
+from astro_cli.commands.console import loading, plain_column, plain_console, resumable
 from astro_cli.commands.eval_annotations import gsb, likert
 from astro_cli.commands.eval_check import check
 from astro_cli.commands.eval_compare import compare
@@ -101,7 +101,7 @@ def _arm_command(name: str) -> Any:
     command.__doc__ = (
         f"{suite.title}: score bases and tuned students on held-out prompts with paired noise; what is "
         "recorded is not scored again.\n\n"
-        f"Example: astro eval {name} --arm shapes/causal_forcing --arm runs/astrolabe_causal_shapes-seed0 --seeds 0"
+        f"Example: astro eval {name} --arm shapes/causal_forcing --arm shapes/self_forcing --prompts 8"
     )
     return command
 
@@ -114,15 +114,17 @@ def evaluate_arms(
     Args:
         timing: whether arms whose frames per second are recorded are timed all the same, and whether any are.
     """
-    from astro_cli.generate.arm import load_arm
-    from eval.world.run import check_distinct, evaluate_arm, time_arms
-
     suite, console = world_suite(name), plain_console(stderr=True)
-    loaded = [load_arm(arm) for arm in arms]
+    with loading(", ".join(arms)):
+        from astro_cli.generate.arm import load_arm
+        from eval.world.run import check_distinct, evaluate_arm, time_arms
+
+        loaded = [load_arm(arm) for arm in arms]
     pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
     check_distinct(pairs)
     columns = (plain_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    kept = "arms and seeds that are scored are kept"
+    with resumable(kept), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         means = []
         for arm, seed in pairs:
             bar = progress.add_task(f"{arm.name} seed {seed}", total=prompts)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from astro_cli.commands.console import plain_column
+from astro_cli.commands.console import plain_column, resumable
 from astro_cli.config.errors import EXIT_RUN
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def run_grid(grid: GridRun, planned: list[Job], jobs: int, console: Console) -> 
         Exit: something failed.
     """
     columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    kept = "finished runs and checkpoints are kept"
+    with resumable(kept), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("runs", total=len(planned))
 
         def ended(number: int, job: Job, why: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import echo, echo_aligned
+from astro_cli.commands.console import echo, echo_aligned, loading
 from astro_cli.config.errors import EXIT_RUN, StreamError
 
 if TYPE_CHECKING:
@@ -49,19 +49,18 @@ def parity(
 
     Example: astro doctor parity tests/golden
     """
-    import torch
+    with loading("torch"):
+        import torch
 
-    from astro_cli.core import threads
-    from astro_cli.rollout.parity import check_folder
+        from astro_cli.core import threads
+        from astro_cli.rollout.parity import check_folder
 
     threads.fit(threads.SMALL)  # recordings are of tiny networks
     if device is ReplayDevice.cuda and not torch.cuda.is_available():
         raise StreamError("--device", "cuda", "no CUDA device is available", hint="use --device cpu")
-    results = list(
-        check_folder(
-            folder, torch.device(device.value), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype.value]
-        )
-    )
+    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype.value]
+    with loading(f"and replaying the recordings of {folder}"):
+        results = list(check_folder(folder, torch.device(device.value), kind))
     failed = [result for result in results if not result.passed]
     if json_:
         cases = [as_json(result) for result in results]

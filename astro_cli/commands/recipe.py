@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import echo, echo_aligned
+from astro_cli.commands.console import echo, echo_aligned, loading
 from astro_cli.commands.training_run import SetOption
 from astro_cli.config import toml, toml_text
 from astro_cli.config.errors import EXIT_USAGE, AstroError, RecipeError
@@ -22,7 +22,9 @@ COLUMNS = ("name", "command", "backbone", "paper", "description")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Recipe file, or its bare name in recipes/.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
-recipe_app = typer.Typer(name="recipe", no_args_is_help=True, help="List, show, check and compare recipes.")
+recipe_app = typer.Typer(
+    name="recipe", no_args_is_help=True, help="List, show, check and compare recipes.\n\nExample: astro recipe list"
+)
 
 
 @recipe_app.command("list")
@@ -108,10 +110,11 @@ def check(
 
 def passes(name: str) -> bool:
     """Check one recipe: "ok" on stdout, or its error on stderr."""
-    from astro_cli.recipe import load_recipe
-
     try:
-        load_recipe(name)
+        with loading(name):
+            from astro_cli.recipe import load_recipe
+
+            load_recipe(name)
     except AstroError as error:
         echo(error, err=True)
         return False
@@ -129,9 +132,11 @@ def diff(
 
     Example: astro recipe diff astrolabe_causal astrolabe_causal_shapes
     """
-    from astro_cli.recipe import load_recipe
+    with loading(f"{a} and {b}"):
+        from astro_cli.recipe import load_recipe
 
-    changes = toml_text.differences(*(load_recipe(name).model_dump(mode="json", exclude_none=True) for name in (a, b)))
+        values = [load_recipe(name).model_dump(mode="json", exclude_none=True) for name in (a, b)]
+    changes = toml_text.differences(*values)
     if json_:
         echo(json.dumps(changes, indent=2))
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from astro_cli.commands.console import plain_column, plain_console
+from astro_cli.commands.console import loading, plain_column, plain_console
 from astro_cli.commands.table import DEFAULT_RESULTS, read_records
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ def report(
     --runs results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
     --arm results/astrolabe/runs/astrolabe_self_forcing_shapes-seed0
     """
-    from eval.records.comparable import check_backbone
-    from eval.report.curves import read_run
-    from eval.report.sections import check_out, shown_records, write_page
+    with loading(f"records of {results}"):
+        from eval.records.comparable import check_backbone
+        from eval.report.curves import read_run
+        from eval.report.sections import check_out, shown_records, write_page
 
-    chosen = check_backbone(backbone)
-    check_out(out)
-    records = shown_records(read_records(results), chosen, results)
-    read = [read_run(folder, chosen) for folder in runs or []]
+        chosen = check_backbone(backbone)
+        check_out(out)
+        records = shown_records(read_records(results), chosen, results)
+        read = [read_run(folder, chosen) for folder in runs or []]
     console = plain_console(stderr=True)
     columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

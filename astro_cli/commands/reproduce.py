@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from astro_cli.commands.console import plain_console
+from astro_cli.commands.console import echo, plain_console
 from astro_cli.commands.evaluate import evaluate_arms
 from astro_cli.commands.grid_progress import run_grid
 from astro_cli.commands.limits import MOST_JOBS
@@ -22,6 +22,9 @@ from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
 from astro_cli.core import threads
 from eval.studies.catalog import STUDIES, Study
+
+if TYPE_CHECKING:
+    from eval.report.study import WrittenStudy
 
 QUICK_PROMPTS = 96
 TIMED = "shapes"  # the suite that measures frames per second
@@ -62,17 +65,25 @@ def reproduce(
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()
     study = STUDIES[paper]
-    page = (
+    written = (
         _quick(paper, study, folder, console)
         if quick
         else _full(paper, study, parse_seeds(seeds), jobs or threads.cores(), folder, console, until_decided)
     )
-    console.print(
-        f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/ (start with {page})", soft_wrap=True
-    )
+    console.print(f"finished in {(time.monotonic() - began) / 60:.1f} min. Results: {folder}/", soft_wrap=True)
+    _print_verdicts(written)
 
 
-def _quick(paper: str, study: Study, folder: Path, console: Console) -> Path:
+def _print_verdicts(written: WrittenStudy) -> None:
+    """What the study says, claim by claim, and the page that shows it."""
+    from eval.renderers.headline import headline_lines
+
+    for line in headline_lines(written.verdicts):
+        echo(line)
+    echo(f"page: {written.page}")
+
+
+def _quick(paper: str, study: Study, folder: Path, console: Console) -> WrittenStudy:
     """The first pair at one seed, in this process."""
     from astro_cli.recipe import load_recipe
     from eval.report.study import write_study
@@ -95,7 +106,7 @@ def _full(
     folder: Path,
     console: Console,
     until_decided: float | None = None,
-) -> Path:
+) -> WrittenStudy:
     """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures,
     page.
     """

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import typed_lines
+from astro_cli.commands.console import loading, typed_lines
 from astro_cli.commands.limits import MOST_FRAMES, MOST_SECONDS, MOST_VIDEOS
+from astro_cli.commands.zoo import LORA_HELP
 from astro_cli.config.errors import StreamError
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate import plan as sample_input
@@ -57,7 +58,7 @@ def sample(
         str | None,
         typer.Option("--weights", "-w", help=f"Packaged base, run, checkpoint or release. Default: {DEFAULT_WEIGHTS}."),
     ] = None,
-    lora: Annotated[str | None, typer.Option(help="LoRA to merge into the weights.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(metavar="SOURCE[:STRENGTH]", help=LORA_HELP)] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", "-r", help="Take sizes, sampler and cache from this recipe.")
     ] = None,
@@ -133,7 +134,8 @@ def sample(
     if seconds is not None and frames is not None:
         raise StreamError("--seconds", f"{seconds:g}", "found --frames too", hint="give one of them")
     cache = _cache(window, sink, relative, ema)
-    arm = _load(weights, recipe, lora, wan, dtype, device, cache)
+    with loading(weights or recipe or DEFAULT_WEIGHTS):
+        arm = _load(weights, recipe, lora, wan, dtype, device, cache)
     _resize(arm, size)
     length = _length(arm, seconds, frames)
     if compile_:
@@ -144,7 +146,7 @@ def sample(
     from astro_cli.rollout.switching import SwitchRule
 
     facts = {
-        "lora": lora,
+        "lora": lora or None,
         "dtype": dtype.value,
         "device": str(arm.network.device),
         "recache": recache.value,
@@ -178,7 +180,7 @@ def _cache(window: int | None, sink: int | None, relative: bool | None, ema: flo
 def _load(
     weights: str | None,
     recipe: str | None,
-    lora: str | None,
+    lora: list[str] | None,
     wan: str | None,
     dtype: Dtype,
     device: Device,
@@ -192,7 +194,7 @@ def _load(
     where = pick_device(device.value)
     name = weights or (DEFAULT_WEIGHTS if recipe is None and wan is None else None)
     kind = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16}[dtype]
-    return load_arm(name, recipe=recipe, lora=lora, wan=wan, dtype=kind, device=where, cache=cache)
+    return load_arm(name, recipe=recipe, lora=lora or (), wan=wan, dtype=kind, device=where, cache=cache)
 
 
 def _resize(arm: Arm, size: str | None) -> None:

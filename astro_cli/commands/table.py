@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astro_cli.commands.console import echo
+from astro_cli.commands.console import echo, loading
 from astro_cli.config.errors import EXIT_INTEGRITY, RecordError, did_you_mean
 
 if TYPE_CHECKING:
@@ -58,14 +58,15 @@ def table(
 
 def print_tables(names: list[str], format: str, backbone: str, results: Path) -> None:
     """Print the tables the names stand for; one id alone is one table, not a list."""
-    from eval.papers.published import select
-    from eval.records.comparable import check_backbone
-    from eval.renderers.joined import join
-    from eval.renderers.render import check_format, render, render_many
+    with loading(f"records of {results}"):
+        from eval.papers.published import select
+        from eval.records.comparable import check_backbone
+        from eval.renderers.joined import join
+        from eval.renderers.render import check_format, render, render_many
 
-    check_format(format)
-    ids = [table_id for name in names for table_id in select(name)]
-    items = join(ids, read_records(results), check_backbone(backbone))
+        check_format(format)
+        ids = [table_id for name in names for table_id in select(name)]
+        items = join(ids, read_records(results), check_backbone(backbone))
     is_one = ids == names and len(ids) == 1
     echo(render(items[0].view, items[0].differences, format, items[0].claims) if is_one else render_many(items, format))
 

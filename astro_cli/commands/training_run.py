@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from astro_cli.commands.console import echo, plain_console
+from astro_cli.commands.console import echo, loading, plain_console
+from astro_cli.config import toml_text
 from astro_cli.config.errors import EXIT_RUN, RecipeError, RunError
 from astro_cli.config.files import Reader
 
 if TYPE_CHECKING:
     from astro_cli.spec import Recipe
 
+GIB = 2**30
 SET_HELP = "Override a recipe value; repeatable. A table, KEY={...}, replaces the whole table."
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help=SET_HELP)]
 
@@ -50,7 +51,8 @@ def execute(
     Raises:
         AstroError: anything the user can cause, before a weight is read where possible.
     """
-    recipe = resolve(recipe_name, command, overrides, steps, seed)
+    with loading(recipe_name):
+        recipe = resolve(recipe_name, command, overrides, steps, seed)
     if dry_run:
         show_dry_run(recipe)
         return
@@ -59,21 +61,22 @@ def execute(
 
 def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:
     """Train a resolved recipe in a folder; returns the folder. A finished run is left as it is when resuming."""
-    from astro_cli.commands.progress import RunProgress
-    from astro_cli.core import threads
-    from astro_cli.training.build import build, make_accelerator, pick_device
-    from astro_cli.training.footprint import check_fits
-    from astro_cli.training.release import write_final
-    from astro_cli.training.rundir import RunDir
-    from astro_cli.training.trainer import Trainer
-
     console = plain_console(stderr=True)
-    run, video = RunDir(out), recipe.video
-    threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
-    device = pick_device(recipe.runtime.device)
-    check_fits(recipe, device)
-    run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
-    accelerator = make_accelerator(recipe, str(out))
+    with loading(f"{recipe.name} and its weights"):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.core import threads
+        from astro_cli.training.build import build, make_accelerator, pick_device
+        from astro_cli.training.footprint import check_fits
+        from astro_cli.training.release import write_final
+        from astro_cli.training.rundir import RunDir
+        from astro_cli.training.trainer import Trainer
+
+        run, video = RunDir(out), recipe.video
+        threads.fit(recipe.model.layer_flops(video.block, video.height, video.width))
+        device = pick_device(recipe.runtime.device)
+        check_fits(recipe, device)
+        run_context, backbone = build(recipe, device)  # before the folder: missing weights leave no folder behind
+        accelerator = make_accelerator(recipe, str(out))
     try:
         if accelerator.is_main_process:
             for warning in run.open(recipe, given(recipe_name, overrides), resume=resume, device=str(device)):
@@ -118,17 +121,30 @@ def given(recipe_name: str, overrides: list[str]) -> str:
 
 
 def show_dry_run(recipe: Recipe) -> None:
-    """Resolved recipe on stdout, parameter counts and memory on stderr."""
-    from astro_cli.training.build import dry_run_counts
-    from astro_cli.training.footprint import expected_bytes, role_bytes
+    """The resolved recipe as TOML on stdout, parameter counts and memory beside the device's on stderr."""
+    with loading(recipe.name):
+        from astro_cli.training.build import dry_run_counts
+        from astro_cli.training.footprint import device_memory, expected_bytes, role_bytes
 
-    echo(json.dumps(recipe.model_dump(mode="json"), indent=2))
-    counts = dry_run_counts(recipe)
+        counts = dry_run_counts(recipe)
+    echo(toml_text.dumps(recipe.model_dump(mode="json", exclude_none=True)), nl=False)
     table = Table("network", "trainable", "total", "memory", title=f"{recipe.name} ({recipe.hash()})")
     bytes_of = role_bytes(recipe, counts)
     for role, (trainable, total) in counts.items():
-        table.add_row(role, f"{trainable:,}", f"{total:,}", f"{sum(bytes_of[role]) / 2**30:.2f} GiB")
+        table.add_row(role, f"{trainable:,}", f"{total:,}", f"{sum(bytes_of[role]) / GIB:.2f} GiB")
     console = plain_console(stderr=True)
     console.print(table)
-    memory: dict[str, Any] = expected_bytes(recipe, counts)
-    console.print("expected memory: " + ", ".join(f"{what} {size / 2**30:.2f} GiB" for what, size in memory.items()))
+    parts, (device, there) = expected_bytes(recipe, counts), device_memory(recipe.runtime.device)
+    grid = Table("expected memory", "GiB")
+    for what, size in parts.items():
+        grid.add_row(what, f"{size / GIB:.2f}")
+    total = sum(parts.values())
+    grid.add_row("sum, without activations", f"{total / GIB:.2f}")
+    grid.add_row(device, f"{there / GIB:.2f}")
+    console.print(grid)
+    if total > there:
+        console.print(
+            f"warning: {total / GIB:.1f} GiB are more than the {there / GIB:.1f} GiB of this device; smaller [model], "
+            "[video] or batch, or several devices",
+            soft_wrap=True,
+        )

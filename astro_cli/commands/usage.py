@@ -18,6 +18,7 @@ from typer._click.exceptions import (
 
 from astro_cli.config.errors import EXIT_RUN, EXIT_USAGE, AstroError
 
+INTERRUPTED = 130  # typer's exit code for Ctrl-C
 PROGRAM = "astro"  # in messages and help, however it was started
 
 
@@ -26,7 +27,8 @@ class CommandLineError(AstroError):
 
 
 def run_app(app: typer.Typer) -> int:
-    """Run the app on `sys.argv`; returns the exit code. Without arguments a group prints its help: exit 2.
+    """Run the app on `sys.argv`; returns the exit code. Without arguments a group prints its help: exit 2. Ctrl-C: exit
+    1, as every command that is interrupted.
 
     Raises:
         CommandLineError: the command line is wrong.
@@ -40,6 +42,8 @@ def run_app(app: typer.Typer) -> int:
     except ClickException as error:
         raise as_error(error) from error
     except typer.Abort:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         typer.echo("interrupted", err=True)
         return EXIT_RUN
     return code if isinstance(code, int) else 0

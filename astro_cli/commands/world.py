@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from astro_cli.commands.console import echo, echo_aligned
+from astro_cli.commands.console import echo, echo_aligned, loading, plain_column, plain_console
 from astro_cli.commands.limits import MOST_FRAMES, MOST_PROMPTS
 from astro_cli.config.errors import CheckpointError
 
@@ -44,10 +46,11 @@ def world(
 
     Example: astro doctor world shapes/teacher_video
     """
-    from astro_cli.generate.arm import load_arm
-    from eval.world.diagnosis import gaps, motion_shares
+    with loading(arm):
+        from astro_cli.generate.arm import load_arm
+        from eval.world.diagnosis import gaps, motion_shares
 
-    loaded = load_arm(arm)
+        loaded = load_arm(arm)
     if loaded.backbone.name != "shapes":
         raise CheckpointError(
             arm, "backbone", f"found {loaded.backbone.name!r}, expected a base of the embedded world ('shapes')"
@@ -55,8 +58,16 @@ def world(
     block, length = loaded.card["video"]["block"], frames or loaded.card["video"]["frames"]
     if length % block:
         raise CheckpointError(arm, "--frames", f"found {length}, expected a multiple of the block ({block})")
-    measured = [] if loaded.streams else gaps(loaded, clips, lambda done, total: None)
-    videos = motion_shares(loaded, prompts, length, BATCH, lambda done, total: None)
+    console = plain_console(stderr=True)
+    columns = (plain_column(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def bar(what: str) -> Callable[[int, int], None]:
+            task = progress.add_task(what, total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        measured = [] if loaded.streams else gaps(loaded, clips, bar("noise levels"))
+        videos = motion_shares(loaded, prompts, length, BATCH, bar("videos"))
     if json_:
         echo(
             json.dumps({"gaps": [asdict(gap) for gap in measured], "videos": [asdict(row) for row in videos]}, indent=2)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from astro_cli.commands.console import echo, echo_aligned
+from astro_cli.commands.console import echo, echo_aligned, loading
 from astro_cli.commands.recipe import JsonOption
 from astro_cli.config.errors import EXIT_RUN, CheckpointError
 from astro_cli.config.files import Reader
@@ -18,6 +18,7 @@ from astro_cli.zoo.entries import ENTRIES, Release
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, MANIFEST, checkpoints_folder, imported, locate, released, target
 
 IMPORTED, HERE, MISSING = "imported", "here", "missing"
+LORA_HELP = "LoRA to merge: file, folder, name or hub id, at a strength (default 1); repeatable, they add up."
 
 zoo_app = typer.Typer(
     name="zoo", no_args_is_help=True, help="List, import and verify released checkpoints.\n\nExample: astro zoo list"
@@ -80,9 +81,7 @@ def import_(
         Path | None,
         typer.Option("--to", metavar="DIR", help="Folder to write; default: NAME in the checkpoints folder."),
     ] = None,
-    lora: Annotated[
-        str | None, typer.Option("--lora", metavar="FILE", help="LoRA to merge: file, folder or name.")
-    ] = None,
+    lora: Annotated[list[str] | None, typer.Option("--lora", metavar="SOURCE[:STRENGTH]", help=LORA_HELP)] = None,
     dtype: Annotated[StoredDtype | None, typer.Option("--dtype", help="Cast to; default as stored.")] = None,
     ema: Annotated[
         bool | None,
@@ -94,12 +93,13 @@ def import_(
 
     Example: astro zoo import self_forcing --dtype bf16
     """
-    from astro_cli.commands.progress import RunProgress
-    from astro_cli.models.importing import import_checkpoint
+    with loading(source):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.models.importing import import_checkpoint
 
     with RunProgress() as progress:
         folder, new = import_checkpoint(
-            source, to, lora=lora, dtype=dtype.value if dtype else None, ema=ema, report=progress.work
+            source, to, lora=lora or [], dtype=dtype.value if dtype else None, ema=ema, report=progress.work
         )
     manifest = Reader(CheckpointError).table(folder / MANIFEST)
     echo(folder)
@@ -120,10 +120,11 @@ def verify(source: SourceArgument, json_: JsonOption = False) -> None:
 
     Example: astro zoo verify self_forcing
     """
-    from astro_cli.commands.progress import RunProgress
-    from astro_cli.models.verify import problems
+    with loading(source):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.models.verify import problems
 
-    path = locate(source)
+        path = locate(source)
     with RunProgress() as progress:
         faults = problems(path, progress.work)
     whole = (path / MANIFEST).is_file()

@@ -1,12 +1,17 @@
-"""Tables as TOML text, by dotted key, and the keys in which two of them differ."""
+"""Tables as TOML text, by dotted key, and the keys in which two of them differ. tomlkit writes the TOML."""
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+from astro_cli.config.errors import printable
+
+if TYPE_CHECKING:
+    from tomlkit.items import Item, Table
+    from tomlkit.toml_document import TOMLDocument
+
+ABSENT: Mapping[str, str] = {}
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -18,31 +23,53 @@ def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def dumps(data: dict[str, Any], comments: dict[str, str], path: tuple[str, ...] = ()) -> str:
+def dumps(data: dict[str, Any], comments: Mapping[str, str] = ABSENT) -> str:
     """A table as TOML: its values first, then its sub-tables; `comments` by dotted key."""
-    lines, tables = [], []
+    import tomlkit  # only commands that print TOML need it
+
+    document = tomlkit.document()
+    _fill(document, data, comments, "")
+    return tomlkit.dumps(document).strip("\n") + "\n"
+
+
+def _fill(table: TOMLDocument | Table, data: dict[str, Any], comments: Mapping[str, str], path: str) -> None:
+    import tomlkit
+
+    inner = {key: value for key, value in data.items() if isinstance(value, dict)}
     for key, value in data.items():
-        if isinstance(value, dict):
-            tables.append(dumps(value, comments, (*path, key)))
-        else:
-            dotted = ".".join((*path, key))
-            comment = f"  # {comments[dotted]}" if dotted in comments else ""
-            lines.append(f"{key_text(key)} = {value_text(value)}{comment}\n")
-    header = f"\n[{'.'.join(map(key_text, path))}]\n" if path and (lines or not tables) else ""
-    return header + "".join(lines) + "".join(tables)
-
-
-def key_text(key: str) -> str:
-    return key if BARE_KEY.fullmatch(key) else value_text(key)
+        if key not in inner:
+            item = _item(value)
+            if comment := comments.get(f"{path}{key}"):
+                item.comment(printable(comment, line=True)).trivia.comment_ws = "  "
+            table.add(key, item)
+    if not inner or len(inner) < len(data):
+        table.add(tomlkit.nl())
+    for key, value in inner.items():
+        only_tables = bool(value) and all(isinstance(each, dict) for each in value.values())
+        sub = tomlkit.table(is_super_table=only_tables)
+        _fill(sub, value, comments, f"{path}{key}.")
+        table.add(key, sub)
 
 
 def value_text(value: Any) -> str:
-    """A value on one line; strings and numbers read the same in JSON and TOML, but for DEL."""
+    """A value on one line, tables inline."""
+    return _item(value).as_string()
+
+
+def _item(value: Any) -> Item:
+    import tomlkit
+
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key_text(key)} = {value_text(inner)}" for key, inner in value.items()) + " }"
+        table = tomlkit.inline_table()
+        for key, inner in value.items():
+            table.append(key, _item(inner))
+        return table
     if isinstance(value, list):
-        return "[" + ", ".join(map(value_text, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        array = tomlkit.array()
+        for inner in value:
+            array.append(_item(inner))
+        return array
+    return tomlkit.item(value)
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:

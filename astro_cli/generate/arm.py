@@ -5,7 +5,7 @@ Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from astro_cli.config.errors import CheckpointError, StreamError
 from astro_cli.core import memory, threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.generate import card as cards
-from astro_cli.models import hashes, lora_files, weights
+from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
+from astro_cli.models.lora_merge import read_loras
 from astro_cli.models.merged import merge_into
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
@@ -28,7 +29,8 @@ from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.sampling.ode import guided, sigma_grid
 from astro_cli.spec import SamplerSpec
 from astro_cli.zoo import needs
-from astro_cli.zoo.entries import BY_NAME, Release, of_path
+from astro_cli.zoo.entries import Release, known
+from astro_cli.zoo.places import locate
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Arm:
         seed: the training seed of a tuned arm, None for a packaged base or a release.
         card: sizes, video, sampler, cache and teacher values it is sampled with.
         path: its weights: a file, or the index of shards.
-        files: all files the weights were read from, a LoRA's last.
+        files: all files the weights were read from, those of LoRAs last.
+        strengths: of those LoRAs, in their order.
         cache: fields of `CacheSpec` that replace the card's, whatever the length.
     """
 
@@ -51,6 +54,7 @@ class Arm:
     path: Path
     files: tuple[Path, ...]
     cache: Mapping[str, Any] = field(default_factory=dict)
+    strengths: tuple[float, ...] = ()
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -99,8 +103,11 @@ class Arm:
             raise StreamError(self.name, "memory", what, hint="use a smaller --size, --window or --batch")
 
     def weights_hash(self) -> str:
-        """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order."""
-        return hashes.of_files(self.files)
+        """Short sha256 of the weights' files; of one file its own, of several that of their hashes in order. LoRAs of
+        other strengths than 1 have theirs in it.
+        """
+        files = hashes.of_files(self.files)
+        return files if all(each == 1 for each in self.strengths) else hashes.of_text(f"{files} {self.strengths}")
 
     @torch.no_grad()
     def text(self, prompts: list[str]) -> TextStates:
@@ -136,7 +143,7 @@ def load_arm(
     name: str | None,
     *,
     recipe: str | None = None,
-    lora: str | None = None,
+    lora: Sequence[str] = (),
     wan: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
@@ -146,10 +153,11 @@ def load_arm(
 
     Args:
         name: a packaged base, a run folder, a weights file with its JSON card beside it, or a Wan checkpoint of any
-            known release or format. Default: the student the recipe starts from, else the transformer of the Wan
-            folder.
+            known release or format, by path, name or hub id. Default: the student the recipe starts from, else the
+            transformer of the Wan folder.
         recipe: takes sizes, video, sampler and cache from this recipe instead of the card.
-        lora: an adapter to merge into the weights.
+        lora: adapters to merge into the weights, each by path, name or hub id, with `:STRENGTH` behind it where it is
+            not 1.
         wan: the Wan 2.1 folder with text encoder and VAE; default one below the checkpoints folder.
         dtype: of the transformer and of Wan's VAE and text encoder (float32: the text encoder as stored).
         cache: fields of `CacheSpec` to use instead of the card's.
@@ -159,9 +167,9 @@ def load_arm(
         RecipeError: a recipe that is wrong, or names no student.
     """
     source = _find(name, recipe, wan)
-    if (entry := BY_NAME.get(str(source)) or of_path(source)) is not None:
+    if (entry := known(source)) is not None:
         _refuse_missing(entry, str(source), wan)
-    own = _own_card(Path(source))
+    own = _own_card(locate(source))
     table = own if recipe is None else cards.of_recipe(recipe)
     checkpoint = load_transformer(source, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
     card = table or cards.of_wan(checkpoint)
@@ -176,11 +184,19 @@ def load_arm(
         )
     backbone = load_backbone(card["backbone"], wan or card["codec"], dtype=None if dtype == torch.float32 else dtype)
     _check_fits(checkpoint, backbone)
-    network, files = _network(checkpoint, lora)
+    network, files, strengths = _network(checkpoint, lora)
     where = device or torch.device("cpu")
     seed = own["seed"] if own is not None and not checkpoint.source.is_relative_to(weights.PACKAGED) else None
     return Arm(
-        card["recipe"], seed, network.to(where), backbone.to(where), card, checkpoint.source, files, dict(cache or {})
+        card["recipe"],
+        seed,
+        network.to(where),
+        backbone.to(where),
+        card,
+        checkpoint.source,
+        files,
+        dict(cache or {}),
+        strengths,
     )
 
 
@@ -214,17 +230,19 @@ def _own_card(source: Path) -> cards.Card | None:
     return cards.of_weights(path) if path is not None and trained else None
 
 
-def _network(checkpoint: Checkpoint, lora: str | None) -> tuple[CausalWan, tuple[Path, ...]]:
-    """The network with its weights, a LoRA merged in, and the files they were read from."""
-    files = tuple(path for path in checkpoint.files if path.suffix != ".json")
-    state: Mapping[str, torch.Tensor] = checkpoint.state
-    if lora is not None:
-        adapter = lora_files.read_lora(lora)
-        state, files = merge_into(checkpoint, adapter), (*files, adapter.source)
+def _network(checkpoint: Checkpoint, lora: Sequence[str]) -> tuple[CausalWan, tuple[Path, ...], tuple[float, ...]]:
+    """The network with its weights, LoRAs merged in, the files they were read from, and the LoRAs' strengths. One of
+    strength 0 changes nothing and is in neither.
+    """
+    adapters = read_loras(lora)
+    state = merge_into(checkpoint, adapters)
     with torch.device("meta"):
         network = CausalWan(checkpoint.config)
     fill(network, state, checkpoint.source)
-    return network.requires_grad_(False), files
+    acting = [adapter for adapter in adapters if adapter.strength]
+    files = tuple(path for path in checkpoint.files if path.suffix != ".json")
+    files = (*files, *(adapter.source for adapter in acting))
+    return network.requires_grad_(False), files, tuple(adapter.strength for adapter in acting)
 
 
 def _check_fits(checkpoint: Checkpoint, backbone: Backbone) -> None:

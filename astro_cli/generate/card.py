@@ -22,6 +22,7 @@ from astro_cli.models.wan.config import WanConfig
 from astro_cli.recipe import load_recipe
 from astro_cli.spec import SamplerSpec, TeacherSampler, VideoSpec
 from astro_cli.training.release import describe
+from astro_cli.zoo import hub
 from astro_cli.zoo.entries import BY_NAME, Release, of_path
 from astro_cli.zoo.places import release_of
 
@@ -138,13 +139,16 @@ def of_wan(checkpoint: Checkpoint) -> Card:
 
 def _plain_name(source: Path) -> str:
     """A file's name, or that of the folder around a transformer whose file has the name all have."""
-    folder = source.parent.parent if source.parent.name == "transformer" else source.parent
-    return folder.resolve().name if source.name.startswith("diffusion_pytorch_model") else source.stem
+    if not source.name.startswith("diffusion_pytorch_model"):
+        return source.stem
+    if (at := hub.of_snapshot(source)) is not None:
+        return at.repo.split("/")[1]
+    return (source.parent.parent if source.parent.name == "transformer" else source.parent).resolve().name
 
 
 def _named(source: Path) -> Release | None:
     """The release a file belongs to by its own path, that of the folder it lies in, or the name it was imported under;
     an import under another name says it in its manifest.
     """
-    near = (source, *source.resolve().parents[:2])
+    near = (source, *source.parents[:2], *source.resolve().parents[:2])
     return next((entry for path in near if (entry := of_path(path) or BY_NAME.get(path.name)) is not None), None)

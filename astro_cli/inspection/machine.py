@@ -16,8 +16,13 @@ from typing import Any
 from astro_cli.config.errors import CheckpointError
 from astro_cli.config.files import Reader
 from astro_cli.core import memory, threads
+from astro_cli.inspection.checkpoint_files import fault
 from astro_cli.rewards import scorer_places
+from astro_cli.zoo import hub
+from astro_cli.zoo.entries import BY_NAME
+from astro_cli.zoo.hub import HubId
 from astro_cli.zoo.places import checkpoints_folder
+from astro_cli.zoo.sizes import HPSV3_PARAMETERS, UMT5_PARAMETERS, VAE_PARAMETERS, WAN_1_3B_PARAMETERS
 
 GIB = 2**30
 PACKAGES = (
@@ -41,12 +46,13 @@ NOTE = (
     "The embedded world needs none of the optional parts. Wan 2.1 needs its transformer, VAE and text encoder, "
     "its rewards HPSv3 and VideoAlign."
 )
+WAN = BY_NAME["wan_1.3b_diffusers"].repo
 
 
 @dataclass(frozen=True)
 class Part:
     """An optional part of astro: present where `module` is installed, a file in the checkpoints folder matches one of
-    `files`, and nothing `lacks`.
+    `files` or `cached` is in the Hugging Face cache, its size and header are those of a whole one, and nothing `lacks`.
     """
 
     key: str
@@ -54,7 +60,9 @@ class Part:
     kind: str  # "scorer" or "checkpoint"
     enables: str
     files: tuple[str, ...] = ()  # glob patterns below the folder, safetensors first; none: the module is enough
+    cached: HubId | None = None
     module: str | None = None
+    parameters: int = 0  # the least that the file holds
     lacks: Callable[[], str] = lambda: ""  # what else it needs and where to put it
 
 
@@ -65,6 +73,8 @@ OPTIONAL = (
         "scorer",
         "HPSv3 columns; visual-quality reward of Wan recipes",
         ("HPSv3.safetensors",),
+        scorer_places.HUB[scorer_places.HPSV3],
+        parameters=HPSV3_PARAMETERS,
         lacks=scorer_places.missing_hpsv3,
     ),
     Part(
@@ -73,6 +83,7 @@ OPTIONAL = (
         "scorer",
         "MQ columns; motion and alignment rewards of Wan recipes",
         ("VideoReward/**/adapter_model.safetensors", "VideoReward/**/model.pth"),
+        HubId("KlingTeam/VideoReward", file="model_config.json"),
         lacks=scorer_places.missing_videoalign,
     ),
     Part("vbench", "VBench", "scorer", "Total, Quality and Semantic columns on Wan 2.1 videos", module="vbench"),
@@ -82,6 +93,8 @@ OPTIONAL = (
         "checkpoint",
         "the teacher and critic of Wan distillation",
         ("Wan2.1-T2V-1.3B*/transformer/*.safetensors", "Wan2.1-T2V-1.3B*/diffusion_pytorch_model*.safetensors"),
+        HubId(WAN, file=BY_NAME["wan_1.3b_diffusers"].file),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
     Part(
         "wan_vae",
@@ -89,6 +102,8 @@ OPTIONAL = (
         "checkpoint",
         "decoding and encoding of Wan 2.1 videos",
         ("Wan2.1*/vae/*.safetensors", "Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth"),
+        HubId(WAN, file="vae/config.json"),
+        parameters=VAE_PARAMETERS,
     ),
     Part(
         "umt5",
@@ -100,6 +115,8 @@ OPTIONAL = (
             "models_t5_umt5-xxl-enc-bf16.safetensors",
             "models_t5_umt5-xxl-enc-bf16.pth",
         ),
+        HubId(WAN, file="text_encoder/config.json"),
+        parameters=UMT5_PARAMETERS,
     ),
     Part(
         "self_forcing",
@@ -107,6 +124,8 @@ OPTIONAL = (
         "checkpoint",
         "recipe astrolabe_self_forcing",
         ("self_forcing_dmd.safetensors", "self_forcing_dmd.pt"),
+        HubId(BY_NAME["self_forcing"].repo, file=BY_NAME["self_forcing"].file),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
     Part(
         "causal_forcing",
@@ -114,6 +133,8 @@ OPTIONAL = (
         "checkpoint",
         "recipe astrolabe_causal",
         ("chunkwise/causal_forcing.safetensors", "chunkwise/causal_forcing.pt"),
+        HubId(BY_NAME["causal_forcing"].repo, file=BY_NAME["causal_forcing"].file),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
     Part(
         "longlive",
@@ -121,6 +142,7 @@ OPTIONAL = (
         "checkpoint",
         "recipe astrolabe_longlive (astro zoo import longlive --lora longlive_lora)",
         ("longlive-merged/*.safetensors",),
+        parameters=WAN_1_3B_PARAMETERS,
     ),
 )
 
@@ -206,13 +228,15 @@ def bases() -> list[dict[str, Any]]:
 def look_for(part: Part, folder: Path) -> dict[str, Any]:
     """Whether a part is here; `missing` says what to add."""
     path = next((path for pattern in part.files for path in sorted(folder.glob(f"**/{pattern}"))), None)
+    if path is None and part.cached is not None:
+        path = hub.cached(part.cached)
     missing = ""
     if part.module is not None and util.find_spec(part.module) is None:
         missing = f"the package {part.module}"
     elif part.files and path is None:
         missing = part.files[0]
     else:
-        missing = part.lacks()
+        missing = part.lacks() or (fault(path, part.parameters) if path else "")
     return {
         "key": part.key,
         "kind": part.kind,

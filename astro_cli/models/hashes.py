@@ -70,6 +70,11 @@ def of_files(paths: Iterable[Path]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
+def of_text(text: str) -> str:
+    """16 hex digits over a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
 def cache_file() -> Path:
     """Where hashes are remembered."""
     return expanded(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE) / CACHE_FILE

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from huggingface_hub import split_state_dict_into_shards_factory
 
 from astro_cli.config import durable
@@ -21,31 +22,28 @@ from astro_cli.config.errors import CheckpointError, OutputError
 from astro_cli.config.files import Reader
 from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
-from astro_cli.models.lora_files import Lora, content_hash, read_lora
-from astro_cli.models.merged import adapters_in, merge_into
+from astro_cli.models.lora_files import Lora, content_hash
+from astro_cli.models.lora_merge import read_loras
+from astro_cli.models.merged import adapters_in, current, merge_into
 from astro_cli.models.tensor_files import INDEX, some
 from astro_cli.models.verify import Report, problems
 from astro_cli.models.wan import sizes
-from astro_cli.zoo.entries import BY_NAME, Release, of_path
+from astro_cli.zoo import hub
+from astro_cli.zoo.entries import BY_NAME, Release, known
 from astro_cli.zoo.places import MANIFEST, checkpoints_folder, imported, locate, released, target
-
-try:
-    import fcntl
-except ImportError:  # no POSIX locks on this platform: one import per folder is then the user's business
-    fcntl = None
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARD_SIZE = 5 * 10**9  # bytes; a larger model is written in shards
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 MB = 10**6
-OWN_KEYS = ("format", "source", "lora", "nesting", "names", "dtype")  # what makes two imports the same
+OWN_KEYS = ("format", "source", "loras", "nesting", "names", "dtype")  # what makes two imports the same
 
 
 def import_checkpoint(
     source: str,
     folder: Path | None,
     *,
-    lora: str | None,
+    lora: Sequence[str],
     dtype: str | None,
     ema: bool | None,
     report: Report,
@@ -57,7 +55,7 @@ def import_checkpoint(
         source: a known release's name or a path.
         folder: where to; default below the checkpoints folder, under the release's or the file's name ("-merged" behind
             it with a LoRA).
-        lora: an adapter to merge, name or path.
+        lora: adapters to merge: name, path or hub id, with `:STRENGTH` behind it where it is not 1.
         dtype: "bf16", "fp16" or "fp32"; default as stored.
         ema: as in `load_transformer`.
         shard_size: bytes a file may have.
@@ -74,11 +72,11 @@ def import_checkpoint(
         hint = f"astro zoo import {entry.name.removesuffix('_lora')} --lora {entry.name}"
         raise CheckpointError(source, "", "a LoRA alone is no model", hint=f"merge it into its base: {hint}")
     checkpoint = load_transformer(_outside(source), dtype=DTYPES[dtype] if dtype else None, ema=ema)
-    adapter = read_lora(lora) if lora else None
-    state = merge_into(checkpoint, adapter) if adapter else checkpoint.state
-    folder = folder or checkpoints_folder() / (_name(source, checkpoint, entry) + ("-merged" if adapter else ""))
-    _refuse_other(folder, [*checkpoint.files, *([adapter.source] if adapter else [])])
-    manifest = _manifest(checkpoint, adapter, entry, dtype, report)
+    adapters = read_loras(lora)
+    state = merge_into(checkpoint, adapters)
+    folder = folder or checkpoints_folder() / (_name(source, checkpoint, entry) + ("-merged" if adapters else ""))
+    _refuse_other(folder, [*checkpoint.files, *(adapter.source for adapter in adapters)])
+    manifest = _manifest(checkpoint, adapters, entry, dtype, report)
     with _alone(folder):
         if _same(folder, manifest) and not problems(folder):
             return folder, False
@@ -93,31 +91,25 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process is writing it, or the place cannot be written.
     """
-    if fcntl is None:
-        yield
-        return
-    lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    path = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    lock = FileLock(path, blocking=False)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("ab")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        hint = "wait for it to end, or choose another --to"
+        raise OutputError(folder, "--to", "another process is importing into this folder", hint=hint) from error
     except OSError as error:
         raise OutputError(folder, "--to", f"cannot be written: {error.strerror}", hint="choose another --to") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.stat(lock), os.fstat(file.fileno())):
-                raise FileNotFoundError(lock)  # the one before has just ended and removed it
-        except OSError as error:
-            hint = "wait for it to end, or choose another --to"
-            raise OutputError(folder, "--to", "another process is importing into this folder", hint=hint) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _entry(source: str) -> Release | None:
-    return BY_NAME.get(source) or of_path(source)
+    return known(source)
 
 
 def _outside(source: str) -> str | Path:
@@ -141,6 +133,8 @@ def _name(source: str, checkpoint: Checkpoint, entry: Release | None) -> str:
     if entry is not None:
         return entry.name
     path = locate(source)
+    if path.is_dir() and (at := hub.of_snapshot(path)) is not None:
+        return at.repo.split("/")[1]
     return path.stem if path.is_file() else path.resolve().name
 
 
@@ -165,6 +159,7 @@ def _same(folder: Path, manifest: dict[str, Any]) -> bool:
     hint = "delete the folder or choose another --to"
     existing = Reader(OutputError, what="not readable", hint=hint).table(path)
     try:
+        existing = current(existing)
         differ = [key for key in OWN_KEYS if existing.get(key) != manifest[key]]
         written = {row["name"] for row in existing["written"]}
     except (LookupError, TypeError) as error:
@@ -193,15 +188,19 @@ def _short(value: Any) -> str:
 
 
 def _manifest(
-    checkpoint: Checkpoint, adapter: Lora | None, entry: Release | None, dtype: str | None, report: Report
+    checkpoint: Checkpoint, adapters: Sequence[Lora], entry: Release | None, dtype: str | None, report: Report
 ) -> dict[str, Any]:
     """The manifest without its list of written files."""
     stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.tensors.values()})
-    merged = (
-        None
-        if adapter is None
-        else {"files": _hashes((adapter.source,), report), "nesting": adapter.nesting, "pairs": len(adapter.pairs)}
-    )
+    loras = [
+        {
+            "files": _hashes((adapter.source,), report),
+            "nesting": adapter.nesting,
+            "pairs": len(adapter.pairs),
+            "strength": adapter.strength,
+        }
+        for adapter in adapters
+    ]
     return {
         "format": MANIFEST_FORMAT,
         "entry": entry.name if entry else None,
@@ -209,8 +208,8 @@ def _manifest(
         "licence": entry.licence if entry else "unknown to astro",
         "source_name": f"{checkpoint.source.parent.name}/{checkpoint.source.name}",
         "source": {"files": _hashes(checkpoint.files, report)},
-        "lora": merged,
-        "lora_content": content_hash(adapter) if adapter is not None else None,
+        "loras": loras,
+        "lora_contents": [content_hash(adapter) for adapter in adapters],
         "earlier_loras": [row.kept() for row in adapters_in(checkpoint)],
         "names": checkpoint.format,
         "nesting": checkpoint.nesting,

@@ -1,7 +1,6 @@
-"""LoRA files: read in peft's, diffusers' and kohya's layouts and as released, merged into weights, written for peft and
-diffusers.
+"""LoRA files: read in peft's, diffusers' and kohya's layouts and as released, written for peft and diffusers.
 
-Several adapters over one network are in `lora`.
+`lora_merge` folds them into weights; several adapters over one network are in `lora`.
 Source: the file layouts of peft, diffusers and kohya, and LongLive's released `lora.pt`.
 """
 
@@ -11,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.config.files import Reader, described
 from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.models import hashes, lora_keys, nesting, weights
-from astro_cli.models.tensor_files import PICKLES, SUFFIXES, LazyState, LazyTensor, header, open_file, some
+from astro_cli.models.tensor_files import PICKLES, SUFFIXES, LazyTensor, header, open_file, some
 from astro_cli.zoo.places import locate
 
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -71,12 +70,26 @@ class Lora:
         source: the file they come from.
         nesting: the part of the file that was taken.
         differences: what is added to parameters by themselves, by their diffusers names.
+        strength: how much of it is merged; 1 is as trained, 0 nothing.
     """
 
     pairs: dict[str, Pair]
     source: Path
     nesting: str
     differences: dict[str, LazyTensor] = field(default_factory=dict)
+    strength: float = 1.0
+
+    def change(self, key: str, device: torch.device) -> torch.Tensor | None:
+        """What is added to the parameter `key`, float32 and in its shape; None where it stays as it is.
+
+        Raises:
+            CheckpointError: numbers that are not finite.
+        """
+        pair = self.pairs.get(key.removesuffix(".weight")) if key.endswith(".weight") else None
+        parts = [] if pair is None else [pair.change(self.source, key, device)]
+        if (difference := self.differences.get(key)) is not None:
+            parts.append(weights.checked(difference.read(), self.source, key).to(device, torch.float32))
+        return self.strength * sum(parts[1:], parts[0]) if parts else None
 
 
 def read_lora(source: str | Path) -> Lora:
@@ -221,70 +234,6 @@ def content_hash(lora: Lora) -> str:
         for part in parts:
             total.update(part.read().float().contiguous().numpy().tobytes())
     return total.hexdigest()[: hashes.DIGEST_CHARACTERS]
-
-
-class MergedState(Mapping[str, torch.Tensor]):
-    """A state dict with a LoRA folded in: a layer is read, changed and given out when it is asked for."""
-
-    def __init__(self, state: Mapping[str, torch.Tensor], lora: Lora, scale: float) -> None:
-        self.state, self.lora, self.scale = state, lora, scale
-
-    def __getitem__(self, key: str) -> torch.Tensor:
-        value, source = self.state[key], self.lora.source
-        pair = self.lora.pairs.get(key.removesuffix(".weight")) if key.endswith(".weight") else None
-        difference = self.lora.differences.get(key)
-        if pair is None and difference is None:
-            return value
-        changed = value.float()
-        if pair is not None:
-            changed = changed + self.scale * pair.change(source, key, value.device)
-        if difference is not None:
-            changed = changed + self.scale * weights.checked(difference.read(), source, key).to(changed)
-        return weights.checked(changed, source, key, value.dtype)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.state)
-
-    def __len__(self) -> int:
-        return len(self.state)
-
-
-def merge_lora(state: Mapping[str, torch.Tensor], lora: Lora, scale: float = 1.0) -> Mapping[str, torch.Tensor]:
-    """W + scale (alpha / rank) B A, and parameter + scale difference, in float32, in W's dtype; a network with these
-    weights has no adapter and no cost of one.
-
-    Args:
-        state: weights by diffusers' names; each is read when its layer is taken, and stays unchanged.
-        scale: how much of the adapter; 1 is as trained.
-
-    Returns:
-        A mapping that computes a layer when it is asked for.
-
-    Raises:
-        CheckpointError: a pair that fits no layer of `state`, with what was found and what was expected.
-    """
-    shapes = state.tensors if isinstance(state, LazyState) else state
-    layers = [key.removesuffix(".weight") for key in shapes if key.endswith(".weight") and len(shapes[key].shape) >= 2]
-    strange = [*sorted(lora.pairs.keys() - set(layers)), *sorted(lora.differences.keys() - shapes.keys())]
-    if strange:
-        total = len(lora.pairs) + len(lora.differences)
-        noun = "pairs" if not lora.differences else "changes"
-        what = (
-            f"{len(strange)} of {total} {noun} match no layer ({total - len(strange)} do): found {some(strange)}; "
-            f"expected {some([layer for layer in layers if len(shapes[f'{layer}.weight'].shape) == 2])}"
-        )
-        hint = "is it a LoRA of this model and number of layers?"
-        if any(lora_keys.OF_IMAGES in name for name in strange):
-            hint = "it is a LoRA of an image-to-video model: use one of text-to-video"
-        raise CheckpointError(lora.source, "", what, hint=hint)
-    changes = {f"{layer}.weight": pair.shape for layer, pair in lora.pairs.items()}
-    for side, word in ((changes, "B A"), ({key: part.shape for key, part in lora.differences.items()}, "it")):
-        for key, shape in side.items():
-            if shape != (wanted := tuple(shapes[key].shape)):
-                what = f"{word} is {shape}, expected {wanted}"
-                layer = key.removesuffix(".weight")
-                raise CheckpointError(lora.source, layer, what, hint="is it a LoRA of this model's size?")
-    return MergedState(state, lora, scale)
 
 
 def save_peft(folder: Path, state: Mapping[str, torch.Tensor], rank: int, alpha: float, targets: str) -> None:

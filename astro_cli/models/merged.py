@@ -6,7 +6,7 @@ weights that hold it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from astro_cli.config.errors import CheckpointError, warn
 from astro_cli.config.files import Reader
 from astro_cli.models import hashes
 from astro_cli.models.checkpoint import Checkpoint
-from astro_cli.models.lora_files import Lora, content_hash, merge_lora, read_lora
+from astro_cli.models.lora_files import Lora, content_hash, read_lora
+from astro_cli.models.lora_merge import merge_loras
 from astro_cli.models.wan import relatives
 from astro_cli.zoo.places import MANIFEST
 
@@ -46,21 +47,22 @@ class Merged:
         return self.content == content if self.content else hashes.sha256(adapter.source) in self.files
 
 
-def merge_into(checkpoint: Checkpoint, adapter: Lora) -> Mapping[str, torch.Tensor]:
-    """The weights with an adapter folded in.
+def merge_into(checkpoint: Checkpoint, adapters: Sequence[Lora]) -> Mapping[str, torch.Tensor]:
+    """The weights with adapters folded in, each at its strength.
 
     Raises:
-        CheckpointError: the adapter does not fit, or the weights hold it already.
+        CheckpointError: an adapter does not fit, or the weights hold it already.
     """
-    merged = merge_lora(checkpoint.state, adapter)
+    merged = merge_loras(checkpoint.state, adapters)
     known = adapters_in(checkpoint)
-    content = content_hash(adapter) if known else ""
-    for earlier in known:
-        if earlier.is_of(adapter, content):
-            what = f"is merged into {checkpoint.source} already, says {earlier.source}"
-            raise CheckpointError(adapter.source, "", what, hint="leave --lora out, or name weights without it")
-    if relatives.EXPERT.search(adapter.source.name):
-        warn(f"{adapter.source}: by its name an adapter of {relatives.ONE_OF_TWO}")
+    for adapter in adapters:
+        content = content_hash(adapter) if known else ""
+        for earlier in known:
+            if earlier.is_of(adapter, content):
+                what = f"is merged into {checkpoint.source} already, says {earlier.source}"
+                raise CheckpointError(adapter.source, "", what, hint="leave --lora out, or name weights without it")
+        if relatives.EXPERT.search(adapter.source.name):
+            warn(f"{adapter.source}: by its name an adapter of {relatives.ONE_OF_TWO}")
     return merged
 
 
@@ -76,14 +78,24 @@ def adapters_in(checkpoint: Checkpoint) -> list[Merged]:
 def _of_manifest(path: Path) -> list[Merged]:
     """Raises: CheckpointError: there is a manifest and it is damaged."""
     hint = "`astro zoo import` writes the folder again"
-    manifest = Reader(CheckpointError, key="lora", what="not readable", hint=hint).table(path) if path.exists() else {}
+    manifest = Reader(CheckpointError, key="loras", what="not readable", hint=hint).table(path) if path.exists() else {}
     try:
-        rows = list(manifest.get("earlier_loras", []))
-        if manifest.get("lora") is not None:
-            rows.append({"content": manifest.get("lora_content"), "files": manifest["lora"]["files"]})
+        table = current(manifest)
+        rows = [{"content": None} | row for row in table.get("earlier_loras", [])]
+        contents = table.get("lora_contents") or [None] * len(table["loras"])
+        rows += [row | {"content": content} for row, content in zip(table["loras"], contents, strict=True)]
         return [Merged(path.name, row["content"], _hashes(row["files"])) for row in rows]
-    except (LookupError, TypeError) as error:
-        raise CheckpointError(path, "lora", f"not readable: {error}", hint=hint) from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(path, "loras", f"not readable: {error}", hint=hint) from error
+
+
+def current(manifest: dict[str, Any]) -> dict[str, Any]:
+    """An import's manifest as one of format 2; format 1 holds at most one adapter, merged whole."""
+    if "loras" in manifest:
+        return manifest
+    lora, content = manifest.get("lora"), manifest.get("lora_content")
+    loras = [] if lora is None else [lora | {"strength": 1.0}]
+    return manifest | {"format": 2, "loras": loras, "lora_contents": None if content is None else [content]}
 
 
 def _hashes(files: list[dict[str, str]]) -> tuple[str, ...]:

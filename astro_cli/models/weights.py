@@ -20,6 +20,8 @@ from astro_cli.config.durable import written_whole
 from astro_cli.config.errors import CheckpointError, did_you_mean
 from astro_cli.config.files import check_regular
 from astro_cli.models.wan.sizes import Shaped
+from astro_cli.zoo import hub
+from astro_cli.zoo.places import download_line
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
 HEADER_SIZE_BYTES = 8  # of a safetensors file: the length of its header, little-endian
@@ -33,7 +35,8 @@ def packaged() -> list[str]:
 
 
 def find(name: str, role: str) -> Path:
-    """A packaged base by name, a run folder (its `final/<role>.safetensors`), or a weights file.
+    """A packaged base by name, a run folder (its `final/<role>.safetensors`), a weights file, or a run on the hub that
+    is in the Hugging Face cache.
 
     Raises:
         CheckpointError: nothing there, with the nearest packaged name.
@@ -41,6 +44,9 @@ def find(name: str, role: str) -> Path:
     path = Path(name)
     # A teacher or critic may be the student of another run.
     stems = (role,) if role in ("student", "codec") else (role, "student")
+    hub_id = hub.parse(name)
+    if hub_id is not None and not path.exists() and (place := hub.cached(hub_id)) is not None:
+        path = place
     in_folder = [folder / f"{stem}.safetensors" for stem in stems for folder in (path / "final", path)]
     candidates = (PACKAGED / f"{name}.safetensors", *in_folder, path)
     for candidate in candidates:
@@ -50,9 +56,9 @@ def find(name: str, role: str) -> Path:
         raise CheckpointError(
             name, f"final/{role}.safetensors", "not in this folder", hint="is the run finished? `--resume` continues it"
         )
-    raise CheckpointError(
-        name, "", "no such weights", hint=f"{did_you_mean(name, packaged())}, or a run folder or .safetensors file"
-    )
+    line = "" if name.startswith("shapes/") else download_line(name)
+    hint = f"{did_you_mean(name, packaged())}, or a run folder or .safetensors file"
+    raise CheckpointError(name, "", "no such weights", hint=f"of the hub: {line}; else {hint}" if line else hint)
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:

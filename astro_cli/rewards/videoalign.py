@@ -83,13 +83,14 @@ class VideoAlign:
 
 def files() -> tuple[Path, ...]:
     """The files that are read; empty where one is missing."""
-    folder, base = scorer_places.find(scorer_places.VIDEOALIGN), scorer_places.find(scorer_places.VIDEOALIGN_BASE)
+    folder, base = scorer_places.find_videoalign(), scorer_places.find(scorer_places.VIDEOALIGN_BASE)
     if folder is None or base is None or scorer_places.missing_videoalign():
         return ()
-    step = scorer_places.videoalign_step(folder)
+    step, template = scorer_places.videoalign_step(folder), scorer_places.videoalign_template(folder)
     assert step is not None
+    assert template is not None
     words = _tokenizer_folder(step, base) / scorer_places.TOKENIZER_FILE
-    own = (folder / scorer_places.SETTINGS_FILE, folder / scorer_places.TEMPLATE_FILE, base / "config.json", words)
+    own = (folder / scorer_places.SETTINGS_FILE, template, base / "config.json", words)
     return (*own, *videoalign_files.weight_files(step, base))
 
 
@@ -105,7 +106,7 @@ def load_videoalign(
 
     Args:
         dtype: of the network; bfloat16 as released. The head is float32.
-        folder: of KlingTeam/VideoReward; default below the checkpoints folder.
+        folder: of KlingTeam/VideoReward; default below the checkpoints folder or in the Hugging Face cache.
         base: folder of Qwen2-VL-2B-Instruct; its weights are read only for the adapter layout.
 
     Raises:
@@ -114,7 +115,7 @@ def load_videoalign(
     if (folder is None or base is None) and (lack := scorer_places.missing_videoalign()):
         raise CheckpointError("videoalign", "", "not here", hint=lack)
     folder, base = (
-        folder or scorer_places.find(scorer_places.VIDEOALIGN),
+        folder or scorer_places.find_videoalign(),
         base or scorer_places.find(scorer_places.VIDEOALIGN_BASE),
     )
     assert folder is not None
@@ -123,7 +124,9 @@ def load_videoalign(
     if step is None:
         raise CheckpointError(folder, "checkpoint-*", "missing: no checkpoint folder")
     settings = videoalign_files.read_settings(folder)
-    template = templates.videoalign_template(folder / scorer_places.TEMPLATE_FILE)
+    template = templates.videoalign_template(
+        scorer_places.videoalign_template(folder) or folder / scorer_places.TEMPLATE_FILE
+    )
     tokenizer = qwen2_vl_weights.load_tokenizer(_tokenizer_folder(step, base), templates.VIDEOALIGN_TOKENS)
     config = qwen2_vl_weights.load_config(base, tokenizer)
     specials = qwen2_vl_weights.token_ids(tokenizer, templates.VIDEOALIGN_TOKENS)

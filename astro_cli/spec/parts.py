@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -220,6 +220,15 @@ class ExperienceSpec(Config):
     )
     collapse: CollapseSpec = CollapseSpec()
     samples_every: int = Field(default=0, ge=0, le=MOST)  # epochs between clips written into the run's folder; 0: none
+    base_clips: int = Field(
+        default=0, ge=0, le=MOST
+    )  # clips of each prompt that the base makes too, from the same noise, for the curves of `gain`; 0: none
+
+    @model_validator(mode="after")
+    def _base_clips_of_a_group(self) -> Self:
+        if self.base_clips > self.group:
+            raise ValueError(f"base_clips: found {self.base_clips}, a group has {self.group}")
+        return self
 
     @property
     def scored(self) -> dict[str, float]:

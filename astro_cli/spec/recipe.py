@@ -165,8 +165,8 @@ class Recipe(Config):
 
     def hash(self) -> str:
         """Short hash of everything that decides what is computed. Left out are the name, what a run shows and when it
-        stops (samples, collapse), and all of the runtime but a precision other than float32."""
-        shown = {"stages": {"__all__": {"experience": {"samples_every", "collapse"}}}}
+        stops (samples, the base's clips, collapse), and all of the runtime but a precision other than float32."""
+        shown = {"stages": {"__all__": {"experience": {"samples_every", "base_clips", "collapse"}}}}
         data = self.model_dump(mode="json", exclude={"runtime": True, "name": True, **shown}, exclude_defaults=True)
         if self.runtime.precision != "no":
             data["precision"] = self.runtime.precision

@@ -164,6 +164,8 @@ def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> No
     lora.add_adapters(network, spec.rank, spec.alpha, spec.dropout, (lora.TRAINED, *frozen), generator)
     for name in frozen:
         roles.add_adapter(name, role, name)
+    if role == "student":
+        roles.add_adapter("base", role, None)
 
 
 def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Module:

@@ -88,7 +88,9 @@ def fewest_frames(spec: ExperienceSpec, frames: int, block: int, backbone: Backb
 
 
 class Roller:
-    """The old policy at work, `parallel` clips at a time; with `record` the clips' trajectories are kept."""
+    """The old policy, or another role, at work, `parallel` clips at a time; with `record` the clips' trajectories are
+    kept.
+    """
 
     def __init__(
         self,
@@ -99,7 +101,9 @@ class Roller:
         observe: Observe | None = None,
         *,
         record: bool = False,
+        role: str = "old",
     ) -> None:
+        self.role = role
         self.spec, self.run_context, self.backbone, self.rewards, self.observe = (
             spec,
             run_context,
@@ -198,15 +202,15 @@ class Roller:
 
     @contextmanager
     def _policy(self) -> Iterator[CausalWan]:
-        """theta_old, without gradients and at the run's precision; scoring has its own thread, so none of this reaches
-        it.
+        """The role, theta_old by default, without gradients and at the run's precision; scoring has its own thread, so
+        none of this reaches it.
         """
         run_context = self.run_context
         with (
             torch.no_grad(),
             run_context.section("rollout"),
             run_context.autocast(),
-            run_context.roles.use("old") as policy,
+            run_context.roles.use(self.role) as policy,
         ):
             yield policy
 

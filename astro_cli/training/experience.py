@@ -18,6 +18,7 @@ from astro_cli.recipe import objective_class, resolve_kind
 from astro_cli.rewards.base import Reward
 from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
 from astro_cli.training import base_scores
+from astro_cli.training.base_gain import base_roller, describe_gain, first_members
 from astro_cli.training.base_scores import BaseScores
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
@@ -65,6 +66,7 @@ class ExperienceSource:
         self.credit = CreditRule(spec.advantage, self.weights, spec.group)
         fitting = [reward for reward in watched if frames >= reward.num_frames_min]
         self.roller = Roller(spec, run_context, backbone, rewards + fitting, self.credit.rule.observe, record=record)
+        self.base_roller = base_roller(spec, run_context, backbone, self.roller.rewards)
         for reward in rewards:
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
@@ -95,6 +97,10 @@ class ExperienceSource:
             raise ValueError(f"{key}.experience: missing, {stage.kind} learns from scored rollouts")
         resolve_kind("advantages", stage.experience.advantage, f"{key}.experience.advantage")
         check_credit(key, stage.experience.advantage, stage)
+        if stage.experience.base_clips and recipe.lora is None:
+            raise ValueError(
+                f"{key}.experience.base_clips: the base is the student without adapters; there is no [lora]"
+            )
 
     @classmethod
     def check_files(cls, stage: StageSpec) -> None:
@@ -119,7 +125,8 @@ class ExperienceSource:
             self.backbone.encode_text(requested.prompts[mine]).repeat_interleave(group, 0).to(self.run_context.device)
         )
         self.roller.begin(requested.shared)
-        clips = self._roll_out(prompts, seeds, text, owners, requested.shared)
+        clips = self._roll_out(self.roller, prompts, seeds, text, owners, requested.shared)
+        self._log_gain(clips, prompts, seeds, text, owners, requested.shared)
         credit, at_risk = self._judge(step, clips, requested.prompts, mine)
         orders = [
             torch.randperm(group, generator=stream(seed, "shuffle")) + row * group for row, seed in enumerate(owners)
@@ -147,16 +154,34 @@ class ExperienceSource:
         return batches
 
     def _roll_out(
-        self, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int
+        self, roller: Roller, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int
     ) -> Clips:
         starts = None
         if self.spec.same_noise:
-            starts = [stream_seed(owner, "x_T") for owner in owners for _ in range(self.spec.group)]
+            starts = [stream_seed(owner, "x_T") for owner in owners for _ in range(roller.spec.group)]
         if not self.spec.clip:
-            return self.roller.sequences(prompts, seeds, text, starts)
-        start = window_start(self.spec, self.roller.frames, self.run_context.block, shared)
+            return roller.sequences(prompts, seeds, text, starts)
+        start = window_start(self.spec, roller.frames, self.run_context.block, shared)
         self.metrics["window/start"] = float(start)
-        return self.roller.candidates(prompts, seeds, text, owners, start, starts)
+        return roller.candidates(prompts, seeds, text, owners, start, starts)
+
+    def _log_gain(
+        self, clips: Clips, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int
+    ) -> None:
+        """Roll out and score the first clips of every group by the base too, and log by how much the old policy's score
+        more.
+        """
+        roller = self.base_roller
+        if roller is None:
+            return
+        rows = first_members(len(owners), self.spec.group, roller.spec.group)
+        roller.begin(shared)
+        base = self._roll_out(
+            roller, [prompts[row] for row in rows], [seeds[row] for row in rows], text[rows], owners, shared
+        )
+        policy = {key: self._gather(value[rows]) for key, value in clips.scores.items()}
+        untuned = {key: self._gather(value) for key, value in base.scores.items()}
+        self.metrics |= describe_gain(policy, untuned, self.weights)
 
     def _judge(
         self, step: int, clips: Clips, prompts: list[str], mine: slice

@@ -18,20 +18,11 @@ from astro_cli.shapes.video_codec import VideoCodec
 from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.build import dry_run_counts, frozen_adapters, wanted_roles, weights_dtype
 from astro_cli.training.needs import rewards_of
+from astro_cli.zoo.sizes import HPSV3_PARAMETERS, UMT5_PARAMETERS, VAE_PARAMETERS, VIDEOALIGN_PARAMETERS
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
 # is counted as two.
 BYTES_PER_TRAINED = {"adam": 16, "muon": 16, "rmsprop": 12}
-# Parameters of what Wan runs load beside the transformers, by the released configs; VideoAlign's and HPSv3's language
-# heads are not loaded.
-UMT5_PARAMETERS = (
-    5_680_910_336  # google/umt5-xxl, encoder: vocabulary 256384, width 4096, feed-forward 10240, 24 layers
-)
-VAE_PARAMETERS = 126_892_531  # Wan 2.1: AutoencoderKLWan's defaults
-HPSV3_PARAMETERS = (
-    7_748_610_610  # Qwen2-VL-7B without its language head (vocabulary 151658), RankNet head of two outputs
-)
-VIDEOALIGN_PARAMETERS = 2_208_563_200  # Qwen2-VL-2B (vocabulary 151660), a linear head of one output
 SCORER_BYTES = 2  # both are run in bfloat16, their heads aside
 
 
@@ -51,6 +42,19 @@ def check_fits(recipe: Recipe, device: torch.device) -> None:
         what = f"{part}: {needed / 2**30:,.1f} GiB, this machine has {there / 2**30:,.1f} GiB"
         hint = "smaller [model], [video], batch or data.pool; `--dry-run` lists the parts"
         raise RecipeError(recipe.name, "memory", what, hint=hint)
+
+
+def device_memory(wanted: str) -> tuple[str, float]:
+    """The device a run would use, in words, and its bytes: one CUDA device's, or the main memory.
+
+    Args:
+        wanted: "auto", "cpu" or "cuda"; where CUDA is absent it is the main memory, as a dry run needs no device.
+    """
+    if wanted != "cpu" and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return f"there is, on one {properties.name}", properties.total_memory
+    absent = ", no CUDA device here" if wanted == "cuda" else ""
+    return f"there is, main memory{absent}", memory.total()
 
 
 def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, int]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from astro_cli.config import durable
 from astro_cli.config.errors import OutputError
@@ -17,11 +18,6 @@ from astro_cli.config.files import Reader
 from astro_cli.models import hashes
 from astro_cli.spec import Recipe
 from astro_cli.training import checkpoints, environment
-
-try:
-    import fcntl
-except ImportError:  # no POSIX locks on this platform: one trainer per folder is then the user's business
-    fcntl = None
 
 LOCK = ".lock"
 RECIPE, RESOLVED, ENVIRONMENT, CARD = "recipe.toml", "resolved.json", "environment.json", "card.json"
@@ -32,7 +28,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: BinaryIO | None = None
+        self._lock = FileLock(path / LOCK, blocking=False)
         self._origin: dict[str, Any] | None = None
 
     @property
@@ -210,21 +206,15 @@ class RunDir:
 
     def _hold(self) -> None:
         """Keep others from training here: a lock that the system drops with the process."""
-        lock = (self.path / LOCK).open("ab")
-        self._lock = lock
-        if fcntl is None:
-            return
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
+            self._lock.acquire()
+        except Timeout as error:
             hint = "wait for it to end, or choose another --out"
             raise OutputError(self.path, "--out", "another process is training in this folder", hint=hint) from error
 
     def release(self) -> None:
         """Let others train here."""
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
     def log(self, row: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:

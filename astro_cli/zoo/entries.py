@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from astro_cli.zoo import hub
+
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CODE_APACHE = "Apache-2.0 (code)"
 WAN_APACHE = "Apache-2.0"
@@ -41,6 +43,11 @@ class Release:
     @property
     def folder(self) -> str:
         return self.repo.split("/")[1]
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the repository as a whole is the checkpoint, and not one file of it."""
+        return self.tail == self.folder
 
 
 SF, CF, LL, MF = (
@@ -197,9 +204,25 @@ def stem(path: str) -> str:
     return next((path.removesuffix(suffix) for suffix in SUFFIXES if path.endswith(suffix)), path)
 
 
+def known(source: PurePath | str) -> Release | None:
+    """The entry that a name, a hub id, or the path of a file or folder names. A hub id without a file names the
+    repository's first entry.
+    """
+    text = str(source)
+    return BY_NAME.get(text) or of_path(text) or _of_hub_id(text)
+
+
+def _of_hub_id(text: str) -> Release | None:
+    if (hub_id := hub.parse(text)) is None:
+        return None
+    return next((entry for entry in ENTRIES if entry.repo == hub_id.repo and hub_id.file in ("", entry.file)), None)
+
+
 def of_path(path: PurePath | str) -> Release | None:
-    """The entry whose file or folder a path names, whatever its ending."""
-    parts = PurePath(stem(PurePath(path).as_posix())).parts
+    """The entry whose file or folder a path names, whatever its ending; in the Hugging Face cache too."""
+    at = hub.of_snapshot(path)
+    place = PurePath(path) if at is None else PurePath(at.repo, at.file)
+    parts = PurePath(stem(place.as_posix())).parts
     return next(
         (entry for entry in ENTRIES if parts[-len(PurePath(entry.tail).parts) :] == PurePath(entry.tail).parts), None
     )

@@ -4,15 +4,15 @@ torch.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from astro_cli.config.errors import CheckpointError, did_you_mean
 from astro_cli.config.files import expanded
-from astro_cli.zoo.entries import BY_NAME, Release, of_path
-from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder, locate, released
+from astro_cli.zoo import hub
+from astro_cli.zoo.entries import BY_NAME
+from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder, download_line, locate, released
 
 WAN_RELEASES = ("wan_1.3b_diffusers", "wan_1.3b", "wan_14b_diffusers", "wan_14b")  # one text encoder and VAE in all
 
@@ -34,12 +34,8 @@ class NeededPart(NamedTuple):
 
 
 def weights(role: str, source: str) -> NeededPart:
-    """A transformer's weights: a path, or a known release."""
-    folder = checkpoints_folder()
-    looked = f"as a path, and below {folder} ({CHECKPOINTS_VARIABLE})"
-    entry = BY_NAME.get(source) or of_path(source)
-    bring = [_download(entry)] if entry is not None else [f"put it below {folder}; {did_you_mean(source, BY_NAME)}"]
-    return NeededPart(f"{role}: {source}", _located(source), looked, bring)
+    """A transformer's weights: a path, a known release, or a hub id."""
+    return NeededPart(f"{role}: {source}", _located(source), f"as a path, {looked_for()}", _bring(source))
 
 
 def wan_folder(source: str | None) -> NeededPart:
@@ -49,9 +45,7 @@ def wan_folder(source: str | None) -> NeededPart:
         here = next((path for release in WAN_RELEASES if (path := released(BY_NAME[release])) is not None), None)
     else:
         here = _located(source)
-    entry = BY_NAME.get(name) or of_path(name)
-    bring = [_download(entry)] if entry is not None else [f"name a folder such as {BY_NAME[WAN_RELEASES[0]].folder}"]
-    return NeededPart("Wan 2.1 folder: text encoder and VAE", here, f"below {checkpoints_folder()}", bring)
+    return NeededPart("Wan 2.1 folder: text encoder and VAE", here, looked_for(), _bring(name))
 
 
 def prompts(key: str, source: str) -> NeededPart:
@@ -85,9 +79,9 @@ def refuse_missing(where: str, needs: Sequence[NeededPart], way_out: str) -> Non
     raise CheckpointError(where, "", "\n".join(lines), hint=way_out)
 
 
-def fetch(repo: str, files: Sequence[str], folder: Path) -> str:
-    """The hub client's line that brings these files of a repository, all without any, into a folder."""
-    return shlex.join(["hf", "download", repo, *files, "--local-dir", str(folder)])
+def looked_for(inside: str = "") -> str:
+    """Where weights are looked for, in words; `inside` is a folder in the checkpoints folder."""
+    return f"below {checkpoints_folder() / inside} ({CHECKPOINTS_VARIABLE}) and in {hub.cache_folder()} (HF_HOME)"
 
 
 def _located(source: str) -> Path | None:
@@ -97,7 +91,7 @@ def _located(source: str) -> Path | None:
         return None
 
 
-def _download(entry: Release) -> str:
-    """The hub client's line for an entry: its file, or the whole folder where it is one."""
-    is_folder = entry.tail == entry.folder
-    return fetch(entry.repo, [] if is_folder else [entry.file], checkpoints_folder() / entry.folder)
+def _bring(source: str) -> list[str]:
+    """What brings a checkpoint here: the hub client's line where the source is of the hub."""
+    line = download_line(source)
+    return [line or f"put it below {checkpoints_folder()}; {did_you_mean(source, BY_NAME)}"]

@@ -1,4 +1,6 @@
-"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder. Free of torch."""
+"""Where checkpoints lie on disk: a path, a known release's name, a file below the checkpoints folder, a hub id in the
+Hugging Face cache. Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError, did_you_mean
 from astro_cli.config.files import Reader, described, expanded
-from astro_cli.zoo.entries import BY_NAME, SUFFIXES, Release, of_path
+from astro_cli.zoo import hub
+from astro_cli.zoo.entries import BY_NAME, SUFFIXES, Release, known, of_path
 
 CHECKPOINTS_VARIABLE = "ASTRO_CHECKPOINTS"
 DEFAULT_CHECKPOINTS = Path("~/.cache/astro")
@@ -34,7 +37,7 @@ def release_of(source: str | Path, file: Path) -> Release | None:
         CheckpointError: a manifest beside it that is damaged.
     """
     manifest = file.parent / MANIFEST
-    if (entry := BY_NAME.get(str(source)) or of_path(source) or of_path(file)) is not None or not manifest.exists():
+    if (entry := known(source) or of_path(file)) is not None or not manifest.exists():
         return entry
     reader = Reader(CheckpointError, what="not readable", hint="`astro zoo import` writes the folder again")
     name = reader.table(manifest).get("entry")
@@ -44,13 +47,13 @@ def release_of(source: str | Path, file: Path) -> Release | None:
 
 
 def released(entry: Release) -> Path | None:
-    """The entry's file or folder as released, anywhere below the checkpoints folder."""
+    """The entry's file or folder as released: anywhere below the checkpoints folder, else in the Hugging Face cache."""
     folder = checkpoints_folder()
     for suffix in ("", *SUFFIXES):
         paths = sorted(path for path in folder.glob(f"**/{glob.escape(entry.tail)}{suffix}") if suffix or path.is_dir())
         if paths:
             return paths[0]
-    return None
+    return _cached(hub.HubId(entry.repo), entry)
 
 
 def target(entry: Release) -> Path:
@@ -62,31 +65,61 @@ def locate(source: str | Path) -> Path:
     """A checkpoint's file or folder.
 
     In this order: a path that exists; a known release by name, imported or as released; a path below the checkpoints
-    folder; a known release by its file's name, whatever the ending.
+    folder; a hub id in the Hugging Face cache (of a known repository without a file: its first release); a known
+    release by its file's name, whatever the ending.
 
     Raises:
-        CheckpointError: nothing there, with the nearest known name and where its file belongs.
+        CheckpointError: nothing there, with the nearest known name, where its file belongs, and the line that brings
+            it from the hub.
     """
     text = str(source)
     path = expanded(text)
     if text and path.exists():
         return path
-    entry = BY_NAME.get(text) or of_path(text)
+    entry, hub_id = known(text), hub.parse(text)
+    is_pinned = hub_id is not None and hub_id.revision is not None
     place = (
         (entry and text in BY_NAME and (imported(entry) or released(entry)))
         or _below(path)
-        or (entry and (imported(entry) or released(entry)))
+        or (hub_id and _cached(hub_id, entry))
+        or (entry and not is_pinned and (imported(entry) or released(entry)))
     )
     if place:
         return place
+    where = f"below {checkpoints_folder()} nor in the Hugging Face cache, {hub.cache_folder()}"
     if entry is not None:
-        hint = f"put {entry.file} of {entry.repo} at {target(entry)}, or name its path"
-        raise CheckpointError(text, "", f"not here: neither imported nor below {checkpoints_folder()}", hint=hint)
+        hint = f"{download_line(text)}; or put {entry.file} of {entry.repo} at {target(entry)}, or name its path"
+        raise CheckpointError(text, "", f"not here: not imported, and neither {where}", hint=hint)
+    if line := download_line(text):
+        hint = f"of the hub: {line}; else name a file or folder"
+        raise CheckpointError(text, "", f"not here: no such path, and neither {where}", hint=hint)
     hint = (
         f"{did_you_mean(text, BY_NAME)}; or a file or folder, also below {checkpoints_folder()} "
         f"({CHECKPOINTS_VARIABLE})"
     )
     raise CheckpointError(text or "checkpoint", "", "no such checkpoint", hint=hint)
+
+
+def download_line(source: str) -> str:
+    """The hub client's line that brings a release or hub id: a file, or the whole repository where it is one; "" where
+    the source is neither, or a path in a folder that is here.
+    """
+    entry, hub_id = known(source), hub.parse(source)
+    if hub_id is not None and Path(hub_id.repo).parent.is_dir():
+        hub_id = None
+    if entry is not None:
+        file = "" if entry.is_folder else entry.file
+        return hub.download_line(hub.HubId(entry.repo, hub_id.revision if hub_id else None, file))
+    return "" if hub_id is None else hub.download_line(hub_id)
+
+
+def _cached(hub_id: hub.HubId, entry: Release | None) -> Path | None:
+    """A hub id's place in the Hugging Face cache; of a repository that holds releases as files the entry's."""
+    if entry is None or hub_id.file:
+        return hub.cached(hub_id)
+    if entry.is_folder:
+        return hub.cached(hub_id, having=entry.file)
+    return hub.cached(hub.HubId(hub_id.repo, hub_id.revision, entry.file))
 
 
 def _below(path: Path) -> Path | None:

@@ -5,7 +5,6 @@ them.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from astro_cli.config.files import Reader
 from eval.contract import MetricInfo
 
 SHOWN = 40  # characters of a wrong cell
-Z95 = 1.959963984540054  # the normal's 97.5 % quantile
+LEVEL = 0.95  # of intervals
 METRICS = {
     "gsb": (
         MetricInfo("gsb.preference", "up", "0..1", "share of wins, a tie is half: (G + S/2) / (G + S + B)"),
@@ -54,11 +53,16 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share. Wilson 1927; Brown, Cai & DasGupta 2001, Eq. 4. `successes` may hold halves (ties)."""
-    share, z2 = successes / n, Z95 * Z95
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    """95 % interval of a share. Wilson 1927; Brown, Cai & DasGupta 2001, Eq. 4. `successes` may hold halves (ties).
+
+    scipy counts whole successes: of 2 n half ones, with the square of the normal's quantile doubled, the interval is
+    the same.
+    """
+    from scipy.stats import binomtest, chi2  # slow to import
+
+    level = float(chi2.cdf(2 * chi2.ppf(LEVEL, df=1), df=1))
+    low, high = binomtest(round(2 * successes), 2 * n).proportion_ci(level, method="wilson")
+    return float(low), float(high)
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -66,6 +70,6 @@ def sign_test(wins: int, losses: int) -> float:
 
     1 where nothing is decided.
     """
-    n, fewer = wins + losses, min(wins, losses)
-    tail = sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0

@@ -15,7 +15,8 @@ from torch.nn import functional
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import network_files as files
 from astro_cli.models.dino import WHAT, Dino, Mlp, sizes
-from astro_cli.models.lora_files import Lora, merge_lora, read_lora
+from astro_cli.models.lora_files import Lora, read_lora
+from astro_cli.models.lora_merge import merge_loras
 from astro_cli.models.tensor_files import some
 from eval.networks.dreamsim_names import CLIP, LORA, OPEN_CLIP
 from eval.networks.pictures import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, normalise
@@ -103,7 +104,7 @@ def _merged(states: list[files.State], lora: Lora) -> list[files.State]:
         for index, state in enumerate(states)
         for name, value in state.items()
     }
-    merged = merge_lora(named, lora)
+    merged = merge_loras(named, [lora])
     tuned = {name.removesuffix(".weight") for name in named if name.endswith(f"{TUNED}.weight")}
     if lora.pairs.keys() != tuned:
         lost, strange = sorted(tuned - lora.pairs.keys()), sorted(lora.pairs.keys() - tuned)

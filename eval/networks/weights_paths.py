@@ -1,12 +1,15 @@
-"""Where the networks of scorers lie: below `<checkpoints>/eval`. Free of torch."""
+"""Where the networks of scorers lie: below `<checkpoints>/eval`, or in the Hugging Face cache. Free of torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.zoo import hub
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder
 from eval.contract import Need
+
+HUB = {"videoclip_xl/VideoCLIP-XL.bin": hub.HubId("alibaba-pai/VideoCLIP-XL", file="VideoCLIP-XL.bin")}
 
 
 def folder() -> Path:
@@ -14,15 +17,17 @@ def folder() -> Path:
 
 
 def find(*names: str) -> Path | None:
-    """The first of these files (paths below `folder()`) that is there."""
-    return next((folder() / name for name in names if (folder() / name).is_file()), None)
+    """The first of these files (paths below `folder()`) that is there, else the first in the Hugging Face cache."""
+    here = next((folder() / name for name in names if (folder() / name).is_file()), None)
+    return here or next((path for name in names if name in HUB and (path := hub.cached(HUB[name]))), None)
 
 
 def hint(*names: str) -> str:
     """What to put where, for the user."""
+    line = f"{hub.download_line(HUB[names[0]])}, or " if names[0] in HUB else ""
     others = f" (or {', '.join(Path(name).name for name in names[1:])})" if names[1:] else ""
     return (
-        f"put {Path(names[0]).name}{others} at {folder() / names[0]}; {CHECKPOINTS_VARIABLE} moves the "
+        f"{line}put {Path(names[0]).name}{others} at {folder() / names[0]}; {CHECKPOINTS_VARIABLE} moves the "
         "checkpoints folder"
     )
 

@@ -165,10 +165,35 @@ class Open(Config):
     needed: int | None
 
 
+class PartVerdict(Config):
+    """One comparison of a claim: of which metric, between which stems, with means, effect and interval.
+
+    Numbers are empty where nothing was measured. A value or a ratio is judged by its `reference`; a value has no `b`.
+    """
+
+    text: str
+    verdict: VerdictWord
+    metric: str = ""
+    a: str = ""
+    b: str = ""
+    a_mean: float | None = None
+    b_mean: float | None = None
+    effect: float | None = None
+    effect_kind: EffectKind | None = None
+    low: float | None = None  # none of one prompt under one seed
+    high: float | None = None
+    n: int = 0
+    relation: Relation | None = None  # none: a count of metrics, or checks of published numbers
+    reference: float | None = None
+    allowance: str = ""  # the margin and whose it is, in words
+    advice: str = ""  # what would decide it, where it is undecided
+
+
 class Verdict(Config):
     """A claim's verdict. `model_dump()` is the stable JSON form; excluded fields only help to print.
 
-    Effect and interval are those of the first part with the claim's verdict; n counts its seeds. All are empty where
+    Effect and interval are those of the first part with the claim's verdict. n counts the seeds that the verdict rests
+    on: where the claim fails, those of the failed part with the most; else the fewest of any part. All are empty where
     nothing was measured, and the backbone is where the claim is about published numbers. `metric` is the effect's,
     empty where it is of several.
     """
@@ -185,7 +210,7 @@ class Verdict(Config):
     text: str = Field(exclude=True)
     metric: str = Field("", exclude=True)
     tables: list[str] = Field(exclude=True)
-    parts: list[tuple[str, VerdictWord]] = Field(exclude=True)
+    parts: list[PartVerdict]
     open: list[Open] = Field([], exclude=True)
 
 

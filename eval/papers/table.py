@@ -11,6 +11,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
+from eval.papers.marks import Mark, measured_marks
 from eval.papers.published import Cell, Column, ColumnDirection, PublishedRow, Table
 from eval.papers.total_parts import refuse_unlike_parts
 from eval.records.comparable import BySeed, Cells, check_backbone, matrix, paired, refuse_mixed
@@ -54,6 +55,7 @@ class ViewRow(Config):
     printed: dict[str, str] = Field(exclude=True)  # published cells as printed, text included
     delta: dict[str, Decimal] = Field(exclude=True)  # printed beside them
     trained_once: bool = Field(exclude=True)  # the same weights under every seed
+    marks: dict[str, Mark] = Field(exclude=True)  # of the measured cells, by column
 
 
 class TableView(Config):
@@ -89,10 +91,12 @@ def build(table: Table, records: Iterable[Record], backbone: str = "shapes") -> 
     cells = Cells(records, check_backbone(backbone))
     by_column = {column.key: _column_cells(table, column, cells) for column in table.columns}
     columns = [_view_column(table, column, by_column[column.key], cells.backbone) for column in table.columns]
+    marks = {column.key: _marks(table, column, by_column[column.key]) for column in table.columns}
     rows = []
     for row in table.rows:
         own = {key: by_row[row.label] for key, by_row in by_column.items()}
-        rows.append(_view_row(table, row, own, cells.backbone))
+        own_marks: dict[str, Mark] = {key: by_row[row.label] for key, by_row in marks.items() if row.label in by_row}
+        rows.append(_view_row(table, row, own, cells.backbone, own_marks))
     return TableView(
         id=table.id,
         title=table.title,
@@ -153,7 +157,18 @@ def _view_column(table: Table, column: Column, by_row: Mapping[str, BySeed], bac
     )
 
 
-def _view_row(table: Table, row: PublishedRow, by_column: dict[str, BySeed], backbone: Backbone) -> ViewRow:
+def _marks(table: Table, column: Column, by_row: Mapping[str, BySeed]) -> dict[str, Mark]:
+    """Marks of the measured cells of a column, by row: each group by itself."""
+    marks: dict[str, Mark] = {}
+    for group in {row.group for row in table.rows if table.comparable}:
+        of_group = {row.label: by_row[row.label] for row in table.rows if row.group == group and by_row[row.label]}
+        marks |= measured_marks(of_group, column.direction)
+    return marks
+
+
+def _view_row(
+    table: Table, row: PublishedRow, by_column: dict[str, BySeed], backbone: Backbone, marks: dict[str, Mark]
+) -> ViewRow:
     return ViewRow(
         label=row.label,
         group=row.group,
@@ -162,6 +177,7 @@ def _view_row(table: Table, row: PublishedRow, by_column: dict[str, BySeed], bac
         printed={key: str(value) for key, value in row.published.items()},
         delta=row.delta,
         trained_once=bool(trained_once(record for by_seed in by_column.values() for record in by_seed.values())),
+        marks=marks,
     )
 
 

@@ -20,6 +20,7 @@ from eval.papers.claims import (
     Open,
     PaperClaims,
     Part,
+    PartVerdict,
     Published,
     Relation,
     Trend,
@@ -47,6 +48,34 @@ class Result(NamedTuple):
     metric: str = ""
     has_ends: bool = True
     open: Open | None = None
+    stems: tuple[str, str] = ("", "")
+    means: tuple[float, float] | None = None  # of both sides, over the pairs
+    relation: Relation | None = None
+    reference: float | None = None
+    allowance: str = ""
+    advice: str = ""
+
+    def part(self) -> PartVerdict:
+        interval, has_ends = self.interval, self.has_ends and self.interval is not None
+        a_mean, b_mean = self.means or (None, None)
+        return PartVerdict(
+            text=self.text,
+            verdict=self.verdict,
+            metric=self.metric,
+            a=self.stems[0],
+            b=self.stems[1],
+            a_mean=a_mean,
+            b_mean=b_mean,
+            effect=None if interval is None else interval.mean,
+            effect_kind=None if interval is None else self.kind,
+            low=interval.low if interval is not None and has_ends else None,
+            high=interval.high if interval is not None and has_ends else None,
+            n=0 if interval is None else interval.n,
+            relation=self.relation,
+            reference=self.reference,
+            allowance=self.allowance,
+            advice=self.advice,
+        )
 
 
 class _Sides(NamedTuple):
@@ -100,26 +129,27 @@ def conjunction(verdicts: Iterable[VerdictWord]) -> VerdictWord:
 
 def _verdict(claim: Claim, results: list[Result], cells: Cells) -> Verdict:
     word = conjunction(result.verdict for result in results)
-    measured = [(result.interval, result) for result in results if result.interval is not None]
-    shown, source = next(
-        (part for part in measured if part[1].verdict == word), measured[0] if measured else (None, None)
-    )
-    ends = (shown.low, shown.high) if shown and source and source.has_ends else (None, None)
+    parts = [result.part() for result in results]
+    measured = [part for part in parts if part.effect is not None]
+    nothing = PartVerdict(text="", verdict=word)
+    deciding = [part for part in measured if part.verdict == word] or measured
+    shown = deciding[0] if deciding else nothing
+    counts = [part.n for part in (deciding if word == "fails" else measured)]
     is_published = all(isinstance(part, Published) for part in claim.parts)
     return Verdict(
         id=claim.id,
         source=claim.source,
         verdict=word,
-        n=shown.n if shown else 0,
-        effect=shown.mean if shown else None,
-        effect_kind=source.kind if source else None,
-        low=ends[0],
-        high=ends[1],
+        n=0 if not counts else max(counts) if word == "fails" else min(counts),
+        effect=shown.effect,
+        effect_kind=shown.effect_kind,
+        low=shown.low,
+        high=shown.high,
         backbone=None if is_published else cells.backbone,
-        metric=source.metric if source else "",
+        metric="" if shown.effect_kind == "ratio" else shown.metric,
         text=claim.text,
         tables=claim.tables,
-        parts=[(result.text, result.verdict) for result in results],
+        parts=parts,
         open=[result.open for result in results if result.open is not None],
     )
 
@@ -147,58 +177,84 @@ def _steps(trend: Trend) -> Iterator[Compare]:
 
 
 def _compare(part: Compare, name: str, other: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
-    metric, sides = claims.measure(name, claim, cells.backbone), (part.a, other)
-    a_stem, b_stem = (claim.stem(side, cells.backbone) for side in sides)
-    text = _text(metric.name, part, a_stem, b_stem)
+    metric = claims.measure(name, claim, cells.backbone)
+    a_stem, b_stem = claim.stem(part.a, cells.backbone), claim.stem(other, cells.backbone)
+    named = Result(
+        _text(metric.name, part, a_stem, b_stem),
+        "undecided",
+        metric=metric.name,
+        stems=(a_stem, b_stem),
+        relation=part.relation,
+        allowance=_allowance(part),
+    )
     a, b = _find(a_stem, metric, cells), _find(b_stem, metric, cells)
     if not a or not b:
-        return Result(f"{text}{_to_come(claims, (a_stem, a), (b_stem, b))}", "not run")
+        return named._replace(text=f"{named.text}{_to_come(claims, (a_stem, a), (b_stem, b))}", verdict="not run")
     pair = paired(b, a)
     if pair is None:
         refuse_mixed(f"claim {claim.id}", metric.name, {a_stem: a, b_stem: b})
-        return Result(text, "undecided")
+        return named
     b_SP, a_SP = pair
+    is_there_SP = ~np.isnan(a_SP - b_SP)
+    a_mean, b_mean = float(a_SP[is_there_SP].mean()), float(b_SP[is_there_SP].mean())
+    named = named._replace(means=(a_mean, b_mean))
     measured = _Sides((_arm(a_stem, cells), _arm(b_stem, cells)), tuple(common_seeds(b, a)))
     if part.factor is not None:
-        return _ratio(part, part.factor, text, a_SP, b_SP, measured)
+        return _ratio(part, part.factor, named, a_SP, b_SP, measured)
     difference_SP = a_SP - b_SP
-    margin = max(part.margin, part.margin_share * abs(float(np.nanmean(b_SP))))
-    return _judged(
-        text, metric.name, "difference", difference_SP, 0.0, part.relation, margin, measured, exact=part.exact
-    )
+    margin = max(part.margin, part.margin_share * abs(b_mean))
+    result = _judged(named, "difference", difference_SP, 0.0, part.relation, margin, measured, exact=part.exact)
+    return _as_ratio(result, b_mean) if part.margin_share and b_mean > 0 else result
 
 
-def _ratio(part: Compare, factor: float, text: str, a_SP: np.ndarray, b_SP: np.ndarray, sides: _Sides) -> Result:
+def _as_ratio(result: Result, level: float) -> Result:
+    """A difference d within a share of the other side's mean, shown as the ratio 1 + d / mean: its bounds are then 1
+    plus and minus the share.
+    """
+    assert result.interval is not None, "judged"
+    mean, low, high, n = result.interval
+    return result._replace(interval=Interval(1 + mean / level, 1 + low / level, 1 + high / level, n), kind="ratio")
+
+
+def _ratio(part: Compare, factor: float, named: Result, a_SP: np.ndarray, b_SP: np.ndarray, sides: _Sides) -> Result:
     """The ratio r of the means of a and b against the factor.
 
     a_sp / mean(b) - r (b_sp / mean(b) - 1) has the mean r and, to first order, the ratio's spread (delta method).
     There is no ratio to a mean of b that is not positive.
     """
-    absent_SP = np.isnan(a_SP - b_SP)
-    a_mean, b_mean = float(a_SP[~absent_SP].mean()), float(b_SP[~absent_SP].mean())
+    assert named.means is not None, "the means of both sides"
+    a_mean, b_mean = named.means
     if b_mean <= 0:
-        return Result(text, "undecided")
+        return named
     ratio = a_mean / b_mean
     ratio_SP = a_SP / b_mean - ratio * (b_SP / b_mean - 1)
-    return _judged(text, "", "ratio", ratio_SP, factor, part.relation, 0.0, sides, exact=part.exact)
+    named = named._replace(reference=factor)
+    return _judged(named, "ratio", ratio_SP, factor, part.relation, 0.0, sides, exact=part.exact)
 
 
 def _bound(part: Bound, name: str, claim: Claim, claims: PaperClaims, cells: Cells) -> Result:
     metric, stem = claims.measure(name, claim, cells.backbone), claim.stem(part.a, cells.backbone)
-    text = f"{metric.name}: {stem} {part.relation} {part.value:g}{_allowance(part)}"
+    allowance = _allowance(part)
+    text = f"{metric.name}: {stem} {part.relation} {part.value:g}{_in_brackets(allowance)}"
+    named = Result(
+        text,
+        "undecided",
+        metric=metric.name,
+        stems=(stem, ""),
+        relation=part.relation,
+        reference=part.value,
+        allowance=allowance,
+    )
     records = _find(stem, metric, cells)
     scores_SP = matrix(records.values())
     if np.isnan(scores_SP).all():
-        return Result(f"{text}{_to_come(claims, (stem, records))}", "not run")
+        return named._replace(text=f"{text}{_to_come(claims, (stem, records))}", verdict="not run")
     sides = _Sides((_arm(stem, cells),), tuple(records))
-    return _judged(
-        text, metric.name, "value", scores_SP, part.value, part.relation, part.margin, sides, exact=part.exact
-    )
+    return _judged(named, "value", scores_SP, part.value, part.relation, part.margin, sides, exact=part.exact)
 
 
 def _judged(
-    text: str,
-    metric: str,
+    named: Result,
     kind: EffectKind,
     scores_SP: np.ndarray,
     value: float,
@@ -212,7 +268,8 @@ def _judged(
     interval = mean_interval(scores_SP)
     shifted = Interval(interval.mean - value, interval.low - value, interval.high - value, interval.n)
     word = judge(shifted, relation, margin) if exact or may_decide(scores_SP) else "undecided"
-    result = Result(text, word, interval, kind, metric, exact or has_interval(scores_SP))
+    has_ends = exact or has_interval(scores_SP)
+    result = named._replace(verdict=word, interval=interval, kind=kind, has_ends=has_ends)
     if word != "undecided":
         return result
     enough = needed(scores_SP, distance_to_verdict(shifted.mean, relation, margin))
@@ -220,7 +277,7 @@ def _judged(
     by_seeds = enough.seeds if enough is not None and enough.prompts <= prompts else None
     missing = Open(arms=sides.arms, seeds=sides.seeds, needed=2 if len(sides.seeds) == 1 else by_seeds)
     advice = _what_would_decide(enough, len(sides.seeds), prompts)
-    return result._replace(text=f"{text}; {advice}", open=missing)
+    return result._replace(advice=advice, open=missing)
 
 
 def distance_to_verdict(mean: float, relation: Relation, margin: float) -> float:
@@ -251,7 +308,7 @@ def _most(part: Most, claim: Claim, claims: PaperClaims, cells: Cells) -> Result
     counted = [metric for metric in part.metrics if metric not in part.absent.get(cells.backbone, [])]
     rivals = [_rivals(part, metric, claim, claims, cells) for metric in counted]
     stems = [claim.stem(side, cells.backbone) for side in (part.a, *part.b)]
-    text = f"{stems[0]} best of {', '.join(stems)} in most of {len(counted)} metrics{_allowance(part)}"
+    text = f"{stems[0]} best of {', '.join(stems)} in most of {len(counted)} metrics{_in_brackets(_allowance(part))}"
     if all(result.verdict == "not run" for results in rivals for result in results):
         return Result(f"{text}{_to_come(claims, *((stem, {}) for stem in stems))}", "not run")
     words, best = [], []
@@ -297,7 +354,7 @@ def _arm(stem: str, cells: Cells) -> str:
 
 def _text(metric: str, part: Compare, a: str, b: str) -> str:
     factor = "" if part.factor is None else f"{part.factor:g} x "
-    return f"{metric}: {a} {part.relation} {factor}{b}{_allowance(part)}"
+    return f"{metric}: {a} {part.relation} {factor}{b}{_in_brackets(_allowance(part))}"
 
 
 def _allowance(part: Compare | Bound | Most) -> str:
@@ -306,7 +363,11 @@ def _allowance(part: Compare | Bound | Most) -> str:
     margin = 0.0 if isinstance(part, Most) else part.margin
     words = [f"within {share:.0%}"] if share else [f"within {margin:g}"] if margin else []
     words += ["ours"] if part.ours else []
-    return f" ({', '.join(words)})" if words else ""
+    return ", ".join(words)
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _to_come(claims: PaperClaims, *sides: tuple[str, BySeed]) -> str:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
+from filelock import lock_descriptor
 from pydantic import AfterValidator
 
 from astro_cli.config.durable import sync
 from astro_cli.config.errors import OutputError, RecordError
 from astro_cli.config.files import Reader, check_regular
 from astro_cli.config.parsing import ParseError, parse_json
-
-try:
-    import fcntl
-except ImportError:  # no POSIX locks on this platform: one writer per file is then the user's business
-    fcntl = None
 
 TAIL = (
     2**16
@@ -62,7 +57,8 @@ def append(path: Path, lines: Sequence[bytes], what: str = "record") -> None:
         is_new = not path.exists()
         if not is_new:
             check_regular(path, OutputError)
-        with open(path, "a+b") as file, _locked(file):
+        with open(path, "a+b") as file:
+            lock_descriptor(file.fileno())  # two evaluations may write to one store; closing the file gives it back
             _mend_tail(file)
             file.write(b"".join(lines))
             file.flush()
@@ -112,11 +108,3 @@ def _mend_tail(file: BinaryIO) -> None:
         file.truncate(start + cut)
     else:
         file.write(b"\n")
-
-
-@contextmanager
-def _locked(file: BinaryIO) -> Iterator[None]:
-    """Hold the file's lock, so that two evaluations may write to one store. Closing the file gives it back."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    yield

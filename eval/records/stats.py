@@ -16,10 +16,7 @@ MIN_UNITS = 2  # one prompt under one seed has no spread, and so no interval
 # Scores of single prompts: with fewer of them, all of one sign by chance is likelier than 5 % (5: 2 / 2^5 = 6 %), so no
 # interval may decide.
 MIN_PAIRS = 6
-TAIL = 0.475  # of Student's distribution between 0 and the quantile of a 95 % interval
-NORMAL_QUANTILE = 1.959963984540054  # Student's for infinitely many degrees of freedom
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)  # on [-1, 1]; the quantile is then exact to 1e-9
-NEWTON_STEPS = 50  # about 5 are needed; with one degree of freedom, one
+UPPER = 0.975  # where the upper end of a 95 % interval lies in a distribution
 RANK_TOLERANCE = 1e-9  # of the singular values of a layout that confounds components, e.g. one seed
 Verdict = Literal["agrees", "disagrees", "undecided"]
 
@@ -128,27 +125,14 @@ def _variance_of_mean(centred_SP: np.ndarray, present_SP: np.ndarray) -> tuple[f
 def student_quantile(freedom: float) -> float:
     """Student's t at 97.5 % for `freedom` >= 1 degrees of freedom, whole or not.
 
-    With t = sqrt(freedom) tan(u) the distribution is the integral of cos(u)^(freedom - 1), which rises ever slower:
-    Newton's method from the normal quantile below it only ever comes closer.
-
     Raises:
         ValueError: under one degree of freedom.
     """
+    from scipy.special import stdtrit  # slow to import; scipy.stats, several times slower, takes it from here too
+
     if freedom < 1:
         raise ValueError(f"expected at least 1 degree of freedom, found {freedom}")
-    log_norm = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.lgamma(0.5)
-
-    def density(angle: np.ndarray) -> np.ndarray:
-        return np.exp(log_norm + (freedom - 1) / 2 * np.log1p(-(np.sin(angle) ** 2)))
-
-    angle = math.atan(NORMAL_QUANTILE / math.sqrt(freedom))
-    for _ in range(NEWTON_STEPS):
-        reached = float(angle / 2 * (WEIGHTS * density(angle / 2 * (NODES + 1))).sum())
-        step = (TAIL - reached) / float(density(np.array(angle)))
-        angle += step
-        if abs(step) < 1e-12 * angle:
-            break
-    return math.sqrt(freedom) * math.tan(angle)
+    return float(stdtrit(freedom, UPPER))
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Interval:

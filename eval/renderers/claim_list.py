@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from eval.papers.claims import Verdict
-from eval.renderers.claims import PUBLISHED, effect_text
+from eval.papers.claims import PartVerdict, Verdict
+from eval.renderers.claims import PUBLISHED, effect_text, part_text, summary_text
 from eval.renderers.html import with_code
-from eval.renderers.words import seeds
+from eval.renderers.words import seeds, verdict_text
 
 
 def claim_list(verdicts: Sequence[Verdict]) -> str:
@@ -17,7 +17,8 @@ def claim_list(verdicts: Sequence[Verdict]) -> str:
 
 
 def _entry(verdict: Verdict) -> str:
-    word = f'<p class="verdict {verdict.verdict.replace(" ", "-")}">{verdict.verdict}</p>'
+    shown = verdict_text(verdict.verdict, verdict.n)
+    word = f'<p class="verdict {verdict.verdict.replace(" ", "-")}">{shown}</p>'
     text = f"<p>{with_code(verdict.text)} <small>({with_code(f'{verdict.source}, `{verdict.id}`')})</small></p>"
     facts = f'<p class="facts">{with_code(_facts(verdict))}</p>'
     return f'<li id="claim-{html.escape(verdict.id)}">{word}{text}{facts}{_parts(verdict)}</li>'
@@ -29,10 +30,16 @@ def _facts(verdict: Verdict) -> str:
         return f"{PUBLISHED}: mean deviation {effect_text(verdict)}"
     if verdict.effect is None:
         return f"not measured on {verdict.backbone}"
+    if len(verdict.parts) > 1:
+        return f"{summary_text(verdict)}, {seeds(verdict.n)}, {verdict.backbone}"
     return f"effect {effect_text(verdict)}, {seeds(verdict.n)}, {verdict.backbone}"
 
 
 def _parts(verdict: Verdict) -> str:
     if len(verdict.parts) < 2:
         return ""
-    return f"<ul>{''.join(f'<li>{word}: {with_code(text)}</li>' for text, word in verdict.parts)}</ul>"
+    return f"<ul>{''.join(map(_part, verdict.parts))}</ul>"
+
+
+def _part(part: PartVerdict) -> str:
+    return f"<li>{verdict_text(part.verdict, part.n)}: {with_code(part_text(part))}</li>"

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from eval.papers.marks import MIN_FOR_SECOND, Mark
 from eval.papers.published import Table, numbers
 from eval.papers.table import TableView, ViewColumn, ViewRow
-from eval.renderers.words import NO_COUNTERPART, heading, measured_text
+from eval.renderers.words import NO_COUNTERPART, heading, measured_text, published_text
 
-Mark = Literal["best", "second", ""]
-# Of two numbers the second is also the last.
-MIN_FOR_SECOND = 3
 PORTRAIT_COLUMNS = 8  # more need the whole width of a page, or a page on its side
 
 
@@ -53,7 +51,7 @@ def grid(view: TableView) -> PrintedGrid:
     heads = [Head(heading(column), column.group) for column in view.columns]
     lines = []
     for row in view.rows:
-        cells = [_cell(view, row, column, *marks[column.key]) for column in view.columns]
+        cells = [_cell(view, row, column, marks[column.key]) for column in view.columns]
         lines.append(TableLine(row.label, row.group, cells))
     if not view.table.transposed:
         return PrintedGrid(view.table.row_label, heads, lines)
@@ -63,7 +61,7 @@ def grid(view: TableView) -> PrintedGrid:
     return PrintedGrid(view.table.row_label, [Head(line.label, line.group) for line in lines], flipped)
 
 
-def rank(values: Mapping[str, float | Decimal], direction: str) -> dict[str, Mark]:
+def rank(values: Mapping[str, Decimal], direction: str) -> dict[str, Mark]:
     """Best and second of one column and group; ties share a mark. No mark where there is nothing to compare."""
     if direction == "none" or len(set(values.values())) < 2:
         return {}
@@ -76,34 +74,28 @@ def rank(values: Mapping[str, float | Decimal], direction: str) -> dict[str, Mar
     }
 
 
-def _column_marks(view: TableView, column: ViewColumn) -> tuple[dict[str, Mark], dict[str, Mark]]:
-    """Marks by row of the published and of the measured numbers."""
-    printed, measured = {}, {}
+def _column_marks(view: TableView, column: ViewColumn) -> dict[str, Mark]:
+    """Marks by row of the published numbers."""
+    printed = {}
     if view.table.comparable:
         for group in {row.group for row in view.rows}:
             printed |= rank(_printed(view.table, column.key, group), column.direction)
-            of_group = {row.label: row.measured[column.key] for row in view.rows if row.group == group}
-            measured |= rank(
-                {label: cell.mean for label, cell in of_group.items() if cell is not None}, column.direction
-            )
-    return printed, measured
+    return printed
 
 
 def _printed(table: Table, key: str, group: str) -> dict[str, Decimal]:
     return {row.label: value for row, value in numbers(table, key) if row.group == group}
 
 
-def _cell(
-    view: TableView, row: ViewRow, column: ViewColumn, printed: dict[str, Mark], measured: dict[str, Mark]
-) -> GridCell:
+def _cell(view: TableView, row: ViewRow, column: ViewColumn, printed: dict[str, Mark]) -> GridCell:
     has_counterpart = any(other.metric is not None for other in view.columns)
     return GridCell(
-        published=row.printed.get(column.key, NO_COUNTERPART),
+        published=published_text(row.printed.get(column.key, NO_COUNTERPART), column),
         delta=f"{row.delta[column.key]:+}" if column.key in row.delta else "",
         erratum=any(erratum.columns and erratum.covers(row.label, column.key) for erratum in view.table.errata),
         mark=printed.get(row.label, ""),
         measured=measured_text(row.measured[column.key], column) if has_counterpart else None,
-        measured_mark=measured.get(row.label, ""),
+        measured_mark=row.marks.get(column.key, ""),
     )
 
 

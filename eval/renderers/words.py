@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from eval.papers.published import Erratum
@@ -10,13 +11,15 @@ from eval.papers.table import EQUAL_WITHIN, Difference, Measured, TableView, Vie
 from eval.records.stats import MIN_PAIRS, MIN_UNITS
 
 NOT_RUN = "not run"
+DECIDED = ("holds", "fails", "agrees", "disagrees")  # verdicts that say something
 NO_COUNTERPART = "—"
 ERRATUM_MARK = "‡"
 OTHER_PROMPTS_MARK = "§"
 ARROWS = {"up": "↑", "down": "↓", "none": ""}
 DECIMALS_EXACT = 3  # of a mean whose interval has no width
 MAX_DECIMALS = 4  # finer than any seed repeats
-SHOWN_IN = {"peak_memory": (2.0**20, " MiB")}  # metrics recorded in a unit too small to read
+BYTES = ("peak_memory",)  # metrics in bytes: shown in MiB, or in GiB where they are large
+BYTE_UNITS = ((2.0**30, " GiB"), (2.0**20, " MiB"))
 LARGE = 10_000  # effects from here on are shown as whole numbers
 DIFFERENCE_HEADS = ("Row", "Base", "Column", "Published difference", "Measured difference [95 %]", "Verdict")
 INTERVALS = (
@@ -28,6 +31,10 @@ SEEDS_OF_ONE_TRAINING = (
     "The same weights under every seed, so seeds vary the sampling noise. A difference to one of these "
     "varies the tuned model's training and the "
     "noise, not the training of its base."
+)
+MARK_NOTE = (
+    "Of the measured values the best is bold where its paired difference from every other row of the group has an "
+    "interval without 0; the second is underlined on the same condition."
 )
 DIFFERENCE_NOTE = (
     "Differences are paired over seeds and prompts. `agrees`: the interval excludes 0 on the published side; "
@@ -49,31 +56,69 @@ def seeds(count: int) -> str:
     return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
+def shown_in(metric: str | None, value: float) -> tuple[float, str]:
+    """The divisor and the unit that a value of a metric is shown with."""
+    if metric not in BYTES:
+        return 1.0, ""
+    return next(((scale, unit) for scale, unit in BYTE_UNITS if abs(value) >= scale), BYTE_UNITS[-1])
+
+
+def fixed(value: float, digits: int, *, signed: bool = False) -> str:
+    """A number with so many decimals; one that rounds to zero has no sign."""
+    value = round(value, digits) + 0.0
+    sign, comma = "+" if signed and value else "", "," if abs(value) >= LARGE else ""
+    return f"{value:{sign}{comma}.{digits}f}"
+
+
+def verdict_text(word: str, count: int) -> str:
+    """A verdict; one that rests on a single seed says so."""
+    return f"{word} ({seeds(1)})" if count == 1 and word in DECIDED else word
+
+
+def published_text(cell: str, column: ViewColumn) -> str:
+    """A published cell. Of a metric that is measured in bytes it carries its unit, as the measured one does."""
+    has_number = any(letter.isdigit() for letter in cell)
+    return f"{cell} {column.unit}" if column.unit and _unit_in_cells(column) and has_number else cell
+
+
 def measured_text(measured: Measured | None, column: ViewColumn) -> str:
     if column.metric is None:
         return NO_COUNTERPART
     if measured is None:
         return NOT_RUN
-    scale, unit = SHOWN_IN.get(column.metric, (1.0, ""))
+    scale, unit = shown_in(column.metric, measured.mean)
     half_width = 0.0 if measured.low is None or measured.high is None else (measured.high - measured.low) / 2 / scale
     digits = decimals(half_width) if half_width or not unit else 1
-    interval = "" if measured.low is None else f" ± {half_width:.{digits}f}"
+    is_same = bool(unit) and not half_width  # every run took as many bytes
+    interval = "" if measured.low is None or is_same else f" ± {fixed(half_width, digits)}"
     mark = f" {OTHER_PROMPTS_MARK}" if column.measured_on else ""
-    return f"{measured.mean / scale:.{digits}f}{interval}{unit} ({seeds(measured.n)}){mark}"
+    return f"{fixed(measured.mean / scale, digits)}{interval}{unit} ({seeds(measured.n)}){mark}"
 
 
 def heading(column: ViewColumn) -> str:
-    unit = f" ({column.unit})" if column.unit else ""
-    return f"{column.label}{unit} {ARROWS[column.direction]}".rstrip()
+    """The published header, beside it the measured metric's own name where it is another: "HPSv3 / vq ↑"."""
+    unit = f" ({column.unit})" if column.unit and not _unit_in_cells(column) else ""
+    metric = "" if column.metric is None or _same_name(column) else f" / {column.metric}"
+    return f"{column.label}{unit}{metric} {ARROWS[column.direction]}".rstrip()
+
+
+def _same_name(column: ViewColumn) -> bool:
+    plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in (column.label, column.metric or "")]
+    return plain[0] == plain[1]
+
+
+def _unit_in_cells(column: ViewColumn) -> bool:
+    """Published and measured values have different units: a unit in the header would be wrong for one of them."""
+    return column.metric in BYTES
 
 
 def interval_text(mean: float, low: float | None, high: float | None, metric: str, *, signed: bool = True) -> str:
     """An effect on a metric with the ends of its interval, where it has one, in the unit the metric is shown in."""
-    scale, unit = SHOWN_IN.get(metric, (1.0, ""))
+    scale, unit = shown_in(metric, mean)
     numbers = [value / scale for value in (mean, low, high) if value is not None]
     digits = decimals((numbers[2] - numbers[1]) / 2) if len(numbers) > 2 else DECIMALS_EXACT
-    form = ("+" if signed else "") + (",.0f" if abs(numbers[0]) >= LARGE else f".{digits}f")
-    shown = [f"{number:{form}}" for number in numbers]
+    digits = 0 if abs(numbers[0]) >= LARGE else digits
+    shown = [fixed(number, digits, signed=signed) for number in numbers]
     return f"{shown[0]}{unit}" if len(shown) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]{unit}"
 
 
@@ -88,7 +133,9 @@ def difference_cells(difference: Difference, column: ViewColumn) -> list[str]:
         (difference.verdict or NO_COUNTERPART)
         if measured is None
         else f"{interval_text(measured.mean, measured.low, measured.high, column.metric or '')} ({seeds(measured.n)})",
-        difference.verdict or NO_COUNTERPART,
+        NO_COUNTERPART
+        if difference.verdict is None
+        else verdict_text(difference.verdict, 0 if measured is None else measured.n),
     ]
 
 
@@ -125,6 +172,7 @@ def _measured_notes(view: TableView) -> list[str]:
             f"record exists. {INTERVALS}"
         ),
         f"Measured on `{view.backbone}`: {comparable}. On `{view.backbone}` {', '.join(played)}{absent}.",
+        *([MARK_NOTE] if any(row.marks for row in view.rows) else []),
         *_protocol_notes(view),
         *([one_training_text(once)] if (once := [row.label for row in view.rows if row.trained_once]) else []),
     ]

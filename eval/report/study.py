@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from astro_cli.config.durable import write_text
 from astro_cli.generate import media
 from astro_cli.generate.arm import load_arm
 from astro_cli.generate.mp4 import write_mp4
+from eval.papers.claims import Verdict, load_claims
+from eval.papers.verdicts import evaluate
 from eval.records import store
 from eval.records.protocol_text import trained_once
 from eval.renderers import render
@@ -27,6 +30,13 @@ CLIP_SCALE = 6  # pixels per world pixel
 CLIP_REPEATS = 3  # a nine-frame clip is over in a second
 
 
+class WrittenStudy(NamedTuple):
+    """The page, and the verdicts on the paper's claims."""
+
+    page: Path
+    verdicts: list[Verdict]
+
+
 def write_study(
     paper: str,
     tables: Sequence[str],
@@ -34,8 +44,8 @@ def write_study(
     prompts: Mapping[str, int],
     folder: Path,
     drawn: Sequence[Path] = (),
-) -> Path:
-    """Write tables/, figures/, clips/ and index.html under `folder`; returns the page.
+) -> WrittenStudy:
+    """Write tables/, figures/, clips/ and index.html under `folder`.
 
     Args:
         runs: the tuned runs of every base.
@@ -76,7 +86,7 @@ def write_study(
         f"{INTERVALS} {one_training_text(once) if once else ''}"
     )
     write_report(page, f"{paper.title()} on the embedded world", intro, sections, protocol=_protocol(records))
-    return page
+    return WrittenStudy(page, evaluate(load_claims(paper), records))
 
 
 def study_records(folder: Path, prompts: Mapping[str, int]) -> list[store.Record]:

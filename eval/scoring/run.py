@@ -19,10 +19,15 @@ from eval.records.video_scores import SampleStore
 from eval.scoring import pool
 from eval.scoring.outcome_writer import OutcomeWriter, checked_arm, checked_results
 from eval.scoring.outcomes import Order, Outcome, applies, order_of, outcomes, within
-from eval.scoring.scorers import ConfiguredScorer, configured_scorers
+from eval.scoring.scorers import ConfiguredScorer, configured_scorers, readiness
 from eval.scoring.totals import TOTALS, gather, totals
 from eval.scoring.worker import Failure, plan
 from eval.suites.suite import Suite, load_suite
+
+WAY_OUT = (
+    "without any weights: `astro eval temporal-flickering DIR`, or on the embedded world `astro eval shapes --arm "
+    "shapes/causal_forcing`; `astro eval list` says what each metric needs"
+)
 
 
 @dataclass(frozen=True)
@@ -150,11 +155,14 @@ def _ready(wanted: Sequence[ConfiguredScorer], *, named: bool) -> tuple[list[Con
     """
     missing = {configured.name: list(configured.missing) for configured in wanted if configured.missing}
     if missing and (named or len(missing) == len(wanted)):
-        name, texts = next(iter(missing.items()))
-        more = f" (and {len(missing) - 1} more scorers)" if len(missing) > 1 else ""
-        raise RecordError(
-            "eval", name, f"not ready{more}: {texts[0]}", hint="`astro eval list` says what each metric needs"
+        names = ", ".join(missing)
+        what = "\n".join(
+            [
+                f"not ready, {len(missing)} of {len(wanted)} scorers:",
+                *readiness({configured.name: configured.missing for configured in wanted}),
+            ]
         )
+        raise RecordError("eval", names, what, hint=WAY_OUT)
     return [configured for configured in wanted if configured.name not in missing], missing
 
 

@@ -112,16 +112,35 @@ def _changes(suite: Suite, overrides: Iterable[str]) -> dict[str, dict[str, Any]
 
 
 def _configured(spec: ScorerSpec, changes: Mapping[str, Any]) -> ConfiguredScorer:
+    declaration, config = catalog.find(spec.scorer), _config(spec, changes)
+    return ConfiguredScorer(spec, config, config_hash(declaration, config), *_weights(declaration, config))
+
+
+def _config(spec: ScorerSpec, changes: Mapping[str, Any]) -> Config:
     declaration = catalog.find(spec.scorer)
     try:
-        config = declaration.config.model_validate({**spec.config, **changes})
+        return declaration.config.model_validate({**spec.config, **changes})
     except ValidationError as error:
         wrong = first_problem(error, declaration.config)
         key = f"{spec.label}.{wrong.key}" if wrong.key else spec.label
         raise RecordError(
             "--set" if changes else "suite", key, f"{wrong.what}, found {wrong.shown}", hint=wrong.hint
         ) from error
-    return ConfiguredScorer(spec, config, config_hash(declaration, config), *_weights(declaration, config))
+
+
+def missing_of(suite: Suite) -> dict[str, tuple[str, ...]]:
+    """By scorer of a suite as it is: what it cannot run without. Reads no weights."""
+    configs = {spec.label: (catalog.find(spec.scorer), _config(spec, {})) for spec in suite.scorers}
+    return {label: _missing(declaration, config) for label, (declaration, config) in configs.items()}
+
+
+def readiness(missing: Mapping[str, Iterable[str]]) -> list[str]:
+    """A line per scorer with a mark, and below it what it lacks and where to put that; none where all are ready."""
+    lines = []
+    for name, texts in missing.items():
+        lacks = [f"      {text}" for text in texts]
+        lines += [f"  [{' ' if lacks else 'x'}] {name}", *lacks]
+    return lines if len(lines) > len(missing) else []
 
 
 def layer_flops(scorers: Iterable[ConfiguredScorer]) -> float:
@@ -131,10 +150,7 @@ def layer_flops(scorers: Iterable[ConfiguredScorer]) -> float:
 
 def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, ...]]:
     """Hash of the weights and what is missing; some needs only show when a configuration names its files."""
-    missing = tuple(
-        text for need in (*declaration.needs, *declaration.config_needs(config)) if (text := need.missing())
-    )
-    if missing:
+    if missing := _missing(declaration, config):
         return NO_WEIGHTS, missing
     try:
         return weights_hash(declaration.files(config)), ()
@@ -143,6 +159,11 @@ def _weights(declaration: Declaration, config: Config) -> tuple[str, tuple[str, 
             ": ".join(part for part in (error.where, error.key, error.what) if part)
             + (f" ({error.hint})" if error.hint else ""),
         )
+
+
+def _missing(declaration: Declaration, config: Config) -> tuple[str, ...]:
+    needs = (*declaration.needs, *declaration.config_needs(config))
+    return tuple(text for need in needs if (text := need.missing()))
 
 
 def weights_hash(paths: Iterable[Path]) -> str:

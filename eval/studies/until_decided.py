@@ -57,7 +57,7 @@ class Planner(NamedTuple):
         """
         for verdict in verdicts:
             is_open = verdict.verdict == "undecided" and bool(verdict.open)
-            others = len(verdict.open) != sum(word != "holds" for _, word in verdict.parts)
+            others = len(verdict.open) != sum(part.verdict != "holds" for part in verdict.parts)
             if is_open and not others and (each := self._round(verdict)) is not None:
                 yield each
 

@@ -18,6 +18,8 @@ from astro_cli.commands.recipe import recipe_app
 from astro_cli.config import toml
 from astro_cli.inspection.machine import OPTIONAL
 from astro_cli.recipe import load_recipe
+from astro_cli.training import footprint
+from astro_cli.zoo.sizes import WAN_1_3B_PARAMETERS
 
 RL = ("rl", "--recipe", "astrolabe_causal_shapes")
 HEAVY = ("torch", "numpy", "pandas", "diffusers", "peft", "accelerate", "transformers", "matplotlib")
@@ -202,14 +204,24 @@ def test_a_malformed_set_is_refused(refused, override):
 def test_a_dry_run_prints_recipe_counts_and_memory_and_stops(astro, tmp_path):
     code, out, err = astro(*RL, "--dry-run", "--seed", "5", "--steps", "2", "--set", "lora.rank=8")
     assert code == 0
-    resolved = json.loads(out)
-    assert resolved == load_recipe(
-        "astrolabe_causal_shapes", ["seed=5", "stages.nft.steps=2", "lora.rank=8"]
-    ).model_dump(mode="json")
+    wanted = load_recipe("astrolabe_causal_shapes", ["seed=5", "stages.nft.steps=2", "lora.rank=8"])
+    assert tomllib.loads(out) == wanted.model_dump(mode="json", exclude_none=True)
     assert "student" in err
     assert "trainable" in err
     assert "expected memory" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_sums_the_memory_and_compares_it_with_the_devices(astro, monkeypatch):
+    monkeypatch.setattr(footprint.memory, "total", lambda: 3 * 2**30)
+    err = astro("rl", "--recipe", "astrolabe_causal", "--dry-run", "--set", "runtime.device=cpu")[2]
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in err.splitlines() if "│" in line]
+    parts = {row[0]: float(row[1]) for row in rows if len(row) == 2}
+    total, there = parts.pop("sum, without activations"), parts.pop("there is, main memory")
+    assert there == 3
+    assert total == pytest.approx(sum(parts.values()), abs=0.01 * len(parts))
+    assert f"warning: {total:.1f} GiB are more than the 3.0 GiB of this device" in err
+    assert "warning" not in astro(*RL, "--dry-run", "--set", "runtime.device=cpu")[2]
 
 
 def test_a_dry_run_counts_the_adapters(astro):
@@ -259,6 +271,13 @@ def test_recipe_show_gives_origins():
     assert "relative = false  # default" in shown
     with_origins = json.loads(recipe("show", "astrolabe_longlive", "--origins", "--json").stdout)
     assert with_origins["origins"]["model.dim"] == "recipes/base/wan_1.3b.toml"
+
+
+def test_an_origin_of_several_lines_is_one_comment():
+    override = 'stages.nft.data.prompts="""a\nb"""'
+    shown = recipe("show", "astrolabe_causal_shapes", "--origins", "--set", override).stdout
+    assert tomllib.loads(shown)["stages"]["nft"]["data"]["prompts"] == "a\nb"
+    assert 'prompts = "a\\nb"  # --set stages.nft.data.prompts="""a\\u000ab"""' in shown.splitlines()
 
 
 def test_recipe_show_quotes_what_needs_it(tmp_path):
@@ -350,15 +369,56 @@ def test_doctor_prints_tables(capsys, monkeypatch):
         assert word in out
 
 
+def write_header(path: Path, numbers: int, size: int | None = None) -> None:
+    """A safetensors file of one tensor of zeros, which take no place on the disk; `size`: of the tensor's bytes."""
+    header = json.dumps({"x": {"dtype": "U8", "shape": [numbers], "data_offsets": [0, numbers]}}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + (numbers if size is None else size))
+
+
+def test_doctor_reads_sizes_and_headers(doctor_json, tmp_path):
+    def longlive() -> dict:
+        return next(part for part in doctor_json()["optional"] if part["key"] == "longlive")
+
+    file = tmp_path / "longlive-merged" / "diffusion_pytorch_model.safetensors"
+    write_header(file, WAN_1_3B_PARAMETERS)
+    assert longlive()["found"]
+    write_header(file, WAN_1_3B_PARAMETERS, size=1000)
+    assert not longlive()["found"]
+    assert longlive()["missing"].startswith(f"{file}: ")
+    write_header(file, 12)
+    assert longlive()["missing"] == f"{file}: 12 parameters, expected at least {WAN_1_3B_PARAMETERS:,}"
+    file.write_bytes(b"")
+    assert not longlive()["found"]
+
+
+def test_an_index_without_its_shards_is_a_fault(doctor_json, tmp_path):
+    folder = tmp_path / "Wan2.1-T2V-1.3B-Diffusers" / "transformer"
+    first = "diffusion_pytorch_model-00001-of-00002.safetensors"
+    write_header(folder / first, WAN_1_3B_PARAMETERS)
+    places = {"x": first, "y": first.replace("00001", "00002")}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    part = next(part for part in doctor_json()["optional"] if part["key"] == "wan_transformer")
+    assert not part["found"]
+    assert "1 of 2 shards" in part["missing"]
+
+
+def test_a_released_size_is_that_of_the_recipe(astro):
+    err = astro("rl", "--recipe", "astrolabe_causal", "--dry-run", "--set", "lora.rank=1")[2]
+    cells = next(line for line in err.splitlines() if "student" in line).strip("│ ").split("│")
+    trainable, total = (int(cell.replace(",", "")) for cell in cells[1:3])
+    assert total - 3 * trainable == WAN_1_3B_PARAMETERS  # adapters: the student's, theta_old and theta_ref
+
+
 def test_doctor_finds_checkpoints_and_says_what_is_missing(doctor_json, tmp_path):
     def parts() -> dict:
         return {part["key"]: part for part in doctor_json()["optional"]}
 
     assert not any(part["found"] for part in parts().values() if part["key"] != "vbench")
-    (tmp_path / "a" / "chunkwise").mkdir(parents=True)
-    (tmp_path / "a" / "chunkwise" / "causal_forcing.pt").touch()
-    (tmp_path / "longlive-merged").mkdir()
-    (tmp_path / "longlive-merged" / "diffusion_pytorch_model.safetensors").touch()
+    write_header(tmp_path / "a" / "chunkwise" / "causal_forcing.safetensors", WAN_1_3B_PARAMETERS)
+    write_header(tmp_path / "longlive-merged" / "diffusion_pytorch_model.safetensors", WAN_1_3B_PARAMETERS)
     found = parts()
     assert found["longlive"]["found"]
     assert found["longlive"]["missing"] == ""

@@ -96,7 +96,7 @@ def test_a_group_without_arguments_prints_its_help(group, astro):
     ("raised", "code", "says"),
     [
         (typer.Exit(3), 3, ""),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 1, "interrupted"),
         (EOFError(), 1, "interrupted"),
         (typer.Abort(), 1, "interrupted"),
     ],

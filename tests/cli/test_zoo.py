@@ -178,7 +178,7 @@ def test_a_large_model_is_written_in_shards(monkeypatch, zoo, teacher, state, tm
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     folder, new = importing.import_checkpoint(
-        "wan_1.3b", None, lora=None, dtype=None, ema=None, report=lambda *_: None, shard_size=40_000
+        "wan_1.3b", None, lora=(), dtype=None, ema=None, report=lambda *_: None, shard_size=40_000
     )
     assert new
     shards = sorted(folder.glob("*.safetensors"))
@@ -220,7 +220,7 @@ def test_a_lora_is_merged(zoo, teacher, state, tmp_path):
     assert code == 0
     folder = tmp_path / "all" / "wan_1.3b-merged"
     assert out.strip() == str(folder)
-    assert manifest(folder)["lora"]["pairs"] == 10 * CONFIG.num_layers
+    assert manifest(folder)["loras"][0]["pairs"] == 10 * CONFIG.num_layers
     merged = network(9)
     into(merged, load_transformer("wan_1.3b-merged"))
     torch.testing.assert_close(forward(merged), forward(adapted), atol=1e-5, rtol=1e-5)
@@ -263,11 +263,9 @@ def test_an_import_from_before_hashes_of_the_content_is_known_by_its_file(zoo, t
     first = adapter(tmp_path / "first", 1)
     zoo("import", "wan_1.3b", "--lora", first)
     path = tmp_path / "all" / "wan_1.3b-merged" / "manifest.json"
-    old = {
-        key: value
-        for key, value in json.loads(path.read_text()).items()
-        if key not in ("lora_content", "earlier_loras")
-    }
+    new = json.loads(path.read_text())
+    old = {key: value for key, value in new.items() if "lora" not in key}
+    old |= {"format": 1, "lora": {key: value for key, value in new["loras"][0].items() if key != "strength"}}
     path.write_text(json.dumps(old))
     assert zoo("import", "wan_1.3b", "--lora", first)[0] == 0  # the same import, there already
     assert zoo("import", "wan_1.3b-merged", "--lora", first)[0] == 2
@@ -280,9 +278,9 @@ def test_a_runs_adapter_is_not_merged_into_its_own_weights(state, tmp_path):
     save_file(state, final / "student.safetensors")
     base = load_transformer(tmp_path / "base.safetensors", config=CONFIG)
     student = load_transformer(final / "student.safetensors", config=CONFIG)
-    merge_into(base, lora_files.read_lora(final / "lora"))
+    merge_into(base, [lora_files.read_lora(final / "lora")])
     with pytest.raises(CheckpointError, match=r"is merged into .*student\.safetensors already, says lora/ beside it"):
-        merge_into(student, lora_files.read_lora(adapter(tmp_path / "copy", 1)))
+        merge_into(student, [lora_files.read_lora(adapter(tmp_path / "copy", 1))])
 
 
 def test_importing_again_changes_nothing_and_repairs_damage(zoo, teacher, tmp_path):
@@ -331,7 +329,7 @@ def test_a_failed_import_leaves_nothing(monkeypatch, teacher, tmp_path):
 
     monkeypatch.setattr(importing.durable, "write_json", full)  # after the tensors
     with pytest.raises(OutputError):
-        importing.import_checkpoint("wan_1.3b", None, lora=None, dtype=None, ema=None, report=lambda *_: None)
+        importing.import_checkpoint("wan_1.3b", None, lora=(), dtype=None, ema=None, report=lambda *_: None)
     assert files(tmp_path) == before
     assert not (tmp_path / "all" / ".wan_1.3b.part").exists()
 

@@ -209,13 +209,16 @@ def tiny_recipe(folder, base, name="tiny_study"):
 
 
 @pytest.mark.slow
-def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch):
+def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch, capsys):
     study = reproduce.Study(("astrolabe-1",), ((str(tiny_base), str(tiny_recipe(tmp_path, tiny_base))),), ())
     monkeypatch.setitem(reproduce.STUDIES, "astrolabe", study)
     monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 8)
     out = tmp_path / "out"
     for _ in range(2):  # the second call finds everything done
         assert run(["reproduce", "astrolabe", "--quick", "--out", str(out)], monkeypatch) == 0
+    *_, counts, page = capsys.readouterr().out.splitlines()
+    assert counts.endswith(" of 16 claims")
+    assert page == f"page: {out / 'index.html'}"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert {"index.html", "tables/astrolabe-1.md", "tables/astrolabe-1.json", "figures/reward_curves.png"} <= names
     assert any(name.endswith(".gif") for name in names)

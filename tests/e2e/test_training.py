@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from astro_cli.models.lora_files import merge_lora, read_lora
+from astro_cli.models.lora_files import read_lora
+from astro_cli.models.lora_merge import merge_loras
 from tests.command_line import run
 
 RL = [
@@ -119,7 +120,7 @@ def test_rl_leaves_a_complete_folder_and_moves_only_the_adapters(tiny, tiny_base
     assert all(key.startswith("base_model.model.blocks.") for key in adapter)
     for_diffusers = load_file(out / "final" / "lora" / "pytorch_lora_weights.safetensors")
     assert for_diffusers.keys() == {key.replace("base_model.model.", "transformer.") for key in adapter}
-    merged = merge_lora(base, read_lora(out / "final" / "lora"))
+    merged = merge_loras(base, [read_lora(out / "final" / "lora")])
     assert all(torch.allclose(merged[key], tuned[key], atol=1e-6) for key in base)
 
 

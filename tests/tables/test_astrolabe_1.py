@@ -241,7 +241,7 @@ def test_markdown(table: Table) -> None:
     assert cells[3] == "**81.84** / not run"  # the best Semantic of the distilled models
     assert cells[4].startswith("9.48 / 3.5 ± ")
     assert cells[4].endswith("(3 seeds)")
-    assert "HPSv3 ↑" in text
+    assert "HPSv3 / vq ↑" in text
     assert "| +1.36 | +1.000 [+1.000, +1.000] (3 seeds) | agrees |" in text
     assert "disagrees |" in text
     assert "HPSv3 is `vq`" in text

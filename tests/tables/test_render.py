@@ -43,7 +43,7 @@ HEAD = [
     "",
 ]
 GRID = [
-    "| Model | Size | Scores: Up (%) ↑ | Scores: Drift_x ↓ |",
+    "| Model | Size | Scores: Up (%) / vq ↑ | Scores: Drift_x ↓ |",
     "| :-- | --: | --: | --: |",
     "| **G** |  |  |  |",
     "| one | 1B / — | **84.30** / not run | 3.10 / — |",
@@ -56,7 +56,7 @@ LATEX = r"""\begin{tabular}{lrrr}
 \toprule
  & \multicolumn{1}{c}{} & \multicolumn{2}{c}{Scores} \\
 \cmidrule(lr){3-4}
-Model & Size & Up (\%) $\uparrow$ & Drift\_x $\downarrow$ \\
+Model & Size & Up (\%) / vq $\uparrow$ & Drift\_x $\downarrow$ \\
 \midrule
 \multicolumn{4}{l}{\textit{G}} \\
 one & 1B / --- & \textbf{84.30} / not run & 3.10 / --- \\
@@ -136,7 +136,10 @@ def test_json_has_numbers_or_null_and_texts_apart() -> None:
 def test_transposed_table_prints_as_the_paper_does() -> None:
     lines = printed(load_table("teleboost-6"), "markdown").splitlines()
     assert lines[4] == "| VBench | Wan2.1 | DanceGRPO | VIPO |"
-    assert lines[6] == "| Dynamic Degree ↑ | <ins>52.77</ins> / not run | 45.83 / not run | **63.89** / not run |"
+    assert (
+        lines[6]
+        == "| Dynamic Degree / dynamics ↑ | <ins>52.77</ins> / not run | 45.83 / not run | **63.89** / not run |"
+    )
 
 
 def test_rows_that_are_no_alternatives_have_no_best() -> None:

@@ -492,7 +492,7 @@ def test_a_recipe_on_wan_starts_from_a_released_file(monkeypatch, tmp_path):
     assert recipe.base.student == "chunkwise/causal_forcing.safetensors"
     assert torch.equal(forward(build._network(recipe, "student").eval()), forward(wanted))
     shutil.rmtree(tmp_path / "chunkwise")
-    with pytest.raises(CheckpointError, match=r"neither imported nor below"):
+    with pytest.raises(CheckpointError, match=r"not imported, and neither below"):
         build._network(recipe, "student")
 
 

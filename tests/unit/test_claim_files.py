@@ -77,7 +77,7 @@ def test_a_claims_own_metrics_and_arms_go_before() -> None:
     )
     mine = compare("<").replace("tuned", "mine")
     found = evaluate(parse_claims(f'title = "P"\n{paper}\n{own}parts = [{mine}]\n', "p.toml"), records)[0]
-    assert (found.verdict, found.parts) == ("holds", [("sharp: tuned < base", "holds")])
+    assert (found.verdict, [part.text for part in found.parts]) == ("holds", ["sharp: tuned < base"])
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,10 @@ def test_unknown_paper() -> None:
 
 def test_a_part_that_waits_for_a_recipe_says_so() -> None:
     waiting = verdict(compare(">", metrics='"vq", "mq"'), [], extra='planned = ["tuned"]')
-    assert waiting.parts[0] == ("vq: tuned > base [no recipe yet: tuned]", "not run")
+    first = waiting.parts[0]
+    assert (first.text, first.verdict) == ("vq: tuned > base [no recipe yet: tuned]", "not run")
     only_base = [r for r in pair("vq", 1.0) if r.arm == BASE]
     assert (
-        verdict(compare(">"), only_base, extra='planned = ["base", "tuned"]').parts[0][0]
+        verdict(compare(">"), only_base, extra='planned = ["base", "tuned"]').parts[0].text
         == "vq: tuned > base [no recipe yet: tuned]"
     )

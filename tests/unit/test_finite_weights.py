@@ -15,7 +15,8 @@ from astro_cli.config.errors import CheckpointError
 from astro_cli.models import network_files as files
 from astro_cli.models import parts, weights
 from astro_cli.models.checkpoint import into, load_transformer
-from astro_cli.models.lora_files import merge_lora, read_lora
+from astro_cli.models.lora_files import read_lora
+from astro_cli.models.lora_merge import merge_loras
 from astro_cli.models.shapes_backbone import load_shapes_backbone
 
 NAN, INF = float("nan"), float("inf")
@@ -88,7 +89,7 @@ def adapter(key: str) -> Callable[[Path], object]:
     def load(at: Path) -> object:
         halves = {"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.ones(3, 2), "l.alpha": torch.ones(1)}
         save_file(spoilt(halves, key), at / "x.safetensors")
-        return dict(merge_lora({"l.weight": torch.zeros(3, 3)}, read_lora(at / "x.safetensors")))
+        return dict(merge_loras({"l.weight": torch.zeros(3, 3)}, [read_lora(at / "x.safetensors")]))
 
     return load
 
@@ -131,4 +132,4 @@ def test_a_merged_layer_that_overflows_is_refused(tmp_path: Path) -> None:
     )
     state = {"l.weight": torch.full((1, 1), 6e4).half()}
     with pytest.raises(CheckpointError, match="overflows float16: found 68000"):
-        dict(merge_lora(state, read_lora(tmp_path / "x.safetensors")))
+        dict(merge_loras(state, [read_lora(tmp_path / "x.safetensors")]))

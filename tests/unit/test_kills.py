@@ -97,7 +97,7 @@ def imports(tmp_path, monkeypatch) -> Scenario:
     write_original(tmp_path / "all" / "Wan2.1-T2V-1.3B", network(1).state_dict())
 
     def work(folder: Path) -> None:
-        options = {"lora": None, "dtype": None, "ema": None, "report": lambda *_: None}
+        options = {"lora": (), "dtype": None, "ema": None, "report": lambda *_: None}
         importing.import_checkpoint("wan_1.3b", folder / "import", shard_size=20_000, **options)
 
     return Scenario(work, bytes_of, 8)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import lora, lora_files, weights
-from astro_cli.models.lora_files import merge_lora, read_lora
+from astro_cli.models.lora_files import read_lora
+from astro_cli.models.lora_merge import merge_loras
 from astro_cli.models.wan.transformer import CausalWan
 
 RANK, ALPHA = 4, 6.0  # scale 1.5
@@ -183,7 +185,7 @@ def test_a_layout_merges_to_the_adapted_network(layout, adapted, state, tmp_path
     found = read_lora(write(tmp_path, state))
     assert found.nesting == nesting
     assert len(found.pairs) == 10 * CONFIG.num_layers
-    merged = loaded(merge_lora(base_state(adapted), found))
+    merged = loaded(merge_loras(base_state(adapted), [found]))
     assert not torch.allclose(forward(merged), forward(loaded(base_state(adapted))), atol=1e-4)
     torch.testing.assert_close(forward(merged), forward(adapted), atol=1e-5, rtol=1e-5)
 
@@ -201,7 +203,9 @@ def test_merging_by_hand(tmp_path):
         {"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.full((2, 2), 2.0), "l.alpha": torch.tensor(1.0)},
         path,
     )
-    merged = merge_lora({"l.weight": torch.zeros(2, 3), "l.bias": torch.zeros(2)}, read_lora(path), scale=0.5)
+    merged = merge_loras(
+        {"l.weight": torch.zeros(2, 3), "l.bias": torch.zeros(2)}, [replace(read_lora(path), strength=0.5)]
+    )
     assert torch.equal(merged["l.weight"], torch.ones(2, 3))
     assert torch.equal(merged["l.bias"], torch.zeros(2))
 
@@ -230,7 +234,7 @@ def test_layers_outside_the_blocks(layer, flat, tmp_path):
             {f"{written}.lora_down.weight": a, f"{written}.lora_up.weight": b, f"{written}.alpha": torch.tensor(1.0)},
             tmp_path / "x.safetensors",
         )
-        merged = merge_lora(base, read_lora(tmp_path / "x.safetensors"))
+        merged = merge_loras(base, [read_lora(tmp_path / "x.safetensors")])
         changed = {key for key in base if not torch.equal(merged[key], base[key])}
         assert changed == {name}
         expected = base[name] + 0.5 * torch.einsum("or,r...->o...", b.flatten(1), a)  # alpha 1 over rank 2
@@ -256,7 +260,7 @@ def test_differences_are_added_to_weights_biases_and_modulation(tmp_path):
         f"{UNET}blocks.1.ffn.0.lora_B.weight": torch.ones(40, 1),
     }
     save_file({f"{UNET}{key}": value for key, value in added.items()} | halves, tmp_path / "x.safetensors")
-    merged = merge_lora(base, read_lora(tmp_path / "x.safetensors"), scale=0.5)
+    merged = merge_loras(base, [replace(read_lora(tmp_path / "x.safetensors"), strength=0.5)])
     for key, name in shapes.items():
         both = 1.0 if key == "blocks.1.ffn.0.diff" else 0.0  # B A is a matrix of ones
         torch.testing.assert_close(merged[name], base[name] + 0.5 * (added[key] + both))
@@ -288,7 +292,7 @@ def test_ranks_and_alphas_by_layer(rslora, root, tmp_path):
     assert found.pairs["blocks.0.attn1.to_k"].scale == pytest.approx(16 / 8**root)
     assert found.pairs["blocks.0.attn1.to_q"].scale == pytest.approx(ALPHA / RANK**root)
     base = network().state_dict()
-    merged = merge_lora(base, found)
+    merged = merge_loras(base, [found])
     key = "blocks.0.attn1.to_k.weight"
     torch.testing.assert_close(merged[key], base[key] + 8 * 16 / 8**root)  # a product of ones of rank 8 is 8
 
@@ -299,7 +303,7 @@ def test_merging_is_done_in_float32(tmp_path):
     a, b = torch.full((300, 1), 0.01, dtype=torch.bfloat16), torch.ones(1, 300, dtype=torch.bfloat16)
     save_file({"l.lora_A.weight": a, "l.lora_B.weight": b}, path)
     weight = torch.full((1, 1), 256.0, dtype=torch.bfloat16)
-    found = merge_lora({"l.weight": weight}, read_lora(path))["l.weight"]
+    found = merge_loras({"l.weight": weight}, [read_lora(path)])["l.weight"]
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, (256.0 + a.float().sum()).to(torch.bfloat16).view(1, 1))
     assert found.item() == 260.0  # 259 lies between 258 and 260; ties go to the even one
@@ -351,7 +355,7 @@ def test_what_is_written_is_read_again(save, adapted, state, tmp_path):
     found = read_lora(tmp_path)
     assert {pair.scale for pair in found.pairs.values()} == {ALPHA / RANK}
     torch.testing.assert_close(
-        forward(loaded(merge_lora(base_state(adapted), found))), forward(adapted), atol=1e-5, rtol=1e-5
+        forward(loaded(merge_loras(base_state(adapted), [found]))), forward(adapted), atol=1e-5, rtol=1e-5
     )
 
 
@@ -360,7 +364,7 @@ def test_what_is_written_is_read_again(save, adapted, state, tmp_path):
 
 def refusal(source: Path, base: State | None = None) -> str:
     with pytest.raises(CheckpointError) as caught:
-        merge_lora(base or {}, read_lora(source))
+        merge_loras(base or {}, [read_lora(source)])
     return str(caught.value)
 
 

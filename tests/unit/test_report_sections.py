@@ -95,9 +95,9 @@ def test_claims_show_verdict_effect_interval_seeds_and_backbone(records: list[Re
     section = claims_section(join(list_tables(), records))
     judged = "\n".join(part.html for part in fragments(section))
     entry = judged[judged.index('id="claim-as-gain-sf"') :].split("</ul>")[0]
-    assert '<p class="verdict fails">fails</p>' in entry  # MQ fell, and a claim fails where any part does
-    assert "effect -0.250 [-0.250, -0.250], 1 seed, shapes" in entry
-    assert "holds: vq: astrolabe_self_forcing &gt; self_forcing" in entry
+    assert '<p class="verdict fails">fails (1 seed)</p>' in entry  # MQ fell, and a claim fails where any part does
+    assert "1 of 2 parts hold, 1 seed, shapes" in entry
+    assert "holds (1 seed): vq: astrolabe_self_forcing &gt; self_forcing: +0.250 [+0.250, +0.250]" in entry
     waiting = "\n".join(part.html for fold in folded(section) for part in fold.parts if isinstance(part, Fragment))
     assert 'id="claim-as-gain-ll"' in waiting
     assert 'id="claim-as-gain-ll"' not in judged

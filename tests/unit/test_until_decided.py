@@ -5,7 +5,7 @@ import json
 import pytest
 
 from eval.papers.ablation import load_grid, plan
-from eval.papers.claims import Open, Verdict, VerdictWord
+from eval.papers.claims import Open, PartVerdict, Verdict, VerdictWord
 from eval.studies.until_decided import Planner, Round, arm_of, costs, next_seed, run_until_decided
 
 BASE, VQ, MQ = "self_forcing_shapes", "astrolabe_vq_shapes", "astrolabe_mq_shapes"
@@ -19,7 +19,7 @@ def part(arm: str, needed: int | None, seeds: tuple[int, ...] = THREE) -> Open:
 
 def claim(name: str, *parts: Open, verdict: VerdictWord = "undecided", other: VerdictWord = "holds") -> Verdict:
     """A claim with these open parts and one more."""
-    words: list[tuple[str, VerdictWord]] = [("", "undecided")] * len(parts)
+    words: list[VerdictWord] = ["undecided"] * len(parts)
     return Verdict(
         id=name,
         source="",
@@ -32,7 +32,7 @@ def claim(name: str, *parts: Open, verdict: VerdictWord = "undecided", other: Ve
         backbone=None,
         text="",
         tables=[],
-        parts=[*words, ("", other)],
+        parts=[PartVerdict(text="", verdict=word) for word in (*words, other)],
         open=list(parts),
     )
 

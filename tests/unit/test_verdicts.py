@@ -83,7 +83,10 @@ def test_conjunction_over_metrics_shows_the_part_that_decides() -> None:
     found = verdict(compare(">", metrics='"vq", "mq"'), records)
     assert found.verdict == "fails"
     assert found.effect == pytest.approx(-2.0)
-    assert found.parts == [("vq: tuned > base", "holds"), ("mq: tuned > base", "fails")]
+    assert [(part.text, part.verdict) for part in found.parts] == [
+        ("vq: tuned > base", "holds"),
+        ("mq: tuned > base", "fails"),
+    ]
 
 
 def test_margins() -> None:
@@ -149,7 +152,7 @@ def test_best_in_most_metrics_is_counted(wins: dict[str, int], expected: str, bo
     assert found.verdict == expected
     assert (found.effect, found.low, found.high) == pytest.approx(bounds)
     assert found.effect_kind == "share"
-    assert "best of tuned, base, low in most of 3 metrics" in found.parts[0][0]
+    assert "best of tuned, base, low in most of 3 metrics" in found.parts[0].text
     assert verdict(part, []).verdict == "not run"
 
 
