@@ -150,8 +150,11 @@ def main() -> int:
     if unknown:
         print(f"error: --only: {unknown[0]}: allowed: {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    if arguments.out.exists() and any(arguments.out.iterdir()):
-        print(f"error: {arguments.out}: found files there\nhint: name another folder with --out", file=sys.stderr)
+    if arguments.out.exists() and not (arguments.out.is_dir() and not any(arguments.out.iterdir())):
+        print(
+            f"error: {arguments.out}: found files there\nhint: name another folder with --out",
+            file=sys.stderr,
+        )
         return 2
     arguments.out = arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,16 +88,15 @@ def install(network: nn.Module) -> None:
     """
     if not probed().switch:
         return
-    entered: list[ExitStack] = []
+    plain = network.forward
 
-    def before(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        stack = ExitStack()
-        if inputs[0].device.type == "cpu" and not torch.is_grad_enabled():
-            stack.enter_context(streaming())
-        entered.append(stack)
+    @functools.wraps(plain)
+    def forward(x: torch.Tensor, *others: Any, **named: Any) -> Any:
+        here = x.device.type == "cpu" and not torch.is_grad_enabled()
+        with streaming() if here else nullcontext():
+            return plain(x, *others, **named)
 
-    network.register_forward_pre_hook(before)
-    network.register_forward_hook(lambda *_: entered.pop().close(), always_call=True)
+    network.forward = forward  # a hook would not be called after Ctrl-C
 
 
 @contextmanager

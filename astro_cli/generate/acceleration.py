@@ -55,6 +55,7 @@ class Acceleration:
             what = f"found a device of type {device.type}, expected a CUDA GPU: passes are recorded as CUDA graphs"
             raise StreamError("--graphs", "", what, hint="leave --graphs out")
         if self.compile:
+            compiled.check_compiler(device)
             compiled.check_cache_folder()
 
     def refuse_teacher(self, name: str) -> None:

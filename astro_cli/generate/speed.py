@@ -73,7 +73,8 @@ def measure(arm: Arm, prompt: str, seed: int, frames: int, warm_up: int = WARM_U
     arm.check_fits(None, 1)
     reset_peak(arm.network.device)
     with arm.acceleration.on():
-        cold, _ = _first(arm, prompt, seed)
+        cold = _first(arm, prompt, seed)[0]
+        reset_peak(arm.network.device)  # the cold stream is gone
         warm, streamer = _first(arm, prompt, seed)
         block = streamer.spec.block
         while streamer.frame < streamer.cache.slots:
@@ -84,10 +85,11 @@ def measure(arm: Arm, prompt: str, seed: int, frames: int, warm_up: int = WARM_U
         made = arm.backbone.num_frames(blocks * block, history)
         loop, each = _loop(streamer, blocks)
         decoded = _decoded(arm, streamer, blocks)
+        peak, conditions = peak_memory(), _conditions(arm, streamer, warm_up, blocks * block, made)
+        del streamer
         error = kv_error(arm, prompt, seed) if arm.acceleration.kv == "fp8" else None
     spread = {"median": statistics.median(each), "low": _quantile(each, FAST), "high": _quantile(each, SLOW)}
-    conditions = _conditions(arm, streamer, warm_up, blocks * block, made)
-    return Speed(made / loop, made / decoded, spread, warm, cold, peak_memory(), error, conditions)
+    return Speed(made / loop, made / decoded, spread, warm, cold, peak, error, conditions)
 
 
 def _first(arm: Arm, prompt: str, seed: int) -> tuple[float, Streamer]:

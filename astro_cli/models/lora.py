@@ -73,15 +73,17 @@ def activate(network: nn.Module, name: str | None) -> None:
 
 @contextmanager
 def using(network: nn.Module, name: str | None) -> Iterator[None]:
-    """Act as another adapter for a while, merged into the weights where no gradients are wanted; the trained one acts
+    """Act as another adapter for a while, merged into the weights where no gradients are wanted; what acted before acts
     again afterwards.
     """
+    first = layers(network)[0]
+    before = None if first.disable_adapters else first.active_adapters[0]
     activate(network, name)
     try:
         with merged(network, name):
             yield
     finally:
-        activate(network, TRAINED)
+        activate(network, before)
 
 
 @contextmanager
@@ -92,16 +94,15 @@ def merged(network: nn.Module, name: str | None) -> Iterator[None]:
     The sums are made anew at every entry, so that they follow the adapter and no rounding adds up.
     """
     merging = layers(network)
-    if name is None or torch.is_grad_enabled() or not all(layer.merges() for layer in merging):
-        yield
-        return
+    before = [layer.kept for layer in merging]
+    keeps = name is not None and not torch.is_grad_enabled() and all(layer.merges() for layer in merging)
     for layer in merging:
-        layer.kept = layer.merged_weight(name)
+        layer.kept = layer.merged_weight(name) if keeps and name is not None else None
     try:
         yield
     finally:
-        for layer in merging:
-            layer.kept = None
+        for layer, kept in zip(merging, before, strict=True):
+            layer.kept = kept
 
 
 def adapter_state(network: nn.Module, name: str) -> dict[str, torch.Tensor]:

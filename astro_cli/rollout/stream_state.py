@@ -93,6 +93,7 @@ def _facts(spec: StreamSpec) -> dict[str, float]:
         "cache.alpha": cache.alpha,
         "sampler.kind": get_args(Kind).index(kernel.kind),
         "sampler.noise": kernel.level,
+        "noise": spec.noise == "device",
     }
 
 

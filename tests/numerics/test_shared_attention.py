@@ -39,3 +39,5 @@ def test_gradients_and_half_precision_take_the_plain_way():
     with torch.no_grad():
         assert can_share(torch.zeros(1))
         assert not can_share(torch.zeros(1, dtype=torch.bfloat16))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not can_share(torch.zeros(1))

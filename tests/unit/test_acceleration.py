@@ -124,3 +124,18 @@ def test_layers_of_odd_sides_are_refused():
     config = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, in_channels=2, freq_dim=8, text_dim=16)
     with pytest.raises(StreamError, match="24 x 24: expected multiples of 16"):
         float8.convert(CausalWan(config))
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    from astro_cli.models.wan import compiled
+
+    def none() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(StreamError, match="--compile: there is no C\\+\\+ compiler on this machine") as refused:
+        compiled.check_compiler(torch.device("cpu"))
+    assert "leave --compile out" in refused.value.hint

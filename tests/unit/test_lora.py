@@ -96,3 +96,21 @@ def test_merging_into_a_bfloat16_base_keeps_changes_below_its_steps():
     merged = lora.merged_state(network, "default")
     torch.testing.assert_close(merged[f"{key}.weight"], base + 1e-5, atol=1e-8, rtol=0)
     assert {value.dtype for value in merged.values()} == {torch.float32}
+
+
+def test_a_role_inside_a_role_is_itself_and_the_outer_one_acts_again(adapted):
+    network, _ = adapted
+    train(network)
+    with torch.no_grad():
+        tuned = forward(network)
+        with lora.using(network, None):
+            base = forward(network)
+        with lora.using(network, lora.TRAINED):
+            with lora.using(network, None):
+                assert torch.equal(forward(network), base)
+            torch.testing.assert_close(forward(network), tuned, rtol=0, atol=1e-5)
+        with lora.using(network, None):
+            with lora.using(network, lora.TRAINED):
+                torch.testing.assert_close(forward(network), tuned, rtol=0, atol=1e-5)
+            assert torch.equal(forward(network), base)
+    assert not torch.equal(base, tuned)

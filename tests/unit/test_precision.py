@@ -77,3 +77,18 @@ def test_a_networks_passes_without_gradients_run_so_and_leave_nothing_behind(mon
     assert SETTING.fp32_precision == before
     switched = "bf16" if switch else before
     assert network.settings == [before, switched, switched]
+
+
+def test_an_interrupted_pass_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr(precision, "error", lambda setting: 2e-7)
+    monkeypatch.setattr(precision, "cpu_name", lambda: "AuthenticAMD EPYC")
+    network, before = Passes(), SETTING.fp32_precision
+
+    def interrupted(x: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(network, "forward", interrupted)
+    precision.install(network)
+    with torch.no_grad(), pytest.raises(KeyboardInterrupt):
+        network(torch.ones(1))
+    assert SETTING.fp32_precision == before

@@ -50,15 +50,22 @@ def using(name: Name) -> Iterator[None]:
     if name == "auto":
         yield
         return
-    if name in ACTIVATED:
-        _activate(name)
     order = [KERNELS[name], *(kernel for kernel in OTHERS if kernel != KERNELS[name])]
+    with _activated(name), sdpa_kernel(order, set_priority=True):
+        yield
+
+
+@contextmanager
+def _activated(name: Name) -> Iterator[None]:
+    """The kernel's package in use, where it has one; as before afterwards."""
+    if name not in ACTIVATED:
+        yield
+        return
+    _activate(name)
     try:
-        with sdpa_kernel(order, set_priority=True):
-            yield
+        yield
     finally:
-        if name in ACTIVATED:
-            attention.restore_flash_attention_impl()
+        attention.restore_flash_attention_impl()
 
 
 def _activate(name: Name) -> None:
@@ -85,11 +92,8 @@ def check(name: Name, heads: int, head_dim: int, dtype: torch.dtype, device: tor
     rng = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, heads, tokens, head_dim, generator=rng) for tokens in (QUERIES, KEYS, KEYS))
     q, k, v = (part.to(device, dtype) for part in (q, k, v))
-    if name in ACTIVATED:
-        _activate(name)
-    result = alone(name, q, k, v)
-    if name in ACTIVATED:
-        attention.restore_flash_attention_impl()
+    with _activated(name):
+        result = alone(name, q, k, v)
     with sdpa_kernel([SDPBackend.MATH]):
         expected = scaled_dot_product_attention(q.float(), k.float(), v.float())
     error = (result.float() - expected).abs().max().item()

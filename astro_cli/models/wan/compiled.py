@@ -36,6 +36,25 @@ def compile_blocks(network: CausalWan, backend: str = "inductor", *, fullgraph: 
         block.compile(backend=backend, fullgraph=fullgraph)
 
 
+def check_compiler(device: torch.device) -> None:
+    """Refuse where there is nothing that compiles for this device.
+
+    Raises:
+        StreamError: no C++ compiler, or no Triton on a GPU.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch.utils._triton import has_triton
+
+    if device.type == "cuda" and not has_triton():
+        raise StreamError("--compile", "", "there is no Triton for this GPU", hint="leave --compile out")
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        hint = "install g++ or clang (CXX names another one), or leave --compile out"
+        raise StreamError("--compile", "", "there is no C++ compiler on this machine", hint=hint) from error
+
+
 def check_cache_folder() -> Path:
     """The folder where the compiler keeps what it made, once it is known to take files.
 

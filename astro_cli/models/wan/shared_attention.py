@@ -19,8 +19,10 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 def can_share(x: torch.Tensor) -> bool:
-    """Whether attention here returns the logarithms that combining needs: float32 on a CPU, without gradients."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32
+    """Whether attention here returns the logarithms that combining needs: float32 on a CPU, without gradients
+    and autocast, which gives values another type than queries.
+    """
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

@@ -68,9 +68,9 @@ class Context:
     cache: Sequence[LayerCache]
 
 
-def fold(text_BMD: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """States with one padding row per prompt, and the bias (B, 1, 1, M') of their scores; states as they are, and None,
-    where nothing is padded.
+def fold(text_BMD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """States with one padding row per prompt, and the float32 bias (B, 1, 1, M') of their scores; states as they are,
+    and None, where nothing is padded.
     """
     length = text_BMD.shape[1]
     used = torch.arange(1, length + 1, device=text_BMD.device) * text_BMD.ne(0).any(-1)
@@ -83,7 +83,7 @@ def fold(text_BMD: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
     bias_BM = torch.where(
         row < used_B[:, None], 0.0, torch.where(row == used_B[:, None], padding_B1.float().log(), float("-inf"))
     )
-    return text_BMD[:, :kept], bias_BM.to(dtype)[:, None, None]
+    return text_BMD[:, :kept], bias_BM[:, None, None]
 
 
 def sinusoid(timestep: torch.Tensor, width: int) -> torch.Tensor:
@@ -231,7 +231,7 @@ class CausalWan(nn.Module):
         bias, source_BMD = None, text_BMD
         fold_padding = text_BMD.device.type == "cpu" if fold_padding is None else fold_padding
         if fold_padding:
-            text_BMD, bias = fold(text_BMD, self.dtype)
+            text_BMD, bias = fold(text_BMD)
         states = self.condition_embedder.text_embedder(text_BMD.to(self.dtype))
         keys_values = [block.text_keys_values(states) for block in self._layers]
         layers = [(k, v) if bias is None else (k, v, bias) for k, v in keys_values]
