@@ -14,7 +14,7 @@ ROLLED: tuple[PairKind, ...] = ("group", "rater")  # two rollouts of the policy
 PAIR_KINDS: tuple[PairKind, ...] = (*PERTURBED, *ROLLED, "file")
 
 Size = Annotated[int, Field(gt=0, le=10**6)]
-Share = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=10**6)]
 
 
 class FormSpec(Config):

@@ -72,9 +72,11 @@ class PreparedRun:
             if is_main:
                 write_final(recipe, self.context, run)
         finally:
-            if accelerator.trackers:
-                accelerator.end_training()
-            run.release()
+            try:
+                if accelerator.trackers:
+                    accelerator.end_training()
+            finally:
+                run.release()
         if is_main:
             say(f"done: {run.path} (final weights in {run.final})")
 

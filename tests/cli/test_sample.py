@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -209,7 +210,7 @@ def test_typed_prompts_take_over_and_mistakes_are_shown(astro, monkeypatch):
         def start(self):
             self.run()
 
-    monkeypatch.setattr(interactive.threading, "Thread", Now)
+    monkeypatch.setattr(interactive, "threading", SimpleNamespace(Thread=Now))  # of the prompts only
     typed = f"a large red cirle\n{RED}\n\n  {BLUE} \na purpel thing\n{GREEN}\n/quit\n{RED}\n"
     code, err = astro("--interactive", stdin=typed)
     assert code == 0
