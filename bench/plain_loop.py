@@ -90,6 +90,10 @@ class PlainLoop:
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.network.config.num_heads, -1))
 
+    def switch(self) -> None:
+        """Forget the old prompt, as LongLive's released code does: cross-attention keys are made again."""
+        self.cross = []
+
     def _cross_keys(self, block: WanBlock, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self._heads(block.attn2.norm_k(block.attn2.to_k(states))), self._heads(block.attn2.to_v(states))
 

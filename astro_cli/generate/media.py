@@ -130,7 +130,8 @@ def contact_sheet(
     """
     if not rows or every < 1:
         raise ValueError(f"a contact sheet needs rows and every >= 1, found {len(rows)} rows, every {every}")
-    shown = [SheetRow(*row)._replace(clip=enlarge(_clip(row[1])[::every], scale)) for row in rows]
+    named = [row if isinstance(row, SheetRow) else SheetRow(row[0], row[1]) for row in rows]
+    shown = [row._replace(clip=enlarge(_clip(row.clip)[::every], scale)) for row in named]
     width = max(MIN_TEXT_PX, *(_strip_width(row.clip) for row in shown))
     blocks = [_block(row, width, every * apart, fps) for row in shown]
     sheet = Image.new("RGB", (width + 2 * MARGIN_PX, 2 * MARGIN_PX + sum(block.height for block in blocks)), PAPER)

@@ -161,4 +161,5 @@ def _encoded(stream: Any, image: np.ndarray) -> Any:
 def even(image: np.ndarray) -> np.ndarray:
     """Odd sides repeat their last line: yuv420p keeps one colour per 2 x 2 pixels."""
     height, width = image.shape[:2]
-    return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else image
+    sides: tuple[tuple[int, int], ...] = ((0, height % 2), (0, width % 2), (0, 0))
+    return np.pad(image, sides, mode="edge") if height % 2 or width % 2 else image

@@ -176,7 +176,7 @@ class Trainer:
             self.run.log(row)
             self.accelerator.log({key: value for key, value in row.items() if isinstance(value, float)}, step=self.rows)
             if stage.source.samples:
-                self._show(step, stage.source.samples)
+                self._show(step, list(stage.source.samples))
         self.watcher.step(row)
         if (stopped := stage.source.stop()) is not None:
             raise RunError(self.run.path, f"stage {stage.name}, step {step}", stopped[0], hint=stopped[1])

@@ -30,7 +30,8 @@ def project(z_TD: np.ndarray, components: int) -> tuple[np.ndarray, float]:
     points_TK = centred_TD @ w_KD.T
     total = float((spread**2).sum())
     share = float((spread[:components] ** 2).sum()) / total if total > 0 else 0.0
-    return np.pad(points_TK, ((0, 0), (0, components - points_TK.shape[1]))), share
+    missing: tuple[tuple[int, int], ...] = ((0, 0), (0, components - points_TK.shape[1]))
+    return np.pad(points_TK, missing), share
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ SIZES = {
     ),
     "image": (
         (24, 1, 1),
-        (8, 2),
+        (8, 4),  # one token a row: oneDNN's bfloat16 convolution is wrong on CPUs with AMX (torch 2.13)
         13,
         4,
         {
@@ -158,6 +158,7 @@ def record_case(network: CausalWan, case: str, rule: dict, block: int, tensors: 
     while start < frames:
         if switch and start >= switch["frame"]:
             text = tensors[switch["context"]]
+            loop.switch()
             recache(loop, torch.cat(video, 1), text, switch, rule)
             switch = {}
         size = 1 if rule.get("first_frame_alone") and start == 0 else block

@@ -311,7 +311,7 @@ def test_clips_stand_side_by_side_with_their_sheet(tmp_path: Path) -> None:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 27  # 3 s of 8 fps, in whole repeats of 9 frames
     height, width, _ = frames[0].shape
-    assert width == 2 * 256 + 4
+    assert width == 2 * 256 + 12
     assert frames[0][height - 40, 20, 0] > 150  # base: red on the left
     assert frames[0][height - 40, 20 + 260, 0] < 60  # tuned: on the right
     assert [label for label, _ in video.strips] == ["base", "tuned"]
@@ -327,7 +327,7 @@ def test_large_and_long_clips_are_thinned_in_the_row_of_frames_only(tmp_path: Pa
     with av.open(str(video.path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 40
-    assert frames[0].shape[1] == 2 * 200 + 2
+    assert frames[0].shape[1] == 2 * 200 + 12
     with Image.open(video.strips[1][1]) as image:
         assert image.width == 8 * 104 - 4  # every fifth of 40 frames, 100 pixels wide, 4 apart
 
@@ -348,7 +348,7 @@ def test_as_many_arms_as_there_are_letters(tmp_path: Path) -> None:
     assert text.text.startswith("A: `x`, B: `y`, C: `z`: the same")
     assert isinstance(video, VideoPlayer)
     with av.open(str(video.path)) as container:
-        assert container.streams.video[0].width == 3 * 256 + 2 * 4
+        assert container.streams.video[0].width == 3 * 256 + 2 * 12
     assert len(report_clips.LETTERS) == 26
 
 
