@@ -29,7 +29,7 @@ class HubCache:
             blob.write_bytes(content)
             link.unlink(missing_ok=True)
             link.symlink_to(os.path.relpath(blob, link.parent))
-        (root / "refs").mkdir(exist_ok=True)
+        (root / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
         (root / "refs" / ref).write_text(commit)
         return snapshot
 

@@ -41,6 +41,17 @@ def hub_api() -> HfApi:
     return HfApi()
 
 
+def check_name(repo: str) -> None:
+    """Refuse what names no repository.
+
+    Raises:
+        OutputError: it has another form than OWNER/NAME.
+    """
+    hub_id = hub.parse(repo)
+    if hub_id is None or str(hub_id) != hub_id.repo:
+        raise OutputError(OPTION, repo, "expected OWNER/NAME", hint=f"for example {OPTION} you/my-student")
+
+
 def check_push(repo: str) -> None:
     """Refuse what cannot be pushed before anything is trained: a name that is none, no token, a token that is refused.
 
@@ -48,10 +59,8 @@ def check_push(repo: str) -> None:
         OutputError: a wrong name, or no token.
         RunError: the hub does not answer, or refuses the token.
     """
-    hub_id = hub.parse(repo)
-    if hub_id is None or str(hub_id) != hub_id.repo:
-        raise OutputError(OPTION, repo, "expected OWNER/NAME", hint=f"for example {OPTION} you/my-student")
-    _answer(repo, hub_api().whoami)
+    check_name(repo)
+    _answer(repo, hub_api().whoami, "nothing was trained: check the token (`hf auth whoami`) or the network")
 
 
 def push(run: RunDir, repo: str, results: Path) -> str:
@@ -61,19 +70,24 @@ def push(run: RunDir, repo: str, results: Path) -> str:
         results: folder of the records that the card shows.
 
     Raises:
-        OutputError: the run is not finished, or one of its files is damaged.
+        OutputError: the run is not finished, one of its files is damaged, or its card lists none.
         RunError: the hub does not take it; the run is whole on the disk.
     """
     if not run.finished:
         raise OutputError(run.path, OPTION, "the run is not finished", hint="--resume continues it")
     if fault := run.final_fault():
         raise OutputError(run.path, OPTION, fault, hint="--resume writes the final weights again")
-    api = hub_api()
-    _answer(repo, lambda: api.create_repo(repo, exist_ok=True))
+    card = run.final / CARD
+    if not Reader(OutputError).table(card).get("files"):
+        hint = "written by an earlier version; delete it, and --resume writes the final weights again"
+        raise OutputError(card, "files", "found none, expected the final weights' files", hint=hint)
+    api, kept = hub_api(), "the run is whole on the disk: the same command with --resume pushes it"
+    _answer(repo, lambda: api.create_repo(repo, exist_ok=True), kept)
     message = f"astro {run.recipe().command}: {run.recipe().name}, seed {run.recipe().seed}"
     commit = _answer(
         repo,
         lambda: api.create_commit(repo_id=repo, operations=operations(run, repo, results), commit_message=message),
+        kept,
     )
     return str(commit.commit_url)
 
@@ -104,7 +118,7 @@ def push_and_say(path: Path, repo: str, results: Path) -> None:
         echo(f"pushed: {push(RunDir(path), repo, results)}", err=True)
 
 
-def _answer(repo: str, call: Any) -> Any:
+def _answer(repo: str, call: Any, hint: str) -> Any:
     """What the hub answers.
 
     Raises:
@@ -114,5 +128,4 @@ def _answer(repo: str, call: Any) -> Any:
         return call()
     except Exception as error:  # the client raises its own errors, those of the network library and of the system
         what = str(error).strip().partition("\n")[0] or type(error).__name__
-        hint = "the run is whole on the disk: the same command with --resume pushes it"
         raise RunError(OPTION, repo, what, hint=hint) from error

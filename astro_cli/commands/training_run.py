@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from astro_cli.commands.console import echo, loading, plain_console
-from astro_cli.commands.push import check_push, push_and_say
+from astro_cli.commands.push import check_name, check_push, push_and_say
 from astro_cli.config import toml_text
 from astro_cli.config.errors import EXIT_RUN, RecipeError, RunError
 from astro_cli.config.files import Reader
@@ -56,6 +56,8 @@ def execute(
     Raises:
         AstroError: anything the user can cause, before a weight is read where possible.
     """
+    if push_to_hub is not None:
+        check_name(push_to_hub)
     with loading(recipe_name):
         recipe = resolve(recipe_name, command, overrides, steps, seed)
     if dry_run:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from astro_cli.config.errors import RecipeError
 from astro_cli.core import threads
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import RunContext
@@ -19,7 +20,7 @@ from astro_cli.training.footprint import check_fits
 from astro_cli.training.needs import check_needs
 from astro_cli.training.release import write_final
 from astro_cli.training.rundir import RunDir
-from astro_cli.training.tracking import start_tracker
+from astro_cli.training.tracking import end_tracker, start_tracker
 from astro_cli.training.trainer import Trainer, Watcher
 
 
@@ -66,15 +67,20 @@ class PreparedRun:
                     say(f"{run.path}: finished already")
                     return
                 say(f"warning: {fault}; written again from the last checkpoint")
-            start_tracker(accelerator, recipe, run.path)
+            try:
+                start_tracker(accelerator, recipe, run.path)
+            except RecipeError:
+                if is_main:
+                    run.withdraw()
+                raise
             with progress as watcher:
                 Trainer(recipe, self.context, self.backbone, run, accelerator, watcher).fit(resume=resume)
             if is_main:
                 write_final(recipe, self.context, run)
         finally:
             try:
-                if accelerator.trackers:
-                    accelerator.end_training()
+                if warning := end_tracker(accelerator):
+                    say(f"warning: {warning}")
             finally:
                 run.release()
         if is_main:

@@ -6,6 +6,8 @@ Refuses another recipe's folder, and to go on with other inputs. `checkpoints` o
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ class RunDir:
         self.path = path
         self._lock = FileLock(path / LOCK, blocking=False)
         self._origin: dict[str, Any] | None = None
+        self._begun = False  # `open` began this run: all that is in the folder is of this process
 
     @property
     def metrics(self) -> Path:
@@ -116,7 +119,7 @@ class RunDir:
             self._sweep()
             durable.write_text(self.path / RECIPE, given)
             durable.write_json(self.path / ENVIRONMENT, here)
-            self._origin, warnings = here, []
+            self._origin, self._begun, warnings = here, True, []
         # Written when a run goes on too: what the hash leaves out may be another now.
         data = {"hash": recipe.hash(), "inputs": read, "recipe": recipe.model_dump(mode="json")}
         durable.write_json(self.path / RESOLVED, data)
@@ -215,6 +218,20 @@ class RunDir:
     def release(self) -> None:
         """Let others train here."""
         self._lock.release()
+
+    def withdraw(self) -> None:
+        """Remove a run that this process began and did not train, with what a tracker left; one that goes on stays."""
+        if not self._begun:
+            return
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink()
+        self.release()
+        (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # another process began here, or the folder is in use: empty, it is no obstacle
+            self.path.rmdir()
 
     def log(self, row: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:

@@ -46,12 +46,45 @@ def check_tracker(tracker: str) -> None:
 
 
 def start_tracker(accelerator: Accelerator, recipe: Recipe, folder: Path) -> None:
-    """Begin the tracker's run, named by the run's folder, with the recipe's values. The folder is there already."""
+    """Begin the tracker's run, named by the run's folder, with the recipe's values. The folder is there already.
+
+    Raises:
+        RecipeError: the tracker does not start, for example without a login; the accelerator has none then.
+    """
     tracker = recipe.runtime.tracker
     if tracker == "none":
         return
     options = {tracker: {RUN_NAMES[tracker]: folder.resolve().name}} if tracker in RUN_NAMES else {}
-    accelerator.init_trackers(PROJECT, config=_settings(recipe), init_kwargs=options)
+    try:
+        accelerator.init_trackers(PROJECT, config=_settings(recipe), init_kwargs=options)
+    except Exception as error:  # of the tracker's library, or of its service
+        accelerator.trackers.clear()  # half started: it can take nothing, and cannot be ended
+        hint = 'log in to it, or runtime.tracker = "none"'
+        raise RecipeError("runtime", "tracker", f"{tracker} did not start: {_line(error)}", hint=hint) from error
+
+
+def end_tracker(accelerator: Accelerator) -> str:
+    """End the tracker's run, if one began; a warning where that fails, else ""."""
+    if not accelerator.trackers:
+        return ""
+    try:
+        accelerator.end_training()
+    except Exception as error:  # as above: the run is on the disk
+        return f"the tracker did not end as it should: {_line(error)}"
+    return ""
+
+
+def track_numbers(accelerator: Accelerator, values: Mapping[str, float], step: int) -> str:
+    """Send a step's numbers to the run's tracker; a warning where it does not take them, else ""."""
+    try:
+        accelerator.log(dict(values), step=step)
+    except Exception as error:  # as above: training goes on
+        return f"the tracker did not take row {step} of metrics.jsonl: {_line(error)}; training goes on"
+    return ""
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -72,8 +105,7 @@ def track_clips(accelerator: Accelerator, clips: Sequence[TrackedClip], step: in
             try:
                 MEDIA[str(tracker.name)](tracker, clip, step)
             except Exception as error:  # of the tracker's library, or of its service: training goes on
-                what = str(error).partition("\n")[0] or type(error).__name__
-                warnings.append(f"{tracker.name} did not take {clip.name}: {what}; it is {clip.file}")
+                warnings.append(f"{tracker.name} did not take {clip.name}: {_line(error)}; it is {clip.file}")
     return warnings
 
 

@@ -29,7 +29,7 @@ from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.sources import Source, SourceContext
 from astro_cli.training.timing import SectionTimer
-from astro_cli.training.tracking import TrackedClip, track_clips
+from astro_cli.training.tracking import TrackedClip, track_clips, track_numbers
 
 
 class Watcher(Protocol):
@@ -75,6 +75,7 @@ class Trainer:
         self.rows = 0  # rows in metrics.jsonl
         self.frames = 0  # latent frames that went through a loss in this step
         self.trained: set[str] = set()
+        self.untracked = False  # the tracker failed to take numbers, and the user knows
 
     def fit(self, *, resume: bool) -> None:
         """Train all stages; continue after the newest usable checkpoint when resuming.
@@ -174,12 +175,19 @@ class Trainer:
         self.rows += 1
         if self.accelerator.is_main_process:
             self.run.log(row)
-            self.accelerator.log({key: value for key, value in row.items() if isinstance(value, float)}, step=self.rows)
+            self._track({key: value for key, value in row.items() if isinstance(value, float)})
             if stage.source.samples:
                 self._show(step, list(stage.source.samples))
         self.watcher.step(row)
         if (stopped := stage.source.stop()) is not None:
             raise RunError(self.run.path, f"stage {stage.name}, step {step}", stopped[0], hint=stopped[1])
+
+    def _track(self, numbers: dict[str, float]) -> None:
+        """Send numbers to the run's tracker; its first failure is said, the next ones are most likely the same."""
+        warning = track_numbers(self.accelerator, numbers, self.rows)
+        if warning and not self.untracked:
+            self.untracked = True
+            self.watcher.warn(warning)
 
     def _show(self, step: int, samples: list[ClipSample]) -> None:
         """Write clips into the run's folder and send them to its tracker."""

@@ -14,7 +14,8 @@ from pathlib import Path, PurePath
 from huggingface_hub import constants
 
 PART = r"[A-Za-z0-9][\w.-]{0,95}"
-HUB_ID = re.compile(rf"(?P<repo>{PART}/{PART})(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>[^@]+))?")
+REVISION = r"refs/(?:pr|heads|tags|convert)/[\w.-]+|[\w.-]+"  # what follows the next slash is the file
+HUB_ID = re.compile(rf"(?P<repo>{PART}/{PART})(?:@(?P<revision>{REVISION}))?(?:/(?P<file>[^@]+))?")
 REPO_FOLDER = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 SNAPSHOTS = "snapshots"
 
@@ -25,7 +26,7 @@ class HubId:
 
     Attributes:
         repo: `OWNER/NAME`.
-        revision: branch, tag or commit; None: the cache's `main`.
+        revision: branch, tag, commit or `refs/pr/N`; None: the cache's `main`.
         file: path inside the repository; "": the whole repository.
     """
 

@@ -97,8 +97,33 @@ def test_a_name_that_is_none_is_refused(repo, the_hub) -> None:
 
 def test_a_refusal_of_the_hub_is_said_before_training(monkeypatch) -> None:
     monkeypatch.setattr(push, "hub_api", lambda: Hub("401 Unauthorized"))
-    with pytest.raises(RunError, match="401 Unauthorized"):
+    with pytest.raises(RunError, match="401 Unauthorized") as caught:
         push.check_push(REPO)
+    assert caught.value.hint.startswith("nothing was trained: check the token")
+
+
+def test_a_name_that_is_none_is_refused_by_a_dry_run_too(astro) -> None:
+    code, out, err = astro("rl", "--recipe", "astrolabe_causal_shapes", "--push-to-hub", "noowner", "--dry-run")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0] == "error: --push-to-hub: noowner: expected OWNER/NAME"
+
+
+def test_a_card_without_files_is_refused_before_a_repository_is_made(tmp_path, the_hub) -> None:
+    run = RunDir(tmp_path)
+    run.final.mkdir()
+    (run.final / push.CARD).write_text('{"recipe": "of an earlier version"}')
+    assert run.finished
+    with pytest.raises(OutputError, match="files: found none") as caught:
+        push.push(run, REPO, tmp_path)
+    assert "--resume writes the final weights again" in caught.value.hint
+    assert the_hub.created == []
+
+
+def test_a_refusal_after_training_says_that_the_run_is_whole(run, the_hub, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(the_hub, "create_commit", lambda **_: (_ for _ in ()).throw(ConnectionError("no route")))
+    with pytest.raises(RunError, match="no route") as caught:
+        push.push(run, REPO, tmp_path)
+    assert caught.value.hint.startswith("the run is whole on the disk")
 
 
 def test_an_unfinished_run_is_not_pushed(tmp_path, the_hub) -> None:

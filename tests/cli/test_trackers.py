@@ -5,17 +5,20 @@ reach them, and what a tracker does not take is said.
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
 import pytest
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from PIL import Image
 
 from astro_cli.config.errors import RecipeError
 from astro_cli.spec.parts import Tracker
 from astro_cli.training import tracking
 from astro_cli.training.tracking import MEDIA, TrackedClip, check_tracker, track_clips
+
+SMALL = ("experience.prompts=2", "experience.group=2", "batch=4")
 
 
 def test_the_names_are_those_of_accelerate_and_each_takes_clips():
@@ -78,6 +81,73 @@ def test_tensorboard_gets_settings_curves_and_the_best_and_worst_clip(astro, tmp
         assert text.tensor_proto.string_val[0].endswith(b" background")
         assert b": a " in text.tensor_proto.string_val[0]
     assert list(out.glob("astro/*/hparams.yml"))
+
+
+class Failing(GeneralTracker):
+    """Takes the place of a tracker, and fails in the methods that `fails` names."""
+
+    name = "tensorboard"
+    requires_logging_directory = True
+    fails: tuple[str, ...] = ()
+    tracker = None
+
+    def __init__(self, run_name: str, logging_dir: str) -> None:
+        super().__init__()
+        self.folder = Path(logging_dir, run_name)
+
+    def _call(self, method: str) -> None:
+        if method in self.fails:
+            raise ConnectionError(f"{method} failed\nmore of it")
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True)
+        self._call("start")
+
+    def store_init_configuration(self, values) -> None:
+        self._call("store")
+
+    def log(self, values, step, **_) -> None:
+        self._call("log")
+
+    def finish(self) -> None:
+        self._call("finish")
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: ["tensorboard"])
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "tensorboard", Failing)
+    return lambda *methods: monkeypatch.setattr(Failing, "fails", methods)
+
+
+def tracked(out: Path) -> list[str]:
+    sets = ('runtime.tracker="tensorboard"', *(f"stages.nft.{key}" for key in SMALL))
+    arguments = ["rl", "--recipe", "astrolabe_causal_shapes", "--steps", "2", "--out", str(out)]
+    return arguments + [f"--set={override}" for override in sets]
+
+
+@pytest.mark.parametrize("method", ["start", "store"])
+def test_a_tracker_that_does_not_start_leaves_no_folder(astro, tmp_path, failing, method):
+    out = tmp_path / "run"
+    failing(method, "finish")
+    code, _, err = astro(*tracked(out))
+    assert code == 2
+    assert err.splitlines()[-2:] == [
+        f"error: runtime: tracker: tensorboard did not start: {method} failed",
+        'hint: log in to it, or runtime.tracker = "none"',
+    ]
+    assert not out.exists()  # the next attempt begins as this one did
+
+
+def test_a_tracker_that_fails_later_is_said_once_and_training_goes_on(astro, tmp_path, failing):
+    out = tmp_path / "run"
+    failing("log", "finish")
+    code, _, err = astro(*tracked(out))
+    assert code == 0, err
+    assert err.count("log failed") == err.count("the tracker did not end as it should: finish failed") == 1
+    assert "more of it" not in err
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (out / "final" / "card.json").is_file()
 
 
 @pytest.mark.parametrize("package", ["wandb", "trackio", "swanlab"])

@@ -45,6 +45,9 @@ def folder(tmp_path, monkeypatch, hub_cache):
         ("a/b@v1.0", HubId("a/b", "v1.0")),
         ("a/b/x/y.pt", HubId("a/b", None, "x/y.pt")),
         ("a/b@main/y.pt", HubId("a/b", "main", "y.pt")),
+        ("a/b@refs/pr/1", HubId("a/b", "refs/pr/1")),
+        ("a/b@refs/convert/x/y/z.pt", HubId("a/b", "refs/convert/x", "y/z.pt")),
+        ("a/b@refs/y.pt", HubId("a/b", "refs", "y.pt")),
         ("self_forcing", None),
         ("/a/b", None),
         ("./a/b", None),
@@ -69,6 +72,9 @@ def test_a_pin_takes_its_own_snapshot(hub_cache):
     new = hub_cache.put("me/net", {"config.json": b"{}"})
     old = hub_cache.put("me/net", {"config.json": b"[]"}, commit=OTHER, ref="v1")
     assert [locate(f"me/net@{pin}") for pin in ("main", "v1", OTHER)] == [new, old, old]
+    other = hub_cache.put("me/net", {"config.json": b"{}"}, commit="e" * 40, ref="refs/pr/1")
+    assert locate("me/net@refs/pr/1") == other
+    assert locate("me/net@refs/pr/1/config.json") == other / "config.json"
 
 
 def test_a_repository_of_files_stands_for_its_first_release(hub_cache):
