@@ -296,7 +296,9 @@ def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path,
         for record in map(json.loads, lines)
         if record["prompt_set_hash"] == "training"
     ]
-    assert len(own) == len(set(own)) == 2 * 8  # of both rows, once: three measures, the curves of four gains and of the x0 norm
+    assert (
+        len(own) == len(set(own)) == 2 * 8
+    )  # of both rows, once: three measures, the curves of four gains and of the x0 norm
     assert run([*base, "--dry-run"], monkeypatch) == 0
     assert capsys.readouterr().out.count("finished") == 2
     (tmp_path / "runs" / "astrolabe_all_shapes-seed0" / "metrics.jsonl").write_text('{"stage": "nft", "st')
