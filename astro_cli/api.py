@@ -13,9 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from astro_cli.commands.limits import MOST_FRAMES, MOST_PROMPTS, MOST_SECONDS
 from astro_cli.commands.progress import RunProgress
 from astro_cli.commands.training_run import given, resolve
-from astro_cli.config.errors import PromptError, RecordError, StreamError, warn
+from astro_cli.config.arguments import one_of, positive, whole
+from astro_cli.config.errors import PromptError, RecipeError, RecordError, StreamError, did_you_mean, warn
+from astro_cli.config.seeds import LARGEST
 from astro_cli.generate.arm import Arm, load_arm
 from astro_cli.generate.plan import Video, parse_switches, place
 from astro_cli.generate.stream import Blocks, Schedule, length_for
@@ -31,6 +34,7 @@ from eval.world.run import evaluate_arm, recorded
 from eval.world.suites import WORLD_SUITES, world_suite
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def load_student(
@@ -58,11 +62,13 @@ def load_student(
 
     Raises:
         CheckpointError: weights that are missing, damaged or of another model.
-        RecipeError: a recipe that is wrong, or no CUDA device where one is asked for.
+        RecipeError: a recipe, dtype, device or cache that is wrong, or no CUDA device where one is asked for.
 
     Example:
         student = load_student("shapes/causal_forcing")
     """
+    one_of(RecipeError, "load_student", "dtype", dtype, DTYPES)
+    one_of(RecipeError, "load_student", "device", device, DEVICES)
     adapters = [lora] if isinstance(lora, str) else list(lora)
     source = "shapes/causal_forcing" if name is None and recipe is None and wan is None else name
     return load_arm(
@@ -100,7 +106,7 @@ def stream(
 
     Raises:
         PromptError: a prompt the text side cannot take, before anything is made.
-        StreamError: a length or a switch that cannot be.
+        StreamError: a length, a seed or a switch that cannot be.
 
     Example:
         for block in stream(student, "a large red circle moves right slowly", seconds=4):
@@ -109,6 +115,11 @@ def stream(
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts:
         raise PromptError("prompts", "", "found none, expected one or more")
+    seed = whole(StreamError, "stream", "seed", seed, 0, LARGEST - len(texts) + 1)
+    if seconds is not None:
+        seconds = positive(StreamError, "stream", "seconds", seconds, MOST_SECONDS)
+    if frames is not None:
+        frames = whole(StreamError, "stream", "frames", frames, 1, MOST_FRAMES)
     if seconds is not None and frames is not None:
         raise StreamError("seconds", f"{seconds:g}", "found frames too", hint="give one of them")
     length = length_for(student, seconds, frames)
@@ -140,7 +151,8 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> RunDir:
-    """Run a recipe of `astro pretrain`, `distill`, `rl` or `long-tune`. `load_student(run.path)` loads the result.
+    """Run a recipe of `astro pretrain`, `distill`, `rl`, `long-tune` or `prefer`. `load_student(run.path)` loads the
+    result.
 
     Args:
         recipe: a recipe's name or file.
@@ -219,19 +231,23 @@ def evaluate(
         The newest record of every metric: `scores` (one per prompt, None where it does not apply), `mean`, `protocol`.
 
     Raises:
-        RecordError: no such suite, or records that do not go together.
+        RecordError: no such suite, a seed or number of prompts that cannot be, or records that do not go together.
         AstroError: whatever else the user can cause. What a suite of videos could not score is a warning.
 
     Example:
         means = {key: record.mean for key, record in evaluate(student, "shapes", prompts=16).items()}
     """
+    suites = [*WORLD_SUITES, *list_suites()]
+    if suite not in suites:
+        raise RecordError("evaluate", str(suite), "no such suite", hint=did_you_mean(str(suite), suites))
+    seed = whole(RecordError, "evaluate", "seed", seed, 0, LARGEST)
+    if prompts is not None:
+        prompts = whole(RecordError, "evaluate", "prompts", prompts, 1, MOST_PROMPTS)
     if suite in WORLD_SUITES:
         return _evaluate_arm(subject, suite, seed, prompts, Path(results), (name, metrics))
     if isinstance(subject, Arm):
         hint = f"write its videos with `astro sample`, then name the folder; or one of {', '.join(WORLD_SUITES)}"
         raise RecordError("evaluate", suite, "scores a folder of videos, found a student", hint=hint)
-    if suite not in list_suites():
-        world_suite(suite)  # refused there, with the nearest name
     folder = Path(subject)
     arm = name or folder.resolve().name
     request = suite_run.Request(suite, folder, arm, Path(results), seed, tuple(metrics), limit=prompts)
@@ -260,6 +276,6 @@ def _evaluate_arm(
             "evaluate", suite, "scores all metrics of an arm under its own name: leave name and metrics out"
         )
     arm, chosen = subject if isinstance(subject, Arm) else load_arm(str(subject)), world_suite(suite)
-    own, count = seed if arm.seed is None else arm.seed, prompts or chosen.prompts
+    own, count = seed if arm.seed is None else arm.seed, chosen.prompts if prompts is None else prompts
     evaluate_arm(arm, own, count, results, lambda done, total: None, chosen)
     return recorded(arm, own, count, results, chosen)

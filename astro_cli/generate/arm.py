@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from astro_cli.cache.kv import CacheSpec
-from astro_cli.config.errors import CheckpointError, StreamError
+from astro_cli.config.errors import CheckpointError, RecipeError, StreamError
 from astro_cli.core import memory, precision, threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.generate import card as cards
@@ -22,11 +23,12 @@ from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
 from astro_cli.models.decoding import StreamingDecoder
-from astro_cli.models.lora_merge import read_loras
+from astro_cli.models.lora_merge import check_strengths, read_loras
 from astro_cli.models.merged import merge_into
 from astro_cli.models.tiny_decoder import TinyDecoder, load_tiny_decoder
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
+from astro_cli.recipe.kinds import first_problem
 from astro_cli.rollout.bidirectional import sample_clips
 from astro_cli.rollout.engine import Streamer, StreamSpec
 from astro_cli.sampling.ode import guided, sigma_grid
@@ -200,10 +202,12 @@ def load_arm(
     Raises:
         StreamError: an acceleration that is not there on this device.
         CheckpointError: weights or card missing, damaged or of another backbone.
-        RecipeError: a recipe that is wrong, or names no student.
+        RecipeError: a recipe that is wrong, or names no student; a cache's field that is unknown or wrong.
     """
     where, chosen = device or torch.device("cpu"), acceleration or Acceleration()
     chosen.refuse(where)
+    check_strengths(lora)
+    _check_cache(cache or {})
     source = _find(name, recipe, wan)
     if (entry := known(source)) is not None:
         _refuse_missing(entry, str(source), wan)
@@ -242,6 +246,19 @@ def load_arm(
         tiny,
         chosen.prepare(network),
     )
+
+
+def _check_cache(cache: Mapping[str, Any]) -> None:
+    """Refuse fields that no `CacheSpec` has, and values that are not of their kind. What does not fit the blocks is
+    refused with the length.
+    """
+    if not isinstance(cache, Mapping):
+        raise RecipeError("cache", "", f"found {cache!r}, expected fields: {', '.join(CacheSpec.model_fields)}")
+    try:
+        CacheSpec.model_validate(dict(cache), strict=True)
+    except ValidationError as error:
+        key, what, hint = first_problem(error, CacheSpec)
+        raise RecipeError("cache", key, what, hint=hint) from error
 
 
 def _tiny(path: str, backbone: Backbone, dtype: torch.dtype) -> TinyDecoder:

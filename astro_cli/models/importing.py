@@ -23,7 +23,7 @@ from astro_cli.config.files import Reader
 from astro_cli.models import hashes, weights
 from astro_cli.models.checkpoint import STEM, Checkpoint, load_transformer
 from astro_cli.models.lora_files import Lora, content_hash
-from astro_cli.models.lora_merge import read_loras
+from astro_cli.models.lora_merge import check_strengths, read_loras
 from astro_cli.models.merged import adapters_in, current, merge_into
 from astro_cli.models.tensor_files import INDEX, some
 from astro_cli.models.verify import Report, problems
@@ -72,6 +72,7 @@ def import_checkpoint(
     if entry is not None and entry.kind == "lora":
         hint = f"astro zoo import {entry.name.removesuffix('_lora')} --lora {entry.name}"
         raise CheckpointError(source, "", "a LoRA alone is no model", hint=f"merge it into its base: {hint}")
+    check_strengths(lora)
     checkpoint = load_transformer(_outside(source), dtype=DTYPES[dtype] if dtype else None, ema=ema)
     adapters = read_loras(lora)
     state = merge_into(checkpoint, adapters)

@@ -24,10 +24,11 @@ EXAMPLE = "for example --lora style.safetensors:0.8 --lora motion.safetensors"
 
 def split_strength(text: str) -> tuple[str, float]:
     """`SOURCE` or `SOURCE:STRENGTH` as source and strength, default 1. A path that exists is a source as a whole,
-    whatever colons it has, and so is a drive's letter.
+    whatever colons it has, and so is one with a slash behind
+    its last colon, as behind a drive's letter.
 
     Raises:
-        CheckpointError: a strength that is no finite number.
+        CheckpointError: a strength that is no finite number, or no adapter before it.
     """
     source, colon, strength = text.rpartition(":")
     if not colon or text in BY_NAME or expanded(text).exists():
@@ -38,10 +39,22 @@ def split_strength(text: str) -> tuple[str, float]:
         value = math.nan
     if math.isfinite(value) and source:
         return source, value
-    if len(source) == 1 or "/" in strength or "\\" in strength:  # the colon is a part of the path
+    if "/" in strength or "\\" in strength:  # the colon is a part of the path
         return text, 1.0
+    if not source:
+        raise CheckpointError(text, "--lora", "found no adapter before the colon", hint=EXAMPLE)
     what = f"found the strength {strength!r}, expected a finite number behind the colon"
     raise CheckpointError(text, "--lora", what, hint=EXAMPLE)
+
+
+def check_strengths(texts: Sequence[str]) -> None:
+    """Refuse a wrong strength before anything is looked for.
+
+    Raises:
+        CheckpointError: as `split_strength`.
+    """
+    for text in texts:
+        split_strength(text)
 
 
 def read_loras(texts: Sequence[str]) -> list[Lora]:
@@ -50,7 +63,8 @@ def read_loras(texts: Sequence[str]) -> list[Lora]:
     Raises:
         CheckpointError: one that cannot be read, or one adapter twice.
     """
-    loras = [replace(read_lora(source), strength=strength) for source, strength in map(split_strength, texts)]
+    named = [split_strength(text) for text in texts]  # all, before one is read
+    loras = [replace(read_lora(source), strength=strength) for source, strength in named]
     if len(loras) < 2:
         return loras
     by_content: dict[str, Lora] = {}

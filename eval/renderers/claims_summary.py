@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import get_args
 
-from eval.papers.claims import PaperClaims, Verdict, VerdictWord
+from eval.papers.claims import PaperClaims, PartVerdict, Verdict, VerdictWord
 from eval.papers.verdicts import evaluate
 from eval.records.store import BACKBONES, Record
 from eval.renderers.claims import PUBLISHED, effect_text
+from eval.renderers.headline import metric_name, pair_name
 from eval.renderers.markdown import pipe_table
 from eval.renderers.words import seeds
 
 HEADS = ("measured on", "verdict", "claims", "which")
 ALIGNED = "llrl"
 PLACES = {"shapes": "`shapes`", "wan": "Wan 2.1"}
-SHOWN_WHOLE = ("holds", "fails")  # with their text and effect; of the others there may be many
+SHOWN_WHOLE = ("holds", "fails")  # with their text and effects; of the others there may be many
+MOST_EFFECTS = 3  # of a claim with more parts it says how many hold
 
 
 def summary_of_records(papers: Iterable[PaperClaims], records: Sequence[Record]) -> str:
@@ -65,4 +68,30 @@ def _count(word: VerdictWord, verdicts: Iterable[Verdict]) -> int:
 
 def _whole(verdict: Verdict) -> str:
     count = f", {seeds(verdict.n)}" if verdict.n else ""
-    return f"{verdict.text}: {effect_text(verdict)}{count}."
+    return f"{verdict.text}: {_effects(verdict)}{count}."
+
+
+def _effects(verdict: Verdict) -> str:
+    """The effect of every part; of a claim of many, how many hold."""
+    parts = verdict.parts
+    if len(parts) < 2:
+        return effect_text(verdict)
+    if len(parts) > MOST_EFFECTS:
+        return _part_counts(parts)
+    return ", ".join(f"{_part_name(part, parts)} {effect_text(part)}" for part in parts)
+
+
+def _part_name(part: PartVerdict, parts: Sequence[PartVerdict]) -> str:
+    """What tells a part from the others: its metric, the arms it compares, or both."""
+    metrics = {other.metric for other in parts}
+    names = [metric_name(part.metric)] if len(metrics) > 1 else []
+    names += [f"`{pair_name(part)}`"] if len(metrics) < len(parts) else []
+    return " of ".join(names)
+
+
+def _part_counts(parts: Sequence[PartVerdict]) -> str:
+    """`2 of 5 parts hold, 1 fails, 2 undecided`."""
+    counts = Counter(part.verdict for part in parts)
+    failed = {"fails": f"{counts['fails']} {'fails' if counts['fails'] == 1 else 'fail'}"}
+    others = [failed.get(word, f"{counts[word]} {word}") for word in get_args(VerdictWord)[1:] if counts[word]]
+    return ", ".join([f"{counts['holds']} of {len(parts)} parts hold", *others])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, get_args
 
 from eval.papers.claims import PartVerdict, Relation, Verdict, VerdictWord
-from eval.renderers.words import DECIMALS_EXACT, LARGE, NOT_RUN, decimals, seeds, shown_in
+from eval.renderers.words import DECIMALS_EXACT, LARGE, NOT_RUN, interval_decimals, seeds, shown_in
 
 INDENT = " " * 11  # what follows a verdict's column
 DECIMALS_OF_UNITS = 1  # of numbers with a unit, such as MiB
@@ -103,9 +103,8 @@ def _part_lines(verdict: Verdict) -> list[str]:
 
 def _digits(part: PartVerdict, scale: float, unit: str) -> int:
     """Decimals by the interval's width; of an interval without one, by the unit."""
-    half_width = 0.0 if part.low is None or part.high is None else (part.high - part.low) / 2 / scale
-    if half_width > 0:
-        return decimals(half_width)
+    if part.low is not None and part.high is not None and part.high > part.low:
+        return interval_decimals(part.low / scale, part.high / scale, signed=part.effect_kind == "difference")
     return DECIMALS_OF_UNITS if unit else DECIMALS_EXACT
 
 

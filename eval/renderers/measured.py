@@ -11,7 +11,7 @@ from typing import NamedTuple
 from eval.papers.table import Difference, Measured, TableView, ViewColumn, ViewRow
 from eval.renderers.headline import number_text
 from eval.renderers.templating import fill
-from eval.renderers.words import DECIMALS_EXACT, decimals, heading, seeds, shown_in
+from eval.renderers.words import DECIMALS_EXACT, decimals, heading, interval_decimals, seeds, shown_in
 
 NONE = "–"  # a cell that was not measured in a row that was
 DECIMALS_OF_UNITS = 1
@@ -87,10 +87,11 @@ def _difference_cell(difference: Difference | None, column: ViewColumn) -> Measu
     measured = difference.measured
     scale, unit = shown_in(column.metric, measured.mean)
     half_width = _half_width(measured, scale)
-    digits = _digits(half_width, unit)
+    bounds = [end / scale for end in (measured.low, measured.high) if end is not None]
+    digits = interval_decimals(bounds[0], bounds[1]) if half_width else _digits(half_width, unit)
     mean = number_text(measured.mean / scale, digits)
     sign = "+" if mean.strip(".0,") and not mean.startswith("-") else ""
-    ends = [number_text(end / scale, digits) for end in (measured.low, measured.high) if end is not None]
+    ends = [number_text(bound, digits) for bound in bounds]
     interval = f" [{ends[0]}, {ends[1]}]" if half_width else ""
     published = "" if difference.published is None else f"published {_signed(difference.published)}"
     return MeasuredCell(f"{sign}{mean}{interval}{unit}", published, difference.verdict or "")

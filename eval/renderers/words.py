@@ -52,6 +52,15 @@ def decimals(half_width: float) -> int:
     return min(max(1 - math.floor(math.log10(half_width)), 0), MAX_DECIMALS)
 
 
+def interval_decimals(low: float, high: float, *, signed: bool = True) -> int:
+    """Decimals of an interval. Where a signed end would round to zero, as many more as show on which side it lies."""
+    digits = decimals((high - low) / 2)
+    for finer in range(digits, MAX_DECIMALS + 2) if signed else ():
+        if all(round(end, finer) or not end for end in (low, high)):
+            return finer
+    return digits
+
+
 def seeds(count: int) -> str:
     return f"{count} seed" if count == 1 else f"{count} seeds"
 
@@ -116,7 +125,7 @@ def interval_text(mean: float, low: float | None, high: float | None, metric: st
     """An effect on a metric with the ends of its interval, where it has one, in the unit the metric is shown in."""
     scale, unit = shown_in(metric, mean)
     numbers = [value / scale for value in (mean, low, high) if value is not None]
-    digits = decimals((numbers[2] - numbers[1]) / 2) if len(numbers) > 2 else DECIMALS_EXACT
+    digits = interval_decimals(numbers[1], numbers[2], signed=signed) if len(numbers) > 2 else DECIMALS_EXACT
     digits = 0 if abs(numbers[0]) >= LARGE else digits
     shown = [fixed(number, digits, signed=signed) for number in numbers]
     return f"{shown[0]}{unit}" if len(shown) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]{unit}"

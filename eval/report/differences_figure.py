@@ -16,13 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from eval.renderers.words import decimals, fixed
+from eval.renderers.words import fixed, interval_decimals
 from eval.report import figures
 from eval.report.figures import BASE_COLOR, DPI, GRID, NOT_RUN, PALETTE, QUIET, ROUND, STYLE
 
 AXIS = "tuned \u2212 base"
 BETTER, WORSE, OPEN = PALETTE[0], PALETTE[1], BASE_COLOR
-WORDS = {BETTER: "better", WORSE: "worse", OPEN: "undecided: the interval reaches both sides"}
+WORDS = {
+    BETTER: "better",
+    WORSE: "worse",
+    OPEN: "undecided: the interval reaches both sides",
+    QUIET: "neither direction is better",
+}
 ROW_IN, PANEL_FRAME_IN, FRAME_IN = 0.34, 1.05, 0.6  # heights: a row, what is around a panel's rows, legend and note
 WIDTH_IN = 8.2
 NOTE_LETTERS = 118  # of a line as wide as the picture
@@ -116,8 +121,9 @@ def _numbers(value: Effect | None, panel: Panel) -> str:
     """`0.741   +0.032 [+0.003, +0.061]`: the base, the difference and its interval."""
     if value is None:
         return NOT_RUN
-    digits = decimals((value.high - value.low) / 2)
-    mean, low, high = (fixed(number, digits, signed=panel.reference == 0) for number in value[:3])
+    is_signed = panel.reference == 0
+    digits = interval_decimals(value.low, value.high, signed=is_signed)
+    mean, low, high = (fixed(number, digits, signed=is_signed) for number in value[:3])
     base = "" if value.base is None else f"{fixed(value.base, 3)}   "
     return f"{base}{mean} [{low}, {high}]".replace("-", "\u2212")
 

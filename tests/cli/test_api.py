@@ -12,12 +12,15 @@ import torch
 import astro_cli
 from astro_cli import evaluate, load_student, stream, train
 from astro_cli.config.errors import AstroError, PromptError, RecipeError, RecordError, StreamError
+from astro_cli.config.seeds import LARGEST
 from astro_cli.generate.arm import Arm
 from astro_cli.training.rundir import RunDir
 
 RED = "a large red circle moves right slowly over a gray plain background"
 BLUE = "a small blue square moves left fast over a gray plain background"
 SMALL = [f"stages.nft.{key}" for key in ("experience.prompts=2", "experience.group=2", "batch=4")]
+
+NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +118,71 @@ def test_wrong_names_are_refused(student: Arm, tmp_path) -> None:
         evaluate(student, "vbench")
     with pytest.raises(RecipeError):
         train("astrolabe_casual_shapes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        *[({"seconds": value}, f"seconds: found {value}, expected a number above 0") for value in (NAN, INF, -1, 0)],
+        ({"seconds": "4"}, "seconds: found '4', expected a number above 0"),
+        *[({"seed": value}, f"seed: found {value}, expected a whole number from 0") for value in (-1, 1.5, True)],
+        ({"seed": LARGEST + 1}, "seed: found 9223372036854775808, expected a whole number from 0"),
+        ({"frames": "12"}, "frames: found '12', expected a whole number from 1"),
+        ({"frames": 0}, "frames: found 0, expected a whole number from 1"),
+    ],
+)
+def test_lengths_and_seeds_that_cannot_be_are_refused(student: Arm, arguments, says) -> None:
+    with pytest.raises(StreamError) as caught:
+        stream(student, RED, **arguments)
+    assert says in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers(student: Arm) -> None:
+    own = next(stream(student, RED, frames=3, seed=3))
+    assert np.array_equal(next(stream(student, RED, frames=np.int64(3), seed=np.int64(3))), own)
+    assert np.array_equal(next(stream(student, RED, seconds=np.float32(0.1), seed=3)), own)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"dtype": "fp16"}, "dtype: found 'fp16', allowed: fp32, bf16"),
+        ({"device": "tpu"}, "device: found 'tpu', allowed: auto, cpu, cuda"),
+        ({"cache": {"windw": 12}}, "cache: windw: unknown key\nhint: did you mean 'window'?"),
+        ({"cache": {"window": "12"}}, "cache: window: found '12', expected "),
+        ({"cache": {"window": 0}}, "cache: window: found 0, expected greater than 0"),
+        ({"cache": {"sink": -1}}, "cache: sink: found -1, expected greater than or equal to 0"),
+        ({"cache": {"alpha": NAN}}, "cache: alpha: found nan, expected a finite number"),
+        ({"cache": {"policy": "mean"}}, "cache: policy: found 'mean', expected 'fixed' or 'ema'"),
+        ({"cache": 12}, "cache: found 12, expected fields: window, sink, relative, policy, alpha"),
+    ],
+)
+def test_a_student_is_not_loaded_with_wrong_values(arguments, says) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_student(**arguments)
+    assert says in str(caught.value)
+
+
+def test_right_fields_of_a_cache_are_taken() -> None:
+    arm = load_student(cache={"window": 12, "sink": 3, "relative": True, "alpha": 1})
+    cache = arm.stream_spec(3).cache
+    assert (cache.window, cache.sink, cache.relative, cache.alpha) == (12, 3, True, 1)
+    assert load_student(cache={"window": None}).stream_spec(3).cache.window is None
+
+
+@pytest.mark.parametrize(
+    ("suite", "arguments", "says"),
+    [
+        *[("shapes", {"prompts": value}, f"prompts: found {value}, expected a whole number") for value in (-2, 0, 1.5)],
+        ("vbench", {"prompts": 0}, "prompts: found 0, expected a whole number"),
+        ("shapes", {"seed": -1}, "seed: found -1, expected a whole number from 0"),
+        ("nope", {}, "nope: no such suite\nhint: allowed: "),
+        ("shapes-lnog", {}, "no such suite\nhint: did you mean 'shapes-long'?"),
+        ("vbnch", {}, "no such suite\nhint: did you mean 'vbench'?"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(student: Arm, tmp_path, suite, arguments, says) -> None:
+    with pytest.raises(RecordError) as caught:
+        evaluate(student, suite, results=tmp_path, **arguments)
+    assert says in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,13 @@ def test_what_rounds_to_zero_has_no_sign():
     assert interval_text(-0.0001, -0.03, 0.03, "vq") == "0.000 [-0.030, +0.030]"
 
 
+def test_an_end_beside_zero_shows_its_side():
+    assert interval_text(0.0167, -0.0003, 0.0334, "vq") == "+0.0167 [-0.0003, +0.0334]"
+    assert interval_text(0.0167, 0.0, 0.0334, "vq") == "+0.017 [0.000, +0.033]"  # it is zero
+    assert interval_text(0.0167, -1e-17, 0.0334, "vq") == "+0.017 [0.000, +0.033]"  # no digit would show it
+    assert interval_text(0.0167, 0.0003, 0.0334, "vq", signed=False) == "0.017 [0.000, 0.033]"
+
+
 def test_words_of_one_seed():
     assert [verdict_text("holds", count) for count in (1, 3)] == ["holds (1 seed)", "holds"]
     assert verdict_text("undecided", 1) == "undecided"

@@ -15,7 +15,7 @@ from PIL import Image
 from astro_cli.config.errors import RecordError
 from eval.report import figures
 from eval.report.arm_panels import arm_panels
-from eval.report.differences_figure import BETTER, OPEN, WORSE, Effect, Panel, paired_differences
+from eval.report.differences_figure import BETTER, OPEN, QUIET, WORDS, WORSE, Effect, Panel, paired_differences
 from eval.report.figures import NOT_RUN, PALETTE, read_metrics, reward_curves
 
 
@@ -233,6 +233,14 @@ def test_lower_may_be_better_and_a_ratio_has_its_own_reference(tmp_path: Path, d
     axes, numbers = drawn[0].axes
     assert axes.lines[-1].get_color() == BETTER
     assert [label.get_text() for label in numbers.get_yticklabels()] == ["0.900 [0.800, 0.950]"]
+
+
+def test_an_end_beside_zero_and_points_of_no_direction_are_explained(tmp_path: Path, drawn: list[Figure]) -> None:
+    value = {"x": Effect(0.0166, -0.0001, 0.0334)}
+    paired_differences([Panel("VQ", value), Panel("Norm", value, "none")], tmp_path / "d.png")
+    (label,) = drawn[0].axes[2].get_yticklabels()
+    assert label.get_text() == "+0.0166 [\u22120.0001, +0.0334]"
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [WORDS[OPEN], WORDS[QUIET]]
 
 
 def test_equal_figures_are_equal_files(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from astro_cli.config.errors import CheckpointError
+from astro_cli.generate.arm import load_arm
+from astro_cli.models.importing import import_checkpoint
 from astro_cli.models.lora_merge import merge_loras, read_loras, split_strength
 
 WEIGHT = "l.weight"
@@ -94,6 +96,7 @@ def test_an_adapter_of_strength_0_must_fit_too(folder):
         ("longlive_lora:2", ("longlive_lora", 2.0)),
         (r"C:\loras\a.safetensors", (r"C:\loras\a.safetensors", 1.0)),
         (r"C:\loras\a.safetensors:0.8", (r"C:\loras\a.safetensors", 0.8)),
+        ("A:0.5", ("A", 0.5)),
         ("C:/loras/a.safetensors", ("C:/loras/a.safetensors", 1.0)),
         ("run 12:30/a.safetensors", ("run 12:30/a.safetensors", 1.0)),
     ],
@@ -109,9 +112,25 @@ def test_a_path_that_is_here_has_no_strength(folder):
 
 
 @pytest.mark.parametrize(
-    "text", ["my.safetensors:strong", "my.safetensors:", "my.safetensors:nan", "my.safetensors:inf"]
+    "text",
+    ["my.safetensors:strong", "my.safetensors:", "my.safetensors:nan", "my.safetensors:inf", "A:x", "A:nan", "A:"],
 )
 def test_a_strength_that_is_no_number_is_named(text):
     with pytest.raises(CheckpointError, match="expected a finite number behind the colon") as caught:
         split_strength(text)
     assert "--lora style.safetensors:0.8" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", [":0.5", ":x"])
+def test_a_strength_of_no_adapter_is_refused(text):
+    with pytest.raises(CheckpointError, match="found no adapter before the colon"):
+        split_strength(text)
+
+
+def test_strengths_are_checked_before_anything_is_looked_for():
+    with pytest.raises(CheckpointError, match="found the strength 'x'"):
+        read_loras(["missing.safetensors", "A:x"])
+    with pytest.raises(CheckpointError, match="found the strength 'nan'"):
+        load_arm("missing.safetensors", lora=["A:nan"])
+    with pytest.raises(CheckpointError, match="found the strength 'x'"):
+        import_checkpoint("missing.safetensors", None, lora=["A:x"], dtype=None, ema=None, report=lambda *_: None)
