@@ -70,7 +70,7 @@ class Config(BaseConfig):
         old: log-probs of the old policy as stored, or replayed in the training's own geometry at the cost of a forward,
             where the precision does not give the same numbers twice.
         kl_weight: beta; 0: no penalty.
-        tolerance: largest |log rho| that a first update may show.
+        tolerance: largest |log rho| that a first update may show; rollouts take faster products, which round otherwise.
     """
 
     clip: float | Literal["calibrated"] = "calibrated"
@@ -85,7 +85,7 @@ class Config(BaseConfig):
     weights: Weights = "none"
     old: Literal["stored", "replayed"] = "stored"
     kl_weight: float = Field(default=0.0, ge=0)
-    tolerance: float = Field(default=1e-5, gt=0)
+    tolerance: float = Field(default=1e-4, gt=0)
 
 
 def log_ratio(new: Transition, old: Transition, *, guard: bool) -> torch.Tensor:

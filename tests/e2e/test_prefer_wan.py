@@ -78,7 +78,8 @@ def test_pairs_of_a_file_and_the_policys_own(videos, arguments, tmp_path, monkey
     lines = [{"prompt": "a red circle", "chosen": f"{a}.mp4", "rejected": f"{b}.mp4"} for a, b in named]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert run(arguments("dpo_human", "file", f"data.pairs={path}"), monkeypatch) == 0
-    assert rows(tmp_path / "file")[1]["margin/file"] != 0
+    assert "margin/file" in rows(tmp_path / "file")[1]
+    assert all(row["student/grad_norm"] > 0 for row in rows(tmp_path / "file"))
     reward_folders.write_videoalign(tmp_path / "checkpoints")
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a large red circle moves right\na cat sleeps\n")

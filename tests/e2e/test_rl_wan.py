@@ -96,7 +96,7 @@ def test_hpsv3_videoalign_samples_and_motion_see_a_clip_as_the_whole_video_shows
     )
     reward_folders.write_hpsv3(tmp_path / "checkpoints")
     reward_folders.write_videoalign(tmp_path / "checkpoints")
-    experience = {"prompts": 2, "window": '"last"', "samples_every": 1}
+    experience = {"prompts": 2, "window": '"last"', "samples_every": 1, "base_clips": 0}
     sets = [f"--set=stages.nft.experience.{key}={value}" for key, value in experience.items()]
     assert run([*arguments, *sets, "--set=stages.nft.batch=4"], monkeypatch) == 0
     ((backbone, clips),) = rolled

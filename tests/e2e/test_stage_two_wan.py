@@ -58,7 +58,7 @@ def test_vipo_trains_on_videoaligns_metrics_with_a_map_of_dinov2(arguments, tmp_
     assert {"reward/videoalign.vq", "reward/videoalign.mq"} <= found.keys()
     assert found["reward/zero_variance_groups"] == 0  # every clip has a score of its own
     assert found["advantage/map_mean"] == pytest.approx(1.0, abs=1e-4)
-    assert found["ratio/first_error"] < 1e-5
+    assert found["ratio/first_error"] < 1e-4
     assert math.isfinite(found["student/loss"])
     assert found["student/grad_norm"] > 0
     card = json.loads((tmp_path / "run" / "final" / "student.json").read_text())
