@@ -8,6 +8,7 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,7 +106,9 @@ def test_a_block_compiles_whole(model, cache):
 @pytest.fixture(scope="module")
 def counted() -> dict[str, dict]:
     """Counts of `tests.host_steps`, in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "tests.host_steps"], check=True, capture_output=True, text=True)
+    command, root = [sys.executable, "-m", "tests.host_steps"], Path(__file__).parents[2]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
