@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,7 +108,9 @@ def test_a_block_compiles_whole(model, cache):
 def counted() -> dict[str, dict]:
     """Counts of `tests.host_steps`, in a process of its own."""
     command, root = [sys.executable, "-m", "tests.host_steps"], Path(__file__).parents[2]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
