@@ -35,6 +35,7 @@ from eval.world.suites import WORLD_SUITES, world_suite
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda")
+RECACHES = ("none", "bidirectional", "block_causal")
 
 
 def load_student(
@@ -89,10 +90,12 @@ def stream(
     seconds: float | None = None,
     frames: int | None = None,
     seed: int = 0,
-    switches: Sequence[str] = (),
-    rule: SwitchRule | None = None,
+    switches: str | Sequence[str] = (),
+    recache: Literal["none", "bidirectional", "block_causal"] = "bidirectional",
+    renew_sink: bool = False,
 ) -> Iterator[np.ndarray]:
     """Frames of one or several videos, block after block, while they are made: float arrays (B, T, H, W, C) in [0, 1].
+    The frames are those of `astro sample` with the same options.
 
     T differs: Wan's first block has fewer frames. Time and memory per frame do not grow with the length.
 
@@ -101,15 +104,19 @@ def stream(
         prompts: of each video; they run together.
         seconds, frames: the length, in whole blocks that show at least so much; default as trained.
         seed: video i has the noise of seed + i.
-        switches: later prompts of all videos, "TIME:PROMPT" with TIME in frames or, as "4s", in seconds.
-        rule: what a switch does to the cached past; default as LongLive's released code.
+        switches: one or several later prompts of all videos, "TIME:PROMPT" as `--switch` takes them, with TIME in
+            frames or, as "4s", in seconds. A prompt takes over at the next start of a block.
+        recache: how a switch recomputes the cached past: not at all, in one pass without a mask (as LongLive's
+            released code), or block by block.
+        renew_sink: let a switch recompute the sink too.
 
     Raises:
         PromptError: a prompt the text side cannot take, before anything is made.
-        StreamError: a length, a seed or a switch that cannot be.
+        StreamError: a length, a seed, a switch or a way to recompute that cannot be.
 
     Example:
-        for block in stream(student, "a large red circle moves right slowly", seconds=4):
+        red, blue = "a large red circle moves right slowly", "a small blue square moves left fast"
+        for block in stream(student, red, seconds=4, switches=[f"2s:{blue}"]):
             print(block.shape)
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -122,15 +129,21 @@ def stream(
         frames = whole(StreamError, "stream", "frames", frames, 1, MOST_FRAMES)
     if seconds is not None and frames is not None:
         raise StreamError("seconds", f"{seconds:g}", "found frames too", hint="give one of them")
+    one_of(StreamError, "stream", "recache", recache, RECACHES)
+    if renew_sink and recache == "none":
+        what = 'found True, expected False with recache="none": a sink is renewed by recomputing it'
+        raise StreamError("stream", "renew_sink", what)
     length = length_for(student, seconds, frames)
-    turns = place(parse_switches(switches), length)
+    requested = parse_switches([switches] if isinstance(switches, str) else switches, "switches")
+    turns = place(requested, length, "switches")
     if turns and not student.streams:
         raise StreamError("switches", "", f"{student.name} is a multi-step teacher and takes none")
     for text in dict.fromkeys([*texts, *(text for _, text in turns)]):
         student.backbone.encode_text([text])
     student.check_fits(length.latents, len(texts))
     videos = [Video(text, seed + index, turns, "") for index, text in enumerate(texts)]
-    return _blocks(student, videos, length.latents, length.block, rule or SwitchRule())
+    rule = SwitchRule(recache=recache, renew_sink=renew_sink)
+    return _blocks(student, videos, length.latents, length.block, rule)
 
 
 def _blocks(student: Arm, videos: list[Video], latents: int, block: int, rule: SwitchRule) -> Iterator[np.ndarray]:

@@ -46,7 +46,10 @@ def section(function: Callable[..., Any]) -> str:
     for title, body in zip(rest[::2], rest[1::2], strict=True):
         text = textwrap.dedent(body).strip()
         parts.append(f"**{title}**")
-        parts.append(f"```python\n{text}\n```" if title == "Example" else entries(text))
+        if title == "Example":
+            parts.append(f"```python\n{text}\n```")
+        else:
+            parts.append(wrapped(text) if title == "Returns" else entries(text))
     return "\n\n".join(parts) + "\n"
 
 

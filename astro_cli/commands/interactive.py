@@ -13,7 +13,8 @@ QUIT = "/quit"
 
 
 class TypedPrompts:
-    """A `Script` whose prompts are typed: each line takes over at the next block, in the order they come.
+    """A `Script` whose prompts are typed: each line takes over at the next block, in the order they come. One that is
+    there before the first block is the prompt the video starts with.
 
     Empty lines are ignored. "/quit" ends the video at once. At the end of input a video runs to its length; one without
     a length ends at once.
@@ -42,8 +43,15 @@ class TypedPrompts:
         finally:
             self.lines.put(None)
 
-    def first(self) -> str | None:
-        """Wait for the first prompt that can be taken; None where the input ends or is quit before one."""
+    def first(self, given: str | None) -> str | None:
+        """The prompt that the video starts with: the given one, or the first that is typed and can be taken; a prompt
+        that waits behind it replaces it. None where the input ends or is quit before one.
+        """
+        prompt = self._awaited() if given is None else given
+        waiting = None if prompt is None else self.due(0)
+        return prompt if waiting is None else waiting[0]
+
+    def _awaited(self) -> str | None:
         while not self._over:
             line = self.lines.get()
             if line is None:

@@ -106,7 +106,7 @@ class Studio:
         """Make one video whose prompts are typed.
 
         Args:
-            prompt: the first one; None waits for a line.
+            prompt: the first one, unless another is typed before the first block; None waits for a line.
         """
         if not self.arm.streams:
             raise StreamError(
@@ -121,7 +121,7 @@ class Studio:
         self.arm.check_fits(latents, 1)
         script = TypedPrompts(lines, latents, self.check, self.say)
         self.say(f"type a prompt and Enter: it takes over at the next block; {QUIT} ends")
-        first = script.first() if prompt is None else prompt
+        first = script.first(prompt)
         if first is None:
             raise StreamError(
                 "--interactive", "", "the input ended before a prompt", hint="type one, or give it on the command line"

@@ -31,7 +31,7 @@ SLUG_BYTES = 150  # as most: file systems take names of 255 bytes, endings inclu
 DIGITS = 8  # hex digits of the hash in a file's name
 SWITCH = re.compile(r"^\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)(s?)\s*:(.*)$", re.DOTALL)
 EXAMPLE = 'for example: astro sample "a large red circle moves right slowly"'
-SWITCH_EXAMPLE = 'for example --switch "5s:a small blue square moves left fast"; a number without s counts frames'
+SWITCH_EXAMPLE = 'for example "5s:a small blue square moves left fast"; a number without s counts frames'
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,11 @@ def _cleaned(prompt: str) -> str:
     return " ".join(prompt.split())
 
 
-def parse_switches(options: Sequence[str] | None) -> list[Switch]:
+def parse_switches(options: Sequence[str] | None, where: str = "--switch") -> list[Switch]:
     """`--switch` values, "5s:prompt" or "80:prompt".
+
+    Args:
+        where: the option or argument that errors name.
 
     Raises:
         StreamError: not of that form, or without a prompt.
@@ -137,7 +140,7 @@ def parse_switches(options: Sequence[str] | None) -> list[Switch]:
     for option in options or []:
         match = SWITCH.match(option)
         if match is None or not match[3].strip() or (not match[2] and "." in match[1]):
-            raise StreamError("--switch", option, "expected FRAME_OR_SECONDS:PROMPT", hint=SWITCH_EXAMPLE)
+            raise StreamError(where, option, "expected FRAME_OR_SECONDS:PROMPT", hint=SWITCH_EXAMPLE)
         switches.append(Switch(float(match[1]), bool(match[2]), _cleaned(match[3]), match[1] + match[2]))
     return switches
 
@@ -198,14 +201,17 @@ def plan(
     return videos
 
 
-def place(switches: list[Switch], length: Length) -> tuple[tuple[int, str], ...]:
+def place(switches: list[Switch], length: Length, where: str = "--switch") -> tuple[tuple[int, str], ...]:
     """(latent, prompt) of each switch: the start of the first block that shows no earlier frame.
+
+    Args:
+        where: the option or argument that errors name.
 
     Raises:
         StreamError: at frame 0, not after the one before it, or past the start of the last block.
     """
     backbone, given = length.backbone, [switch.given for switch in switches]
-    units = SwitchUnits("--switch", given, "frame", backbone.num_frames, backbone.fps)
+    units = SwitchUnits(where, given, "frame", backbone.num_frames, backbone.fps)
     placed = [(length.starts_at(switch.frame(backbone.fps)), switch.prompt) for switch in switches]
     return tuple(SwitchSchedule(placed, length.latents, length.block, units=units).switches)
 

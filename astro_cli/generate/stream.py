@@ -38,7 +38,9 @@ class Script(Protocol):
     """Decides which prompts the next block shows. Frames are latent frames."""
 
     def due(self, frame: int) -> list[str] | None:
-        """Prompts of the batch that take over at the block starting at `frame`, if any."""
+        """Prompts of the batch that take over at the block starting at `frame`, if any. The first block, at frame 0,
+        has those of the videos; it is not asked for.
+        """
         ...
 
     def ended(self, frame: int) -> bool:
@@ -175,7 +177,7 @@ def stream_batch(
         counts: list[int] = []  # frames of each video when a block is done
         with Pipeline(makers.decoder.push, write, arm.network.device, done) as pipeline:
             while not script.ended(makers.frame):
-                prompts = script.due(makers.frame)
+                prompts = script.due(makers.frame) if makers.frame else None
                 if prompts is not None:
                     makers.switch(prompts)
                     for reel, prompt in zip(reels, prompts, strict=True):

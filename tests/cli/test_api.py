@@ -14,6 +14,7 @@ from astro_cli import evaluate, load_student, stream, train
 from astro_cli.config.errors import AstroError, PromptError, RecipeError, RecordError, StreamError
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate.arm import Arm
+from astro_cli.generate.mp4 import Mp4Stream
 from astro_cli.training.rundir import RunDir
 
 RED = "a large red circle moves right slowly over a gray plain background"
@@ -58,11 +59,31 @@ def test_a_stream_has_the_frames_of_the_whole_video(student: Arm) -> None:
     np.testing.assert_allclose(alone[0], video[1], atol=1e-5)  # video i has the noise of seed + i
 
 
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ((), {}),
+        (("--recache", "block_causal", "--renew-sink"), {"recache": "block_causal", "renew_sink": True}),
+    ],
+)
+def test_a_switch_gives_the_frames_of_the_command(student: Arm, astro, monkeypatch, options, arguments) -> None:
+    written, write = list[np.ndarray](), Mp4Stream.write
+    monkeypatch.setattr(Mp4Stream, "write", lambda self, frame: (written.append(frame), write(self, frame)))
+    assert astro("sample", RED, "--frames", "9", "--seed", "3", "--switch", f"3:{BLUE}", *options)[0] == 0
+    turned = np.concatenate(list(stream(student, RED, frames=9, seed=3, switches=f"3:{BLUE}", **arguments)), axis=1)
+    np.testing.assert_array_equal(turned[0], np.stack(written))
+
+
 def test_a_switch_changes_what_comes_after_it(student: Arm) -> None:
     plain = np.concatenate(list(stream(student, RED, frames=12)), axis=1)
-    turned = np.concatenate(list(stream(student, RED, frames=12, switches=[f"6:{BLUE}"])), axis=1)
+    turned, kept, plural = (
+        np.concatenate(list(stream(student, RED, frames=12, switches=turns, recache=recache)), axis=1)
+        for turns, recache in ((f"6:{BLUE}", "bidirectional"), (f"6:{BLUE}", "none"), ([f"6:{BLUE}"], "bidirectional"))
+    )
     assert np.array_equal(plain[:, :6], turned[:, :6])
     assert np.abs(plain[:, 6:] - turned[:, 6:]).mean() > 0.01
+    assert np.abs(kept[:, 6:] - turned[:, 6:]).mean() > 0.001
+    assert np.array_equal(plural, turned)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +93,18 @@ def test_a_switch_changes_what_comes_after_it(student: Arm) -> None:
         ({"prompts": "a corgi"}, PromptError, "corgi"),
         ({"prompts": RED, "seconds": 1, "frames": 3}, StreamError, "found frames too"),
         ({"prompts": RED, "switches": ["soon:x"]}, StreamError, "expected FRAME_OR_SECONDS:PROMPT"),
-        ({"prompts": RED, "frames": 6, "switches": [f"60:{BLUE}"]}, StreamError, "60"),
+        ({"prompts": RED, "switches": "soon:x"}, StreamError, "soon:x: expected FRAME_OR_SECONDS:PROMPT"),
+        ({"prompts": RED, "frames": 6, "switches": [f"60:{BLUE}"]}, StreamError, "switches: 60: past the end"),
+        ({"prompts": RED, "frames": 6, "switches": f"0:{BLUE}"}, StreamError, "switches: 0: expected a time after"),
+        ({"prompts": RED, "frames": 6, "switches": "3:a corgi"}, PromptError, "corgi"),
+        ({"prompts": RED, "recache": "all"}, StreamError, "recache: found 'all', allowed: none, bidirectional"),
+        ({"prompts": RED, "recache": "none", "renew_sink": True}, StreamError, "renew_sink: found True"),
     ],
 )
 def test_what_cannot_be_streamed_is_refused_before_anything_is_made(student, arguments, error, says) -> None:
-    with pytest.raises(error, match=says):
+    with pytest.raises(error) as caught:
         stream(student, **arguments)
+    assert says in str(caught.value)
 
 
 def test_a_run_is_trained_loaded_and_evaluated(student: Arm, tmp_path, capsys) -> None:

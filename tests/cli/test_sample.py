@@ -24,6 +24,7 @@ from astro_cli.generate.plan import Length, Switch, Video, batches, parse_switch
 from astro_cli.models import weights
 from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.models.wan_backbone import WanBackbone
+from eval.inputs.sidecars import list_sidecars
 
 RED, BLUE = "a large red circle moves right slowly over a gray plain background", "a small blue square moves left fast"
 GREEN = "a small green cross stays still"
@@ -202,8 +203,11 @@ def test_an_interrupted_run_keeps_a_playable_file(astro, monkeypatch, how):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_typed_prompts_take_over_and_mistakes_are_shown(astro, monkeypatch):
-    class Now:  # the lines are there before the first block
+@pytest.fixture
+def typed_at_once(monkeypatch) -> None:
+    """All typed lines are there before the first block."""
+
+    class Now:
         def __init__(self, target, args, **_):
             self.run = lambda: target(*args)
 
@@ -211,14 +215,17 @@ def test_typed_prompts_take_over_and_mistakes_are_shown(astro, monkeypatch):
             self.run()
 
     monkeypatch.setattr(interactive, "threading", SimpleNamespace(Thread=Now))  # of the prompts only
+
+
+def test_typed_prompts_take_over_and_mistakes_are_shown(astro, typed_at_once):
     typed = f"a large red cirle\n{RED}\n\n  {BLUE} \na purpel thing\n{GREEN}\n/quit\n{RED}\n"
     code, err = astro("--interactive", stdin=typed)
     assert code == 0
     assert "unknown word 'cirle'" in err
     assert "unknown word 'purpel'" in err
     (card,) = sidecars()
-    assert (card["prompt"], card["frames"]) == (RED, 6)
-    assert [(turn["frame"], turn["prompt"]) for turn in card["switches"]] == [(0, BLUE), (3, GREEN)]
+    assert (card["prompt"], card["frames"]) == (BLUE, 6)  # no block of RED was made yet
+    assert [(turn["frame"], turn["prompt"]) for turn in card["switches"]] == [(3, GREEN)]
     assert next(Path("samples").glob("*.preview.png")).stat().st_size > 0
     code, _ = astro(RED, "--interactive", "--frames", "9", "--out", "timed", stdin=f"{BLUE}\n")
     assert code == 0
@@ -227,6 +234,18 @@ def test_typed_prompts_take_over_and_mistakes_are_shown(astro, monkeypatch):
     assert code == 2
     assert "before its first block" in err
     assert not Path("quit").exists()
+
+
+def test_a_prompt_typed_before_the_first_block_is_the_one_the_video_starts_with(astro, typed_at_once, written):
+    options = ("--frames", "6", "--seed", "2")
+    assert astro(RED, "--interactive", *options, "--out", "typed", stdin=f"a large red cirle\n{BLUE}\n")[0] == 0
+    assert astro(BLUE, *options, "--out", "plain")[0] == 0
+    typed, plain = (np.stack(frames) for frames in written.values())
+    assert (typed == plain).all()
+    (name,) = (path.name for path in Path("plain").glob("*.mp4"))
+    listing = list_sidecars(Path("typed"), [*Path("typed").glob("*.mp4")], None)  # as `astro eval` reads the folder
+    assert listing.findings == ()
+    assert [(entry.prompt, entry.turns, entry.path.name) for entry in listing.entries] == [(BLUE, (), name)]
 
 
 def test_half_blocks_show_two_pixels_a_cell():
