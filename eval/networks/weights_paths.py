@@ -9,7 +9,11 @@ from astro_cli.zoo import hub
 from astro_cli.zoo.places import CHECKPOINTS_VARIABLE, checkpoints_folder
 from eval.contract import Need
 
-HUB = {"videoclip_xl/VideoCLIP-XL.bin": hub.HubId("alibaba-pai/VideoCLIP-XL", file="VideoCLIP-XL.bin")}
+HUB = {
+    "videoclip_xl/VideoCLIP-XL.bin": hub.HubId("alibaba-pai/VideoCLIP-XL", file="VideoCLIP-XL.bin"),
+    "longclip/longclip-B.pt": hub.HubId("BeichenZhang/LongCLIP-B", file="longclip-B.pt"),
+    "longclip/longclip-L.pt": hub.HubId("BeichenZhang/LongCLIP-L", file="longclip-L.pt"),
+}
 
 
 def folder() -> Path:

@@ -1,6 +1,7 @@
 """Where VBench's weights and tables lie on disk. Free of torch.
 
-The layout below the folder is the vbench package's own, so that one folder serves both.
+The layout below the folder is the vbench package's own, so that one folder serves both. What its authors publish as a
+repository of the Hugging Face hub is also taken from the local cache of `hf download`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.config.files import expanded
+from astro_cli.zoo import hub
+from astro_cli.zoo.hub import HubId
 from eval.contract import Need, package
 from eval.networks.clip_names import file_names
 from eval.networks.weights_paths import find
@@ -41,6 +44,18 @@ FILES = {
     ),
     "tag2text": ("caption_model/tag2text_swin_14m.pth", "Tag2Text Swin-B (xinyu1205/recognize-anything)"),
 }
+USED_MODELS = "OpenGVLab/VBench_Used_Models"
+# The same files on the hub. Sources: vbench 0.1.5, utils.py, init_submodules (amt, umt, viclip); vbench's
+# core/object_class.py (grit); pyiqa 0.1.16, archs/arch_util.py (musiq); co-tracker's hubconf.py. Tag2Text is in a
+# space, which is no model; the hub's CLIP and DINO have other layouts.
+HUB = {
+    "amt": HubId("lalala125/AMT", file="amt-s.pth"),
+    "umt": HubId(USED_MODELS, file="l16_ptk710_ftk710_ftk400_f16_res224.pth"),
+    "viclip": HubId(USED_MODELS, file="ViClip-InternVid-10M-FLT.pth"),
+    "grit": HubId(USED_MODELS, file="grit_b_densecap_objectdet.pth"),
+    "musiq": HubId("chaofengc/IQA-PyTorch-Weights", file="musiq_spaq_ckpt-358bb6af.pth"),
+    "cotracker": HubId("facebook/cotracker", file="cotracker2.pth"),
+}
 COTRACKER_CODE = "cotracker_model/co-tracker"
 SHARED = {"clip_b32": "ViT-B-32", "clip_l14": "ViT-L-14"}  # also taken from where the other scorers have it
 PACKAGE = package(
@@ -55,10 +70,14 @@ def cache_folder() -> Path:
 
 
 def path_of(name: str) -> Path:
-    """Where a file of FILES is, or belongs if it is nowhere."""
+    """Where a file of FILES is, or belongs if it is nowhere: below the folder, else where the other scorers have it or
+    in the cache of the hub.
+    """
     path = cache_folder() / FILES[name][0]
-    elsewhere = find(*file_names(SHARED[name])) if name in SHARED and not path.is_file() else None
-    return elsewhere or path
+    if path.is_file():
+        return path
+    elsewhere = find(*file_names(SHARED[name])) if name in SHARED else None
+    return elsewhere or (hub.cached(HUB[name]) if name in HUB else None) or path
 
 
 def require(name: str) -> Path:
@@ -81,7 +100,8 @@ def need(name: str) -> Need:
 
 def _hint(name: str) -> str:
     relative, what = FILES[name]
-    return f"put {what} at {relative} below {cache_folder()} ({CACHE_VARIABLE})"
+    line = f"{hub.download_line(HUB[name])}, or " if name in HUB else ""
+    return f"{line}put {what} at {relative} below {cache_folder()} ({CACHE_VARIABLE})"
 
 
 def cotracker_checkout() -> Path:

@@ -25,6 +25,7 @@ from astro_cli.zoo.hub import HubId
 from astro_cli.zoo.places import locate
 from eval.judges import judge_location
 from eval.networks import weights_paths
+from eval.vbench import vbench_files
 
 WAN, SF = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "gdhe17/Self-Forcing"
 INDEX = "transformer/diffusion_pytorch_model.safetensors.index.json"
@@ -199,6 +200,29 @@ def test_scorers_are_found_in_the_cache(hub_cache, folder, monkeypatch):
 
     xl = hub_cache.put("alibaba-pai/VideoCLIP-XL", {"VideoCLIP-XL.bin": b"1"})
     assert weights_paths.require("videoclip_xl/VideoCLIP-XL.bin") == xl / "VideoCLIP-XL.bin"
+
+
+@pytest.mark.parametrize("name", vbench_files.HUB)
+def test_networks_of_vbench_are_found_in_the_cache(hub_cache, folder, monkeypatch, name):
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(folder / "vbench"))
+    hub_id = vbench_files.HUB[name]
+    own = folder / "vbench" / vbench_files.FILES[name][0]
+    assert vbench_files.path_of(name) == own
+    assert vbench_files.need(name).missing().startswith(f"weights: hf download {hub_id.repo} {hub_id.file}, or put ")
+    cached = hub_cache.put(hub_id.repo, {hub_id.file: b"1"}) / hub_id.file
+    assert vbench_files.require(name) == cached
+    assert vbench_files.need(name).missing() == ""
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"2")
+    assert vbench_files.require(name) == own  # VBench's own folder comes first
+
+
+def test_networks_that_are_no_model_of_the_hub_name_no_line_of_it(hub_cache, folder, monkeypatch):
+    monkeypatch.setenv(vbench_files.CACHE_VARIABLE, str(folder / "vbench"))
+    for name in vbench_files.FILES.keys() - vbench_files.HUB.keys():
+        with pytest.raises(CheckpointError) as caught:
+            vbench_files.require(name)
+        assert caught.value.hint.startswith("put ")
 
 
 def test_judges_and_embedders_are_found_in_the_cache(hub_cache, monkeypatch):
