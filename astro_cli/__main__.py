@@ -24,7 +24,7 @@ from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.sample import sample
 from astro_cli.commands.table import table
 from astro_cli.commands.threads_option import with_threads
-from astro_cli.commands.training_commands import distill, long_tune, prefer, pretrain, rl
+from astro_cli.commands.training_commands import distill, long_tune, prefer, pretrain, rl, sft
 from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
 from astro_cli.config.errors import EXIT_RUN, AstroError, OutputError, RunError
@@ -64,6 +64,7 @@ for name, command in {
     "distill": with_threads(distill),
     "rl": with_threads(rl),
     "long-tune": with_threads(long_tune),
+    "sft": with_threads(sft),
     "prefer": with_threads(prefer),
     "sample": with_threads(with_acceleration(sample)),
     "ablate": with_threads(ablate),

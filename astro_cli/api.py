@@ -164,8 +164,8 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> RunDir:
-    """Run a recipe of `astro pretrain`, `distill`, `rl`, `long-tune` or `prefer`. `load_student(run.path)` loads the
-    result.
+    """Run a recipe of `astro pretrain`, `distill`, `rl`, `long-tune`, `sft` or `prefer`. `load_student(run.path)` loads
+    the result.
 
     Args:
         recipe: a recipe's name or file.

@@ -84,6 +84,11 @@ long_tune = _command(
     "Align a streaming student on windows of long videos; memory does not grow with the video.",
     "astrolabe_long_shapes.toml --seed 1",
 )
+sft = _command(
+    "sft",
+    "Fine-tune a model on clips: flow matching, with clips of an unstable structure weighing more.",
+    "sft_geometry_shapes.toml --seed 1",
+)
 prefer = _command(
     "prefer",
     "Align a model with pairs of a preferred and a rejected clip: DPO.",

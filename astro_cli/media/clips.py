@@ -4,7 +4,7 @@ A source of clips is one of:
 
 | source | prompts |
 |---|---|
-| `NAME.jsonl` | a line per clip: `{"video": "a.mp4", "prompt": "..."}`; paths are absolute or relative to the file |
+| `NAME.jsonl` | a line per clip: `{"video": "a.mp4", "prompt": "..."}`; paths below the file's folder |
 | a folder with `manifest.jsonl` | as above |
 | another folder | beside each `a.mp4` a text file `a.txt` |
 """
@@ -26,6 +26,7 @@ from astro_cli.config.files import Reader
 from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.problems import first_problem
 from astro_cli.media.decode import SUFFIXES, VideoError, frames, probe
+from astro_cli.media.manifests import listed_video
 from astro_cli.media.video import Frame
 
 MANIFEST = "manifest.jsonl"
@@ -67,7 +68,8 @@ def list_clips(source: str | Path) -> list[Clip]:
     """The clips of a source, in the manifest's order or by name. Opens no video.
 
     Raises:
-        RecipeError: no such source, no clip in it, a malformed line, or a clip without its file or its prompt.
+        RecipeError: no such source, no clip in it, a malformed line, a path that leaves the manifest's
+            folder, or a clip without its file or its prompt.
     """
     source = Path(source)
     if source.is_dir():
@@ -110,11 +112,7 @@ def _lines(manifest: Path) -> Iterator[Clip]:
             raise RecipeError(manifest, f"line {number}", problem.text, hint=hint) from error
         except ParseError as error:
             raise RecipeError(manifest, f"line {number}", str(error), hint=f"expected {EXAMPLE}") from error
-        path = manifest.parent / line.video
-        if not path.is_file():
-            hint = "paths are absolute or relative to the manifest"
-            raise RecipeError(manifest, f"line {number}", f"found video {line.video!r}, no such file", hint=hint)
-        yield Clip(path, line.prompt)
+        yield Clip(listed_video(manifest, f"line {number}", line.video), line.prompt)
 
 
 def _texts(folder: Path) -> Iterator[Clip]:

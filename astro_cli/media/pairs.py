@@ -9,7 +9,6 @@ annotations have: G (good, the default), S (same: the pair is left out) or B (ba
 from __future__ import annotations
 
 import filecmp
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.problems import first_problem
 from astro_cli.config.verdicts import ALLOWED, VERDICTS
 from astro_cli.media.decode import VideoError, probe
+from astro_cli.media.manifests import listed_video
 
 EXAMPLE = '{"prompt": "...", "chosen": "a.mp4", "rejected": "b.mp4"}'
 SHOWN = 40  # characters of a wrong verdict
@@ -123,7 +123,7 @@ def _pair(manifest: Path, number: int, line: _Line) -> VideoPair | None:
     if verdict is None:
         what = f"verdict: found {line.verdict[:SHOWN]!r}, allowed: {ALLOWED}"
         raise RecipeError(manifest, where, what, hint="G: chosen is better; S: no difference; B: rejected is better")
-    chosen, rejected = (_video(manifest, where, name) for name in (line.chosen, line.rejected))
+    chosen, rejected = (listed_video(manifest, where, name) for name in (line.chosen, line.rejected))
     if chosen.resolve() == rejected.resolve() or filecmp.cmp(chosen, rejected, shallow=False):
         what = f"chosen and rejected are the same video: {line.chosen!r}, {line.rejected!r}"
         raise RecipeError(manifest, where, what, hint="a pair is two videos of one prompt")
@@ -131,15 +131,3 @@ def _pair(manifest: Path, number: int, line: _Line) -> VideoPair | None:
         return None
     first, second = (chosen, rejected) if verdict == "good" else (rejected, chosen)
     return VideoPair(line.prompt, first, second, number)
-
-
-def _video(manifest: Path, where: str, name: str) -> Path:
-    """The path of a video that a line names."""
-    inside = Path(os.path.normpath(name))
-    if inside.is_absolute() or inside.parts[:1] == ("..",):
-        what = f"found video {name!r}, which leaves the file's folder"
-        raise RecipeError(manifest, where, what, hint="name videos by their paths below the folder of the file")
-    path = manifest.parent / inside
-    if not path.is_file():
-        raise RecipeError(manifest, where, f"found video {name!r}, no such file", hint="paths are relative to the file")
-    return path

@@ -37,6 +37,7 @@ TENSORS = (  # a row per sample
     "pair_kind_B",
     "frames_BTCHW",
     "features_BFKHW",
+    "weight_B",
     "risk_B",
     "group_B",
 )
@@ -57,6 +58,7 @@ class Batch:
     pair_kind_B: torch.Tensor | None = None  # of pairs: index into `spec.PAIR_KINDS`
     frames_BTCHW: torch.Tensor | None = None
     features_BFKHW: torch.Tensor | None = None  # what the renderer knows of every latent cell
+    weight_B: torch.Tensor | None = None  # of each sample's loss; its mean over the global batch is 1
     credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added
     risk_B: torch.Tensor | None = (
         None  # weight of each sample's KL term; its mean over the global batch is 1, or 0 where no sample is at risk
@@ -264,6 +266,12 @@ class Objective:
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         """Work before the first step, e.g. pairs from the teacher; `batches(use, size)` draws prompts for it."""
+
+    def weigh(self, role: str, batch: Batch, size: int) -> Batch:
+        """The batch of an update with what needs all of it, e.g. weights of mean 1; before it is split into parts of
+        `size` samples and moved to the device. It is this process's share of the global batch.
+        """
+        return batch
 
     def loss(self, role: str, batch: Batch) -> LossOutput | Iterator[LossOutput]:
         """Scalar loss of one role on a batch, or several, each back-propagated and freed before the next is asked for.

@@ -63,6 +63,10 @@ class Objective(BaseObjective):
     config: Config
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
+        return LossOutput(self.squared_error(role, batch).mean())
+
+    def squared_error(self, role: str, batch: Batch) -> torch.Tensor:
+        """(B, F, C, H, W) of a role's velocity, in float32."""
         x0 = batch.latents_BFCHW
         assert x0 is not None
         sigma_BF = noise_levels(
@@ -72,4 +76,4 @@ class Objective(BaseObjective):
         with self.run_context.roles.use(role) as network:
             text = network.encode_text(masked_text(batch, self.config.drop_text, self.run_context))
             v = network(add_noise(x0, noise, sigma_BF), timestep_of(sigma_BF), text)
-        return LossOutput((v - velocity_target(x0, noise)).float().pow(2).mean())
+        return (v - velocity_target(x0, noise)).float().pow(2)

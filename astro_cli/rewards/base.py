@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from astro_cli.config.errors import RunError
+from astro_cli.spec import STRUCTURE
 
 if TYPE_CHECKING:  # recipes are read without torch
     from torch import Tensor
 
 # What a recipe may name: visual quality, motion quality, text alignment. Every backbone has its own scorers.
 KEYS = ("vq", "mq", "ta")
-EMBEDDED_KEYS = (*KEYS, "ta_noisy")  # of the embedded world
+EMBEDDED_KEYS = (*KEYS, "ta_noisy", STRUCTURE)  # of the embedded world
 
 
 class Reward(Protocol):

@@ -11,12 +11,13 @@ from astro_cli.models.wan.config import Depth, Width
 from astro_cli.sampling.kernel import Kernel, Kind, level_problem
 from astro_cli.spec.pairs import PairSpec
 
-Command = Literal["pretrain", "distill", "rl", "long-tune", "prefer"]
+Command = Literal["pretrain", "distill", "rl", "long-tune", "sft", "prefer"]
 TIMESTEPS = 1000  # a timestep is 1000 sigma
 TRANSFORMER_ROLES = ("student", "teacher", "critic")
 NETWORK_ROLES = ("codec", *TRANSFORMER_ROLES)  # built from the recipe alone; methods may declare more
 BARE = "base"  # the student without adapters
 ADAPTER_ROLES = ("old", "ref", BARE)  # the student through another adapter, or none
+STRUCTURE = "structural_stability"  # a reward; on Wan a metric of the evaluation's scorers
 REFERENCE = "reference"  # key of `[base]` that may name the weights the bare student must have
 
 
@@ -170,11 +171,13 @@ class EmaSpec(Config):
 
 
 class DataSpec(Config):
-    """Training captions and clips. `drop` is the chance that a caption leaves an attribute out; `pool` the number of
-    pre-encoded clips; `captions` that of different captions in training on captions alone, absent: ever new ones.
+    """Training captions and clips. `drop` is the chance that a caption leaves an attribute out; `pan` that the camera
+    of a rendered clip pans; `pool` the number of pre-encoded clips; `captions` that of different captions in training
+    on captions alone, absent: ever new ones.
     """
 
     drop: float = Field(default=0.0, ge=0, lt=1)
+    pan: float = Field(default=0.0, ge=0, le=1)
     pool: Count = 8192
     captions: Count | None = None
     # Latent frames of a clip; absent: video.frames, or 1 for a codec.

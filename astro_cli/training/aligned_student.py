@@ -13,7 +13,7 @@ from astro_cli.models import checkpoint, hashes, weights
 from astro_cli.spec import REFERENCE, Recipe
 from astro_cli.zoo.places import release_of
 
-ALIGNING = ("rl", "long-tune", "prefer")  # commands that keep the student's sampler and blocks
+ALIGNING = ("rl", "long-tune", "sft", "prefer")  # commands that keep the student's sampler and blocks
 TEACHER_HINT = 'policy = "streaming" aligns a student; a bidirectional policy is, for example, shapes/teacher'
 HINT = "name a distilled student, for example shapes/self_forcing or a run folder of `astro distill`"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.sources import ClipSource, SourceContext, refuse_samples
+from astro_cli.training.sources import ClipSource, SourceContext, refuse_pans, refuse_samples
 
 
 class EncodedClips(ClipSource):
@@ -31,6 +31,8 @@ class EncodedClips(ClipSource):
         if on_wan and clips is None:
             what = f"missing, {stage.kind} on Wan needs a folder of videos with prompts, or a manifest.jsonl"
             raise ValueError(f"{key}.data.clips: {what}")
+        if on_wan:
+            refuse_pans(stage, key)
         if clips is not None and not on_wan:
             what = f"found {clips!r}, expected none: the embedded world renders its own clips"
             raise ValueError(f"{key}.data.clips: {what}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
@@ -21,7 +21,7 @@ from astro_cli.config.prompt_files import PromptFile
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
-from astro_cli.shapes.grammar import Scene, caption, complete_scene, random_scene
+from astro_cli.shapes.grammar import DIRECTIONS, Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import FREE, Layout, World, random_layout, render
 from astro_cli.spec import DataSpec, Recipe, StageSpec
 from astro_cli.training.clip_samples import ClipSample
@@ -126,6 +126,7 @@ class SeededSource(ABC):
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
         refuse_clips(stage, key)
+        refuse_pans(stage, key)
         if not cls.repeats:
             refuse_samples(stage, key)
 
@@ -171,6 +172,17 @@ def refuse_clips(stage: StageSpec, key: str) -> None:
         raise ValueError(f"{key}.data.clips: found {stage.data.clips!r}, expected none: {stage.kind} reads no clips")
 
 
+def refuse_pans(stage: StageSpec, key: str) -> None:
+    """Refuse panning cameras where the source renders no clips with captions.
+
+    Raises:
+        ValueError: "key: what is wrong, found, allowed".
+    """
+    if stage.data.pan:
+        what = f"found {stage.data.pan}, expected 0: {stage.kind} renders no clips whose camera pans"
+        raise ValueError(f"{key}.data.pan: {what}")
+
+
 def refuse_samples(stage: StageSpec, key: str) -> None:
     """Refuse several samples of a prompt where the source draws one.
 
@@ -186,10 +198,19 @@ def sample_seeds(seed: int, use: str, step: int, role: str, size: int) -> list[i
     return [stream_seed(seed, use, step, role, row) for row in range(size)]
 
 
-def draw_scene(seed: int, drop: float) -> tuple[Scene, str]:
-    """A complete scene and its caption; the caption leaves out what the skewed prior filled in."""
+def draw_scene(seed: int, drop: float, pan: float = 0.0) -> tuple[Scene, str]:
+    """A complete scene and its caption; the caption leaves out what the skewed prior filled in.
+
+    Args:
+        pan: chance that the camera pans, which the caption says.
+    """
     rng = stream(seed, "scene")
     stated = random_scene(rng, drop)
+    if pan:
+        camera = stream(seed, "camera")
+        if float(torch.rand((), generator=camera)) < pan:
+            way = int(torch.randint(len(DIRECTIONS), (), generator=camera))
+            stated = replace(stated, pan=DIRECTIONS[way])
     return complete_scene(stated, rng), caption(stated)
 
 
@@ -233,13 +254,14 @@ class ClipSource(SeededSource):
         frames: latent frames of a clip.
         lead: latent frames of the video that are encoded before the clip and cut off, so that the clip begins in the
             middle of a video.
+        pan: chance that a clip's camera pans.
     """
 
     @classmethod
     def make(cls, context: SourceContext) -> ClipSource:
         recipe, data = context.recipe, context.spec.data
         frames = data.frames or recipe.video.frames
-        pool = (data.pool, data.drop, context.progress, data.lead)
+        pool = (data.pool, data.drop, context.progress, data.lead, data.pan)
         return cls(recipe.seed, context.backbone, frames, *pool).of(context)
 
     def __init__(
@@ -251,10 +273,11 @@ class ClipSource(SeededSource):
         drop: float,
         progress: Callable[[str, int, int], None],
         lead: int = 0,
+        pan: float = 0.0,
     ) -> None:
         self.seed, self.backbone = seed, backbone
         seeds = [stream_seed(seed, "pool", row) for row in range(pool)]
-        drawn = [draw_scene(sample, drop) for sample in seeds]
+        drawn = [draw_scene(sample, drop, pan) for sample in seeds]
         self.pool, self.scenes = seeds, [scene for scene, _ in drawn]
         self.captions = [text for _, text in drawn]
         parts = []

@@ -217,6 +217,8 @@ class Trainer:
             )
             parts = stage.spec.accumulate
             size = len(batch) // parts
+            with self.timer("train"):
+                batch = stage.objective.weigh(role, batch, size)
             total: dict[str, float] = {}
             for part in range(parts):
                 micro = batch.rows(part * size, (part + 1) * size).to(self.run_context.device)

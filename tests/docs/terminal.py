@@ -67,8 +67,8 @@ RULES = (
         code=2,
         says=r"\[ \] reward vq: HPSv3\n.*\n +hf download MizzenAI/HPSv3",
     ),
-    Rule(r"^astro (pretrain|distill|rl|long-tune|prefer) .*--dry-run", "as it stands", says="expected memory"),
-    Rule(r"^astro (pretrain|distill|rl|long-tune|prefer) ", TRAINING, append="--dry-run", says="expected memory"),
+    Rule(r"^astro (pretrain|distill|rl|long-tune|sft|prefer) .*--dry-run", "as it stands", says="expected memory"),
+    Rule(r"^astro (pretrain|distill|rl|long-tune|sft|prefer) ", TRAINING, append="--dry-run", says="expected memory"),
     Rule(r"^astro ablate ", TRAINING, append="--dry-run", says="runs"),
     Rule(
         r"^astro reproduce astrolabe --seeds",

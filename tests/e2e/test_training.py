@@ -67,17 +67,21 @@ def without_times(path: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if not key.startswith(timed)} for row in rows]
 
 
+def kill_after_a_step(arguments: list[str], out: Path) -> None:
+    """Run a command in a process of its own, and kill it (SIGKILL) once the checkpoint of its second step is there."""
+    process = subprocess.Popen([sys.executable, "-m", "astro_cli", *arguments], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((out / "checkpoints").glob("0*2")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 @pytest.mark.parametrize("arguments", [RL, DMD], ids=["rl", "distill"])
 def test_a_killed_run_resumes_to_the_same_bits(arguments, tiny, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run([*arguments, *tiny, "--out", str(whole)], monkeypatch) == 0
-    command = [sys.executable, "-m", "astro_cli", *arguments, *tiny, "--out", str(killed)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((killed / "checkpoints").glob("0*2")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_after_a_step([*arguments, *tiny, "--out", str(killed)], killed)
     assert run([*arguments, *tiny, "--out", str(killed), "--resume"], monkeypatch) == 0
     assert same_bits(whole / "final" / "student.safetensors", killed / "final" / "student.safetensors")
     assert without_times(whole / "metrics.jsonl") == without_times(killed / "metrics.jsonl")

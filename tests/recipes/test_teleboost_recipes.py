@@ -97,3 +97,25 @@ def test_decoupled_and_joint_preference_differ_in_the_gradient_alone(suffix):
     one, two = (recipe.stages["dpo"] for recipe in (joint, decoupled))
     assert one.objective | {"gradient": "decoupled_recompute"} == two.objective
     assert one.model_copy(update={"objective": {}}) == two.model_copy(update={"objective": {}})
+
+
+@pytest.mark.parametrize("suffix", ["", "_shapes"])
+def test_plain_and_reweighted_fine_tuning_differ_in_the_weight_alone(suffix):
+    plain, geometry = (load_recipe(f"{name}{suffix}", command="sft") for name in ("sft", "sft_geometry"))
+    both = [recipe.model_copy(update={"name": "", "stages": {}}) for recipe in (plain, geometry)]
+    assert both[0] == both[1]
+    one, two = (recipe.stages["sft"] for recipe in (plain, geometry))
+    assert one.objective | {"structure": "prediction", "strength": 1.0, "sigma": 0.7} == two.objective
+    assert one.model_copy(update={"objective": {}}) == two.model_copy(update={"objective": {}})
+
+
+def test_wan_fine_tuning_has_the_released_runs_clips():
+    for name in ("sft", "sft_geometry"):
+        recipe = load_recipe(name)
+        assert (recipe.backbone, recipe.policy, recipe.sampler.shift) == ("wan", "bidirectional", 5.0)
+        assert (recipe.video.frames, recipe.video.height, recipe.video.width) == (13, 60, 104)  # 49 x 480 x 832
+        assert recipe.lora is None  # all weights, as section 2 says nothing of adapters
+
+
+def test_embedded_fine_tuning_shows_panning_cameras():
+    assert load_recipe("sft_geometry_shapes").stages["sft"].data.pan > 0

@@ -26,12 +26,12 @@ def test_a_folder_of_videos_with_a_text_file_beside_each(tmp_path):
 
 
 def test_a_manifest_in_a_folder_or_by_its_name(tmp_path):
-    elsewhere = write_video(tmp_path / "elsewhere" / "b.mp4")
+    below = write_video(tmp_path / "data" / "below" / "b.mp4")
     write_video(tmp_path / "data" / "a.mp4")
     manifest = tmp_path / "data" / "manifest.jsonl"
     lines = '{"video": "a.mp4", "prompt": "one", "seed": 3, "labels": {}}\n\n{"video": "%s", "prompt": "two"}\n'
-    manifest.write_text(lines % elsewhere)
-    expected = [Clip(tmp_path / "data" / "a.mp4", "one"), Clip(elsewhere, "two")]
+    manifest.write_text(lines % "./below/b.mp4")
+    expected = [Clip(tmp_path / "data" / "a.mp4", "one"), Clip(below, "two")]
     assert list_clips(manifest) == list_clips(tmp_path / "data") == expected
 
 
@@ -45,6 +45,9 @@ def test_a_manifest_in_a_folder_or_by_its_name(tmp_path):
         ),
         ('\n{"video": "a.mp4", ', "manifest.jsonl: line 2: not JSON"),
         ('{"video": "gone.mp4", "prompt": "x"}', "manifest.jsonl: line 1: found video 'gone.mp4', no such file"),
+        ('{"video": "../a.mp4", "prompt": "x"}', "line 1: found video '../a.mp4', which leaves the file's folder"),
+        ('{"video": "a/../../a.mp4", "prompt": "x"}', "which leaves the file's folder"),
+        ('{"video": "/a.mp4", "prompt": "x"}', "line 1: found video '/a.mp4', which leaves the file's folder"),
         ("\n", "clips: holds no clip, expected a folder of videos"),
     ],
 )
