@@ -115,17 +115,17 @@ class PairSource(SeededSource):
         )
 
     def _describe(self, place: int) -> None:
-        """What the step's pairs were: their form, and for rollouts means over the processes that have some."""
+        """What the step's pairs were: their form, and for rollouts means over those of all processes."""
         form = self.forms[place]
         self.metrics = {"pairs/frames": float(form.frames), "pairs/height": float(form.height)}
         rolled = next((maker for maker in self.makers[place].values() if isinstance(maker, RolledPairs)), None)
         if rolled is None:
             return
         names = ("pairs/reward_gap", "pairs/rater_gap", "pairs/flipped")
-        own = torch.tensor([[rolled.metrics.get(name, float("nan")) for name in names]])
-        means = gather_rows(self.context.accelerator, own).nanmean(0).tolist()
-        rolled.metrics.clear()
-        self.metrics |= {name: value for name, value in zip(names, means, strict=True) if value == value}
+        own = torch.tensor([[rolled.totals.get(name, (0.0, 0)) for name in names]])
+        totals = gather_rows(self.context.accelerator, own).sum(0).tolist()
+        rolled.totals.clear()
+        self.metrics |= {name: total / pairs for name, (total, pairs) in zip(names, totals, strict=True) if pairs}
 
 
 def forms_of(recipe: Recipe, spec: PairSpec) -> tuple[FormSpec, ...]:

@@ -25,7 +25,8 @@ from astro_cli.training.sources import SourceContext, draw_scene, prompt_lines
 class RolledPairs:
     """A group of clips per row, from the policy as it is, of which two are taken.
 
-    `metrics` are of the last pairs: the mean gap of their scores, and the share of verdicts that a rater turned round.
+    `totals` are of the last pairs, a sum by metric and the pairs it is over: gaps of their scores, and verdicts that a
+    rater turned round.
 
     Raises:
         RecipeError: clips too short for a reward.
@@ -33,7 +34,7 @@ class RolledPairs:
 
     def __init__(self, context: SourceContext, form: FormSpec) -> None:
         assert context.spec.pairs is not None, "checked with the recipe"
-        self.context, self.spec, self.metrics = context, context.spec.pairs, dict[str, float]()
+        self.context, self.spec, self.totals = context, context.spec.pairs, dict[str, tuple[float, int]]()
         self.lines = prompt_lines(context.spec.data)
         here, backbone, spec = context.run_context, context.backbone, self.spec
         self.shape = (form.frames, here.latent_shape[0], form.height, form.width)
@@ -53,7 +54,7 @@ class RolledPairs:
 
     def pairs(self, seeds: list[int], kinds: list[PairKind]) -> Pairs:
         """Both kinds in turn; their rows keep their order."""
-        self.metrics, parts, rows = {}, list[Pairs](), list[int]()
+        self.totals, parts, rows = {}, list[Pairs](), list[int]()
         for kind in dict.fromkeys(kinds):
             own = [row for row, other in enumerate(kinds) if other == kind]
             parts.append(self._made(kind, [seeds[row] for row in own], "student"))
@@ -64,9 +65,11 @@ class RolledPairs:
         """Those of validation are others anyway."""
 
     def validation(self, kind: PairKind, size: int) -> Pairs:
-        """Of the reference, which does not change while the policy does."""
+        """Of the reference, which does not change while the policy does; `totals` leave them out."""
         seeds = [stream_seed(self.context.recipe.seed, "validation", kind, row) for row in range(size)]
-        return self._made(kind, seeds, BARE)
+        pairs = self._made(kind, seeds, BARE)
+        self.totals.clear()  # a process without rolled rows in its first step would else report these
+        return pairs
 
     def _made(self, kind: PairKind, owners: list[int], role: str) -> Pairs:
         group = self.spec.group
@@ -91,16 +94,19 @@ class RolledPairs:
         overlap = None if spec.overlap is None else scores[spec.overlap]
         chosen, rejected = best_and_worst(total, overlap, spec.overlap_most)
         rows = torch.arange(len(total))
-        self.metrics["pairs/reward_gap"] = (total[rows, chosen] - total[rows, rejected]).mean().item()
+        self._count("pairs/reward_gap", total[rows, chosen] - total[rows, rejected])
         return chosen, rejected
 
     def _rated(self, clips: Clips, owners: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         rater, score = self.spec.rater, self._grouped(clips.scores[OverallScore.key])
         chosen, rejected, flipped = rated_pair(score, owners, rater.temperature, rater.flips, rater.tie)
         rows = torch.arange(len(score))
-        self.metrics["pairs/rater_gap"] = (score[rows, chosen] - score[rows, rejected]).mean().item()
-        self.metrics["pairs/flipped"] = flipped.float().mean().item()
+        self._count("pairs/rater_gap", score[rows, chosen] - score[rows, rejected])
+        self._count("pairs/flipped", flipped.float())
         return chosen, rejected
+
+    def _count(self, name: str, value_B: torch.Tensor) -> None:
+        self.totals[name] = (value_B.sum().item(), len(value_B))
 
     def _grouped(self, value: torch.Tensor) -> torch.Tensor:
         return value.reshape(-1, self.spec.group).cpu()

@@ -37,7 +37,9 @@ RL = [
 ]
 
 
-# Candidate clips on shared histories, windows drawn for all processes, and the penalty on the samples at risk.
+# Candidate clips on shared histories, windows drawn for all processes, and the penalty on the samples at risk. Adam's
+# eps is above the rounding of gradients: a LoRA's first factor has gradients near zero while the second begins at zero,
+# and Adam divides them by their own size.
 LONG = [
     "long-tune",
     "--recipe",
@@ -51,6 +53,8 @@ LONG = [
     'stages.nft.objective.kl="selective"',
     "--set",
     "stages.nft.objective.kl_weight=0.1",
+    "--set",
+    "stages.nft.optim.student.eps=1e-5",
 ]
 
 
