@@ -22,6 +22,7 @@ from astro_cli.commands.recipe import recipe_app
 from astro_cli.commands.report import report
 from astro_cli.commands.reproduce import reproduce
 from astro_cli.commands.sample import sample
+from astro_cli.commands.study import study_app
 from astro_cli.commands.table import table
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.commands.training_commands import distill, long_tune, prefer, pretrain, rl, sft
@@ -76,6 +77,7 @@ for name, command in {
 }.items():
     app.command(name)(command)
 app.add_typer(eval_app)
+app.add_typer(study_app)
 app.add_typer(recipe_app)
 app.add_typer(zoo_app)
 app.add_typer(doctor_app)

@@ -38,7 +38,7 @@ from astro_cli.training.rundir import RunDir
 from astro_cli.training.sequences import read_pairs
 from astro_cli.training.sources import read_prompts
 from astro_cli.zoo.places import release_of
-from eval.human import gsb, likert
+from eval.human import gsb, likert, rank
 from eval.inputs import sidecars
 from eval.inputs.manifest import list_manifest
 from eval.prompt_sets.catalog import prompt_set
@@ -341,6 +341,8 @@ def readers() -> Iterator[Reader]:
     yield _text("mapping table", "t.yaml", "".join(f"{i / 100}: {i / 100}\n" for i in range(101)), slow_fast.read_table)
     yield _text("pairwise judgements", "g.csv", "criterion,verdict\nq,G\n", gsb.read)
     yield _text("ratings", "l.csv", "criterion,score\nq,3\n", lambda path: likert.read(path, (1, 5)))
+    yield _text("ranks", "r.csv", "item,arm,rank\n1,a,1\n1,b,2\n", rank.read)
+    yield _lines("answers of a human study", "g.jsonl", {"verdict": "G", "arm": "a", "other": "b"}, gsb.read)
     yield Reader("tensors", "w.safetensors", save(TENSORS), weights.read)
     yield Reader("lazy tensors", "w.safetensors", save(TENSORS), tensor_files.open_file)
     yield Reader("pickled tensors", "w.pt", _pickle(), tensor_files.open_file)

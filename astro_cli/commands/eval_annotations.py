@@ -1,4 +1,4 @@
-"""`astro eval gsb` and `astro eval likert`: print the statistics of a CSV of human judgements, from `eval.human`."""
+"""`astro eval gsb`, `likert` and `rank`: print the statistics of a file of human judgements, from `eval.human`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from rich.table import Table
 
 from astro_cli.commands.console import echo, plain_console
 from astro_cli.commands.eval_compare import TABLE_WIDTH, Format
+from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
 
 if TYPE_CHECKING:
     from eval.human.likert import Likert, Paired
+    from eval.human.rank import Ranked
 
-FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE.csv", help="A row per judgement; the first line names the columns.")
-]
+FILE_HELP = "CSV whose first line names the columns, or JSON lines as the page of `astro study build` saves them."
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
 
 
 def gsb(file: FileArgument, format: FormatOption = Format.table) -> None:
     """Good / same / bad: win rate G/(G+B), preference (G+S/2)/n, margin (G-B)/n, Wilson intervals, sign test.
 
-    Columns: verdict (G, S, B), and optionally criterion.
+    Columns: verdict (G, S, B), and optionally criterion, arm and other (G: arm is better than other).
 
     Example: astro eval gsb judgements.csv
     """
@@ -35,12 +36,15 @@ def gsb(file: FileArgument, format: FormatOption = Format.table) -> None:
     if format is Format.json:
         echo(json.dumps([{"n": row.n, **row.model_dump()} for row in rows], indent=2, allow_nan=False))
         return
-    table = Table("criterion", "n", "G", "S", "B", "win rate", "95 %", "preference", "95 %", "margin", "sign test p")
+    named = ["arm", "against"] if any(row.arm for row in rows) else []
+    counted = ("n", "G", "S", "B", "win rate", "95 %", "preference", "95 %", "margin", "sign test p")
+    table = Table(*named, "criterion", *counted)
     for row in rows:
         counts = [str(value) for value in (row.n, row.good, row.same, row.bad)]
         won = _interval(row.win_rate, row.win_rate_low, row.win_rate_high)
         preferred = _interval(row.preference, row.preference_low, row.preference_high)
-        table.add_row(row.criterion, *counts, *won, *preferred, f"{row.margin:+.1%}", f"{row.p:.3g}")
+        arms = [row.arm, row.other][: len(named)]
+        table.add_row(*arms, row.criterion, *counts, *won, *preferred, f"{row.margin:+.1%}", f"{row.p:.3g}")
     _print(table)
 
 
@@ -74,6 +78,37 @@ def likert(
     _print(_arms_table(ratings.arms))
     if ratings.pairs:
         _print(_pairs_table(ratings.pairs))
+
+
+def rank(file: FileArgument, format: FormatOption = Format.table) -> None:
+    """Rankings: mean rank per arm and criterion (1 is best) with an interval over items, share of first places, sign
+    tests of every two arms, and Friedman's test of all.
+
+    Columns, a row per ranking and arm: arm, item (the prompt), rank, and optionally criterion and rater.
+
+    Example: astro eval rank ranks.csv
+    """
+    from eval.human.rank import read
+
+    ranks = read(file)
+    if format is Format.json:
+        parts = {"arms": ranks.arms, "pairs": ranks.pairs, "tests": ranks.tests}
+        data = {name: list(map(Config.model_dump, rows)) for name, rows in parts.items()}
+        echo(json.dumps(data, indent=2, allow_nan=False))
+        return
+    _print(_ranks_table(ranks.arms))
+    if ranks.pairs:
+        _print(_pairs_table(ranks.pairs))
+    for test in ranks.tests:
+        echo(f"{test.criterion or 'all'}: Friedman's chi2 {test.statistic:.2f}, p {test.p:.3g}")
+
+
+def _ranks_table(rows: list[Ranked]) -> Table:
+    table = Table("arm", "criterion", "mean rank", "95 %", "n", "items", "first")
+    for row in rows:
+        mean = (f"{row.mean:.3f}", f"{row.low:.3f} .. {row.high:.3f}", str(row.n), str(row.items))
+        table.add_row(row.arm, row.criterion, *mean, f"{row.first:.1%}")
+    return table
 
 
 def _arms_table(rows: list[Likert]) -> Table:

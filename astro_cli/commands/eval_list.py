@@ -106,7 +106,7 @@ def file_rows() -> list[dict[str, Any]]:
             "direction": info.direction,
             "unit": info.unit,
             "text": info.text,
-            "needs": ["a CSV of annotations"],
+            "needs": ["a file of annotations"],
             "ready": True,
             "missing": [],
         }

@@ -11,7 +11,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from astro_cli.commands.console import loading, plain_column, plain_console, resumable
-from astro_cli.commands.eval_annotations import gsb, likert
+from astro_cli.commands.eval_annotations import gsb, likert, rank
 from astro_cli.commands.eval_check import check
 from astro_cli.commands.eval_compare import compare
 from astro_cli.commands.eval_ingest import ingest
@@ -64,6 +64,7 @@ eval_app.command("compare")(compare)
 eval_app.command("ingest")(ingest)
 eval_app.command("gsb")(gsb)
 eval_app.command("likert")(likert)
+eval_app.command("rank")(rank)
 eval_app.command("check")(check)
 
 

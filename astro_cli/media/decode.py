@@ -65,6 +65,16 @@ def _orientation(path: Path, picture: Any) -> Orientation:
         raise VideoError(path, "display matrix", str(error), hint=hint) from error
 
 
+def codec(path: str | Path) -> tuple[str, str]:
+    """The names of a video's codec and of its pixels' format, as FFmpeg has them: ("h264", "yuv420p").
+
+    Raises:
+        VideoError: missing, no video, or damaged.
+    """
+    with _opened(Path(path)) as (_, stream):
+        return stream.codec_context.name, str(stream.pix_fmt)
+
+
 def count_frames(path: str | Path) -> int:
     """How many frames decode. Pixels stay unconverted, so this takes about half the time of `frames`.
 

@@ -3,7 +3,8 @@
     {"prompt": "...", "chosen": "a.mp4", "rejected": "b.mp4"}
 
 Paths are relative to the file and stay below its folder. A line may have a `verdict` on chosen against rejected, as GSB
-annotations have: G (good, the default), S (same: the pair is left out) or B (bad: the two change places).
+annotations have: G (good, the default), S (same: the pair is left out) or B (bad: the two change places). The answers
+that the page of `astro study build --mode gsb` saves are such lines.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class _Line(Config):
     rejected: str = Field(min_length=1)
     verdict: str = "good"
     criterion: str = ""
+    arm: str = ""
+    other: str = ""
     rater: str = ""
     item: str = ""
     labels: dict[str, JsonValue] = Field(default_factory=dict)

@@ -1,19 +1,23 @@
-"""Reads CSV files of human judgements: pairwise good / same / bad and Likert scales. gsb.py and likert.py summarise
-them.
+"""Reads files of human judgements, CSV or JSON lines: pairwise good / same / bad, Likert scales and ranks. gsb.py,
+likert.py and rank.py summarise them.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from astro_cli.config.errors import AstroError
-from astro_cli.config.files import Reader
+from astro_cli.config.files import Reader, described
+from astro_cli.config.parsing import ParseError, parse_json
 from eval.contract import MetricInfo
 
 SHOWN = 40  # characters of a wrong cell
 LEVEL = 0.95  # of intervals
+JSON_LINES = (".jsonl", ".json")
+Rows = list[tuple[int, dict[str, str]]]  # line number and cells
 METRICS = {
     "gsb": (
         MetricInfo("gsb.preference", "up", "0..1", "share of wins, a tie is half: (G + S/2) / (G + S + B)"),
@@ -25,19 +29,27 @@ METRICS = {
         MetricInfo("likert.share", "up", "0..1", "share of ratings in the top half of the scale, per criterion"),
         MetricInfo("likert.win_rate", "up", "0..1", "share of wins among the decided, of two arms on the same items"),
     ),
+    "rank": (
+        MetricInfo("rank", "down", "1..arms", "mean rank per criterion, 1 is best"),
+        MetricInfo("rank.first", "up", "0..1", "share of the rankings in which an arm is best, a tie is shared"),
+        MetricInfo("rank.win_rate", "up", "0..1", "share of wins among the decided, of two arms of the same rankings"),
+    ),
 }
 
 
 class AnnotationError(AstroError):
-    """A CSV of judgements that cannot be read."""
+    """A file of judgements that cannot be read."""
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells of every row.
+def read_rows(path: Path, columns: Sequence[str]) -> Rows:
+    """Line number and cells of every row. A file that ends in .jsonl or .json has an object a line, as the page of
+    `astro study build` saves them; any other is CSV.
 
     Raises:
-        AnnotationError: missing, not UTF-8 text, a column that is not there, or no row.
+        AnnotationError: missing, not UTF-8 text, a line that is no object, a column that is not there, or no row.
     """
+    if path.suffix.lower() in JSON_LINES:
+        return _json_rows(path, columns)
     header, numbered = Reader(AnnotationError, hint="expected a CSV file in UTF-8").rows(path)
     for column in columns:
         if column not in header:
@@ -50,6 +62,33 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
     if not rows:
         raise AnnotationError(path, "", "holds no row", hint=f"a row per judgement below the line {','.join(columns)}")
     return rows
+
+
+def _json_rows(path: Path, columns: Sequence[str]) -> Rows:
+    hint = f"expected an object a line with the keys {', '.join(columns)}"
+    rows: Rows = []
+    for number, text in enumerate(Reader(AnnotationError, hint=hint).text(path).split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            row = parse_json(text)
+        except ParseError as error:
+            raise AnnotationError(path, f"line {number}", str(error), hint=hint) from error
+        if not isinstance(row, dict):
+            raise AnnotationError(path, f"line {number}", f"found {described(row)}, expected an object", hint=hint)
+        for column in columns:
+            if column not in row:
+                what = f"no key {column!r}, found {', '.join(row) or 'nothing'}"
+                raise AnnotationError(path, f"line {number}", what, hint=hint)
+        rows.append((number, {key: _cell(value) for key, value in row.items()}))
+    if not rows:
+        raise AnnotationError(path, "", "holds no row", hint=hint)
+    return rows
+
+
+def _cell(value: object) -> str:
+    """A JSON value as a cell of a table has it."""
+    return value.strip() if isinstance(value, str) else json.dumps(value)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:

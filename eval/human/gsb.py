@@ -1,5 +1,5 @@
 """Good / same / bad judgements of one arm against another: win rate, preference, margin, with intervals and a sign
-test. Reads a CSV.
+test. Reads CSV or JSON lines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from astro_cli.config.base import Config
 from astro_cli.config.verdicts import ALLOWED, VERDICTS
 from eval.human.annotations import SHOWN, AnnotationError, read_rows, sign_test, wilson
 
-COLUMN, GROUP = "verdict", "criterion"
+COLUMN, GROUP, ARM, OTHER = "verdict", "criterion", "arm", "other"
 ALL = "all"
 
 
@@ -19,6 +19,7 @@ class Gsb(Config):
     """Judgements of one criterion; shares in 0..1.
 
     Attributes:
+        arm: whose G counts as a win against `other`; both "" where the file names no arms.
         win_rate: G / (G + B); None where all are ties.
         preference: (G + S/2) / (G + S + B).
         margin: (G - B) / (G + S + B) = 2 preference - 1.
@@ -37,13 +38,15 @@ class Gsb(Config):
     preference_high: float
     margin: float
     p: float
+    arm: str = ""
+    other: str = ""
 
     @property
     def n(self) -> int:
         return self.good + self.same + self.bad
 
 
-def summarise(criterion: str, good: int, same: int, bad: int) -> Gsb:
+def summarise(criterion: str, good: int, same: int, bad: int, arm: str = "", other: str = "") -> Gsb:
     """TeleBoost (arXiv 2602.07595) Tables 1 and 5; reference E.4.
 
     **Deviations:** intervals (Wilson) and the sign test are ours. Preference's interval counts a tie as half a win,
@@ -65,24 +68,39 @@ def summarise(criterion: str, good: int, same: int, bad: int) -> Gsb:
         preference_high=half_high,
         margin=(good - bad) / n,
         p=sign_test(good, bad),
+        arm=arm,
+        other=other,
     )
 
 
 def read(path: Path) -> list[Gsb]:
-    """Summaries of a CSV with a column `verdict` (G, S or B; good, same or bad) and, if it likes, `criterion`: each
-    criterion, then all together.
+    """Summaries of a file with a column `verdict` (G, S or B; good, same or bad) and, if it likes, `criterion`, and
+    `arm` and `other`: for each two arms each criterion, then all together.
 
     Raises:
-        AnnotationError: no such column or file, or another verdict.
+        AnnotationError: no such column or file, another verdict, or one of the two arms without the other.
     """
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[tuple[str, str], dict[str, Counter[str]]] = {}
     for line, cells in read_rows(path, (COLUMN,)):
         verdict = VERDICTS.get(cells[COLUMN].lower())
         if verdict is None:
             raise AnnotationError(
                 path, f"line {line}", f"{COLUMN}: found {cells[COLUMN][:SHOWN]!r}, allowed: {ALLOWED}"
             )
-        counts.setdefault(cells.get(GROUP) or ALL, Counter())[verdict] += 1
-    if len(counts) > 1:
-        counts[ALL] = sum(counts.values(), Counter())
-    return [summarise(name, count["good"], count["same"], count["bad"]) for name, count in counts.items()]
+        of_pair = counts.setdefault(_arms(path, line, cells), {})
+        of_pair.setdefault(cells.get(GROUP) or ALL, Counter())[verdict] += 1
+    summaries = []
+    for (arm, other), of_pair in counts.items():
+        if len(of_pair) > 1:
+            of_pair[ALL] = sum(of_pair.values(), Counter())
+        for name, count in of_pair.items():
+            summaries.append(summarise(name, count["good"], count["same"], count["bad"], arm, other))
+    return summaries
+
+
+def _arms(path: Path, line: int, cells: dict[str, str]) -> tuple[str, str]:
+    arm, other = cells.get(ARM, ""), cells.get(OTHER, "")
+    if bool(arm) != bool(other) or (arm and arm == other):
+        what = f"{ARM} and {OTHER}: found {arm[:SHOWN]!r} and {other[:SHOWN]!r}, expected two arms"
+        raise AnnotationError(path, f"line {line}", what, hint="name both, or leave both columns out")
+    return arm, other

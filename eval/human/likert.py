@@ -1,5 +1,5 @@
 """Likert ratings: mean and share of high scores per arm and criterion, and arms compared on the items they share. Reads
-a CSV.
+CSV or JSON lines.
 
 Dimensions: S raters, P items.
 """
@@ -86,8 +86,8 @@ def top_half(scale: tuple[int, int]) -> int:
 
 
 def read(path: Path, scale: tuple[int, int], threshold: int | None = None) -> Ratings:
-    """Summaries of a CSV with the columns `criterion` and `score`, and if it likes `arm`, `item` (the video: ratings of
-    one item are one cluster) and `rater`.
+    """Summaries of a file with the columns `criterion` and `score`, and if it likes `arm`, `item` (the video: ratings
+    of one item are one cluster) and `rater`.
 
     Args:
         scale: lowest and highest score, e.g. (1, 4) in Reward Forcing (arXiv 2512.04678), Table 4.

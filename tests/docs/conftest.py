@@ -21,6 +21,8 @@ SMALL_RUN = (
     *("--set", "stages.nft.experience.group=2"),
 )
 VERDICTS = "verdict\nG\nG\nS\nB\nG\n"
+RANKS = "item,arm,rank\n1,a,1\n1,b,2\n2,a,2\n2,b,1\n"
+ANSWERS = '{"arm": "base", "other": "tuned", "verdict": "G", "criterion": "motion"}\n'
 RATINGS = "criterion,score,arm\nmotion,4,a\nmotion,3,a\nmotion,2,b\nmotion,1,b\n"
 FOLDERS = ("samples", "base", "tuned")
 
@@ -55,6 +57,9 @@ def _fill(folder: Path) -> None:
     (folder / "prompts.txt").write_text(f"{PROMPT}\n")
     (folder / "judgements.csv").write_text(VERDICTS)
     (folder / "ratings.csv").write_text(RATINGS)
+    (folder / "ranks.csv").write_text(RANKS)
+    (folder / "clips").mkdir()
+    (folder / "clips" / "answers-ann.jsonl").write_text(ANSWERS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in FOLDERS:

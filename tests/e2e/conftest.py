@@ -14,6 +14,7 @@ from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.recipe import load_recipe
 from astro_cli.training.build import _initialise
 from astro_cli.training.release import write_card
+from tests.browser import browser  # noqa: F401 - a fixture
 from tests.once import once
 from tests.tiny_world import TINY
 

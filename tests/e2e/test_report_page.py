@@ -7,31 +7,19 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_training import run
 
 from eval.records.store import Record, append, record_path
+from tests.browser import DARK, LIGHT, call
+from tests.command_line import run
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-sync",
-    "--no-first-run",
-)
 # CSS pixels: a phone, a desk, A4 without its margins
 PHONE, DESK, PAPER, PAPER_ON_ITS_SIDE = 390, 1280, 703, 1032
-PATIENCE = 400  # seconds: a machine with other work to do is slow at videos
-DARK, LIGHT = "--blink-settings=preferredColorScheme=0", "--blink-settings=preferredColorScheme=1"
 FRAME = '<iframe style="border:0" width="{width}" height="800" srcdoc="{page}"></iframe>'
 # A page around the report, because the report runs no script and may load nothing. Its frames are as wide as a phone,
 # and measured from outside.
@@ -67,19 +55,6 @@ addEventListener("load", () => {{
   document.querySelector("#found").textContent = JSON.stringify(found);
 }});
 </script></body></html>"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser: looked for {', '.join(BROWSERS)}")
-    return found
-
-
-def call(browser: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [browser, *QUIET, f"--user-data-dir={profile}", "--enable-logging=stderr", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
 
 
 def measured(browser: str, pages: list[tuple[str, int]], folder: Path, scheme: str = LIGHT) -> list[dict]:
