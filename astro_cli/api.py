@@ -20,8 +20,10 @@ from astro_cli.config.arguments import one_of, positive, whole
 from astro_cli.config.errors import PromptError, RecipeError, RecordError, StreamError, did_you_mean, warn
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate.arm import Arm, load_arm
+from astro_cli.generate.given import clip, picture
 from astro_cli.generate.plan import Video, parse_switches, place
 from astro_cli.generate.stream import Blocks, Schedule, length_for
+from astro_cli.media.pictures import FITS
 from astro_cli.rollout.switching import SwitchRule
 from astro_cli.training.build import pick_device
 from astro_cli.training.run import prepare
@@ -93,6 +95,9 @@ def stream(
     switches: str | Sequence[str] = (),
     recache: Literal["none", "bidirectional", "block_causal"] = "bidirectional",
     renew_sink: bool = False,
+    image: str | Path | None = None,
+    video: str | Path | None = None,
+    fit: Literal["exact", "crop"] = "exact",
 ) -> Iterator[np.ndarray]:
     """Frames of one or several videos, block after block, while they are made: float arrays (B, T, H, W, C) in [0, 1].
     The frames are those of `astro sample` with the same options.
@@ -109,10 +114,14 @@ def stream(
         recache: how a switch recomputes the cached past: not at all, in one pass without a mask (as LongLive's
             released code), or block by block.
         renew_sink: let a switch recompute the sink too.
+        image: a picture that is the first frame of every video; it comes first.
+        video: a clip that every video continues, for `seconds` or `frames` more; its end comes first.
+        fit: "crop" cuts the middle out of a picture or clip of another aspect, "exact" refuses it.
 
     Raises:
         PromptError: a prompt the text side cannot take, before anything is made.
         StreamError: a length, a seed, a switch or a way to recompute that cannot be.
+        PictureFileError, VideoError: a picture or clip that is none, or that does not fit.
 
     Example:
         red, blue = "a large red circle moves right slowly", "a small blue square moves left fast"
@@ -133,7 +142,11 @@ def stream(
     if renew_sink and recache == "none":
         what = 'found True, expected False with recache="none": a sink is renewed by recomputing it'
         raise StreamError("stream", "renew_sink", what)
-    length = length_for(student, seconds, frames)
+    one_of(StreamError, "stream", "fit", fit, FITS)
+    if image is not None and video is not None:
+        raise StreamError("image", str(image), "found video too", hint="give one of them")
+    opening = picture(student, image, fit) if image is not None else clip(student, video, fit) if video else None
+    length = length_for(student, seconds, frames, opening)
     requested = parse_switches([switches] if isinstance(switches, str) else switches, "switches")
     turns = place(requested, length, "switches")
     if turns and not student.streams:
@@ -141,17 +154,19 @@ def stream(
     for text in dict.fromkeys([*texts, *(text for _, text in turns)]):
         student.backbone.encode_text([text])
     student.check_fits(length.latents, len(texts))
-    videos = [Video(text, seed + index, turns, "") for index, text in enumerate(texts)]
+    videos = [Video(text, seed + index, turns, "", opening) for index, text in enumerate(texts)]
     rule = SwitchRule(recache=recache, renew_sink=renew_sink)
     return _blocks(student, videos, length.latents, length.block, rule)
 
 
 def _blocks(student: Arm, videos: list[Video], latents: int, block: int, rule: SwitchRule) -> Iterator[np.ndarray]:
     blocks, schedule = Blocks(student, videos, latents, rule), Schedule(videos, latents, block)
+    if blocks.given is not None:
+        yield blocks.frames(blocks.given)
     while not schedule.ended(blocks.frame):
         if (prompts := schedule.due(blocks.frame)) is not None:
             blocks.switch(prompts)
-        yield blocks.next_clips()
+        yield blocks.frames(blocks.next_latents())
 
 
 def train(

@@ -24,6 +24,7 @@ from astro_cli.generate import plan as sample_input
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
+    from astro_cli.generate.given import Given
 
 DEFAULT_WEIGHTS = "shapes/causal_forcing"
 SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
@@ -33,6 +34,11 @@ class Recache(StrEnum):
     none = "none"
     bidirectional = "bidirectional"
     block_causal = "block_causal"
+
+
+class FitChoice(StrEnum):
+    exact = "exact"
+    crop = "crop"
 
 
 class Dtype(StrEnum):
@@ -70,6 +76,15 @@ def sample(
     size: Annotated[
         str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels. Default: as trained.")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Picture that is the first frame of every video.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Clip that every video continues, for --seconds more.")
+    ] = None,
+    fit: Annotated[FitChoice, typer.Option(help="A picture or clip of another aspect: refuse it, or cut it.")] = (
+        FitChoice.exact
+    ),
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGEST - MOST_FRAMES, help="Prompt i uses seed + i. Default: 0.")
     ] = None,
@@ -137,11 +152,20 @@ def sample(
         )
     if seconds is not None and frames is not None:
         raise StreamError("--seconds", f"{seconds:g}", "found --frames too", hint="give one of them")
+    if image is not None and video is not None:
+        raise StreamError("--image", str(image), "found --video too", hint="give one of them")
+    named = sample_input.pictures(file)
+    if named is not None and (image is not None or video is not None):
+        option, path = ("--image", image) if image is not None else ("--video", video)
+        raise StreamError(option, str(path), "the prompt file names a picture on every line", hint="leave one out")
+    if fit is FitChoice.crop and not (image or video or named):
+        raise StreamError("--fit", fit.value, "there is no --image and no --video to cut", hint="leave it out")
     cache = _cache(window, sink, relative, ema)
     with loading(weights or recipe or DEFAULT_WEIGHTS):
         arm = load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
     resize(arm, size)
-    length = _length(arm, seconds, frames)
+    opening = _opening(arm, named or ([] if image is None else [image]), video, fit)
+    length = _length(arm, seconds, frames, opening[0] if opening else None)
     from astro_cli.commands.sample_run import Studio
     from astro_cli.rollout.switching import SwitchRule
 
@@ -161,13 +185,15 @@ def sample(
         out,
         facts,
         endless=interactive and seconds is None and frames is None,
+        given=opening[0] if opening else None,
     )
     with _interruptible():
         if requested is None or interactive:
             first = requested[0][0] if requested else None
             studio.interactive(first, numbers[0] if numbers else seed or 0, typed_lines())
         else:
-            videos = sample_input.plan(requested, numbers, seed or 0, switches, length, studio.settings())
+            given = opening if named else opening * len(requested)
+            videos = sample_input.plan(requested, numbers, seed or 0, switches, length, studio.settings(), given)
             _note_switches(switches, videos, length)
             studio.make(videos, batch)
 
@@ -235,11 +261,23 @@ def resize(arm: Arm, size: str | None) -> None:
     arm.card["video"] |= {"height": height // cell, "width": width // cell}
 
 
-def _length(arm: Arm, seconds: float | None, frames: int | None) -> sample_input.Length:
+def _opening(arm: Arm, images: list[Path], video: Path | None, fit: FitChoice) -> list[Given]:
+    """What opens the videos; says where a student was not trained on a first frame alone."""
+    from astro_cli.generate import given
+
+    if video is not None:
+        return [given.clip(arm, video, fit.value)]
+    opened = [given.picture(arm, image, fit.value) for image in images]
+    if opened and (block := arm.card["video"]["block"]) > 1:
+        _note(f"{arm.name} was trained in blocks of {block} latent frames; a first frame alone is new to it")
+    return opened
+
+
+def _length(arm: Arm, seconds: float | None, frames: int | None, given: Given | None) -> sample_input.Length:
     """As `length_for`; says where another length than the one asked for is made."""
     from astro_cli.generate.stream import length_for
 
-    length = length_for(arm, seconds, frames)
+    length = length_for(arm, seconds, frames, given)
     if length.requested is not None and length.frames != length.requested:
         _note(f"{length.requested} frames asked for, {length.frames} are made: {length.rule()}")
     return length

@@ -19,6 +19,7 @@ from astro_cli.commands.interactive import QUIT, TypedPrompts
 from astro_cli.commands.preview import TerminalPreview, write_preview
 from astro_cli.config.errors import EXIT_RUN, StreamError
 from astro_cli.generate.arm import Arm
+from astro_cli.generate.given import Given
 from astro_cli.generate.mp4 import mp4_encoder
 from astro_cli.generate.plan import Length, Video, batches, free_name, name_of, refuse_others
 from astro_cli.generate.stream import Schedule, Script, enlarged, stream_batch
@@ -37,6 +38,7 @@ class Studio:
     out: Path
     facts: dict[str, Any]
     endless: bool = False  # the video has no length of its own
+    given: Given | None = None  # what opens the videos
 
     def __post_init__(self) -> None:
         mp4_encoder()  # refuse a machine that cannot write MP4 before the first frame
@@ -126,8 +128,9 @@ class Studio:
             raise StreamError(
                 "--interactive", "", "the input ended before a prompt", hint="type one, or give it on the command line"
             )
-        name = free_name(name_of(first, seed, (), self.settings()), self._written)
-        video = Video(first, seed, (), name)
+        settings = {**self.settings(), **({} if self.given is None else self.given.facts)}
+        name = free_name(name_of(first, seed, (), settings), self._written)
+        video = Video(first, seed, (), name, self.given)
         preview = self.out / f"{video.stem}.preview.png"
         self.say(f"frames stream to {self.out / video.stem}.partial.mp4, the newest to {preview}")
         with TerminalPreview(self.console.file) as terminal:

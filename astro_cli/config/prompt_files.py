@@ -2,7 +2,7 @@
 
 | ending | a line, or row |
 |---|---|
-| `.jsonl`, `.json` | `{"prompt": "..."}`, or `{"prompts": ["...", "..."]}` of one video, in turn |
+| `.jsonl`, `.json` | `{"prompt": "..."}`, or `{"prompts": ["...", "..."]}` of one video, in turn; its `"image"` |
 | `.csv`, `.tsv` | the cell below `prompt`, `caption` or `text`, the first of them that the first line names |
 | any other | the prompt itself |
 
@@ -29,10 +29,11 @@ BOM = "\ufeff"
 
 @dataclass(frozen=True)
 class PromptLine:
-    """A line that holds prompts: several are those of one video, in turn."""
+    """A line that holds prompts: several are those of one video, in turn. `image`: the picture that opens it."""
 
     number: int
     prompts: tuple[str, ...]
+    image: Path | None = None
 
 
 class PromptFile:
@@ -59,8 +60,8 @@ class PromptFile:
             prompt_lines = list(self._rows(text, TABLES[suffix]))
         else:
             numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-            parse = self._of_json if suffix in JSON_LINES else lambda number, line: (line.strip(),)
-            prompt_lines = [PromptLine(number, parse(number, line)) for number, line in numbered]
+            parse = self._of_json if suffix in JSON_LINES else lambda number, line: PromptLine(number, (line.strip(),))
+            prompt_lines = [parse(number, line) for number, line in numbered]
         if not prompt_lines:
             hint = "one prompt a line, JSON lines, or a .csv with a column of prompts"
             raise self.error(self.path, self.key, "no prompt in this file", hint=hint)
@@ -81,7 +82,7 @@ class PromptFile:
             hint = "expected a table as spreadsheets export it"
             raise self.error(self.path, f"line {reader.line_num + 1}", f"no table: {error}", hint=hint) from error
 
-    def _of_json(self, number: int, line: str) -> tuple[str, ...]:
+    def _of_json(self, number: int, line: str) -> PromptLine:
         try:
             row = parse_json(line)
         except ParseError as error:
@@ -93,4 +94,9 @@ class PromptFile:
             or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts)
         ):
             raise self.error(self.path, f"line {number}", "no prompts", hint=JSON_HINT)
-        return tuple(prompt.strip() for prompt in prompts)
+        image = row.get("image")
+        if image is not None and (not isinstance(image, str) or not image):
+            what = f"image: found {image!r}, expected the path of a picture"
+            raise self.error(self.path, f"line {number}", what, hint="absolute, or relative to this file")
+        picture = None if image is None else self.path.parent / image
+        return PromptLine(number, tuple(prompt.strip() for prompt in prompts), picture)

@@ -6,7 +6,7 @@ Dimensions: B sample, F latent frame, C channel, H, W latent rows and columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +145,27 @@ class Arm:
     def text(self, prompts: list[str]) -> TextStates:
         return self.network.encode_text(self.backbone.encode_text(prompts).to(self.network.device))
 
-    def streamer(self, prompts: list[str], seeds: list[int], frames: int | None) -> Streamer:
+    def streamer(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        frames: int | None,
+        given: torch.Tensor | None = None,
+        *,
+        first_frame_alone: bool = False,
+    ) -> Streamer:
         """A running batch of videos of a few-step student.
 
+        Args:
+            given: clean latents (B, F, C, H, W) of their first frames.
+            first_frame_alone: the first frame is a block of its own.
+
         Raises:
-            RecipeError, StreamError: a cache or length that cannot stream.
+            RecipeError, StreamError: a cache, length or given frames that cannot stream.
         """
         run = self.acceleration.runner(self.network)
-        return Streamer(self.network, self.text(prompts), seeds, self.stream_spec(frames), frames, run=run)
+        spec = replace(self.stream_spec(frames), given=given, first_frame_alone=first_frame_alone)
+        return Streamer(self.network, self.text(prompts), seeds, spec, frames, run=run)
 
     @torch.no_grad()
     def stream(self, prompts: list[str], seeds: list[int], frames: int) -> Iterator[torch.Tensor]:

@@ -24,6 +24,7 @@ from astro_cli.config.seeds import parse_seeds
 from astro_cli.rollout.switch_schedule import SwitchSchedule, SwitchUnits, whole_blocks
 
 if TYPE_CHECKING:
+    from astro_cli.generate.given import Given
     from astro_cli.models.backbone import Backbone
 
 SLUG = 60  # characters of the prompt in a file's name
@@ -44,6 +45,7 @@ class Video:
     seed: int
     switches: tuple[tuple[int, str], ...]
     stem: str
+    given: Given | None = None  # what opens it
 
     @property
     def prompts(self) -> list[str]:
@@ -66,12 +68,19 @@ class Switch:
 
 @dataclass(frozen=True)
 class Length:
-    """How long the videos are: latents, in blocks of so many; frames that were asked for, None: as trained."""
+    """How long the videos are: latents, in blocks of so many; frames that were asked for, None: as trained.
+
+    Attributes:
+        given: latents that open the videos, not made.
+        alone: the first of them is a block of its own.
+    """
 
     latents: int
     block: int
     backbone: Backbone
     requested: int | None = None
+    given: int = 0
+    alone: bool = False
 
     @property
     def frames(self) -> int:
@@ -80,14 +89,18 @@ class Length:
     def rule(self) -> str:
         """Which lengths there are around this one, in words."""
         shorter, longer = self.latents - self.block, self.latents + self.block
-        near = [self.backbone.num_frames(latents) for latents in (shorter, self.latents, longer) if latents > 0]
-        return f"videos are whole blocks of {self.block} latent frames, so {', '.join(map(str, near))} frames and so on"
+        near = [
+            self.backbone.num_frames(latents) for latents in (shorter, self.latents, longer) if latents > self.given
+        ]
+        behind = " behind the first frame" if self.alone else ""
+        kinds = f"whole blocks of {self.block} latent frames{behind}"
+        return f"videos are {kinds}, so {', '.join(map(str, near))} frames and so on"
 
     def starts_at(self, frame: int) -> int:
         """First latent of the block with which a prompt given for a frame takes over: the first block that shows no
         earlier frame.
         """
-        return whole_blocks(self.backbone.num_latents(frame), self.block)
+        return whole_blocks(self.backbone.num_latents(frame), self.block, first_frame_alone=self.alone)
 
 
 def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[str]) -> list[list[str]]:
@@ -116,6 +129,21 @@ def stories(arguments: Sequence[str] | None, file: Path | None, lines: Iterable[
     if strange := [prompt for story in requested for prompt in story if not is_text(prompt)]:
         raise PromptError("prompt", strange[0], "not UTF-8 text", hint=EXAMPLE)
     return cleaned
+
+
+def pictures(file: Path | None) -> list[Path] | None:
+    """The picture that opens each video of a prompt file, in its order; None where it names none.
+
+    Raises:
+        PromptError: some lines name a picture and some do not.
+    """
+    lines = [] if file is None else PromptFile(file, PromptError, "--prompts").lines()
+    named = [line.image for line in lines if line.image is not None]
+    if named and len(named) < len(lines):
+        without = next(line.number for line in lines if line.image is None)
+        what = f"names no image, {len(named)} other lines do"
+        raise PromptError("--prompts", f"{file}: line {without}", what, hint="give every line one, or none")
+    return named or None
 
 
 def _without_mark(line: str) -> str:
@@ -170,11 +198,13 @@ def plan(
     switches: list[Switch],
     length: Length,
     settings: Mapping[str, Any],
+    given: Sequence[Given] = (),
 ) -> list[Video]:
     """Every video: prompts times seeds, switches at block starts.
 
     Args:
         settings: what else decides what the videos show; part of their names.
+        given: what opens the videos of each of them; none where nothing does.
 
     Raises:
         StreamError: a switch that is out of order or past the end.
@@ -185,19 +215,22 @@ def plan(
             "--switch", switches[0].given, "the prompt file has switches of its own", hint="leave --switch out"
         )
     fixed = place(switches, length)
+    opened = length.backbone.num_frames(length.given)
     videos: list[Video] = []
     names: set[str] = set()
     for index, story in enumerate(requested):
         spread = [
-            Switch(length.frames * part // len(story), False, prompt, f"prompt {part + 1}")
+            Switch(opened + (length.frames - opened) * part // len(story), False, prompt, f"prompt {part + 1}")
             for part, prompt in enumerate(story)
             if part
         ]
         turns = place(spread, length) if spread else fixed
+        opening = given[index] if given else None
+        facts = {**settings, **({} if opening is None else opening.facts)}
         for number in seeds if seeds is not None else [seed + index]:
-            name = free_name(name_of(story[0], number, turns, settings), names.__contains__)
+            name = free_name(name_of(story[0], number, turns, facts), names.__contains__)
             names.add(name)
-            videos.append(Video(story[0], number, turns, name))
+            videos.append(Video(story[0], number, turns, name, opening))
     return videos
 
 
@@ -208,12 +241,18 @@ def place(switches: list[Switch], length: Length, where: str = "--switch") -> tu
         where: the option or argument that errors name.
 
     Raises:
-        StreamError: at frame 0, not after the one before it, or past the start of the last block.
+        StreamError: at frame 0, in the given frames, not after the one before it, or past the start of the last block.
     """
     backbone, given = length.backbone, [switch.given for switch in switches]
     units = SwitchUnits(where, given, "frame", backbone.num_frames, backbone.fps)
     placed = [(length.starts_at(switch.frame(backbone.fps)), switch.prompt) for switch in switches]
-    return tuple(SwitchSchedule(placed, length.latents, length.block, units=units).switches)
+    for switch, (latent, _) in zip(switches, placed, strict=True):
+        if length.given and latent <= length.given:
+            what = f"takes over at frame {backbone.num_frames(latent)}, before a frame of the first prompt is made"
+            hint = f"the given frames end at {backbone.num_frames(length.given)}, and a switch acts at a block's start"
+            raise StreamError(where, switch.given, what, hint=hint)
+    schedule = SwitchSchedule(placed, length.latents, length.block, first_frame_alone=length.alone, units=units)
+    return tuple(schedule.switches)
 
 
 def name_of(prompt: str, seed: int, turns: Sequence[tuple[int, str]], settings: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from astro_cli.config.durable import write_json
 from astro_cli.config.errors import StreamError
 from astro_cli.generate.acceleration import device_name
 from astro_cli.generate.arm import Arm
+from astro_cli.generate.given import Given
 from astro_cli.generate.media import contact_sheet, to_uint8
 from astro_cli.generate.memory_use import peak_memory
 from astro_cli.generate.mp4 import Mp4Stream
@@ -52,11 +54,14 @@ class Schedule:
     """A script known beforehand: switches at given frames, a given length."""
 
     def __init__(self, videos: list[Video], latents: int, block: int) -> None:
+        given = videos[0].given
         switches = []
         for turn in zip(*(video.switches for video in videos), strict=True):
             frames, prompts = zip(*turn, strict=True)
             switches.append((frames[0], list(prompts)))
-        self.switches, self.latents = SwitchSchedule(switches, latents, block), latents
+        alone = given is not None and given.first_frame_alone
+        self.switches = SwitchSchedule(switches, latents, block, first_frame_alone=alone)
+        self.latents = latents
 
     def due(self, frame: int) -> list[str] | None:
         return self.switches.due(frame)
@@ -97,16 +102,30 @@ def enlarged(rows: int) -> int:
     return max(1, SHOWN_ROWS // rows)
 
 
-def length_for(arm: Arm, seconds: float | None, frames: int | None) -> Length:
+def length_for(arm: Arm, seconds: float | None, frames: int | None, given: Given | None = None) -> Length:
     """Whole blocks that show at least the requested time; default a clip as long as those trained on.
 
+    Args:
+        given: what opens the videos: a picture is the first frame of that time, a clip comes before it.
+
     Raises:
-        StreamError: another length than its own from a multi-step teacher; an EMA without a sink.
+        StreamError: another length than its own from a multi-step teacher; an EMA without a sink; a video that ends
+            with what opens it.
         RecipeError: a cache that cannot stream.
     """
     video, backbone = arm.card["video"], arm.backbone
     wanted = frames if frames is not None else None if seconds is None else max(1, round(seconds * backbone.fps))
-    latents = video["frames"] if wanted is None else whole_blocks(backbone.num_latents(wanted), video["block"])
+    opened, alone = (0, False) if given is None else (given.latents, given.first_frame_alone)
+    if given is not None and given.continues:
+        wanted = given.frames + (backbone.num_frames(video["frames"]) if wanted is None else wanted)
+    if wanted is None:
+        behind = max(1, (video["frames"] - alone) // video["block"])
+        latents = alone + behind * video["block"]
+    else:
+        latents = whole_blocks(backbone.num_latents(wanted), video["block"], first_frame_alone=alone)
+    if latents <= opened:
+        what = f"found {wanted}, the first {backbone.num_frames(opened)} are given: expected more"
+        raise StreamError("--frames", "", what, hint="ask for a longer video")
     if not arm.streams and latents != video["frames"]:
         made = backbone.num_frames(video["frames"])
         raise StreamError(
@@ -116,7 +135,7 @@ def length_for(arm: Arm, seconds: float | None, frames: int | None) -> Length:
             hint="sample a student",
         )
     if arm.streams:
-        spec = arm.stream_spec(latents)
+        spec = replace(arm.stream_spec(latents), first_frame_alone=alone)
         spec.check(1, latents)
         if spec.cache.policy == "ema" and not spec.cache.sink:
             raise StreamError(
@@ -125,7 +144,7 @@ def length_for(arm: Arm, seconds: float | None, frames: int | None) -> Length:
                 "there is no sink to blend evicted frames into",
                 hint="for example --sink 3",
             )
-    return Length(latents, video["block"], backbone, wanted)
+    return Length(latents, video["block"], backbone, wanted, opened, alone)
 
 
 def stream_batch(
@@ -176,6 +195,8 @@ def stream_batch(
 
         counts: list[int] = []  # frames of each video when a block is done
         with Pipeline(makers.decoder.push, write, arm.network.device, done) as pipeline:
+            if makers.given is not None:
+                pipeline.push(makers.given)
             while not script.ended(makers.frame):
                 prompts = script.due(makers.frame) if makers.frame else None
                 if prompts is not None:
@@ -188,21 +209,34 @@ def stream_batch(
                 block = makers.next_latents()
                 clock.stop()
                 pipeline.push(block)
-        if not decoded:
+        if len(decoded) <= (makers.given is not None):
             raise StreamError("stream", "", "ended before its first block: nothing is written")
-    times = [end - start for start, end in zip([began, *decoded], decoded, strict=False)]
-    speed = makers.speed(sum(clock.seconds()), arm.backbone.num_frames(makers.frame))
-    facts = facts | speed | {"batch": len(reels), "latent_frames": makers.frame}
+    marks = [began, *decoded] if makers.given is None else decoded  # the time that given frames take is not counted
+    times = [end - start for start, end in pairwise(marks)]
+    opened = 0 if makers.given is None else arm.backbone.num_frames(makers.given.shape[1])
+    speed = makers.speed(sum(clock.seconds()), arm.backbone.num_frames(makers.frame) - opened)
+    facts = facts | speed | {"batch": len(reels), "latent_frames": makers.frame, "given_frames": opened}
     return [_finish(reel, out, times, facts) for reel in reels]
 
 
 class Blocks:
-    """The frames of a batch, block after block; a multi-step teacher gives one block, its whole clip."""
+    """The frames of a batch, block after block; a multi-step teacher gives one block, its whole clip.
+
+    Attributes:
+        given: clean latents (B, F, C, H, W) that open the videos; they are not among the blocks.
+    """
 
     def __init__(self, arm: Arm, videos: list[Video], latents: int | None, rule: SwitchRule) -> None:
         self.arm, self.rule, self.decoder = arm, rule, arm.decoder()
         self.prompts, self.seeds = [video.prompt for video in videos], [video.seed for video in videos]
-        self.streamer = arm.streamer(self.prompts, self.seeds, latents) if arm.streams else None
+        given = [video.given for video in videos if video.given is not None]
+        self.given = torch.stack([each.latents_FCHW for each in given]) if given else None
+        alone = bool(given) and given[0].first_frame_alone
+        self.streamer = (
+            arm.streamer(self.prompts, self.seeds, latents, self.given, first_frame_alone=alone)
+            if arm.streams
+            else None
+        )
         self.clip, self._made = latents, 0
 
     @property
@@ -222,9 +256,9 @@ class Blocks:
         self._made = self.clip
         return self.arm.generate(self.prompts, self.seeds, self.clip)
 
-    def next_clips(self) -> np.ndarray:
-        """(B, T, H, W, C) in [0, 1]."""
-        return self.decoder.push(self.next_latents()).permute(0, 1, 3, 4, 2).cpu().numpy()
+    def frames(self, latents_BFCHW: torch.Tensor) -> np.ndarray:
+        """The next latents as frames (B, T, H, W, C) in [0, 1]."""
+        return self.decoder.push(latents_BFCHW).permute(0, 1, 3, 4, 2).cpu().numpy()
 
     def speed(self, loop_seconds: float, frames: int) -> dict[str, Any]:
         """How fast the loop alone was, decoding beside it, and under which conditions."""
@@ -249,10 +283,11 @@ def _finish(reel: Reel, out: Path, times: list[float], facts: dict[str, Any]) ->
         "frames": reel.file.frames,
         "fps": fps,
         "switches": [{"frame": frame, "seconds": frame / fps, "prompt": prompt} for frame, prompt in reel.prompts[1:]],
-        "frames_per_second": facts["batch"] * reel.file.frames / sum(times),
+        "frames_per_second": facts["batch"] * (reel.file.frames - facts["given_frames"]) / sum(times),
         "first_block_seconds": times[0],
         "last_to_first_tenth": sum(times[-tenth:]) / sum(times[:tenth]),
         "peak_memory_bytes": peak_memory(),
+        **({} if video.given is None else video.given.beside(out)),
         **facts,
     }
     write_json(out / f"{video.stem}.json", sidecar)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pydantic import Field, JsonValue, ValidationError
 
 from astro_cli.config.base import Config, validate
@@ -27,6 +26,7 @@ from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.problems import first_problem
 from astro_cli.media.decode import SUFFIXES, VideoError, frames, probe
 from astro_cli.media.manifests import listed_video
+from astro_cli.media.pictures import fitted
 from astro_cli.media.video import Frame
 
 MANIFEST = "manifest.jsonl"
@@ -141,18 +141,7 @@ def clip_frames(path: Path, form: ClipForm) -> np.ndarray:
     taken: list[Frame] = []
     for index, frame in frames(path):
         while len(taken) < len(wanted) and wanted[len(taken)] == index:
-            taken.append(_fitted(frame, form.height, form.width))
+            taken.append(fitted(frame, form.height, form.width))
         if len(taken) == len(wanted):
             return np.stack(taken)
     raise VideoError(path, "", f"damaged: {len(taken)} of {len(wanted)} frames decode")
-
-
-def _fitted(frame: Frame, height: int, width: int) -> Frame:
-    """Scaled to cover the size, bicubic with antialiasing, and cut to its middle."""
-    if frame.shape[:2] == (height, width):
-        return frame
-    scale = max(height / frame.shape[0], width / frame.shape[1])
-    rows, columns = (max(size, round(scale * had)) for size, had in zip((height, width), frame.shape[:2], strict=True))
-    scaled = np.asarray(Image.fromarray(frame).resize((columns, rows), Image.Resampling.BICUBIC))
-    top, left = (rows - height) // 2, (columns - width) // 2
-    return scaled[top : top + height, left : left + width]

@@ -23,9 +23,10 @@ def block_starts(frames: int, block: int, *, first_frame_alone: bool = False) ->
     return [*range(head), *range(head, frames - block + 1, block)]
 
 
-def whole_blocks(frames: int, block: int) -> int:
+def whole_blocks(frames: int, block: int, *, first_frame_alone: bool = False) -> int:
     """Frames of the fewest whole blocks that hold `frames` of them; also where the first block behind them begins."""
-    return -(-frames // block) * block
+    head = 1 if first_frame_alone and frames else 0
+    return head + -(-(frames - head) // block) * block
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -26,6 +28,10 @@ class _Sidecar(BaseModel):
     prompt: str = Field(min_length=1)
     seed: int
     switches: list[_Switch]
+    image: str | None = None  # the picture that opens the video, beside the sidecar
+
+    def labels(self) -> dict[str, Any]:
+        return {} if self.image is None else {"image": self.image}
 
 
 def has_sidecars(videos: list[Path]) -> bool:
@@ -80,8 +86,10 @@ def list_sidecars(folder: Path, videos: list[Path], prompts: PromptSet | None) -
 def _entries(path: Path, sidecar: _Sidecar, prompts: PromptSet | None) -> list[Entry]:
     turns = tuple(Turn(switch.frame, "frames", switch.prompt) for switch in sidecar.switches)
     if prompts is None:
-        return [loose_entry(path, sidecar.prompt, seed=sidecar.seed, turns=turns)]
-    return [entry_of(path, prompt, seed=sidecar.seed, turns=turns) for prompt in prompts.find(sidecar.prompt)]
+        own = [loose_entry(path, sidecar.prompt, seed=sidecar.seed, turns=turns)]
+    else:
+        own = [entry_of(path, prompt, seed=sidecar.seed, turns=turns) for prompt in prompts.find(sidecar.prompt)]
+    return [replace(entry, labels={**entry.labels, **sidecar.labels()}) for entry in own]
 
 
 def _read(path: Path) -> _Sidecar:

@@ -97,6 +97,7 @@ RULES = (
         replace=(("4s:", "0.5s:"), ("--seconds 8", "--seconds 1")),
         says=r"samples/.*\.mp4: 9 frames",
     ),
+    Rule(r"^astro sample .*--image", "a user has a picture", code=2, says="first.png: cannot be read: No such file"),
     Rule(
         r"^astro sample .*--interactive",
         "a user would type, and end it",

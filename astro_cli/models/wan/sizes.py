@@ -18,7 +18,10 @@ from astro_cli.config.problems import first_problem
 from astro_cli.models.wan import relatives
 from astro_cli.models.wan.config import WanConfig
 
-T2V_HINT = "use the T2V weights of Wan 2.1, or a model made from them"
+T2V_HINT = (
+    "use the T2V weights of Wan 2.1, or a model made from them; a picture opens the videos of any of its students: "
+    "astro sample PROMPT --image FILE --weights causal_forcing_framewise"
+)
 HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths
 NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
 PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
