@@ -109,7 +109,7 @@ class Objective(dmd.Objective):
             scored = background.submit(self._rewards, x.detach(), batch.prompts)
             loss_B, metrics = super().matched(batch, x)
             reward_B = scored.result()
-        weight_B = self.weigh(reward_B, batch.prompts).to(loss_B.device)
+        weight_B = self.weights_of(reward_B, batch.prompts).to(loss_B.device)
         self.weights.append(weight_B)
         mean = reward_B.mean().item()
         metrics |= {"reward": mean, f"reward_exit_{self.exit_step(batch)}": mean, "weight": weight_B.mean().item()}
@@ -119,7 +119,7 @@ class Objective(dmd.Objective):
         with self.run_context.section("reward"):
             return self.score(self.run_context.decoder().push(x).float(), prompts)
 
-    def weigh(self, reward_B: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+    def weights_of(self, reward_B: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """(B,) float64 weights of samples with these rewards."""
         config = self.config
         if config.rule == "released":
