@@ -23,6 +23,7 @@ from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
 from astro_cli.models.decoding import StreamingDecoder
+from astro_cli.models.flow_branch import load_flow_decoder
 from astro_cli.models.lora_merge import check_strengths, read_loras
 from astro_cli.models.merged import merge_into
 from astro_cli.models.tiny_decoder import TinyDecoder, load_tiny_decoder
@@ -243,6 +244,10 @@ def load_arm(
     _check_fits(checkpoint, backbone)
     network, files, strengths = _network(checkpoint, lora)
     network, backbone = network.to(where), backbone.to(where)
+    if card.get("decoder") is not None:
+        trained = checkpoint.source.parent / card["decoder"]
+        load_flow_decoder(backbone.autoencoder, trained)
+        files = (*files, trained)
     tiny = None if decoder is None else _tiny(decoder, backbone, dtype).to(where)
     seed = own["seed"] if own is not None and not checkpoint.source.is_relative_to(weights.PACKAGED) else None
     return Arm(

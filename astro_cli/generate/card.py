@@ -66,6 +66,9 @@ class _Fields(Config):
     teacher: TeacherSampler
     sampling: Literal["few_step", "ode"]
     codec: str | None = None
+    decoder: Literal["decoder.safetensors"] | None = (
+        None  # a file beside the weights: the codec's decoder, trained with a motion branch
+    )
 
 
 def of_weights(path: Path) -> Card:

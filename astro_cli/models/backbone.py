@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.decoding import StreamingDecoder
-from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone
+from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone, new_codec
 from astro_cli.shapes.render import World
 
 
@@ -38,6 +39,11 @@ class Backbone(Protocol):
     @property
     def channels(self) -> int:
         """Latent channels, C."""
+        ...
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        """The network that encodes and decodes."""
         ...
 
     def to(self, device: torch.device) -> Backbone: ...
@@ -103,3 +109,16 @@ def load_backbone(
     from astro_cli.models.wan_backbone import load_wan_backbone
 
     return load_wan_backbone(source, dtype)
+
+
+def empty_autoencoder(name: str, channels: int) -> nn.Module:
+    """The network that encodes and decodes, with random weights, or none on the meta device.
+
+    Args:
+        channels: latent channels of a codec of the embedded world.
+    """
+    if name == ShapesBackbone.name:
+        return new_codec(channels)
+    from astro_cli.models.vae import new_vae  # with diffusers, as above
+
+    return new_vae()

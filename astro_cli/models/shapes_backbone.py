@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models import weights
@@ -30,6 +31,10 @@ class ShapesBackbone:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.cell, self.channels, self.world = codec.cell, codec.channels, codec.world
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        return self.codec
 
     def to(self, device: torch.device) -> ShapesBackbone:
         self.codec.to(device)

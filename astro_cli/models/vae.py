@@ -134,6 +134,11 @@ def _reach(decoder: torch.nn.Module) -> int:
     return -frame
 
 
+def new_vae() -> AutoencoderKLWan:
+    """The network of Wan 2.1's sizes with random weights."""
+    return AutoencoderKLWan()
+
+
 def load_vae(folder: str | Path, dtype: torch.dtype | None = None) -> WanVAE:
     """The VAE of a Wan 2.1 folder, in diffusers' layout (`vae/`) or the original one (`Wan2.1_VAE.pth`).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.decoding import StreamingDecoder
@@ -39,6 +40,10 @@ class WanBackbone:
     @property
     def channels(self) -> int:
         return self.vae.model.z_dim
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        return self.vae.model
 
     def to(self, device: torch.device) -> WanBackbone:
         self.text_encoder.to(device)

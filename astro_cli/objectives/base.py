@@ -28,6 +28,7 @@ from astro_cli.rollout.spec import StreamSpec
 from astro_cli.sampling.kernel import RENOISE, Kernel
 from astro_cli.sampling.trajectory import Trajectory
 from astro_cli.spec import Recipe, StageSpec
+from astro_cli.zoo.needs import NeededPart
 
 Score = Callable[[torch.Tensor, list[str]], torch.Tensor]  # frames (B, T, 3, H, W) in [0, 1] and prompts -> (B,)
 TENSORS = (  # a row per sample
@@ -37,6 +38,7 @@ TENSORS = (  # a row per sample
     "pair_kind_B",
     "frames_BTCHW",
     "features_BFKHW",
+    "flow_BN2HW",
     "weight_B",
     "risk_B",
     "group_B",
@@ -58,6 +60,7 @@ class Batch:
     pair_kind_B: torch.Tensor | None = None  # of pairs: index into `spec.PAIR_KINDS`
     frames_BTCHW: torch.Tensor | None = None
     features_BFKHW: torch.Tensor | None = None  # what the renderer knows of every latent cell
+    flow_BN2HW: torch.Tensor | None = None  # true flow of each frame to the next, N = T - 1, in pixels of the frames
     weight_B: torch.Tensor | None = None  # of each sample's loss; its mean over the global batch is 1
     credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added
     risk_B: torch.Tensor | None = (
@@ -195,6 +198,7 @@ class RoleContext:
         modules: the networks that are built already, by role; declared roles come last.
         transformer: a transformer of the role's own sizes, with the weights of `base.<role>` or fresh ones.
         initialise: fresh weights for a module, from the run's own streams; nothing in a dry run, on the meta device.
+        codec: the network that the run encodes and decodes with; what is done to it is done to the run's.
     """
 
     role: str
@@ -202,6 +206,7 @@ class RoleContext:
     modules: Mapping[str, nn.Module]
     transformer: Callable[[], CausalWan]
     initialise: Callable[[nn.Module], None]
+    codec: Callable[[], nn.Module]
 
 
 class Objective:
@@ -263,6 +268,11 @@ class Objective:
         """Features of frames that it looks at, through `run_context.features`; their weights must be there before the
         run."""
         return ()
+
+    @classmethod
+    def weights(cls, recipe: Recipe) -> list[NeededPart]:
+        """Further files of weights that a stage reads; they must be there before the run, and decide what it is."""
+        return []
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         """Work before the first step, e.g. pairs from the teacher; `batches(use, size)` draws prompts for it."""

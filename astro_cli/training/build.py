@@ -13,7 +13,7 @@ from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
-from astro_cli.models.backbone import Backbone, load_backbone
+from astro_cli.models.backbone import Backbone, empty_autoencoder, load_backbone
 from astro_cli.models.features import load_features
 from astro_cli.models.roles import Roles
 from astro_cli.models.shapes_backbone import ShapesBackbone, new_codec
@@ -113,7 +113,8 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
             _initialise(backbone.codec, recipe.seed)
             roles.add("codec", backbone.codec, trained=True)
         elif role not in ADAPTER_ROLES:
-            network = _declared(recipe, role, roles.modules) if role in _builders(recipe) else _network(recipe, role)
+            declared = role in _builders(recipe)
+            network = _declared(recipe, role, roles.modules, backbone) if declared else _network(recipe, role)
             roles.add(role, network.to(device, weights_dtype(recipe, role)), trained=role in trained_roles(recipe))
     for role in roles.modules:
         if (spec := recipe.lora_of(role)) is not None:
@@ -154,10 +155,15 @@ def _add_adapters(recipe: Recipe, role: str, spec: LoraSpec, roles: Roles) -> No
         roles.add_adapter(BARE, role, None)
 
 
-def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Module:
+def _declared(recipe: Recipe, role: str, modules: dict[str, nn.Module], backbone: Backbone) -> nn.Module:
     """A role as its objective builds it."""
     context = RoleContext(
-        role, recipe, dict(modules), lambda: _network(recipe, role), lambda module: _initialise(module, recipe.seed)
+        role,
+        recipe,
+        dict(modules),
+        lambda: _network(recipe, role),
+        lambda module: _initialise(module, recipe.seed),
+        lambda: backbone.autoencoder,
     )
     return _builders(recipe)[role](context)
 
@@ -246,7 +252,9 @@ def _empty(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Modul
             return new_codec(recipe.model.in_channels)
         if role in _builders(recipe):
             transformer = lambda: CausalWan(recipe.model_of(role))  # noqa: E731
-            return _builders(recipe)[role](RoleContext(role, recipe, dict(modules), transformer, lambda module: None))
+            empty = lambda: empty_autoencoder(recipe.backbone, recipe.model.in_channels)  # noqa: E731
+            context = RoleContext(role, recipe, dict(modules), transformer, lambda module: None, empty)
+            return _builders(recipe)[role](context)
         return CausalWan(recipe.model_of(role))
 
 

@@ -8,6 +8,7 @@ from astro_cli.media.clips import source_files
 from astro_cli.media.pairs import pair_files
 from astro_cli.models import checkpoint, features, hashes, weights
 from astro_cli.models.shapes_backbone import codec_file
+from astro_cli.recipe import objective_class
 from astro_cli.rewards.scorers import scorers, split
 from astro_cli.spec import ADAPTER_ROLES, Recipe, StageSpec
 from astro_cli.training.build import wanted_roles
@@ -40,6 +41,7 @@ def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
             read[f"stages.{name}.data.pairs"] = pair_files(stage.data.pairs)
         if recipe.backbone == "wan":
             read |= _rewards(stage)
+        read |= {part.what: (part.here,) for part in objective_class(stage).weights(recipe) if part.here is not None}
         read |= {f"features {key}": (features.find(key),) for key in features_of(stage) if key in features.FILES}
     return read
 

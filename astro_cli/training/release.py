@@ -8,8 +8,9 @@ from typing import Any
 from astro_cli.config.durable import write_json
 from astro_cli.models import hashes, lora, lora_files, weights
 from astro_cli.objectives.base import RunContext
+from astro_cli.objectives.sft_flow import DECODER
 from astro_cli.spec import Recipe
-from astro_cli.training.build import released_roles
+from astro_cli.training.build import released_roles, trained_roles
 from astro_cli.training.rundir import RunDir
 
 
@@ -62,4 +63,5 @@ def describe(recipe: Recipe, role: str) -> dict[str, Any]:
         "teacher": recipe.teacher.model_dump(),
         "sampling": "ode" if recipe.bidirectional else "few_step",
         "codec": recipe.base.codec,
+        "decoder": f"{DECODER}.safetensors" if DECODER in trained_roles(recipe) else None,
     }

@@ -59,9 +59,7 @@ class LatentCache:
 
     def path(self, video: Path, change: str = "") -> Path:
         """Of a video as it is, or with its frames changed in the way that `change` names."""
-        form = self.form
-        # "upright": earlier versions encoded a phone's videos as they are stored, which may be sideways
-        name = f"{form.frames}x{form.height}x{form.width}-{form.fps:g}fps-upright"
+        name = form_name(self.form)
         file = "-".join(part for part in (hashes.remembered(video), change) if part)
         return hashes.cache_file().parent / LATENTS / self.codec / name / f"{file}.safetensors"
 
@@ -75,13 +73,12 @@ class LatentCache:
             VideoError: the video has no such frames, or shows about the same in that order.
         """
         path = self.path(video, change)
-        if not _whole(path):
+        if not whole(path):
             frames = clip_frames(video, self.form)
             pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 255
             if order is not None:
                 pixels = _reordered(video, pixels, order, change)
-            latents = backbone.encode(pixels)[0]
-            weights.write(path, {LATENTS: latents}, {CHECKSUM: _sha256(latents)})
+            write_checked(path, LATENTS, backbone.encode(pixels)[0])
         return path
 
 
@@ -95,12 +92,36 @@ def _reordered(video: Path, pixels_BTCHW: torch.Tensor, order: torch.Tensor, cha
     return changed
 
 
-def _whole(path: Path) -> bool:
-    """Whether a file is there and not cut short; only its header is read."""
+def form_name(form: ClipForm) -> str:
+    """The name of a folder of what is made of clips in a form."""
+    # "upright": earlier versions encoded a phone's videos as they are stored, which may be sideways
+    return f"{form.frames}x{form.height}x{form.width}-{form.fps:g}fps-upright"
+
+
+def whole(path: Path, name: str = LATENTS) -> bool:
+    """Whether a file is there with its tensor and not cut short; only its header is read."""
     try:
-        return LATENTS in open_safetensors(path)
+        return name in open_safetensors(path)
     except CheckpointError:
         return False
+
+
+def write_checked(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """A file with one tensor, and the sum of its bytes."""
+    weights.write(path, {name: tensor}, {CHECKSUM: _sha256(tensor)})
+
+
+def read_checked(path: Path, name: str = LATENTS) -> torch.Tensor:
+    """The tensor of a file.
+
+    Raises:
+        CheckpointError: a damaged file.
+    """
+    tensor, written = weights.read(path)[name], header(path).get(CHECKSUM)
+    if written is not None and written != _sha256(tensor):
+        hint = "delete the file: it is made again from its video"
+        raise CheckpointError(path, "", f"damaged: its {name} are not those that were written", hint=hint)
+    return tensor
 
 
 class CachedLatents:
@@ -115,19 +136,11 @@ class CachedLatents:
         Raises:
             CheckpointError: a damaged file.
         """
-        return torch.stack([_read(self.paths[row]) for row in rows])
+        return torch.stack([read_checked(self.paths[row]) for row in rows])
 
 
-def _read(path: Path) -> torch.Tensor:
-    latents, written = weights.read(path)[LATENTS], header(path).get(CHECKSUM)
-    if written is not None and written != _sha256(latents):
-        hint = "delete the file: it is made again from its video"
-        raise CheckpointError(path, "", "damaged: its latents are not those that were written", hint=hint)
-    return latents
-
-
-def _sha256(latents: torch.Tensor) -> str:
-    return hashlib.sha256(latents.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+def _sha256(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 class VideoClipSource(ClipSource):

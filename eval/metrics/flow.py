@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from astro_cli.config.base import Config
+from astro_cli.zoo.raft_files import RAFT_FILES
 from eval.contract import Declaration, NetworkCache
-from eval.networks.raft_names import RAFT_FILES
 from eval.networks.weights_paths import need, require
 from eval.watchers.flow import FlowScorer, flow_metrics
 from eval.watchers.flow_label import references_of

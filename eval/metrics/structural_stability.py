@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from astro_cli.zoo.raft_files import RAFT_FILES
 from eval.contract import Declaration, Frame, MetricInfo, NetworkCache, Sample, Score, ScoreError
 from eval.metrics.flow import FlowConfig
-from eval.networks.raft_names import RAFT_FILES
 from eval.networks.weights_paths import need, require
 from eval.watchers.flow_label import Estimate
 

@@ -1,66 +1,12 @@
-"""RAFT optical flow through torchvision, from its released files.
-
-Dimensions: B pair, C colour channel, H, W pixel rows and columns, 2 x and y displacement in pixels.
-"""
+"""RAFT, one network for all scorers of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
-from torchvision.models import optical_flow
-
-from astro_cli.models import network_files as files
-from eval.contract import Frame, NetworkCache
-from eval.networks.pictures import to_tensor
-
-Model = Literal["raft_large", "raft_small"]
-STRIDE, LEAST = 8, 128  # sides are multiples of 8, and long enough for four levels of correlations
+from astro_cli.models import raft
+from eval.contract import NetworkCache
 
 
-class RaftTower:
-    """Flow from one frame to another.
-
-    Source: Teed and Deng 2003.12039, torchvision's `raft_large` and `raft_small`. **Deviations:** sides that are no
-        multiple of 8 or below 128
-    are padded by repeating the border, evenly on both sides, as RAFT's own `InputPadder`; torchvision leaves that to
-    the caller.
-    """
-
-    def __init__(self, network: nn.Module, updates: int) -> None:
-        self.network, self.updates = network, updates
-        self.device = next(network.parameters()).device
-
-    @torch.no_grad()
-    def flow(self, first_HWC: Frame, second_HWC: Frame) -> np.ndarray:
-        """Where each pixel of the first frame has gone in the second: (2, H, W) float32, x then y, in pixels."""
-        height, width, _ = first_HWC.shape
-        x_BCHW = to_tensor(np.stack([first_HWC, second_HWC])).to(self.device) * 2 - 1
-        top, bottom = _sides(height)
-        left, right = _sides(width)
-        padded = F.pad(x_BCHW, (left, right, top, bottom), mode="replicate")
-        flow_B2HW = self.network(padded[:1], padded[1:], num_flow_updates=self.updates)[-1]
-        return flow_B2HW[0, :, top : top + height, left : left + width].cpu().numpy()
-
-
-def _sides(length: int) -> tuple[int, int]:
-    """Padding before and after."""
-    total = max(-(-length // STRIDE) * STRIDE, LEAST) - length
-    return total // 2, total - total // 2
-
-
-def shared(loaded: NetworkCache, path: Path, model: Model, updates: int) -> RaftTower:
-    return loaded.get(("raft", path, model, updates), lambda: load(path, model, updates))
-
-
-def load(path: Path, model: Model, updates: int) -> RaftTower:
-    """Raises: CheckpointError: not torchvision's weights of this model."""
-    network = {"raft_large": optical_flow.raft_large, "raft_small": optical_flow.raft_small}[model](
-        weights=None, progress=False
-    )
-    files.fill(network, files.read(path), path, f"torchvision's {model}")
-    return RaftTower(network, updates)
+def shared(loaded: NetworkCache, path: Path, model: raft.Model, updates: int) -> raft.Raft:
+    return loaded.get(("raft", path, model, updates), lambda: raft.load(path, model, updates))

@@ -9,6 +9,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from astro_cli.core.rng import stream
@@ -51,6 +52,12 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Callable[[int, i
     return join_batches(parts)
 
 
+def _codec(arm: Arm) -> tuple[str | None, Path | None]:
+    """What an arm's clips are decoded by: its codec, and the decoder that was trained with its weights."""
+    own = arm.card.get("decoder")
+    return arm.card["codec"], None if own is None else arm.path.parent / own
+
+
 def throughput(arms: list[Arm]) -> list[list[float]]:
     """Pixel frames per second of single-video generation, codec included: per arm one value per run, after a warm-up.
 
@@ -59,13 +66,13 @@ def throughput(arms: list[Arm]) -> list[list[float]]:
     weights lie in memory alone changes the rate of a CPU by 2 %.
     """
     shells = {arm.network.config: copy.deepcopy(arm.network) for arm in arms}
-    codecs = {arm.card["codec"]: arm.backbone for arm in arms}
+    codecs = {_codec(arm): arm.backbone for arm in arms}
     rates: list[list[float]] = [[] for _ in arms]
     for run in range(THROUGHPUT_RUNS + 1):
         for arm, arm_rates in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
             shell, frames = shells[arm.network.config], num_frames(arm)
             shell.load_state_dict(arm.network.state_dict())
-            timed, began = replace(arm, network=shell, backbone=codecs[arm.card["codec"]]), time.perf_counter()
+            timed, began = replace(arm, network=shell, backbone=codecs[_codec(arm)]), time.perf_counter()
             timed.backbone.decode(timed.generate(prompt_set(1), [run], frames))
             arm_rates.append(arm.backbone.num_frames(frames) / (time.perf_counter() - began))
     return [arm_rates[1:] for arm_rates in rates]

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from small_videos import write_damaged, write_video
 from test_bad_input import message
 from test_training import run, same_bits
 from wan_folder import write_wan_folder
 
+from astro_cli.generate.arm import load_arm
+from astro_cli.models.checkpoint import load_transformer
+from astro_cli.models.vae import load_vae
 from astro_cli.models.wan_backbone import WanBackbone
 
 SETS = (
@@ -52,7 +57,7 @@ class Brightness:
 @pytest.fixture
 def raft(wan: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file in RAFT's place, that is read as the network above."""
-    from eval.networks import raft
+    from astro_cli.models import raft
 
     path = wan.parent / "eval" / "raft" / "raft_large.safetensors"
     path.parent.mkdir(parents=True)
@@ -129,4 +134,39 @@ def test_a_manifest_path_that_leaves_its_folder_is_refused(videos, raft, argumen
     assert run(arguments("sft_geometry", "run", f"data.clips={videos}"), monkeypatch) == 2
     text = message(capsys)
     assert "manifest.jsonl: line 5: found video '../outside.mp4', which leaves the file's folder" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_flow_branch_trains_wans_decoder_on_rafts_flow(videos, raft, wan, arguments, tmp_path, monkeypatch, capsys):
+    encoded, encode = [], WanBackbone.encode
+    monkeypatch.setattr(WanBackbone, "encode", lambda self, frames: encoded.append(frames) or encode(self, frames))
+    flags = [f"data.clips={videos}", "optim.decoder.lr=0.01", "optim.decoder.warmup=0"]
+    for name in ("one", "two"):
+        assert run(arguments("sft_flow", name, *flags), monkeypatch) == 0
+        assert len(encoded) == 3  # the second run finds latents and flows of the first
+    assert "1 of 4 videos are left out: d.mp4: " in capsys.readouterr().err.replace("\n", " ")
+    one, two = (tmp_path / name / "final" for name in ("one", "two"))
+    assert same_bits(one / "decoder.safetensors", two / "decoder.safetensors")
+    flows = list((tmp_path / "cache" / "astro" / "flows").rglob("*.safetensors"))
+    assert {tuple(load_file(path)["flows"].shape) for path in flows} == {(8, 2, 4, 6)}
+    assert len(flows) == 3
+    trained, vae = load_file(one / "decoder.safetensors"), load_vae(wan)
+    for name, value in vae.model.decoder.state_dict().items():
+        assert not torch.equal(trained[f"decoder.{name}"], value), name
+    state, student = load_transformer(str(wan / "transformer")).state, load_file(one / "student.safetensors")
+    assert student.keys() == state.keys()
+    assert all(torch.equal(value, state[key].float()) for key, value in student.items())
+    for row in rows(tmp_path / "one"):
+        assert math.isfinite(row["decoder/loss"])
+        assert row["decoder/flow_epe"] > 0
+    assert {"optical flow: RAFT", "backbone"} <= json.loads((one.parent / "resolved.json").read_text())["inputs"].keys()
+    backbone = load_arm(str(tmp_path / "one"), wan=str(wan)).backbone
+    latents = torch.randn(1, 2, 16, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(backbone.decode(latents), vae.decode(latents), atol=1e-3)
+
+
+def test_the_flow_branch_on_wan_needs_raft(videos, arguments, tmp_path, monkeypatch, capsys):
+    assert run(arguments("sft_flow", "run", f"data.clips={videos}"), monkeypatch) == 2
+    assert "[ ] optical flow: RAFT" in (text := message(capsys))
+    assert "raft_large_C_T_SKHT_V2-ff5fadd5.pth" in text
     assert not (tmp_path / "run").exists()

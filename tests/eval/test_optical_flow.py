@@ -7,10 +7,10 @@ from torchvision.models import optical_flow
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.generate.mp4 import write_mp4
+from astro_cli.models import raft
+from astro_cli.zoo.raft_files import RAFT_FILES
 from eval.contract import NetworkCache, ScoreError
 from eval.metrics import flow, flow_dis
-from eval.networks import raft
-from eval.networks.raft_names import RAFT_FILES
 from eval.watchers.flow import FlowScorer, flow_metrics
 from eval.watchers.flow_errors import ErrorSums, magnitude
 from tests.tiny_networks import put, sample_of, show, video

@@ -119,3 +119,12 @@ def test_wan_fine_tuning_has_the_released_runs_clips():
 
 def test_embedded_fine_tuning_shows_panning_cameras():
     assert load_recipe("sft_geometry_shapes").stages["sft"].data.pan > 0
+
+
+@pytest.mark.parametrize("suffix", ["", "_shapes"])
+def test_the_flow_branch_trains_the_decoder_alone(suffix):
+    recipe = load_recipe(f"sft_flow{suffix}", command="sft")
+    (stage,) = recipe.stages.values()
+    assert set(stage.optim) == {"decoder"}
+    assert stage.objective["flow_weight"] > 0
+    assert recipe.runtime.precision == "no"  # the transformer's weights are written as they were read
