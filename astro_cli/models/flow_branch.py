@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -27,12 +28,13 @@ from astro_cli.models import weights
 from astro_cli.shapes.video_codec import GROUP, VideoCodec
 
 MOTION_WIDTH = 48
+Padding = Literal["zeros", "circular"]
 
 
 class MotionBranch(nn.Module):
     """Motion features of pictures of features, the flow they give, and their fusion."""
 
-    def __init__(self, width: int, pairs: int, padding_mode: str) -> None:
+    def __init__(self, width: int, pairs: int, padding_mode: Padding) -> None:
         super().__init__()
         inner = MOTION_WIDTH
         self.features = nn.Sequential(
@@ -60,7 +62,7 @@ class FlowDecoder(nn.Module):
         pairs: frames that one picture of features becomes.
     """
 
-    def __init__(self, decoder: nn.Module, place: nn.Module, width: int, pairs: int, padding_mode: str) -> None:
+    def __init__(self, decoder: nn.Module, place: nn.Module, width: int, pairs: int, padding_mode: Padding) -> None:
         super().__init__()
         self.decoder, self.pairs = decoder, pairs
         self.branch = MotionBranch(width, pairs, padding_mode)
