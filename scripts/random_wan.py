@@ -16,7 +16,14 @@ from astro_cli.models import weights
 from astro_cli.models.tiny_decoder import new_tiny_decoder
 
 DECODER = "taew2_1.safetensors"
-TEXT_WIDTH = 4096  # of UMT5-XXL's states
+FULL = {
+    "num_attention_heads": 12,
+    "attention_head_dim": 128,
+    "ffn_dim": 8960,
+    "num_layers": 30,
+    "text_dim": 4096,  # of UMT5-XXL's states
+    "freq_dim": 256,
+}
 TINY_WIDTHS, FULL_WIDTHS = (16, 8, 8, 8), (256, 128, 64, 64)
 
 
@@ -35,31 +42,11 @@ def write(folder: Path, size: str) -> None:
 
 def _write_full(folder: Path) -> None:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from transformers import UMT5Config, UMT5EncoderModel
-    from wan_folder import write_tokenizer
+    from wan_folder import write_text_encoder, write_transformer
 
-    torch.manual_seed(0)
-    config = UMT5Config(
-        vocab_size=write_tokenizer(folder / "tokenizer"),
-        d_model=TEXT_WIDTH,
-        d_kv=64,
-        d_ff=64,
-        num_layers=1,
-        num_heads=1,
-    )
     torch.set_default_dtype(torch.bfloat16)
-    UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
-    WanTransformer3DModel(
-        num_attention_heads=12,
-        attention_head_dim=128,
-        ffn_dim=8960,
-        num_layers=30,
-        text_dim=TEXT_WIDTH,
-        freq_dim=256,
-        in_channels=16,
-        out_channels=16,
-    ).save_pretrained(folder / "transformer")
+    write_text_encoder(folder, d_model=FULL["text_dim"], d_kv=64, d_ff=64, num_layers=1, num_heads=1)
+    write_transformer(folder, **FULL)
     AutoencoderKLWan().save_pretrained(folder / "vae")
 
 

@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
+from astro_cli.config.errors import CheckpointError
+from astro_cli.models.checkpoint import load_transformer
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
 
@@ -311,3 +314,10 @@ LAYOUTS: dict[str, tuple[Writer, str, str, bool]] = {
         False,
     ),
 }
+
+
+def refusal(path: Path | str, **arguments) -> str:
+    """The error that loading it raises."""
+    with pytest.raises(CheckpointError) as caught:
+        load_transformer(path, **arguments)
+    return str(caught.value)

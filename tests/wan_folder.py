@@ -36,6 +36,17 @@ WORDS = [
     "then",
 ]
 TEXT_WIDTH = 16
+TEXT_ENCODER = {"d_model": TEXT_WIDTH, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4}
+TRANSFORMER = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "ffn_dim": 32,
+    "num_layers": 2,
+    "text_dim": TEXT_WIDTH,
+    "freq_dim": 8,
+    "in_channels": 16,
+    "out_channels": 16,
+}
 SPREAD = 0.15  # of the VAE's biases: random weights alone give pictures near gray
 
 
@@ -61,12 +72,10 @@ def write_tokenizer(folder: Path) -> int:
     return len(vocabulary)
 
 
-def write_text_encoder(folder: Path, max_shard_size: str = "1GB") -> None:
-    """`text_encoder/` and `tokenizer/`."""
+def write_text_encoder(folder: Path, max_shard_size: str = "1GB", **sizes: int) -> None:
+    """`text_encoder/` and `tokenizer/`; `sizes` replace those of `TEXT_ENCODER`."""
     torch.manual_seed(0)
-    config = UMT5Config(
-        vocab_size=write_tokenizer(folder / "tokenizer"), d_model=TEXT_WIDTH, d_kv=4, d_ff=24, num_layers=2, num_heads=4
-    )
+    config = UMT5Config(vocab_size=write_tokenizer(folder / "tokenizer"), **TEXT_ENCODER | sizes)
     UMT5EncoderModel(config).save_pretrained(folder / "text_encoder", max_shard_size=max_shard_size)
 
 
@@ -81,19 +90,12 @@ def tiny_vae(base_dim: int = 4) -> AutoencoderKLWan:
     return model
 
 
-def write_transformer(folder: Path) -> None:
-    """`transformer/`: two layers, with an output head that predicts more than noise level."""
+def write_transformer(folder: Path, **sizes: int) -> None:
+    """`transformer/`, with an output head that predicts more than noise level; `sizes` replace those of
+    `TRANSFORMER`.
+    """
     torch.manual_seed(0)
-    model = WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        ffn_dim=32,
-        num_layers=2,
-        text_dim=TEXT_WIDTH,
-        freq_dim=8,
-        in_channels=16,
-        out_channels=16,
-    )
+    model = WanTransformer3DModel(**TRANSFORMER | sizes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)

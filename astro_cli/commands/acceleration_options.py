@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from astro_cli.commands.added_options import with_options
+
 if TYPE_CHECKING:
     from astro_cli.generate.acceleration import Acceleration
 
@@ -74,14 +76,11 @@ def with_acceleration(function: Callable[..., None]) -> Callable[..., None]:
         chosen = {name: options.pop(name, default) for name, (_, default) in OPTIONS.items()}
         function(*arguments, acceleration=lambda: _acceleration(chosen), **options)
 
-    own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "acceleration"]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, (kind, default) in OPTIONS.items()
     ]
-    command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
-    return command
+    return with_options(command, function, added, instead_of="acceleration")
 
 
 def _acceleration(chosen: dict[str, Any]) -> Acceleration:

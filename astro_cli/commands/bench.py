@@ -13,7 +13,23 @@ import typer
 from astro_cli.commands.acceleration_options import Make, with_acceleration
 from astro_cli.commands.console import echo, echo_aligned, loading
 from astro_cli.commands.limits import MOST_FRAMES
-from astro_cli.commands.sample import Device, Dtype, load, resize
+from astro_cli.commands.student_options import (
+    DecoderOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    LoraOption,
+    RecipeOption,
+    SinkOption,
+    SizeOption,
+    WanOption,
+    WeightsOption,
+    WindowOption,
+    cache_fields,
+    load,
+    resize,
+)
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import StreamError
 
@@ -28,17 +44,17 @@ MIB = 2**20
 
 
 def sample(
-    weights: Annotated[str | None, typer.Option("--weights", "-w", help="As of `astro sample`.")] = None,
+    weights: WeightsOption = None,
     frames: Annotated[int, typer.Option(min=1, max=MOST_FRAMES, help="Pixel frames to time, at least.")] = 48,
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="As of `astro sample`.")] = None,
-    lora: Annotated[list[str] | None, typer.Option(help="As of `astro sample`.")] = None,
-    wan: Annotated[str | None, typer.Option(help="Wan 2.1 folder with text encoder and VAE.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels.")] = None,
-    window: Annotated[int | None, typer.Option(min=1, max=MOST_FRAMES, help="Visible latent frames.")] = None,
-    sink: Annotated[int | None, typer.Option(min=0, max=MOST_FRAMES, help="Frames that are never evicted.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Of the transformer and of Wan's other parts.")] = Dtype.fp32,
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
-    decoder: Annotated[str | None, typer.Option(metavar="PATH", help="Tiny decoder in place of Wan's VAE.")] = None,
+    recipe: RecipeOption = None,
+    lora: LoraOption = None,
+    wan: WanOption = None,
+    size: SizeOption = None,
+    window: WindowOption = None,
+    sink: SinkOption = None,
+    dtype: DtypeOption = Dtype.fp32,
+    device: DeviceOption = Device.auto,
+    decoder: DecoderOption = None,
     warm_up: Annotated[int, typer.Option(min=0, max=1000, help="Blocks at a full window that are not timed.")] = 4,
     prompt: Annotated[str, typer.Option(help="What the video shows; speed does not depend on it.")] = PROMPT,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, and of the record.")] = 0,
@@ -53,9 +69,10 @@ def sample(
 
     Example: astro bench sample --weights shapes/causal_forcing --frames 24
     """
-    cache = {key: value for key, value in {"window": window, "sink": sink}.items() if value is not None}
+    if window == 0:
+        raise StreamError("--window", "0", "a stream is timed at a full window", hint="for example --window 12")
     with loading("weights"):
-        arm = load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
+        arm = load(weights, recipe, lora, wan, dtype, device, cache_fields(window, sink), acceleration(), decoder)
     resize(arm, size)
     from astro_cli.generate.speed import measure
 

@@ -4,20 +4,36 @@ videos.
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from astro_cli.commands.acceleration_options import Make
 from astro_cli.commands.console import loading, typed_lines
 from astro_cli.commands.limits import MOST_FRAMES, MOST_SECONDS, MOST_VIDEOS
-from astro_cli.commands.zoo import LORA_HELP
+from astro_cli.commands.student_options import (
+    DEFAULT_WEIGHTS,
+    DecoderOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    LoraOption,
+    RecipeOption,
+    SinkOption,
+    SizeOption,
+    WanOption,
+    WeightsOption,
+    WindowOption,
+    cache_fields,
+    load,
+    resize,
+)
 from astro_cli.config.errors import StreamError
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate import plan as sample_input
@@ -25,9 +41,6 @@ from astro_cli.generate import plan as sample_input
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
     from astro_cli.generate.given import Given
-
-DEFAULT_WEIGHTS = "shapes/causal_forcing"
-SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
 class Recache(StrEnum):
@@ -41,17 +54,6 @@ class FitChoice(StrEnum):
     crop = "crop"
 
 
-class Dtype(StrEnum):
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 def sample(
     prompts: Annotated[
         list[str] | None, typer.Argument(help="Prompts; '-' or none reads them from standard input.")
@@ -60,22 +62,15 @@ def sample(
         Path | None,
         typer.Option("--prompts", help="Text (a prompt a line), .csv, or JSON lines with prompts in turn."),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", "-w", help=f"Packaged base, run, checkpoint or release. Default: {DEFAULT_WEIGHTS}."),
-    ] = None,
-    lora: Annotated[list[str] | None, typer.Option(metavar="SOURCE[:STRENGTH]", help=LORA_HELP)] = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="Take sizes, sampler and cache from this recipe.")
-    ] = None,
-    wan: Annotated[str | None, typer.Option(help="Wan 2.1 folder with text encoder and VAE.")] = None,
+    weights: WeightsOption = None,
+    lora: LoraOption = None,
+    recipe: RecipeOption = None,
+    wan: WanOption = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, max=MOST_SECONDS, help="Length of each video.")] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, max=MOST_FRAMES, help="Length in frames, instead of seconds.")
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size in pixels. Default: as trained.")
-    ] = None,
+    size: SizeOption = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Picture that is the first frame of every video.")
     ] = None,
@@ -99,26 +94,20 @@ def sample(
     interactive: Annotated[
         bool, typer.Option("--interactive", help="Type the next prompt while frames stream; /quit ends.")
     ] = False,
-    window: Annotated[
-        int | None, typer.Option(min=0, max=MOST_FRAMES, help="Visible latent frames, sink and block included; 0: all.")
-    ] = None,
-    sink: Annotated[
-        int | None, typer.Option(min=0, max=MOST_FRAMES, help="Latent frames that are never evicted.")
-    ] = None,
+    window: WindowOption = None,
+    sink: SinkOption = None,
     relative: Annotated[
         bool | None, typer.Option("--relative/--absolute", help="Positions in the window, or frame numbers.")
     ] = None,
     ema: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="ALPHA", help="Blend evicted frames into the sink.")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Of the transformer and of Wan's other parts.")] = Dtype.fp32,
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
+    dtype: DtypeOption = Dtype.fp32,
+    device: DeviceOption = Device.auto,
     batch: Annotated[
         int, typer.Option(min=1, max=MOST_VIDEOS, help="Videos made at once; what they show does not depend on it.")
     ] = 1,
-    decoder: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Tiny decoder in place of Wan's VAE, such as taew2_1.pth.")
-    ] = None,
+    decoder: DecoderOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
     *,
     acceleration: Make,
@@ -160,7 +149,7 @@ def sample(
         raise StreamError(option, str(path), "the prompt file names a picture on every line", hint="leave one out")
     if fit is FitChoice.crop and not (image or video or named):
         raise StreamError("--fit", fit.value, "there is no --image and no --video to cut", hint="leave it out")
-    cache = _cache(window, sink, relative, ema)
+    cache = cache_fields(window, sink, relative=relative, alpha=ema, policy=None if ema is None else "ema")
     with loading(weights or recipe or DEFAULT_WEIGHTS):
         arm = load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
     resize(arm, size)
@@ -196,69 +185,6 @@ def sample(
             videos = sample_input.plan(requested, numbers, seed or 0, switches, length, studio.settings(), given)
             _note_switches(switches, videos, length)
             studio.make(videos, batch)
-
-
-def _cache(window: int | None, sink: int | None, relative: bool | None, ema: float | None) -> dict[str, Any]:
-    """The cache's fields that the options set."""
-    given = {"sink": sink, "relative": relative, "alpha": ema, "policy": None if ema is None else "ema"}
-    fields = {key: value for key, value in given.items() if value is not None}
-    return fields if window is None else fields | {"window": window or None}
-
-
-def load(
-    weights: str | None,
-    recipe: str | None,
-    lora: list[str] | None,
-    wan: str | None,
-    dtype: Dtype,
-    device: Device,
-    cache: dict[str, Any],
-    acceleration: Any,
-    decoder: str | None,
-) -> Arm:
-    """What the options of `astro sample` and `astro bench sample` name."""
-    import torch
-
-    from astro_cli.generate.arm import load_arm
-    from astro_cli.training.build import pick_device
-
-    where = pick_device(device.value)
-    name = weights or (DEFAULT_WEIGHTS if recipe is None and wan is None else None)
-    kind = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16}[dtype]
-    return load_arm(
-        name,
-        recipe=recipe,
-        lora=lora or (),
-        wan=wan,
-        dtype=kind,
-        device=where,
-        cache=cache,
-        acceleration=acceleration,
-        decoder=decoder,
-    )
-
-
-def resize(arm: Arm, size: str | None) -> None:
-    """Replace the card's height and width.
-
-    Raises:
-        StreamError: not HEIGHTxWIDTH, or no whole number of tokens.
-    """
-    if size is None:
-        return
-    from astro_cli.spec.parts import MOST_CELLS  # pydantic, which --help does without
-
-    match, cell = SIZE.fullmatch(size), arm.backbone.cell
-    rows, columns = (cell * patch for patch in arm.network.config.patch)
-    height, width = (int(side) for side in match.groups()) if match else (0, 0)
-    if not height or not width or height % rows or width % columns or max(height, width) > MOST_CELLS * cell:
-        raise StreamError(
-            "--size",
-            size,
-            f"expected HEIGHTxWIDTH in multiples of {rows} and {columns} pixels, at most {MOST_CELLS * cell}",
-            hint="for example --size 480x832",
-        )
-    arm.card["video"] |= {"height": height // cell, "width": width // cell}
 
 
 def _opening(arm: Arm, images: list[Path], video: Path | None, fit: FitChoice) -> list[Given]:

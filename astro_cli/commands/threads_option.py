@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from astro_cli.commands.added_options import with_options
 from astro_cli.core import threads
 
 MOST = 1024
@@ -25,9 +26,5 @@ def with_threads(function: Callable[..., None]) -> Callable[..., None]:
             threads.ask(threads_)
         function(*arguments, **options)
 
-    signature = inspect.signature(function, eval_str=True)
     last = inspect.Parameter("threads_", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ThreadsOption)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    command.__signature__ = signature.replace(parameters=[*own, last])  # type: ignore[attr-defined]
-    command.__annotations__ = {**inspect.get_annotations(function, eval_str=True), "threads_": ThreadsOption}
-    return command
+    return with_options(command, function, [last])

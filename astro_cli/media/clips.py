@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue
 
-from astro_cli.config.base import Config, validate
+from astro_cli.config.base import Config
 from astro_cli.config.errors import RecipeError
 from astro_cli.config.files import Reader
-from astro_cli.config.parsing import ParseError, parse_json
-from astro_cli.config.problems import first_problem
+from astro_cli.config.json_lines import json_lines
 from astro_cli.media.decode import SUFFIXES, VideoError, frames, probe
 from astro_cli.media.manifests import listed_video
 from astro_cli.media.pictures import fitted
@@ -101,17 +100,7 @@ def source_files(source: str | Path) -> tuple[Path, ...]:
 
 
 def _lines(manifest: Path) -> Iterator[Clip]:
-    for number, text in enumerate(Reader(RecipeError, key="clips").text(manifest).split("\n"), 1):
-        if not text.strip():
-            continue
-        try:
-            line = validate(_Line, parse_json(text))
-        except ValidationError as error:
-            problem = first_problem(error, _Line)
-            hint = problem.hint or f"expected {EXAMPLE}"
-            raise RecipeError(manifest, f"line {number}", problem.text, hint=hint) from error
-        except ParseError as error:
-            raise RecipeError(manifest, f"line {number}", str(error), hint=f"expected {EXAMPLE}") from error
+    for number, line in json_lines(manifest, _Line, RecipeError, key="clips", example=EXAMPLE):
         yield Clip(listed_video(manifest, f"line {number}", line.video), line.prompt)
 
 

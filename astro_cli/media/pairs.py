@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue
 
-from astro_cli.config.base import Config, validate
+from astro_cli.config.base import Config
 from astro_cli.config.errors import RecipeError
-from astro_cli.config.files import Reader
-from astro_cli.config.parsing import ParseError, parse_json
-from astro_cli.config.problems import first_problem
+from astro_cli.config.json_lines import json_lines
 from astro_cli.config.verdicts import ALLOWED, VERDICTS
 from astro_cli.media.decode import VideoError, probe
 from astro_cli.media.manifests import listed_video
@@ -106,17 +104,7 @@ def pair_files(manifest: str | Path) -> tuple[Path, ...]:
 
 def _lines(manifest: Path) -> Iterator[VideoPair | None]:
     """The pair of every line that is not empty; None for a tie."""
-    for number, text in enumerate(Reader(RecipeError, key="pairs").text(manifest).split("\n"), 1):
-        if not text.strip():
-            continue
-        try:
-            line = validate(_Line, parse_json(text))
-        except ValidationError as error:
-            problem = first_problem(error, _Line)
-            hint = problem.hint or f"expected {EXAMPLE}"
-            raise RecipeError(manifest, f"line {number}", problem.text, hint=hint) from error
-        except ParseError as error:
-            raise RecipeError(manifest, f"line {number}", str(error), hint=f"expected {EXAMPLE}") from error
+    for number, line in json_lines(manifest, _Line, RecipeError, key="pairs", example=EXAMPLE):
         yield _pair(manifest, number, line)
 
 

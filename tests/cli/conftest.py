@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from released_layouts import State, network, write_original
 
 from astro_cli.__main__ import main
 
@@ -29,3 +30,32 @@ def astro(
         return (code if isinstance(code, int) else 0), out, err
 
     return run
+
+
+@pytest.fixture
+def zoo(monkeypatch, capsys, tmp_path):
+    """Runs `astro zoo ...` with an empty checkpoints folder: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "all"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["astro", "zoo", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def state() -> State:
+    return network(1).state_dict()
+
+
+@pytest.fixture
+def teacher(tmp_path, state) -> Path:
+    """The 1.3B teacher's folder as released, below the checkpoints folder."""
+    return write_original(tmp_path / "all" / "Wan2.1-T2V-1.3B", state)

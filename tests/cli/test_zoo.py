@@ -1,65 +1,27 @@
-"""`astro zoo`: what it lists, the folder an import leaves, what verify finds wrong, and what both refuse."""
+"""`astro zoo import`: the folder it leaves, and what it refuses."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from released_layouts import (
     CONFIG,
-    State,
-    diffusers_model,
     forward,
     network,
     original,
     original_config,
-    write_original,
-    write_pickle,
 )
 from safetensors.torch import load_file, save_file
 
-from astro_cli.__main__ import main
-from astro_cli.config.errors import CheckpointError, OutputError
-from astro_cli.models import importing, lora, lora_files
+from astro_cli.config.errors import OutputError
+from astro_cli.models import importing
 from astro_cli.models.checkpoint import into, load_transformer
-from astro_cli.models.merged import merge_into
-from astro_cli.zoo.entries import ENTRIES
 
 ONE = "diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def zoo(monkeypatch, capsys, tmp_path):
-    """Runs `astro zoo ...` with an empty checkpoints folder: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "all"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["astro", "zoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return run
-
-
-@pytest.fixture
-def state() -> State:
-    return network(1).state_dict()
-
-
-@pytest.fixture
-def teacher(tmp_path, state) -> Path:
-    """The 1.3B teacher's folder as released, below the checkpoints folder."""
-    return write_original(tmp_path / "all" / "Wan2.1-T2V-1.3B", state)
 
 
 def manifest(folder: Path) -> dict:
@@ -68,70 +30,6 @@ def manifest(folder: Path) -> dict:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-# --- list
-
-
-def test_list_says_what_is_here_and_where_the_rest_belongs(zoo, teacher, tmp_path):
-    zoo("import", "wan_1.3b")
-    (tmp_path / "all" / "Wan2.1-T2V-14B").mkdir()
-    code, out, _ = zoo("list", "--json")
-    report = json.loads(out)
-    rows = {row["name"]: row for row in report["entries"]}
-    assert code == 0
-    assert report["checkpoints"] == str(tmp_path / "all")
-    assert list(rows) == [entry.name for entry in ENTRIES]
-    assert rows["wan_1.3b"]["state"] == "imported"
-    assert rows["wan_1.3b"]["path"] == str(tmp_path / "all" / "wan_1.3b")
-    assert rows["wan_14b"]["state"] == "here"
-    assert rows["self_forcing"] == {
-        "name": "self_forcing",
-        "state": "missing",
-        "kind": "transformer",
-        "what": "Self-Forcing student",
-        "repo": "gdhe17/Self-Forcing",
-        "file": "checkpoints/self_forcing_dmd.pt",
-        "format": "torch.save, original names",
-        "nesting": "generator, critic, generator_ema",
-        "licence": "Apache-2.0 (code)",
-        "path": str(tmp_path / "all" / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt"),
-    }
-
-
-def test_list_prints_a_line_per_entry(zoo):
-    code, out, err = zoo("list")
-    assert code == 0
-    assert len(out.splitlines()) == 1 + len(ENTRIES)
-    assert "belongs at REPO/FILE below" in err
-
-
-def test_list_and_help_import_nothing_heavy():
-    code = (
-        "import sys; sys.argv = ['astro', 'zoo', 'list']\nfrom astro_cli.__main__ import main\ntry:\n    "
-        "main()\nexcept SystemExit:\n    pass\n"
-    )
-    code += (
-        "print('heavy:', [name for name in ('torch', 'numpy', 'diffusers', 'peft') if name in sys.modules], "
-        "file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.stderr.splitlines()[-1] == "heavy: []"
-
-
-@pytest.mark.parametrize("command", ["list", "import", "verify"])
-def test_help_has_an_example(zoo, command):
-    assert f"Example: astro zoo {command}" in zoo(command, "--help")[1]
-
-
-# --- import
 
 
 def test_an_import_loads_in_diffusers_and_here(zoo, teacher, state, tmp_path):
@@ -208,79 +106,6 @@ def test_the_moving_average_is_a_choice(zoo, flag, nesting, seed, tmp_path):
     assert zoo("import", folder, "--to", tmp_path / "out", *flag)[0] == 0
     assert manifest(tmp_path / "out")["nesting"] == nesting
     assert torch.equal(load_file(tmp_path / "out" / ONE)["proj_out.bias"], network(seed).proj_out.bias)
-
-
-def test_a_lora_is_merged(zoo, teacher, state, tmp_path):
-    adapted = network(1)
-    lora.add_adapters(adapted, 2, 4, 0.0, ("default",), torch.Generator().manual_seed(1))
-    for value in lora.adapter_state(adapted, "default").values():
-        value.data += 0.1
-    lora_files.save_diffusers(tmp_path / "lora", lora.adapter_state(adapted, "default"), 2, 4, lora.TARGETS)
-    code, out, _ = zoo("import", "wan_1.3b", "--lora", tmp_path / "lora")
-    assert code == 0
-    folder = tmp_path / "all" / "wan_1.3b-merged"
-    assert out.strip() == str(folder)
-    assert manifest(folder)["loras"][0]["pairs"] == 10 * CONFIG.num_layers
-    merged = network(9)
-    into(merged, load_transformer("wan_1.3b-merged"))
-    torch.testing.assert_close(forward(merged), forward(adapted), atol=1e-5, rtol=1e-5)
-
-
-def adapter(folder: Path, seed: int, save=lora_files.save_diffusers) -> Path:
-    adapted = network(1)
-    lora.add_adapters(adapted, 2, 4, 0.0, ("default",), torch.Generator().manual_seed(seed))
-    for value in lora.adapter_state(adapted, "default").values():
-        value.data += 0.1
-    save(folder, lora.adapter_state(adapted, "default"), 2, 4, lora.TARGETS)
-    return folder
-
-
-def test_a_lora_is_not_merged_twice(zoo, teacher, tmp_path):
-    first, second = adapter(tmp_path / "first", 1), adapter(tmp_path / "second", 2)
-    peft = adapter(tmp_path / "peft", 1, lora_files.save_peft)  # the first in another layout
-    assert zoo("import", "wan_1.3b", "--lora", first)[0] == 0
-    for again in (first, peft):
-        code, out, err = zoo("import", "wan_1.3b-merged", "--lora", again)
-        assert (code, out) == (2, "")
-        assert f"is merged into {tmp_path / 'all' / 'wan_1.3b-merged' / ONE} already, says manifest.json" in err
-    assert zoo("import", "wan_1.3b-merged", "--lora", second, "--to", tmp_path / "both")[0] == 0
-    assert zoo("import", tmp_path / "both", "--to", tmp_path / "cast", "--dtype", "bf16")[0] == 0
-    for again in (first, second):  # remembered over further imports
-        for folder in (tmp_path / "both", tmp_path / "cast"):
-            assert zoo("import", folder, "--lora", again, "--to", tmp_path / "x")[0] == 2
-    assert not (tmp_path / "x").exists()
-
-
-def test_an_adapter_of_one_of_two_transformers_is_said(zoo, teacher, tmp_path):
-    path = adapter(tmp_path / "first", 1) / lora_files.DIFFUSERS_FILE
-    code, _, err = zoo("import", "wan_1.3b", "--lora", path.rename(tmp_path / "Wan2.2_high_noise_lora.safetensors"))
-    assert code == 0
-    assert "warning: " in err
-    assert "by its name an adapter of one of Wan 2.2's two transformers" in err
-
-
-def test_an_import_from_before_hashes_of_the_content_is_known_by_its_file(zoo, teacher, tmp_path):
-    first = adapter(tmp_path / "first", 1)
-    zoo("import", "wan_1.3b", "--lora", first)
-    path = tmp_path / "all" / "wan_1.3b-merged" / "manifest.json"
-    new = json.loads(path.read_text())
-    old = {key: value for key, value in new.items() if "lora" not in key}
-    old |= {"format": 1, "lora": {key: value for key, value in new["loras"][0].items() if key != "strength"}}
-    path.write_text(json.dumps(old))
-    assert zoo("import", "wan_1.3b", "--lora", first)[0] == 0  # the same import, there already
-    assert zoo("import", "wan_1.3b-merged", "--lora", first)[0] == 2
-
-
-def test_a_runs_adapter_is_not_merged_into_its_own_weights(state, tmp_path):
-    final = tmp_path / "final"
-    save_file(state, final.parent / "base.safetensors")
-    adapter(final / "lora", 1)
-    save_file(state, final / "student.safetensors")
-    base = load_transformer(tmp_path / "base.safetensors", config=CONFIG)
-    student = load_transformer(final / "student.safetensors", config=CONFIG)
-    merge_into(base, [lora_files.read_lora(final / "lora")])
-    with pytest.raises(CheckpointError, match=r"is merged into .*student\.safetensors already, says lora/ beside it"):
-        merge_into(student, [lora_files.read_lora(adapter(tmp_path / "copy", 1))])
 
 
 def test_importing_again_changes_nothing_and_repairs_damage(zoo, teacher, tmp_path):
@@ -392,104 +217,3 @@ def test_large_weights_fit_into_bfloat16(zoo, teacher, state, tmp_path):
     state["proj_out.weight"][0, 0] = 70000.0
     save_file(original(state), teacher / ONE)
     assert zoo("import", "wan_1.3b", "--dtype", "bf16")[0] == 0
-
-
-def test_verify_finds_numbers_that_are_not_finite_in_an_import(zoo, teacher, tmp_path):
-    zoo("import", "wan_1.3b")
-    path = tmp_path / "all" / "wan_1.3b" / ONE
-    state = load_file(path)
-    for name in ("proj_out.bias", "proj_out.weight"):
-        state[name].view(-1)[0] = float("inf")
-    save_file(state, path)
-    code, out, _ = zoo("verify", "wan_1.3b")
-    assert code == 1
-    assert "wrong  proj_out.bias: 1 of its " in out
-    assert "wrong  1 more tensors are not finite" in out
-
-
-def test_a_lora_that_is_not_finite_is_not_merged(zoo, teacher, tmp_path):
-    name = "blocks.0.attn1.to_q"
-    halves = {f"{name}.lora_A.weight": torch.ones(2, 24), f"{name}.lora_B.weight": torch.full((24, 2), float("nan"))}
-    save_file(halves, tmp_path / "x.safetensors")
-    code, out, err = zoo("import", "wan_1.3b", "--lora", tmp_path / "x.safetensors")
-    assert (code, out) == (2, "")
-    assert f"x.safetensors: {name}.weight, lora_B: 48 of its 48 numbers are NaN or infinite" in err
-    assert not (tmp_path / "all" / "wan_1.3b-merged").exists()
-
-
-def test_a_lora_that_does_not_fit_leaves_nothing(zoo, teacher, tmp_path):
-    save_file(
-        {"unet.lora_A.weight": torch.ones(2, 3), "unet.lora_B.weight": torch.ones(3, 2)}, tmp_path / "x.safetensors"
-    )
-    code, _, err = zoo("import", "wan_1.3b", "--lora", tmp_path / "x.safetensors")
-    assert code == 2
-    assert "1 of 1 pairs match no layer" in err
-    assert not (tmp_path / "all" / "wan_1.3b-merged").exists()
-
-
-# --- verify
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        ("flip", "sha256 differs from the manifest's"),
-        ("cut", "bytes, expected"),
-        ("lose", "missing file"),
-        ("add", "extra file, not in the manifest"),
-        ("drop a tensor", "1 tensors missing: blocks.0.attn1.norm_k.weight"),
-        ("extra tensor", "1 tensors unexpected: extra"),
-        ("another shape", "1 tensors resized: proj_out.bias"),
-        ("another dtype", "1 tensors are not float32: proj_out.bias"),
-    ],
-)
-def test_verify_names_what_is_wrong(zoo, teacher, damage, says, tmp_path):
-    zoo("import", "wan_1.3b")
-    folder = tmp_path / "all" / "wan_1.3b"
-    assert zoo("verify", "wan_1.3b")[:2] == (0, f"ok  {folder}\n")
-    path = folder / ONE
-    content, state = path.read_bytes(), load_file(path)
-    if damage == "flip":
-        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    elif damage == "cut":
-        path.write_bytes(content[:-50])
-    elif damage == "lose":
-        (folder / "config.json").unlink()
-    elif damage == "add":
-        (folder / "more.bin").touch()
-    elif damage == "drop a tensor":
-        del state["blocks.0.attn1.norm_k.weight"]
-    elif damage == "extra tensor":
-        state["extra"] = torch.zeros(1)
-    else:
-        state["proj_out.bias"] = torch.zeros(3) if damage == "another shape" else state["proj_out.bias"].half()
-    if damage not in ("flip", "cut", "lose", "add"):
-        save_file(state, path)
-    code, out, _ = zoo("verify", "wan_1.3b", "--json")
-    report = json.loads(out)
-    assert code == 1
-    assert not report["ok"]
-    assert any(says in line for line in report["problems"])
-
-
-def test_verify_checks_a_release_without_a_manifest(zoo, teacher, tmp_path):
-    code, out, _ = zoo("verify", "wan_1.3b")
-    assert (code, out) == (0, f"ok  {teacher}  (no manifest: bytes not checked)\n")
-    path = write_pickle(tmp_path / "x.pt", {"generator": {"patch_embedding.weight": torch.zeros(3)}})
-    code, out, _ = zoo("verify", path)
-    assert code == 1
-    assert "wrong  " in out
-    assert "no Wan transformer" in out
-
-
-def test_verify_refuses_what_is_not_there_and_a_broken_manifest(zoo, tmp_path):
-    assert zoo("verify", "nowhere")[0] == 2
-    (tmp_path / "manifest.json").write_text('{"config": {}}')
-    code, _, err = zoo("verify", tmp_path)
-    assert code == 2
-    assert "manifest.json: dtype, tensors, written: missing or incomplete" in err
-
-
-def test_diffusers_writes_what_verify_accepts(zoo, state, tmp_path):
-    diffusers_model(state).save_pretrained(tmp_path / "theirs")
-    assert zoo("verify", tmp_path / "theirs")[0] == 0

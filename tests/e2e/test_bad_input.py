@@ -7,7 +7,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_training import RL, run
+from test_training import RL
+
+from astro_cli.objectives import nft
+from tests.command_line import run, run_and_interrupt
 
 
 def message(capsys: pytest.CaptureFixture[str]) -> str:
@@ -119,18 +122,8 @@ def test_a_full_disk_is_reported_and_the_run_resumes(tiny, tmp_path, monkeypatch
 
 
 def test_ctrl_c_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys):
-    from astro_cli.objectives import nft
-
-    out, original, calls = tmp_path / "run", nft.Objective.after_step, []
-
-    def interrupt(self, step):
-        calls.append(step)
-        if step == 2 and len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(self, step)
-
-    monkeypatch.setattr(nft.Objective, "after_step", interrupt)
-    assert run([*RL, *tiny, "--out", str(out)], monkeypatch) == 1
+    out = tmp_path / "run"
+    run_and_interrupt([*RL, *tiny, "--out", str(out)], nft, monkeypatch, step=3)
     assert "--resume" in capsys.readouterr().err
     assert run([*RL, *tiny, "--out", str(out), "--resume"], monkeypatch) == 0
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2, 3]

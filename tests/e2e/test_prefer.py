@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file
 from small_videos import write_video
 from test_bad_input import message
-from test_training import run, same_bits, without_times
+from test_training import same_bits, without_times
+
+from astro_cli.objectives import dpo
+from tests.command_line import run, run_and_interrupt, set_options
 
 SMALL = ("batch=4", "data.pool=8", "objective.validation=2", "objective.validation_every=1", "optim.student.warmup=0")
 OF_TINY = ("lora.rank=4", "runtime.save_every=1", "model.in_channels=4", "base.codec=shapes/codec", "sampler.steps=3",
@@ -34,8 +37,8 @@ def arguments(tiny, tiny_teacher, tiny_base):
 
     def of(recipe: str, out: Path, *more: str, steps: int = 1) -> list[str]:
         base = tiny_base if "streaming" in recipe else tiny_teacher
-        sets = [*OF_TINY, f"base.student={base}", *(f"stages.dpo.{item}" for item in (*SMALL, f"steps={steps}", *more))]
-        flags = [part for item in sets for part in ("--set", item)]
+        items = (f"stages.dpo.{item}" for item in (*SMALL, f"steps={steps}", *more))
+        flags = set_options(*OF_TINY, f"base.student={base}", *items)
         return ["prefer", "--recipe", recipe, *tiny, *flags, "--out", str(out)]
 
     return of
@@ -47,21 +50,9 @@ def rows(out: Path) -> list[dict]:
 
 @pytest.mark.parametrize("recipe", ["dpo_temporal_shapes", "dpo_hard_shapes", "dpo_streaming_shapes"])
 def test_a_run_that_is_cut_off_resumes_to_the_same_bits(recipe, arguments, tmp_path, monkeypatch):
-    from astro_cli.objectives import dpo
-
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run(arguments(recipe, whole, steps=3), monkeypatch) == 0
-    original, calls = dpo.Objective.after_step, []
-
-    def interrupt(self, step):
-        calls.append(step)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(dpo.Objective, "after_step", interrupt)
-        assert run(arguments(recipe, cut, steps=3), patch) == 1
+    run_and_interrupt(arguments(recipe, cut, steps=3), dpo, monkeypatch)
     assert len(rows(cut)) == 1
     assert run([*arguments(recipe, cut, steps=3), "--resume"], monkeypatch) == 0
     assert same_bits(*(out / "final" / "student.safetensors" for out in (whole, cut)))

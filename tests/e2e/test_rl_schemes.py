@@ -10,29 +10,20 @@ import math
 import pytest
 from safetensors.torch import load_file, save_file
 from test_bad_input import message
-from test_training import RL, run, same_bits, without_times
+from test_training import RL, same_bits, without_times
 
+from astro_cli.objectives import nft
+from tests.command_line import run, run_and_interrupt, set_options
 from tests.tiny_world import bare_rl_recipe
 
-SMALL = [
-    "--set",
+SMALL = set_options(
     "stages.nft.steps=3",
-    "--set",
-    "stages.nft.batch=8",
-    "--set",
     "stages.nft.accumulate=1",
-    "--set",
-    "stages.nft.experience.prompts=2",
-    "--set",
-    "stages.nft.experience.group=4",
-    "--set",
-    "stages.nft.experience.updates=2",
-    "--set",
+    *(f"stages.nft.{key}" for key in ("batch=8", "experience.prompts=2", "experience.group=4", "experience.updates=2")),
     "runtime.save_every=1",
-    "--set",
     "lora.rank=4",
-]
-SHORT = ["--set", "stages.nft.experience.frames=18"]
+)
+SHORT = set_options("stages.nft.experience.frames=18")
 SCHEMES = ("seq_full", "seq_detach", "clip_full", "clip_detach")
 
 
@@ -59,7 +50,7 @@ def test_selective_kl_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     arguments = ["rl", "--recipe", "astrolabe_all_shapes", *SMALL, "--set", "stages.nft.steps=4", *tiny]
     assert run([*arguments, "--out", str(whole)], monkeypatch) == 0
-    stop_after(3, monkeypatch, [*arguments, "--out", str(cut)])
+    run_and_interrupt([*arguments, "--out", str(cut)], nft, monkeypatch, step=3)
     assert run([*arguments, "--out", str(cut), "--resume"], monkeypatch) == 0
     assert same_bits(whole / "final" / "student.safetensors", cut / "final" / "student.safetensors")
     assert rows(whole) == rows(cut)
@@ -99,28 +90,11 @@ def test_a_policy_whose_old_one_follows_at_once_is_warned_of(tiny, tmp_path, mon
     assert "warning: nft step 1: " in capsys.readouterr().err
 
 
-def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    """Run, and be interrupted in the given step."""
-    from astro_cli.objectives import nft
-
-    original, calls = nft.Objective.after_step, []
-
-    def interrupt(self, step):
-        calls.append(step)
-        if len(calls) == steps:
-            raise KeyboardInterrupt
-        return original(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(nft.Objective, "after_step", interrupt)
-        assert run(arguments, patch) == 1
-
-
 def test_long_tuning_runs_and_resumes(tiny, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     arguments = ["long-tune", "--recipe", "astrolabe_long_shapes", *SMALL, *SHORT, *tiny]
     assert run([*arguments, "--out", str(whole)], monkeypatch) == 0
-    stop_after(2, monkeypatch, [*arguments, "--out", str(cut)])
+    run_and_interrupt([*arguments, "--out", str(cut)], nft, monkeypatch, step=2)
     assert run([*arguments, "--out", str(cut), "--resume"], monkeypatch) == 0
     assert same_bits(whole / "final" / "student.safetensors", cut / "final" / "student.safetensors")
     assert rows(whole) == rows(cut)
@@ -221,7 +195,7 @@ def test_a_reward_that_is_constant_for_an_epoch_stops_the_run_resumable(tiny, tm
 
 def test_adapters_of_another_rank_are_refused_on_resume(tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    stop_after(3, monkeypatch, [*RL, *tiny, "--out", str(out)])
+    run_and_interrupt([*RL, *tiny, "--out", str(out)], nft, monkeypatch, step=3)
     capsys.readouterr()
     assert run([*RL, *tiny, "--set", "lora.rank=8", "--out", str(out), "--resume"], monkeypatch) == 2
     assert "other settings" in message(capsys)

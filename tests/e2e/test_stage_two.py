@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from test_bad_input import message
-from test_training import run, same_bits, without_times
+from test_training import same_bits, without_times
+
+from astro_cli.objectives import grpo
+from tests.command_line import run, run_and_interrupt, set_options
 
 SMALL = {
     "batch": 8,
@@ -33,33 +36,20 @@ def own_cache(tmp_path, monkeypatch):
 def arguments(tiny, tiny_teacher):
     """Of a small run of a recipe: its last values win."""
 
-    def of(recipe: str, out: Path, steps: int = 1, **sets: object) -> list[str]:
-        base = [] if "streaming" in recipe else ["--set", f"base.student={tiny_teacher}", "--set", "sampler.steps=5"]
-        values = {f"stages.grpo.{key}": value for key, value in ({**SMALL, "steps": steps} | sets).items()}
-        more = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-        own = ["--set", "lora.rank=4", "--set", "runtime.save_every=1"]
-        return ["rl", "--recipe", recipe, *tiny, *base, *own, *more, "--out", str(out)]
+    def of(recipe: str, out: Path, steps: int = 1, **keys: object) -> list[str]:
+        base = [] if "streaming" in recipe else [f"base.student={tiny_teacher}", "sampler.steps=5"]
+        values = (f"stages.grpo.{key}={value}" for key, value in ({**SMALL, "steps": steps} | keys).items())
+        more = set_options(*base, "lora.rank=4", "runtime.save_every=1", *values)
+        return ["rl", "--recipe", recipe, *tiny, *more, "--out", str(out)]
 
     return of
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["teacher", "student"])
 def test_grpo_trains_resumes_and_leaves_weights_of_its_policy(policy, arguments, tmp_path, monkeypatch):
-    from astro_cli.objectives import grpo
-
     whole, cut, name = tmp_path / "whole", tmp_path / "cut", f"grpo{policy}_shapes"
     assert run(arguments(name, whole, 3), monkeypatch) == 0
-    original, calls = grpo.Objective.after_step, []
-
-    def interrupt(self, step):
-        calls.append(step)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(grpo.Objective, "after_step", interrupt)
-        assert run(arguments(name, cut, 3), monkeypatch) == 1
+    run_and_interrupt(arguments(name, cut, 3), grpo, monkeypatch)
     assert run([*arguments(name, cut, 3), "--resume"], monkeypatch) == 0
     assert same_bits(whole / "final" / "student.safetensors", cut / "final" / "student.safetensors")
     rows = without_times(whole / "metrics.jsonl")

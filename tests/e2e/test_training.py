@@ -15,43 +15,20 @@ from safetensors.torch import load_file
 
 from astro_cli.models.lora_files import read_lora
 from astro_cli.models.lora_merge import merge_loras
-from tests.command_line import run
+from tests.command_line import run, set_options
 
 RL = [
-    "rl",
-    "--recipe",
-    "astrolabe_self_forcing_shapes",
-    "--set",
-    "stages.nft.steps=4",
-    "--set",
-    "stages.nft.batch=8",
-    "--set",
-    "stages.nft.experience.prompts=2",
-    "--set",
-    "stages.nft.experience.group=4",
-    "--set",
-    "stages.nft.experience.updates=2",
-    "--set",
-    "runtime.save_every=1",
-    "--set",
-    "lora.rank=4",
+    *("rl", "--recipe", "astrolabe_self_forcing_shapes"),
+    *set_options("stages.nft.steps=4", "stages.nft.batch=8", "stages.nft.experience.prompts=2"),
+    *set_options("stages.nft.experience.group=4", "stages.nft.experience.updates=2"),
+    *set_options("runtime.save_every=1", "lora.rank=4"),
 ]
 DMD = [
-    "distill",
-    "--recipe",
-    "causal_forcing_shapes",
-    "--set",
-    "stages.ar_diffusion.steps=2",
-    "--set",
-    "stages.consistency.steps=2",
-    "--set",
-    "stages.dmd.steps=3",
-    "--set",
-    "stages.dmd.optim.student.every=2",
-    "--set",
-    "runtime.save_every=1",
-    *(f for stage in ("ar_diffusion", "consistency", "dmd") for f in ("--set", f"stages.{stage}.batch=4")),
-    *(f for stage in ("ar_diffusion", "consistency") for f in ("--set", f"stages.{stage}.data.pool=16")),
+    *("distill", "--recipe", "causal_forcing_shapes"),
+    *set_options("stages.ar_diffusion.steps=2", "stages.consistency.steps=2", "stages.dmd.steps=3"),
+    *set_options("stages.dmd.optim.student.every=2", "runtime.save_every=1"),
+    *set_options(*(f"stages.{stage}.batch=4" for stage in ("ar_diffusion", "consistency", "dmd"))),
+    *set_options(*(f"stages.{stage}.data.pool=16" for stage in ("ar_diffusion", "consistency"))),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What tests of methods outside the package share."""
+"""What unit tests share: methods outside the package, an adapter, no checkpoints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lora_layouts import ALPHA, RANK
+from released_layouts import State, network
 
 import astro_cli.objectives
-from astro_cli.models import weights
+from astro_cli.models import lora, weights
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.recipe import load_recipe
 from astro_cli.training.build import _initialise
@@ -50,3 +52,25 @@ def probe(tmp_path, bases, outside_kinds):
     (tmp_path / "probe.toml").write_text(PROBE)
     base = f"base.student={bases['student']}"
     return lambda *sets: load_recipe(str(tmp_path / "probe.toml"), [*TINY, "video.frames=3", base, *sets])
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No checkpoint of this machine's is found."""
+    monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "none"))
+
+
+@pytest.fixture
+def adapted() -> CausalWan:
+    """A network with a trained adapter."""
+    model = network()
+    lora.add_adapters(model, RANK, ALPHA, 0.0, ("default",), torch.Generator().manual_seed(1))
+    rng = torch.Generator().manual_seed(3)
+    for value in lora.adapter_state(model, "default").values():
+        value.data += 0.1 * torch.randn(value.shape, generator=rng)
+    return model
+
+
+@pytest.fixture
+def state(adapted) -> State:
+    return {key: value.detach().clone() for key, value in lora.adapter_state(adapted, "default").items()}
