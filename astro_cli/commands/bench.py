@@ -10,26 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from astro_cli.commands import student_options as options
 from astro_cli.commands.acceleration_options import Make, with_acceleration
 from astro_cli.commands.console import echo, echo_aligned, loading
 from astro_cli.commands.limits import MOST_FRAMES
-from astro_cli.commands.student_options import (
-    DecoderOption,
-    Device,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    LoraOption,
-    RecipeOption,
-    SinkOption,
-    SizeOption,
-    WanOption,
-    WeightsOption,
-    WindowOption,
-    cache_fields,
-    load,
-    resize,
-)
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import StreamError
 
@@ -44,17 +28,17 @@ MIB = 2**20
 
 
 def sample(
-    weights: WeightsOption = None,
+    weights: options.WeightsOption = None,
     frames: Annotated[int, typer.Option(min=1, max=MOST_FRAMES, help="Pixel frames to time, at least.")] = 48,
-    recipe: RecipeOption = None,
-    lora: LoraOption = None,
-    wan: WanOption = None,
-    size: SizeOption = None,
-    window: WindowOption = None,
-    sink: SinkOption = None,
-    dtype: DtypeOption = Dtype.fp32,
-    device: DeviceOption = Device.auto,
-    decoder: DecoderOption = None,
+    recipe: options.RecipeOption = None,
+    lora: options.LoraOption = None,
+    wan: options.WanOption = None,
+    size: options.SizeOption = None,
+    window: options.WindowOption = None,
+    sink: options.SinkOption = None,
+    dtype: options.DtypeOption = options.Dtype.fp32,
+    device: options.DeviceOption = options.Device.auto,
+    decoder: options.DecoderOption = None,
     warm_up: Annotated[int, typer.Option(min=0, max=1000, help="Blocks at a full window that are not timed.")] = 4,
     prompt: Annotated[str, typer.Option(help="What the video shows; speed does not depend on it.")] = PROMPT,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, and of the record.")] = 0,
@@ -72,8 +56,10 @@ def sample(
     if window == 0:
         raise StreamError("--window", "0", "a stream is timed at a full window", hint="for example --window 12")
     with loading("weights"):
-        arm = load(weights, recipe, lora, wan, dtype, device, cache_fields(window, sink), acceleration(), decoder)
-    resize(arm, size)
+        arm = options.load(
+            weights, recipe, lora, wan, dtype, device, options.cache_fields(window, sink), acceleration(), decoder
+        )
+    options.resize(arm, size)
     from astro_cli.generate.speed import measure
 
     if not arm.streams:

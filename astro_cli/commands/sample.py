@@ -13,27 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from astro_cli.commands import student_options as options
 from astro_cli.commands.acceleration_options import Make
 from astro_cli.commands.console import loading, typed_lines
 from astro_cli.commands.limits import MOST_FRAMES, MOST_SECONDS, MOST_VIDEOS
-from astro_cli.commands.student_options import (
-    DEFAULT_WEIGHTS,
-    DecoderOption,
-    Device,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    LoraOption,
-    RecipeOption,
-    SinkOption,
-    SizeOption,
-    WanOption,
-    WeightsOption,
-    WindowOption,
-    cache_fields,
-    load,
-    resize,
-)
 from astro_cli.config.errors import StreamError
 from astro_cli.config.seeds import LARGEST
 from astro_cli.generate import plan as sample_input
@@ -62,15 +45,15 @@ def sample(
         Path | None,
         typer.Option("--prompts", help="Text (a prompt a line), .csv, or JSON lines with prompts in turn."),
     ] = None,
-    weights: WeightsOption = None,
-    lora: LoraOption = None,
-    recipe: RecipeOption = None,
-    wan: WanOption = None,
+    weights: options.WeightsOption = None,
+    lora: options.LoraOption = None,
+    recipe: options.RecipeOption = None,
+    wan: options.WanOption = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, max=MOST_SECONDS, help="Length of each video.")] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, max=MOST_FRAMES, help="Length in frames, instead of seconds.")
     ] = None,
-    size: SizeOption = None,
+    size: options.SizeOption = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Picture that is the first frame of every video.")
     ] = None,
@@ -94,20 +77,20 @@ def sample(
     interactive: Annotated[
         bool, typer.Option("--interactive", help="Type the next prompt while frames stream; /quit ends.")
     ] = False,
-    window: WindowOption = None,
-    sink: SinkOption = None,
+    window: options.WindowOption = None,
+    sink: options.SinkOption = None,
     relative: Annotated[
         bool | None, typer.Option("--relative/--absolute", help="Positions in the window, or frame numbers.")
     ] = None,
     ema: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="ALPHA", help="Blend evicted frames into the sink.")
     ] = None,
-    dtype: DtypeOption = Dtype.fp32,
-    device: DeviceOption = Device.auto,
+    dtype: options.DtypeOption = options.Dtype.fp32,
+    device: options.DeviceOption = options.Device.auto,
     batch: Annotated[
         int, typer.Option(min=1, max=MOST_VIDEOS, help="Videos made at once; what they show does not depend on it.")
     ] = 1,
-    decoder: DecoderOption = None,
+    decoder: options.DecoderOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")] = Path("samples"),
     *,
     acceleration: Make,
@@ -149,10 +132,10 @@ def sample(
         raise StreamError(option, str(path), "the prompt file names a picture on every line", hint="leave one out")
     if fit is FitChoice.crop and not (image or video or named):
         raise StreamError("--fit", fit.value, "there is no --image and no --video to cut", hint="leave it out")
-    cache = cache_fields(window, sink, relative=relative, alpha=ema, policy=None if ema is None else "ema")
-    with loading(weights or recipe or DEFAULT_WEIGHTS):
-        arm = load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
-    resize(arm, size)
+    cache = options.cache_fields(window, sink, relative=relative, alpha=ema, policy=None if ema is None else "ema")
+    with loading(weights or recipe or options.DEFAULT_WEIGHTS):
+        arm = options.load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
+    options.resize(arm, size)
     opening = _opening(arm, named or ([] if image is None else [image]), video, fit)
     length = _length(arm, seconds, frames, opening[0] if opening else None)
     from astro_cli.commands.sample_run import Studio
