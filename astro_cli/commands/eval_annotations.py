@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from astro_cli.commands.console import echo, plain_console
 from astro_cli.commands.eval_compare import TABLE_WIDTH, Format
-from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError
 
 if TYPE_CHECKING:
+    from astro_cli.config.base import Config  # pydantic, which --help does without
     from eval.human.likert import Likert, Paired
     from eval.human.rank import Ranked
 
@@ -69,10 +70,7 @@ def likert(
 
     ratings = read(file, parse_scale(scale), threshold)
     if format is Format.json:
-        data = {
-            "arms": [row.model_dump() for row in ratings.arms],
-            "pairs": [pair.model_dump() for pair in ratings.pairs],
-        }
+        data = {"arms": _dumped(ratings.arms), "pairs": _dumped(ratings.pairs)}
         echo(json.dumps(data, indent=2, allow_nan=False))
         return
     _print(_arms_table(ratings.arms))
@@ -93,7 +91,7 @@ def rank(file: FileArgument, format: FormatOption = Format.table) -> None:
     ranks = read(file)
     if format is Format.json:
         parts = {"arms": ranks.arms, "pairs": ranks.pairs, "tests": ranks.tests}
-        data = {name: list(map(Config.model_dump, rows)) for name, rows in parts.items()}
+        data = {name: _dumped(rows) for name, rows in parts.items()}
         echo(json.dumps(data, indent=2, allow_nan=False))
         return
     _print(_ranks_table(ranks.arms))
@@ -101,6 +99,10 @@ def rank(file: FileArgument, format: FormatOption = Format.table) -> None:
         _print(_pairs_table(ranks.pairs))
     for test in ranks.tests:
         echo(f"{test.criterion or 'all'}: Friedman's chi2 {test.statistic:.2f}, p {test.p:.3g}")
+
+
+def _dumped(rows: Sequence[Config]) -> list[dict[str, Any]]:
+    return [row.model_dump() for row in rows]
 
 
 def _ranks_table(rows: list[Ranked]) -> Table:
