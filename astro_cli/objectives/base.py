@@ -270,7 +270,7 @@ class Objective:
         return ()
 
     @classmethod
-    def weights(cls, recipe: Recipe) -> list[NeededPart]:
+    def weight_files(cls, recipe: Recipe) -> list[NeededPart]:
         """Further files of weights that a stage reads; they must be there before the run, and decide what it is."""
         return []
 

@@ -99,7 +99,7 @@ class Objective(BaseObjective):
             raise ValueError(f"{key}.data.frames: found one latent frame, flow needs two or more")
 
     @classmethod
-    def weights(cls, recipe: Recipe) -> list[NeededPart]:
+    def weight_files(cls, recipe: Recipe) -> list[NeededPart]:
         return [raft_need()] if recipe.backbone == "wan" else []
 
     def loss(self, role: str, batch: Batch) -> LossOutput:

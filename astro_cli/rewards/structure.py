@@ -19,12 +19,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from astro_cli.shapes.render import DIRECTION, PAN_SPEED
+from astro_cli.shapes.pattern import PANS
 from astro_cli.shapes.segment import background_weight, segment, shift_to_origin, to_gray
 from astro_cli.spec import STRUCTURE
 
-SPEEDS = (PAN_SPEED, 2 * PAN_SPEED)
-PANS = ((0.0, 0.0), *((speed * x, speed * y) for speed in SPEEDS for x, y in DIRECTION.values()))
 BACKGROUND_SCALE = 0.05  # R: half of the depth of the world's textures
 EPS = 1e-6
 

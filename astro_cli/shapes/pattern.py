@@ -14,10 +14,13 @@ from dataclasses import dataclass
 
 import torch
 
-from astro_cli.shapes.render import TEXTURE_DEPTH, TEXTURE_PERIOD, WORLD
+from astro_cli.shapes.render import DIRECTION, PAN_SPEED, TEXTURE_DEPTH, TEXTURE_PERIOD, WORLD
 from astro_cli.shapes.segment import ObjectMask, background_weight
 
 RIDGE = 1e-3  # relative to the mean weight; only matters when the object or a low resolution hides a basis function
+SPEEDS = (PAN_SPEED, 2 * PAN_SPEED)
+# What a camera may do, in world units per frame, where its motion is looked for: rest, or pan.
+PANS = ((0.0, 0.0), *((speed * x, speed * y) for speed in SPEEDS for x, y in DIRECTION.values()))
 # Amplitude of the first harmonic of the renderer's wave (edges ramp over one pixel of eight): 4/pi * sinc(1/8).
 FIRST_HARMONIC = TEXTURE_DEPTH * 4 / math.pi * math.sin(math.pi / 8) / (math.pi / 8)
 CHECK_FIRST = FIRST_HARMONIC**2 / TEXTURE_DEPTH

@@ -41,7 +41,9 @@ def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
             read[f"stages.{name}.data.pairs"] = pair_files(stage.data.pairs)
         if recipe.backbone == "wan":
             read |= _rewards(stage)
-        read |= {part.what: (part.here,) for part in objective_class(stage).weights(recipe) if part.here is not None}
+        read |= {
+            part.what: (part.here,) for part in objective_class(stage).weight_files(recipe) if part.here is not None
+        }
         read |= {f"features {key}": (features.find(key),) for key in features_of(stage) if key in features.FILES}
     return read
 

@@ -28,7 +28,7 @@ def check_needs(recipe: Recipe, roles: Iterable[str]) -> None:
     parts = list(_needs(recipe, roles)) if recipe.backbone == "wan" else []
     for name in recipe.order:
         parts += features.needs(features_of(recipe.stages[name]))
-        parts += objective_class(recipe.stages[name]).weights(recipe)
+        parts += objective_class(recipe.stages[name]).weight_files(recipe)
     needs.refuse_missing(recipe.name, parts, _way_out(recipe))
 
 

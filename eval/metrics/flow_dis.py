@@ -14,15 +14,16 @@ from pydantic import Field
 from astro_cli.config.base import Config
 from eval.contract import Declaration, Frame, NetworkCache, package
 from eval.watchers.flow import FlowScorer, flow_metrics
-from eval.watchers.flow_label import references_of
+from eval.watchers.flow_label import Estimate, references_of
 
 NAME = "flow_dis"
+Preset = Literal["ultrafast", "fast", "medium"]
 
 
 class DisConfig(Config):
     """OpenCV's preset, and how many frames lie between two that are compared."""
 
-    preset: Literal["ultrafast", "fast", "medium"] = "medium"
+    preset: Preset = "medium"
     interval: int = Field(1, ge=1)
 
 
@@ -39,11 +40,16 @@ def _build(config: DisConfig, loaded: NetworkCache) -> FlowScorer:
 
     **Deviations:** another estimator than TeleBoost's RAFT; numbers of the two are not comparable.
     """
+    return FlowScorer(NAME, estimator(config.preset), config.interval)
+
+
+def estimator(preset: Preset) -> Estimate:
+    """DIS at one of OpenCV's presets."""
     import cv2  # its type stubs lack DIS
 
-    preset = {"ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST}
-    dis = cv2.DISOpticalFlow.create(preset.get(config.preset, cv2.DISOPTICAL_FLOW_PRESET_MEDIUM))
-    return FlowScorer(NAME, partial(_flow, dis), config.interval)
+    presets = {"ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST}
+    dis = cv2.DISOpticalFlow.create(presets.get(preset, cv2.DISOPTICAL_FLOW_PRESET_MEDIUM))
+    return partial(_flow, dis)
 
 
 OPENCV = package("OpenCV", "cv2", "pip install opencv-python-headless, or the extra `astro-cli[vbench]`")

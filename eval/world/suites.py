@@ -94,6 +94,20 @@ SUITES = (
         32,
         ("vq", "mq", "ta", "identity", *(f"ta_segment_{place}" for place in range(1, 7))),
     ),
+    WorldSuite(
+        "shapes-structure",
+        "Clips whose camera pans, and the same with a camera at rest",
+        "eval.world.shapes_structure",
+        128,
+        ("structural_stability", "structural_stability_rest"),
+    ),
+    WorldSuite(
+        "shapes-flow",
+        "Optical flow of decoded clips against the renderer's exact flow",
+        "eval.world.shapes_flow",
+        128,
+        ("epe", "over_1px", "over_3px", "f1_all"),
+    ),
 )
 WORLD_SUITES = {suite.name: suite for suite in SUITES}
 

@@ -40,7 +40,7 @@ SHAPES = {
     "reward-forcing-6": (4, 9),
     "reward-forcing-7": (4, 11),
     "teleboost-1": (5, 3),
-    "teleboost-2": (2, 4),
+    "teleboost-2": (3, 4),
     "teleboost-3": (6, 4),
     "teleboost-4": (4, 9),
     "teleboost-5": (2, 3),
