@@ -246,7 +246,7 @@ def evaluate(
     What is recorded of the same weights, prompts and protocol is not scored again.
 
     Args:
-        subject: for `shapes`, `shapes-long` and `shapes-multi` an arm of `load_student`, or what it takes; for all
+        subject: for `shapes` and the suites whose names begin so an arm of `load_student`, or what it takes; for all
             other suites a folder of videos.
         suite: its name (`astro eval list`).
         seed: of the noise; a tuned run has its training seed. For videos: of the records.

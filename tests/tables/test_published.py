@@ -103,12 +103,16 @@ BASELINES = {
 }
 
 
+OURS = {("teleboost-2", "Base, simulation")}  # rows that the paper does not print
+
+
 def test_every_table_is_there_and_complete() -> None:
     found = {table_id: load_table(table_id) for table_id in list_tables()}
     assert {table_id: (len(table.rows), len(table.columns)) for table_id, table in found.items()} == SHAPES
     for table in found.values():
         for row in table.rows:
-            keys = [] if table.id in FIGURES else [column.key for column in table.columns]
+            unprinted = table.id in FIGURES or (table.id, row.label) in OURS
+            keys = [] if unprinted else [column.key for column in table.columns]
             assert list(row.published) == keys, f"{table.id}: {row.label}"
 
 
