@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from eval.papers.ablation import Job
 
 
-TABLES = "astrolabe-bases (Tables 1 to 3), astrolabe-4a, -4b, -4c, -beta, -adaptive or -released."
+TABLES = (
+    "astrolabe-bases (Tables 1 to 3), astrolabe-4a, -4b, -4c, -beta, -adaptive or -released; reward-forcing-1 or -3; "
+    "delta-forcing."
+)
 
 
 def ablate(

@@ -44,15 +44,15 @@ class _Steps:
     def train(self, recipe: Recipe, name: str, overrides: list[str], run: Path) -> None:
         train(recipe, name, overrides, run, resume=(run / "resolved.json").is_file())
 
-    def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path) -> None:
-        evaluate_arms(arms, seeds, prompts, results)
+    def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str) -> None:
+        evaluate_arms(arms, seeds, prompts, results, suite)
 
     def run_grid(self, grid: GridRun, planned: list[Job], jobs: int) -> None:
         run_grid(grid, planned, jobs, self.console)
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="Paper: astrolabe.")],
+    paper: Annotated[str, typer.Argument(help="Paper: astrolabe, reward-forcing or delta-forcing.")],
     quick: Annotated[
         bool, typer.Option("--quick", help="One base, one seed, fewer prompts: minutes instead of hours.")
     ] = False,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +13,9 @@ from astro_cli.generate.arm import load_arm
 from astro_cli.training.rundir import RunDir
 from eval.records.comparable import Cells, matrix, paired
 from eval.records.stats import mean_interval, paired_difference
-from eval.records.store import Record
-from eval.report import arm_panels, differences_figure, figures, sheets
+from eval.report import arm_panels, differences_figure, figures, forcing_figures, sheets
 from eval.report.differences_figure import Better, Effect, Panel
+from eval.report.figure_parts import Drawn, Made, Missing, PaperFigure, find_runs
 from eval.report.training_records import curve_rows
 
 THIRDS = tuple(f"{metric}{part}" for metric in ("vq", "mq", "ta") for part in ("", "_first_third", "_last_third"))
@@ -46,7 +45,6 @@ SUITE_TITLES = {
 SHEETS = {"short": sheets.short_sheet, "long": sheets.long_sheet, "multi": sheets.multi_sheet}
 
 
-SEEDS = "0,1,2"  # what a study trains
 NO_CURVE = "No training curve of these runs is kept."
 PAIRED = "Held-out prompts by the oracle, as in the tables; paired by prompt and seed; 95 % intervals, {seeds}."
 OF_RUNS = "Shown is what the runs measured of themselves; 95 % intervals over {seeds}."
@@ -69,40 +67,6 @@ class Curves(NamedTuple):
     ends: tuple[str, ...]
     grid: str
     base: str
-
-
-class Missing(NamedTuple):
-    """What a picture lacks of which arm, and the command that makes it; no command where none does."""
-
-    what: str
-    arm: str
-    command: str = ""
-
-
-class Drawn(NamedTuple):
-    """Whether there was anything to show, and what is missing."""
-
-    written: bool
-    missing: list[Missing]
-
-
-class PaperFigure(NamedTuple):
-    """A picture to be made: `draw` writes it to a path, unless it has nothing to show."""
-
-    name: str
-    draw: Callable[[Path], Drawn]
-
-
-class Made(NamedTuple):
-    """What the figures are drawn from."""
-
-    runs: Path
-    records: Sequence[Record]
-    results: Path
-
-    def ablate(self, grid: str) -> str:
-        """The command that trains and evaluates a grid into these folders."""
-        return f"astro ablate {grid} --seeds {SEEDS} --runs {self.runs} --results {self.results}"
 
 
 ALL = "astrolabe_all_shapes"  # the run the ablations vary
@@ -148,6 +112,12 @@ FIGURES: dict[str, tuple[Curves, ...]] = {
         ),
     ),
 }
+# The grid that trains and evaluates a paper's pairs of base and tuned student, and what training is called.
+PAIRS = {
+    "astrolabe": ("astrolabe-bases", "RL"),
+    "reward-forcing": ("reward-forcing-1", "Reward Forcing"),
+    "delta-forcing": ("delta-forcing", "Delta Forcing"),
+}
 # Measures of a run itself: title, better, where nothing has changed, what the axis shows.
 OF_A_RUN: dict[str, tuple[str, Better, float, str]] = {
     "reward_change": ("Training reward", "up", 0.0, "last epochs \u2212 first"),
@@ -167,25 +137,15 @@ def pictures(
     Raises:
         RecordError: no figures of that paper.
     """
-    if paper not in FIGURES:
-        raise RecordError("figures", paper, "no figures of this paper", hint=did_you_mean(paper, FIGURES))
+    if paper not in PAIRS:
+        raise RecordError("figures", paper, "no figures of this paper", hint=did_you_mean(paper, PAIRS))
+    own = [_figure_5(paper, base, recipe) for base, recipe in pairs] if paper in FIGURES else []
     return [
-        *(_curves(_figure_5(paper, base, recipe), made) for base, recipe in pairs),
-        *(_curves(figure, made) for figure in FIGURES[paper]),
+        *(_curves(figure, made) for figure in (*own, *FIGURES.get(paper, ()))),
+        *forcing_figures.pictures(paper, made),
         *(_differences(paper, kind, base, recipe, made) for base, recipe in pairs for kind in SUITES),
         *(_sheet(paper, kind, base, recipe, made) for base, recipe in pairs for kind in SHEETS if with_sheets),
     ]
-
-
-def find_runs(runs: Path, recipe: str) -> tuple[list[Path], list[Path]]:
-    """A recipe's finished and unfinished runs in a folder, each by seed."""
-    named = [
-        (int(match[1]), path)
-        for path in runs.glob(f"{recipe}-seed*")
-        if (match := re.fullmatch(re.escape(recipe) + r"-seed(\d+)", path.name))
-    ]
-    ordered = [path for _, path in sorted(named)]
-    return [path for path in ordered if RunDir(path).finished], [path for path in ordered if not RunDir(path).finished]
 
 
 def _figure_5(paper: str, base: str, recipe: str) -> Curves:
@@ -193,7 +153,7 @@ def _figure_5(paper: str, base: str, recipe: str) -> Curves:
     stem = _stem(base)
     keys = ("gain/vq", "gain/mq", "gain/ta", "gain/total")
     return Curves(
-        f"figure_5_{stem}", keys, {f"RL on {NAMES.get(stem, stem)}": recipe}, ("vq", "mq", "ta"), f"{paper}-bases", stem
+        f"figure_5_{stem}", keys, {f"RL on {NAMES.get(stem, stem)}": recipe}, ("vq", "mq", "ta"), PAIRS[paper][0], stem
     )
 
 
@@ -296,12 +256,12 @@ def _differences(paper: str, kind: str, base: str, recipe: str, made: Made) -> P
         lacks = []
         for arm in (f"{_stem(base)}_shapes", recipe):
             if not any(cells.find(arm, metric, benchmark) for metric in metrics):
-                lacks.append(Missing(f"records on {benchmark} of", arm, made.ablate(f"{paper}-bases")))
+                lacks.append(Missing(f"records on {benchmark} of", arm, made.ablate(PAIRS[paper][0])))
         has_any = any(value is not None for value in rows.values())
         if has_any:
             seeds = figures.seeds_text(len(cells.find(recipe, metrics[0], benchmark)))
             stem = _stem(base)
-            title = f"{SUITE_TITLES[kind]}: RL on {NAMES.get(stem, stem)}"
+            title = f"{SUITE_TITLES[kind]}: {PAIRS[paper][1]} on {NAMES.get(stem, stem)}"
             differences_figure.paired_differences([Panel(title, rows)], path, PAIRED.format(seeds=seeds))
         return Drawn(has_any, lacks)
 
@@ -312,7 +272,7 @@ def _sheet(paper: str, kind: str, base: str, recipe: str, made: Made) -> PaperFi
     def draw(path: Path) -> Drawn:
         finished, _ = find_runs(made.runs, recipe)
         if not finished:
-            return Drawn(False, [Missing("finished runs of", recipe, made.ablate(f"{paper}-bases"))])
+            return Drawn(False, [Missing("finished runs of", recipe, made.ablate(PAIRS[paper][0]))])
         SHEETS[kind]((load_arm(base), load_arm(str(finished[0]))), path)
         return Drawn(True, [])
 

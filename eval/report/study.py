@@ -30,7 +30,7 @@ from eval.world.suites import world_suite
 CLIP_SCALE = 6  # pixels per world pixel
 CLIP_REPEATS = 3  # a nine-frame clip is over in a second
 NOISE_SEED = 0  # of the clips
-LEAD = "Streaming four-step students of the embedded world before and after forward-process reinforcement learning."
+LOSSES = ("student/loss", "student/reward", "student/gate", "critic/loss")  # of a run without rewards of its own
 
 
 class WrittenStudy(NamedTuple):
@@ -46,6 +46,7 @@ def write_study(
     runs: dict[str, list[Path]],
     prompts: Mapping[str, int],
     folder: Path,
+    lead: str,
     drawn: Sequence[Path] = (),
 ) -> WrittenStudy:
     """Write tables/, figures/, clips/ and index.html under `folder`.
@@ -53,6 +54,7 @@ def write_study(
     Args:
         runs: the tuned runs of every base.
         prompts: held-out prompts by suite.
+        lead: what the page's clips are.
         drawn: figures that are there already, for the page.
     """
     records = study_records(folder, prompts)
@@ -64,11 +66,13 @@ def write_study(
     rewards = {}
     for base, paths in runs.items():
         rewards[_name(base)] = [figures.read_metrics(run / "metrics.jsonl") for run in paths]
-    figures.reward_curves(rewards, folder / "figures" / "reward_curves.png")
+    logged = {key for seeds in rewards.values() for rows in seeds for row in rows for key in row}
+    keys = None if logged & {*figures.GAINS, *figures.REWARDS} else [key for key in LOSSES if key in logged]
+    figures.reward_curves(rewards, folder / "figures" / "reward_curves.png", keys or None)
     verdicts = evaluate(load_claims(paper), records)
     content = PageContent(
         title=f"{paper_title(paper)} on the embedded world",
-        lead=f"{LEAD} {FOREWORD['shapes']}",
+        lead=f"{lead} {FOREWORD['shapes']}",
         papers={paper: verdicts},
         items=items,
         records=records,

@@ -10,13 +10,21 @@ class Study(NamedTuple):
 
     Attributes:
         tables: the paper's, of the full study; --quick fills the first.
-        pairs: (base, RL recipe) on the embedded world; --quick runs the first.
+        pairs: (base, recipe that trains it) on the embedded world; --quick runs the first.
         grids: of the full study, the pairs' among them.
+        timed: recipes whose frames per second are measured beside those of the pairs and their bases.
+        quick: the suite that --quick scores, and on how many prompts at most.
+        lead: what the page's clips are.
+        is_timed: whether frames per second are measured at all.
     """
 
     tables: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
     grids: tuple[str, ...]
+    timed: tuple[str, ...] = ()
+    quick: tuple[str, int] = ("shapes", 96)
+    lead: str = "Streaming students of the embedded world before and after forward-process reinforcement learning."
+    is_timed: bool = True
 
 
 STUDIES = {
@@ -44,5 +52,20 @@ STUDIES = {
             "astrolabe-beta",
             "astrolabe-adaptive",
         ),
+    ),
+    "reward-forcing": Study(
+        tables=tuple(f"reward-forcing-{number}" for number in range(1, 8)),
+        pairs=(("shapes/self_forcing", "reward_forcing_shapes"),),
+        grids=("reward-forcing-1", "reward-forcing-3"),
+        timed=("reward_forcing_window_15_shapes", "reward_forcing_window_21_shapes"),
+        lead="A streaming student of the embedded world before and after Re-DMD with an EMA sink.",
+    ),
+    "delta-forcing": Study(
+        tables=("delta-forcing-1", "delta-forcing-2", "delta-forcing-3"),
+        pairs=(("shapes/longlive", "delta_forcing_shapes"),),
+        grids=("delta-forcing",),
+        quick=("shapes-multi", 8),
+        lead="A streaming student of the embedded world before and after long tuning with Delta Forcing.",
+        is_timed=False,
     ),
 }

@@ -1,4 +1,4 @@
-"""The order of a paper's study: base -> RL -> evaluation -> tables, figures and page.
+"""The order of a paper's study: base -> training -> evaluation -> tables, figures and page.
 
 How a step is done, and what a user sees of it, is the caller's.
 """
@@ -20,6 +20,7 @@ from eval.report.paper_figures import Made, PaperFigure, pictures
 from eval.report.study import WrittenStudy, study_records, write_study
 from eval.studies.catalog import Study
 from eval.studies.grid_run import GridRun, core_seconds
+from eval.studies.raters import RATER_STUDIES, rate
 from eval.studies.until_decided import Planner, Round, costs, run_until_decided
 from eval.world.suites import WORLD_SUITES
 
@@ -37,8 +38,8 @@ class Steps(Protocol):
         """Train a resolved recipe in a run folder, or go on there."""
         ...
 
-    def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path) -> None:
-        """Score arms under `TIMED`, frames per second too."""
+    def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str) -> None:
+        """Score arms under a suite; under `TIMED` their frames per second too."""
         ...
 
     def run_grid(self, grid: GridRun, planned: list[Job], jobs: int) -> None:
@@ -64,16 +65,19 @@ class StudyRun:
         """The first pair at one seed, in this process, scored on so many held-out prompts."""
         base, name = self.study.pairs[0]
         overrides = ["seed=0"]
-        recipe = load_recipe(name, overrides, "rl")
+        recipe = load_recipe(name, overrides)
         if self.steps is not None:
             overrides.append(f"stages.{recipe.order[-1]}.steps={self.steps}")
-            recipe = load_recipe(name, overrides, "rl")
+            recipe = load_recipe(name, overrides)
         run = self.folder / "runs" / f"{recipe.name}-seed0"
-        self.do.say(f"{recipe.name}, seed 0: reinforcement learning on {base}")
+        suite, most = self.study.quick
+        prompts = min(prompts, most)
+        self.do.say(f"{recipe.name}, seed 0: training from {base}")
         self.do.train(recipe, name, overrides, run)
-        self.do.say(f"evaluating {base} and its tuned student on {prompts} held-out prompts")
-        self.do.evaluate([base, str(run)], [0], prompts, self.folder)
-        return write_study(self.paper, self.study.tables[:1], {base: [run]}, {TIMED: prompts}, self.folder)
+        self.do.say(f"evaluating {base} and its tuned student on {prompts} held-out prompts of {suite}")
+        self.do.evaluate([base, str(run)], [0], prompts, self.folder, suite)
+        tables, lead = self.study.tables[:1], self.study.lead
+        return write_study(self.paper, tables, {base: [run]}, {suite: prompts}, self.folder, lead)
 
     def full(self, seeds: list[int], jobs: int, hours: float | None = None) -> WrittenStudy:
         """Every grid, one process per run; then frames per second on the machine that is idle again, tables, figures,
@@ -88,12 +92,16 @@ class StudyRun:
         tuned: dict[str, list[Path]] = {}
         for base, recipe in self.study.pairs:
             tuned[base] = [self._runs / f"{recipe}-seed{seed}" for seed in seeds]
-        arms = [*tuned, *(str(run) for paths in tuned.values() for run in paths)]
-        self.do.evaluate(arms, seeds, self._prompts[TIMED], self.folder)
+        if self.study.is_timed:
+            runs = [run for paths in tuned.values() for run in paths]
+            runs += [self._runs / f"{recipe}-seed{seed}" for recipe in self.study.timed for seed in seeds]
+            self.do.evaluate([*tuned, *map(str, runs)], seeds, self._prompts[TIMED], self.folder, TIMED)
+        if self.paper in RATER_STUDIES:
+            self.do.say(f"simulated raters judged the arms of {rate(self.paper, self.folder)} seeds")
         drawn = self._figures()
         spent = core_seconds(self.folder / "logs").items()
         self.do.say("time of one core: " + ", ".join(f"{what} {seconds / 60:.0f} min" for what, seconds in spent))
-        return write_study(self.paper, self.study.tables, tuned, self._prompts, self.folder, drawn)
+        return write_study(self.paper, self.study.tables, tuned, self._prompts, self.folder, self.study.lead, drawn)
 
     @property
     def _runs(self) -> Path:

@@ -23,7 +23,8 @@ NAME = "shapes"
 VERSION = 1
 METRICS = oracle_scores.METRICS
 BATCH = 64  # clips generated at once
-THROUGHPUT_RUNS = 100
+THROUGHPUT_RUNS, STREAMING_RUNS = 100, 10
+STREAMED_WINDOWS = 3
 
 
 def prompt_set(count: int) -> list[str]:
@@ -58,8 +59,20 @@ def _codec(arm: Arm) -> tuple[str | None, Path | None]:
     return arm.card["codec"], None if own is None else arm.path.parent / own
 
 
-def throughput(arms: list[Arm]) -> list[list[float]]:
+def streaming_frames(arms: list[Arm]) -> int:
+    """Latent frames of a video in which every arm's window is full for most of the time: three times the longest."""
+    windows = [arm.stream_spec(None).cache.window if arm.streams else 0 for arm in arms]
+    longest = max((window or 0 for window in windows), default=0)
+    block = arms[0].card["video"]["block"]
+    return max(num_frames(arms[0]), -(-STREAMED_WINDOWS * longest // block) * block)
+
+
+def throughput(arms: list[Arm], frames: int | None = None, runs: int | None = None) -> list[list[float]]:
     """Pixel frames per second of single-video generation, codec included: per arm one value per run, after a warm-up.
+
+    Args:
+        frames: latent frames of a video; default those of a training clip.
+        runs: default `THROUGHPUT_RUNS`.
 
     The arms take turns, every other time in reverse order, so that what the machine does besides slows all of them
     alike; and they take turns in one network per size, into which their weights are copied, and with one codec: where
@@ -68,11 +81,11 @@ def throughput(arms: list[Arm]) -> list[list[float]]:
     shells = {arm.network.config: copy.deepcopy(arm.network) for arm in arms}
     codecs = {_codec(arm): arm.backbone for arm in arms}
     rates: list[list[float]] = [[] for _ in arms]
-    for run in range(THROUGHPUT_RUNS + 1):
+    for run in range((runs or THROUGHPUT_RUNS) + 1):
         for arm, arm_rates in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
-            shell, frames = shells[arm.network.config], num_frames(arm)
+            shell, length = shells[arm.network.config], frames or num_frames(arm)
             shell.load_state_dict(arm.network.state_dict())
             timed, began = replace(arm, network=shell, backbone=codecs[_codec(arm)]), time.perf_counter()
-            timed.backbone.decode(timed.generate(prompt_set(1), [run], frames))
-            arm_rates.append(arm.backbone.num_frames(frames) / (time.perf_counter() - began))
+            timed.backbone.decode(timed.generate(prompt_set(1), [run], length))
+            arm_rates.append(arm.backbone.num_frames(length) / (time.perf_counter() - began))
     return [arm_rates[1:] for arm_rates in rates]

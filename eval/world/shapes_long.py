@@ -23,19 +23,23 @@ import torch
 from astro_cli.generate.arm import Arm
 from astro_cli.shapes.grammar import Scene, parse
 from eval.world import oracle_scores, shapes
+from eval.world.long_scores import background_consistency, backgrounds, clip_qualities, drift
 from eval.world.oracle_scores import HEADLINE, join_batches, noise_seeds, score_clips
-from eval.world.streams import cache_protocol, decoded_blocks, done_of, frames_of, kv_memory_growth
+from eval.world.streams import cache_protocol, decoded_blocks, done_of, frame_time_growth, frames_of, kv_memory_growth
 from eval.world.suites import Progress, Scores
 
 NAME = "shapes-long"
 VERSION = 1
 SECONDS = 30
 BATCH = 32  # videos generated at once
-KV_GROWTH = "kv_memory_growth"
+KV_GROWTH, TIME_GROWTH = "kv_memory_growth", "frame_time_growth"
 METRICS = (
     *oracle_scores.METRICS,
     *(f"{metric}_{third}_third" for metric in HEADLINE for third in ("first", "last")),
+    "drift",
+    "background_consistency",
     KV_GROWTH,
+    TIME_GROWTH,
 )
 
 prompt_set = shapes.prompt_set
@@ -50,8 +54,8 @@ def protocol(arm: Arm) -> dict[str, Any]:
 
 
 def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Scores:
-    """Stream every prompt once and score it. Returns per metric one score per prompt (None: does not apply), and one
-    growth of the KV memory.
+    """Stream every prompt once and score it. Returns per metric one score per prompt (None: does not apply), one
+    growth of the KV memory, and a growth of the time per frame for every video that is timed.
 
     Raises:
         CheckpointError: a multi-step teacher.
@@ -64,13 +68,16 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
             blocks.append(block_BTCHW)
             progress(done_of(rows, len(blocks) * arm.card["video"]["block"], frames), len(prompts))
         scenes = [parse(prompt) for prompt in prompts[start : rows.stop]]
-        parts.append(score_videos(torch.cat(blocks, 1), scenes, arm.backbone.world.pace))
+        parts.append(score_videos(torch.cat(blocks, 1), scenes, arm.backbone.fps, arm.backbone.world.pace))
         progress(rows.stop, len(prompts))
     growth: list[float | None] = [kv_memory_growth(arm, prompts[0], frames)]
-    return {**join_batches(parts), KV_GROWTH: growth}
+    times: list[float | None] = [*frame_time_growth(arm, prompts[0], frames)]
+    return {**join_batches(parts), KV_GROWTH: growth, TIME_GROWTH: times}
 
 
-def score_videos(frames_BTCHW: torch.Tensor, scenes: list[Scene], pace: float = 1.0) -> dict[str, torch.Tensor]:
+def score_videos(
+    frames_BTCHW: torch.Tensor, scenes: list[Scene], fps: float, pace: float = 1.0
+) -> dict[str, torch.Tensor]:
     """All of `METRICS` that videos have, (B,) each, NaN where one does not apply."""
     third = frames_BTCHW.shape[1] // 3
     scores = score_clips(frames_BTCHW, scenes, pace)
@@ -80,4 +87,8 @@ def score_videos(frames_BTCHW: torch.Tensor, scenes: list[Scene], pace: float = 
         for metric in HEADLINE
         for name, part in (("first", first), ("last", last))
     }
-    return scores | edges
+    lasting = {
+        "drift": drift(clip_qualities(frames_BTCHW, fps, pace)),
+        "background_consistency": background_consistency(backgrounds(frames_BTCHW)),
+    }
+    return scores | edges | lasting

@@ -9,8 +9,8 @@ Source: Astrolabe (arXiv 2603.17051) section 4.4, Table 3; LongLive (arXiv 2509.
 
 **Deviations**: all but the text score are means over the six segments, since over the whole video the oracle would
 count the changes that the prompts ask for as faults; what happens at a switch counts in the segment that begins there.
-Stories of the grammar instead of written scripts, 32 of them instead of 100. Students trained on short clips stream as
-in `shapes_long`.
+Drift and background consistency are of whole videos. Stories of the grammar instead of written scripts, 32 of them
+instead of 100. Students trained on short clips stream as in `shapes_long`.
 Dimensions: B video, K segment, T frame, C colour, H, W pixels.
 """
 
@@ -27,6 +27,7 @@ from astro_cli.rollout.switching import SwitchRule
 from astro_cli.shapes.grammar import caption, parse
 from astro_cli.shapes.stories import story
 from eval.world import oracle_scores
+from eval.world.long_scores import background_consistency, backgrounds, clip_qualities, drift
 from eval.world.oracle_scores import join_batches, noise_seeds, score_clips
 from eval.world.streams import cache_protocol, decoded_blocks, done_of, frames_of, turning_points
 from eval.world.suites import Progress, Scores
@@ -38,7 +39,12 @@ SECONDS = 10  # of a segment
 BATCH = 32  # videos generated at once
 BETWEEN = " | "  # between the prompts of a script, which is an entry of the prompt set
 RULE = SwitchRule(recache="bidirectional", renew_sink=False)
-METRICS = (*oracle_scores.METRICS, *(f"ta_segment_{place}" for place in range(1, SEGMENTS + 1)))
+METRICS = (
+    *oracle_scores.METRICS,
+    *(f"ta_segment_{place}" for place in range(1, SEGMENTS + 1)),
+    "drift",
+    "background_consistency",
+)
 
 
 def prompt_set(count: int) -> list[str]:
@@ -71,12 +77,15 @@ def evaluate(arm: Arm, seed: int, prompts: list[str], progress: Progress) -> Sco
     for start in range(0, len(prompts), BATCH):
         rows = range(start, min(start + BATCH, len(prompts)))
         scripts = [prompt.split(BETWEEN) for prompt in prompts[start : rows.stop]]
-        scored = []
+        scored, quality, shown = [], list[torch.Tensor](), list[torch.Tensor]()
         for place, (clip_BTCHW, end) in enumerate(segments(arm, scripts, seeds[start : rows.stop])):
             scenes = [parse(script[place]) for script in scripts]
             scored.append(score_clips(clip_BTCHW, scenes, arm.backbone.world.pace))
+            quality.append(clip_qualities(clip_BTCHW, arm.backbone.fps, arm.backbone.world.pace))
+            shown.append(backgrounds(clip_BTCHW))
             progress(done_of(rows, end, frames), len(prompts))
-        parts.append(joined(scored))
+        lasting = {"drift": drift(torch.cat(quality, 1)), "background_consistency": _stays(shown)}
+        parts.append(joined(scored) | lasting)
         progress(rows.stop, len(prompts))
     return join_batches(parts)
 
@@ -97,8 +106,13 @@ def segments(arm: Arm, scripts: list[list[str]], seeds: list[int]) -> Iterator[t
             blocks.clear()
 
 
+def _stays(shown: list[torch.Tensor]) -> torch.Tensor:
+    """A story changes its object, never its background: it is compared over the whole video."""
+    return background_consistency(torch.cat(shown, 1))
+
+
 def joined(scored: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """All of `METRICS` per video, (B,) each: means over the segments, and each segment's text score."""
+    """Scores of the segments per video, (B,) each: means over the segments, and each segment's text score."""
     means = {}
     for key in scored[0]:
         means[key] = torch.stack([segment[key] for segment in scored]).nanmean(0)

@@ -6,7 +6,10 @@ Dimensions: B video, T frame, C colour, H, W pixels.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from astro_cli.generate.arm import Arm
 from astro_cli.rollout.switch_schedule import SwitchSchedule, whole_blocks
 from astro_cli.rollout.switching import SwitchRule
 
+TIMED_RUNS = 3  # videos whose blocks are timed
 MAX_SHARE = 0.999  # progress of a batch whose videos are made but not scored
 
 
@@ -49,7 +53,22 @@ def decoded_blocks(
     switches: Sequence[tuple[int, list[str]]] = (),
     rule: SwitchRule | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Blocks (B, block, C, H, W) of videos in [0, 1], decoded as they are made.
+    """Blocks (B, T, C, H, W) of videos in [0, 1], decoded as they are made. Arguments and errors as `latent_blocks`."""
+    decoder = arm.backbone.decoder()
+    for latents_BFCHW in latent_blocks(arm, prompts, seeds, frames, switches, rule):
+        yield decoder.push(latents_BFCHW).cpu()
+
+
+@torch.no_grad()
+def latent_blocks(
+    arm: Arm,
+    prompts: list[str],
+    seeds: list[int],
+    frames: int,
+    switches: Sequence[tuple[int, list[str]]] = (),
+    rule: SwitchRule | None = None,
+) -> Iterator[torch.Tensor]:
+    """Blocks (B, block, C, H, W) of latents as they are made.
 
     Args:
         switches: (frame, prompts of all videos) in order.
@@ -62,12 +81,12 @@ def decoded_blocks(
         what = f"found {arm.card['sampling']!r}, long videos are streamed by a few-step student"
         raise CheckpointError(arm.path, "sampling", what, hint="evaluate the teacher on `shapes`")
     schedule = SwitchSchedule(switches, frames, arm.card["video"]["block"])
-    streamer, decoder = arm.streamer(prompts, seeds, frames), arm.backbone.decoder()
+    streamer = arm.streamer(prompts, seeds, frames)
     while streamer.frame < frames:
         turned = schedule.due(streamer.frame)
         if turned is not None:
             streamer.switch(arm.text(turned), rule)
-        yield decoder.push(streamer.next_block()).cpu()
+        yield streamer.next_block()
 
 
 @torch.no_grad()
@@ -85,6 +104,26 @@ def kv_memory_growth(arm: Arm, prompt: str, frames: int) -> float:
             streamer.next_block()
         kv_bytes.append(streamer.cache.bytes + streamer.cache.sink_bytes)
     return kv_bytes[1] / kv_bytes[0]
+
+
+def frame_time_growth(arm: Arm, prompt: str, frames: int) -> list[float]:
+    """Time per frame at the end of a video over that at its beginning, codec included: medians over the first and the
+    last third of the blocks that are made with a full window. One value per run.
+
+    Reward Forcing (arXiv 2512.04678), section 3.4. **Deviations:** the paper says so and prints no number.
+    """
+    block = arm.card["video"]["block"]
+    window = arm.stream_spec(frames).cache.window
+    full = 0 if window is None else -(-window // block)
+    ratios = []
+    for seed in range(TIMED_RUNS):
+        moments = [time.perf_counter()]
+        for _ in decoded_blocks(arm, [prompt], [seed], frames):
+            moments.append(time.perf_counter())
+        took = [after - before for before, after in pairwise(moments)][full:] or [1.0]
+        third = max(1, len(took) // 3)
+        ratios.append(median(took[-third:]) / median(took[:third]))
+    return ratios
 
 
 def done_of(rows: range, frame: int, frames: int) -> int:

@@ -85,6 +85,7 @@ SUITES = (
             "mq",
             "ta",
             *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last")),
+            "drift",
         ),
     ),
     WorldSuite(
@@ -92,7 +93,21 @@ SUITES = (
         "Videos of 60 s, six prompts of 10 s in turn",
         "eval.world.shapes_multi",
         32,
-        ("vq", "mq", "ta", "identity", *(f"ta_segment_{place}" for place in range(1, 7))),
+        ("vq", "mq", "ta", "identity", *(f"ta_segment_{place}" for place in range(1, 7)), "drift"),
+    ),
+    WorldSuite(
+        "shapes-interactive",
+        "Videos whose second prompt names everything, or the new event alone",
+        "eval.world.shapes_interactive",
+        48,
+        (
+            "prior_pull",
+            "gate_drop_biased",
+            "gate_drop_neutral",
+            "within_event_spread",
+            "cross_event_step",
+            "direction_imbalance",
+        ),
     ),
     WorldSuite(
         "shapes-structure",

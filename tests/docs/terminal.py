@@ -78,7 +78,7 @@ RULES = (
         says="astrolabe_self_forcing_shapes",
     ),
     Rule(
-        r"^astro reproduce astrolabe --quick",
+        r"^astro reproduce (astrolabe|reward-forcing|delta-forcing) --quick",
         "ten minutes: a step of training instead of 60",
         append="--steps 1",
         says="index.html",
@@ -120,7 +120,7 @@ RULES = (
     Rule(r"^astro zoo (import|verify) self_forcing", NO_WEIGHTS, code=2, says="gdhe17/Self-Forcing"),
     Rule(r"^astro eval shapes ", "two prompts instead of 256, and no timing", append="--prompts 2 --timing none"),
     Rule(
-        r"^astro eval shapes-(long|multi) ",
+        r"^astro eval shapes-(long|multi|interactive) ",
         "one prompt and one seed instead of dozens",
         replace=((r"--seeds \S+", "--seeds 0"),),
         append="--prompts 1 --timing none",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -217,6 +218,84 @@ def test_the_study_from_end_to_end(tiny_base, tmp_path, monkeypatch, capsys):
     measured = {row.label: row.measured["hpsv3"] for row in view.rows}
     assert measured["Self-Forcing"] is not None
     assert measured["LongLive"] is None
+
+
+TINY_STAGES = {
+    "reward_forcing_shapes": ("dmd", "distill"),
+    "delta_forcing_shapes": ("long_tuning", "long-tune"),
+}
+
+
+def tiny_forcing_recipe(folder: Path, base: Path, name: str) -> Path:
+    """A study's recipe with tiny networks, under its own name, so that tables and claims know it."""
+    stage, command = TINY_STAGES[name]
+    lines = [f"extends = '{name}'", f"name = '{name}'", f"command = '{command}'"]
+    lines += [f"base.{role} = '{base}'" for role in ("student", "teacher", "critic")]
+    lines += [f"stages.{stage}.steps = 2", f"stages.{stage}.batch = 2", f"stages.{stage}.optim.student.every = 1"]
+    if stage == "long_tuning":
+        lines += ["lora.rank = 2", "roles.critic.lora.rank = 2", "stages.long_tuning.objective.warmup = 1"]
+    recipe = folder / f"tiny_{name}.toml"
+    recipe.write_text("\n".join([*lines, *(item.replace("=", " = ") for item in TINY)]))
+    return recipe
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("paper", "name", "table"),
+    [
+        ("reward-forcing", "reward_forcing_shapes", "reward-forcing-1"),
+        ("delta-forcing", "delta_forcing_shapes", "delta-forcing-1"),
+    ],
+)
+def test_the_forcing_studies_quickly(paper, name, table, tiny_base, tmp_path, monkeypatch, capsys):
+    from eval.world import shapes
+
+    monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 2)
+    monkeypatch.setattr(shapes, "STREAMING_RUNS", 2)
+    monkeypatch.setattr(reproduce, "QUICK_PROMPTS", 2)
+    recipe = tiny_forcing_recipe(tmp_path, tiny_base, name)
+    study = catalog.STUDIES[paper]._replace(pairs=((str(tiny_base), str(recipe)),))
+    monkeypatch.setitem(catalog.STUDIES, paper, study)
+    out = tmp_path / "out"
+    for _ in range(2):  # the second call finds everything done
+        assert run(["reproduce", paper, "--quick", "--out", str(out)], monkeypatch) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == f"page: {out / 'index.html'}"
+    assert len((out / "runs" / f"{name}-seed0" / "metrics.jsonl").read_text().splitlines()) == 2
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"index.html", f"tables/{table}.md", "figures/reward_curves.png"} <= names
+    records = store.load_results(out)
+    assert {record.arm for record in records} == {"self_forcing_shapes", name}
+    measured = {row.label: row.measured for row in table_of(table, records)}
+    ours = next(label for label in measured if "Ours" in label)
+    assert any(value is not None for value in measured[ours].values())
+
+
+def table_of(name: str, records: list[store.Record]) -> list:
+    return table.build(published.load_table(name), records).rows
+
+
+@pytest.mark.parametrize("paper", ["reward-forcing", "delta-forcing"])
+def test_every_grid_of_a_forcing_study_is_planned(paper, tmp_path):
+    """All recipes are read and checked; tables and claims name no arm that no grid trains."""
+    from eval.papers.ablation import load_grid, merge, plan
+    from eval.papers.claims import load_claims
+    from eval.papers.published import load_table
+
+    study = catalog.STUDIES[paper]
+    jobs = merge([plan(load_grid(name), [0], tmp_path, [], 1) for name in study.grids])
+    trained = {job.recipe.name if job.recipe else f"{job.arm.rpartition('/')[2]}_shapes" for job in jobs}
+    assert {recipe for _, recipe in study.pairs} | set(study.timed) <= trained
+    wanted = {
+        row.arm["shapes"] for name in study.tables for row in load_table(name).rows if "shapes" in (row.arm or {})
+    }
+    assert wanted <= trained
+    sides = set()
+    for claim in load_claims(paper).claims:
+        for part in claim.parts:
+            for side in (getattr(part, "a", None), *getattr(part, "b", []), *getattr(part, "order", [])):
+                sides |= set() if side is None else {f"{claim.stem(side, 'shapes')}_shapes"}
+    assert sides <= trained
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import same_bits, without_times
+from test_training import kill_after_a_step, same_bits, without_times
 from wan_folder import write_wan_folder
 
 from astro_cli.config.errors import RunError
@@ -83,6 +83,22 @@ def test_a_run_killed_in_the_middle_of_a_video_resumes_to_the_same_bits(tiny, tm
             assert same_bits(whole / file, killed / file)
         assert metrics(killed) == rows
         shutil.rmtree(killed)
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_of_a_video_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
+    """The process gets SIGKILL once its second checkpoint is there: a video of three chunks is not at its end."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run([*TUNED, *tiny, "--out", str(whole)], monkeypatch) == 0
+    kill_after_a_step([*TUNED, *tiny, "--out", str(killed)], killed)
+    assert not (killed / "final").exists()
+    newest = max(path for path in (killed / "checkpoints").iterdir() if path.name.isdecimal())
+    assert int(newest.name) < 6
+    assert run([*TUNED, *tiny, "--out", str(killed), "--resume"], monkeypatch) == 0
+    last = f"checkpoints/{max(path.name for path in (whole / 'checkpoints').iterdir())}"
+    for role in ("student", "critic"):
+        assert same_bits(whole / last / f"network-{role}.safetensors", killed / last / f"network-{role}.safetensors")
+    assert metrics(killed) == metrics(whole)
 
 
 def test_the_gate_is_set_in_the_warm_up_and_told(tiny, tmp_path, monkeypatch):

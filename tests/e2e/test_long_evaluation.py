@@ -56,11 +56,13 @@ def test_a_suite_records_all_its_metrics_once(suite, frames, tiny_base, tmp_path
         assert record.benchmark == suite
         assert record.protocol["num_frames"] == frames
         assert record.protocol["cache"] == {"window": 9, "sink": 3, "relative": True, "policy": "fixed", "alpha": 0.999}
-        growth = record.metric == "kv_memory_growth"
-        assert len(record.scores) == (1 if growth else PROMPTS)
-        assert record.direction == ("down" if growth else "up")
-        if growth:  # 24 frames against 18 through a window of 9
+        counts = {"kv_memory_growth": 1, "frame_time_growth": 3}
+        assert len(record.scores) == counts.get(record.metric, PROMPTS)
+        assert record.direction == ("down" if record.metric in (*counts, "drift") else "up")
+        if record.metric == "kv_memory_growth":  # 24 frames against 18 through a window of 9
             assert record.scores == [1.0]
+        if record.metric == "frame_time_growth":
+            assert all(0.05 < score < 20 for score in record.scores if score is not None)
     assert len({record.prompt_set_hash for record in records}) == 1
     if suite == "shapes-multi":
         assert records[0].protocol["switch"] == {"recache": "bidirectional", "renew_sink": False}
@@ -76,7 +78,10 @@ def test_an_evaluation_cut_while_recording_is_made_again(tiny_base, tmp_path, mo
         record.metric: record.scores
         for record in store.latest(evaluate("shapes-long", tiny_base, tmp_path, monkeypatch))
     }
-    assert again == {record.metric: record.scores for record in first}
+    before = {record.metric: record.scores for record in first}
+    assert again.keys() == before.keys()
+    timed = {"frame_time_growth"}
+    assert {name: again[name] for name in again.keys() - timed} == {name: before[name] for name in again.keys() - timed}
 
 
 def test_another_version_of_a_benchmark_is_scored_again(tiny_base, tmp_path, monkeypatch):

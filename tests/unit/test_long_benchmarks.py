@@ -154,8 +154,10 @@ def test_a_long_clip_is_measured_in_parts_that_change_nothing():
 def test_thirds_show_where_a_video_decays():
     frames = rendered(PROMPTS[:1], 30)
     frames[:, 20:] = 0.45  # the object is gone in the last third
-    scores = shapes_long.score_videos(frames, [parse(PROMPTS[0])])
-    assert {*scores, shapes_long.KV_GROWTH} == set(shapes_long.METRICS)
+    scores = shapes_long.score_videos(frames, [parse(PROMPTS[0])], 5.0)  # so that it has three clips of two seconds
+    assert {*scores, shapes_long.KV_GROWTH, shapes_long.TIME_GROWTH} == set(shapes_long.METRICS)
+    assert float(scores["drift"]) > 50  # points: about 1, 1, 0 of 1
+    assert float(scores["background_consistency"]) < 1
     assert float(scores["vq_first_third"]) > 0.95
     assert float(scores["vq_last_third"]) < 0.1
     assert float(scores["vq_last_third"]) < float(scores["vq"]) < float(scores["vq_first_third"])
