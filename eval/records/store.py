@@ -35,7 +35,7 @@ CONDITION_KEYS = (
 )
 # Numbers of these metrics depend on the machine, so the device is one of their conditions; what was measured lies
 # beside each video.
-HARDWARE_METRICS = frozenset({"throughput", "loop_throughput", "latency", "peak_memory"})
+HARDWARE_METRICS = frozenset({"throughput", "throughput_streaming", "loop_throughput", "latency", "peak_memory"})
 UNKNOWN = "unknown"  # a hash or commit of videos that come without one
 CLOCKS_DIFFER = timedelta(minutes=10)  # between machines; a record dated further ahead has a wrong date
 _warned: set[tuple[Path, int]] = set()
