@@ -19,6 +19,7 @@ from astro_cli.core import memory, precision, threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.generate import card as cards
 from astro_cli.generate.acceleration import Acceleration
+from astro_cli.generate.rendered import first_frames
 from astro_cli.models import hashes, weights
 from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
@@ -32,6 +33,7 @@ from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.recipe.kinds import first_problem
 from astro_cli.rollout.bidirectional import sample_clips
 from astro_cli.rollout.engine import Streamer, StreamSpec
+from astro_cli.rollout.next_frame import NextFrameStreamer
 from astro_cli.sampling.ode import guided, sigma_grid
 from astro_cli.spec import SamplerSpec
 from astro_cli.zoo import needs
@@ -82,6 +84,11 @@ class Arm:
         return self.network.config.in_channels, self.card["video"]["height"], self.card["video"]["width"]
 
     @property
+    def recycles(self) -> bool:
+        """A next-frame model, which makes every frame from the one before; the first must be given."""
+        return self.card["sampler"].get("recycle") is not None
+
+    @property
     def streams(self) -> bool:
         """A few-step student; else a multi-step teacher, which makes whole clips."""
         return self.card["sampling"] == "few_step"
@@ -109,6 +116,7 @@ class Arm:
             cache,
             kernel=sampler.kernel(),
             noise=self.acceleration.noise,
+            recycle=sampler.recycle,
             float8_cache=self.acceleration.kv == "fp8",
         )
 
@@ -154,24 +162,31 @@ class Arm:
         given: torch.Tensor | None = None,
         *,
         first_frame_alone: bool = False,
-    ) -> Streamer:
+    ) -> Streamer | NextFrameStreamer:
         """A running batch of videos of a few-step student.
 
         Args:
-            given: clean latents (B, F, C, H, W) of their first frames.
+            given: clean latents (B, F, C, H, W) of their first frames. In the embedded world a next-frame model has
+                that of the prompts' rendered scenes by default.
             first_frame_alone: the first frame is a block of its own.
 
         Raises:
             RecipeError, StreamError: a cache, length or given frames that cannot stream.
         """
-        run = self.acceleration.runner(self.network)
+        if self.recycles and given is None:
+            given = first_frames(self.backbone, prompts, seeds)
         spec = replace(self.stream_spec(frames), given=given, first_frame_alone=first_frame_alone)
+        if self.recycles:
+            return NextFrameStreamer(self.network, self.text(prompts), seeds, spec, frames)
+        run = self.acceleration.runner(self.network)
         return Streamer(self.network, self.text(prompts), seeds, spec, frames, run=run)
 
     @torch.no_grad()
     def stream(self, prompts: list[str], seeds: list[int], frames: int) -> Iterator[torch.Tensor]:
-        """Latent blocks (B, block, C, H, W) of a few-step student."""
+        """Latent blocks (B, block, C, H, W) of a few-step student; a next-frame model's given frame first."""
         streamer = self.streamer(prompts, seeds, frames)
+        if streamer.spec.given is not None:
+            yield streamer.spec.given
         while streamer.frame < frames:
             yield streamer.next_block()
 

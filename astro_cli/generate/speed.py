@@ -25,6 +25,7 @@ from astro_cli.generate.arm import Arm
 from astro_cli.generate.memory_use import peak_memory, reset_peak
 from astro_cli.generate.pipeline import BlockClock, Pipeline
 from astro_cli.rollout.engine import Streamer
+from astro_cli.rollout.next_frame import NextFrameStreamer
 
 WARM_UP = 4  # blocks at a full window: two passes of each kind before graphs are recorded, and then some
 SLOW, FAST = 0.9, 0.1  # quantiles of a block's time
@@ -92,7 +93,7 @@ def measure(arm: Arm, prompt: str, seed: int, frames: int, warm_up: int = WARM_U
     return Speed(made / loop, made / decoded, spread, warm, cold, peak, error, conditions)
 
 
-def _first(arm: Arm, prompt: str, seed: int) -> tuple[float, Streamer]:
+def _first(arm: Arm, prompt: str, seed: int) -> tuple[float, Streamer | NextFrameStreamer]:
     """Seconds from a prompt to the frames of the first block, and the stream."""
     wait(arm.network.device)
     began = time.perf_counter()
@@ -101,7 +102,7 @@ def _first(arm: Arm, prompt: str, seed: int) -> tuple[float, Streamer]:
     return time.perf_counter() - began, streamer
 
 
-def _loop(streamer: Streamer, blocks: int) -> tuple[float, list[float]]:
+def _loop(streamer: Streamer | NextFrameStreamer, blocks: int) -> tuple[float, list[float]]:
     """Seconds of so many blocks, and of each."""
     device = streamer.network.device
     clock = BlockClock(device)
@@ -115,7 +116,7 @@ def _loop(streamer: Streamer, blocks: int) -> tuple[float, list[float]]:
     return time.perf_counter() - began, clock.seconds()
 
 
-def _decoded(arm: Arm, streamer: Streamer, blocks: int) -> float:
+def _decoded(arm: Arm, streamer: Streamer | NextFrameStreamer, blocks: int) -> float:
     """Seconds until the last of so many blocks is frames in main memory."""
     decoder = arm.decoder()
     decoder.push(streamer.next_block())  # the decoder's own first step
@@ -143,7 +144,9 @@ def kv_error(arm: Arm, prompt: str, seed: int) -> float:
     return (difference.pow(2).mean().sqrt() / parts["same"].pow(2).mean().sqrt()).item()
 
 
-def _conditions(arm: Arm, streamer: Streamer, warm_up: int, latents: int, frames: int) -> dict[str, Any]:
+def _conditions(
+    arm: Arm, streamer: Streamer | NextFrameStreamer, warm_up: int, latents: int, frames: int
+) -> dict[str, Any]:
     video, config = arm.card["video"], arm.network.config
     return {
         "weights": arm.name,

@@ -116,6 +116,8 @@ def length_for(arm: Arm, seconds: float | None, frames: int | None, given: Given
     video, backbone = arm.card["video"], arm.backbone
     wanted = frames if frames is not None else None if seconds is None else max(1, round(seconds * backbone.fps))
     opened, alone = (0, False) if given is None else (given.latents, given.first_frame_alone)
+    if arm.recycles and given is None:
+        opened = 1  # rendered
     if given is not None and given.continues:
         wanted = given.frames + (backbone.num_frames(video["frames"]) if wanted is None else wanted)
     if wanted is None:
@@ -237,6 +239,8 @@ class Blocks:
             if arm.streams
             else None
         )
+        if self.streamer is not None:
+            self.given = self.streamer.spec.given
         self.clip, self._made = latents, 0
 
     @property

@@ -165,6 +165,7 @@ class RunContext:
     reward: Callable[[str], Score] = _no_reward  # a scorer by name: finite scores, one per clip
     features: Callable[[str], See] = _no_features  # of frames, by name
     kernel: Kernel = RENOISE  # the student's, between its steps
+    recycle: Literal["previous", "first"] | None = None  # of a next-frame model
     bidirectional: bool = False  # the student makes whole clips, with guidance
     guidance: float = 1.0  # of a bidirectional student
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -176,7 +177,9 @@ class RunContext:
 
     def stream_spec(self) -> StreamSpec:
         """How the student streams."""
-        return StreamSpec(self.steps, self.block, self.latent_shape, self.cache, kernel=self.kernel)
+        return StreamSpec(
+            self.steps, self.block, self.latent_shape, self.cache, kernel=self.kernel, recycle=self.recycle
+        )
 
     def empty_text(self, text_BMD: torch.Tensor) -> torch.Tensor:
         """States (B, M, D) of the empty prompt, a row for each of `text_BMD`: guidance's unconditional branch.
@@ -224,6 +227,8 @@ class Objective:
         persistent: its videos go on from step to step, those of all micro-batches at once.
         excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the
             window.
+        widens: it may begin with weights that know no extra input channels; the new ones are fresh.
+        sets: roles that it does not train and whose weights `finish` sets, where the recipe has them.
     """
 
     trains: ClassVar[tuple[str, ...]] = ("student",)
@@ -234,6 +239,8 @@ class Objective:
     wants_trajectory: ClassVar[bool] = False
     persistent: ClassVar[bool] = False
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
+    widens: ClassVar[bool] = False
+    sets: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Config, run_context: RunContext) -> None:
         self.config, self.run_context = config, run_context

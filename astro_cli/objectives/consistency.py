@@ -20,6 +20,7 @@ from pydantic import Field
 
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.core.flow import add_noise, guide, timestep_of, x0_from_velocity
+from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.ar_diffusion import forced_velocity
 from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
@@ -41,38 +42,46 @@ class Objective(BaseObjective):
     def __init__(self, config: Config, run_context: RunContext) -> None:
         super().__init__(config, run_context)
         student = run_context.roles.modules["student"]
+        assert isinstance(student, CausalWan)
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.target = copy.deepcopy(student).requires_grad_(False)
         self.sigmas = sigma_grid(config.grid, run_context.shift).float()
 
+    def targets(self, clean_BFCHW: torch.Tensor) -> torch.Tensor:
+        """The frames of clean clips that are made."""
+        return clean_BFCHW
+
+    def velocity(
+        self,
+        network: CausalWan,
+        x_BFCHW: torch.Tensor,
+        sigma_BF: torch.Tensor,
+        text_BMD: torch.Tensor,
+        clean_BFCHW: torch.Tensor,
+    ) -> torch.Tensor:
+        """A network's velocity of these frames, given the clean ones before each block."""
+        block, cache = self.run_context.block, self.run_context.cache
+        text = network.encode_text(text_BMD)
+        return forced_velocity(network, x_BFCHW, timestep_of(sigma_BF), text, clean_BFCHW, block, cache)
+
     def loss(self, role: str, batch: Batch) -> LossOutput:
-        x0, text_BMD = batch.latents_BFCHW, batch.text_BMD
-        assert x0 is not None
+        clean, text_BMD = batch.latents_BFCHW, batch.text_BMD
+        assert clean is not None
         assert text_BMD is not None
+        x0 = self.targets(clean)
         index = (batch.uniform(1, "interval") * self.config.grid).long()
         sigma, sigma_next = (self.sigmas[i].to(x0.device).expand(-1, x0.shape[1]) for i in (index, index + 1))
         x_t = add_noise(x0, batch.noise_like(x0, "noise"), sigma)
-
-        def velocity(network, x: torch.Tensor, s: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-            return forced_velocity(
-                network,
-                x,
-                timestep_of(s),
-                network.encode_text(text),
-                x0,
-                self.run_context.block,
-                self.run_context.cache,
-            )
-
         with torch.no_grad():
-            c, u = (
-                velocity(self.teacher, x_t, sigma, states)
-                for states in (text_BMD, self.run_context.empty_text(text_BMD))
-            )
-            x_next = x_t + (sigma_next - sigma)[..., None, None, None] * guide(c, u, self.config.guidance)
-            target = x0_from_velocity(x_next, velocity(self.target, x_next, sigma_next, text_BMD), sigma_next)
+            v = self.velocity(self.teacher, x_t, sigma, text_BMD, clean)
+            if self.config.guidance != 1:
+                empty = self.run_context.empty_text(text_BMD)
+                v = guide(v, self.velocity(self.teacher, x_t, sigma, empty, clean), self.config.guidance)
+            x_next = x_t + (sigma_next - sigma)[..., None, None, None] * v
+            v_next = self.velocity(self.target, x_next, sigma_next, text_BMD, clean)
+            target = x0_from_velocity(x_next, v_next, sigma_next)
         with self.run_context.roles.use(role) as network:
-            predicted = x0_from_velocity(x_t, velocity(network, x_t, sigma, text_BMD), sigma)
+            predicted = x0_from_velocity(x_t, self.velocity(network, x_t, sigma, text_BMD, clean), sigma)
         return LossOutput((predicted - target).float().pow(2).mean())
 
     @torch.no_grad()

@@ -12,14 +12,10 @@ compared instead of a trained projection; squared distance instead of cosine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from pydantic import Field
-from torch import nn
 
+from astro_cli.models.wan.hidden import hidden_state
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import flow_matching
 from astro_cli.objectives.base import Batch, LossOutput
@@ -32,21 +28,6 @@ class Config(flow_matching.Config):
 
     weight: float = Field(default=0.5, gt=0)
     layer: int = Field(default=2, gt=0)
-
-
-@contextmanager
-def hidden_state(block: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """The outputs of a block's passes inside the `with`."""
-    outputs: list[torch.Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        outputs.append(output)
-
-    handle = block.register_forward_hook(keep)
-    try:
-        yield outputs
-    finally:
-        handle.remove()
 
 
 def per_token(features_BFKHW: torch.Tensor, patch: tuple[int, int]) -> torch.Tensor:

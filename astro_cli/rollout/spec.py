@@ -31,6 +31,8 @@ class StreamSpec:
         starts: seeds of the videos' x_T, one per sample; None: the samples' own, of which the other draws are.
         sink_gradient: in a rollout with gradients, let them through the EMA of the sink (`cache.sinks.live`).
         noise: who draws it: the CPU, the same numbers on every machine, or the network's device, other numbers.
+        recycle: what a next-frame model sees of earlier frames in its extra channels (`next_frame`); None: another
+            model.
         float8_cache: keep keys and values in FP8 (`cache.exchange.Stored`), in half the memory of bfloat16.
     """
 
@@ -45,6 +47,7 @@ class StreamSpec:
     sink_gradient: bool = False
     noise: Literal["cpu", "device"] = "cpu"
     float8_cache: bool = False
+    recycle: Literal["previous", "first"] | None = None
 
     def seeds_of(self, seeds: list[int], use: str) -> list[int]:
         """Whose streams a draw comes from: "x_T" may be shared."""

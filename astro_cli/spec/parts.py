@@ -43,11 +43,15 @@ class VideoSpec(Config):
 class SamplerSpec(Config):
     """The student's steps and kernel: steps in (0, 1000], falling, before warping by the flow shift; or their number,
     for even ones. A bidirectional policy takes them in training; it is evaluated by the ODE in `teacher.steps`.
+
+    `recycle`: of a next-frame model, which frames it sees in its extra channels: the one before each, or the first one
+    alone, in the first pass.
     """
 
     steps: tuple[float, ...] = Field(default=(1000, 750, 500, 250), min_length=1)
     shift: float = Field(gt=0)
     kind: Kind = "renoise"
+    recycle: Literal["previous", "first"] | None = None
     noise: float | None = None  # the kernel's level: nu of cps, eta of dance, a of flow
 
     @field_validator("steps", mode="before")

@@ -97,8 +97,23 @@ class Recipe(Config):
         for key, cells, patch in (("height", self.video.height, rows), ("width", self.video.width, columns)):
             if cells % patch:
                 raise ValueError(f"video.{key}: found {cells}, expected a multiple of the patch ({patch})")
+        self._check_recycling()
         self._check_roles()
         return self
+
+    def _check_recycling(self) -> None:
+        extra, recycle = self.model.extra_channels, self.sampler.recycle
+        if recycle is None and not extra:
+            return
+        channels = self.model.in_channels
+        if recycle is None or extra != channels:
+            what = f"found {extra} with sampler.recycle {recycle!r}"
+            needs = f'expected {channels}, those of a latent frame, with sampler.recycle = "previous" or "first"'
+            raise ValueError(f"model.extra_channels: {what}, {needs}")
+        if self.video.block != 1:
+            raise ValueError(
+                f"video.block: found {self.video.block}, expected 1: each frame is made from the one before"
+            )
 
     def _check_roles(self) -> None:
         for role in self.roles:

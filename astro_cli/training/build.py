@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from astro_cli.config.errors import RecipeError, did_you_mean
+from astro_cli.config.errors import CheckpointError, RecipeError, did_you_mean
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
@@ -26,6 +26,8 @@ from astro_cli.training.aligned_student import check_student
 from astro_cli.training.needs import check_needs
 from astro_cli.training.scorers import scorer_of
 from astro_cli.training.tracking import check_tracker
+
+INPUT = "patch_embedding.weight"  # of a transformer: its first layer
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -49,7 +51,8 @@ def objectives(recipe: Recipe) -> list[type[Objective]]:
 def stream_spec(recipe: Recipe) -> StreamSpec:
     steps = warp_timesteps(recipe.sampler.steps, recipe.sampler.shift)
     shape = (recipe.model.in_channels, recipe.video.height, recipe.video.width)
-    return StreamSpec(steps, recipe.video.block, shape, recipe.cache, kernel=recipe.sampler.kernel())
+    kernel, recycle = recipe.sampler.kernel(), recipe.sampler.recycle
+    return StreamSpec(steps, recipe.video.block, shape, recipe.cache, kernel=kernel, recycle=recycle)
 
 
 def wanted_roles(recipe: Recipe) -> list[str]:
@@ -129,6 +132,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
         latent_shape=spec.latent_shape,
         cache=spec.cache,
         kernel=spec.kernel,
+        recycle=spec.recycle,
         bidirectional=recipe.policy == "bidirectional",
         guidance=recipe.teacher.guidance if recipe.policy == "bidirectional" else 1.0,
         encode_text=backbone.encode_text,
@@ -197,11 +201,43 @@ def _network(recipe: Recipe, role: str) -> CausalWan:
     source = recipe.base.of(role)
     if source is None:
         _initialise(network, recipe.seed)
-    elif recipe.backbone == "wan":
-        checkpoint.into(network, checkpoint.load_transformer(source, config=config))
+    elif config.extra_channels and objectives(recipe)[0].widens:
+        _load_narrow(recipe, role, source, network)
     else:
-        weights.load_into(network, weights.find(source, role))
+        _load(recipe, role, source, network)
     return network
+
+
+def _load(recipe: Recipe, role: str, source: str, network: CausalWan) -> None:
+    """Weights of exactly this network."""
+    try:
+        if recipe.backbone == "wan":
+            checkpoint.into(network, checkpoint.load_transformer(source, config=network.config))
+        else:
+            weights.load_into(network, weights.find(source, role))
+    except CheckpointError as error:
+        if error.key != INPUT:
+            raise
+        expected = "image-to-video weights" if network.config.extra_channels else "text-to-video weights"
+        hint = f"base.{role}: the recipe's model takes {expected}"
+        raise CheckpointError(error.where, error.key, error.what, hint=hint) from error
+
+
+@torch.no_grad()
+def _load_narrow(recipe: Recipe, role: str, source: str, network: CausalWan) -> None:
+    """Weights of this network, or of the one without its extra input channels, whose own weights are fresh then (AAPT,
+    supplement I: random ones adapt faster than zeros).
+    """
+    narrow = CausalWan(network.config.model_copy(update={"extra_channels": 0}))
+    try:
+        _load(recipe, role, source, narrow)
+    except CheckpointError:
+        _load(recipe, role, source, network)
+        return
+    _initialise(network, recipe.seed)
+    state, fresh = narrow.state_dict(), network.state_dict()[INPUT]
+    fresh[:, : narrow.config.in_channels] = state[INPUT]
+    network.load_state_dict(state | {INPUT: fresh})
 
 
 @torch.no_grad()

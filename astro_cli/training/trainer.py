@@ -92,13 +92,17 @@ class Trainer:
             self._load_networks(checkpoint)  # with all stages done too: the final weights are written from them
         for index, name in enumerate(self.recipe.order):
             if index < meta.stage:
-                self.trained.update(objective_class(self.recipe.stages[name]).trains)
+                self._count_trained(objective_class(self.recipe.stages[name]))
                 continue
             here = checkpoint if checkpoint and index == meta.stage else None
             stage = self._enter(name)
             if here and meta.step:
                 self._load_stage(stage, here)
             self._train(stage, index, meta.step if here else 0)
+
+    def _count_trained(self, objective: type[Objective]) -> None:
+        """After a stage: the roles that checkpoints hold from now on."""
+        self.trained |= {*objective.trains, *objective.sets} & self.run_context.roles.modules.keys()
 
     def _newest(self) -> RunCheckpoint | None:
         """The checkpoint to go on from; says which newer ones are passed over."""
@@ -152,6 +156,7 @@ class Trainer:
         if stage.ema is not None:
             stage.ema.copy_to_parameters()
         stage.objective.finish()
+        self._count_trained(type(stage.objective))
         self._save(index + 1, 0, None)
 
     def _step(self, stage: _Stage, step: int) -> None:

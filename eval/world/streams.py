@@ -68,7 +68,7 @@ def latent_blocks(
     switches: Sequence[tuple[int, list[str]]] = (),
     rule: SwitchRule | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Blocks (B, block, C, H, W) of latents as they are made.
+    """Blocks (B, block, C, H, W) of latents as they are made, after those a video is given.
 
     Args:
         switches: (frame, prompts of all videos) in order.
@@ -82,6 +82,8 @@ def latent_blocks(
         raise CheckpointError(arm.path, "sampling", what, hint="evaluate the teacher on `shapes`")
     schedule = SwitchSchedule(switches, frames, arm.card["video"]["block"])
     streamer = arm.streamer(prompts, seeds, frames)
+    if streamer.spec.given is not None:
+        yield streamer.spec.given
     while streamer.frame < frames:
         turned = schedule.due(streamer.frame)
         if turned is not None:

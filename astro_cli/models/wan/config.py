@@ -18,13 +18,18 @@ Patch = Annotated[int, Field(gt=0, le=64)]
 
 
 class WanConfig(Config):
-    """Defaults are those of the 1.3B model."""
+    """Defaults are those of the 1.3B model.
+
+    Attributes:
+        extra_channels: channels of conditions that follow the latent's in the input (AAPT's recycled frame).
+    """
 
     dim: Width = 1536
     ffn_dim: Width = 8960
     num_heads: Width = 12
     num_layers: Depth = 30
     in_channels: Width = 16
+    extra_channels: int = Field(default=0, ge=0, le=WIDEST)
     patch: tuple[Patch, Patch] = (2, 2)
     freq_dim: Width = Field(default=256, multiple_of=2)
     text_dim: Width = 4096

@@ -25,9 +25,10 @@ T2V_HINT = (
 HEAD_WIDTH = {1536: 128, 3072: 128, 5120: 128}  # of the released widths
 NAMES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and number of layers
 PATCH, FEED = "patch_embedding.weight", "blocks.0.ffn.net.0.proj.weight"
+HEAD = "proj_out.weight"
 TEXT, TIME = "condition_embedder.text_embedder.linear_1.weight", "condition_embedder.time_embedder.linear_1.weight"
 BLOCK = re.compile(r"blocks\.([0-9]{1,9})\.")
-BY_SHAPE = ("dim", "ffn_dim", "num_layers", "in_channels", "patch", "freq_dim", "text_dim")
+BY_SHAPE = ("dim", "ffn_dim", "num_layers", "in_channels", "extra_channels", "patch", "freq_dim", "text_dim")
 COMPARED = (*BY_SHAPE, "num_heads", "eps")  # text_len is no property of the weights
 ORIGINAL = {
     "dim": "dim",
@@ -86,13 +87,24 @@ def from_shapes(tensors: Mapping[str, Shaped], where: Path) -> dict[str, Any]:
         raise CheckpointError(where, "", f"{relative}, {relatives.EXPECTED}", hint=T2V_HINT)
     return {
         "dim": patch[0],
-        "in_channels": patch[1],
+        **_channels(tensors, patch),
         "patch": tuple(patch[3:]),
         "ffn_dim": feed[0],
         "num_layers": max(layers) + 1,
         "text_dim": tensors[TEXT].shape[1],
         "freq_dim": tensors[TIME].shape[1],
     }
+
+
+def _channels(tensors: Mapping[str, Shaped], patch: tuple[int, ...]) -> dict[str, int]:
+    """The latent's channels, as the head gives them, and those of conditions behind them."""
+    latent = tensors[HEAD].shape[0] // (patch[3] * patch[4]) if HEAD in tensors else patch[1]
+    extra = patch[1] - latent
+    return (
+        {"in_channels": latent, "extra_channels": extra}
+        if extra > 0
+        else {"in_channels": patch[1], "extra_channels": 0}
+    )
 
 
 def declared(path: Path) -> dict[str, Any]:
@@ -113,6 +125,8 @@ def declared(path: Path) -> dict[str, Any]:
         heads = _checked(path, {"num_heads": data["num_attention_heads"], "head_dim": data["attention_head_dim"]})
         fields = {ours: data[theirs] for theirs, ours in DIFFUSERS.items() if theirs in data}
         fields |= {"dim": heads["num_heads"] * heads["head_dim"]}
+        if isinstance(latent := data.get("out_channels"), int) and latent < (fields.get("in_channels") or 0):
+            fields |= {"in_channels": latent, "extra_channels": fields["in_channels"] - latent}
         patch = data.get("patch_size", [1, 2, 2])
         return _checked(path, fields | {"patch": patch[1:] if isinstance(patch, list) else patch})
     if "dim" in data and "num_heads" in data:
@@ -133,6 +147,7 @@ class _Declared(Config):
     head_dim: int | None = None
     num_layers: int | None = None
     in_channels: int | None = None
+    extra_channels: int | None = None
     patch: tuple[int, int] | None = None
     freq_dim: int | None = None
     text_dim: int | None = None
@@ -215,7 +230,7 @@ def to_diffusers(config: WanConfig, version: str) -> dict[str, Any]:
         "patch_size": [1, *config.patch],
         "num_attention_heads": config.num_heads,
         "attention_head_dim": config.head_dim,
-        "in_channels": config.in_channels,
+        "in_channels": config.in_channels + config.extra_channels,
         "out_channels": config.in_channels,
         "text_dim": config.text_dim,
         "freq_dim": config.freq_dim,

@@ -196,7 +196,8 @@ class CausalWan(nn.Module):
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, (1, *config.patch), (1, *config.patch))
+        channels = config.in_channels + config.extra_channels
+        self.patch_embedding = nn.Conv3d(channels, config.dim, (1, *config.patch), (1, *config.patch))
         self.condition_embedder = _ConditionEmbedder(config)
         self.blocks = nn.ModuleList(WanBlock(config) for _ in range(config.num_layers))
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
@@ -254,7 +255,7 @@ class CausalWan(nn.Module):
         """Predict the velocity.
 
         Args:
-            x_BFCHW: noisy latents.
+            x_BFCHW: noisy latents; behind their channels those of conditions, where the model has some.
             timestep_BF: per frame, in [0, 1000].
             text: from `encode_text`, for the same batch.
             positions: temporal position of each frame; default 0 .. F-1.
@@ -268,7 +269,7 @@ class CausalWan(nn.Module):
             depth: stop after that many blocks and return the tokens (B, F, P, dim) there.
 
         Returns:
-            Velocity (B, F, C, H, W) in x's dtype.
+            Velocity (B, F, C, H, W) in x's dtype; C are the latent's channels.
         """
         places, dtype = positions if positions is not None else range(x_BFCHW.shape[1]), x_BFCHW.dtype
         joined, earlier = cache, 0  # frames of `before` go first
