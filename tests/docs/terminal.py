@@ -57,7 +57,7 @@ TRAINING = "training takes minutes to hours: the recipe is read, checked and pla
 NO_WEIGHTS = "weights of released models are never on a test's machine: the command says what is missing"
 NOT_READY = (
     *("aesthetic", "clip", "drift", "flow", "hpsv3", "hpsv3-long", "long-clip", "qwen-embedding", "qwen-judge"),
-    *("vbench", "videoalign", "videoalign-long", "videoalign-stitched", "videoclip-xl"),
+    *("structural-stability", "vbench", "videoalign", "videoalign-long", "videoalign-stitched", "videoclip-xl"),
 )
 PARTLY_READY = ("vbench-long-custom",)  # their other dimensions are scored
 RULES = (

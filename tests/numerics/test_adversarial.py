@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import torch
@@ -23,6 +24,14 @@ TINY = WanConfig(
     dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, extra_channels=2, freq_dim=8, text_dim=5, text_len=4
 )
 FRAMES = 4
+
+
+T = TypeVar("T")
+
+
+def known(value: T | None) -> T:
+    assert value is not None
+    return value
 
 
 @pytest.fixture
@@ -97,8 +106,8 @@ def test_a_constant_discriminator_has_no_penalty(run_context):
 def test_a_permuted_batch_of_real_clips_changes_the_loss(run_context):
     objective, given = Objective(Config(weight=0.0), run_context), batch()
     fake = next(objective.clips(given, gradient=False))
-    judge, text = objective._judge(), objective._judge().encode_text(given.text_BMD)
-    fake_BF, real_BF = (objective.logits(given, judge, text, clip) for clip in (fake, given.latents_BFCHW))
+    judge, text = objective._judge(), objective._judge().encode_text(known(given.text_BMD))
+    fake_BF, real_BF = (objective.logits(given, judge, text, clip) for clip in (fake, known(given.latents_BFCHW)))
     paired, crossed = generator_loss(fake_BF, real_BF), generator_loss(fake_BF, real_BF.flip(0))
     assert abs(paired.item() - crossed.item()) > 1e-6
 
@@ -145,9 +154,11 @@ def test_the_last_frame_reaches_the_first_pass_of_its_segment(run_context, monke
 def test_gradients_reach_the_first_pass_through_the_cache_alone(run_context):
     """Without recycled frames only the cached keys and values connect the passes."""
     student, given = run_context.roles.modules["student"], batch()
-    spec = replace(run_context.stream_spec(), recycle="first", given=given.latents_BFCHW[:, :1])
+    spec = replace(run_context.stream_spec(), recycle="first", given=known(given.latents_BFCHW)[:, :1])
     cache = segment_cache(student, spec)
-    streamer = NextFrameStreamer(student, student.encode_text(given.text_BMD), given.seeds, spec, FRAMES, cache=cache)
+    streamer = NextFrameStreamer(
+        student, student.encode_text(known(given.text_BMD)), given.seeds, spec, FRAMES, cache=cache
+    )
     streamer.next_block(gradient=True)
     values = cache[0].frames[0].v
     values.retain_grad()
@@ -167,7 +178,7 @@ def test_gradients_stop_at_a_segments_border(run_context, monkeypatch):
     second[:, 1:].sum().backward()
     assert len(seen) == 2 * (FRAMES - 1)
     assert all(v.grad is None for v in seen[: FRAMES - 1])
-    assert all(v.grad.abs().max() > 0 for v in seen[FRAMES - 1 :])
+    assert all(known(v.grad).abs().max() > 0 for v in seen[FRAMES - 1 :])
 
 
 def test_segments_are_one_loss_each_and_hold_no_graph_of_the_last(run_context):
@@ -205,12 +216,12 @@ def test_saved_bytes_do_not_grow_with_the_segments(run_context):
 def test_teacher_forced_frames_know_nothing_of_one_another(run_context):
     objective, given = Objective(Config(forcing="teacher"), run_context), batch()
     (clip,) = objective.clips(given, gradient=False)
-    assert torch.equal(clip[:, 0], given.latents_BFCHW[:, 0])
-    judge, text = objective._judge(), objective._judge().encode_text(given.text_BMD)
-    logits = objective.logits(given, judge, text, clip, given.latents_BFCHW)
+    assert torch.equal(clip[:, 0], known(given.latents_BFCHW)[:, 0])
+    judge, text = objective._judge(), objective._judge().encode_text(known(given.text_BMD))
+    logits = objective.logits(given, judge, text, clip, known(given.latents_BFCHW))
     other = clip.clone()
     other[:, 1] += 1.0  # the second logit is given the true first frame, whatever was made of it
-    changed = objective.logits(given, judge, text, other, given.latents_BFCHW)
+    changed = objective.logits(given, judge, text, other, known(given.latents_BFCHW))
     assert not torch.allclose(changed[:, 0], logits[:, 0])
     assert torch.allclose(changed[:, 1:], logits[:, 1:], atol=1e-6)
     # In student forcing it is judged given its own past.
@@ -226,23 +237,23 @@ def test_a_true_clip_is_judged_alike_in_both_forcings(run_context):
     for forcing in ("student", "teacher"):
         objective = Objective(Config(forcing=forcing), run_context)
         judge = objective._judge()
-        text = judge.encode_text(given.text_BMD)
-        logits.append(objective.logits(given, judge, text, given.latents_BFCHW, given.latents_BFCHW))
+        text = judge.encode_text(known(given.text_BMD))
+        logits.append(objective.logits(given, judge, text, known(given.latents_BFCHW), known(given.latents_BFCHW)))
     assert torch.allclose(logits[0], logits[1], atol=1e-5)
 
 
 def test_a_causal_logit_sees_no_later_frame_and_a_bidirectional_one_sees_all(run_context):
     given = batch()
-    later = given.latents_BFCHW.clone()
+    later = known(given.latents_BFCHW).clone()
     later[:, -1] += 1.0
     causal, whole = (Objective(Config(attention=view), run_context) for view in ("causal", "bidirectional"))
     judge = causal._judge()
-    text = judge.encode_text(given.text_BMD)
-    before, after = (causal.logits(given, judge, text, clip) for clip in (given.latents_BFCHW, later))
+    text = judge.encode_text(known(given.text_BMD))
+    before, after = (causal.logits(given, judge, text, clip) for clip in (known(given.latents_BFCHW), later))
     assert before.shape == (2, FRAMES - 1)
     assert torch.allclose(before[:, :-1], after[:, :-1], atol=1e-6)
     assert not torch.allclose(before[:, -1], after[:, -1])
-    before, after = (whole.logits(given, judge, text, clip) for clip in (given.latents_BFCHW, later))
+    before, after = (whole.logits(given, judge, text, clip) for clip in (known(given.latents_BFCHW), later))
     assert before.shape == (2, 1)
     assert not torch.allclose(before, after)
 

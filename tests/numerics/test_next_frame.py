@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -40,7 +41,11 @@ def clean() -> torch.Tensor:
     return torch.randn(2, FRAMES, *SHAPE, generator=torch.Generator().manual_seed(2))
 
 
-def spec(cache: CacheSpec | None = None, steps: tuple[float, ...] = (1000,), recycle: str = "previous") -> StreamSpec:
+def spec(
+    cache: CacheSpec | None = None,
+    steps: tuple[float, ...] = (1000,),
+    recycle: Literal["previous", "first"] = "previous",
+) -> StreamSpec:
     return StreamSpec(
         warp_timesteps(steps, 24.0), 1, SHAPE, cache or CacheSpec(), given=clean()[:, :1], recycle=recycle
     )
@@ -92,7 +97,8 @@ def test_what_left_the_window_is_forgotten(network, text):
     )
     for _ in range(8):
         grown.next_block()
-    assert list(grown.cache[0].frames) == [0, 6, 7]
+    caches: Any = grown.cache
+    assert list(caches[0].frames) == [0, 6, 7]
 
 
 @torch.no_grad()
@@ -200,7 +206,8 @@ def test_the_target_of_consistency_at_the_last_level_is_the_data(monkeypatch):
     monkeypatch.setattr(Batch, "uniform", lambda self, count, use: torch.full((2, count), 31.5 / 32))
     loss = objective.loss("student", batch()).loss
     assert loss.item() == pytest.approx(0, abs=1e-6)  # the exact x0 is the target's
-    teacher, target = objective.teacher, objective.target
+    teacher: Any = objective.teacher
+    target: Any = objective.target
     assert len(teacher.calls) == 1  # no guidance: no second branch
     x_next, timestep_BF = target.calls[0]
     assert timestep_BF.abs().max() == 0
