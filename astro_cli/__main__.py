@@ -18,6 +18,7 @@ from astro_cli.commands.claims import claims
 from astro_cli.commands.doctor import doctor_app
 from astro_cli.commands.evaluate import eval_app
 from astro_cli.commands.figures import figures
+from astro_cli.commands.plan import plan_app
 from astro_cli.commands.recipe import recipe_app
 from astro_cli.commands.report import report
 from astro_cli.commands.reproduce import reproduce
@@ -28,7 +29,7 @@ from astro_cli.commands.threads_option import with_threads
 from astro_cli.commands.training_commands import distill, long_tune, prefer, pretrain, rl, sft
 from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
-from astro_cli.config.errors import EXIT_RUN, AstroError, OutputError, RunError
+from astro_cli.config.errors import EXIT_RUN, AstroError, OutputError, RunError, is_out_of_memory
 
 
 def print_version(is_given: bool) -> None:
@@ -82,6 +83,7 @@ app.add_typer(recipe_app)
 app.add_typer(zoo_app)
 app.add_typer(doctor_app)
 app.add_typer(bench_app)
+app.add_typer(plan_app)
 
 
 # What to do about a system error that can happen to any command: a full disk ends a run, a path that cannot be is a
@@ -107,7 +109,6 @@ WRONG_PATHS = {
     errno.ELOOP: "the path's symbolic links lead in a circle",
     errno.EEXIST: "a file is there already, and a folder is expected",
 }
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
 
 
 def main() -> None:
@@ -135,7 +136,7 @@ def main() -> None:
         print(shown, file=sys.stderr)
         sys.exit(shown.exit_code)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         print(
             RunError("memory", "", str(error).partition("\n")[0] or "used up", hint=HINTS[errno.ENOMEM]),

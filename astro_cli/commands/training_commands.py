@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from astro_cli.commands.executor_options import with_executors
 from astro_cli.commands.push import PushOption
 from astro_cli.commands.recipe import complete_recipe, summary
 from astro_cli.commands.training_run import SetOption, execute
@@ -32,7 +33,7 @@ def refuse_without_recipe(command: Command, example: str) -> NoReturn:
     raise RecipeError("--recipe", "", what, hint=f"astro {command} --recipe {example}")
 
 
-def _command(name: Command, text: str, example: str) -> Callable[..., None]:
+def _command(name: Command, text: str, example: str, *, executors: bool = False) -> Callable[..., None]:
     def command(
         recipe: Annotated[
             str | None,
@@ -61,13 +62,13 @@ def _command(name: Command, text: str, example: str) -> Callable[..., None]:
         ] = False,
         resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, to the same bits.")] = False,
         push_to_hub: PushOption = None,
+        ray: Any = None,
     ) -> None:
-        execute(
-            name, recipe or refuse_without_recipe(name, example), set_, out, steps, seed, dry_run, resume, push_to_hub
-        )
+        chosen = recipe or refuse_without_recipe(name, example)
+        execute(name, chosen, set_, out, steps, seed, dry_run, resume, push_to_hub, ray)
 
     command.__doc__ = f"{text}\n\nExample: astro {name} --recipe {example}"
-    return command
+    return with_executors(command, offered=executors)
 
 
 pretrain = _command(
@@ -78,6 +79,7 @@ rl = _command(
     "rl",
     "Align a streaming student by forward-process reinforcement learning.",
     "astrolabe_causal_shapes.toml --seed 1",
+    executors=True,
 )
 long_tune = _command(
     "long-tune",

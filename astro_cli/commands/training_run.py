@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from astro_cli.config.errors import EXIT_RUN, RecipeError, RunError
 from astro_cli.config.files import Reader
 
 if TYPE_CHECKING:
+    from astro_cli.execution.options import RayOptions
     from astro_cli.spec import Recipe
 
 GIB = 2**30
@@ -50,8 +52,9 @@ def execute(
     dry_run: bool,
     resume: bool,
     push_to_hub: str | None = None,
+    ray: RayOptions | None = None,
 ) -> None:
-    """Run one training command.
+    """Run one training command; on a pool of workers where `ray` says which.
 
     Raises:
         AstroError: anything the user can cause, before a weight is read where possible.
@@ -66,22 +69,20 @@ def execute(
     if push_to_hub is not None:
         check_push(push_to_hub)
     folder = out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
-    train(recipe, recipe_name, overrides or [], folder, resume=resume)
+    train(recipe, recipe_name, overrides or [], folder, resume=resume, ray=ray)
     if push_to_hub is not None:
         push_and_say(folder, push_to_hub, Path("results"))
 
 
-def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> Path:
+def train(
+    recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool, ray: RayOptions | None = None
+) -> Path:
     """Train a resolved recipe in a folder with a progress bar; returns the folder."""
     console = plain_console(stderr=True)
     say = partial(console.print, soft_wrap=True)
-    with loading(f"{recipe.name} and its weights"):
-        from astro_cli.commands.progress import RunProgress
-        from astro_cli.training.run import prepare
-
-        prepared = prepare(recipe, out)
+    begin = _inline(recipe, out) if ray is None else _on_ray(recipe, out, ray)
     try:
-        prepared.train(given(recipe_name, overrides), resume=resume, progress=RunProgress(), say=say)
+        begin(given(recipe_name, overrides), resume, say)
     except KeyboardInterrupt:
         say(f"interrupted; continue with: {_again(recipe.command)}")
         raise typer.Exit(EXIT_RUN) from None
@@ -89,6 +90,32 @@ def train(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, 
         hint = f"the run's checkpoints are whole; with space again: {_again(recipe.command)}"
         raise RunError(out, "", f"cannot be written: {error.strerror}", hint=hint) from error
     return out
+
+
+Begin = Callable[[str, bool, Callable[[str], None]], None]  # the recipe as given, whether to resume, what is said
+
+
+def _inline(recipe: Recipe, out: Path) -> Begin:
+    with loading(f"{recipe.name} and its weights"):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.training.run import prepare
+
+        prepared = prepare(recipe, out)
+    return lambda given, resume, say: prepared.train(given, resume=resume, progress=RunProgress(), say=say)
+
+
+def _on_ray(recipe: Recipe, out: Path, options: RayOptions) -> Begin:
+    from astro_cli.execution.options import check_installed, set_environment
+
+    check_installed()
+    set_environment(options)
+    with loading("Ray"):
+        from astro_cli.commands.progress import RunProgress
+        from astro_cli.execution import ray_run
+
+    return lambda given, resume, say: ray_run.train(
+        recipe, out, given, options, resume=resume, progress=RunProgress(), say=say
+    )
 
 
 def _again(command: str) -> str:
@@ -114,6 +141,7 @@ def show_dry_run(recipe: Recipe) -> None:
 
         counts = dry_run_counts(recipe)
     echo(toml_text.dumps(recipe.model_dump(mode="json", exclude_none=True)), nl=False)
+    _show_reward_plan(recipe)
     table = Table("network", "trainable", "total", "memory", title=f"{recipe.name} ({recipe.hash()})")
     bytes_of = role_bytes(recipe, counts)
     for role, (trainable, total) in counts.items():
@@ -134,3 +162,17 @@ def show_dry_run(recipe: Recipe) -> None:
             "[video] or batch, or several devices",
             soft_wrap=True,
         )
+
+
+def _show_reward_plan(recipe: Recipe) -> None:
+    """How rewards would run side by side, where that was measured for this recipe on this machine."""
+    if not any(recipe.stages[name].experience for name in recipe.order):
+        return
+    from astro_cli.commands.plan import show_plan
+    from astro_cli.execution import reward_plans
+
+    if (plan := reward_plans.kept(recipe)) is not None:
+        show_plan(plan)
+    else:
+        command = f"astro plan rewards --recipe {recipe.name}"
+        plain_console(stderr=True).print(f"rewards side by side: not measured here; {command}", soft_wrap=True)

@@ -96,6 +96,16 @@ def printable(text: str, *, line: bool = False) -> str:
     return pattern.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was used up: Python's, torch's or numpy's."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr."""
     print(f"warning: {printable(text)}", file=sys.stderr)

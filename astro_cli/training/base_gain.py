@@ -15,18 +15,24 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import RunContext
 from astro_cli.rewards.base import Reward
 from astro_cli.spec import BARE, ExperienceSpec
-from astro_cli.training.clips import Roller
+from astro_cli.training.executors import ClipMaker, Executor
 
 
 def base_roller(
-    spec: ExperienceSpec, run_context: RunContext, backbone: Backbone, rewards: list[Reward]
-) -> Roller | None:
+    executor: Executor,
+    spec: ExperienceSpec,
+    run_context: RunContext,
+    backbone: Backbone,
+    rewards: list[Reward],
+    stage: str,
+) -> ClipMaker | None:
     """Rolls out `base_clips` clips of a prompt by the base, the student without adapters; None where a recipe asks for
     none.
     """
     if not spec.base_clips:
         return None
-    return Roller(spec.model_copy(update={"group": spec.base_clips}), run_context, backbone, rewards, role=BARE)
+    some = spec.model_copy(update={"group": spec.base_clips})
+    return executor.roller(some, run_context, backbone, rewards, None, stage=stage, role=BARE)
 
 
 def first_members(count: int, group: int, samples: int) -> list[int]:

@@ -15,18 +15,17 @@ from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.recipe import objective_class, resolve_kind
-from astro_cli.rewards.base import Reward
 from astro_cli.spec import ExperienceSpec, Recipe, StageSpec
 from astro_cli.training import base_scores
 from astro_cli.training.base_gain import base_roller, describe_gain, first_members
 from astro_cli.training.base_scores import BaseScores
 from astro_cli.training.clip_samples import ClipSample
-from astro_cli.training.clips import Clips, Roller, fewest_frames, window_start
+from astro_cli.training.clips import Clips, fewest_frames, window_start
 from astro_cli.training.collapse import CollapseWatch
 from astro_cli.training.credit import CreditRule, check_credit
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import gather_rows, own_rows
-from astro_cli.training.scorers import load_scorers
+from astro_cli.training.executors import INLINE, ClipMaker, Executor, watched_rewards
 from astro_cli.training.sources import PromptSource, SourceContext, prompt_lines, refuse_samples
 
 BASE_PROMPTS = 32  # of the grammar that the base is measured on, where a run has no list of its own
@@ -50,23 +49,22 @@ class ExperienceSource:
         stage: str,
         *,
         record: bool = False,
+        executor: Executor = INLINE,
     ) -> None:
         self.spec, self.prompts, self.run_context, self.backbone = spec, prompts, run_context, backbone
         self.accelerator, self.stage = accelerator, stage
         self.weights = spec.scored
         self.primary = spec.primary or next(iter(self.weights))
-        rewards = load_scorers(list(self.weights), backbone, run_context.device, spec.scorers)
+        tables, device = spec.scorers, run_context.device
+        rewards = executor.scorers(list(self.weights), backbone, device, tables)
         frames = fewest_frames(spec, spec.frames or run_context.frames, run_context.block, backbone)
-        unweighted = (
-            [key for key in spec.rewards if key not in self.weights] if backbone.name == "shapes" else []
-        )  # Wan's cost a network each
-        watched: list[Reward] = load_scorers(
-            unweighted, backbone, run_context.device, spec.scorers
-        )  # weight 0: logged, not optimised
+        watched = executor.scorers(watched_rewards(spec, backbone), backbone, device, tables)
         self.credit = CreditRule(spec.advantage, self.weights, spec.group)
         fitting = [reward for reward in watched if frames >= reward.num_frames_min]
-        self.roller = Roller(spec, run_context, backbone, rewards + fitting, self.credit.rule.observe, record=record)
-        self.base_roller = base_roller(spec, run_context, backbone, self.roller.rewards)
+        self.roller = executor.roller(
+            spec, run_context, backbone, rewards + fitting, self.credit.rule.observe, stage=stage, record=record
+        )
+        self.base_roller = base_roller(executor, spec, run_context, backbone, self.roller.rewards, stage)
         for reward in rewards:
             if frames < reward.num_frames_min:
                 what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
@@ -84,7 +82,9 @@ class ExperienceSource:
         assert context.spec.experience is not None, "checked with the recipe"
         prompts, record = PromptSource.make(context), objective_class(context.spec).wants_trajectory
         networks = (context.run_context, context.backbone, context.accelerator)
-        source = cls(context.spec.experience, prompts, *networks, context.stage, record=record)
+        source = cls(
+            context.spec.experience, prompts, *networks, context.stage, record=record, executor=context.executor
+        )
         source.context = context
         return source
 
@@ -154,7 +154,13 @@ class ExperienceSource:
         return batches
 
     def _roll_out(
-        self, roller: Roller, prompts: list[str], seeds: list[int], text: torch.Tensor, owners: list[int], shared: int
+        self,
+        roller: ClipMaker,
+        prompts: list[str],
+        seeds: list[int],
+        text: torch.Tensor,
+        owners: list[int],
+        shared: int,
     ) -> Clips:
         starts = None
         if self.spec.same_noise:

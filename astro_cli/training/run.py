@@ -16,6 +16,7 @@ from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import RunContext
 from astro_cli.spec import Recipe
 from astro_cli.training.build import build, make_accelerator, pick_device, wanted_roles
+from astro_cli.training.executors import INLINE, Executor
 from astro_cli.training.footprint import check_fits
 from astro_cli.training.needs import check_needs
 from astro_cli.training.release import write_final
@@ -42,6 +43,7 @@ class PreparedRun:
         resume: bool,
         progress: AbstractContextManager[Watcher],
         say: Callable[[str], None],
+        executor: Executor = INLINE,
     ) -> None:
         """Train in the folder. A finished run is left as it is when resuming.
 
@@ -49,6 +51,7 @@ class PreparedRun:
             given: the recipe as the user gave it, kept in the folder.
             progress: entered for the time of the training; sees every step.
             say: hears what the user must know, a line each.
+            executor: rolls out and scores the clips of RL; default this process.
 
         Raises:
             AstroError: the folder is not this run's, or the run failed.
@@ -74,7 +77,8 @@ class PreparedRun:
                     run.withdraw()
                 raise
             with progress as watcher:
-                Trainer(recipe, self.context, self.backbone, run, accelerator, watcher).fit(resume=resume)
+                trainer = Trainer(recipe, self.context, self.backbone, run, accelerator, watcher, executor)
+                trainer.fit(resume=resume)
             if is_main:
                 write_final(recipe, self.context, run)
         finally:

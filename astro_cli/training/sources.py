@@ -26,6 +26,7 @@ from astro_cli.shapes.render import FREE, Layout, World, random_layout, render
 from astro_cli.spec import DataSpec, Recipe, StageSpec
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.distributed import own_rows
+from astro_cli.training.executors import INLINE, Executor
 
 ENCODE_BATCH = 128  # clips encoded at once
 CAPTION_DRAWS = 8  # captions drawn for each that is wanted, since some come twice
@@ -34,7 +35,7 @@ CAPTION_DRAWS = 8  # captions drawn for each that is wanted, since some come twi
 @dataclass(frozen=True)
 class SourceContext:
     """What a stage's source is made of. `progress` shows slow work (what, done, total); `warn` prints what is left
-    out."""
+    out. `executor` rolls out and scores the clips of RL."""
 
     stage: str
     spec: StageSpec
@@ -44,6 +45,7 @@ class SourceContext:
     accelerator: Accelerator
     progress: Callable[[str, int, int], None]
     warn: Callable[[str], None]
+    executor: Executor = INLINE
 
     @property
     def every(self) -> dict[str, int]:

@@ -24,6 +24,7 @@ from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.checkpoints import Meta, RunCheckpoint, load_newest
 from astro_cli.training.clip_samples import ClipSample, write_samples
 from astro_cli.training.distributed import average_gradients, average_metrics, gather_rows
+from astro_cli.training.executors import INLINE, Executor
 from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
@@ -54,7 +55,8 @@ class _Stage:
 
 
 class Trainer:
-    """Args: recipe; run context with the networks in place; backbone; run folder; accelerator; watcher."""
+    """Args: recipe; run context with the networks in place; backbone; run folder; accelerator; watcher; who rolls out
+    and scores."""
 
     def __init__(
         self,
@@ -64,8 +66,9 @@ class Trainer:
         run: RunDir,
         accelerator: Accelerator,
         watcher: Watcher,
+        executor: Executor = INLINE,
     ) -> None:
-        self.recipe, self.run_context, self.backbone = recipe, run_context, backbone
+        self.recipe, self.run_context, self.backbone, self.executor = recipe, run_context, backbone, executor
         self.run, self.accelerator, self.watcher = run, accelerator, watcher
         self.timer, self.saved = SectionTimer(), SavedTensors()
         run_context.section = self.timer
@@ -123,8 +126,11 @@ class Trainer:
         spec = self.recipe.stages[name]
         objective: Objective = objective_class(spec)(resolve_kind("objectives", spec.objective, name), self.run_context)
         self._check(name, spec)
-        callbacks = (self.watcher.work, self.watcher.warn)
-        context = SourceContext(name, spec, self.recipe, self.run_context, self.backbone, self.accelerator, *callbacks)
+        networks, callbacks = (
+            (self.run_context, self.backbone, self.accelerator),
+            (self.watcher.work, self.watcher.warn),
+        )
+        context = SourceContext(name, spec, self.recipe, *networks, *callbacks, self.executor)
         source = objective.source_class().make(context)
         roles = self.run_context.roles
         optimizers = {role: RoleOptimizer(spec.optim[role], roles.trainable(role)) for role in objective.trains}

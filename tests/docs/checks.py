@@ -71,9 +71,24 @@ def script_takes_its_options(command: Command) -> None:
     assert [word for word in command.words[1:] if word not in text] == []
 
 
+def launcher_takes_its_options(command: Command) -> None:
+    """accelerate's own parser reads the line, up to this package's command."""
+    from accelerate.commands.launch import launch_command_parser
+
+    parsed = launch_command_parser().parse_args(command.words[2:])
+    assert parsed.module
+    assert parsed.training_script == "astro_cli"
+
+
+def extra_is_the_packages(command: Command) -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (extra,) = re.findall(r"astro-cli\[(\w+)\]", command.text)
+    assert f"\n{extra} = [" in text
+
+
 def nothing(command: Command) -> None:
-    """A line that only the shell reads."""
-    assert command.words[0] in ("export",) or command.words[1:3] == ["-m", "venv"]
+    """A line that only the shell or Ray reads."""
+    assert command.words[0] in ("export", "ray") or command.words[1:3] == ["-m", "venv"]
 
 
 CHECKS = (
@@ -81,6 +96,9 @@ CHECKS = (
     Check(r"^\. \.venv", "changes the shell of a user", environment_is_made_there),
     Check(r"^docker ", "tests have no docker", image_is_this_ones),
     Check(r"bin/pip install ", "downloads gigabytes", pins_agree),
+    Check(r"^accelerate launch ", "needs several GPUs", launcher_takes_its_options),
+    Check(r"^pip install ", "changes the environment", extra_is_the_packages),
+    Check(r"^ray start ", "leaves a cluster running", nothing),
     Check(r"^scripts/", "takes minutes, and a GPU", script_takes_its_options),
     Check(r"^export |-m venv ", "changes the shell of a user, or the disk", nothing),
 )

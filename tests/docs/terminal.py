@@ -146,6 +146,7 @@ RULES = (
         says="results_eval_results.json: cannot be read: No such file",
     ),
     Rule(rf"^astro eval ({'|'.join(PARTLY_READY)}) ", NO_WEIGHTS, code=3, says="not run: .* needs weights"),
+    Rule(r"^astro plan rewards ", "starts a process for each reward", slow=True, says='"answer": '),
     Rule(r"^astro doctor world ", "seconds instead of a minute", append="--clips 2 --prompts 1"),
     Rule(r"^astro report .*--arm", "clips of every arm take some seconds", slow=True),
     Rule(r"^astro figures ", "contact sheets take a minute per base", append="--no-sheets"),

@@ -186,3 +186,44 @@ def test_two_processes_long_tune_as_one_and_resume_in_the_middle_of_their_videos
     shutil.rmtree(sorted((two / "checkpoints").iterdir())[-1])
     launch(2, [*SWITCHING, *tiny, "--resume"], two)
     assert without_times(two / "metrics.jsonl") == found
+
+
+EPS = "1e-5"  # of Adam, above the rounding of gradients; see LONG
+DMD = ["distill", "--recipe", "self_forcing_shapes", "--set", "runtime.save_every=1", *(part for item in (
+    'order=["dmd"]', "stages.dmd.steps=3", "stages.dmd.batch=4", "stages.dmd.optim.student.every=1",
+    f"stages.dmd.optim.student.eps={EPS}", f"stages.dmd.optim.critic.eps={EPS}",
+) for part in ("--set", item))]  # fmt: skip
+GRPO = ["rl", "--recipe", "grpo_streaming_shapes", "--set", "lora.rank=4", "--set", "runtime.save_every=1", *(
+    part for item in ("steps=3", "batch=8", "experience.prompts=2", "experience.group=4", "experience.updates=1",
+    "experience.samples_every=0", "objective.clip=0.01", f"optim.student.eps={EPS}",
+) for part in ("--set", f"stages.grpo.{item}"))]  # fmt: skip
+NFT = [
+    *RL,
+    "--set",
+    "runtime.save_every=1",
+    "--set",
+    "stages.nft.steps=3",
+    "--set",
+    f"stages.nft.optim.student.eps={EPS}",
+]
+
+
+@pytest.mark.slow  # each starts four processes
+@pytest.mark.parametrize("arguments", [DMD, GRPO, NFT], ids=["dmd", "grpo", "nft"])
+def test_two_processes_train_as_one_and_one_takes_up_their_run(arguments, tiny, tmp_path):
+    one, two = (launch(count, [*arguments, *tiny], tmp_path / str(count)) for count in (1, 2))
+    assert_close(one, two)
+    shutil.rmtree(two / "final")
+    shutil.rmtree(sorted((two / "checkpoints").iterdir())[-1])
+    launch(1, [*arguments, *tiny, "--resume"], two)
+    assert_close(one, two)
+
+
+def assert_close(one: Path, two: Path) -> None:
+    """Weights and logs to 1e-5."""
+    for a, b in zip(*(without_times(out / "metrics.jsonl") for out in (one, two)), strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - OWN:
+            assert a[key] == (b[key] if isinstance(a[key], str) else pytest.approx(b[key], rel=1e-5, abs=1e-5)), key
+    for key, value in weights_of(one).items():
+        torch.testing.assert_close(value, weights_of(two)[key], atol=1e-5, rtol=0)
