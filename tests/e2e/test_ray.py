@@ -56,9 +56,18 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def steps_in(out: Path) -> int:
-    file = out / "metrics.jsonl"
-    return len(file.read_text().splitlines()) if file.exists() else 0
+def has_begun(process: subprocess.Popen[str], out: Path) -> Callable[[], bool]:
+    """Whether a run has made a step; a run that has ended without one is an error."""
+
+    def made_a_step() -> bool:
+        file = out / "metrics.jsonl"
+        if file.exists() and file.read_text():
+            return True
+        if process.poll() is not None:
+            raise AssertionError(process.communicate()[1])
+        return False
+
+    return made_a_step
 
 
 def workers(process: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
@@ -101,7 +110,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
 def test_one_worker_gives_inlines_bits_though_its_rollout_and_reward_workers_are_killed(module_tiny, inline, tmp_path):
     out = tmp_path / "run"
     process = begin([*RL, *module_tiny, *RAY], out)
-    wait_for(lambda: steps_in(out), START_SECONDS)
+    wait_for(has_begun(process, out), START_SECONDS)
     assert listening(process) == {"127.0.0.1"}
     assert len(workers(process, "RewardWorker")) == 2
     for kind in ("RolloutWorker", "RewardWorker"):
@@ -130,7 +139,7 @@ def test_two_workers_give_what_inline_gives_to_rounding(module_tiny, inline, tmp
 def test_a_killed_training_process_is_named_and_the_run_goes_on_to_the_same_bits(module_tiny, inline, tmp_path):
     out = tmp_path / "run"
     process = begin([*RL, *module_tiny, *RAY], out)
-    wait_for(lambda: steps_in(out), START_SECONDS)
+    wait_for(has_begun(process, out), START_SECONDS)
     children = psutil.Process(process.pid).children(recursive=True)
     workers(process, "UpdateWorker")[0].kill()
     _, error = process.communicate(timeout=START_SECONDS)
