@@ -29,6 +29,7 @@ from astro_cli.spec import Recipe
 from astro_cli.training.build import pick_device
 
 LOOPBACK = "127.0.0.1"
+STARTS = 3  # tries to start a cluster
 RESTARTS = 3  # of a rollout or reward worker
 SCHEDULE_SECONDS = 60.0  # in which a cluster must give the pool its place
 FINEST = 1e-4  # share of a core or GPU that Ray counts
@@ -54,22 +55,30 @@ def session(options: RayOptions) -> Iterator[None]:
     short = "/tmp" if Path("/tmp").is_dir() else None  # the paths of sockets must be
     folder = tempfile.mkdtemp(prefix="astro-ray-", dir=short)
     try:
-        try:
-            ray.init(
-                num_cpus=options.workers,
-                include_dashboard=False,
-                _node_ip_address=LOOPBACK,
-                _temp_dir=folder,
-                **quiet,
-            )
-        except (RuntimeError, ConnectionError, OSError) as error:
-            raise RunError("Ray", "", f"cannot be started here: {str(error).strip().partition(chr(10))[0]}") from error
+        _start(options.workers, folder, quiet)
         if (address := ray.util.get_node_ip_address()) != LOOPBACK:
             raise RunError("Ray", "", f"listens at {address}, expected {LOOPBACK}: this version of Ray is not known")
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(workers: int, folder: str, quiet: dict[str, Any]) -> None:
+    """A cluster of this machine's own. Ray gives its parts 30 seconds to start, too few on a busy machine: try again.
+
+    Raises:
+        RunError: it does not start.
+    """
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address=LOOPBACK, _temp_dir=folder, **quiet)
+            return
+        except Exception as error:  # Ray raises no class of its own here
+            ray.shutdown()
+            if attempt == STARTS:
+                reason = str(error).strip().partition("\n")[0]
+                raise RunError("Ray", "", f"cannot be started here: {reason}") from error
 
 
 class Pool:
