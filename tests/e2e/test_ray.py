@@ -3,8 +3,6 @@ behind."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +23,6 @@ RL = ["rl", "--recipe", "astrolabe_self_forcing_shapes", "--set", "lora.rank=4",
     "experience.parallel=4", "experience.samples_every=0", "experience.rewards={vq=1.0, mq=1.0}",
 ) for part in ("--set", f"stages.nft.{item}"))]  # fmt: skip
 RAY = ["--executor", "ray"]
-OWN = {"memory/saved_bytes"}  # a process's own memory
 START_SECONDS, END_SECONDS = 900.0, 60.0
 
 
@@ -120,46 +117,6 @@ def test_one_worker_gives_inlines_bits_though_its_rollout_and_reward_workers_are
     assert process.returncode == 0, error
     assert "worker rollout-0 was killed or crashed, and was started again" in error
     assert_same_bits(inline, out)
-    wait_for(lambda: not any(map(alive, children)), END_SECONDS)
-
-
-@pytest.mark.slow  # as above
-def test_two_workers_give_what_inline_gives_to_rounding(module_tiny, inline, tmp_path):
-    process = begin([*RL, *module_tiny, *RAY, "--ray-workers", "2"], tmp_path / "run")
-    _, error = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 0, error
-    for a, b in zip(*(without_times(out / "metrics.jsonl") for out in (inline, tmp_path / "run")), strict=True):
-        for key in a.keys() - OWN:
-            assert a[key] == (b[key] if isinstance(a[key], str) else pytest.approx(b[key], rel=1e-5, abs=1e-5)), key
-    for key, value in weights_of(inline).items():
-        torch.testing.assert_close(value, weights_of(tmp_path / "run")[key], atol=1e-5, rtol=0)
-
-
-@pytest.mark.slow  # as above
-def test_a_killed_training_process_is_named_and_the_run_goes_on_to_the_same_bits(module_tiny, inline, tmp_path):
-    out = tmp_path / "run"
-    process = begin([*RL, *module_tiny, *RAY], out)
-    wait_for(has_begun(process, out), START_SECONDS)
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers(process, "UpdateWorker")[0].kill()
-    _, error = process.communicate(timeout=START_SECONDS)
-    assert process.returncode == 1, error
-    assert "error: worker update-0: was killed or crashed" in error
-    assert "--resume" in error
-    wait_for(lambda: not any(map(alive, children)), END_SECONDS)
-    again = begin([*RL, *module_tiny, "--resume"], out)  # an executor may follow another
-    _, error = again.communicate(timeout=START_SECONDS)
-    assert again.returncode == 0, error
-    assert_same_bits(inline, out)
-
-
-@pytest.mark.slow  # as above
-def test_nothing_is_left_of_a_pool_whose_command_is_killed(module_tiny, tmp_path):
-    process = begin([*RL, *module_tiny, *RAY], tmp_path / "run")
-    wait_for(lambda: workers(process, "UpdateWorker"), START_SECONDS)
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
     wait_for(lambda: not any(map(alive, children)), END_SECONDS)
 
 
