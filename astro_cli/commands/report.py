@@ -71,6 +71,10 @@ def report(
         takes = _takes(arms, chosen, step) if arms else []
         write_page(out, everything(records, chosen, read, takes), step)
     console.print(f"{out}: {out.stat().st_size / MEGABYTE:.1f} MB", soft_wrap=True)
+    if not takes:
+        console.print("note: without --arm there are no clips; for example --arm shapes/self_forcing --arm RUN")
+    if not read:
+        console.print("note: without --runs there are no training curves; for example --runs RUN")
 
 
 def _takes(names: list[str], backbone: Backbone, progress: Callable[[str], None]) -> list[Take]:

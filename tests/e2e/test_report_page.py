@@ -238,6 +238,13 @@ def test_wrong_input_is_a_message_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "results", "wan_run"]
 
 
+def test_what_a_page_lacks_is_said_with_its_option(results, tmp_path, monkeypatch, capsys) -> None:
+    assert run(["report", "--results", str(results), "--out", str(tmp_path / "page.html")], monkeypatch) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: without --arm there are no clips; for example --arm shapes/self_forcing --arm RUN" in said
+    assert "note: without --runs there are no training curves" in said
+
+
 def test_help_has_an_example(monkeypatch, capsys) -> None:
     assert run(["report", "--help"], monkeypatch) == 0
     assert "Example: astro report" in capsys.readouterr().out
