@@ -9,7 +9,7 @@ from rich.table import Table
 
 from astro_cli.commands.console import echo, plain_console
 from astro_cli.commands.recipe import JsonOption
-from eval.world.suites import WORLD_SUITES
+from eval.world.suites import FALLS, UNITS, WORLD_SUITES
 
 if TYPE_CHECKING:
     from eval.contract import Declaration, MetricInfo
@@ -122,8 +122,8 @@ def arm_rows() -> list[dict[str, Any]]:
         {
             "metric": name,
             "suites": _showing(name),
-            "direction": "up",
-            "unit": "frames per second" if name == "throughput" else "0..1",
+            "direction": "down" if name in FALLS else "up",
+            "unit": UNITS.get(name, "0..1"),
             "text": "of the embedded world's oracle",
             "needs": [],
             "ready": True,

@@ -17,27 +17,11 @@ from eval.records import store
 from eval.records.writer import RecordWriter
 from eval.world import shapes
 from eval.world.oracle_scores import prompt_set_hash
-from eval.world.suites import WORLD_SUITES, SuiteModule, WorldSuite, world_suite
+from eval.world.suites import FALLS, WORLD_SUITES, SuiteModule, WorldSuite, world_suite
 
 SHAPES = WORLD_SUITES[shapes.NAME]
 BACKBONE: store.Backbone = "shapes"
 RESOLUTION = [32, 32]
-# The lower the better; of all others the higher.
-FALLS = frozenset(
-    {
-        "kv_memory_growth",
-        "frame_time_growth",
-        "drift",
-        "prior_pull",
-        "within_event_spread",
-        "cross_event_step",
-        "direction_imbalance",
-        "epe",
-        "over_1px",
-        "over_3px",
-        "f1_all",
-    }
-)
 
 
 def evaluate_arm(

@@ -125,6 +125,23 @@ SUITES = (
     ),
 )
 WORLD_SUITES = {suite.name: suite for suite in SUITES}
+# The lower the better; of all others the higher.
+FALLS = frozenset(
+    {
+        "kv_memory_growth",
+        "frame_time_growth",
+        "drift",
+        "prior_pull",
+        "within_event_spread",
+        "cross_event_step",
+        "direction_imbalance",
+        "epe",
+        "over_1px",
+        "over_3px",
+        "f1_all",
+    }
+)
+UNITS = {"throughput": "frames per second", "drift": "points of 0..100", "epe": "pixels"}  # of all others 0..1
 
 
 def world_suite(name: str) -> WorldSuite:

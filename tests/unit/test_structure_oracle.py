@@ -16,7 +16,7 @@ from astro_cli.shapes.structure import iou, off_path, pan_residual, structural_s
 from astro_cli.shapes.video_codec import VideoCodec
 from astro_cli.training.sources import layout_of, render_scenes
 from eval.world import shapes_flow, shapes_structure
-from eval.world.run import FALLS
+from eval.world.suites import FALLS
 
 TEXT = "a large red circle moves right slowly over a gray striped background"
 

@@ -16,7 +16,7 @@ from astro_cli.core import threads
 from astro_cli.generate.arm import load_arm
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.recipe import load_recipe
-from astro_cli.training import build
+from astro_cli.training import run as training_run
 from eval.papers.ablation import load_grid, plan
 from eval.studies import grid_run
 from tests.command_line import run
@@ -100,7 +100,7 @@ def test_training_begins_with_threads_that_fit(tmp_path, monkeypatch):
         seen.append(torch.get_num_threads())
         raise RunError("here", "", "far enough")
 
-    monkeypatch.setattr(build, "build", built)
+    monkeypatch.setattr(training_run, "build", built)
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(2)
     command = ["rl", "--recipe", "astrolabe_causal_shapes", "--out", "out"]
