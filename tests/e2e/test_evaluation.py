@@ -335,6 +335,6 @@ def test_the_full_study_runs_its_grids_each_row_once_and_draws_them(tiny_base, t
     }
     assert len({record.weights_hash for record in records if record.metric == "throughput"}) == 2
     figures = {path.name for path in (out / "figures").iterdir()}
-    assert {f"{name}_student.safetensors.png" for name in ("figure_5", "bars_attributes", "sheet_short")} <= figures
+    assert {f"{name}_student.safetensors.png" for name in ("figure_5", "sheet_short")} <= figures
     assert (out / "tables" / "astrolabe-1.md").is_file()
     assert "data:image/png;base64," in (out / "index.html").read_text()

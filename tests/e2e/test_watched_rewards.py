@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from test_training import RL, run, same_bits, without_times
 
-from astro_cli.training import experience
+from astro_cli.training import executors
 from tests.tiny_world import bare_rl_recipe
 
 
@@ -28,12 +28,12 @@ def test_a_reward_of_weight_zero_is_logged_and_not_optimised(watched, tmp_path, 
 
 def test_watching_changes_no_bit_of_what_is_trained(watched, tmp_path, monkeypatch):
     assert run([*watched, "--out", str(tmp_path / "watched")], monkeypatch) == 0
-    roller = experience.Roller
+    roller = executors.Roller
 
     def alone(spec, context, backbone, rewards, *rest, **options):
         return roller(spec, context, backbone, [reward for reward in rewards if reward.key == "ta"], *rest, **options)
 
-    monkeypatch.setattr(experience, "Roller", alone)
+    monkeypatch.setattr(executors, "Roller", alone)
     assert run([*watched, "--out", str(tmp_path / "alone")], monkeypatch) == 0
     assert "reward/vq" not in without_times(tmp_path / "alone" / "metrics.jsonl")[0]
     assert same_bits(
