@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_bad_input import message
-from test_rl_schemes import SMALL, rows, stop_after
+from test_rl_schemes import SMALL, rows
 from test_training import run, same_bits
 
 import astro_cli.advantages
 import astro_cli.objectives
+from astro_cli.objectives import nft
 from astro_cli.recipe import load_recipe
+from tests.command_line import run_and_interrupt
 
 RULE = '''
 """Salience of the clip's latents as credit, and a competence per reward that it keeps."""
@@ -146,7 +148,7 @@ def test_what_a_rule_keeps_comes_back_with_the_same_bits(outside, tiny, tmp_path
 
     states = [state for _, state in salient.SEEN]
     salient.SEEN.clear()
-    stop_after(2, monkeypatch, arguments(tiny, cut))
+    run_and_interrupt(arguments(tiny, cut), nft, monkeypatch)
     assert run([*arguments(tiny, cut), "--resume"], monkeypatch) == 0
     last = salient.SEEN[-1][1]
     assert last["epochs"].item() == 2
