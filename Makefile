@@ -22,7 +22,7 @@ run: setup  ## the main job: base -> RL -> evaluation -> Table 1, about ten minu
 test: setup  ## the test suite but for its slow cases, a process per core
 	$(PYTEST) -m "not slow"
 
-test-all: setup  ## the whole test suite, which CI runs
+test-all: setup  ## the whole test suite, slow cases too
 	$(PYTEST)
 
 numerics: setup  ## only the equations and the recordings of the released models
