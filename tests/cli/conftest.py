@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,3 +60,22 @@ def state() -> State:
 def teacher(tmp_path, state) -> Path:
     """The 1.3B teacher's folder as released, below the checkpoints folder."""
     return write_original(tmp_path / "all" / "Wan2.1-T2V-1.3B", state)
+
+
+@pytest.fixture
+def run_sample(monkeypatch, capsys, tmp_path):
+    """Runs `astro sample ...` in an empty folder: (exit code, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["astro", "sample", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        return code, capsys.readouterr().err
+
+    return run

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from astro_cli.__main__ import main
 from astro_cli.api import load_student, stream
 from astro_cli.config.errors import StreamError
 from astro_cli.core.rng import stream as rng_stream
@@ -30,25 +27,6 @@ RED, BLUE = "a large red circle moves right slowly over a gray plain background"
 @pytest.fixture(scope="module")
 def student():
     return load_student("shapes/causal_forcing")
-
-
-@pytest.fixture
-def astro(monkeypatch, capsys, tmp_path):
-    """Runs `astro sample ...` in an empty folder: (exit code, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["astro", "sample", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        return code, capsys.readouterr().err
-
-    return run
 
 
 def write_picture(path: Path, prompt: str = RED, size: tuple[int, int] = (32, 32)) -> np.ndarray:
@@ -88,9 +66,9 @@ def test_what_follows_depends_on_the_picture(student, tmp_path):
     assert np.abs(red - blue).max() > 0.1
 
 
-def test_the_command_writes_the_picture_and_says_where_it_is_from(astro, tmp_path):
+def test_the_command_writes_the_picture_and_says_where_it_is_from(run_sample, tmp_path):
     write_picture(tmp_path / "first.png", size=(64, 64))
-    code, err = astro(RED, "--image", "first.png", "--frames", "4")
+    code, err = run_sample(RED, "--image", "first.png", "--frames", "4")
     assert code == 0, err
     (card,) = cards()
     assert (card["image"], card["given_frames"], card["fit"]) == ("../first.png", 1, "exact")
@@ -98,40 +76,40 @@ def test_the_command_writes_the_picture_and_says_where_it_is_from(astro, tmp_pat
     assert sample.labels["image"] == "../first.png"
     # Another picture is another video, also of the same prompt and seed.
     write_picture(tmp_path / "first.png", BLUE, size=(64, 64))
-    assert astro(RED, "--image", "first.png", "--frames", "4")[0] == 0
+    assert run_sample(RED, "--image", "first.png", "--frames", "4")[0] == 0
     assert len(cards()) == 2
 
 
-def test_a_prompt_file_names_a_picture_for_each_prompt(astro, tmp_path):
+def test_a_prompt_file_names_a_picture_for_each_prompt(run_sample, tmp_path):
     write_picture(tmp_path / "a.png")
     write_picture(tmp_path / "b.png", BLUE)
     lines = [{"prompt": RED, "image": "a.png"}, {"prompt": BLUE, "image": "b.png"}]
     Path("p.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    code, err = astro("--prompts", "p.jsonl", "--frames", "4", "--batch", "2")
+    code, err = run_sample("--prompts", "p.jsonl", "--frames", "4", "--batch", "2")
     assert code == 0, err
     assert {(card["prompt"], card["image"]) for card in cards()} == {(RED, "../a.png"), (BLUE, "../b.png")}
-    code, err = astro("--prompts", "p.jsonl", "--frames", "4", "--image", "a.png")
+    code, err = run_sample("--prompts", "p.jsonl", "--frames", "4", "--image", "a.png")
     assert code == 2
     assert "--image: a.png: the prompt file names a picture on every line" in err
     Path("p.jsonl").write_text("\n".join(json.dumps(line) for line in [*lines, {"prompt": RED}]))
-    code, err = astro("--prompts", "p.jsonl")
+    code, err = run_sample("--prompts", "p.jsonl")
     assert code == 2
     assert "p.jsonl: line 3: names no image, 2 other lines do" in err
     Path("p.jsonl").write_text(json.dumps({"prompt": RED, "image": 3}))
-    assert "image: found 3, expected the path of a picture" in astro("--prompts", "p.jsonl")[1]
+    assert "image: found 3, expected the path of a picture" in run_sample("--prompts", "p.jsonl")[1]
 
 
-def test_a_clip_goes_on(astro, student, tmp_path):
-    assert astro(RED, "--out", "first")[0] == 0
+def test_a_clip_goes_on(run_sample, student, tmp_path):
+    assert run_sample(RED, "--out", "first")[0] == 0
     (clip,) = Path("first").glob("*.mp4")
     made = cards("first")[0]["frames"]
-    code, err = astro(RED, "--video", str(clip), "--seconds", "1", "--out", "more")
+    code, err = run_sample(RED, "--video", str(clip), "--seconds", "1", "--out", "more")
     assert code == 0, err
     (card,) = cards("more")
     assert card["continues"] == f"../{clip}"
     assert card["given_frames"] <= made
     assert card["frames"] >= card["given_frames"] + 8
-    code, err = astro(RED, "--video", str(clip), "--image", "x.png")
+    code, err = run_sample(RED, "--video", str(clip), "--image", "x.png")
     assert code == 2
     assert "--image: x.png: found --video too" in err
 
@@ -161,31 +139,31 @@ def test_a_clip_of_the_last_frames_is_continued(student, tmp_path):
     assert student.backbone.decode(opening.latents_FCHW[None])[0, -1].mean() == pytest.approx(0.9, abs=0.05)
 
 
-def test_pictures_that_do_not_fit_are_refused(astro, tmp_path):
+def test_pictures_that_do_not_fit_are_refused(run_sample, tmp_path):
     write_picture(tmp_path / "wide.png", size=(48, 32))
-    code, err = astro(RED, "--image", "wide.png")
+    code, err = run_sample(RED, "--image", "wide.png")
     assert code == 2
     assert "wide.png: size: found 32x48 pixels (height x width), the video has 32x32: another aspect" in err
-    assert astro(RED, "--image", "wide.png", "--fit", "crop", "--frames", "4")[0] == 0
+    assert run_sample(RED, "--image", "wide.png", "--fit", "crop", "--frames", "4")[0] == 0
     Path("no.png").write_text("hello")
-    code, err = astro(RED, "--image", "no.png")
+    code, err = run_sample(RED, "--image", "no.png")
     assert (code, "no.png: not a picture" in err) == (2, True)
-    code, err = astro(RED, "--image", "wide.png", "--weights", "shapes/teacher")
+    code, err = run_sample(RED, "--image", "wide.png", "--weights", "shapes/teacher")
     assert code == 2
     assert "is a multi-step teacher and continues no frame" in err
-    code, err = astro(RED, "--fit", "crop")
+    code, err = run_sample(RED, "--fit", "crop")
     assert code == 2
     assert "there is no --image and no --video to cut" in err
     assert not list(Path().glob("samples/*.partial.mp4"))
 
 
-def test_a_clip_of_another_rate_is_refused(astro, student, tmp_path):
+def test_a_clip_of_another_rate_is_refused(run_sample, student, tmp_path):
     from astro_cli.generate.mp4 import Mp4Stream
 
     with Mp4Stream(tmp_path / "x.mp4", 25, 6) as file:
         for _ in range(30):
             file.write(np.zeros((32, 32, 3)))
-    code, err = astro(RED, "--video", "x.mp4")
+    code, err = run_sample(RED, "--video", "x.mp4")
     assert code == 2
     assert f"x.mp4: fps: found 25, the video continues it at {student.backbone.fps:g}" in err
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from astro_cli.__main__ import main
 from astro_cli.commands import interactive
 from astro_cli.commands.preview import HALF_BLOCK, half_blocks
 from astro_cli.config.errors import StreamError
@@ -29,25 +26,6 @@ from eval.inputs.sidecars import list_sidecars
 RED, BLUE = "a large red circle moves right slowly over a gray plain background", "a small blue square moves left fast"
 GREEN = "a small green cross stays still"
 ROUNDING = 1  # of 255: matrix products of another batch size round differently
-
-
-@pytest.fixture
-def astro(monkeypatch, capsys, tmp_path):
-    """Runs `astro sample ...` in an empty folder: (exit code, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["astro", "sample", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        return code, capsys.readouterr().err
-
-    return run
 
 
 def sidecars(folder: Path = Path("samples")) -> list[dict]:
@@ -76,10 +54,10 @@ def decode(path: Path | str) -> np.ndarray:
 # --- what is made
 
 
-def test_prompts_times_seeds_in_any_batch_are_the_same_videos(astro, written):
+def test_prompts_times_seeds_in_any_batch_are_the_same_videos(run_sample, written):
     arguments = (RED, BLUE, "--seeds", "0,3", "--frames", "12", "--switch", f"6:{GREEN}")
-    assert astro(*arguments, "--out", "one")[0] == 0
-    assert astro(*arguments, "--out", "many", "--batch", "3")[0] == 0
+    assert run_sample(*arguments, "--out", "one")[0] == 0
+    assert run_sample(*arguments, "--out", "many", "--batch", "3")[0] == 0
     one, many = sidecars(Path("one")), sidecars(Path("many"))
     assert [(card["prompt"], card["seed"]) for card in one] == [(RED, 0), (RED, 3), (BLUE, 0), (BLUE, 3)]
     assert [card["batch"] for card in many] == [3, 3, 3, 1]
@@ -90,9 +68,9 @@ def test_prompts_times_seeds_in_any_batch_are_the_same_videos(astro, written):
     assert np.abs(clips[0] - clips[1]).mean() > 5  # another seed is another video
 
 
-def test_a_sidecar_says_how_its_video_was_made(astro):
+def test_a_sidecar_says_how_its_video_was_made(run_sample):
     assert (
-        astro(
+        run_sample(
             RED,
             "--frames",
             "12",
@@ -122,55 +100,55 @@ def test_a_sidecar_says_how_its_video_was_made(astro):
     ]
 
 
-def test_a_switch_changes_what_comes_after_it_and_nothing_before(astro, written):
+def test_a_switch_changes_what_comes_after_it_and_nothing_before(run_sample, written):
     for name, extra in (
         ("plain", ()),
         ("switched", ("--switch", f"6:{BLUE}")),
         ("kept", ("--switch", f"6:{BLUE}", "--recache", "none")),
     ):
-        assert astro(RED, "--frames", "12", *extra, "--out", name)[0] == 0
+        assert run_sample(RED, "--frames", "12", *extra, "--out", name)[0] == 0
     plain, switched, kept = (np.stack(frames) for frames in written.values())
     assert (switched[:6] == plain[:6]).all()
     assert np.abs(switched[6:] - plain[6:]).mean() > 2
     assert np.abs(switched[6:] - kept[6:]).mean() > 0.1
 
 
-def test_prompts_come_from_files_and_standard_input(astro):
+def test_prompts_come_from_files_and_standard_input(run_sample):
     Path("lines.txt").write_text(f"{RED}\n\n  {BLUE}  \n")
-    assert astro("--prompts", "lines.txt", "--frames", "3", "--seed", "5", "--out", "a")[0] == 0
-    assert astro("--frames", "3", "--seed", "5", "--out", "b", stdin=f"{RED}\n{BLUE}\n")[0] == 0
+    assert run_sample("--prompts", "lines.txt", "--frames", "3", "--seed", "5", "--out", "a")[0] == 0
+    assert run_sample("--frames", "3", "--seed", "5", "--out", "b", stdin=f"{RED}\n{BLUE}\n")[0] == 0
     for folder in ("a", "b"):
         assert [(card["prompt"], card["seed"]) for card in sidecars(Path(folder))] == [(RED, 5), (BLUE, 6)]
     Path("turns.jsonl").write_text(
         json.dumps({"prompts": [RED, BLUE, GREEN]}) + "\n" + json.dumps({"prompt": GREEN}) + "\n"
     )
-    assert astro("--prompts", "turns.jsonl", "--frames", "18", "--out", "c")[0] == 0
+    assert run_sample("--prompts", "turns.jsonl", "--frames", "18", "--out", "c")[0] == 0
     turns, single = sidecars(Path("c"))
     assert [(turn["frame"], turn["prompt"]) for turn in turns["switches"]] == [(6, BLUE), (12, GREEN)]
     assert (single["prompt"], single["switches"]) == (GREEN, [])
 
 
-def test_a_length_that_is_rounded_is_said(astro):
-    code, err = astro(RED, "--weights", "shapes/causal_forcing_video", "--frames", "13", "--out", "a")
+def test_a_length_that_is_rounded_is_said(run_sample):
+    code, err = run_sample(RED, "--weights", "shapes/causal_forcing_video", "--frames", "13", "--out", "a")
     assert code == 0
     assert (
         "note: 13 frames asked for, 21 are made: videos are whole blocks of 3 latent frames, so 9, 21, 33 frames" in err
     )
     assert sidecars(Path("a"))[0]["frames"] == 21
     for length in (("--frames", "9"), ("--seconds", "1.1"), ()):  # 1.1 s at 8 frames a second: 9
-        assert "note:" not in astro(RED, *length, "--out", "b")[1]
+        assert "note:" not in run_sample(RED, *length, "--out", "b")[1]
 
 
-def test_a_switch_that_waits_for_a_block_is_said(astro):
-    code, err = astro(RED, "--frames", "9", "--switch", f"4:{BLUE}")
+def test_a_switch_that_waits_for_a_block_is_said(run_sample):
+    code, err = run_sample(RED, "--frames", "9", "--switch", f"4:{BLUE}")
     assert code == 0
     assert "note: --switch 4: acts at frame 6, not 4: it waits for the next block" in err
 
 
-def test_a_recipe_gives_the_cache(astro, tmp_path):
+def test_a_recipe_gives_the_cache(run_sample, tmp_path):
     recipe = tmp_path / "wide.toml"
     recipe.write_text('extends = "self_forcing_shapes"\nname = "wide"\n[cache]\nwindow = 6\nsink = 3\n')
-    assert astro(RED, "--recipe", str(recipe), "--weights", "shapes/causal_forcing", "--frames", "6")[0] == 0
+    assert run_sample(RED, "--recipe", str(recipe), "--weights", "shapes/causal_forcing", "--frames", "6")[0] == 0
     (card,) = sidecars()
     assert (card["weights"], card["cache"]["window"], card["cache"]["sink"]) == ("wide", 6, 3)
 
@@ -179,7 +157,7 @@ def test_a_recipe_gives_the_cache(astro, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["keyboard", "terminated"])
-def test_an_interrupted_run_keeps_a_playable_file(astro, monkeypatch, how):
+def test_an_interrupted_run_keeps_a_playable_file(run_sample, monkeypatch, how):
     from astro_cli.rollout.engine import Streamer
 
     next_block, made = Streamer.next_block, []
@@ -194,7 +172,7 @@ def test_an_interrupted_run_keeps_a_playable_file(astro, monkeypatch, how):
 
     monkeypatch.setattr(Streamer, "next_block", interrupted)
     before = signal.getsignal(signal.SIGTERM)
-    code, err = astro(RED, "--frames", "30")
+    code, err = run_sample(RED, "--frames", "30")
     assert code == 1
     (kept,) = Path("samples").iterdir()
     assert kept.name.endswith(".partial.mp4")
@@ -217,9 +195,9 @@ def typed_at_once(monkeypatch) -> None:
     monkeypatch.setattr(interactive, "threading", SimpleNamespace(Thread=Now))  # of the prompts only
 
 
-def test_typed_prompts_take_over_and_mistakes_are_shown(astro, typed_at_once):
+def test_typed_prompts_take_over_and_mistakes_are_shown(run_sample, typed_at_once):
     typed = f"a large red cirle\n{RED}\n\n  {BLUE} \na purpel thing\n{GREEN}\n/quit\n{RED}\n"
-    code, err = astro("--interactive", stdin=typed)
+    code, err = run_sample("--interactive", stdin=typed)
     assert code == 0
     assert "unknown word 'cirle'" in err
     assert "unknown word 'purpel'" in err
@@ -227,19 +205,19 @@ def test_typed_prompts_take_over_and_mistakes_are_shown(astro, typed_at_once):
     assert (card["prompt"], card["frames"]) == (BLUE, 6)  # no block of RED was made yet
     assert [(turn["frame"], turn["prompt"]) for turn in card["switches"]] == [(3, GREEN)]
     assert next(Path("samples").glob("*.preview.png")).stat().st_size > 0
-    code, _ = astro(RED, "--interactive", "--frames", "9", "--out", "timed", stdin=f"{BLUE}\n")
+    code, _ = run_sample(RED, "--interactive", "--frames", "9", "--out", "timed", stdin=f"{BLUE}\n")
     assert code == 0
     assert sidecars(Path("timed"))[0]["frames"] == 9
-    code, err = astro(RED, "--interactive", "--out", "quit", stdin="/quit\n")
+    code, err = run_sample(RED, "--interactive", "--out", "quit", stdin="/quit\n")
     assert code == 2
     assert "before its first block" in err
     assert not Path("quit").exists()
 
 
-def test_a_prompt_typed_before_the_first_block_is_the_one_the_video_starts_with(astro, typed_at_once, written):
+def test_a_prompt_typed_before_the_first_block_is_the_one_the_video_starts_with(run_sample, typed_at_once, written):
     options = ("--frames", "6", "--seed", "2")
-    assert astro(RED, "--interactive", *options, "--out", "typed", stdin=f"a large red cirle\n{BLUE}\n")[0] == 0
-    assert astro(BLUE, *options, "--out", "plain")[0] == 0
+    assert run_sample(RED, "--interactive", *options, "--out", "typed", stdin=f"a large red cirle\n{BLUE}\n")[0] == 0
+    assert run_sample(BLUE, *options, "--out", "plain")[0] == 0
     typed, plain = (np.stack(frames) for frames in written.values())
     assert (typed == plain).all()
     (name,) = (path.name for path in Path("plain").glob("*.mp4"))
@@ -307,27 +285,27 @@ def test_names_tell_prompts_and_settings_apart():
     assert twice[1] == f"{twice[0]}-2"  # asked for twice, made twice
 
 
-def test_two_calls_into_one_folder_keep_both_videos(astro):
+def test_two_calls_into_one_folder_keep_both_videos(run_sample):
     plain, striped = (
         f"a large yellow triangle bounces vertically slowly over a white {kind} background"
         for kind in ("plain", "striped")
     )
     assert plain[:60] == striped[:60]
     for prompt in (plain, striped, plain):  # the last call makes the first video again
-        assert astro(prompt, "--frames", "3")[0] == 0
+        assert run_sample(prompt, "--frames", "3")[0] == 0
     cards = sidecars()
     assert sorted(card["prompt"] for card in cards) == sorted((plain, striped))
     assert all(Path(card["video"]).is_file() for card in cards)
-    assert astro(plain, "--frames", "6")[0] == 0
+    assert run_sample(plain, "--frames", "6")[0] == 0
     assert len(sidecars()) == 3
 
 
-def test_a_video_of_another_prompt_is_never_replaced(astro):
-    assert astro(RED, "--frames", "3")[0] == 0
+def test_a_video_of_another_prompt_is_never_replaced(run_sample):
+    assert run_sample(RED, "--frames", "3")[0] == 0
     (path,) = Path("samples").glob("*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prompt": BLUE}))
     before = path.with_suffix(".mp4").read_bytes()
-    code, err = astro(RED, "--frames", "3")
+    code, err = run_sample(RED, "--frames", "3")
     assert code == 2
     assert f"{path.with_suffix('.mp4')}: prompt: holds the video of '{BLUE}', seed 0" in err
     assert path.with_suffix(".mp4").read_bytes() == before
@@ -356,13 +334,13 @@ def test_switch_options_are_parsed(given, wanted):
 # --- what is refused
 
 
-def test_weights_that_are_not_finite_make_no_video(astro, tmp_path):
+def test_weights_that_are_not_finite_make_no_video(run_sample, tmp_path):
     packaged = weights.PACKAGED / "shapes" / "causal_forcing.safetensors"
     state = weights.read(packaged)
     state["proj_out.weight"][0, 0] = float("nan")
     weights.write(tmp_path / "mine.safetensors", state)
     (tmp_path / "mine.json").write_bytes(packaged.with_suffix(".json").read_bytes())
-    code, err = astro(RED, "--weights", "mine.safetensors")
+    code, err = run_sample(RED, "--weights", "mine.safetensors")
     assert code == 2
     assert "error: mine.safetensors: proj_out.weight: 1 of its " in err
     assert not Path("samples").exists()
@@ -410,8 +388,8 @@ def test_weights_that_are_not_finite_make_no_video(astro, tmp_path):
         (("--recipe", "astrolabe_casual_shapes", RED), "did you mean 'astrolabe_causal_shapes.toml'?"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing(astro, tmp_path, arguments, says):
-    code, err = astro(*arguments)
+def test_bad_input_is_refused_and_leaves_nothing(run_sample, tmp_path, arguments, says):
+    code, err = run_sample(*arguments)
     assert code == 2
     assert says in err
     assert "error: " in err
@@ -429,18 +407,18 @@ def test_bad_input_is_refused_and_leaves_nothing(astro, tmp_path, arguments, say
         ("\n", "no prompt in this file"),
     ],
 )
-def test_a_bad_prompt_file_is_refused(astro, tmp_path, content, says):
+def test_a_bad_prompt_file_is_refused(run_sample, tmp_path, content, says):
     (tmp_path / "bad.jsonl").write_text(content)
-    code, err = astro("--prompts", "bad.jsonl")
+    code, err = run_sample("--prompts", "bad.jsonl")
     assert code == 2
     assert says in err
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
 
 
-def test_shapes_weights_take_no_wan_folder(astro):
-    assert "leave --wan out" in astro(RED, "--weights", "shapes/causal_forcing", "--wan", ".")[1]
+def test_shapes_weights_take_no_wan_folder(run_sample):
+    assert "leave --wan out" in run_sample(RED, "--weights", "shapes/causal_forcing", "--wan", ".")[1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_is_refused_where_there_is_none(astro):
-    assert "no CUDA device is available" in astro(RED, "--device", "cuda")[1]
+def test_cuda_is_refused_where_there_is_none(run_sample):
+    assert "no CUDA device is available" in run_sample(RED, "--device", "cuda")[1]
