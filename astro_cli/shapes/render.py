@@ -8,7 +8,8 @@ pixels per frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -35,6 +36,10 @@ TEXTURE_PERIOD = 8.0
 TEXTURE_DEPTH = 0.10  # added to and taken from the background's gray
 DIRECTION = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 AXIS = {"horizontally": (1.0, 0.0), "vertically": (0.0, 1.0)}
+SOFTEST = 0.8  # pixels: deviation of the blur of a clip out of focus
+PALEST = 0.4  # share of its colour that a pale clip has lost
+FLICKER = 0.015  # brightness added to and taken from every other frame of a clip that flickers
+RARELY = 0.3  # share of the clips out of focus that flicker, and of those in focus that do not
 
 
 @dataclass(frozen=True)
@@ -44,19 +49,22 @@ class World:
     `pace`: factor on SPEED; `speed_jitter`: relative; `radius_jitter`: pixels.
     `grid`: pixels between the places where objects are whenever a group of `grid / pace` slow frames ends; bounces turn
         there, and textures sit on it. 0: objects start anywhere, most of them where they stay inside the picture.
+    `looks`: whether clips differ in focus, colour and flicker, as videos of unlike cameras do. Students of such a world
+        make clips of unlike quality from one prompt, so rewards have something to choose from.
     """
 
     pace: float = 1.0
     speed_jitter: float = SPEED_JITTER
     radius_jitter: float = RADIUS_JITTER
     grid: float = 0.0
+    looks: bool = False
 
 
 FREE = World()
 # The world of four frames to a latent: in a group of four frames a slow object crosses two latent cells, the width of a
 # token of the transformer, and a fast one four. Every latent of an object is one of a few patterns, moved by whole
 # tokens.
-GRID = World(pace=4 / 3, speed_jitter=0.0, radius_jitter=0.0, grid=8.0)
+GRID = World(pace=4 / 3, speed_jitter=0.0, radius_jitter=0.0, grid=8.0, looks=True)
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,13 @@ class Layout:
     radius_BK: torch.Tensor  # jitter added to the nominal radius
     speed_BK: torch.Tensor  # factor on the nominal speed
     texture_B2: torch.Tensor  # offset of the background pattern
+    look_B3: torch.Tensor | None = None  # how soft, pale and flickering, in [0, 1]; None: sharp, vivid and steady
 
 
 def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int = 1, world: World = FREE) -> Layout:
     """Layouts of B clips, one generator per clip (a clip does not depend on its batch).
+
+    A clip's look is drawn last.
 
     Without a grid, most objects start where they stay inside the picture for INSIDE_FRAMES frames, as far as their path
     is short enough; the share SEAM_SHARE starts anywhere, so that objects which leave on one side and come in on the
@@ -82,8 +93,9 @@ def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int =
     speed_BK = world.pace * (1 + (per_slot[..., 4] * 2 - 1) * world.speed_jitter)
     radius_BK = (per_slot[..., 3] * 2 - 1) * world.radius_jitter
     motion = _motion_rows(scenes, slots) * speed_BK[..., None]
+    look_B3 = _looks(torch.stack([torch.rand(3, generator=rng) for rng in rngs])) if world.looks else None
     if world.grid:
-        return _on_grid(motion, u, per_slot, speed_BK, radius_BK, world.grid)
+        return replace(_on_grid(motion, u, per_slot, speed_BK, radius_BK, world.grid), look_B3=look_B3)
     nominal = torch.tensor([_radii(scene, slots) for scene in scenes])
     travel = motion[..., :2] * (INSIDE_FRAMES - 1)
     margin = (nominal + radius_BK)[..., None] + motion[..., 2:].abs() * BOUNCE_PERIOD / 4
@@ -99,7 +111,16 @@ def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int =
         radius_BK=radius_BK,
         speed_BK=speed_BK,
         texture_B2=u[:, slots * 6 :] * TEXTURE_PERIOD,
+        look_B3=look_B3,
     )
+
+
+def _looks(u_B3: torch.Tensor) -> torch.Tensor:
+    """(B, 3) zeros and ones: in or out of focus, vivid or pale, steady or flickering. Sharp clips flicker more often, so
+    that quality of pictures and of motion do not come together.
+    """
+    soft_B, pale_B = u_B3[:, 0] < 0.5, u_B3[:, 1] < 0.5
+    return torch.stack((soft_B, pale_B, u_B3[:, 2] < torch.where(soft_B, RARELY, 1 - RARELY)), 1).float()
 
 
 def _radii(scene: Scene, slots: int) -> list[float]:
@@ -222,7 +243,24 @@ def render(scenes: list[Scene], layout: Layout, num_frames: int, size: int = 32,
             coverage(shape_id, dx, dy, radius[:, None, None, None]) * torch.tensor(present).float()[:, None, None, None]
         )
         frames = torch.lerp(frames, color[:, None, :, None, None], alpha[:, :, None])
-    return frames.reshape(batch, num_frames, SUB_FRAMES, 3, size, size).mean(2)
+    frames = frames.reshape(batch, num_frames, SUB_FRAMES, 3, size, size).mean(2)
+    return frames if layout.look_B3 is None else _seen(frames, layout.look_B3, first_frame)
+
+
+def _seen(frames: torch.Tensor, look_B3: torch.Tensor, first_frame: int) -> torch.Tensor:
+    """Clips (B, T, 3, H, W) through cameras of unlike quality: out of focus, pale, with a flicker of every other
+    frame.
+    """
+    soft_B, pale_B, flicker_B = look_B3.unbind(1)
+    spectrum = torch.fft.rfft2(frames)  # the picture goes round, so a blur is a product
+    rows = torch.fft.fftfreq(frames.shape[-2])[:, None] * (frames.shape[-2] / WORLD)
+    columns = torch.fft.rfftfreq(frames.shape[-1]) * (frames.shape[-1] / WORLD)
+    square = 2 * (math.pi * SOFTEST) ** 2 * (rows**2 + columns**2)
+    kept = torch.exp(-square * soft_B.square()[:, None, None])
+    frames = torch.fft.irfft2(spectrum * kept[:, None, None], s=frames.shape[-2:])
+    frames = torch.lerp(frames, frames.mean(2, keepdim=True), PALEST * pale_B[:, None, None, None, None])
+    sign_T = 1 - 2 * ((first_frame + torch.arange(frames.shape[1])) % 2)
+    return (frames + FLICKER * (flicker_B[:, None] * sign_T)[..., None, None, None]).clamp(0, 1)
 
 
 def _background(
