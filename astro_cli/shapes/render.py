@@ -116,8 +116,8 @@ def random_layout(scenes: list[Scene], rngs: list[torch.Generator], slots: int =
 
 
 def _looks(u_B3: torch.Tensor) -> torch.Tensor:
-    """(B, 3) zeros and ones: in or out of focus, vivid or pale, steady or flickering. Sharp clips flicker more often, so
-    that quality of pictures and of motion do not come together.
+    """(B, 3) zeros and ones: in or out of focus, vivid or pale, steady or flickering. Sharp clips flicker more often:
+    quality of pictures and of motion do not come together.
     """
     soft_B, pale_B = u_B3[:, 0] < 0.5, u_B3[:, 1] < 0.5
     return torch.stack((soft_B, pale_B, u_B3[:, 2] < torch.where(soft_B, RARELY, 1 - RARELY)), 1).float()

@@ -61,8 +61,10 @@ def test_a_video_rendered_in_pieces_has_one_look():
 def test_looks_are_drawn_last_and_differ():
     """Where objects are does not depend on whether clips have looks."""
     plain = layout(replace(GRID, looks=False))
-    assert plain.look_B3 is None and layout(FREE).look_B3 is None
-    assert torch.equal(plain.start_BK2, layout().start_BK2) and torch.equal(plain.texture_B2, layout().texture_B2)
+    assert plain.look_B3 is None
+    assert layout(FREE).look_B3 is None
+    assert torch.equal(plain.start_BK2, layout().start_BK2)
+    assert torch.equal(plain.texture_B2, layout().texture_B2)
     assert layout().look_B3 is not None
 
 
@@ -78,7 +80,7 @@ def test_looks_are_of_two_kinds_each_and_sharp_clips_flicker_more_often():
 
 @pytest.mark.parametrize(("key", "look"), [("vq", (1.0, 0.0, 0.0)), ("vq", (0.0, 1.0, 0.0)), ("mq", (0.0, 0.0, 1.0))])
 def test_the_rewards_see_the_looks_they_are_about(key, look):
-    """Quality falls with focus and colour, quality of motion with flicker, by more than candidates of a prompt differ."""
+    """Quality falls with focus and colour, quality of motion with flicker, by more than clips of a prompt differ."""
     reward = embedded_reward(key, GRID.pace)
     best, worst = (reward.score(render(SCENES, which, 33), PROMPTS) for which in (PLAIN, looking(*look)))
     assert (best[0] - worst[0]).item() > 0.03
