@@ -44,7 +44,7 @@ def world(
     (0: the word is not used). For teachers and students: the share of held-out prompts whose videos show what is
     asked, per kind of motion.
 
-    Example: astro doctor world shapes/teacher_video
+    Example: astro doctor world shapes/teacher
     """
     with loading(arm):
         from astro_cli.generate.arm import load_arm

@@ -13,8 +13,9 @@ from torch import nn
 
 from astro_cli.config.errors import CheckpointError
 from astro_cli.models.decoding import StreamingDecoder
-from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone, new_codec
+from astro_cli.models.shapes_backbone import ShapesBackbone, load_shapes_backbone
 from astro_cli.shapes.render import World
+from astro_cli.shapes.video_codec import VideoCodec
 
 
 class Backbone(Protocol):
@@ -82,7 +83,7 @@ class Backbone(Protocol):
 
 
 def load_backbone(
-    name: str, source: str | Path | None = None, *, empty: int | None = None, dtype: torch.dtype | None = None
+    name: str, source: str | Path | None = None, *, empty: bool = False, dtype: torch.dtype | None = None
 ) -> Backbone:
     """Backbone by name.
 
@@ -90,7 +91,7 @@ def load_backbone(
         name: "shapes" or "wan".
         source: shapes: codec weights other than the packaged ones; wan: a Wan 2.1 folder, default one below
             ASTRO_CHECKPOINTS.
-        empty: latent channels of a codec with random weights, to be trained; shapes only.
+        empty: a codec with random weights, to be trained; shapes only.
         dtype: of Wan's VAE and text encoder; default that of their files.
 
     Raises:
@@ -98,7 +99,7 @@ def load_backbone(
     """
     if name == ShapesBackbone.name:
         return load_shapes_backbone(None if source is None else str(source), empty=empty)
-    if empty is not None:
+    if empty:
         raise CheckpointError(
             name,
             "backbone",
@@ -111,14 +112,10 @@ def load_backbone(
     return load_wan_backbone(source, dtype)
 
 
-def empty_autoencoder(name: str, channels: int) -> nn.Module:
-    """The network that encodes and decodes, with random weights, or none on the meta device.
-
-    Args:
-        channels: latent channels of a codec of the embedded world.
-    """
+def empty_autoencoder(name: str) -> nn.Module:
+    """The network that encodes and decodes, with random weights, or none on the meta device."""
     if name == ShapesBackbone.name:
-        return new_codec(channels)
+        return VideoCodec()
     from astro_cli.models.vae import new_vae  # with diffusers, as above
 
     return new_vae()

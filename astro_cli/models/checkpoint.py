@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from astro_cli.config.errors import CheckpointError, warn
-from astro_cli.models import nesting
+from astro_cli.models import nesting, retired
 from astro_cli.models.tensor_files import INDEX, PICKLES, LazyState, LazyTensor, open_file, shard_names, some
 from astro_cli.models.wan import keys, relatives, sizes
 from astro_cli.models.wan.config import WanConfig
@@ -88,6 +88,7 @@ def load_transformer(
     _refuse_half(place)
     file, table = _pick(place)
     _refuse_half(file)
+    retired.refuse(file)
     entry = of_path(file)
     order = nesting.order(ema, plain_first=entry is not None and entry.plain_first)
     hint = "leave --ema/--no-ema out" if ema is not None else "is it a transformer of this family?"

@@ -105,19 +105,12 @@ class FlowDecoder(nn.Module):
 
 
 def flow_decoder(codec: nn.Module) -> FlowDecoder:
-    """Give a codec's decoder a motion branch: the temporal codec of the embedded world, or Wan's VAE.
-
-    Raises:
-        ValueError: a codec whose decoder sees one frame at a time.
-    """
+    """Give a codec's decoder a motion branch: the temporal codec of the embedded world, or Wan's VAE."""
     if isinstance(codec, VideoCodec):
         place = codec.decoder[-2]
         assert isinstance(place, nn.Conv2d)
         return FlowDecoder(codec.decoder, place, place.in_channels, GROUP, "circular")
-    blocks = getattr(codec.decoder, "up_blocks", None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise ValueError("found a codec of single frames, flow needs one that sees several")
-    place = blocks[-2]  # at half of the frames' resolution, all frames there
+    place = codec.get_submodule("decoder.up_blocks")[-2]  # type: ignore[index]  # at half of the frames' resolution, all frames there
     return FlowDecoder(codec.decoder, place, place.resnets[0].conv1.in_channels, 1, "zeros")  # type: ignore[arg-type]
 
 

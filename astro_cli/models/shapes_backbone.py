@@ -8,29 +8,22 @@ import torch
 from torch import nn
 
 from astro_cli.config.errors import CheckpointError
-from astro_cli.models import weights
+from astro_cli.models import retired, weights
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.shapes import render, text
-from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.shapes.video_codec import VideoCodec
-
-Codec = ShapesCodec | VideoCodec
-# Latent channels tell the codecs apart.
-CODECS: dict[int, type[Codec]] = {codec.channels: codec for codec in (ShapesCodec, VideoCodec)}
 
 
 class ShapesBackbone:
-    """How many frames a latent frame holds, and how many channels, is the codec's: one and 4 (`ShapesCodec`), or four
-    and 16 (`VideoCodec`). So is the `world` whose clips it was made for.
-    """
+    """Text, codec and renderer of the embedded world."""
 
     name = "shapes"
     fps = float(render.FPS)
     text_dim = text.TEXT_DIM
+    channels, cell, world = VideoCodec.channels, VideoCodec.cell, VideoCodec.world
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: VideoCodec) -> None:
         self.codec = codec
-        self.cell, self.channels, self.world = codec.cell, codec.channels, codec.world
 
     @property
     def autoencoder(self) -> nn.Module:
@@ -68,45 +61,25 @@ class ShapesBackbone:
         return self.codec.num_latents(num_frames)
 
 
-def load_shapes_backbone(codec: str | None = None, *, empty: int | None = None) -> ShapesBackbone:
-    """The backbone with the packaged codec, the one named, or a random one of `empty` latent channels to be trained.
+def load_shapes_backbone(codec: str | None = None, *, empty: bool = False) -> ShapesBackbone:
+    """The backbone with the packaged codec, the one named, or a random one to be trained (`empty`).
 
     Raises:
         CheckpointError: weights that are not here, or of another model.
     """
-    if empty is not None:
-        return ShapesBackbone(new_codec(empty).requires_grad_(False))
-    path = codec_file(codec)
-    mean = weights.read(path).get("mean")
-    if mean is None or mean.shape[:1] not in [(channels,) for channels in CODECS]:
-        statistics = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
-        raise CheckpointError(
-            path,
-            "mean",
-            f"found {statistics}, expected those of {allowed_channels()} latent channels: not a codec of this world",
-        )
-    module = new_codec(mean.shape[0])
-    weights.load_into(module, path)
+    module = VideoCodec()
+    if not empty:
+        path = codec_file(codec)
+        retired.refuse(path)
+        mean = weights.read(path).get("mean")
+        if mean is None or mean.shape[:1] != (module.channels,):
+            found = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
+            expected = f"those of {module.channels} latent channels: not a codec of this world"
+            raise CheckpointError(path, "mean", f"found {found}, expected {expected}")
+        weights.load_into(module, path)
     return ShapesBackbone(module.requires_grad_(False))
 
 
 def codec_file(codec: str | None) -> Path:
     """The codec's weights: the packaged ones, or those named. Raises: CheckpointError: there are none."""
     return weights.find(codec or "shapes/codec", "codec")
-
-
-def new_codec(channels: int) -> Codec:
-    """A codec with random weights.
-
-    Raises:
-        CheckpointError: no codec of this world has so many latent channels.
-    """
-    if channels not in CODECS:
-        raise CheckpointError(
-            "model", "in_channels", f"found {channels}, the codecs of this world have {allowed_channels()}"
-        )
-    return CODECS[channels]()
-
-
-def allowed_channels() -> str:
-    return " or ".join(map(str, sorted(CODECS)))

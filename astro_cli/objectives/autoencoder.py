@@ -1,8 +1,8 @@
-"""Reconstruction of frames or clips through the latent codec, with a little noise on the latents.
+"""Reconstruction of clips through the latent codec, with a little noise on the latents.
 
     L = mean || D(E(x) + s std(z) n) - x ||^2,  n ~ N(0, I)
 
-A temporal codec's encoder is linear and fitted before the first step; its decoder is trained.
+The encoder is linear and fitted before the first step; its decoder is trained.
 
 The noise makes the decoder smooth where a diffusion model will miss by a little. With `cut`, that share of a batch's
 clips is decoded from the second latent on, as if the video began there: what a diffusion model makes begins with a
@@ -17,15 +17,15 @@ import torch
 from pydantic import Field
 
 from astro_cli.config.base import Config as BaseConfig
-from astro_cli.models.shapes_backbone import ShapesCodec, VideoCodec
 from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
+from astro_cli.shapes.video_codec import VideoCodec
 
-FITTED = 1024  # clips a linear encoder is fitted on
+FITTED = 1024  # clips the encoder is fitted on
 
 
 class Config(BaseConfig):
-    """`latent_noise`: s; `cut`: share of the clips decoded from their second latent on (temporal codecs)."""
+    """`latent_noise`: s; `cut`: share of the clips decoded from their second latent on."""
 
     latent_noise: float = Field(default=0.02, ge=0)
     cut: float = Field(default=0.0, ge=0, lt=1)
@@ -44,15 +44,13 @@ class Objective(BaseObjective):
     def __init__(self, config: Config, run_context: RunContext) -> None:
         super().__init__(config, run_context)
         codec = run_context.roles.modules["codec"]
-        assert isinstance(codec, ShapesCodec | VideoCodec)
+        assert isinstance(codec, VideoCodec)
         self.codec = codec
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
-        self._batches = batches
-        if isinstance(self.codec, VideoCodec):
-            frames = batches("fit", FITTED).frames_BTCHW
-            assert frames is not None
-            self.codec.fit(frames)
+        frames = batches("fit", FITTED).frames_BTCHW
+        assert frames is not None
+        self.codec.fit(frames)
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         frames = batch.frames_BTCHW
@@ -68,16 +66,3 @@ class Objective(BaseObjective):
             cut = (self.codec.decode_raw(noisy[:rows, 1:]) - frames[:rows, first:]).pow(2)
             mse = (whole.sum() + cut.sum()) / (whole.numel() + cut.numel())
         return LossOutput(mse, {"psnr": psnr(mse.detach()).item()})
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Set the latents' mean and standard deviation, so that encoded clips have unit variance; a fitted encoder's
-        are set.
-        """
-        if isinstance(self.codec, VideoCodec):
-            return
-        frames = self._batches("latent_statistics", 1024).frames_BTCHW
-        assert frames is not None
-        latents = self.codec.encode(frames) * self.codec.std + self.codec.mean
-        self.codec.mean.copy_(latents.mean((0, 1, 3, 4))[:, None, None])
-        self.codec.std.copy_(latents.std((0, 1, 3, 4))[:, None, None])

@@ -302,7 +302,7 @@ class Objective:
         return {}
 
     def finish(self) -> None:
-        """Work after the last step, e.g. statistics of a codec's latents."""
+        """Work after the last step, e.g. a check, or weights another stage begins with."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors to save with a checkpoint besides networks and optimisers."""

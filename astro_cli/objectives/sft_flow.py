@@ -26,7 +26,6 @@ from torch.nn import functional
 from astro_cli.config.base import Config as BaseConfig
 from astro_cli.config.errors import RunError
 from astro_cli.models.flow_branch import FlowDecoder, flow_decoder
-from astro_cli.models.shapes_backbone import VideoCodec
 from astro_cli.objectives.base import Batch, LossOutput, RoleContext, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.spec import Recipe, StageSpec
@@ -91,10 +90,6 @@ class Objective(BaseObjective):
     def check(cls, config: Any, recipe: Recipe, stage: StageSpec, key: str) -> None:
         if recipe.lora is not None:
             raise ValueError(f"lora: found adapters, {stage.kind} leaves the transformer as it is: leave [lora] out")
-        channels = recipe.model.in_channels
-        if recipe.backbone == "shapes" and channels != VideoCodec.channels:
-            what = f"found {channels}, expected {VideoCodec.channels}: flow needs the codec that sees several frames"
-            raise ValueError(f"model.in_channels: {what}")
         if (stage.data.frames or recipe.video.frames) < 2:
             raise ValueError(f"{key}.data.frames: found one latent frame, flow needs two or more")
 

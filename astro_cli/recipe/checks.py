@@ -95,13 +95,13 @@ def _check_backbone(recipe: Recipe) -> None:
     if recipe.backbone == "wan":
         fixed: dict[str, tuple[float, ...]] = {"model.text_len": (TEXT_LEN,)}
     else:
-        from astro_cli.models.shapes_backbone import CODECS, ShapesBackbone
+        from astro_cli.models.shapes_backbone import ShapesBackbone
         from astro_cli.shapes import text
 
         fixed = {
             "model.text_len": (text.TEXT_LEN,),
             "model.text_dim": (text.TEXT_DIM,),
-            "model.in_channels": tuple(sorted(CODECS)),
+            "model.in_channels": (ShapesBackbone.channels,),
             "video.fps": (ShapesBackbone.fps,),
         }
     for key, allowed in fixed.items():

@@ -16,11 +16,12 @@ from astro_cli.models import checkpoint, lora, weights
 from astro_cli.models.backbone import Backbone, empty_autoencoder, load_backbone
 from astro_cli.models.features import load_features
 from astro_cli.models.roles import Roles
-from astro_cli.models.shapes_backbone import ShapesBackbone, new_codec
+from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Objective, RoleContext, RunContext
 from astro_cli.recipe import advantage_class, objective_class, resolve_kind
 from astro_cli.rollout.streaming import StreamSpec
+from astro_cli.shapes.video_codec import VideoCodec
 from astro_cli.spec import ADAPTER_ROLES, BARE, NETWORK_ROLES, LoraSpec, Recipe
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.needs import check_needs
@@ -106,9 +107,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
     check_student(recipe)
     for name in recipe.order:
         objective_class(recipe.stages[name]).source_class().check_files(recipe.stages[name])
-    backbone = load_backbone(
-        recipe.backbone, recipe.base.codec, empty=recipe.model.in_channels if "codec" in wanted else None
-    ).to(device)
+    backbone = load_backbone(recipe.backbone, recipe.base.codec, empty="codec" in wanted).to(device)
     roles = Roles()
     for role in wanted:
         if role == "codec":
@@ -285,10 +284,10 @@ def _empty(recipe: Recipe, role: str, modules: dict[str, nn.Module]) -> nn.Modul
     """A role's network on the meta device."""
     with torch.device("meta"):
         if role == "codec":
-            return new_codec(recipe.model.in_channels)
+            return VideoCodec()
         if role in _builders(recipe):
             transformer = lambda: CausalWan(recipe.model_of(role))  # noqa: E731
-            empty = lambda: empty_autoencoder(recipe.backbone, recipe.model.in_channels)  # noqa: E731
+            empty = lambda: empty_autoencoder(recipe.backbone)  # noqa: E731
             context = RoleContext(role, recipe, dict(modules), transformer, lambda module: None, empty)
             return _builders(recipe)[role](context)
         return CausalWan(recipe.model_of(role))

@@ -13,8 +13,8 @@ import torch
 
 from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.core import memory
-from astro_cli.models.shapes_backbone import new_codec
 from astro_cli.recipe import objective_class
+from astro_cli.shapes.video_codec import VideoCodec
 from astro_cli.spec import Recipe, StageSpec
 from astro_cli.training.build import dry_run_counts, frozen_adapters, wanted_roles, weights_dtype
 from astro_cli.training.needs import rewards_of
@@ -109,10 +109,7 @@ def _around(recipe: Recipe) -> dict[str, int]:
         if "codec" in wanted_roles(recipe):
             return {}  # counted as a network
         with torch.device("meta"):
-            return {
-                "codec": sum(p.numel() for p in new_codec(recipe.model.in_channels).parameters())
-                * torch.float32.itemsize
-            }
+            return {"codec": sum(p.numel() for p in VideoCodec().parameters()) * torch.float32.itemsize}
     parts = {"VAE": VAE_PARAMETERS * torch.float32.itemsize, "UMT5": UMT5_PARAMETERS * _text_bytes(recipe.base.codec)}
     keys = set[str]().union(*(rewards_of(recipe.stages[name]) for name in recipe.order))
     parts |= {"HPSv3": HPSV3_PARAMETERS * SCORER_BYTES} if "vq" in keys else {}

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from astro_cli.config.base import Config
 from astro_cli.config.errors import RecordError, warn
 from astro_cli.config.problems import first_problem
+from astro_cli.models import retired
 from eval.records import jsonl
 
 SCHEMA_VERSION = 1
@@ -209,9 +210,18 @@ def _load_file(path: Path) -> Iterator[Record]:
 
 def _checked(path: Path, number: int, fields: Any) -> Record:
     try:
-        return Record.model_validate(fields, strict=True)
+        record = Record.model_validate(fields, strict=True)
     except ValidationError as error:
         wrong = first_problem(error)
         raise RecordError(
             path, f"line {number}", f"{wrong.key or 'record'}: {wrong.what}, found {wrong.shown}"
         ) from error
+    if record.weights_hash in retired.BY_HASH:
+        raise RecordError(
+            path,
+            f"line {number}: weights_hash",
+            f"found {record.weights_hash}, {retired.BY_HASH[record.weights_hash]} of an earlier version, whose scores "
+            "do not compare with today's",
+            hint="move the file away and measure again, e.g. `astro reproduce astrolabe`",
+        )
+    return record

@@ -1,10 +1,11 @@
 """The multi-prompt suite of the embedded world: 60 s videos of six prompts in turn, each segment scored by its own.
 Owns the protocol.
 
-60 s are 480 frames at the world's 8 fps. A prompt is asked for every 80 frames and takes over at the next block: at 81,
-162, 240, 321 and 402, which are the bounds of the segments. Every arm switches alike, as LongLive does: the visible
-past is recomputed under the new prompt, the sink is kept. A story is one object before one background; from prompt to
-prompt it changes one or two of size, colour, shape and motion. Noise is that of `shapes`.
+60 s are 480 frames at the world's 8 fps, 123 latent frames in whole blocks. A prompt is asked for every 80 frames and
+takes over at the next block: at the latent frames 21, 42, 63, 81 and 102, which are the bounds of the segments. Every
+arm switches alike, as LongLive does: the visible past is recomputed under the new prompt, the sink is kept. A story is
+one object before one background; from prompt to prompt it changes one or two of size, colour, shape and motion. Noise
+is that of `shapes`.
 Source: Astrolabe (arXiv 2603.17051) section 4.4, Table 3; LongLive (arXiv 2509.22622) section 3.1 for the switch.
 
 **Deviations**: all but the text score are means over the six segments, since over the whole video the oracle would
@@ -58,7 +59,7 @@ def num_frames(arm: Arm) -> int:
 
 
 def segment_starts(arm: Arm) -> list[int]:
-    """The first frame of every segment."""
+    """The first latent frame of every segment."""
     return [0, *turning_points(arm, [SECONDS * place for place in range(1, SEGMENTS)])]
 
 

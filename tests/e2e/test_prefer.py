@@ -20,7 +20,7 @@ from astro_cli.objectives import dpo
 from tests.command_line import run, run_and_interrupt, set_options
 
 SMALL = ("batch=4", "data.pool=8", "objective.validation=2", "objective.validation_every=1", "optim.student.warmup=0")
-OF_TINY = ("lora.rank=4", "runtime.save_every=1", "model.in_channels=4", "base.codec=shapes/codec", "sampler.steps=3",
+OF_TINY = ("lora.rank=4", "runtime.save_every=1", "sampler.steps=3",
            "teacher.guidance=2.0", "video.frames=6")  # fmt: skip
 PROMPT = "a large red circle moves right slowly over a gray plain background"
 

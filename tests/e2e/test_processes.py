@@ -65,7 +65,7 @@ SWITCHING = ["long-tune", "--recipe", "delta_forcing_shapes", "--set", "stages.l
              "--set", "lora.rank=2", "--set", "roles.critic.lora.rank=2"]  # fmt: skip
 
 # Pairs of clips, of rollouts and of mixed forms; every process rolls out its own rows' groups.
-PREFER = ["prefer", "--recipe", "dpo_mixed_shapes", "--set", "model.in_channels=4", "--set", "base.codec=shapes/codec",
+PREFER = ["prefer", "--recipe", "dpo_mixed_shapes",
           "--set", "sampler.steps=3", "--set", "video.frames=6", "--set", "lora.rank=2", *(part for item in (
     "steps=3", "batch=8", "data.pool=8", "objective.validation=1", "objective.validation_every=1",
     "optim.student.warmup=0", "pairs.kinds={reverse=1.0, freeze=1.0, group=1.0}",

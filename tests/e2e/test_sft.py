@@ -169,7 +169,7 @@ def test_a_killed_run_of_the_flow_branch_resumes_to_the_same_bits(flow_arguments
 @pytest.mark.parametrize(("sets", "says"), [
     (["stages.sft.objective.epsilon=0"], "stages.sft.objective.epsilon"),
     (["stages.sft.data.frames=1"], "stages.sft.data.frames: found one latent frame, flow needs two or more"),
-    (["model.in_channels=4"], "model.in_channels: found 4, expected 16: flow needs the codec that sees several frames"),
+    (["model.in_channels=4"], "model.in_channels: found 4, expected 16, as the backbone 'shapes' has it"),
     (["lora={rank=2, alpha=2}"], "lora: found adapters, sft_flow leaves the transformer as it is"),
     (["stages.sft.data.clips=videos"], "stages.sft.data.clips: found 'videos', expected none: the embedded world"),
 ])  # fmt: skip

@@ -17,7 +17,6 @@ from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.vae import WanVAE
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.objectives.sft_flow import Config, Objective, charbonnier, coarser, state_hash
-from astro_cli.shapes.codec import ShapesCodec
 from astro_cli.shapes.flow import exact_flow
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import GRID, Layout, random_layout, render
@@ -123,11 +122,6 @@ def test_a_fresh_branch_changes_no_bit_and_sees_every_pair_of_frames(name):
     torch.testing.assert_close(module.flow(flows, 2), flow, atol=1e-4, rtol=1e-4)
     nn.init.normal_(module.branch.fuse.weight, generator=torch.Generator().manual_seed(4))
     assert not torch.equal(backbone.decode(latents), before)
-
-
-def test_a_codec_of_single_frames_takes_no_branch():
-    with pytest.raises(ValueError, match="flow needs one that sees several"):
-        flow_decoder(ShapesCodec())
 
 
 def run_context(codec: VideoCodec, module: FlowDecoder) -> RunContext:

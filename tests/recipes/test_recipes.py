@@ -269,6 +269,6 @@ def test_each_use_of_the_teacher_has_its_own_guidance():
     """
     wan = load_recipe("astrolabe_causal")
     assert (wan.teacher.steps, wan.teacher.guidance) == (50, 5.0)
-    assert load_recipe("self_forcing_shapes").stages["ode"].objective["guidance"] == 2.0
+    assert load_recipe("self_forcing_shapes").stages["ode"].objective["guidance"] == 4.0
     with pytest.raises(RecipeError, match=re.escape("stages.ode.objective.guidance: missing")):
         load_recipe("self_forcing_shapes", ['stages.ode.objective={kind="ode", steps=24}'])

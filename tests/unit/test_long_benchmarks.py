@@ -16,10 +16,11 @@ import torch
 
 from astro_cli.config.errors import RecordError
 from astro_cli.core.rng import stream
+from astro_cli.generate.arm import load_arm
 from astro_cli.models import hashes
 from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.shapes.grammar import parse
-from astro_cli.shapes.render import random_layout, render
+from astro_cli.shapes.render import FREE, GRID, random_layout, render
 from eval.records import store
 from eval.world import run as world_run
 from eval.world import shapes, shapes_long, shapes_multi
@@ -28,8 +29,8 @@ from eval.world.streams import done_of, frames_of, turning_points
 from eval.world.suites import WORLD_SUITES, world_suite
 
 
-def an_arm(block: int = 3, fps: float = 8.0, channels: int = 4) -> Any:
-    backbone = load_shapes_backbone(empty=channels)
+def an_arm(block: int = 3, fps: float = 8.0) -> Any:
+    backbone = load_shapes_backbone(empty=True)
     return cast(Any, SimpleNamespace(card={"video": {"block": block, "fps": fps}}, backbone=backbone))
 
 
@@ -44,7 +45,7 @@ def test_other_weights_under_one_name_are_said(tmp_path, capsys):
     for content in ("first", "first", "second"):
         (tmp_path / "weights").write_text(content)
         card = {"recipe_hash": "r", "codec": "shapes/codec", "video": {"fps": 8}, "sampling": "few_step"}
-        backbone = load_shapes_backbone(empty=16)
+        backbone = load_shapes_backbone(empty=True)
         arm: Any = SimpleNamespace(
             name="tuned",
             path=tmp_path / "weights",
@@ -85,19 +86,19 @@ def test_the_list_of_arm_suites_needs_no_torch():
 
 
 def test_seconds_become_whole_blocks():
-    assert frames_of(an_arm(), 30) == 240  # 80 blocks of 3
-    assert frames_of(an_arm(), 60) == 480
-    assert frames_of(an_arm(), 10) == 81  # 80 is no multiple of 3
-    assert frames_of(an_arm(block=1, fps=16.0), 10) == 160
-    assert shapes_long.num_frames(an_arm()) == 240
-    assert frames_of(an_arm(channels=16), 30) == 63  # 240 frames are in 61 latents, 1 + 60 x 4 frames; 21 blocks of 3
+    assert frames_of(an_arm(), 30) == 63  # 240 frames are in 61 latents, 1 + 60 x 4 frames; 21 blocks of 3
+    assert frames_of(an_arm(), 60) == 123  # 480 frames in 121 latents
+    assert frames_of(an_arm(), 10) == 21
+    assert frames_of(an_arm(block=1, fps=16.0), 10) == 41
+    assert shapes_long.num_frames(an_arm()) == 63
 
 
 def test_a_prompt_takes_over_at_the_next_block():
-    # 10 s are frame 80, in the block 78..80; 30 s are frame 240, the start of a block
-    assert shapes_multi.segment_starts(an_arm()) == [0, 81, 162, 240, 321, 402]
-    assert turning_points(an_arm(block=1), [1.0, 2.5]) == [8, 20]
-    assert turning_points(an_arm(channels=16), [1.0, 2.5]) == [3, 6]  # blocks end at frames 9 and 21
+    # the frames before 10 s, 80 of them, are in 21 latents, seven blocks; those
+    # before 20 s in 41, so block 14 holds some
+    assert shapes_multi.segment_starts(an_arm()) == [0, 21, 42, 63, 81, 102]
+    assert turning_points(an_arm(block=1), [1.0, 2.5]) == [3, 6]
+    assert turning_points(an_arm(), [1.0, 2.5]) == [3, 6]  # blocks end at frames 9 and 21
 
 
 def test_a_story_changes_one_or_two_attributes_of_its_object():
@@ -184,10 +185,10 @@ def test_progress_stays_below_a_batch_until_it_is_scored():
 
 
 def test_beyond_the_trained_length_a_sink_is_kept_only_where_the_first_block_stays_true():
-    from astro_cli.generate.arm import load_arm
-
-    free, grid = load_arm("shapes/causal_forcing"), load_arm("shapes/causal_forcing_video")
-    for arm, sink in ((free, 3), (grid, 0)):
-        assert arm.stream_spec(9).cache.window is None
+    """Where objects go round with the latents it does not; without a grid, as in Wan's world, it does."""
+    arm = load_arm("shapes/causal_forcing")
+    assert arm.stream_spec(9).cache.window is None
+    for world, sink in ((GRID, 0), (FREE, 3)):
+        cast(Any, arm.backbone).world = world
         long = arm.stream_spec(63).cache
         assert (long.window, long.sink, long.relative) == (9, sink, True)
