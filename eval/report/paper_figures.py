@@ -79,7 +79,7 @@ FIGURES: dict[str, tuple[Curves, ...]] = {
             {"VQ only": "astrolabe_vq_shapes", "MQ only": "astrolabe_mq_shapes", "VQ + MQ + TA": ALL},
             VQ_MQ,
             "astrolabe-4c",
-            "self_forcing",
+            "causal_forcing",
         ),
         Curves(  # Fig. 7b
             "figure_7b_beta",
@@ -87,7 +87,7 @@ FIGURES: dict[str, tuple[Curves, ...]] = {
             {"beta 1.0": ALL, "beta 0.1": "astrolabe_beta_low_shapes"},
             VQ_MQ,
             "astrolabe-beta",
-            "self_forcing",
+            "causal_forcing",
         ),
         Curves(  # Fig. 8a
             "figure_8a_kl",
@@ -100,7 +100,7 @@ FIGURES: dict[str, tuple[Curves, ...]] = {
             },
             ("vq", "mq", "ta"),
             "astrolabe-4b",
-            "self_forcing",
+            "causal_forcing",
         ),
         Curves(  # Fig. 8b
             "figure_8b_adaptive",
@@ -108,7 +108,7 @@ FIGURES: dict[str, tuple[Curves, ...]] = {
             {"without": "astrolabe_x0_shapes", "adaptive": "astrolabe_adaptive_shapes"},
             ("reward_change", "x0_norm_growth"),
             "astrolabe-adaptive",
-            "self_forcing",
+            "causal_forcing",
         ),
     ),
 }

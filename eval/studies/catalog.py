@@ -40,17 +40,17 @@ STUDIES = {
             "astrolabe-adaptive",
         ),
         pairs=(
+            ("shapes/causal_forcing", "astrolabe_causal_shapes"),
             ("shapes/self_forcing", "astrolabe_self_forcing_shapes"),
             ("shapes/longlive", "astrolabe_longlive_shapes"),
-            ("shapes/causal_forcing", "astrolabe_causal_shapes"),
         ),
         grids=(
             "astrolabe-bases",
-            "astrolabe-4a",
-            "astrolabe-4b",
             "astrolabe-4c",
+            "astrolabe-4b",
             "astrolabe-beta",
             "astrolabe-adaptive",
+            "astrolabe-4a",
         ),
     ),
     "reward-forcing": Study(

@@ -28,8 +28,8 @@ WRITTEN = {
     "tables/astrolabe-1.json",
     "tables/astrolabe-1.csv",
     "figures/reward_curves.png",
-    "runs/astrolabe_self_forcing_shapes-seed0/metrics.jsonl",
-    "runs/astrolabe_self_forcing_shapes-seed0/final/student.safetensors",
+    "runs/astrolabe_causal_shapes-seed0/metrics.jsonl",
+    "runs/astrolabe_causal_shapes-seed0/final/student.safetensors",
 }
 
 
@@ -88,7 +88,7 @@ def test_the_wheel_in_a_fresh_environment_reproduces_astrolabe(wheel, tmp_path):
     assert files >= WRITTEN, WRITTEN - files
     assert any(name.startswith("clips/") and name.endswith(".gif") for name in files)
     assert any(name.startswith("clips/") and name.endswith(".mp4") for name in files)
-    steps = (out / "runs" / "astrolabe_self_forcing_shapes-seed0" / "metrics.jsonl").read_text().splitlines()
+    steps = (out / "runs" / "astrolabe_causal_shapes-seed0" / "metrics.jsonl").read_text().splitlines()
     assert len(steps) == 2
     page = (out / "index.html").read_text()
     assert "data:image/png;base64," in page

@@ -169,7 +169,7 @@ def test_shapes_counterparts_keep_the_method(name):
     assert all(stage.objective[key] == wan.stages["nft"].objective[key] for key in ("kl", "reference", "kl_patience"))
     assert stage.experience is not None
     assert stage.experience.advantage["kind"] == "group"
-    assert stage.experience.rewards == {"vq": 3.0, "mq": 1.0, "ta": 1.5}  # ours: equal spread within a group
+    assert stage.experience.rewards == {"vq": 3.0, "mq": 1.0, "ta": 2.0}  # ours: equal spread within a group
     assert stage.experience.primary == "vq"
     assert 0 < stage.experience.clip < shapes.video.frames  # candidates on a shared history
     assert stage.batch == stage.experience.prompts * stage.experience.group
@@ -269,6 +269,6 @@ def test_each_use_of_the_teacher_has_its_own_guidance():
     """
     wan = load_recipe("astrolabe_causal")
     assert (wan.teacher.steps, wan.teacher.guidance) == (50, 5.0)
-    assert load_recipe("self_forcing_shapes").stages["ode"].objective["guidance"] == 4.0
+    assert load_recipe("self_forcing_ode_shapes").stages["ode"].objective["guidance"] == 2.0
     with pytest.raises(RecipeError, match=re.escape("stages.ode.objective.guidance: missing")):
-        load_recipe("self_forcing_shapes", ['stages.ode.objective={kind="ode", steps=24}'])
+        load_recipe("self_forcing_ode_shapes", ['stages.ode.objective={kind="ode", steps=24}'])
