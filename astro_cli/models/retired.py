@@ -1,7 +1,7 @@
 """Bases of the embedded world that are no longer shipped, by the hash of their weights.
 
-Their codec took every frame alone, or their objects moved at another pace: weights and records of theirs do not belong
-to the world of today.
+Their codec took every frame alone, their objects moved at another pace, or all clips looked alike: weights and
+records of theirs do not belong to the world of today.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ BY_HASH = {
     "6f53f1f711ed0a40": "a Causal-Forcing student of another pace",
     "ab091a5fdfc52784": "a Causal-Forcing student of another pace",
     "bca738e196a33c37": "a Self-Forcing student of another pace",
+    "adccb171e1090e67": "a codec of clips that all look alike",
+    "884f00fd27756c9f": "a codec of clips that all look alike",
+    "478e0ac95a1e9c4b": "a teacher of clips that all look alike",
+    "cd41f6721dd8cb04": "a Causal-Forcing student of clips that all look alike",
+    "d3c276be5ff4f322": "a Self-Forcing student of clips that all look alike",
 }
 
 

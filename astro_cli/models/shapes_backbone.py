@@ -73,9 +73,9 @@ def load_shapes_backbone(codec: str | None = None, *, empty: bool = False) -> Sh
         retired.refuse(path)
         mean = weights.read(path).get("mean")
         if mean is None or mean.shape[:1] != (module.channels,):
-            found = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
+            statistics = "no latent statistics" if mean is None else f"{tuple(mean.shape)}"
             expected = f"those of {module.channels} latent channels: not a codec of this world"
-            raise CheckpointError(path, "mean", f"found {found}, expected {expected}")
+            raise CheckpointError(path, "mean", f"found {statistics}, expected {expected}")
         weights.load_into(module, path)
     return ShapesBackbone(module.requires_grad_(False))
 

@@ -65,7 +65,7 @@ def test_embedded_recipes_differ_from_grpo_in_the_credit_alone(method):
 
 
 def test_nft_and_grpo_align_the_same_student_on_the_same_clips():
-    grpo, nft = load_recipe("grpo_streaming_shapes"), load_recipe("astrolabe_self_forcing_shapes")
+    grpo, nft = load_recipe("grpo_streaming_shapes"), load_recipe("astrolabe_causal_shapes")
     assert (grpo.base, grpo.sampler, grpo.cache, grpo.lora) == (nft.base, nft.sampler, nft.cache, nft.lora)
     ours, theirs = grpo.stages["grpo"], nft.stages["nft"]
     assert ours.optim == theirs.optim

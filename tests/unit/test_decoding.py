@@ -70,10 +70,9 @@ def test_a_history_longer_than_a_decoders_reach_is_cut_to_it(wan, monkeypatch):
     assert len(decoded) == 38 + 1
 
 
-def test_frames_that_each_stand_alone_need_no_history(shapes):
-    history, clip, owner = drawn(3, 2, 3, 4, 8, 8), drawn(4, 3, 2, 4, 8, 8), torch.tensor([1, 0, 1])
-    assert torch.equal(shapes.decoder().skip(history).fork(owner).push(clip), shapes.decode(clip))
-    assert shapes.num_frames(2, 3) == shapes.num_frames(2) == 2
+def test_only_a_video_begins_with_a_single_frame(shapes):
+    assert shapes.num_frames(2) == 1 + 4
+    assert shapes.num_frames(2, 3) == 4 + 4  # after a history of three latents
 
 
 def slope(

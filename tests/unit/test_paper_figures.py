@@ -93,7 +93,7 @@ def test_what_is_there_is_drawn_and_what_is_not_is_said(tmp_path: Path, curves: 
 
 def test_a_curve_stands_beside_the_difference_of_the_tables(tmp_path: Path, curves: list[tuple]) -> None:
     make_run(tmp_path, "astrolabe_beta_low_shapes-seed0")
-    records = [record("shapes", "self_forcing_shapes", "vq", 0, [0.1, 0.3])]
+    records = [record("shapes", "causal_forcing_shapes", "vq", 0, [0.1, 0.3])]
     records.append(record("shapes", "astrolabe_beta_low_shapes", "vq", 0, [0.3, 0.3]))
     picture("figure_7b_beta.png", tmp_path, records).draw(tmp_path / "7b.png")
     (_, _, _, ends) = curves[0]
@@ -117,7 +117,7 @@ def test_curves_come_from_records_where_no_run_is_here(tmp_path: Path, curves: l
 
 
 def test_without_curves_the_ends_are_shown_and_the_note_says_so(tmp_path: Path, differences: list[tuple]) -> None:
-    arms = {"self_forcing_shapes": [0.2, 0.4], "astrolabe_vq_shapes": [0.3, 0.7], "astrolabe_all_shapes": [0.2, 0.4]}
+    arms = {"causal_forcing_shapes": [0.2, 0.4], "astrolabe_vq_shapes": [0.3, 0.7], "astrolabe_all_shapes": [0.2, 0.4]}
     records = [record("shapes", arm, "vq", seed, list(scores)) for arm, scores in arms.items() for seed in (0, 1)]
     drawn = picture("figure_7a_rewards.png", tmp_path, records).draw(tmp_path / "7a.png")
     assert drawn.written

@@ -153,7 +153,7 @@ def test_the_current_folder_comes_first(write):
 def test_a_name_without_its_ending_lists_those_that_begin_so(write):
     with pytest.raises(RecipeError) as caught:
         toml.find_recipe("self_forcing.toml")
-    assert caught.value.hint.startswith("did you mean 'self_forcing_shapes.toml' or ")
+    assert caught.value.hint.startswith("did you mean 'self_forcing_ode_shapes.toml' or ")
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "x**", "[a", "causal.toml", "\0"])

@@ -8,7 +8,7 @@ from eval.papers.ablation import load_grid, plan
 from eval.papers.claims import Open, PartVerdict, Verdict, VerdictWord
 from eval.studies.until_decided import Planner, Round, arm_of, costs, next_seed, run_until_decided
 
-BASE, VQ, MQ = "self_forcing_shapes", "astrolabe_vq_shapes", "astrolabe_mq_shapes"
+BASE, VQ, MQ = "causal_forcing_shapes", "astrolabe_vq_shapes", "astrolabe_mq_shapes"
 THREE = (0, 1, 2)
 
 
