@@ -51,7 +51,7 @@ readme: setup  ## write the README's table of claims from the records, and its b
 	$(BIN)/python scripts/write_api_page.py
 
 animation: setup  ## make the README's animation from a contact sheet
-	$(BIN)/python scripts/animate_sheet.py results/figures/sheet_short_self_forcing.png docs/images/base_tuned.gif
+	$(BIN)/python scripts/animate_sheet.py results/figures/sheet_short_causal_forcing.png docs/images/base_tuned.gif
 
 tables: setup  ## print the papers' tables from the records in results/
 	$(BIN)/astro table all

@@ -1,6 +1,6 @@
 """Turns a contact sheet of short clips, base above tuned, into an animation of all its clips.
 
-Usage: python scripts/animate_sheet.py results/figures/sheet_short_self_forcing.png docs/images/base_tuned.gif
+Usage: python scripts/animate_sheet.py results/figures/sheet_short_causal_forcing.png docs/images/base_tuned.gif
 A sheet of short clips shows every frame, enlarged without a filter, so no frame is lost.
 """
 

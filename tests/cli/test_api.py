@@ -46,17 +46,15 @@ def test_the_default_student_is_that_of_astro_sample(student: Arm) -> None:
 
 
 def test_a_stream_has_the_frames_of_the_whole_video(student: Arm) -> None:
-    blocks = list(stream(student, [RED, BLUE], frames=6, seed=3))
+    blocks = list(stream(student, [RED, BLUE], frames=21, seed=3))
     video = np.concatenate(blocks, axis=1)
-    latents = student.generate(
-        [RED, BLUE], [3, 4], sum(student.backbone.num_latents(block.shape[1]) for block in blocks)
-    )
+    latents = student.generate([RED, BLUE], [3, 4], student.backbone.num_latents(video.shape[1]))
     with torch.no_grad():
         whole = student.backbone.decode(latents).permute(0, 1, 3, 4, 2).numpy()
     assert len(blocks) > 1
-    np.testing.assert_allclose(video, whole, atol=1e-5)
-    alone = np.concatenate(list(stream(student, BLUE, frames=6, seed=4)), axis=1)
-    np.testing.assert_allclose(alone[0], video[1], atol=1e-5)  # video i has the noise of seed + i
+    np.testing.assert_allclose(video, whole, atol=5e-5)
+    alone = np.concatenate(list(stream(student, BLUE, frames=21, seed=4)), axis=1)
+    np.testing.assert_allclose(alone[0], video[1], atol=5e-5)  # video i has the noise of seed + i
 
 
 @pytest.mark.parametrize(
@@ -69,20 +67,20 @@ def test_a_stream_has_the_frames_of_the_whole_video(student: Arm) -> None:
 def test_a_switch_gives_the_frames_of_the_command(student: Arm, astro, monkeypatch, options, arguments) -> None:
     written, write = list[np.ndarray](), Mp4Stream.write
     monkeypatch.setattr(Mp4Stream, "write", lambda self, frame: (written.append(frame), write(self, frame)))
-    assert astro("sample", RED, "--frames", "9", "--seed", "3", "--switch", f"3:{BLUE}", *options)[0] == 0
-    turned = np.concatenate(list(stream(student, RED, frames=9, seed=3, switches=f"3:{BLUE}", **arguments)), axis=1)
+    assert astro("sample", RED, "--frames", "21", "--seed", "3", "--switch", f"9:{BLUE}", *options)[0] == 0
+    turned = np.concatenate(list(stream(student, RED, frames=21, seed=3, switches=f"9:{BLUE}", **arguments)), axis=1)
     np.testing.assert_array_equal(turned[0], np.stack(written))
 
 
 def test_a_switch_changes_what_comes_after_it(student: Arm) -> None:
-    plain = np.concatenate(list(stream(student, RED, frames=12)), axis=1)
+    plain = np.concatenate(list(stream(student, RED, frames=33)), axis=1)
     turned, kept, plural = (
-        np.concatenate(list(stream(student, RED, frames=12, switches=turns, recache=recache)), axis=1)
-        for turns, recache in ((f"6:{BLUE}", "bidirectional"), (f"6:{BLUE}", "none"), ([f"6:{BLUE}"], "bidirectional"))
+        np.concatenate(list(stream(student, RED, frames=33, switches=turns, recache=recache)), axis=1)
+        for turns, recache in ((f"21:{BLUE}", "bidirectional"), (f"21:{BLUE}", "none"), ([f"21:{BLUE}"], "bidirectional"))
     )
-    assert np.array_equal(plain[:, :6], turned[:, :6])
-    assert np.abs(plain[:, 6:] - turned[:, 6:]).mean() > 0.01
-    assert np.abs(kept[:, 6:] - turned[:, 6:]).mean() > 0.001
+    assert np.array_equal(plain[:, :21], turned[:, :21])
+    assert np.abs(plain[:, 21:] - turned[:, 21:]).mean() > 0.01
+    assert np.abs(kept[:, 21:] - turned[:, 21:]).mean() > 0.001
     assert np.array_equal(plural, turned)
 
 
@@ -96,7 +94,7 @@ def test_a_switch_changes_what_comes_after_it(student: Arm) -> None:
         ({"prompts": RED, "switches": "soon:x"}, StreamError, "soon:x: expected FRAME_OR_SECONDS:PROMPT"),
         ({"prompts": RED, "frames": 6, "switches": [f"60:{BLUE}"]}, StreamError, "switches: 60: past the end"),
         ({"prompts": RED, "frames": 6, "switches": f"0:{BLUE}"}, StreamError, "switches: 0: expected a time after"),
-        ({"prompts": RED, "frames": 6, "switches": "3:a corgi"}, PromptError, "corgi"),
+        ({"prompts": RED, "frames": 21, "switches": "9:a corgi"}, PromptError, "corgi"),
         ({"prompts": RED, "recache": "all"}, StreamError, "recache: found 'all', allowed: none, bidirectional"),
         ({"prompts": RED, "recache": "none", "renew_sink": True}, StreamError, "renew_sink: found True"),
     ],

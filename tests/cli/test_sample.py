@@ -55,7 +55,7 @@ def decode(path: Path | str) -> np.ndarray:
 
 
 def test_prompts_times_seeds_in_any_batch_are_the_same_videos(run_sample, written):
-    arguments = (RED, BLUE, "--seeds", "0,3", "--frames", "12", "--switch", f"6:{GREEN}")
+    arguments = (RED, BLUE, "--seeds", "0,3", "--frames", "21", "--switch", f"9:{GREEN}")
     assert run_sample(*arguments, "--out", "one")[0] == 0
     assert run_sample(*arguments, "--out", "many", "--batch", "3")[0] == 0
     one, many = sidecars(Path("one")), sidecars(Path("many"))
@@ -64,7 +64,7 @@ def test_prompts_times_seeds_in_any_batch_are_the_same_videos(run_sample, writte
     clips = [np.stack(written[card["video"]]) for card in one]
     for clip, card in zip(clips, many, strict=True):
         assert np.abs(np.stack(written[card["video"]]) - clip).max() <= ROUNDING
-        assert decode(card["video"]).shape == (12, 192, 192, 3)  # 32 pixels, enlarged
+        assert decode(card["video"]).shape == (21, 192, 192, 3)  # 32 pixels, enlarged
     assert np.abs(clips[0] - clips[1]).mean() > 5  # another seed is another video
 
 
@@ -73,9 +73,9 @@ def test_a_sidecar_says_how_its_video_was_made(run_sample):
         run_sample(
             RED,
             "--frames",
-            "12",
+            "21",
             "--switch",
-            f"0.7s:{BLUE}",
+            f"1.1s:{BLUE}",
             "--window",
             "9",
             "--sink",
@@ -87,9 +87,9 @@ def test_a_sidecar_says_how_its_video_was_made(run_sample):
         == 0
     )
     (card,) = sidecars()
-    # 0.7 s is frame 5.6, asked for at 6, a block's start; blocks have 3 frames
-    assert card["switches"] == [{"frame": 6, "seconds": 0.75, "prompt": BLUE}]
-    assert (card["frames"], card["fps"], card["seed"], card["weights"]) == (12, 8.0, 0, "causal_forcing_shapes")
+    # 1.1 s is frame 8.8, asked for at 9, a block's start: the first block has 9 frames
+    assert card["switches"] == [{"frame": 9, "seconds": 1.125, "prompt": BLUE}]
+    assert (card["frames"], card["fps"], card["seed"], card["weights"]) == (21, 8.0, 0, "causal_forcing_shapes")
     assert card["cache"] == {"window": 9, "sink": 3, "relative": True, "policy": "ema", "alpha": 0.9}
     assert len(card["weights_hash"]) == len(card["recipe_hash"]) == 16
     for key in ("frames_per_second", "first_block_seconds", "peak_memory_bytes"):
@@ -103,14 +103,14 @@ def test_a_sidecar_says_how_its_video_was_made(run_sample):
 def test_a_switch_changes_what_comes_after_it_and_nothing_before(run_sample, written):
     for name, extra in (
         ("plain", ()),
-        ("switched", ("--switch", f"6:{BLUE}")),
-        ("kept", ("--switch", f"6:{BLUE}", "--recache", "none")),
+        ("switched", ("--switch", f"9:{BLUE}")),
+        ("kept", ("--switch", f"9:{BLUE}", "--recache", "none")),
     ):
-        assert run_sample(RED, "--frames", "12", *extra, "--out", name)[0] == 0
+        assert run_sample(RED, "--frames", "21", *extra, "--out", name)[0] == 0
     plain, switched, kept = (np.stack(frames) for frames in written.values())
-    assert (switched[:6] == plain[:6]).all()
-    assert np.abs(switched[6:] - plain[6:]).mean() > 2
-    assert np.abs(switched[6:] - kept[6:]).mean() > 0.1
+    assert (switched[:9] == plain[:9]).all()
+    assert np.abs(switched[9:] - plain[9:]).mean() > 2
+    assert np.abs(switched[9:] - kept[9:]).mean() > 0.1
 
 
 def test_prompts_come_from_files_and_standard_input(run_sample):
@@ -122,9 +122,9 @@ def test_prompts_come_from_files_and_standard_input(run_sample):
     Path("turns.jsonl").write_text(
         json.dumps({"prompts": [RED, BLUE, GREEN]}) + "\n" + json.dumps({"prompt": GREEN}) + "\n"
     )
-    assert run_sample("--prompts", "turns.jsonl", "--frames", "18", "--out", "c")[0] == 0
+    assert run_sample("--prompts", "turns.jsonl", "--frames", "45", "--out", "c")[0] == 0
     turns, single = sidecars(Path("c"))
-    assert [(turn["frame"], turn["prompt"]) for turn in turns["switches"]] == [(6, BLUE), (12, GREEN)]
+    assert [(turn["frame"], turn["prompt"]) for turn in turns["switches"]] == [(21, BLUE), (33, GREEN)]
     assert (single["prompt"], single["switches"]) == (GREEN, [])
 
 
@@ -140,9 +140,9 @@ def test_a_length_that_is_rounded_is_said(run_sample):
 
 
 def test_a_switch_that_waits_for_a_block_is_said(run_sample):
-    code, err = run_sample(RED, "--frames", "9", "--switch", f"4:{BLUE}")
+    code, err = run_sample(RED, "--frames", "21", "--switch", f"4:{BLUE}")
     assert code == 0
-    assert "note: --switch 4: acts at frame 6, not 4: it waits for the next block" in err
+    assert "note: --switch 4: acts at frame 9, not 4: it waits for the next block" in err
 
 
 def test_a_recipe_gives_the_cache(run_sample, tmp_path):
@@ -172,12 +172,12 @@ def test_an_interrupted_run_keeps_a_playable_file(run_sample, monkeypatch, how):
 
     monkeypatch.setattr(Streamer, "next_block", interrupted)
     before = signal.getsignal(signal.SIGTERM)
-    code, err = run_sample(RED, "--frames", "30")
+    code, err = run_sample(RED, "--frames", "45")
     assert code == 1
     (kept,) = Path("samples").iterdir()
     assert kept.name.endswith(".partial.mp4")
     assert f"what was made is in samples/{kept.name}" in err
-    assert decode(kept).shape[0] == 9  # three blocks
+    assert decode(kept).shape[0] == 33  # three blocks
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -202,8 +202,8 @@ def test_typed_prompts_take_over_and_mistakes_are_shown(run_sample, typed_at_onc
     assert "unknown word 'cirle'" in err
     assert "unknown word 'purpel'" in err
     (card,) = sidecars()
-    assert (card["prompt"], card["frames"]) == (BLUE, 6)  # no block of RED was made yet
-    assert [(turn["frame"], turn["prompt"]) for turn in card["switches"]] == [(3, GREEN)]
+    assert (card["prompt"], card["frames"]) == (BLUE, 21)  # no block of RED was made yet
+    assert [(turn["frame"], turn["prompt"]) for turn in card["switches"]] == [(9, GREEN)]
     assert next(Path("samples").glob("*.preview.png")).stat().st_size > 0
     code, _ = run_sample(RED, "--interactive", "--frames", "9", "--out", "timed", stdin=f"{BLUE}\n")
     assert code == 0
@@ -296,7 +296,7 @@ def test_two_calls_into_one_folder_keep_both_videos(run_sample):
     cards = sidecars()
     assert sorted(card["prompt"] for card in cards) == sorted((plain, striped))
     assert all(Path(card["video"]).is_file() for card in cards)
-    assert run_sample(plain, "--frames", "6")[0] == 0
+    assert run_sample(plain, "--frames", "21")[0] == 0
     assert len(sidecars()) == 3
 
 
@@ -359,11 +359,11 @@ def test_weights_that_are_not_finite_make_no_video(run_sample, tmp_path):
         ((RED, "--switch", f"0:{BLUE}"), "--switch: 0: expected a time after the beginning"),
         (
             (RED, "--switch", f"90s:{BLUE}"),
-            "--switch: 90s: past the end: the last block begins at frame 6 (0.8 s) of 9",
+            "--switch: 90s: past the end: the last block begins at frame 21 (2.6 s) of 33",
         ),
         (
-            (RED, "--switch", f"6:{BLUE}", "--switch", f"3:{GREEN}"),
-            "--switch: 3: takes over at frame 3, not after the switch before it",
+            (RED, "--switch", f"9:{BLUE}", "--switch", f"3:{GREEN}"),
+            "--switch: 3: takes over at frame 9, not after the switch before it",
         ),
         ((RED, "--recache", "none", "--renew-sink"), "--renew-sink"),
         ((RED, "--seeds", "0,x"), "--seeds: 0,x: expected whole numbers"),
@@ -377,7 +377,7 @@ def test_weights_that_are_not_finite_make_no_video(run_sample, tmp_path):
         ((RED, "--weights", "shapes/causal_forcig"), "did you mean 'shapes/causal_forcing'?"),
         ((RED, "--weights", "nowhere.safetensors"), "no such checkpoint"),
         ((RED, "--wan", "."), "not a checkpoint"),
-        ((RED, "--weights", "shapes/teacher", "--frames", "90"), "multi-step teacher and makes clips of 9 frames"),
+        ((RED, "--weights", "shapes/teacher", "--frames", "90"), "multi-step teacher and makes clips of 33 frames"),
         ((RED, "--weights", "shapes/teacher", "--switch", f"3:{BLUE}"), "multi-step teacher and takes no switches"),
         ((RED, "--weights", "shapes/teacher", "--interactive"), "multi-step teacher and does not stream"),
         ((RED, "--lora", "nowhere"), "nowhere"),

@@ -137,13 +137,13 @@ def test_an_unexpected_mismatch_is_exit_4(astro, monkeypatch: pytest.MonkeyPatch
 
 
 def test_claims_json(astro, tmp_path: Path) -> None:
-    put(tmp_path / "r", "self_forcing_shapes", 1.0)
+    put(tmp_path / "r", "causal_forcing_shapes", 1.0)
     put(tmp_path / "r", "astrolabe_mq_shapes", 0.5)
     code, out, err = astro("claims", "astrolabe", "--results", "r", "--format", "json")
     assert (code, err) == (0, "")
     data = {each["id"]: each for each in json.loads(out)}
     (part,) = data["as-hack-mq"].pop("parts")
-    assert (part["metric"], part["a"], part["b"]) == ("vq", "astrolabe_mq", "self_forcing")
+    assert (part["metric"], part["a"], part["b"]) == ("vq", "astrolabe_mq", "causal_forcing")
     assert (part["b_mean"] - part["a_mean"], part["verdict"]) == (0.5, "holds")
     assert set(data["as-hack-mq"]) == {
         "id",

@@ -44,7 +44,7 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> P
 
 def _write_teacher(folder: Path, base: Path) -> None:
     shutil.copy(base, folder / "student.safetensors")
-    write_card(load_recipe("teacher_shapes", TINY, "pretrain"), "student", folder, {"commit": None, "dirty": None})
+    write_card(load_recipe("sft_shapes", TINY, "sft"), "student", folder, {"commit": None, "dirty": None})
     assert json.loads((folder / "student.json").read_text())["sampling"] == "ode"
 
 

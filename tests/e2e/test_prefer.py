@@ -100,7 +100,7 @@ def pairs(tmp_path) -> Path:
     """A file of four pairs of videos in the embedded world's size."""
     folder = tmp_path / "pairs"
     for seed in range(8):
-        write_video(folder / f"{seed}.mp4", seed=seed, frames=6, size=(32, 32))
+        write_video(folder / f"{seed}.mp4", seed=seed, frames=21, size=(32, 32))
     lines = [{"prompt": PROMPT, "chosen": f"{row}.mp4", "rejected": f"{row + 4}.mp4"} for row in range(4)]
     lines[1]["verdict"] = "B"
     path = folder / "pairs.jsonl"
@@ -124,7 +124,7 @@ def test_a_users_pairs_are_encoded_once_and_trained_on(pairs, arguments, tmp_pat
     assert {key for key in rows(tmp_path / "one")[0] if key.startswith("margin/")} == {"margin/file"}
     inputs = json.loads((tmp_path / "one" / "resolved.json").read_text())["inputs"]
     assert "stages.dpo.data.pairs" in inputs
-    write_video(pairs.parent / "0.mp4", seed=9, frames=6, size=(32, 32))
+    write_video(pairs.parent / "0.mp4", seed=9, frames=21, size=(32, 32))
     again = [*arguments("dpo_human_shapes", tmp_path / "one", *file_run(pairs), steps=3), "--resume"]
     capsys.readouterr()
     assert run(again, monkeypatch) == 2
@@ -132,10 +132,10 @@ def test_a_users_pairs_are_encoded_once_and_trained_on(pairs, arguments, tmp_pat
 
 def test_pairs_too_short_for_the_recipe_are_left_out_with_a_count(pairs, arguments, tmp_path, monkeypatch, capsys):
     for name in ("0.mp4", "4.mp4"):
-        write_video(pairs.parent / name, seed=20 + int(name[0]), frames=5, size=(32, 32))
+        write_video(pairs.parent / name, seed=20 + int(name[0]), frames=13, size=(32, 32))
     assert run(arguments("dpo_human_shapes", tmp_path / "run", *file_run(pairs)), monkeypatch) == 0
     text = capsys.readouterr().err.replace("\n", " ")
-    assert "2 of 8 videos are left out: 0.mp4: too short: 5 frames at 8 a second, expected 6 at 8" in text
+    assert "2 of 8 videos are left out: 0.mp4: too short: 13 frames at 8 a second, expected 21 at 8" in text
 
 
 @pytest.mark.parametrize(("line", "says"), [
@@ -147,8 +147,8 @@ def test_pairs_too_short_for_the_recipe_are_left_out_with_a_count(pairs, argumen
     ({"rejected": "1.mp4", "verdict": "better"}, "line 5: verdict: found 'better', allowed: G, S, B"),
 ])  # fmt: skip
 def test_a_wrong_pair_is_named_before_a_folder_is_made(line, says, pairs, arguments, tmp_path, monkeypatch, capsys):
-    write_video(pairs.parent / "wide.mp4", seed=1, frames=6, size=(48, 32))
-    write_video(pairs.parent / "short.mp4", seed=1, frames=5, size=(32, 32))
+    write_video(pairs.parent / "wide.mp4", seed=1, frames=21, size=(48, 32))
+    write_video(pairs.parent / "short.mp4", seed=1, frames=13, size=(32, 32))
     with pairs.open("a") as file:
         file.write(json.dumps({"prompt": PROMPT, "chosen": "0.mp4"} | line) + "\n")
     assert run(arguments("dpo_human_shapes", tmp_path / "run", *file_run(pairs)), monkeypatch) == 2

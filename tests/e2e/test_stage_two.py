@@ -129,7 +129,7 @@ def test_what_cannot_run_is_refused_before_training(recipe, sets, says, argument
 def test_each_policy_refuses_the_others_weights(arguments, tiny_base, tiny_teacher, tmp_path, monkeypatch, capsys):
     for name, weights, says in (
         ("grpo_shapes", tiny_base, "a few-step student of self_forcing_shapes, the recipe's policy is bidirectional"),
-        ("grpo_streaming_shapes", tiny_teacher, "a model of teacher_shapes that is sampled in many steps"),
+        ("grpo_streaming_shapes", tiny_teacher, "a model of sft_shapes that is sampled in many steps"),
     ):
         wrong = ["--set", f"base.student={weights}"]
         assert run([*arguments(name, tmp_path / "run"), *wrong], monkeypatch) == 2
