@@ -76,7 +76,11 @@ def test_a_switch_changes_what_comes_after_it(student: Arm) -> None:
     plain = np.concatenate(list(stream(student, RED, frames=33)), axis=1)
     turned, kept, plural = (
         np.concatenate(list(stream(student, RED, frames=33, switches=turns, recache=recache)), axis=1)
-        for turns, recache in ((f"21:{BLUE}", "bidirectional"), (f"21:{BLUE}", "none"), ([f"21:{BLUE}"], "bidirectional"))
+        for turns, recache in (
+            (f"21:{BLUE}", "bidirectional"),
+            (f"21:{BLUE}", "none"),
+            ([f"21:{BLUE}"], "bidirectional"),
+        )
     )
     assert np.array_equal(plain[:, :21], turned[:, :21])
     assert np.abs(plain[:, 21:] - turned[:, 21:]).mean() > 0.01

@@ -25,7 +25,12 @@ RL = [
 ]
 DMD = [
     *("distill", "--recipe", "causal_forcing_shapes"),
-    *set_options('order=["ar_diffusion", "consistency", "dmd"]', "stages.ar_diffusion.steps=2", "stages.consistency.steps=2", "stages.dmd.steps=3"),
+    *set_options(
+        'order=["ar_diffusion", "consistency", "dmd"]',
+        "stages.ar_diffusion.steps=2",
+        "stages.consistency.steps=2",
+        "stages.dmd.steps=3",
+    ),
     *set_options("stages.dmd.optim.student.every=2", "runtime.save_every=1"),
     *set_options(*(f"stages.{stage}.batch=4" for stage in ("ar_diffusion", "consistency", "dmd"))),
     *set_options(*(f"stages.{stage}.data.pool=16" for stage in ("ar_diffusion", "consistency"))),
