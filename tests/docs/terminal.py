@@ -94,8 +94,8 @@ RULES = (
     Rule(
         r"^astro sample .*--switch",
         "seconds instead of half a minute",
-        replace=(("4s:", "0.5s:"), ("--seconds 8", "--seconds 1")),
-        says=r"samples/.*\.mp4: 9 frames",
+        replace=(("4s:", "1s:"), ("--seconds 8", "--seconds 2")),
+        says=r"samples/.*\.mp4: 21 frames",
     ),
     Rule(r"^astro sample .*--image", "a user has a picture", code=2, says="first.png: cannot be read: No such file"),
     Rule(
