@@ -64,7 +64,8 @@ def multi_sheet(pair: Pair, path: Path) -> None:
     for arm in pair:
         segments = shapes_multi.segments(arm, [script], noise_seeds(0, 1))
         parts.append([_pictures(clip)[0] for clip, _ in segments])
-    for start, prompt, *clips in zip(shapes_multi.segment_starts(pair[0]), script, *parts, strict=True):
+    starts = [pair[0].backbone.num_frames(latents) for latents in shapes_multi.segment_starts(pair[0])]
+    for start, prompt, *clips in zip(starts, script, *parts, strict=True):
         for name, clip in zip(NAMES, clips, strict=True):
             rows.append(media.SheetRow(f"{name}: {prompt}", clip, start, is_switch=start > 0))
     media.contact_sheet(rows, path, MULTI_SCALE, every=round(MULTI_APART * fps), fps=fps)

@@ -26,9 +26,9 @@ PROMPTS = 3
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """30 s become 3 s (24 frames), segments of 10 s become 1 s (starts 0, 9, 18, 24, 33, 42 of 48)."""
-    monkeypatch.setattr(shapes_long, "SECONDS", 3)
-    monkeypatch.setattr(shapes_multi, "SECONDS", 1)
+    """30 s become 6 s (15 latents), segments of 10 s become 2 s (starts 0, 6, 9, 15, 18, 21 of 27 latents)."""
+    monkeypatch.setattr(shapes_long, "SECONDS", 6)
+    monkeypatch.setattr(shapes_multi, "SECONDS", 2)
 
 
 def evaluate(suite, tiny_base, tmp_path, monkeypatch):
@@ -48,25 +48,25 @@ def evaluate(suite, tiny_base, tmp_path, monkeypatch):
     return store.load_results(tmp_path)
 
 
-@pytest.mark.parametrize(("suite", "frames"), [("shapes-long", 24), ("shapes-multi", 48)])
+@pytest.mark.parametrize(("suite", "frames"), [("shapes-long", 57), ("shapes-multi", 105)])
 def test_a_suite_records_all_its_metrics_once(suite, frames, tiny_base, tmp_path, monkeypatch):
     records = evaluate(suite, tiny_base, tmp_path, monkeypatch)
     assert {record.metric for record in records} == set(world_suite(suite).load().METRICS)
     for record in records:
         assert record.benchmark == suite
         assert record.protocol["num_frames"] == frames
-        assert record.protocol["cache"] == {"window": 9, "sink": 3, "relative": True, "policy": "fixed", "alpha": 0.999}
+        assert record.protocol["cache"] == {"window": 9, "sink": 0, "relative": True, "policy": "fixed", "alpha": 0.999}
         counts = {"kv_memory_growth": 1, "frame_time_growth": 3}
         assert len(record.scores) == counts.get(record.metric, PROMPTS)
         assert record.direction == ("down" if record.metric in (*counts, "drift") else "up")
-        if record.metric == "kv_memory_growth":  # 24 frames against 18 through a window of 9
+        if record.metric == "kv_memory_growth":  # 15 latents against 12 through a window of 9
             assert record.scores == [1.0]
         if record.metric == "frame_time_growth":
             assert all(0.05 < score < 20 for score in record.scores if score is not None)
     assert len({record.prompt_set_hash for record in records}) == 1
     if suite == "shapes-multi":
         assert records[0].protocol["switch"] == {"recache": "bidirectional", "renew_sink": False}
-        assert records[0].protocol["segments"] == [0, 9, 18, 24, 33, 42]
+        assert records[0].protocol["segments"] == [0, 6, 9, 15, 18, 21]
     assert len(evaluate(suite, tiny_base, tmp_path, monkeypatch)) == len(records)
 
 
@@ -94,9 +94,9 @@ def test_a_long_video_begins_with_the_clip_of_the_short_benchmark(tiny_base):
     arm, prompts = load_arm(str(tiny_base)), shapes_long.prompt_set(2)
     assert prompts == shapes.prompt_set(2)
     clip = arm.backbone.decode(arm.generate(prompts, noise_seeds(0, 2), 9))
-    video = torch.cat(list(decoded_blocks(arm, prompts, noise_seeds(0, 2), 24)), 1)
-    assert video.shape == (2, 24, 3, 32, 32)
-    torch.testing.assert_close(video[:, :9], clip, atol=1e-4, rtol=1e-4)
+    video = torch.cat(list(decoded_blocks(arm, prompts, noise_seeds(0, 2), 15)), 1)
+    assert video.shape == (2, 57, 3, 32, 32)
+    torch.testing.assert_close(video[:, :33], clip, atol=1e-4, rtol=1e-4)
 
 
 def test_segments_show_their_own_prompts(tiny_base):
@@ -106,7 +106,7 @@ def test_segments_show_their_own_prompts(tiny_base):
     clips, changed = (
         [clip for clip, _ in shapes_multi.segments(arm, [each], noise_seeds(0, 1))] for each in (script, other)
     )
-    assert [clip.shape[1] for clip in clips] == [9, 9, 6, 9, 9, 6]
+    assert [clip.shape[1] for clip in clips] == [21, 12, 24, 12, 12, 24]
     for place in (0, 1):
         assert torch.equal(clips[place], changed[place])
     assert not torch.equal(clips[2], changed[2])
@@ -147,14 +147,14 @@ def test_sheets_show_times_and_the_prompts_of_segments(tiny_base, tmp_path, monk
     sheets.multi_sheet(pair, tmp_path / "multi.png")
     (long, long_named), (multi, multi_named) = drawn
     assert [label.partition(":")[0] for label, _ in long] == ["base", "tuned"] * sheets.LONG_PROMPTS
-    assert long[0][1].shape == (24, 32, 32, 3)
+    assert long[0][1].shape == (57, 32, 32, 3)
     assert long_named == {"every": 16, "fps": 8.0}  # 2 s
     script = shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN)
     assert [(row.label, row.start, row.is_switch) for row in multi][:4] == [
         (f"base: {script[0]}", 0, False),
         (f"tuned: {script[0]}", 0, False),
-        (f"base: {script[1]}", 9, True),  # frames of the first segment
-        (f"tuned: {script[1]}", 9, True),
+        (f"base: {script[1]}", 21, True),  # frames of the first segment
+        (f"tuned: {script[1]}", 21, True),
     ]
     assert multi_named == {"every": 8, "fps": 8.0}
     for base, tuned in zip(multi[::2], multi[1::2], strict=True):
