@@ -28,7 +28,7 @@ from astro_cli.cache.sinks.fixed import FixedSink
 from astro_cli.cache.sinks.live import KeysValues, LiveSink, recorded_once
 from astro_cli.cache.spec import CacheSpec
 from astro_cli.config.errors import StreamError
-from astro_cli.models.wan.rope import RopeTable, rope_table, rotate
+from astro_cli.models.wan.rope import RopeTable, Span, rope_table, rotate
 
 __all__ = ["CacheSpec", "KVCache", "make_policy"]
 
@@ -46,6 +46,7 @@ class KVCache:
         spec: window, sink, position rule and sink policy.
         max_frames: length of the video; only needed without a window.
         policy: instead of the spec's.
+        span: what rows and columns are stretched to, the network's.
         live: keep the gradients of what is blended into the sink (`LiveSink`); for a policy that blends.
         float8: keep keys and values in FP8 (`exchange.Stored`).
         indexed: passes name their slots by tensors, not by python ints, so that one graph serves them all; default on
@@ -63,6 +64,7 @@ class KVCache:
         spec: CacheSpec,
         max_frames: int | None = None,
         policy: SinkPolicy | None = None,
+        span: Span | None = None,
         live: bool = False,
         float8: bool = False,
         indexed: bool | None = None,
@@ -73,7 +75,7 @@ class KVCache:
         assert slots is not None, "a cache without a window needs the length of the video"
         if max_frames is not None:
             slots = min(slots, max(max_frames, spec.sink + 1))
-        self.spec, self.grid, self.slots = spec, grid, slots
+        self.spec, self.grid, self.span, self.slots = spec, grid, span, slots
         self.policy = policy or make_policy(spec)
         self.tokens = grid[0] * grid[1]
         self.rolls = spec.window is not None and (max_frames is None or max_frames > slots)  # frames get evicted
@@ -277,7 +279,7 @@ class KVCache:
 
     def table(self, positions: list[int]) -> RopeTable:
         """Rotation of whole frames at temporal positions."""
-        return rope_table(positions, *self.grid, self.k[0].shape[-1], self.k[0].device)
+        return rope_table(positions, *self.grid, self.k[0].shape[-1], self.k[0].device, self.span)
 
     def index(self, slots: list[int]) -> torch.Tensor:
         """Token numbers of whole slots, made on the cache's device."""

@@ -59,7 +59,7 @@ def sample(
         arm = options.load(
             weights, recipe, lora, wan, dtype, device, options.cache_fields(window, sink), acceleration(), decoder
         )
-    options.resize(arm, size)
+    arm = options.resize(arm, size)
     from astro_cli.generate.speed import measure
 
     if not arm.streams:

@@ -18,6 +18,7 @@ from astro_cli.commands.eval_ingest import ingest
 from astro_cli.commands.eval_list import list_
 from astro_cli.commands.eval_suite import suite_command
 from astro_cli.commands.limits import MOST_PROMPTS
+from astro_cli.commands.student_options import SizeOption, StretchOption
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import RecordError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
@@ -88,6 +89,8 @@ def _arm_command(name: str) -> Any:
         ] = "0",
         prompts: Annotated[int, typer.Option(min=1, max=MOST_PROMPTS, help="Held-out prompts.")] = suite.prompts,
         results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
+        size: SizeOption = None,
+        stretch: StretchOption = None,
         timing: Annotated[
             Timing,
             typer.Option(help="Frames per second: measured once, again (say, after a busy machine), or not (none)."),
@@ -97,7 +100,7 @@ def _arm_command(name: str) -> Any:
             raise RecordError(
                 "--timing", timing, f"{name} measures no frames per second", hint="astro eval shapes does"
             )
-        evaluate_arms(arms, parse_seeds(seeds), prompts, results, name, timing)
+        evaluate_arms(arms, parse_seeds(seeds), prompts, results, name, timing, size=size, stretch=stretch)
 
     command.__doc__ = (
         f"{suite.title}: score bases and tuned students on held-out prompts with paired noise; what is "
@@ -108,19 +111,28 @@ def _arm_command(name: str) -> Any:
 
 
 def evaluate_arms(
-    arms: list[str], seeds: list[int], prompts: int, results: Path, name: str = DEFAULT_SUITE, timing: Timing = "once"
+    arms: list[str],
+    seeds: list[int],
+    prompts: int,
+    results: Path,
+    name: str = DEFAULT_SUITE,
+    timing: Timing = "once",
+    *,
+    size: str | None = None,
+    stretch: bool | None = None,
 ) -> None:
     """Score each base at every seed and each tuned run at its own, under a suite of arms; print the means.
 
     Args:
         timing: whether arms whose frames per second are recorded are timed all the same, and whether any are.
+        size, stretch: of the videos (`eval.world.run.at_size`).
     """
     suite, console = world_suite(name), plain_console(stderr=True)
     with loading(", ".join(arms)):
         from astro_cli.generate.arm import load_arm
-        from eval.world.run import check_distinct, evaluate_arm, time_arms
+        from eval.world.run import at_size, check_distinct, evaluate_arm, time_arms
 
-        loaded = [load_arm(arm) for arm in arms]
+        loaded = [at_size(load_arm(arm), size, suite, stretch=stretch) for arm in arms]
     pairs = [(arm, seed) for arm in loaded for seed in (seeds if arm.seed is None else [arm.seed])]
     check_distinct(pairs)
     columns = (plain_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())

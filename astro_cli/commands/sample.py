@@ -54,6 +54,7 @@ def sample(
         int | None, typer.Option(min=1, max=MOST_FRAMES, help="Length in frames, instead of seconds.")
     ] = None,
     size: options.SizeOption = None,
+    stretch: options.StretchOption = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Picture that is the first frame of every video.")
     ] = None,
@@ -135,7 +136,7 @@ def sample(
     cache = options.cache_fields(window, sink, relative=relative, alpha=ema, policy=None if ema is None else "ema")
     with loading(weights or recipe or options.DEFAULT_WEIGHTS):
         arm = options.load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
-    options.resize(arm, size)
+    arm = options.resize(arm, size, stretch=stretch)
     opening = _opening(arm, named or ([] if image is None else [image]), video, fit)
     length = _length(arm, seconds, frames, opening[0] if opening else None)
     from astro_cli.commands.sample_run import Studio
@@ -148,6 +149,7 @@ def sample(
         "recache": recache.value,
         "renew_sink": renew_sink,
         **arm.acceleration.facts(),
+        **({} if size is None else {"size": list(arm.pixels), "stretch": arm.card["video"]["stretch"]}),
         **({} if arm.tiny is None else {"tiny_decoder": arm.decoder_name}),
     }
     studio = Studio(

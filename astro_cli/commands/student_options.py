@@ -4,7 +4,6 @@ The command line itself loads no torch.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +11,11 @@ import typer
 
 from astro_cli.commands.limits import MOST_FRAMES
 from astro_cli.commands.zoo import LORA_HELP
-from astro_cli.config.errors import StreamError
 
 if TYPE_CHECKING:
     from astro_cli.generate.arm import Arm
 
 DEFAULT_WEIGHTS = "shapes/causal_forcing"
-SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
 class Dtype(StrEnum):
@@ -42,6 +39,12 @@ RecipeOption = Annotated[
 WanOption = Annotated[str | None, typer.Option("--wan", help="Wan 2.1 folder with text encoder and VAE.")]
 SizeOption = Annotated[
     str | None, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Size in pixels. Default: as trained.")
+]
+StretchOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--stretch/--no-stretch", help="Positions of another --size cover the trained ones. Default: as trained."
+    ),
 ]
 WindowOption = Annotated[int | None, typer.Option("--window", min=0, max=MOST_FRAMES, help=WINDOW_HELP)]
 SinkOption = Annotated[
@@ -95,24 +98,8 @@ def load(
     )
 
 
-def resize(arm: Arm, size: str | None) -> None:
-    """Replace the card's height and width.
+def resize(arm: Arm, size: str | None, *, stretch: bool | None = None) -> Arm:
+    """As `generate.sizes.resized`."""
+    from astro_cli.generate.sizes import resized  # torch, which --help does without
 
-    Raises:
-        StreamError: not HEIGHTxWIDTH, or no whole number of tokens.
-    """
-    if size is None:
-        return
-    from astro_cli.spec.parts import MOST_CELLS  # pydantic, which --help does without
-
-    match, cell = SIZE.fullmatch(size), arm.backbone.cell
-    rows, columns = (cell * patch for patch in arm.network.config.patch)
-    height, width = (int(side) for side in match.groups()) if match else (0, 0)
-    if not height or not width or height % rows or width % columns or max(height, width) > MOST_CELLS * cell:
-        raise StreamError(
-            "--size",
-            size,
-            f"expected HEIGHTxWIDTH in multiples of {rows} and {columns} pixels, at most {MOST_CELLS * cell}",
-            hint="for example --size 480x832",
-        )
-    arm.card["video"] |= {"height": height // cell, "width": width // cell}
+    return resized(arm, size, stretch=stretch)

@@ -84,6 +84,11 @@ class Arm:
         return self.network.config.in_channels, self.card["video"]["height"], self.card["video"]["width"]
 
     @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of its videos in pixels."""
+        return self.card["video"]["height"] * self.backbone.cell, self.card["video"]["width"] * self.backbone.cell
+
+    @property
     def recycles(self) -> bool:
         """A next-frame model, which makes every frame from the one before; the first must be given."""
         return self.card["sampler"].get("recycle") is not None
@@ -174,7 +179,7 @@ class Arm:
             RecipeError, StreamError: a cache, length or given frames that cannot stream.
         """
         if self.recycles and given is None:
-            given = first_frames(self.backbone, prompts, seeds)
+            given = first_frames(self.backbone, prompts, seeds, self.pixels)
         spec = replace(self.stream_spec(frames), given=given, first_frame_alone=first_frame_alone)
         if self.recycles:
             return NextFrameStreamer(self.network, self.text(prompts), seeds, spec, frames)

@@ -66,7 +66,7 @@ def picture(arm: Arm, path: str | Path, fit: Fit = "exact") -> Given:
     """
     path = Path(path)
     refuse_teacher(arm, "--image", path)
-    height, width = pixels(arm)
+    height, width = arm.pixels
     frame = read_picture(path)
     rows, columns, _ = frame.shape
     check_shape(path, rows, columns, height, width, fit)
@@ -87,7 +87,7 @@ def clip(arm: Arm, path: str | Path, fit: Fit = "exact") -> Given:
     if abs(info.fps - fps) > fps / 100:
         hint = f"write it again at {fps:g} frames per second"
         raise VideoError(path, "fps", f"found {info.fps:g}, the video continues it at {fps:g}", hint=hint)
-    height, width = pixels(arm)
+    height, width = arm.pixels
     check_shape(path, info.height, info.width, height, width, fit)
     latents, alone = _whole(arm, info.frames)
     kept = deque[Frame](maxlen=arm.backbone.num_frames(latents))
@@ -119,12 +119,6 @@ def refuse_teacher(arm: Arm, option: str, path: Path) -> None:
     if not arm.streams:
         what = f"{arm.name} is a multi-step teacher and continues no frame"
         raise StreamError(option, str(path), what, hint="sample a student")
-
-
-def pixels(arm: Arm) -> tuple[int, int]:
-    """Height and width of an arm's videos in pixels."""
-    video, cell = arm.card["video"], arm.backbone.cell
-    return video["height"] * cell, video["width"] * cell
 
 
 def _encoded(arm: Arm, pictures: list[Frame]) -> torch.Tensor:

@@ -83,6 +83,7 @@ class Branches:
         check_sink(spec)
         patch = network.config.patch
         self.grid = (latent_shape[-2] // patch[0], latent_shape[-1] // patch[1])
+        self.span = network.span
         self.layers, self.head_dim, self.device = network.config.num_layers, network.config.head_dim, network.device
         self.spec, self.gradient, self.rows = spec, gradient, rows
         self.shared, self.own = list(shared or []), list[CachedFrames]()
@@ -122,7 +123,7 @@ class Branches:
         return BranchPass(self, start, start + frames, record)
 
     def table(self, positions: list[int]) -> RopeTable:
-        return rope_table(positions, *self.grid, self.head_dim, self.device)
+        return rope_table(positions, *self.grid, self.head_dim, self.device, self.span)
 
 
 class BranchPass(list):

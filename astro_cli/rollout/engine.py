@@ -51,6 +51,7 @@ def new_cache(
         spec=spec.cache,
         max_frames=max_frames,
         policy=policy,
+        span=network.span,
         live=spec.sink_gradient,
         float8=spec.float8_cache,
         indexed=True if network.compiled else None,

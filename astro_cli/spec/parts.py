@@ -31,13 +31,17 @@ Count = Annotated[int, Field(gt=0, le=MOST)]
 
 
 class VideoSpec(Config):
-    """Shape of the training videos. Frames and block are latent frames, height and width latent cells."""
+    """Shape of the training videos. Frames and block are latent frames, height and width latent cells.
+
+    `stretch`: in videos of another size, rows and columns are stretched to those of this one.
+    """
 
     frames: Frames
     block: Frames
     height: int = Field(gt=0, le=MOST_CELLS)
     width: int = Field(gt=0, le=MOST_CELLS)
     fps: float = Field(gt=0, le=MOST_FPS)  # of the decoded video
+    stretch: bool = False
 
 
 class SamplerSpec(Config):

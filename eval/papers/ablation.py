@@ -24,7 +24,7 @@ class AblationRow(Config):
 
 
 class Grid(Config):
-    """`suites` score every row."""
+    """`suites` score every row; "shapes@48x48" at another size than the trained one."""
 
     title: str
     suites: tuple[str, ...] = ("shapes",)

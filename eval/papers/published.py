@@ -97,6 +97,7 @@ class Table(Config):
     comparable: bool = True  # rows are alternatives, so that one is best; false: aspects, test sets, settings
     transposed: bool = False  # the paper prints rows as columns; so do we
     ablation: bool = False
+    varies: tuple[str, ...] = ()  # of a record's conditions, those the rows differ in: sizes that are compared
     benchmark: dict[Backbone, str] = Field(
         default_factory=dict
     )  # only records of it are used; none named: any, but only one

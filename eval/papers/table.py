@@ -121,7 +121,7 @@ def differences(table: Table, records: Iterable[Record], backbone: str = "shapes
 def _column_cells(table: Table, column: Column, cells: Cells) -> dict[str, BySeed]:
     """The records of every row's cell in a column; they must have been made alike."""
     by_row = {row.label: _find(table, row, column, cells) for row in table.rows}
-    refuse_mixed(table.id, column.key, by_row)
+    refuse_mixed(table.id, column.key, by_row, table.varies)
     for label, by_seed in by_row.items():
         refuse_unlike_parts(table.id, f"{label}, {column.key}", by_seed, cells)
     return by_row

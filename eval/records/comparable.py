@@ -5,7 +5,7 @@ Dimensions: S seeds, P prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -86,13 +86,16 @@ def matrix(records: Iterable[Record]) -> np.ndarray:
     return np.array([record.scores for record in listed], dtype=float).reshape(len(listed), max(lengths, default=0))
 
 
-def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed]) -> None:
+def refuse_mixed(where: str, key: str, cells: Mapping[str, BySeed], varies: Collection[str] = ()) -> None:
     """Refuses a column whose cells were measured under different protocols or prompts, with an IntegrityError that
     names two.
+
+    Args:
+        varies: entries of the protocol that may differ, since the rows are about them.
     """
     firsts = [(name, next(iter(by_seed.values()))) for name, by_seed in cells.items() if by_seed]
     for name, record in firsts[1:]:
-        if record.conditions != firsts[0][1].conditions:
+        if record.conditions_but(varies) != firsts[0][1].conditions_but(varies):
             what = (
                 f"mixes protocols: {firsts[0][0]} has {differs(firsts[0][1], record)}, {name} has "
                 f"{differs(record, firsts[0][1])}"

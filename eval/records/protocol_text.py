@@ -21,7 +21,7 @@ def measured_with(records: Sequence[Record]) -> str:
     parts = (
         f"`{first.benchmark}`",
         prompts_text(records),
-        video_text(protocol),
+        " and ".join(dict.fromkeys(video_text(record.protocol) for record in records)),
         _listed("decoder", records),
         *settings,
         device,

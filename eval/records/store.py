@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -121,10 +121,13 @@ class Record(Config):
     @property
     def conditions(self) -> tuple[str, ...]:
         """Records may be averaged, or subtracted sample by sample, only where these agree."""
-        return (
-            self.prompt_set_hash,
-            *(json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in self.condition_keys),
-        )
+        return self.conditions_but(())
+
+    def conditions_but(self, varies: Collection[str]) -> tuple[str, ...]:
+        """The conditions without these entries of the protocol."""
+        keys = [key for key in self.condition_keys if key not in varies]
+        values = (json.dumps(self.protocol.get(key), sort_keys=True, default=str) for key in keys)
+        return (self.prompt_set_hash, *values)
 
 
 def mean(scores: Iterable[float | None]) -> float:

@@ -134,10 +134,14 @@ class GridRun:
 
     def _evaluation(self, job: Job, suite: str) -> list[str]:
         """The command, without frames per second: those measured beside other processes are worthless."""
+        from eval.world.suites import at
+
         prompts = [] if self.prompts is None else ["--prompts", str(self.prompts)]
+        name, size = at(suite)
         return [
             "eval",
-            suite,
+            name,
+            *(["--size", size] if size else []),
             "--arm",
             job.arm,
             "--seeds",

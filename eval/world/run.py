@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from astro_cli.config.errors import CheckpointError, RecordError
+from astro_cli.config.errors import CheckpointError, RecordError, StreamError
 from astro_cli.generate.arm import Arm, load_arm
+from astro_cli.generate.sizes import resized
 from astro_cli.models.hashes import digest
 from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.training.environment import environment
@@ -17,11 +19,11 @@ from eval.records import store
 from eval.records.writer import RecordWriter
 from eval.world import shapes
 from eval.world.oracle_scores import prompt_set_hash
-from eval.world.suites import FALLS, WORLD_SUITES, SuiteModule, WorldSuite, world_suite
+from eval.world.suites import FALLS, WORLD_SUITES, SuiteModule, WorldSuite, at, world_suite
 
 SHAPES = WORLD_SUITES[shapes.NAME]
 BACKBONE: store.Backbone = "shapes"
-RESOLUTION = [32, 32]
+SMALLEST = 32  # pixels: below, the world's textures are not seen
 
 
 def evaluate_arm(
@@ -70,11 +72,40 @@ def check_distinct(pairs: Iterable[tuple[Arm, int]]) -> None:
             raise RecordError("--arm", arm.name, what, hint=hint)
 
 
+def at_size(arm: Arm, size: str | None, suite: WorldSuite, *, stretch: bool | None = None) -> Arm:
+    """The arm with videos of another size, recorded under a name of its own: NAME@48x48, and what is said of its
+    positions behind it where that is not the card's.
+
+    Raises:
+        StreamError: a size that fits neither patch nor codec, no square, or too small to be measured.
+        RecordError: a suite whose videos have one size.
+    """
+    other, trained = resized(arm, size, stretch=stretch), arm.card["video"].get("stretch", False)
+    if size is None:
+        return arm
+    if not suite.sized:
+        sized = ", ".join(name for name, each in WORLD_SUITES.items() if each.sized)
+        raise RecordError("--size", size, f"{suite.name} scores videos of the trained size", hint=f"use {sized}")
+    height, width = other.pixels
+    if height != width or height < SMALLEST:
+        what = f"expected a square of {SMALLEST} x {SMALLEST} pixels or more, as the world is one"
+        raise StreamError("--size", size, what, hint="for example --size 48x48")
+    if other.pixels == arm.pixels:
+        return arm
+    positions = "" if stretch in (None, trained) else "-stretched" if stretch else "-fixed"
+    return replace(other, name=f"{arm.name}@{size}{positions}")
+
+
 def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str) -> bool:
     """Whether all that a suite measures of an arm at a seed (a trained one's own) is recorded; `count` prompts, or the
     suite's own number.
+
+    Args:
+        name: of the suite, with a size behind it as grids have it.
     """
-    suite, loaded = world_suite(name), load_arm(arm)
+    suite_name, size = at(name)
+    suite = world_suite(suite_name)
+    loaded = at_size(load_arm(arm), size, suite)
     own = seed if loaded.seed is None else loaded.seed
     known = recorded(loaded, own, count or suite.prompts, results, suite)
     return known.keys() >= set(suite.load().METRICS)
@@ -116,11 +147,11 @@ def _known(module: SuiteModule, arm: Arm, writer: RecordWriter) -> dict[str, sto
     metric. Older records do not name their codec.
     """
     codec = _codec(arm)
-    wanted = (writer.weights_hash, writer.prompt_set_hash, module.VERSION, codec)
+    wanted = (writer.weights_hash, writer.prompt_set_hash, module.VERSION, codec, list(arm.pixels))
     known = {}
     for metric, record in writer.own().items():
         protocol = record.protocol
-        made = protocol.get("benchmark_version"), protocol.get("codec", codec)
+        made = protocol.get("benchmark_version"), protocol.get("codec", codec), protocol.get("resolution")
         if (record.weights_hash, record.prompt_set_hash, *made) == wanted:
             known[metric] = record
     return known
@@ -151,7 +182,7 @@ def _protocol(module: SuiteModule, arm: Arm, prompts: int, here: dict[str, Any])
         "codec": _codec(arm),
         "num_frames": arm.backbone.num_frames(module.num_frames(arm)),
         "fps": arm.card["video"]["fps"],
-        "resolution": RESOLUTION,
+        "resolution": list(arm.pixels),
         "prompts": prompts,
         **module.protocol(arm),
         "sampling": arm.card["sampling"],

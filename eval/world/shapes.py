@@ -78,12 +78,12 @@ def throughput(arms: list[Arm], frames: int | None = None, runs: int | None = No
     alike; and they take turns in one network per size, into which their weights are copied, and with one codec: where
     weights lie in memory alone changes the rate of a CPU by 2 %.
     """
-    shells = {arm.network.config: copy.deepcopy(arm.network) for arm in arms}
+    shells = {(arm.network.config, arm.network.span): copy.deepcopy(arm.network) for arm in arms}
     codecs = {_codec(arm): arm.backbone for arm in arms}
     rates: list[list[float]] = [[] for _ in arms]
     for run in range((runs or THROUGHPUT_RUNS) + 1):
         for arm, arm_rates in list(zip(arms, rates, strict=True))[:: -1 if run % 2 else 1]:
-            shell, length = shells[arm.network.config], frames or num_frames(arm)
+            shell, length = shells[arm.network.config, arm.network.span], frames or num_frames(arm)
             shell.load_state_dict(arm.network.state_dict())
             timed, began = replace(arm, network=shell, backbone=codecs[_codec(arm)]), time.perf_counter()
             timed.backbone.decode(timed.generate(prompt_set(1), [run], length))

@@ -52,6 +52,7 @@ class WorldSuite:
         prompts: entries of the prompt set that are scored where no number is asked for.
         shown: metrics printed after an evaluation, in order.
         timed: whether the throughput of the arms is measured too.
+        sized: whether it scores videos of other sizes than the trained one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class WorldSuite:
     prompts: int
     shown: tuple[str, ...]
     timed: bool = False
+    sized: bool = False
 
     def load(self) -> SuiteModule:
         """The suite's module; imports torch."""
@@ -74,6 +76,7 @@ SUITES = (
         256,
         ("vq", "mq", "ta", *ATTRIBUTES_SHOWN, "throughput"),
         timed=True,
+        sized=True,
     ),
     WorldSuite(
         "shapes-long",
@@ -87,6 +90,23 @@ SUITES = (
             *(f"{metric}_{third}_third" for metric in ("vq", "mq", "ta") for third in ("first", "last")),
             "drift",
         ),
+        sized=True,
+    ),
+    WorldSuite(
+        "shapes-i2v",
+        "Clips whose first frame is given, rendered from the prompt",
+        "eval.world.shapes_i2v",
+        256,
+        ("vq", "mq", "ta", "temporal_quality", "i2v_subject", "i2v_background"),
+        sized=True,
+    ),
+    WorldSuite(
+        "shapes-i2v-long",
+        "Videos of 60 s whose first frame is given",
+        "eval.world.shapes_i2v_long",
+        32,
+        ("vq", "temporal_quality", "identity", "background_consistency", "smoothness", "dynamics", "i2v_subject"),
+        sized=True,
     ),
     WorldSuite(
         "shapes-multi",
@@ -142,6 +162,12 @@ FALLS = frozenset(
     }
 )
 UNITS = {"throughput": "frames per second", "drift": "points of 0..100", "epe": "pixels"}  # of all others 0..1
+
+
+def at(name: str) -> tuple[str, str | None]:
+    """A grid's "shapes@48x48" as suite and size."""
+    suite, _, size = name.partition("@")
+    return suite, size or None
 
 
 def world_suite(name: str) -> WorldSuite:

@@ -61,10 +61,12 @@ def test_grids_share_their_rows_and_join_their_suites(tmp_path):
 
 
 def test_every_grid_names_recipes_and_suites_that_exist(tmp_path):
-    from eval.world.suites import WORLD_SUITES
+    from eval.world.suites import WORLD_SUITES, at
 
     for name in list_grids():
-        assert set(load_grid(name).suites) <= WORLD_SUITES.keys()
+        suites = dict.fromkeys(load_grid(name).suites)
+        assert {at(suite)[0] for suite in suites} <= WORLD_SUITES.keys()
+        assert all(WORLD_SUITES[at(suite)[0]].sized for suite in suites if at(suite)[1] is not None)
         assert plan(load_grid(name), [0], tmp_path, [], None)
 
 

@@ -51,6 +51,7 @@ def test_other_weights_under_one_name_are_said(tmp_path, capsys):
             path=tmp_path / "weights",
             card=card,
             backbone=backbone,
+            pixels=(32, 32),
             weights_hash=lambda: hashes.digest(tmp_path / "weights"),
         )
         writer = world_run._writer(benchmark, arm, 1, 2, tmp_path)

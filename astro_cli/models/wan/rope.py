@@ -3,7 +3,9 @@
 Complex pairs are consecutive channels (2j, 2j+1); of d/2 pairs the first d/2 - 2 (d // 6) belong to time, then d // 6
 each to height and width (22, 21, 21 for d = 128). Frequencies are 10000^(-2j / d_axis), each axis with its own width
 d_axis.
-Source: Wan 2.1's released code, `rope_apply`.
+Rows and columns count tokens. Stretched, they cover a given span at any size: row r of R stands at r span / R, so a
+picture of another size lies where those of the trained size do. Time is never stretched.
+Source: Wan 2.1's released code, `rope_apply`; stretched: AAPT (arXiv 2506.09350), supplement C.
 Dimensions: F latent frame, P tokens per frame (rows x columns), L = F P token, D head width.
 
 Deviations: tables are computed in float64 for exactly the positions given, so there is no 1,024-frame limit; the
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 import torch
 
 THETA = 10000.0
+Span = tuple[int, int]  # rows and columns that the tokens of a frame cover, however many they are
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,29 @@ def axis_widths(head_dim: int) -> tuple[int, int, int]:
 
 
 def rope_table(
-    frame_positions: list[int] | range, rows: int, columns: int, head_dim: int, device: torch.device
+    frame_positions: list[int] | range,
+    rows: int,
+    columns: int,
+    head_dim: int,
+    device: torch.device,
+    span: Span | None = None,
 ) -> RopeTable:
     """Table of all tokens of the frames at the given temporal positions; tokens run column fastest, then row, then
     frame.
+
+    Args:
+        span: what rows and columns are stretched to; None: a token is one position.
     """
     time_width, height_width, width_width = axis_widths(head_dim)
+    down, across = (1.0, 1.0) if span is None else (span[0] / rows, span[1] / columns)
+    vertical, horizontal = (
+        _angles(range(count), width, device) * scale
+        for count, width, scale in ((rows, height_width, down), (columns, width_width, across))
+    )
     parts = (
         _angles(frame_positions, time_width, device)[:, None, None].expand(-1, rows, columns, -1),
-        _angles(range(rows), height_width, device)[None, :, None].expand(len(frame_positions), -1, columns, -1),
-        _angles(range(columns), width_width, device)[None, None, :].expand(len(frame_positions), rows, -1, -1),
+        vertical[None, :, None].expand(len(frame_positions), -1, columns, -1),
+        horizontal[None, None, :].expand(len(frame_positions), rows, -1, -1),
     )
     angles = torch.cat(parts, dim=-1).flatten(0, 2)
     return RopeTable(angles.cos().float(), angles.sin().float())

@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from astro_cli.models.wan.attention import Attention, Joined, LayerCache
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.linear import linear_gelu
-from astro_cli.models.wan.rope import RopeTable, rope_table
+from astro_cli.models.wan.rope import RopeTable, Span, rope_table
 
 KEPT_TABLES = 8  # passes at one time use a few sets of positions; a table of 21 frames at 480 x 832 has 17 MB
 
@@ -191,7 +191,11 @@ def gated(x: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Te
 
 
 class CausalWan(nn.Module):
-    """Velocity predictor v = eps - x0 for latent videos."""
+    """Velocity predictor v = eps - x0 for latent videos.
+
+    Attributes:
+        span: rows and columns of tokens that a frame's positions are stretched to (`rope.rope_table`).
+    """
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
@@ -204,6 +208,7 @@ class CausalWan(nn.Module):
         self.proj_out = nn.Linear(config.dim, config.patch[0] * config.patch[1] * config.in_channels)
         self.gradient_checkpointing = False
         self.compiled = False  # its blocks, by `compiled.compile_blocks`
+        self.span: Span | None = None
         self._tables: dict[tuple, RopeTable] = {}
 
     @property
@@ -327,9 +332,9 @@ class CausalWan(nn.Module):
 
     def table(self, positions: list[int] | range, rows: int, columns: int) -> RopeTable:
         """Rotation of the tokens of frames at these temporal positions; the newest ones are kept."""
-        key = (tuple(positions), rows, columns, self.device)
+        key = (tuple(positions), rows, columns, self.device, self.span)
         if key not in self._tables:
             if len(self._tables) > KEPT_TABLES:  # a stream asks for new positions with every block; old tables are dead
                 self._tables.clear()
-            self._tables[key] = rope_table(positions, rows, columns, self.config.head_dim, self.device)
+            self._tables[key] = rope_table(positions, rows, columns, self.config.head_dim, self.device, self.span)
         return self._tables[key]
