@@ -61,6 +61,9 @@ def sample(
     video: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Clip that every video continues, for --seconds more.")
     ] = None,
+    camera: Annotated[
+        str | None, typer.Option(metavar='"right 2s, rest"', help="Moves of the camera, where the model has one.")
+    ] = None,
     fit: Annotated[FitChoice, typer.Option(help="A picture or clip of another aspect: refuse it, or cut it.")] = (
         FitChoice.exact
     ),
@@ -137,6 +140,10 @@ def sample(
     with loading(weights or recipe or options.DEFAULT_WEIGHTS):
         arm = options.load(weights, recipe, lora, wan, dtype, device, cache, acceleration(), decoder)
     arm = options.resize(arm, size, stretch=stretch)
+    if camera is not None:
+        from astro_cli.generate.camera import with_camera
+
+        arm = with_camera(arm, camera)
     opening = _opening(arm, named or ([] if image is None else [image]), video, fit)
     length = _length(arm, seconds, frames, opening[0] if opening else None)
     from astro_cli.commands.sample_run import Studio
@@ -149,6 +156,7 @@ def sample(
         "recache": recache.value,
         "renew_sink": renew_sink,
         **arm.acceleration.facts(),
+        **({} if camera is None else {"camera": camera}),
         **({} if size is None else {"size": list(arm.pixels), "stretch": arm.card["video"]["stretch"]}),
         **({} if arm.tiny is None else {"tiny_decoder": arm.decoder_name}),
     }

@@ -54,6 +54,8 @@ class Arm:
         cache: fields of `CacheSpec` that replace the card's, whatever the length.
         acceleration: how passes are computed.
         tiny: a decoder in place of the backbone's.
+        moves: of the camera before each latent frame from the second on, in world units, where the model has one; the
+            last one goes on.
         errors: what the acceleration was measured to change, by name.
     """
 
@@ -68,6 +70,7 @@ class Arm:
     strengths: tuple[float, ...] = ()
     acceleration: Acceleration = field(default_factory=Acceleration)
     tiny: TinyDecoder | None = None
+    moves: tuple[tuple[float, float], ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
 
     def decoder(self) -> StreamingDecoder:
@@ -92,6 +95,11 @@ class Arm:
     def recycles(self) -> bool:
         """A next-frame model, which makes every frame from the one before; the first must be given."""
         return self.card["sampler"].get("recycle") is not None
+
+    @property
+    def has_camera(self) -> bool:
+        """Whether its frames are made for moves of a camera."""
+        return self.card["video"].get("camera", False)
 
     @property
     def streams(self) -> bool:
@@ -167,6 +175,7 @@ class Arm:
         given: torch.Tensor | None = None,
         *,
         first_frame_alone: bool = False,
+        moves: torch.Tensor | None = None,
     ) -> Streamer | NextFrameStreamer:
         """A running batch of videos of a few-step student.
 
@@ -174,13 +183,16 @@ class Arm:
             given: clean latents (B, F, C, H, W) of their first frames. In the embedded world a next-frame model has
                 that of the prompts' rendered scenes by default.
             first_frame_alone: the first frame is a block of its own.
+            moves: (B, F, 2) of the camera before each frame, where there is one; default the arm's own.
 
         Raises:
             RecipeError, StreamError: a cache, length or given frames that cannot stream.
         """
         if self.recycles and given is None:
             given = first_frames(self.backbone, prompts, seeds, self.pixels)
-        spec = replace(self.stream_spec(frames), given=given, first_frame_alone=first_frame_alone)
+        if self.has_camera and moves is None:
+            moves = torch.tensor([(0.0, 0.0), *(self.moves or [(0.0, 0.0)])]).expand(len(seeds), -1, -1)
+        spec = replace(self.stream_spec(frames), given=given, first_frame_alone=first_frame_alone, moves=moves)
         if self.recycles:
             return NextFrameStreamer(self.network, self.text(prompts), seeds, spec, frames)
         run = self.acceleration.runner(self.network)
@@ -282,7 +294,7 @@ def load_arm(
         strengths,
         chosen,
         tiny,
-        chosen.prepare(network),
+        errors=chosen.prepare(network),
     )
 
 

@@ -41,7 +41,8 @@ from astro_cli.models.wan.transformer import TextStates
 from astro_cli.objectives.base import Batch, LossOutput, RoleContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.objectives.next_frame import DISCRIMINATOR, check_next_frame
-from astro_cli.rollout.next_frame import NextFrameStreamer, forced_velocity, recycled_input, segment_cache
+from astro_cli.rollout.next_frame import NextFrameStreamer, conditions, forced_velocity, segment_cache
+from astro_cli.shapes.camera import random_moves
 from astro_cli.spec import Recipe, StageSpec
 
 
@@ -139,8 +140,21 @@ class Objective(BaseObjective):
 
     def loss(self, role: str, batch: Batch) -> Iterator[LossOutput]:
         count = 1 + self.config.extensions
-        for fake in self.clips(batch, gradient=role == "student"):
-            yield self._of_generator(batch, fake, count) if role == "student" else self._of_judge(batch, fake, count)
+        for fake, moves in zip(self.clips(batch, gradient=role == "student"), self.moves(batch), strict=True):
+            of_role = self._of_generator if role == "student" else self._of_judge
+            yield of_role(batch, fake, moves, count)
+
+    def moves(self, batch: Batch) -> list[torch.Tensor | None]:
+        """The camera's moves (B, F, 2) in each segment: those of the clips, then new ones (supplement I); None where
+        there is no camera.
+        """
+        count, overlap = 1 + self.config.extensions, self.config.overlap
+        if (own := batch.moves_BF2) is None:
+            return [None] * count
+        frames = own.shape[1]
+        new = [random_moves(batch.seeds, frames, f"camera moves {index}")[:, overlap:] for index in range(1, count)]
+        whole = torch.cat((own, *(each.to(own) for each in new)), 1)
+        return [whole[:, start : start + frames] for start in range(0, count * (frames - overlap), frames - overlap)]
 
     def clips(self, batch: Batch, *, gradient: bool) -> Iterator[torch.Tensor]:
         """The generator's clips (B, F, C, H, W), one segment after the other; each begins with given frames."""
@@ -150,7 +164,10 @@ class Objective(BaseObjective):
             yield self._forced(batch, clean, gradient=gradient)
             return
         frames, count, overlap = clean.shape[1], 1 + self.config.extensions, self.config.overlap
-        spec, end = replace(run_context.stream_spec(), given=clean[:, :1]), frames + (count - 1) * (frames - overlap)
+        end = frames + (count - 1) * (frames - overlap)
+        moves = [each for each in self.moves(batch) if each is not None]
+        whole = torch.cat([moves[0], *(each[:, overlap:] for each in moves[1:])], 1) if moves else None
+        spec = replace(run_context.stream_spec(), given=clean[:, :1], moves=whole)
         streamer, lead = None, clean[:, :1]
         for _ in range(count):
             with run_context.section("rollout"), run_context.roles.use("student") as student:
@@ -173,32 +190,35 @@ class Objective(BaseObjective):
         noise = batch.noise_like(clean[:, 1:], "x_T")
         timestep_BF = run_context.steps.to(noise).expand(noise.shape[:2])
         with run_context.roles.use("student") as student, torch.set_grad_enabled(gradient):
-            text, cache, recycled = student.encode_text(_text(batch)), run_context.cache, recycled_input(clean, recycle)
-            v = forced_velocity(student, noise, timestep_BF, text, recycled, cache.window, cache.sink)
+            text, cache = student.encode_text(_text(batch)), run_context.cache
+            given = conditions(clean, recycle, batch.moves_BF2)
+            v = forced_velocity(student, noise, timestep_BF, text, given, cache.window, cache.sink)
             return torch.cat((clean[:, :1], x0_from_velocity(noise, v, timestep_BF / timestep_of(torch.ones(())))), 1)
 
-    def _of_generator(self, batch: Batch, fake: torch.Tensor, count: int) -> LossOutput:
+    def _of_generator(self, batch: Batch, fake: torch.Tensor, moves: torch.Tensor | None, count: int) -> LossOutput:
         judge, real = self._judge(), batch.latents_BFCHW
         assert real is not None
         with constant(judge):
             text = judge.encode_text(_text(batch))
             with torch.no_grad():
                 real_BF = self.logits(batch, judge, text, real)
-            fake_BF = self.logits(batch, judge, text, fake, real)
+            fake_BF = self.logits(batch, judge, text, fake, real, moves=moves)
             loss = generator_loss(fake_BF, real_BF)
         gap = (fake_BF - real_BF).mean().item()
         return LossOutput(loss / count, {"gap": gap, "motion": (fake[:, 1:] - fake[:, :-1]).abs().mean().item()})
 
-    def _of_judge(self, batch: Batch, fake: torch.Tensor, count: int) -> LossOutput:
+    def _of_judge(self, batch: Batch, fake: torch.Tensor, moves: torch.Tensor | None, count: int) -> LossOutput:
         judge, real, config = self._judge(), batch.latents_BFCHW, self.config
         assert real is not None
         text = judge.encode_text(_text(batch))
-        real_BF, fake_BF = self.logits(batch, judge, text, real), self.logits(batch, judge, text, fake, real)
+        real_BF = self.logits(batch, judge, text, real)
+        fake_BF = self.logits(batch, judge, text, fake, real, moves=moves)
         around_real, around_fake = (
             x + config.sigma * batch.noise_like(x, use) for x, use in ((real, "aR1"), (fake, "aR2"))
         )
-        ar1 = penalty(real_BF, self.logits(batch, judge, text, around_real, conditions=real), config.weight)
-        ar2 = penalty(fake_BF, self.logits(batch, judge, text, around_fake, real, conditions=fake), config.weight)
+        ar1 = penalty(real_BF, self.logits(batch, judge, text, around_real, recycled_from=real), config.weight)
+        perturbed_BF = self.logits(batch, judge, text, around_fake, real, recycled_from=fake, moves=moves)
+        ar2 = penalty(fake_BF, perturbed_BF, config.weight)
         pairs = discriminator_loss(fake_BF, real_BF)
         metrics = {"pairs": pairs.item(), "aR1": ar1.item(), "aR2": ar2.item()}
         for name, logits in (("real", real_BF), ("fake", fake_BF)):
@@ -212,14 +232,16 @@ class Objective(BaseObjective):
         text: TextStates,
         clip: torch.Tensor,
         past: torch.Tensor | None = None,
-        conditions: torch.Tensor | None = None,
+        recycled_from: torch.Tensor | None = None,
+        moves: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits (B, F - 1) after frames 1 .. F - 1 of clips (B, F, C, H, W), or (B, 1) of whole ones; the first frame
         is given.
 
         Args:
             past: true clips that are the past of fakes; used in teacher forcing only.
-            conditions: clips whose frames are the recycled ones; default the clips.
+            recycled_from: clips whose frames are the recycled ones; default the clips.
+            moves: of the camera; default those of the batch.
         """
         run_context, frames = self.run_context, clip.shape[1] - 1
         assert run_context.recycle is not None
@@ -227,14 +249,15 @@ class Objective(BaseObjective):
         tokens = judge.trunk.tokens_per_frame(*clip.shape[-2:])
         window, sink = run_context.cache.window, run_context.cache.sink
         if past is not None and self.config.forcing == "teacher":
-            recycled = recycled_input(past, run_context.recycle)
-            both = [torch.cat((frames_of[:, 1:], recycled), 2) for frames_of in (past, clip)]
+            given = conditions(past, run_context.recycle, batch.moves_BF2)
+            both = [torch.cat((frames_of[:, 1:], given), 2) for frames_of in (past, clip)]
             mask = teacher_forcing_mask(frames, tokens, 1, window, sink).to(clip.device)
             places = [*range(frames), *range(frames)]
             doubled = timestep_BF.repeat(1, 2)
             return judge(torch.cat(both, 1), doubled, text, positions=places, mask=mask)[:, frames:]
-        recycled = recycled_input(clip if conditions is None else conditions, run_context.recycle)
-        x = torch.cat((clip[:, 1:], recycled), 2)
+        moves = batch.moves_BF2 if moves is None else moves
+        given = conditions(clip if recycled_from is None else recycled_from, run_context.recycle, moves)
+        x = torch.cat((clip[:, 1:], given), 2)
         if self.config.attention == "bidirectional":
             return judge(x, timestep_BF, text, whole=True)
         return judge(x, timestep_BF, text, mask=block_causal_mask(frames, tokens, 1, window, sink).to(clip.device))

@@ -39,6 +39,7 @@ TENSORS = (  # a row per sample
     "frames_BTCHW",
     "features_BFKHW",
     "flow_BN2HW",
+    "moves_BF2",
     "weight_B",
     "risk_B",
     "group_B",
@@ -60,6 +61,7 @@ class Batch:
     pair_kind_B: torch.Tensor | None = None  # of pairs: index into `spec.PAIR_KINDS`
     frames_BTCHW: torch.Tensor | None = None
     features_BFKHW: torch.Tensor | None = None  # what the renderer knows of every latent cell
+    moves_BF2: torch.Tensor | None = None  # of the camera before each latent frame, in world units
     flow_BN2HW: torch.Tensor | None = None  # true flow of each frame to the next, N = T - 1, in pixels of the frames
     weight_B: torch.Tensor | None = None  # of each sample's loss; its mean over the global batch is 1
     credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added

@@ -51,37 +51,42 @@ class Objective(BaseObjective):
         """The frames of clean clips that are made."""
         return clean_BFCHW
 
+    def given(self, batch: Batch) -> torch.Tensor:
+        """What `velocity` is given beside the noisy frames: the clean clips."""
+        assert batch.latents_BFCHW is not None
+        return batch.latents_BFCHW
+
     def velocity(
         self,
         network: CausalWan,
         x_BFCHW: torch.Tensor,
         sigma_BF: torch.Tensor,
         text_BMD: torch.Tensor,
-        clean_BFCHW: torch.Tensor,
+        given_BFCHW: torch.Tensor,
     ) -> torch.Tensor:
         """A network's velocity of these frames, given the clean ones before each block."""
         block, cache = self.run_context.block, self.run_context.cache
         text = network.encode_text(text_BMD)
-        return forced_velocity(network, x_BFCHW, timestep_of(sigma_BF), text, clean_BFCHW, block, cache)
+        return forced_velocity(network, x_BFCHW, timestep_of(sigma_BF), text, given_BFCHW, block, cache)
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         clean, text_BMD = batch.latents_BFCHW, batch.text_BMD
         assert clean is not None
         assert text_BMD is not None
-        x0 = self.targets(clean)
+        x0, given = self.targets(clean), self.given(batch)
         index = (batch.uniform(1, "interval") * self.config.grid).long()
         sigma, sigma_next = (self.sigmas[i].to(x0.device).expand(-1, x0.shape[1]) for i in (index, index + 1))
         x_t = add_noise(x0, batch.noise_like(x0, "noise"), sigma)
         with torch.no_grad():
-            v = self.velocity(self.teacher, x_t, sigma, text_BMD, clean)
+            v = self.velocity(self.teacher, x_t, sigma, text_BMD, given)
             if self.config.guidance != 1:
                 empty = self.run_context.empty_text(text_BMD)
-                v = guide(v, self.velocity(self.teacher, x_t, sigma, empty, clean), self.config.guidance)
+                v = guide(v, self.velocity(self.teacher, x_t, sigma, empty, given), self.config.guidance)
             x_next = x_t + (sigma_next - sigma)[..., None, None, None] * v
-            v_next = self.velocity(self.target, x_next, sigma_next, text_BMD, clean)
+            v_next = self.velocity(self.target, x_next, sigma_next, text_BMD, given)
             target = x0_from_velocity(x_next, v_next, sigma_next)
         with self.run_context.roles.use(role) as network:
-            predicted = x0_from_velocity(x_t, self.velocity(network, x_t, sigma, text_BMD, clean), sigma)
+            predicted = x0_from_velocity(x_t, self.velocity(network, x_t, sigma, text_BMD, given), sigma)
         return LossOutput((predicted - target).float().pow(2).mean())
 
     @torch.no_grad()

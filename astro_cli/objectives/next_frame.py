@@ -24,7 +24,7 @@ from astro_cli.models.discriminator import Discriminator
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.base import Batch, LossOutput
 from astro_cli.objectives.base import Objective as BaseObjective
-from astro_cli.rollout.next_frame import forced_velocity, recycled_input
+from astro_cli.rollout.next_frame import conditions, forced_velocity
 from astro_cli.spec import Recipe, StageSpec
 
 DISCRIMINATOR = "discriminator"
@@ -71,7 +71,7 @@ class Objective(BaseObjective):
                 add_noise(x0, noise, sigma_BF),
                 timestep_of(sigma_BF),
                 network.encode_text(batch.text_BMD),
-                recycled_input(clean, run_context.recycle),
+                conditions(clean, run_context.recycle, batch.moves_BF2),
                 run_context.cache.window,
                 run_context.cache.sink,
             )

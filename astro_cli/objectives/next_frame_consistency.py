@@ -19,8 +19,9 @@ from pydantic import Field
 from astro_cli.core.flow import timestep_of
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import consistency
+from astro_cli.objectives.base import Batch
 from astro_cli.objectives.next_frame import check_next_frame
-from astro_cli.rollout.next_frame import forced_velocity, recycled_input
+from astro_cli.rollout.next_frame import conditions, forced_velocity
 from astro_cli.spec import Recipe, StageSpec
 
 
@@ -42,16 +43,18 @@ class Objective(consistency.Objective):
     def targets(self, clean_BFCHW: torch.Tensor) -> torch.Tensor:
         return clean_BFCHW[:, 1:]
 
+    def given(self, batch: Batch) -> torch.Tensor:
+        """The extra channels of all passes."""
+        assert self.run_context.recycle is not None
+        return conditions(super().given(batch), self.run_context.recycle, batch.moves_BF2)
+
     def velocity(
         self,
         network: CausalWan,
         x_BFCHW: torch.Tensor,
         sigma_BF: torch.Tensor,
         text_BMD: torch.Tensor,
-        clean_BFCHW: torch.Tensor,
+        given_BFCHW: torch.Tensor,
     ) -> torch.Tensor:
-        run_context = self.run_context
-        assert run_context.recycle is not None
-        recycled = recycled_input(clean_BFCHW, run_context.recycle)
-        text, cache = network.encode_text(text_BMD), run_context.cache
-        return forced_velocity(network, x_BFCHW, timestep_of(sigma_BF), text, recycled, cache.window, cache.sink)
+        text, cache = network.encode_text(text_BMD), self.run_context.cache
+        return forced_velocity(network, x_BFCHW, timestep_of(sigma_BF), text, given_BFCHW, cache.window, cache.sink)

@@ -20,6 +20,7 @@ import torch
 from astro_cli.cache.kv import KVCache
 from astro_cli.cache.segment import SegmentCache
 from astro_cli.config.errors import StreamError
+from astro_cli.models.camera import camera_channels
 from astro_cli.models.wan.masks import block_causal_mask
 from astro_cli.models.wan.transformer import CausalWan, TextStates
 from astro_cli.rollout.engine import frame_noise, new_cache
@@ -42,12 +43,25 @@ def recycled_input(frames_BFCHW: torch.Tensor, recycle: str) -> torch.Tensor:
     return torch.cat((previous[:, :1], torch.zeros_like(previous[:, 1:])), 1)
 
 
+def conditions(frames_BFCHW: torch.Tensor, recycle: str, moves_BF2: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, F - 1, K, H, W): all extra channels of the passes over frames 1 .. F - 1: `recycled_input`, and where there
+    is a camera its rays at those frames.
+
+    Args:
+        moves_BF2: of the camera before each frame.
+    """
+    recycled = recycled_input(frames_BFCHW, recycle)
+    if moves_BF2 is None:
+        return recycled
+    return torch.cat((recycled, camera_channels(moves_BF2[:, 1:], *recycled.shape[-2:]).to(recycled)), 2)
+
+
 def forced_velocity(
     network: CausalWan,
     x_BFCHW: torch.Tensor,
     timestep_BF: torch.Tensor,
     text: TextStates,
-    recycled_BFCHW: torch.Tensor,
+    conditions_BFCHW: torch.Tensor,
     window: int | None,
     sink: int,
 ) -> torch.Tensor:
@@ -56,7 +70,7 @@ def forced_velocity(
     """
     tokens = network.tokens_per_frame(*x_BFCHW.shape[-2:])
     mask = block_causal_mask(x_BFCHW.shape[1], tokens, 1, window, sink).to(x_BFCHW.device)
-    v = network(torch.cat((x_BFCHW, recycled_BFCHW.to(x_BFCHW)), 2), timestep_BF, text, mask=mask)
+    v = network(torch.cat((x_BFCHW, conditions_BFCHW.to(x_BFCHW)), 2), timestep_BF, text, mask=mask)
     assert v is not None
     return v
 
@@ -121,9 +135,9 @@ class NextFrameStreamer:
             raise StreamError("stream", str(self.frame), f"the video is complete: {self.max_frames} latent frames")
         frames = range(self.frame, self.frame + 1)
         with torch.set_grad_enabled(gradient):
-            recycled = self._recycled()
+            given = self._conditions()
             steps = transitions(
-                lambda x, timestep, last: self._predict(x, timestep, recycled),
+                lambda x, timestep, last: self._predict(x, timestep, given),
                 frame_noise(self.spec, self.seeds, frames, "x_T", self.network.device),
                 few_step_grid(self.steps, exit_step),
                 lambda step: frame_noise(self.spec, self.seeds, frames, f"renoise-{step}", self.network.device),
@@ -133,14 +147,19 @@ class NextFrameStreamer:
         self.frame += 1
         return self.previous
 
-    def _recycled(self) -> torch.Tensor:
+    def _conditions(self) -> torch.Tensor:
         """The extra channels (B, 1, K, H, W) of the next pass."""
         kept = self.spec.recycle == "previous" or self.frame == 1
-        return self.previous if kept else torch.zeros_like(self.previous)
+        recycled = self.previous if kept else torch.zeros_like(self.previous)
+        if self.spec.moves is None:
+            return recycled
+        place = min(self.frame, self.spec.moves.shape[1] - 1)
+        moves = self.spec.moves[:, place : place + 1].to(recycled)
+        return torch.cat((recycled, camera_channels(moves, *recycled.shape[-2:])), 2)
 
-    def _predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, recycled: torch.Tensor) -> torch.Tensor:
+    def _predict(self, x_BFCHW: torch.Tensor, timestep_BF: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         plan = self.cache.begin(self.frame - 1, 1, write=True)
-        x = torch.cat((x_BFCHW, recycled.to(x_BFCHW)), 2)
+        x = torch.cat((x_BFCHW, given.to(x_BFCHW)), 2)
         v = self.network(x, timestep_BF, self.text, positions=plan.positions, cache=plan)
         assert v is not None
         return v

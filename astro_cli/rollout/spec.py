@@ -33,6 +33,8 @@ class StreamSpec:
         noise: who draws it: the CPU, the same numbers on every machine, or the network's device, other numbers.
         recycle: what a next-frame model sees of earlier frames in its extra channels (`next_frame`); None: another
             model.
+        moves: (B, F, 2) of the camera before each frame, from frame 0 on, in world units; the last one goes on. None: a
+            model without a camera.
         float8_cache: keep keys and values in FP8 (`cache.exchange.Stored`), in half the memory of bfloat16.
     """
 
@@ -48,6 +50,7 @@ class StreamSpec:
     noise: Literal["cpu", "device"] = "cpu"
     float8_cache: bool = False
     recycle: Literal["previous", "first"] | None = None
+    moves: torch.Tensor | None = None
 
     def seeds_of(self, seeds: list[int], use: str) -> list[int]:
         """Whose streams a draw comes from: "x_T" may be shared."""

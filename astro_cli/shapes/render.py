@@ -210,7 +210,14 @@ def wrap(offset: torch.Tensor) -> torch.Tensor:
     return torch.remainder(offset + WORLD / 2, WORLD) - WORLD / 2
 
 
-def render(scenes: list[Scene], layout: Layout, num_frames: int, size: int = 32, first_frame: int = 0) -> torch.Tensor:
+def render(
+    scenes: list[Scene],
+    layout: Layout,
+    num_frames: int,
+    size: int = 32,
+    first_frame: int = 0,
+    camera_BT2: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Render complete scenes.
 
     Args:
@@ -218,6 +225,8 @@ def render(scenes: list[Scene], layout: Layout, num_frames: int, size: int = 32,
         layout: positions and phases of the B clips.
         num_frames: T; frame t shows time `first_frame` + t, so a video can be rendered piece by piece.
         size: height and width in pixels.
+        camera_BT2: where the camera is at every frame, in world units, on straight ways between; default: where the
+            scenes' pans have brought it.
 
     Returns:
         float32 (B, T, 3, size, size) in [0, 1].
@@ -228,9 +237,9 @@ def render(scenes: list[Scene], layout: Layout, num_frames: int, size: int = 32,
     times = (first_frame + torch.arange(num_frames)[:, None] + sub).flatten()  # T*S
     axis = (torch.arange(size) + 0.5) * (WORLD / size)
     px, py = axis[None, None, :], axis[None, :, None]
-    pan = torch.tensor([DIRECTION[s.pan] if s.pan else (0.0, 0.0) for s in scenes]) * PAN_SPEED
-    frames = _background(scenes, layout, pan, times, axis)
-    center = centers(scenes, layout, times) - pan[:, None, None] * times[:, None]
+    camera = _panned(scenes, times) if camera_BT2 is None else _on_path(camera_BT2, times - first_frame)
+    frames = _background(scenes, layout, camera, axis)
+    center = centers(scenes, layout, times) - camera[:, None]
     for k in range(slots):
         present = [k < len(s.objects) for s in scenes]
         specs = [s.objects[min(k, len(s.objects) - 1)] for s in scenes]
@@ -263,14 +272,28 @@ def _seen(frames: torch.Tensor, look_B3: torch.Tensor, first_frame: int) -> torc
     return (frames + FLICKER * (flicker_B[:, None] * sign_T)[..., None, None, None]).clamp(0, 1)
 
 
-def _background(
-    scenes: list[Scene], layout: Layout, pan: torch.Tensor, times: torch.Tensor, axis: torch.Tensor
-) -> torch.Tensor:
+def _panned(scenes: list[Scene], times: torch.Tensor) -> torch.Tensor:
+    """(B, N, 2) where the cameras of scenes are at these times (N,)."""
+    pan = torch.tensor([DIRECTION[s.pan] if s.pan else (0.0, 0.0) for s in scenes]) * PAN_SPEED
+    return pan[:, None] * times[:, None]
+
+
+def _on_path(camera_BT2: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """(B, N, 2) where cameras are at times (N,) in frames, before the first frame and behind the last as beside it."""
+    last = camera_BT2.shape[1] - 1
+    if not last:
+        return camera_BT2.expand(-1, len(times), -1)
+    begin = times.floor().clamp(0, last - 1).long()
+    step = camera_BT2[:, begin + 1] - camera_BT2[:, begin]
+    return camera_BT2[:, begin] + (times - begin)[:, None] * step
+
+
+def _background(scenes: list[Scene], layout: Layout, camera_BN2: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
     """(B, T*S, 3, H, W) gray background, plain, striped (vertical bars) or checkered."""
     gray = torch.tensor([GRAY[str(s.background)] for s in scenes])[:, None, None, None]
     striped = torch.tensor([s.texture == "striped" for s in scenes])[:, None, None, None]
     checkered = torch.tensor([s.texture == "checkered" for s in scenes])[:, None, None, None]
-    moved = layout.texture_B2[:, None] + pan[:, None] * times[:, None]  # B, N, 2
+    moved = layout.texture_B2[:, None] + camera_BN2
     wave_x = _square_wave(axis + moved[..., :1])[:, :, None, :]
     wave_y = _square_wave(axis + moved[..., 1:])[:, :, :, None]
     pattern = torch.where(

@@ -33,7 +33,8 @@ Count = Annotated[int, Field(gt=0, le=MOST)]
 class VideoSpec(Config):
     """Shape of the training videos. Frames and block are latent frames, height and width latent cells.
 
-    `stretch`: in videos of another size, rows and columns are stretched to those of this one.
+    `stretch`: in videos of another size, rows and columns are stretched to those of this one. `camera`: frames are made
+    for moves of the camera, which a next-frame model sees in channels of their own.
     """
 
     frames: Frames
@@ -42,6 +43,7 @@ class VideoSpec(Config):
     width: int = Field(gt=0, le=MOST_CELLS)
     fps: float = Field(gt=0, le=MOST_FPS)  # of the decoded video
     stretch: bool = False
+    camera: bool = False
 
 
 class SamplerSpec(Config):

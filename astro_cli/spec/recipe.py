@@ -18,7 +18,7 @@ from astro_cli.cache.spec import CacheSpec, cache_problem
 from astro_cli.config.base import Config
 from astro_cli.config.errors import did_you_mean
 from astro_cli.config.seeds import LARGEST
-from astro_cli.models.wan.config import WanConfig
+from astro_cli.models.wan.config import CAMERA_CHANNELS, WanConfig
 from astro_cli.spec.parts import (
     ADAPTER_ROLES,
     NETWORK_ROLES,
@@ -103,12 +103,15 @@ class Recipe(Config):
 
     def _check_recycling(self) -> None:
         extra, recycle = self.model.extra_channels, self.sampler.recycle
-        if recycle is None and not extra:
+        if self.video.camera and self.backbone != "shapes":
+            raise ValueError("video.camera: found true, only the embedded world's cameras are known")
+        if recycle is None and not extra and not self.video.camera:
             return
         channels = self.model.in_channels
-        if recycle is None or extra != channels:
+        if recycle is None or extra != channels + self.video.camera * CAMERA_CHANNELS:
             what = f"found {extra} with sampler.recycle {recycle!r}"
-            needs = f'expected {channels}, those of a latent frame, with sampler.recycle = "previous" or "first"'
+            rays = f" and {CAMERA_CHANNELS} of the camera" if self.video.camera else ""
+            needs = f'expected {channels}, those of a latent frame,{rays} with sampler.recycle = "previous" or "first"'
             raise ValueError(f"model.extra_channels: {what}, {needs}")
         if self.video.block != 1:
             raise ValueError(

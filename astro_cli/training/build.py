@@ -224,19 +224,22 @@ def _load(recipe: Recipe, role: str, source: str, network: CausalWan) -> None:
 
 @torch.no_grad()
 def _load_narrow(recipe: Recipe, role: str, source: str, network: CausalWan) -> None:
-    """Weights of this network, or of the one without its extra input channels, whose own weights are fresh then (AAPT,
-    supplement I: random ones adapt faster than zeros).
+    """Weights of this network, or of one with fewer extra input channels, or none; those of the others are fresh then
+    (AAPT, supplement I: random ones adapt faster than zeros).
     """
-    narrow = CausalWan(network.config.model_copy(update={"extra_channels": 0}))
-    try:
-        _load(recipe, role, source, narrow)
-    except CheckpointError:
-        _load(recipe, role, source, network)
+    recycled = network.config.in_channels
+    for extra in sorted({0, recycled} - {network.config.extra_channels}):
+        narrow = CausalWan(network.config.model_copy(update={"extra_channels": extra}))
+        try:
+            _load(recipe, role, source, narrow)
+        except CheckpointError:
+            continue
+        _initialise(network, recipe.seed)
+        state, fresh = narrow.state_dict(), network.state_dict()[INPUT]
+        fresh[:, : recycled + extra] = state[INPUT]
+        network.load_state_dict(state | {INPUT: fresh})
         return
-    _initialise(network, recipe.seed)
-    state, fresh = narrow.state_dict(), network.state_dict()[INPUT]
-    fresh[:, : narrow.config.in_channels] = state[INPUT]
-    network.load_state_dict(state | {INPUT: fresh})
+    _load(recipe, role, source, network)
 
 
 @torch.no_grad()

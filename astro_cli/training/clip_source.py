@@ -33,6 +33,9 @@ class EncodedClips(ClipSource):
             raise ValueError(f"{key}.data.clips: {what}")
         if on_wan:
             refuse_pans(stage, key)
+        if recipe.video.camera and stage.data.pan:
+            what = f"found {stage.data.pan}, expected 0: the camera's moves are given, and no caption says them"
+            raise ValueError(f"{key}.data.pan: {what}")
         if clips is not None and not on_wan:
             what = f"found {clips!r}, expected none: the embedded world renders its own clips"
             raise ValueError(f"{key}.data.clips: {what}")

@@ -21,6 +21,7 @@ from astro_cli.config.prompt_files import PromptFile
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import Batch, RunContext
+from astro_cli.shapes.camera import path, random_moves
 from astro_cli.shapes.grammar import DIRECTIONS, Scene, caption, complete_scene, random_scene
 from astro_cli.shapes.render import FREE, Layout, World, random_layout, render
 from astro_cli.spec import DataSpec, Recipe, StageSpec
@@ -221,8 +222,10 @@ def layout_of(scenes: list[Scene], seeds: list[int], world: World = FREE) -> Lay
     return random_layout(scenes, [stream(seed, "layout") for seed in seeds], world=world)
 
 
-def render_scenes(scenes: list[Scene], seeds: list[int], frames: int, world: World = FREE) -> torch.Tensor:
-    return render(scenes, layout_of(scenes, seeds, world), frames)
+def render_scenes(
+    scenes: list[Scene], seeds: list[int], frames: int, world: World = FREE, camera_BT2: torch.Tensor | None = None
+) -> torch.Tensor:
+    return render(scenes, layout_of(scenes, seeds, world), frames, camera_BT2=camera_BT2)
 
 
 @dataclass
@@ -257,6 +260,7 @@ class ClipSource(SeededSource):
         lead: latent frames of the video that are encoded before the clip and cut off, so that the clip begins in the
             middle of a video.
         pan: chance that a clip's camera pans.
+        camera: whether it moves from latent to latent instead, which no caption says (`shapes.camera`).
     """
 
     @classmethod
@@ -264,7 +268,7 @@ class ClipSource(SeededSource):
         recipe, data = context.recipe, context.spec.data
         frames = data.frames or recipe.video.frames
         pool = (data.pool, data.drop, context.progress, data.lead, data.pan)
-        return cls(recipe.seed, context.backbone, frames, *pool).of(context)
+        return cls(recipe.seed, context.backbone, frames, *pool, camera=recipe.video.camera).of(context)
 
     def __init__(
         self,
@@ -276,16 +280,21 @@ class ClipSource(SeededSource):
         progress: Callable[[str, int, int], None],
         lead: int = 0,
         pan: float = 0.0,
+        *,
+        camera: bool = False,
     ) -> None:
         self.seed, self.backbone = seed, backbone
         seeds = [stream_seed(seed, "pool", row) for row in range(pool)]
         drawn = [draw_scene(sample, drop, pan) for sample in seeds]
         self.pool, self.scenes = seeds, [scene for scene, _ in drawn]
         self.captions = [text for _, text in drawn]
+        moves = random_moves(seeds, lead + frames) if camera else None
+        self.moves = None if moves is None else moves[:, lead:]
         parts = []
         for start in range(0, pool, ENCODE_BATCH):
             rows = slice(start, start + ENCODE_BATCH)
-            pictures = render_scenes(self.scenes[rows], seeds[rows], backbone.num_frames(lead + frames), backbone.world)
+            way, count = None if moves is None else path(moves[rows]), backbone.num_frames(lead + frames)
+            pictures = render_scenes(self.scenes[rows], seeds[rows], count, backbone.world, way)
             parts.append(backbone.encode(pictures)[:, lead:])
             progress("rendering and encoding clips", min(start + ENCODE_BATCH, pool), pool)
         self.latents = torch.cat(parts)
@@ -299,7 +308,8 @@ class ClipSource(SeededSource):
         rows = self.rows(seeds)
         prompts = [self.captions[row] for row in rows]
         text, shared = self.backbone.encode_text(prompts), stream_seed(self.seed, use, step, role)
-        return Batch(seeds, prompts, text_BMD=text, latents_BFCHW=self.latents[rows], shared=shared)
+        moves = None if self.moves is None else self.moves[rows]
+        return Batch(seeds, prompts, text_BMD=text, latents_BFCHW=self.latents[rows], moves_BF2=moves, shared=shared)
 
 
 class PromptSource(SeededSource):

@@ -109,6 +109,14 @@ SUITES = (
         sized=True,
     ),
     WorldSuite(
+        "shapes-camera",
+        "Clips under moves of the camera, against what is measured",
+        "eval.world.shapes_camera",
+        128,
+        ("camera_error", "camera_error_object", "camera_agreement"),
+        sized=True,
+    ),
+    WorldSuite(
         "shapes-multi",
         "Videos of 60 s, six prompts of 10 s in turn",
         "eval.world.shapes_multi",
@@ -155,13 +163,21 @@ FALLS = frozenset(
         "within_event_spread",
         "cross_event_step",
         "direction_imbalance",
+        "camera_error",
+        "camera_error_object",
         "epe",
         "over_1px",
         "over_3px",
         "f1_all",
     }
 )
-UNITS = {"throughput": "frames per second", "drift": "points of 0..100", "epe": "pixels"}  # of all others 0..1
+UNITS = {  # of all others 0..1
+    "throughput": "frames per second",
+    "drift": "points of 0..100",
+    "epe": "pixels",
+    "camera_error": "world units per latent frame",
+    "camera_error_object": "world units per latent frame",
+}
 
 
 def at(name: str) -> tuple[str, str | None]:

@@ -101,6 +101,48 @@ def test_long_videos_train_in_segments_of_constant_memory(folder, monkeypatch):
     assert five["memory/saved_bytes"] == pytest.approx(once["memory/saved_bytes"], rel=0.05)
 
 
+def test_a_model_with_a_camera_trains_streams_and_is_measured(folder, monkeypatch, capsys):
+    assert distill("aapt_camera_shapes", monkeypatch) == 0
+    video = ["sample", RED, "--weights", "run", "--frames", "9", "--out", "videos"]
+    assert run([*video, "--camera", "right 1s, rest"], monkeypatch) == 0
+    (card,) = (json.loads(path.read_text()) for path in Path("videos").glob("*.json"))
+    assert card["camera"] == "right 1s, rest"
+    evaluate = ["eval", "shapes-camera", "--arm", "run", "--prompts", "2", "--results", "results"]
+    assert run(evaluate, monkeypatch) == 0
+    rows = [json.loads(line) for line in Path("results/records/shapes-camera.jsonl").read_text().splitlines()]
+    assert {(row["metric"], row["direction"]) for row in rows} == {
+        ("camera_error", "down"),
+        ("camera_error_object", "down"),
+        ("camera_agreement", "up"),
+    }
+    refusals = {
+        "rihgt": "found 'rihgt', expected one of rest, left, right, up, down",
+        "right, left": "'right' does not say how long",
+        "right 0s": "found 0 s, expected more than 0",
+        "": "found ''",
+    }
+    capsys.readouterr()
+    for camera, says in refusals.items():
+        assert run([*video, "--camera", camera], monkeypatch) == 2
+        assert f"error: --camera: {camera}" in (error := capsys.readouterr().err)
+        assert says in error
+    other = ["--weights", "shapes/self_forcing"]
+    assert run(["sample", RED, *other, "--camera", "left"], monkeypatch) == 2
+    assert "was trained without a camera" in capsys.readouterr().err
+    assert run(["eval", "shapes-camera", "--arm", "shapes/self_forcing", "--prompts", "1"], monkeypatch) == 2
+    assert "video.camera: found false" in capsys.readouterr().err
+
+
+def test_a_camera_is_added_to_an_adapted_model(folder, monkeypatch):
+    still = [f"--set=stages.{stage}.steps=0" for stage in STAGES]
+    assert distill("aapt_shapes", monkeypatch, *still, out="i2v") == 0
+    assert distill("aapt_camera_shapes", monkeypatch, *still, "--set", "base.student=i2v") == 0
+    adapted, camera = (load_file(f"{name}/final/student.safetensors")[INPUT] for name in ("i2v", "run"))
+    assert camera.shape[1] == adapted.shape[1] + 6
+    assert torch.equal(camera[:, : adapted.shape[1]], adapted)
+    assert camera[:, adapted.shape[1] :].abs().max() > 0  # fresh, not zero
+
+
 def test_a_trained_student_streams_from_a_picture_and_is_evaluated(folder, monkeypatch, capsys):
     assert distill("aapt_consistency_shapes", monkeypatch, stages=STAGES[:2]) == 0
     Image.new("RGB", (32, 32), (90, 90, 90)).save("first.png")
@@ -136,6 +178,10 @@ def test_a_trained_student_streams_from_a_picture_and_is_evaluated(folder, monke
             "teacher forcing rolls nothing out",
         ),
         ("self_forcing_shapes", "model.extra_channels=4", "with sampler.recycle None"),
+        ("aapt_camera_shapes", "model.extra_channels=16", "expected 16, those of a latent frame, and 6 of the camera"),
+        ("aapt_camera_shapes", "stages.adaptation.data.pan=0.5", "no caption says them"),
+        ("self_forcing_shapes", "video.camera=true", "model.extra_channels: found 0"),
+        ("aapt", "video.camera=true", "video.camera: found true, only the embedded world's cameras are known"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(name, override, says, monkeypatch, capsys):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from astro_cli.config.base import Config
 
+CAMERA_CHANNELS = 6  # of a camera's rays: origin and direction
 TEXT_LEN = 512  # tokens of a prompt, the end mark included
 # More than ten times what any released model has. A network is laid out layer by layer to count it, also in a dry run:
 # a size that no machine holds must not begin that.
@@ -21,7 +22,8 @@ class WanConfig(Config):
     """Defaults are those of the 1.3B model.
 
     Attributes:
-        extra_channels: channels of conditions that follow the latent's in the input (AAPT's recycled frame).
+        extra_channels: channels of conditions that follow the latent's in the input (AAPT's recycled frame, and behind
+            it the camera's rays).
     """
 
     dim: Width = 1536
