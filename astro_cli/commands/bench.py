@@ -1,11 +1,12 @@
-"""`astro bench`: measures this machine. `sample` times how fast a student streams; the protocol is in
-`generate.speed`.
+"""`astro bench`: measures this machine. `sample` times how fast a student streams, `decoder` what a light decoder saves
+and loses; the protocols are in `generate.speed` and `eval.world.decoders`.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean, median
 from typing import Annotated, Any
 
 import typer
@@ -13,14 +14,15 @@ import typer
 from astro_cli.commands import student_options as options
 from astro_cli.commands.acceleration_options import Make, with_acceleration
 from astro_cli.commands.console import echo, echo_aligned, loading
-from astro_cli.commands.limits import MOST_FRAMES
+from astro_cli.commands.limits import MOST_FRAMES, MOST_PROMPTS
 from astro_cli.commands.threads_option import with_threads
 from astro_cli.config.errors import StreamError
+from astro_cli.config.seeds import LARGEST
 
 bench_app = typer.Typer(
     name="bench",
     no_args_is_help=True,
-    help="Measure how fast this machine streams.\n\n"
+    help="Measure how fast this machine streams, and what a light decoder saves.\n\n"
     "Example: astro bench sample --weights shapes/causal_forcing --frames 24",
 )
 PROMPT = "a large red circle moves right slowly over a gray plain background"
@@ -126,4 +128,46 @@ def _error(speed: dict[str, Any], key: str, what: str) -> str:
     return f"{what}: {speed[key]:.1e}" if speed.get(key) is not None else ""
 
 
+def decoder(
+    path: Annotated[str, typer.Argument(metavar="DECODER", help="Run of light_decoder_shapes, or its weights file.")],
+    codec: Annotated[
+        str | None, typer.Option(help="Codec whose pictures it learnt. Default: the packaged one.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, max=MOST_PROMPTS, help="Held-out clips.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Of scenes and noise.")] = 0,
+    results: Annotated[Path | None, typer.Option(help="Record it below this folder.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
+) -> None:
+    """Compare a light decoder of the embedded world with the codec's decoder: speed-up of a stream, and what its
+    pictures lose in PSNR on held-out clips.
+
+    Example: astro bench decoder runs/light_decoder_shapes-seed0
+    """
+    with loading("both decoders, then timing"):
+        from astro_cli.models.light_decoder import load_light_decoder
+        from astro_cli.models.shapes_backbone import load_shapes_backbone
+        from eval.world import decoders
+
+        backbone = load_shapes_backbone(codec)
+        light = load_light_decoder(path, backbone.codec)
+        measured = decoders.measure(backbone, light, prompts, seed)
+    if results is not None:
+        decoders.write_records(measured, backbone, light, seed, results)
+    shown = {key: median(values) if key == "speed_up" else fmean(values) for key, values in measured.items()}
+    if json_:
+        echo(json.dumps(shown, indent=2, sort_keys=True))
+        return
+    rows = [
+        ["codec", f"{shown['psnr_codec']:.2f} dB", f"mean PSNR of {prompts} held-out clips"],
+        ["light decoder", f"{shown['psnr']:.2f} dB", f"loses {shown['psnr_loss']:.2f} dB"],
+        [
+            "speed-up",
+            f"{shown['speed_up']:.2f}",
+            f"median of {len(measured['speed_up'])} pairs of streams, decoding alone",
+        ],
+    ]
+    echo_aligned([["what", "value", "how"], *rows])
+
+
+bench_app.command("decoder")(with_threads(decoder))
 bench_app.command("sample")(with_threads(with_acceleration(sample)))

@@ -54,7 +54,9 @@ DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the transformer 
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to run.")]
 DecoderOption = Annotated[
     str | None,
-    typer.Option("--decoder", metavar="PATH", help="Tiny decoder in place of Wan's VAE, such as taew2_1.pth."),
+    typer.Option(
+        "--decoder", metavar="PATH", help="Smaller decoder in place of the codec's; on Wan such as taew2_1.pth."
+    ),
 ]
 
 

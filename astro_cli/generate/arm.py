@@ -25,8 +25,10 @@ from astro_cli.models.backbone import Backbone, load_backbone
 from astro_cli.models.checkpoint import Checkpoint, fill, load_transformer
 from astro_cli.models.decoding import StreamingDecoder
 from astro_cli.models.flow_branch import load_flow_decoder
+from astro_cli.models.light_decoder import LightDecoder, load_light_decoder
 from astro_cli.models.lora_merge import check_strengths, read_loras
 from astro_cli.models.merged import merge_into
+from astro_cli.models.shapes_backbone import ShapesBackbone
 from astro_cli.models.tiny_decoder import TinyDecoder, load_tiny_decoder
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan, TextStates
@@ -69,7 +71,7 @@ class Arm:
     cache: Mapping[str, Any] = field(default_factory=dict)
     strengths: tuple[float, ...] = ()
     acceleration: Acceleration = field(default_factory=Acceleration)
-    tiny: TinyDecoder | None = None
+    tiny: TinyDecoder | LightDecoder | None = None
     moves: tuple[tuple[float, float], ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ class Arm:
 
     @property
     def decoder_name(self) -> str:
-        """What decodes: the backbone's codec, or a tiny decoder's file."""
+        """What decodes: the backbone's codec, or a smaller decoder's file."""
         return "codec" if self.tiny is None else self.tiny.source.name
 
     @property
@@ -243,7 +245,8 @@ def load_arm(
         dtype: of the transformer and of Wan's VAE and text encoder (float32: the text encoder as stored).
         cache: fields of `CacheSpec` to use instead of the card's.
         acceleration: how passes are computed; the network is prepared for it.
-        decoder: file of a tiny decoder of Wan's latents, in place of the VAE's.
+        decoder: file of a tiny decoder of Wan's latents, in place of the VAE's, or of a light one of the embedded
+            world's.
 
     Raises:
         StreamError: an acceleration that is not there on this device.
@@ -311,11 +314,10 @@ def _check_cache(cache: Mapping[str, Any]) -> None:
         raise RecipeError("cache", key, what, hint=hint) from error
 
 
-def _tiny(path: str, backbone: Backbone, dtype: torch.dtype) -> TinyDecoder:
-    """A tiny decoder that goes with the backbone."""
-    if backbone.name != "wan":
-        what = f"goes with Wan's latents, found the backbone {backbone.name!r}"
-        raise CheckpointError(path, "--decoder", what, hint="leave --decoder out")
+def _tiny(path: str, backbone: Backbone, dtype: torch.dtype) -> TinyDecoder | LightDecoder:
+    """A tiny or light decoder that goes with the backbone."""
+    if isinstance(backbone, ShapesBackbone):
+        return load_light_decoder(path, backbone.codec)
     tiny = load_tiny_decoder(path, dtype)
     if tiny.channels != backbone.channels:
         what = f"decodes {tiny.channels} latent channels, the transformer makes {backbone.channels}"

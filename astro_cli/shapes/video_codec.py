@@ -38,6 +38,41 @@ class _Residual(nn.Module):
         return x + self.inner(x)
 
 
+def decoder_network(width: int, blocks: int) -> nn.Sequential:
+    """Pairs of latents (N, 2 x 16, H / 4, W / 4) -> groups of frames (N, 12, H, W) in about [-1, 1].
+
+    Args:
+        width: channels at half of the frames' resolution, twice as many at a quarter.
+        blocks: residual ones, at a quarter.
+    """
+    deep = 2 * width
+    return nn.Sequential(
+        _conv(2 * VideoCodec.channels, deep),
+        *(_Residual(deep) for _ in range(blocks)),
+        nn.SiLU(),
+        _conv(deep, 4 * width, 1),
+        nn.PixelShuffle(2),
+        nn.SiLU(),
+        _conv(width, width),
+        nn.SiLU(),
+        _conv(width, 4 * RGB * GROUP),
+        nn.PixelShuffle(2),
+    )
+
+
+def decoded(network: nn.Module, latents_BFCHW: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
+    """Frames by such a network, not clamped.
+
+    Args:
+        last: the latent (B, 1, 16, H / 4, W / 4) before these; None where the video begins.
+    """
+    unseen = GROUP - 1 if last is None else 0
+    before = torch.zeros_like(latents_BFCHW[:, :1]) if last is None else last
+    pairs = torch.cat((latents_BFCHW, torch.cat((before, latents_BFCHW[:, :-1]), 1)), 2)
+    pictures = network(pairs.flatten(0, 1)) * 0.5 + 0.5
+    return pictures.unflatten(1, (GROUP, RGB)).unflatten(0, latents_BFCHW.shape[:2]).flatten(1, 2)[:, unseen:]
+
+
 class VideoCodec(nn.Module):
     """Causal autoencoder of clips; `filters`, `mean` and `std` are set once, by `fit`; the decoder is trained."""
 
@@ -51,20 +86,8 @@ class VideoCodec(nn.Module):
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
-        deep, channels = 2 * width, self.channels
-        self.decoder = nn.Sequential(
-            _conv(2 * channels, deep),
-            _Residual(deep),
-            _Residual(deep),
-            nn.SiLU(),
-            _conv(deep, 4 * width, 1),
-            nn.PixelShuffle(2),
-            nn.SiLU(),
-            _conv(width, width),
-            nn.SiLU(),
-            _conv(width, 4 * RGB * GROUP),
-            nn.PixelShuffle(2),
-        )
+        channels = self.channels
+        self.decoder = decoder_network(width, 2)
         self.register_buffer("filters", torch.zeros(channels, RGB * GROUP, CELL, CELL))
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
@@ -117,16 +140,8 @@ class VideoCodec(nn.Module):
         return self.decode_raw(latents_BFCHW).clamp(0, 1)
 
     def decode_raw(self, latents_BFCHW: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
-        """Decode without clamping, for the training loss.
-
-        Args:
-            last: the latent (B, 1, 16, H / 4, W / 4) before these; None where the video begins.
-        """
-        unseen = GROUP - 1 if last is None else 0
-        before = torch.zeros_like(latents_BFCHW[:, :1]) if last is None else last
-        pairs = torch.cat((latents_BFCHW, torch.cat((before, latents_BFCHW[:, :-1]), 1)), 2)
-        pictures = self.decoder(pairs.flatten(0, 1)) * 0.5 + 0.5
-        return pictures.unflatten(1, (GROUP, RGB)).unflatten(0, latents_BFCHW.shape[:2]).flatten(1, 2)[:, unseen:]
+        """Decode without clamping, for the training loss; as `decoded`."""
+        return decoded(self.decoder, latents_BFCHW, last)
 
     def start(self) -> list[torch.Tensor | None]:
         """The features of a decoder at the start of a video: the last latent, of which there is none."""

@@ -58,7 +58,7 @@ def test_it_prints_writes_and_records(bench):
         (("--linear", "fp8"), "--linear: fp8: found a device of type cpu, which has no FP8 products"),
         (("--graphs",), "--graphs: found a device of type cpu, expected a CUDA GPU"),
         (("--attention", "cudnn"), "--attention: cudnn: not available for float32 and heads of"),
-        (("--decoder", "none.pth"), "none.pth: --decoder: goes with Wan's latents"),
+        (("--decoder", "none.pth"), "none.pth: --decoder: no such file"),
         (("--weights", "shapes/teacher"), "is a multi-step teacher and does not stream"),
         (("--window", "7"), "found 7, expected"),
         (("--weights", "shapes/teacher", "--kv", "fp8"), "--kv: teacher_shapes is a multi-step teacher"),

@@ -84,3 +84,15 @@ def test_other_files_are_refused(state, tmp_path):
     state.pop("decoder.22.bias")
     with pytest.raises(CheckpointError, match="missing"):
         load_tiny_decoder(saved(state, tmp_path / "y.safetensors"))
+
+
+def test_a_pth_file_is_read_as_plain_tensors_and_nothing_else(state, tmp_path):
+    """The published files are of torch.save, with the encoder beside the decoder."""
+    torch.save({"encoder.0.weight": torch.zeros(2), **state}, tmp_path / "taew2_1.pth")
+    first = load_tiny_decoder(tmp_path / "taew2_1.pth")
+    second = load_tiny_decoder(saved(state, tmp_path / "taew2_1.safetensors"))
+    latents = torch.randn(1, 2, 16, 2, 2)
+    assert torch.equal(first.decoder().push(latents), second.decoder().push(latents))
+    torch.save({**state, "decoder.30.weight": Path}, tmp_path / "code.pth")
+    with pytest.raises(CheckpointError):
+        load_tiny_decoder(tmp_path / "code.pth")
