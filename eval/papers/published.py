@@ -55,6 +55,7 @@ class PublishedRow(Config):
         False  # a model that is neither trained nor imported here: it is measured from a folder of its videos
     )
     base: str | None = None
+    benchmark: dict[Backbone, str] = Field(default_factory=dict)  # of its records, where it is not the column's
 
 
 class Erratum(Config):
@@ -132,8 +133,9 @@ class Table(Config):
     def paper(self) -> str:
         return paper_of(self.id)
 
-    def benchmark_of(self, column: Column, backbone: Backbone) -> str | None:
-        return column.benchmark.get(backbone, self.benchmark.get(backbone))
+    def benchmark_of(self, column: Column, backbone: Backbone, row: PublishedRow | None = None) -> str | None:
+        own = {} if row is None else row.benchmark
+        return own.get(backbone, column.benchmark.get(backbone, self.benchmark.get(backbone)))
 
     def prompt_set_of(self, column: Column, backbone: Backbone) -> str | None:
         return column.prompt_set.get(backbone, self.prompt_set.get(backbone))

@@ -131,7 +131,7 @@ def _find(table: Table, row: PublishedRow, column: Column, cells: Cells) -> BySe
     arm, metric = row.arm.get(cells.backbone), column.metric(cells.backbone)
     if arm is None or metric is None:
         return {}
-    records = cells.find(arm, metric, table.benchmark_of(column, cells.backbone))
+    records = cells.find(arm, metric, table.benchmark_of(column, cells.backbone, row))
     if wrong := [record for record in records.values() if record.direction != column.direction]:
         what = f"direction {wrong[0].direction!r} in the records, {column.direction!r} in column {column.key!r}"
         raise RecordError(arm, metric, what)

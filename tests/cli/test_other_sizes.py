@@ -104,6 +104,26 @@ def test_two_sizes_stand_in_one_column_of_the_papers_table():
     assert "481 frames, 32 × 32 and 481 frames, 48 × 48" in column.measured_with
 
 
+def test_rows_of_pictures_take_records_of_their_own_suite():
+    """Table 3 of TeleBoost: I2V rows beside T2V rows, of the same prompts, with clips of another length."""
+    rows = []
+    for arm, suite, frames, mean in (
+        ("teacher_shapes", "shapes", 33, 0.5),
+        ("self_forcing_shapes", "shapes", 33, 0.75),
+        ("self_forcing_shapes", "shapes-i2v", 25, 0.25),
+    ):
+        rows.append(
+            store.Record(
+                benchmark=suite, backbone="shapes", arm=arm, seed=0, metric="ta", direction="up",
+                scores=[mean, mean], recipe_hash="r", weights_hash="w", prompt_set_hash="p",
+                protocol={"resolution": [32, 32], "num_frames": frames}, commit="c", dirty=False,
+            )
+        )  # fmt: skip
+    shown = {row.label: row.measured["ta"] for row in build(load_table("teleboost-3"), rows).rows}
+    means = {label: cell.mean for label, cell in shown.items() if cell is not None}
+    assert means == {"Wan2.1": 0.5, "Wan2.2": 0.25}
+
+
 def test_agreement_with_the_first_frame_by_hand():
     from eval.world.first_frame import conformity
 
