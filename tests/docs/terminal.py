@@ -120,11 +120,24 @@ RULES = (
     Rule(r"^astro zoo (import|verify) self_forcing", NO_WEIGHTS, code=2, says="gdhe17/Self-Forcing"),
     Rule(r"^astro eval shapes ", "two prompts instead of 256, and no timing", append="--prompts 2 --timing none"),
     Rule(
-        r"^astro eval shapes-(long|multi|interactive) ",
+        r"^astro eval shapes-(long|multi|interactive|i2v-long) ",
         "one prompt and one seed instead of dozens",
         replace=((r"--seeds \S+", "--seeds 0"),),
         append="--prompts 1 --timing none",
         slow=True,
+    ),
+    Rule(r"^astro eval shapes-i2v ", "a prompt instead of eight, and no timing", append="--prompts 1 --timing none"),
+    Rule(
+        r"^astro eval shapes-camera ",
+        "no packaged base has a camera",
+        code=2,
+        says="video.camera: found false, shapes-camera scores models with a camera",
+    ),
+    Rule(
+        r"^astro bench decoder runs/",
+        "it follows a training run of some minutes",
+        code=2,
+        says="light_decoder_shapes-seed0: --decoder: no such file",
     ),
     Rule(rf"^astro eval ({'|'.join(NOT_READY)}) samples", NO_WEIGHTS, code=2, says=r"not ready, .*:\n +\[ \] "),
     Rule(

@@ -123,6 +123,6 @@ def test_what_is_no_light_decoder_of_this_codec_is_refused(monkeypatch, capsys):
     for name, says in refusals.items():
         assert run([*sample, name], monkeypatch) == 2
         assert says in capsys.readouterr().err
-    assert train(monkeypatch, 'backbone="wan"', "model.text_len=512", "model.text_dim=4096") == 2
+    assert train(monkeypatch, 'backbone="wan"', "model.text_len=512", 'stages.light.data.clips="videos"') == 2
     assert "backbone: found 'wan'" in capsys.readouterr().err
     assert not Path("samples").exists()
