@@ -79,12 +79,12 @@ def scores(clips_BTCHW: torch.Tensor, moves_BF2: torch.Tensor) -> dict[str, torc
     """(B,) each: mean distance of commanded and measured moves per latent frame, in world units, by the background and
     by the object; share of the latents whose nearest possible move, by the background, is the commanded one.
     """
-    asked, measured = moves_BF2[:, 1:].cpu(), measured_steps(clips_BTCHW)
+    commanded, measured = moves_BF2[:, 1:].cpu(), measured_steps(clips_BTCHW)
     background, of_object = of_latents(measured["background"]), of_latents(measured["object"])
     possible = torch.tensor(list(WAYS.values())) * STEP
     nearest = possible[torch.cdist(background, possible[None]).argmin(-1)]
     return {
-        "camera_error": (background - asked).norm(dim=-1).mean(1),
-        "camera_error_object": (of_object - asked).norm(dim=-1).mean(1),
-        "camera_agreement": (nearest == asked).all(-1).float().mean(1),
+        "camera_error": (background - commanded).norm(dim=-1).mean(1),
+        "camera_error_object": (of_object - commanded).norm(dim=-1).mean(1),
+        "camera_agreement": (nearest == commanded).all(-1).float().mean(1),
     }
