@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from rich.table import Table
 from astro_cli.commands.console import echo, loading, plain_console
 from astro_cli.commands.push import check_name, check_push, push_and_say
 from astro_cli.config import toml_text
-from astro_cli.config.errors import EXIT_RUN, RecipeError, RunError
+from astro_cli.config.errors import EXIT_RUN, CheckpointError, RecipeError, RunError
 from astro_cli.config.files import Reader
 
 if TYPE_CHECKING:
@@ -134,11 +135,18 @@ def given(recipe_name: str, overrides: list[str]) -> str:
 
 
 def show_dry_run(recipe: Recipe) -> None:
-    """The resolved recipe as TOML on stdout, parameter counts and memory beside the device's on stderr."""
+    """The resolved recipe as TOML on stdout, parameter counts and memory beside the device's on stderr.
+
+    Raises:
+        RecipeError: the reference that it names is here, and has other weights than the student.
+    """
     with loading(recipe.name):
+        from astro_cli.training.aligned_student import check_reference
         from astro_cli.training.build import dry_run_counts
         from astro_cli.training.footprint import device_memory, expected_bytes, role_bytes
 
+        with suppress(CheckpointError):  # a dry run needs no weights
+            check_reference(recipe)
         counts = dry_run_counts(recipe)
     echo(toml_text.dumps(recipe.model_dump(mode="json", exclude_none=True)), nl=False)
     _show_reward_plan(recipe)

@@ -114,8 +114,19 @@ def flow_decoder(codec: nn.Module) -> FlowDecoder:
     return FlowDecoder(codec.decoder, place, place.resnets[0].conv1.in_channels, 1, "zeros")  # type: ignore[arg-type]
 
 
-def load_flow_decoder(codec: nn.Module, path: Path) -> None:
-    """Let a codec decode through the trained decoder with its branch.
+def load_flow_decoder(codec: nn.Module, path: Path) -> FlowDecoder:
+    """Let a codec decode through the trained decoder with its branch; returns both.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another codec.
+    """
+    module = flow_decoder(codec).requires_grad_(False).to(next(codec.parameters()).device)
+    load_weights(module, path)
+    return module
+
+
+def load_weights(module: FlowDecoder, path: Path) -> None:
+    """Load a trained decoder with its branch.
 
     Raises:
         CheckpointError: missing, damaged, or of another codec.
@@ -123,5 +134,4 @@ def load_flow_decoder(codec: nn.Module, path: Path) -> None:
     if not path.is_file():
         hint = "copy it with the transformer's weights, which were tuned with it"
         raise CheckpointError(path, "", "missing: the decoder with its motion branch", hint=hint)
-    module = flow_decoder(codec).requires_grad_(False)
-    weights.load_into(module.to(next(codec.parameters()).device), path)
+    weights.load_into(module, path)

@@ -77,6 +77,7 @@ class Batch:
     sequences: tuple[LongSequence, ...] = ()  # videos that go on from step to step, a sequence per micro-batch
     shared: int = 0  # seed of draws that the whole global batch shares, over parts and processes
     progress: float = 0.0  # share of the stage's steps that lie before this one, where the source says it
+    others: tuple[Batch, ...] = ()  # of a draw of pairs: the same of clips of the stage's other forms
     update: int = 0  # of RL samples: which of their epoch's updates they are for; before the first, theta is theta_old
 
     def __len__(self) -> int:
@@ -99,6 +100,7 @@ class Batch:
             credit=credit,
             trajectory=trajectory,
             sequences=tuple(sequences),
+            others=(),
             **cut,
         )
 
@@ -109,6 +111,7 @@ class Batch:
             self,
             credit=credit,
             trajectory=None if self.trajectory is None else self.trajectory.to(device),
+            others=tuple(other.to(device) for other in self.others),
             **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None},
         )
 

@@ -127,7 +127,7 @@ class Objective(BaseObjective):
 
     def __init__(self, config: Config, run_context: RunContext) -> None:
         super().__init__(config, run_context)
-        self.validation: Batch | None = None
+        self.validation: tuple[Batch, ...] = ()  # a batch per form of the clips
         self.seen = torch.zeros(len(PAIR_KINDS), 2, dtype=torch.float64)  # of this step: margins and pairs by kind
         self.step_rises = torch.zeros(3, dtype=torch.float64)  # of this step: e_w - ref, e_l - ref, ref; then sums
         self.rises = torch.zeros(4, dtype=torch.float64)  # their running sums, and how many steps these hold
@@ -140,7 +140,8 @@ class Objective(BaseObjective):
 
     def prepare(self, batches: Callable[[str, int], Batch]) -> None:
         if self.config.validation:
-            self.validation = batches("validation", self.config.validation).to(self.run_context.device)
+            drawn = batches("validation", self.config.validation).to(self.run_context.device)
+            self.validation = (drawn, *drawn.others)
 
     def loss(self, role: str, batch: Batch) -> Iterator[LossOutput]:
         """One loss of both branches, or one of each; their sum is the loss, whichever way."""
@@ -255,13 +256,27 @@ class Objective(BaseObjective):
             if both
             else ""
         )
-        if self.validation is not None and step % self.config.validation_every == 0:
-            metrics |= self._validation_margins(self.validation)
+        if self.validation and step % self.config.validation_every == 0:
+            metrics |= self._validation_margins()
+        return metrics
+
+    def _validation_margins(self) -> dict[str, float]:
+        """Margins of the held-out pairs by kind, of all forms and of each where there are several."""
+        found = [self._margins(batch) for batch in self.validation]
+        both = {"validation/margin": 0, "validation/accuracy": 1}
+        metrics = dict[str, float]()
+        for name, place in both.items():
+            metrics |= _by_kind(name, torch.stack([sums[place] for sums in found]).sum(0))
+            for batch, sums in zip(self.validation, found, strict=True):
+                if len(found) > 1:
+                    metrics |= {f"{key}/{_form(batch)}": value for key, value in _by_kind(name, sums[place]).items()}
         return metrics
 
     @torch.no_grad()
-    def _validation_margins(self, batch: Batch) -> dict[str, float]:
-        """Margins of the held-out pairs by kind, at the same noise in every step."""
+    def _margins(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums and counts (K, 2) of the margins of held-out pairs, and of those above 0; the same noise in every
+        step.
+        """
         assert batch.pair_kind_B is not None
         seen, right = (torch.zeros(len(PAIR_KINDS), 2, dtype=torch.float64) for _ in range(2))
         with self.run_context.autocast():
@@ -274,7 +289,7 @@ class Objective(BaseObjective):
                 kinds = part.pair_kind_B.cpu()
                 for table, values in ((seen, margin_B), (right, (margin_B > 0).double())):
                     table.index_add_(0, kinds, torch.stack((values, torch.ones_like(values)), 1))
-        return _by_kind("validation/margin", seen) | _by_kind("validation/accuracy", right)
+        return seen, right
 
     def state(self) -> dict[str, torch.Tensor]:
         """What the warning has seen."""
@@ -282,6 +297,13 @@ class Objective(BaseObjective):
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.rises = state["rises"]
+
+
+def _form(batch: Batch) -> str:
+    """Latent frames, rows and columns of a batch's clips: "5x8x8"."""
+    assert batch.latents_BFCHW is not None
+    frames, _, height, width = batch.latents_BFCHW.shape[1:]
+    return f"{frames}x{height}x{width}"
 
 
 def _by_kind(name: str, sums_K2: torch.Tensor) -> dict[str, float]:

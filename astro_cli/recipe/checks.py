@@ -83,6 +83,7 @@ def check_methods(recipe: Recipe) -> None:
         config, objective = resolve_kind("objectives", stage.objective, f"{key}.objective"), objective_class(stage)
         _check_roles(key, recipe, stage, objective)
         _check_excluded(recipe, stage, objective)
+        _check_tables(key, stage, objective)
         objective.source_class().check(recipe, stage, key)
         objective.check(config, recipe, stage, key)
     _check_own(
@@ -151,6 +152,13 @@ def _check_excluded(recipe: Recipe, stage: StageSpec, objective: Any) -> None:
         raise ValueError(f"cache.policy: found 'ema', expected 'fixed': {way}")
     if cache.relative and "relative" in objective.excludes:
         raise ValueError(f"cache.relative: found true, expected false: {way}")
+
+
+def _check_tables(key: str, stage: StageSpec, objective: Any) -> None:
+    """Refuse tables that the stage's source would silently ignore."""
+    for table in ("experience", "pairs"):
+        if getattr(stage, table) is not None and table not in objective.source_class().tables:
+            raise ValueError(f"{key}.{table}: found a table, {stage.kind} reads none: leave it out")
 
 
 def _check_own(recipe: Recipe, objectives: list[Any]) -> None:

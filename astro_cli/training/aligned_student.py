@@ -31,7 +31,7 @@ def check_student(recipe: Recipe) -> None:
     if recipe.command not in ALIGNING or source is None:
         return
     file = checkpoint.find(source) if recipe.backbone == "wan" else weights.find(source, "student")
-    _check_reference(recipe, file)
+    check_reference(recipe)
     card = file.with_suffix(".json")
     if file.suffix != ".json" and card.exists():  # a sharded model's file is its index, and no card
         _check_card(recipe, source, card)
@@ -51,18 +51,19 @@ def check_student(recipe: Recipe) -> None:
         _check_block(recipe, source, entry.block)
 
 
-def _check_reference(recipe: Recipe, file: Path) -> None:
-    """Refuse a reference that is named in `base` and is not the student's own weights, from which `file` is read.
+def check_reference(recipe: Recipe) -> None:
+    """Refuse a reference that is named in `base` and is not the student's own weights.
 
     Raises:
         RecipeError: other weights.
+        CheckpointError: no such weights.
     """
     source = recipe.base.of(REFERENCE)
     if source is None:
         return
-    wan = recipe.backbone == "wan"
+    wan, student = recipe.backbone == "wan", str(recipe.base.student)
     named = checkpoint.files(source) if wan else (weights.find(source, REFERENCE),)
-    own = checkpoint.files(str(recipe.base.student)) if wan else (file,)
+    own = checkpoint.files(student) if wan else (weights.find(student, "student"),)
     if hashes.of_files(named) != hashes.of_files(own):
         what = f"found {source!r}, other weights than those of base.student, {recipe.base.student!r}"
         hint = "the reference is the student without its adapters: start from it, or leave base.reference out"

@@ -23,6 +23,7 @@ from astro_cli.recipe import advantage_class, objective_class, resolve_kind
 from astro_cli.rollout.streaming import StreamSpec
 from astro_cli.shapes.video_codec import VideoCodec
 from astro_cli.spec import ADAPTER_ROLES, BARE, NETWORK_ROLES, LoraSpec, Recipe
+from astro_cli.training import tuned_decoder
 from astro_cli.training.aligned_student import check_student
 from astro_cli.training.needs import check_needs
 from astro_cli.training.scorers import scorer_of
@@ -118,6 +119,7 @@ def build(recipe: Recipe, device: torch.device) -> tuple[RunContext, Backbone]:
             declared = role in _builders(recipe)
             network = _declared(recipe, role, roles.modules, backbone) if declared else _network(recipe, role)
             roles.add(role, network.to(device, weights_dtype(recipe, role)), trained=role in trained_roles(recipe))
+    tuned_decoder.take_up(recipe, roles, backbone)
     for role in roles.modules:
         if (spec := recipe.lora_of(role)) is not None:
             _add_adapters(recipe, role, spec, roles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -38,6 +38,7 @@ class ExperienceSource:
     """
 
     context: SourceContext | None = None
+    tables: ClassVar[tuple[str, ...]] = ("experience",)
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """How much memory a recipe is expected to need, part by part, before anything is loaded.
 
-Counted are the weights of all that is loaded, what training keeps of trained weights, and the keys and values of the
-clips that are generated at once; not activations.
+Counted are the weights of all that is loaded, what training keeps of trained weights, the keys and values of the
+clips that are generated at once, and latents that are encoded before a stage begins; not activations.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.core import memory
 from astro_cli.recipe import objective_class
 from astro_cli.shapes.video_codec import VideoCodec
-from astro_cli.spec import Recipe, StageSpec
+from astro_cli.spec import PERTURBED, ROLLED, FormSpec, Recipe, StageSpec
 from astro_cli.training.build import dry_run_counts, frozen_adapters, wanted_roles, weights_dtype
 from astro_cli.training.needs import rewards_of
+from astro_cli.training.pairs import forms_of
 from astro_cli.zoo.sizes import HPSV3_PARAMETERS, UMT5_PARAMETERS, VAE_PARAMETERS, VIDEOALIGN_PARAMETERS
 
 # float32 weight, gradient and what the optimiser keeps: AdamW's two moments, RMSProp's mean square; Muon's one momentum
@@ -63,7 +64,7 @@ def expected_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[s
     Args:
         counts: (trainable, total) parameters per network, from `dry_run_counts`.
     """
-    return _networks(recipe, counts) | _around(recipe) | _cache(recipe)
+    return _networks(recipe, counts) | _around(recipe) | _cache(recipe) | _clips(recipe)
 
 
 def _networks(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, int]:
@@ -75,14 +76,25 @@ def _networks(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, i
 
 
 def _clips(recipe: Recipe) -> dict[str, int]:
-    """Latents of the clips that a stage without rollouts encodes before it begins."""
-    video, most = recipe.video, 0
-    for stage in (recipe.stages[name] for name in recipe.order):
-        if stage.experience is None:
-            frames = (stage.data.frames or video.frames) + stage.data.lead
-            pool = stage.data.pool if recipe.backbone == "shapes" else stage.batch
-            most = max(most, pool * frames * recipe.model.in_channels * video.height * video.width)
-    return {"latents of clips": most * torch.float32.itemsize}
+    """Latents of the clips that a stage without rollouts encodes before it begins, those of all forms where there are
+    pairs; nothing for a run of rollouts alone.
+    """
+    most = max(_cells_kept(recipe, recipe.stages[name]) for name in recipe.order)
+    return {"latents of clips": most * recipe.model.in_channels * torch.float32.itemsize} if most else {}
+
+
+def _cells_kept(recipe: Recipe, stage: StageSpec) -> int:
+    """Latent cells of the clips that a stage keeps in memory: the embedded world's pool; on Wan, whose latents are on
+    the disk, those of a step.
+    """
+    video, pool = recipe.video, stage.data.pool if recipe.backbone == "shapes" else stage.batch
+    if stage.experience is not None:
+        return 0
+    if stage.pairs is None:
+        return pool * ((stage.data.frames or video.frames) + stage.data.lead) * video.height * video.width
+    forms = [form.frames * form.height * form.width for form in forms_of(recipe, stage.pairs)]
+    rendered = recipe.backbone == "shapes" and not set(PERTURBED).isdisjoint(stage.pairs.used)
+    return 2 * max(pool * sum(forms) if rendered else 0, stage.batch * max(forms))
 
 
 def role_bytes(recipe: Recipe, counts: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -136,18 +148,33 @@ def _cache(recipe: Recipe) -> dict[str, int]:
     """Keys and values of the videos that are generated at once, in the student's dtype: all of a video, or its
     window.
     """
-    config, video = recipe.model, recipe.video
+    config = recipe.model
     stages = [recipe.stages[name] for name in recipe.order]
-    length = max((stage.experience.frames if stage.experience else None) or video.frames for stage in stages)
-    frames = min(recipe.cache.window or length, length)
-    tokens = (video.height // config.patch[0]) * (video.width // config.patch[1])
+    tokens = max(_tokens(recipe, form) for stage in stages for form in _forms(recipe, stage))
     batch = max(_videos_at_once(stage) for stage in stages)
-    size = 2 * config.num_layers * frames * tokens * config.dim * weights_dtype(recipe, "student").itemsize
+    size = 2 * config.num_layers * tokens * config.dim * weights_dtype(recipe, "student").itemsize
     return {f"cache of {batch} videos": size * batch}
+
+
+def _forms(recipe: Recipe, stage: StageSpec) -> tuple[FormSpec, ...]:
+    """Forms of the videos that a stage generates or learns from."""
+    if stage.pairs is not None:
+        return forms_of(recipe, stage.pairs)
+    video = recipe.video
+    frames = (stage.experience.frames if stage.experience else None) or video.frames
+    return (FormSpec(frames=frames, height=video.height, width=video.width),)
+
+
+def _tokens(recipe: Recipe, form: FormSpec) -> int:
+    """Tokens of a video that are kept: of all its frames, or of the window."""
+    (rows, columns), frames = recipe.model.patch, min(recipe.cache.window or form.frames, form.frames)
+    return frames * (form.height // rows) * (form.width // columns)
 
 
 def _videos_at_once(stage: StageSpec) -> int:
     """Videos whose keys and values one process holds at a time, alone in the run."""
     if stage.experience is not None and stage.experience.parallel is not None:
         return stage.experience.parallel
+    if stage.pairs is not None and not set(ROLLED).isdisjoint(stage.pairs.used):
+        return max(stage.pairs.parallel or stage.batch * stage.pairs.group, stage.batch // stage.accumulate)
     return stage.batch if objective_class(stage).persistent else stage.batch // stage.accumulate

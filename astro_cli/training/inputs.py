@@ -11,6 +11,7 @@ from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.recipe import objective_class
 from astro_cli.rewards.scorers import scorers, split
 from astro_cli.spec import ADAPTER_ROLES, Recipe, StageSpec
+from astro_cli.training import tuned_decoder
 from astro_cli.training.build import wanted_roles
 from astro_cli.training.needs import features_of, rewards_of, scorer_tables
 
@@ -31,6 +32,8 @@ def files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
             read[f"base.{role}"] = checkpoint.files(source) if wan else (weights.find(source, role),)
     if "codec" not in wanted:
         read |= _backbone(recipe)
+    if (decoder := tuned_decoder.tuned_decoder(recipe)) is not None:
+        read["base.student's decoder"] = (decoder,)
     for name in recipe.order:
         stage = recipe.stages[name]
         if stage.data.prompts is not None:

@@ -10,23 +10,27 @@ Source: TeleBoost (arXiv 2602.07595), section 4.2; mixed forms: section 4.3.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 
 from astro_cli.core.rng import stream, stream_seed
 from astro_cli.objectives.base import Batch
+from astro_cli.rewards.base import Reward
 from astro_cli.spec import PAIR_KINDS, PERTURBED, ROLLED, FormSpec, PairKind, PairSpec, Recipe, StageSpec
 from astro_cli.training.distributed import gather_rows, own_rows
 from astro_cli.training.pair_sets import PairMaker, Pairs
 from astro_cli.training.rendered_pairs import RenderedPairs
 from astro_cli.training.rolled_pairs import RolledPairs
+from astro_cli.training.scorers import load_scorers
 from astro_cli.training.sources import PromptSource, SeededSource, SourceContext, refuse_samples, sample_seeds
 
 
 class PairSource(SeededSource):
     """Every row of a step is a pair of one kind; all of a step have one form."""
 
+    tables: ClassVar[tuple[str, ...]] = ("pairs",)
     metrics: dict[str, Any]
 
     @classmethod
@@ -38,7 +42,9 @@ class PairSource(SeededSource):
         self.of(context)
         self.spec, self.metrics = context.spec.pairs, {}
         self.forms = forms_of(context.recipe, self.spec)
-        self.makers = [_makers(context, self.spec, form) for form in self.forms]
+        device, scorers = context.run_context.device, self.spec.scorers
+        rewards = load_scorers(self.spec.scored, context.backbone, device, scorers)  # for all forms
+        self.makers = [_makers(context, self.spec, form, rewards) for form in self.forms]
 
     @classmethod
     def check(cls, recipe: Recipe, stage: StageSpec, key: str) -> None:
@@ -61,14 +67,17 @@ class PairSource(SeededSource):
             check_videos(stage.data.pairs)
 
     def draw(self, use: str, size: int) -> Batch:
-        """`size` pairs of each kind in the first form; in none are they trained on."""
+        """`size` pairs of each kind in the first form, and as `others` in each further one; none is trained on."""
         for makers in self.makers:
             for maker in dict.fromkeys(makers.values()):
                 maker.reserve(size)
-        parts = [self.makers[0][kind].validation(kind, size) for kind in self.spec.used]
         kinds: list[PairKind] = [kind for kind in self.spec.used for _ in range(size)]
         seeds = [stream_seed(self.context.recipe.seed, self.context.stage, use, row) for row in range(len(kinds))]
-        return self._batch(seeds, kinds, Pairs.join(parts, torch.arange(len(kinds))))
+        batches = list[Batch]()
+        for makers in self.makers:
+            parts = [makers[kind].validation(kind, size) for kind in self.spec.used]
+            batches.append(self._batch(seeds, kinds, Pairs.join(parts, torch.arange(len(kinds)))))
+        return replace(batches[0], others=tuple(batches[1:]))
 
     def batches(self, step: int, role: str) -> list[Batch]:
         context = self.context
@@ -134,7 +143,7 @@ def forms_of(recipe: Recipe, spec: PairSpec) -> tuple[FormSpec, ...]:
     return spec.forms or (FormSpec(frames=video.frames, height=video.height, width=video.width),)
 
 
-def _makers(context: SourceContext, spec: PairSpec, form: FormSpec) -> dict[PairKind, PairMaker]:
+def _makers(context: SourceContext, spec: PairSpec, form: FormSpec, rewards: list[Reward]) -> dict[PairKind, PairMaker]:
     """What makes the pairs of each kind in a form."""
     makers = dict[PairKind, PairMaker]()
     perturbed: tuple[PairKind, ...] = tuple(kind for kind in spec.used if kind in PERTURBED)
@@ -143,7 +152,7 @@ def _makers(context: SourceContext, spec: PairSpec, form: FormSpec) -> dict[Pair
         for kind in perturbed:
             makers[kind] = maker
     if any(kind in ROLLED for kind in spec.used):
-        rolled = RolledPairs(context, form)
+        rolled = RolledPairs(context, form, rewards)
         for kind in ROLLED:
             makers[kind] = rolled
     if "file" in spec.used:

@@ -12,15 +12,19 @@ from astro_cli.objectives.sft_flow import DECODER
 from astro_cli.spec import Recipe
 from astro_cli.training.build import released_roles, trained_roles
 from astro_cli.training.rundir import RunDir
+from astro_cli.training.tuned_decoder import FILE
 
 
 def write_final(recipe: Recipe, run_context: RunContext, run: RunDir) -> None:
-    """Write the trained student or codec and the roles that objectives declare, each with its card, then the run's.
+    """Write the trained student or codec and the roles that objectives declare, each with its card, then the run's; and
+    the decoder that the run began with, where one was tuned with its base.
 
     Adapters are merged, and also written on their own in peft's and diffusers' layouts: the student's to `lora`,
     another role's to `lora-<role>`.
     """
-    for role in released_roles(recipe):
+    roles = released_roles(recipe)
+    carried = [DECODER] if DECODER in run_context.roles.modules and DECODER not in roles else []
+    for role in (*carried, *roles):
         module = run_context.roles.modules[role]
         if (spec := recipe.lora_of(role)) is not None:
             state = lora.merged_state(module, lora.TRAINED)
@@ -45,6 +49,8 @@ def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, A
         "dirty": environment["dirty"],
         "weights_hash": hashes.digest(folder / f"{role}.safetensors"),
     }
+    if (folder / FILE).is_file():  # of this run, or of the base
+        made["decoder"] = FILE
     write_json(folder / f"{role}.json", describe(recipe, role) | made)
 
 
@@ -63,5 +69,5 @@ def describe(recipe: Recipe, role: str) -> dict[str, Any]:
         "teacher": recipe.teacher.model_dump(),
         "sampling": "ode" if recipe.bidirectional else "few_step",
         "codec": recipe.base.codec,
-        "decoder": f"{DECODER}.safetensors" if DECODER in trained_roles(recipe) else None,
+        "decoder": FILE if DECODER in trained_roles(recipe) else None,
     }

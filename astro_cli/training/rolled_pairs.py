@@ -18,12 +18,11 @@ from astro_cli.shapes.rater import OverallScore
 from astro_cli.spec import BARE, ExperienceSpec, FormSpec, PairKind
 from astro_cli.training.clips import Clips, Roller
 from astro_cli.training.pair_sets import Pairs
-from astro_cli.training.scorers import load_scorers
 from astro_cli.training.sources import SourceContext, draw_scene, prompt_lines
 
 
 class RolledPairs:
-    """A group of clips per row, from the policy as it is, of which two are taken.
+    """A group of clips per row, from the policy as it is, of which two are taken; `rewards` rank those of a group.
 
     `totals` are of the last pairs, a sum by metric and the pairs it is over: gaps of their scores, and verdicts that a
     rater turned round.
@@ -32,13 +31,13 @@ class RolledPairs:
         RecipeError: clips too short for a reward.
     """
 
-    def __init__(self, context: SourceContext, form: FormSpec) -> None:
+    def __init__(self, context: SourceContext, form: FormSpec, rewards: list[Reward]) -> None:
         assert context.spec.pairs is not None, "checked with the recipe"
         self.context, self.spec, self.totals = context, context.spec.pairs, dict[str, tuple[float, int]]()
         self.lines = prompt_lines(context.spec.data)
         here, backbone, spec = context.run_context, context.backbone, self.spec
         self.shape = (form.frames, here.latent_shape[0], form.height, form.width)
-        self.rewards = load_scorers(spec.scored, backbone, here.device, spec.scorers)
+        self.rewards = rewards
         raters: list[Reward] = [OverallScore(backbone.world.pace)] if "rater" in spec.used else []
         frames = backbone.num_frames(form.frames)
         for reward in self.rewards + raters:

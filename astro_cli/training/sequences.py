@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
@@ -35,6 +35,7 @@ class SequenceSource:
     at once.
     """
 
+    tables: ClassVar[tuple[str, ...]] = ()
     warning = ""
     samples: Sequence[ClipSample] = ()
 

@@ -61,10 +61,13 @@ class Source(Protocol):
     The trainer reads metrics, warning and samples after every step, and saves the state with each checkpoint.
 
     Attributes:
+        tables: those of a stage's that it reads beside `data`: "experience", "pairs". Others are refused.
         metrics: of the last step, for the log.
         warning: what is wrong with the last step's batches, "" for nothing.
         samples: clips of the last step to be written into the run's folder.
     """
+
+    tables: ClassVar[tuple[str, ...]]
 
     @property
     def metrics(self) -> Mapping[str, Any]: ...
@@ -121,6 +124,7 @@ class SeededSource(ABC):
     """A source whose batches are functions of (use, step, role): subclasses give `make` and `batch`."""
 
     context: SourceContext
+    tables: ClassVar[tuple[str, ...]] = ()
     repeats: ClassVar[bool] = False  # whether a prompt may come several times in a batch
     metrics: Mapping[str, Any] = MappingProxyType({})
     warning = ""

@@ -17,6 +17,7 @@ from test_bad_input import message
 from test_training import same_bits, without_times
 
 from astro_cli.objectives import dpo
+from astro_cli.training import scorers
 from tests.command_line import run, run_and_interrupt, set_options
 
 SMALL = ("batch=4", "data.pool=8", "objective.validation=2", "objective.validation_every=1", "optim.student.warmup=0")
@@ -66,14 +67,21 @@ def test_a_run_that_is_cut_off_resumes_to_the_same_bits(recipe, arguments, tmp_p
 
 def test_all_kinds_in_mixed_forms(arguments, tmp_path, monkeypatch):
     forms = "pairs.forms=[{frames=6, height=8, width=8}, {frames=3, height=12, width=12}]"
-    out = tmp_path / "run"
+    out, loaded = tmp_path / "run", list[str]()
+    load = scorers.embedded_reward
+    monkeypatch.setattr(scorers, "embedded_reward", lambda key, pace: loaded.append(key) or load(key, pace))
     assert run(arguments("dpo_mixed_shapes", out, forms, "batch=12", "data.pool=6", steps=4), monkeypatch) == 0
     found = rows(out)
     assert {(row["pairs/frames"], row["pairs/height"]) for row in found} == {(6.0, 8.0), (3.0, 12.0)}
     kinds = {key.removeprefix("margin/") for row in found for key in row if key.startswith("margin/")}
     assert kinds == {"reverse", "shuffle", "freeze", "group", "rater"}
     validation = {key for key in found[0] if key.startswith("validation/margin/")}
-    assert validation == {f"validation/margin/{kind}" for kind in kinds}
+    of_a_form = {f"validation/margin/{kind}/{form}" for kind in kinds for form in ("6x8x8", "3x12x12")}
+    assert validation == {f"validation/margin/{kind}" for kind in kinds} | of_a_form
+    for kind in kinds:
+        first, second = (found[-1][f"validation/margin/{kind}/{form}"] for form in ("6x8x8", "3x12x12"))
+        assert found[-1][f"validation/margin/{kind}"] == pytest.approx((first + second) / 2)
+    assert sorted(loaded) == ["mq", "ta", "vq"]  # once, for all forms
     assert any("pairs/reward_gap" in row for row in found)
     assert any("pairs/rater_gap" in row for row in found)
     assert all(math.isfinite(row["student/loss"]) for row in found)
@@ -188,10 +196,11 @@ def test_a_reference_of_another_base_is_refused(arguments, tiny_teacher, tiny_ba
     same = tmp_path / "same.safetensors"
     shutil.copy(tiny_teacher, same)
     flags = arguments("dpo_temporal_shapes", tmp_path / "run")
-    assert run([*flags, "--set", f"base.reference={other}"], monkeypatch) == 2
-    assert "base.reference: found" in (text := message(capsys))
-    assert "other weights than those of base.student" in text
-    assert not (tmp_path / "run").exists()
+    for more in ([], ["--dry-run"]):
+        assert run([*flags, "--set", f"base.reference={other}", *more], monkeypatch) == 2
+        assert "base.reference: found" in (text := message(capsys))
+        assert "other weights than those of base.student" in text
+        assert not (tmp_path / "run").exists()
     assert run([*flags, "--set", f"base.reference={same}"], monkeypatch) == 0
 
 

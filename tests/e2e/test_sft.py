@@ -19,7 +19,7 @@ from astro_cli.models import weights
 from astro_cli.models.shapes_backbone import load_shapes_backbone
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.recipe import load_recipe
-from astro_cli.training.build import _initialise
+from astro_cli.training.build import _initialise, build
 from astro_cli.training.release import write_card
 from tests.tiny_world import TINY
 
@@ -115,11 +115,11 @@ def test_panning_cameras_are_refused_where_nothing_renders_them(tmp_path, monkey
 def flow_arguments(tmp_path):
     """Of a small run of the flow branch: a tiny teacher over the temporal codec."""
     base = tmp_path / "base"
-    recipe = load_recipe("sft_flow_shapes", TINY)
+    recipe = load_recipe("sft_shapes", TINY)
     network = CausalWan(recipe.model)
     _initialise(network, 0)
     weights.write(base / "student.safetensors", network.state_dict())
-    write_card(recipe.model_copy(update={"order": ("sft",)}), "student", base, {"commit": None, "dirty": None})
+    write_card(recipe, "student", base, {"commit": None, "dirty": None})
 
     def of(out: Path, *more: str, steps: int = 2) -> list[str]:
         sets = [*TINY, *OF_TINY, f"base.student={base / 'student.safetensors'}"]
@@ -154,6 +154,28 @@ def test_videos_are_decoded_with_the_branch_that_was_trained(flow_arguments, tmp
     (out / "final" / "decoder.safetensors").unlink()
     assert run(["sample", "a red circle", "--weights", str(out / "final" / "student.safetensors")], monkeypatch) == 2
     assert "decoder.safetensors: missing: the decoder with its motion branch" in message(capsys)
+
+
+def test_later_stages_decode_with_the_tuned_decoder_and_leave_it_beside_their_weights(
+    flow_arguments, tmp_path, monkeypatch
+):
+    first, second = tmp_path / "run", tmp_path / "second"
+    assert run(flow_arguments(first, "optim.decoder.lr=0.01", steps=1), monkeypatch) == 0
+    sets = [*TINY, *OF_TINY, f"base.student={first}", *(f"stages.sft.{item}" for item in (*SMALL, "steps=1"))]
+    latents = torch.randn(1, 2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    tuned = load_arm(str(first)).backbone.decode(latents)
+    run_context, _ = build(load_recipe("sft_geometry_shapes", sets), torch.device("cpu"))
+    assert torch.equal(run_context.decoder().push(latents), tuned)
+    flow = load_recipe("sft_flow_shapes", [*TINY, *OF_TINY, f"base.student={first}"])
+    decoder = build(flow, torch.device("cpu"))[0].roles.modules["decoder"]  # that goes on being trained
+    kept = load_file(first / "final" / "decoder.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in decoder.state_dict().items())
+    flags = [part for item in sets for part in ("--set", item)]
+    assert run(["sft", "--recipe", "sft_geometry_shapes", *flags, "--out", str(second)], monkeypatch) == 0
+    assert same_bits(*(out / "final" / "decoder.safetensors" for out in (first, second)))
+    assert torch.equal(load_arm(str(second)).backbone.decode(latents), tuned)
+    inputs = json.loads((second / "resolved.json").read_text())["inputs"]
+    assert "base.student's decoder" in inputs
 
 
 @pytest.mark.slow

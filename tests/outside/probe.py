@@ -29,7 +29,7 @@ class Config(BaseConfig):
 class Drift:
     """One sequence of latents that goes on: every batch is a step of a random walk from the one before."""
 
-    samples = ()
+    samples, tables = (), ()
 
     def __init__(self, context: Any) -> None:
         self.context, self.steps = context, 0

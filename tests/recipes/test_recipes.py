@@ -272,3 +272,16 @@ def test_each_use_of_the_teacher_has_its_own_guidance():
     assert load_recipe("self_forcing_ode_shapes").stages["ode"].objective["guidance"] == 2.0
     with pytest.raises(RecipeError, match=re.escape("stages.ode.objective.guidance: missing")):
         load_recipe("self_forcing_ode_shapes", ['stages.ode.objective={kind="ode", steps=24}'])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "table", "value"),
+    [
+        ("grpo_streaming_shapes", "stages.grpo.pairs", "{kinds={reverse=1.0}}"),
+        ("dpo_temporal_shapes", "stages.dpo.experience", "{prompts=4, group=4, rewards={vq=1.0}}"),
+        ("self_forcing_shapes", "stages.dmd.pairs", "{kinds={reverse=1.0}}"),
+    ],
+)
+def test_a_table_that_the_stage_would_ignore_is_refused(recipe, table, value):
+    with pytest.raises(RecipeError, match=f"{table}: found a table, .* reads none"):
+        load_recipe(recipe, [f"{table}={value}"])

@@ -100,3 +100,20 @@ def test_weights_that_are_all_trained_stay_float32_and_the_teacher_does_not():
     assert whole.pop("frozen weights") == 2 * half.pop("frozen weights") > 0  # the teacher
     assert whole == half
     assert whole["codec"] > 0
+
+
+def test_the_clips_of_pairs_are_counted_in_all_their_forms():
+    recipe, parts = load_recipe("dpo_mixed_shapes", []), memory("dpo_mixed_shapes")
+    cells = 9 * 8 * 8 + 5 * 8 * 8 + 5 * 12 * 12
+    assert parts["latents of clips"] == 2 * 384 * cells * recipe.model.in_channels * 4  # chosen and rejected, float32
+    tokens, rollouts = 5 * 6 * 6, 16 * 4  # the largest form in patches of 2 x 2; pairs of a step times a group
+    per_token = 2 * recipe.model.num_layers * recipe.model.dim * 4
+    assert recipe.model.patch == (2, 2)
+    assert parts[f"cache of {rollouts} videos"] == rollouts * tokens * per_token
+
+
+def test_pairs_of_rollouts_alone_keep_no_pool():
+    recipe, parts = load_recipe("dpo_hard_shapes", []), memory("dpo_hard_shapes")
+    stage, video = recipe.stages["dpo"], recipe.video
+    cells = video.frames * video.height * video.width
+    assert parts["latents of clips"] == 2 * stage.batch * cells * recipe.model.in_channels * 4
