@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from astro_cli.config.errors import AstroError, RunError
+from astro_cli.config.errors import AstroError
 
 ExecutorName = Literal["inline", "ray"]
 ANSWER_SECONDS = 10.0  # in which a cluster must answer
@@ -82,20 +82,24 @@ def check_answers(address: str) -> None:
     """Return once a Ray cluster has answered at this address.
 
     Raises:
-        RunError: nothing listens there, or it is no Ray cluster that takes us, within `ANSWER_SECONDS`.
+        AstroError: nothing listens there, or it is no Ray cluster that takes us, within `ANSWER_SECONDS`.
     """
-    began, where = time.monotonic(), f"--ray-address {address}"
-    hint = "`ray status` on the head says whether it runs; without --ray-address a pool is started on this machine"
+    began = time.monotonic()
     try:
         socket.create_connection(parse(address), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise RunError(where, "", f"does not answer: {error}", hint=hint) from error
+        raise unanswered(address, f"does not answer: {error}") from error
     left = ANSWER_SECONDS - (time.monotonic() - began)
     try:
         probe = subprocess.run([sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=left)
     except subprocess.TimeoutExpired as error:
-        what = f"no Ray cluster answered within {ANSWER_SECONDS:g} seconds"
-        raise RunError(where, "", what, hint=hint) from error
+        raise unanswered(address, f"no Ray cluster answered within {ANSWER_SECONDS:g} seconds") from error
     if probe.returncode:
         lines = probe.stderr.strip().splitlines() or ["no reason given"]
-        raise RunError(where, "", f"refused: {lines[-1]}", hint=hint)
+        raise unanswered(address, f"refused: {lines[-1]}")
+
+
+def unanswered(address: str, what: str) -> AstroError:
+    """The error of an address behind which there is no cluster for us."""
+    hint = "`ray status` on the head says whether it runs; without --ray-address a pool is started on this machine"
+    return AstroError("--ray-address", address, what, hint=hint)

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from astro_cli.config.errors import RunError
 from astro_cli.core import threads
-from astro_cli.execution.options import RayOptions, check_answers
+from astro_cli.execution.options import RayOptions, check_answers, unanswered
 from astro_cli.execution.ray_executor import RayCrew, RewardHandle
 from astro_cli.execution.ray_workers import RewardWorker, RolloutWorker, UpdateWorker, WorkerPlace
 from astro_cli.execution.reward_units import reward_units
@@ -41,12 +41,16 @@ def session(options: RayOptions) -> Iterator[None]:
     block, and with this process if that is killed.
 
     Raises:
-        RunError: the cluster does not answer.
+        AstroError: the cluster does not answer.
+        RunError: Ray cannot be started here.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if options.address is not None:
         check_answers(options.address)
-        ray.init(address=options.address, **quiet)
+        try:
+            ray.init(address=options.address, **quiet)
+        except Exception as error:  # Ray raises no class of its own here; it may have ended since it answered
+            raise unanswered(options.address, f"refused: {_reason(error)}") from error
         try:
             yield
         finally:
@@ -77,8 +81,11 @@ def _start(workers: int, folder: str, quiet: dict[str, Any]) -> None:
         except Exception as error:  # Ray raises no class of its own here
             ray.shutdown()
             if attempt == STARTS:
-                reason = str(error).strip().partition("\n")[0]
-                raise RunError("Ray", "", f"cannot be started here: {reason}") from error
+                raise RunError("Ray", "", f"cannot be started here: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 class Pool:

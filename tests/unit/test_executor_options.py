@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from astro_cli.config.errors import AstroError, RunError
+from astro_cli.config.errors import EXIT_USAGE, AstroError
 from astro_cli.execution import options
 from astro_cli.execution.options import RayOptions, check_answers, check_installed, choose_executor, parse
 
@@ -47,9 +47,11 @@ def test_a_closed_port_is_an_error_at_once():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     began = time.monotonic()
-    with pytest.raises(RunError, match="does not answer"):
+    with pytest.raises(AstroError, match="does not answer") as caught:
         check_answers(f"127.0.0.1:{port}")
     assert time.monotonic() - began < 2
+    assert caught.value.exit_code == EXIT_USAGE
+    assert "`ray status`" in caught.value.hint
 
 
 @pytest.mark.slow  # waits for a silent server
@@ -59,6 +61,7 @@ def test_a_server_that_is_no_ray_cluster_is_an_error_within_ten_seconds():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         began = time.monotonic()
-        with pytest.raises(RunError, match=r"--ray-address 127\.0\.0\.1"):
+        with pytest.raises(AstroError, match=r"--ray-address: 127\.0\.0\.1") as caught:
             check_answers(f"127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - began < 11
+        assert caught.value.exit_code == EXIT_USAGE
