@@ -16,6 +16,8 @@ from PIL import Image, ImageSequence
 from safetensors.torch import load_file
 from test_training import without_times
 
+from tests.command_line import run
+
 RL = [
     "rl",
     "--recipe",
@@ -157,6 +159,41 @@ def test_two_processes_prefer_as_one(tiny, tiny_teacher, tmp_path):
         assert a.keys() == b.keys()
         for key in a.keys() - OWN:
             assert a[key] == (b[key] if isinstance(a[key], str) else pytest.approx(b[key], rel=1e-4, abs=1e-5)), key
+    for key, value in weights_of(one).items():
+        torch.testing.assert_close(value, weights_of(two)[key], atol=1e-5, rtol=0)
+
+
+def stage(name: str, *items: str) -> list[str]:
+    """Options that set keys of a stage. Adam's eps is above the rounding of gradients, as in `LONG`."""
+    return [part for item in items for part in ("--set", f"stages.{name}.{item}")]
+
+
+GRPO = ["rl", "--recipe", "grpo_streaming_shapes", "--set", "lora.rank=4", *stage(
+    "grpo", "steps=2", "batch=8", "experience.prompts=2", "experience.group=4", "experience.updates=2",
+    "experience.samples_every=0", "objective.clip_epoch=0", "optim.student.eps=1e-5",
+)]  # fmt: skip
+DMD = ["distill", "--recipe", "self_forcing_shapes", "--set", 'order=["dmd"]', *stage(
+    "dmd", "steps=2", "batch=4", "optim.student.every=1", "optim.student.eps=1e-5", "optim.critic.eps=1e-5",
+)]  # fmt: skip
+SFT = ["sft", "--recipe", "sft_geometry_shapes", "--set", "video.frames=3", *stage(
+    "sft", "steps=2", "batch=4", "data.pool=8", "ema.decay=0.1", "optim.student.warmup=0", "optim.student.eps=1e-5",
+)]  # fmt: skip
+
+
+@pytest.mark.slow  # each starts two processes
+@pytest.mark.parametrize("arguments", [GRPO, DMD, SFT], ids=["grpo", "dmd", "sft"])
+def test_two_processes_train_as_one(arguments, tiny, tiny_base, tiny_teacher, tmp_path, monkeypatch):
+    base = tiny_teacher if arguments[0] == "sft" else tiny_base
+    arguments = [*arguments, *tiny, "--set", f"base.student={base}"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run([*arguments, "--out", str(one)], monkeypatch) == 0
+    launch(2, arguments, two)
+    for a, b in zip(*(without_times(out / "metrics.jsonl") for out in (one, two)), strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - OWN:
+            assert a[key] == (b[key] if isinstance(a[key], str) else pytest.approx(b[key], rel=1e-5, abs=1e-5)), key
+    moved = load_file(base)
+    assert any((value - moved[key]).abs().max() > 1e-4 for key, value in weights_of(one).items())
     for key, value in weights_of(one).items():
         torch.testing.assert_close(value, weights_of(two)[key], atol=1e-5, rtol=0)
 

@@ -1,8 +1,9 @@
-"""`astro rl --executor ray`: the bits of the inline executor, with workers killed on the way; nothing is left
+"""`astro rl --executor ray`: what the inline executor computes, with workers killed on the way; nothing is left
 behind."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from test_training import without_times
 
+from astro_cli.config.errors import EXIT_RUN
+
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'astro-cli[ray]'")
 
 STEPS = 3
@@ -23,6 +26,7 @@ RL = ["rl", "--recipe", "astrolabe_self_forcing_shapes", "--set", "lora.rank=4",
     "experience.parallel=4", "experience.samples_every=0", "experience.rewards={vq=1.0, mq=1.0}",
 ) for part in ("--set", f"stages.nft.{item}"))]  # fmt: skip
 RAY = ["--executor", "ray"]
+OWN = {"memory/saved_bytes"}  # a process's own memory
 START_SECONDS, END_SECONDS = 900.0, 60.0
 
 
@@ -103,6 +107,18 @@ def assert_same_bits(one: Path, other: Path) -> None:
     assert without_times(one / "metrics.jsonl") == without_times(other / "metrics.jsonl")
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def wait_for_the_end_of(children: list[psutil.Process]) -> None:
+    assert children, "a run on Ray has some"
+    wait_for(lambda: not any(map(alive, children)), END_SECONDS)
+
+
 @pytest.mark.slow  # starts Ray, and a process for each worker
 def test_one_worker_gives_inlines_bits_though_its_rollout_and_reward_workers_are_killed(module_tiny, inline, tmp_path):
     out = tmp_path / "run"
@@ -117,11 +133,30 @@ def test_one_worker_gives_inlines_bits_though_its_rollout_and_reward_workers_are
     assert process.returncode == 0, error
     assert "worker rollout-0 was killed or crashed, and was started again" in error
     assert_same_bits(inline, out)
-    wait_for(lambda: not any(map(alive, children)), END_SECONDS)
+    wait_for_the_end_of(children)
 
 
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+@pytest.mark.slow  # starts Ray twice, and a process for each worker
+def test_two_workers_equal_inline_and_a_killed_training_process_leaves_a_run_to_resume(module_tiny, inline, tmp_path):
+    out = tmp_path / "run"
+    arguments = [*RL, *module_tiny, *RAY, "--ray-workers", "2"]
+    process = begin(arguments, out)
+    wait_for(has_begun(process, out), START_SECONDS)
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers(process, "UpdateWorker")[1].kill()
+    _, error = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == EXIT_RUN, error
+    named = re.search(r"error: worker update-[01]: was killed or crashed", error)
+    assert named, error
+    assert "--resume" in error
+    wait_for_the_end_of(children)
+    process = begin([*arguments, "--resume"], out)
+    _, error = process.communicate(timeout=START_SECONDS)
+    assert process.returncode == 0, error
+    rows, expected = (without_times(folder / "metrics.jsonl") for folder in (out, inline))
+    for row, other in zip(rows, expected, strict=True):
+        assert row.keys() == other.keys()
+        for key in row.keys() - OWN:
+            assert row[key] == (other[key] if isinstance(row[key], str) else pytest.approx(other[key], abs=1e-5)), key
+    for key, value in weights_of(inline).items():
+        torch.testing.assert_close(value, weights_of(out)[key], atol=1e-5, rtol=0)
