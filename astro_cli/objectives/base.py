@@ -234,6 +234,8 @@ class Objective:
             window.
         widens: it may begin with weights that know no extra input channels; the new ones are fresh.
         sets: roles that it does not train and whose weights `finish` sets, where the recipe has them.
+        shards: it trains transformers that are divided among processes too; not where it copies networks or reads their
+            weights itself.
     """
 
     trains: ClassVar[tuple[str, ...]] = ("student",)
@@ -246,6 +248,7 @@ class Objective:
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
     widens: ClassVar[bool] = False
     sets: ClassVar[tuple[str, ...]] = ()
+    shards: ClassVar[bool] = False
 
     def __init__(self, config: Config, run_context: RunContext) -> None:
         self.config, self.run_context = config, run_context

@@ -88,6 +88,7 @@ class Objective(BaseObjective):
     trains = ("student", "critic")
     needs = ("teacher",)
     source = "astro_cli.training.sources:PromptSource"
+    shards = True
     config: Config
 
     def __init__(self, config: Config, run_context: RunContext) -> None:

@@ -123,6 +123,7 @@ class Objective(BaseObjective):
     needs = (BARE,)
     source = "astro_cli.training.pairs:PairSource"
     excludes = ("ema", "relative")
+    shards = True
     config: Config
 
     def __init__(self, config: Config, run_context: RunContext) -> None:

@@ -60,6 +60,7 @@ def noise_levels(
 
 
 class Objective(BaseObjective):
+    shards = True
     config: Config
 
     def loss(self, role: str, batch: Batch) -> LossOutput:

@@ -145,6 +145,7 @@ class Objective(BaseObjective):
     credits = ("sample", "map")
     wants_trajectory = True
     excludes = ("ema",)
+    shards = True
     config: Config
 
     def __init__(self, config: Config, run_context: RunContext) -> None:

@@ -47,6 +47,7 @@ class Config(dmd.Config):
 class Objective(dmd.Objective):
     source = "astro_cli.training.sequences:SequenceSource"
     persistent: ClassVar[bool] = True
+    shards = False
     config: Config
 
     @classmethod

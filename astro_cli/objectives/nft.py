@@ -162,6 +162,7 @@ class Objective(BaseObjective):
     needs = ("old", "ref")
     source = "astro_cli.training.experience:ExperienceSource"
     excludes = ("ema",)
+    shards = True
     config: Config
 
     def __init__(self, config: Config, run_context: RunContext) -> None:

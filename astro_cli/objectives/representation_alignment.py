@@ -38,6 +38,7 @@ def per_token(features_BFKHW: torch.Tensor, patch: tuple[int, int]) -> torch.Ten
 
 class Objective(flow_matching.Objective):
     source = "astro_cli.training.feature_clips:FeatureClips"
+    shards = False
     config: Config
 
     @classmethod

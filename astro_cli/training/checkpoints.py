@@ -1,8 +1,9 @@
 """A run's checkpoints on disk: written whole, read back newest first, damaged ones passed over.
 
-A checkpoint is a folder `checkpoints/<number>/` with `meta.json` and a safetensors file per group of tensors. The meta
-data hold a checksum of every file and of themselves. A checkpoint counts on the rows that `metrics.jsonl` had when it
-was written: a run that resumes keeps them.
+A checkpoint is a folder `checkpoints/<number>/` with `meta.json` and a safetensors file per group of tensors, or a
+folder of such files where its tensors are divided among processes (`training.sharded`). The meta data hold a checksum
+of every file and of themselves. A checkpoint counts on the rows that `metrics.jsonl` had when it was written: a run
+that resumes keeps them.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from pydantic import Field, ValidationError
 
 from astro_cli.config import durable
@@ -26,6 +28,7 @@ from astro_cli.config.files import Reader
 from astro_cli.config.parsing import ParseError, parse_json
 from astro_cli.config.problems import first_problem
 from astro_cli.models import hashes, weights
+from astro_cli.training import sharded
 
 KEEP = 2  # the newest may be damaged by the machine that died
 META = "meta.json"
@@ -36,7 +39,7 @@ class Meta(Config):
     """Where a run stood: stages done, steps of the next one done, rows logged.
 
     Attributes:
-        files: sha256 of each file of tensors, by its name.
+        files: sha256 of each file of tensors, by its path in the checkpoint.
         checksum: sha256 of the meta data without it.
         groups: the groups of tensors there are; earlier versions wrote them, and no checksums.
     """
@@ -51,19 +54,33 @@ class Meta(Config):
 
 @dataclass(frozen=True)
 class RunCheckpoint:
-    """A checkpoint in memory: its folder, where the run stood, and tensors by group and name."""
+    """A checkpoint: its folder, where the run stood, and tensors by group and name. Groups that were divided among
+    processes are read when they are asked for.
+    """
 
     path: Path
     meta: Meta
     groups: dict[str, dict[str, torch.Tensor]]
+    divided: tuple[str, ...] = ()
 
-    def group(self, name: str) -> dict[str, torch.Tensor]:
-        """Raises: CheckpointError: the group is missing."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the groups."""
+        return (*self.groups, *self.divided)
+
+    def group(self, name: str, like: Callable[[str], torch.Tensor | None] = lambda _: None) -> dict[str, torch.Tensor]:
+        """The tensors of a group, each divided among processes as the one that `like` gives for its name.
+
+        Raises:
+            CheckpointError: the group is missing.
+        """
+        if name in self.divided:
+            return sharded.read(self.path / name, like)
         if name not in self.groups:
             raise CheckpointError(
                 self.path, f"{name}.safetensors", "missing", hint="restore the file, or train again in a new --out"
             )
-        return self.groups[name]
+        return {key: sharded.part(value, like(key)) for key, value in self.groups[name].items()}
 
 
 def listed(folder: Path) -> list[Path]:
@@ -71,22 +88,52 @@ def listed(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*"))
 
 
-def save(folder: Path, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]) -> None:
-    """Write a checkpoint, onto the disk before it has its name, and delete all but the newest `KEEP`."""
+def save(
+    folder: Path,
+    stage: int,
+    step: int,
+    rows: int,
+    groups: dict[str, dict[str, torch.Tensor]],
+    accelerator: Accelerator | None = None,
+) -> None:
+    """Write a checkpoint, onto the disk before it has its name, and delete all but the newest `KEEP`.
+
+    Args:
+        accelerator: where tensors are divided among processes: all of them call this, and each writes its parts.
+    """
     path = folder / _name(stage, rows)
     temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    files = {}
-    for name, tensors in groups.items():
-        file = temporary / f"{name}.safetensors"
-        weights.write(file, tensors)
-        files[file.name] = hashes.sha256(file)
+    is_main = accelerator is None or accelerator.is_main_process
+    divided = [name for name, tensors in groups.items() if any(map(sharded.is_divided, tensors.values()))]
+    if is_main:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name in groups.keys() - set(divided):
+            weights.write(temporary / f"{name}.safetensors", groups[name])
+    for name in divided:
+        assert accelerator is not None, "tensors of several processes"
+        accelerator.wait_for_everyone()
+        sharded.write(temporary / name, groups[name])
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    if not is_main:
+        return
+    files = {file.relative_to(temporary).as_posix(): hashes.sha256(file) for file in _files(temporary)}
+    for name in divided:
+        for file in (temporary / name).iterdir():
+            durable.sync(file)
+        durable.sync(temporary / name)
     meta = {"stage": stage, "step": step, "rows": rows, "files": files}
     durable.write_json(temporary / META, meta | {CHECKSUM: _checksum(meta)})
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)
     durable.sync(folder)
     prune(folder)
+
+
+def _files(path: Path) -> list[Path]:
+    """Of tensors, in a checkpoint."""
+    return sorted([*path.glob("*.safetensors"), *path.glob("*/*.safetensors")])
 
 
 def prune(folder: Path) -> None:
@@ -152,14 +199,15 @@ def _load(path: Path, metrics: Path, logged: int, steps: Sequence[int]) -> RunCh
     if logged < meta.rows:
         what = f"found {logged} whole rows, checkpoint {path.name} was written after {meta.rows}"
         raise CheckpointError(metrics, f"line {logged + 1}", what)
-    files = {file.name: file for file in sorted(path.glob("*.safetensors"))}
+    files = {file.relative_to(path).as_posix(): file for file in _files(path)}
     for name in meta.files if meta.files is not None else [f"{group}.safetensors" for group in meta.groups or ()]:
         if name not in files:
             raise CheckpointError(path, name, "missing")
     for name, file in files.items():
         if meta.files is not None and hashes.sha256(file) != meta.files.get(name):
             raise CheckpointError(path, name, "damaged: its bytes are not those that were written")
-    return RunCheckpoint(path, meta, {file.stem: weights.read(file) for file in files.values()})
+    plain = {file.stem: weights.read(file) for file in files.values() if file.parent == path}
+    return RunCheckpoint(path, meta, plain, tuple({file.parent.name for file in files.values()} - {path.name}))
 
 
 def _meta(path: Path) -> Meta:

@@ -11,6 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from astro_cli.training.sharded import is_divided
+
 
 def own_rows(accelerator: Accelerator, size: int) -> slice:
     """Rows of a global batch this process computes; sizes are checked to divide."""
@@ -36,7 +38,9 @@ def gather_rows(accelerator: Accelerator, value: torch.Tensor) -> torch.Tensor:
 
 
 def average_gradients(accelerator: Accelerator, parameters: list[nn.Parameter]) -> None:
-    if accelerator.num_processes == 1:
+    """Those of whole parameters; gradients of divided ones are averaged where they are divided."""
+    parameters = [p for p in parameters if not is_divided(p)]
+    if accelerator.num_processes == 1 or not parameters:
         return
     grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
     flat = torch.cat([g.flatten() for g in grads])

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+from astro_cli.training.sharded import own
+
 
 class SavedTensors:
     """Counts the largest pass since the last `take`."""
@@ -22,7 +24,7 @@ class SavedTensors:
     @contextmanager
     def counting(self, parameters: Iterable[torch.Tensor]) -> Iterator[None]:
         """Count what is saved for backward inside the block, storages of `parameters` left out."""
-        known = {_storage(parameter) for parameter in parameters}
+        known = {_storage(own(parameter)) for parameter in parameters}
         saved: list[torch.Tensor] = []  # so that no address is used twice while counting
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:

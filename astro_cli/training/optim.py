@@ -13,6 +13,7 @@ from torch import nn
 
 from astro_cli.spec import EmaSpec, OptimSpec
 from astro_cli.training.muon import Muon
+from astro_cli.training.sharded import whole
 
 FINAL_LR = 0.02  # share of the peak rate a cosine ends at
 
@@ -72,7 +73,7 @@ class RoleOptimizer:
                 group["lr"] = rate * peak / self.spec.lr
             part.step()
             part.zero_grad(set_to_none=True)
-        return float(norm)
+        return float(whole(norm))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """State as named tensors, "<part>.<parameter index>.<key>"."""
@@ -82,6 +83,14 @@ class RoleOptimizer:
             for index, entry in part.state_dict()["state"].items()
             for key, value in entry.items()
         }
+
+    def parameter_of(self, name: str) -> nn.Parameter | None:
+        """The parameter that a tensor of the state belongs to, by the tensor's name; None for other names."""
+        parts = name.split(".", 2)
+        if len(parts) < 3 or not (parts[0].isdigit() and parts[1].isdigit()) or int(parts[0]) >= len(self.parts):
+            return None
+        parameters = [p for group in self.parts[int(parts[0])].param_groups for p in group["params"]]
+        return parameters[int(parts[1])] if int(parts[1]) < len(parameters) else None
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take up a saved state.

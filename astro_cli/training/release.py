@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from astro_cli.config.durable import write_json
 from astro_cli.models import hashes, lora, lora_files, weights
 from astro_cli.objectives.base import RunContext
@@ -12,31 +14,40 @@ from astro_cli.objectives.sft_flow import DECODER
 from astro_cli.spec import Recipe
 from astro_cli.training.build import released_roles, trained_roles
 from astro_cli.training.rundir import RunDir
+from astro_cli.training.sharded import is_divided, whole
 from astro_cli.training.tuned_decoder import FILE
 
 
-def write_final(recipe: Recipe, run_context: RunContext, run: RunDir) -> None:
+def write_final(recipe: Recipe, run_context: RunContext, run: RunDir, *, writes: bool = True) -> None:
     """Write the trained student or codec and the roles that objectives declare, each with its card, then the run's; and
     the decoder that the run began with, where one was tuned with its base.
 
     Adapters are merged, and also written on their own in peft's and diffusers' layouts: the student's to `lora`,
-    another role's to `lora-<role>`.
+    another role's to `lora-<role>`. All processes call it, for networks that are divided among them; one `writes`.
     """
+
+    def gathered(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        each = ((key, whole(value)) for key, value in state.items())
+        return {key: value.cpu() if is_divided(state[key]) else value for key, value in each if writes}
+
     roles = released_roles(recipe)
     carried = [DECODER] if DECODER in run_context.roles.modules and DECODER not in roles else []
     for role in (*carried, *roles):
         module = run_context.roles.modules[role]
         if (spec := recipe.lora_of(role)) is not None:
-            state = lora.merged_state(module, lora.TRAINED)
-            adapter = lora.adapter_state(module, lora.TRAINED)
+            state = gathered(lora.merged_state(module, lora.TRAINED))
+            adapter = gathered(lora.adapter_state(module, lora.TRAINED))
             folder = run.final / ("lora" if role == "student" else f"lora-{role}")
-            for save in (lora_files.save_peft, lora_files.save_diffusers):
+            for save in (lora_files.save_peft, lora_files.save_diffusers) if writes else ():
                 save(folder, adapter, spec.rank, spec.alpha, lora.TARGETS)
         else:
-            state = module.state_dict()
+            state = gathered(module.state_dict())
+        if not writes:
+            continue
         weights.write(run.final / f"{role}.safetensors", state)
         write_card(recipe, role, run.final, run.origin())
-    run.finish(recipe)
+    if writes:
+        run.finish(recipe)
 
 
 def write_card(recipe: Recipe, role: str, folder: Path, environment: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from astro_cli.core import threads
 from astro_cli.models.backbone import Backbone
 from astro_cli.objectives.base import RunContext
 from astro_cli.spec import Recipe
+from astro_cli.training import sharded
 from astro_cli.training.build import build, make_accelerator, pick_device, wanted_roles
 from astro_cli.training.executors import INLINE, Executor
 from astro_cli.training.footprint import check_fits
@@ -79,8 +80,7 @@ class PreparedRun:
             with progress as watcher:
                 trainer = Trainer(recipe, self.context, self.backbone, run, accelerator, watcher, executor)
                 trainer.fit(resume=resume)
-            if is_main:
-                write_final(recipe, self.context, run)
+            write_final(recipe, self.context, run, writes=is_main)
         finally:
             try:
                 if warning := end_tracker(accelerator):
@@ -102,5 +102,10 @@ def prepare(recipe: Recipe, out: Path) -> PreparedRun:
     device = pick_device(recipe.runtime.device)
     check_needs(recipe, wanted_roles(recipe))  # before memory: a user first learns what to bring
     check_fits(recipe, device)
+    if sharded.is_wanted():
+        sharded.check(recipe)
     context, backbone = build(recipe, device)
-    return PreparedRun(recipe, RunDir(out), context, backbone, device, make_accelerator(recipe, str(out)))
+    accelerator = make_accelerator(recipe, str(out))
+    if sharded.is_wanted() and accelerator.num_processes > 1:
+        sharded.divide(context.roles, accelerator)
+    return PreparedRun(recipe, RunDir(out), context, backbone, device, accelerator)

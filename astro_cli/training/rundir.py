@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 from astro_cli.config import durable
@@ -244,11 +245,22 @@ class RunDir:
             with durable.written_whole(self.metrics) as temporary:
                 temporary.write_bytes(b"".join(rows))
 
-    def save_checkpoint(self, stage: int, step: int, rows: int, groups: dict[str, dict[str, torch.Tensor]]) -> None:
-        """Write a checkpoint once the rows it counts on are on the disk."""
+    def save_checkpoint(
+        self,
+        stage: int,
+        step: int,
+        rows: int,
+        groups: dict[str, dict[str, torch.Tensor]],
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        """Write a checkpoint once the rows it counts on are on the disk.
+
+        Args:
+            accelerator: as in `checkpoints.save`.
+        """
         if self.metrics.is_file():
             durable.sync(self.metrics)
-        checkpoints.save(self.checkpoints, stage, step, rows, groups)
+        checkpoints.save(self.checkpoints, stage, step, rows, groups, accelerator)
 
     def finish(self, recipe: Recipe) -> None:
         """Write the run's card, the last file of all: whose weights these are, and sha256 of every file beside it."""

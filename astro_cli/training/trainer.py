@@ -28,6 +28,7 @@ from astro_cli.training.executors import INLINE, Executor
 from astro_cli.training.memory import SavedTensors
 from astro_cli.training.optim import Ema, RoleOptimizer, learning_rate
 from astro_cli.training.rundir import RunDir
+from astro_cli.training.sharded import is_divided, own
 from astro_cli.training.sources import Source, SourceContext
 from astro_cli.training.timing import SectionTimer
 from astro_cli.training.tracking import TrackedClip, track_clips, track_numbers
@@ -275,7 +276,8 @@ class Trainer:
     def _save(self, index: int, step: int, stage: _Stage | None) -> None:
         """Checkpoint: networks trained so far, and in the middle of a stage its optimisers, average and objective."""
         kept = {} if stage is None else stage.source.state()  # of all processes, where they have parts of it
-        if not self.accelerator.is_main_process:
+        divided = any(is_divided(p) for module in self.run_context.roles.modules.values() for p in module.parameters())
+        if not (divided or self.accelerator.is_main_process):
             return
         groups = {f"network-{role}": self._network_state(role) for role in sorted(self.trained)}
         self._refuse_broken(groups, f"after {self.rows} steps")
@@ -287,7 +289,7 @@ class Trainer:
                 groups["objective"] = extra
             if kept:
                 groups["source"] = kept
-        self.run.save_checkpoint(index, step, self.rows, groups)
+        self.run.save_checkpoint(index, step, self.rows, groups, self.accelerator if divided else None)
 
     def _refuse_broken(self, networks: dict[str, dict[str, torch.Tensor]], where: str) -> None:
         """Keep weights that the last update broke out of checkpoints and results.
@@ -297,7 +299,7 @@ class Trainer:
         """
         for tensors in networks.values():
             for key, value in tensors.items():
-                if not weights.finite(value):
+                if not weights.finite(own(value)):
                     what = f"{key} holds numbers that are NaN or infinite after the update"
                     hint = "the last checkpoint is intact; lower the learning rate in a new --out"
                     raise RunError(self.run.path, where, what, hint=hint)
@@ -309,15 +311,19 @@ class Trainer:
         return adapters or state
 
     def _load_networks(self, checkpoint: RunCheckpoint) -> None:
-        for name, tensors in checkpoint.groups.items():
+        for name in checkpoint.names:
             if name.startswith("network-"):
                 module = self.run_context.roles.modules[name.removeprefix("network-")]
-                self._check_shapes(checkpoint, name, module.state_dict())
+                expected = module.state_dict()
+                tensors = checkpoint.group(name, expected.get)
+                self._check_shapes(checkpoint, name, tensors, expected)
                 module.load_state_dict(tensors, strict=False)
 
-    def _check_shapes(self, checkpoint: RunCheckpoint, name: str, expected: dict[str, torch.Tensor]) -> None:
+    def _check_shapes(
+        self, checkpoint: RunCheckpoint, name: str, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+    ) -> None:
         """Refuse a checkpoint of another network, for example adapters of another rank."""
-        for key, tensor in checkpoint.groups[name].items():
+        for key, tensor in found.items():
             if key not in expected or tensor.shape != expected[key].shape:
                 wanted = tuple(expected[key].shape) if key in expected else "no such tensor"
                 what = f"{name} has {tuple(tensor.shape)}, expected {wanted}"
@@ -328,15 +334,15 @@ class Trainer:
     def _load_stage(self, stage: _Stage, checkpoint: RunCheckpoint) -> None:
         for role, optimizer in stage.optimizers.items():
             try:
-                optimizer.load(checkpoint.group(f"optimizer-{role}"))
+                optimizer.load(checkpoint.group(f"optimizer-{role}", optimizer.parameter_of))
             except ValueError as error:
                 hint = "saved by another version or for other networks; train again in a new --out"
                 raise CheckpointError(checkpoint.path, f"optimizer-{role}", str(error), hint=hint) from error
         if stage.ema is not None:
-            shadow = checkpoint.group("ema")
+            shadow = checkpoint.group("ema", stage.ema.shadow.get)
             stage.ema.shadow = {name: shadow[name] for name in stage.ema.shadow}
-        stage.objective.load_state(checkpoint.groups.get("objective", {}))
-        if stage.source.state() or "source" in checkpoint.groups:
+        stage.objective.load_state(checkpoint.group("objective") if "objective" in checkpoint.names else {})
+        if stage.source.state() or "source" in checkpoint.names:
             stage.source.load_state(checkpoint.group("source"))
 
 

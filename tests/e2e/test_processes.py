@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,12 @@ def iter_frames(path: Path) -> Iterator[np.ndarray]:
             yield np.asarray(frame.convert("RGB"))
 
 
-def launch(count: int, arguments: list[str], out: Path) -> Path:
-    """Train with so many processes; returns the folder."""
+def launch(count: int, arguments: list[str], out: Path, variables: Mapping[str, str] | None = None) -> Path:
+    """Train with so many processes and environment variables; returns the folder."""
     distributed = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "astro_cli"]
     command = [sys.executable, "-m", *distributed, *arguments, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, **(variables or {})}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return out
 
