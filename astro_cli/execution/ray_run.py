@@ -11,11 +11,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from astro_cli.config.errors import AstroError
 from astro_cli.execution import mps, reward_plans
 from astro_cli.execution.failures import explained, is_own_end
 from astro_cli.execution.options import RayOptions
 from astro_cli.execution.ray_pool import Pool, session
 from astro_cli.spec import Recipe
+from astro_cli.training import sharded
 from astro_cli.training.build import wanted_roles
 from astro_cli.training.needs import check_needs
 from astro_cli.training.trainer import Watcher
@@ -38,6 +40,9 @@ def train(
     Raises:
         AstroError: anything the user can cause, and the end of a worker that could not be started again, by its name.
     """
+    if sharded.is_wanted():
+        what = "found accelerate's --use_fsdp, expected --executor inline: workers of a pool hold whole networks"
+        raise AstroError("--executor", "ray", what, hint=f"unset {sharded.FLAG}")
     check_needs(recipe, wanted_roles(recipe))  # before Ray's seconds
     with session(options):
         pool = Pool(recipe, options, *_planned(recipe, options, say))

@@ -263,13 +263,13 @@ class Objective(BaseObjective):
 
     def _validation_margins(self) -> dict[str, float]:
         """Margins of the held-out pairs by kind, of all forms and of each where there are several."""
-        found = [self._margins(batch) for batch in self.validation]
-        both = {"validation/margin": 0, "validation/accuracy": 1}
+        forms = [self._margins(batch) for batch in self.validation]
+        places = {"validation/margin": 0, "validation/accuracy": 1}
         metrics = dict[str, float]()
-        for name, place in both.items():
-            metrics |= _by_kind(name, torch.stack([sums[place] for sums in found]).sum(0))
-            for batch, sums in zip(self.validation, found, strict=True):
-                if len(found) > 1:
+        for name, place in places.items():
+            metrics |= _by_kind(name, torch.stack([sums[place] for sums in forms]).sum(0))
+            for batch, sums in zip(self.validation, forms, strict=True):
+                if len(forms) > 1:
                     metrics |= {f"{key}/{_form(batch)}": value for key, value in _by_kind(name, sums[place]).items()}
         return metrics
 

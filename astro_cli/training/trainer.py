@@ -320,10 +320,10 @@ class Trainer:
                 module.load_state_dict(tensors, strict=False)
 
     def _check_shapes(
-        self, checkpoint: RunCheckpoint, name: str, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+        self, checkpoint: RunCheckpoint, name: str, tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
     ) -> None:
         """Refuse a checkpoint of another network, for example adapters of another rank."""
-        for key, tensor in found.items():
+        for key, tensor in tensors.items():
             if key not in expected or tensor.shape != expected[key].shape:
                 wanted = tuple(expected[key].shape) if key in expected else "no such tensor"
                 what = f"{name} has {tuple(tensor.shape)}, expected {wanted}"
