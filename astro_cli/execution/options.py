@@ -55,10 +55,12 @@ def check_installed() -> None:
 
 
 def set_environment(options: RayOptions) -> None:
-    """What Ray reads when it is imported: no reports to its makers, no device hidden from workers with a share of it;
-    for a pool of this machine's own a token of this run, kept in no file, and the loopback address alone.
+    """What Ray reads when it is imported: no reports to its makers, no device hidden from workers with a share of it,
+    workers of this process's priority (Ray's own starves them on a busy machine); for a pool of this machine's own a
+    token of this run, kept in no file, and the loopback address alone.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if options.address is None:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
