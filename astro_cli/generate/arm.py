@@ -261,11 +261,11 @@ def load_arm(
     if (entry := known(source)) is not None:
         _refuse_missing(entry, str(source), wan)
     own = _own_card(locate(source))
-    table = own if recipe is None else cards.of_recipe(recipe)
+    table: dict[str, Any] | None = own if recipe is None else cards.of_recipe(recipe)
     if table is not None and own is not None:
         table = table | {"decoder": own.get("decoder")}  # a file beside the weights, whatever the recipe
     checkpoint = load_transformer(source, config=None if table is None else WanConfig(**table["model"]), dtype=dtype)
-    card = table or cards.of_wan(checkpoint)
+    card: dict[str, Any] = table or cards.of_wan(checkpoint)
     if card["sampling"] != "few_step":
         chosen.refuse_teacher(card["recipe"])
     video = card["video"]

@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -89,7 +90,7 @@ def part(tensor: torch.Tensor, like: torch.Tensor | None) -> torch.Tensor:
 
 def write(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors into a folder, each process its parts; the processes must call it together."""
-    dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(path=str(folder), save_distributed=True))
+    save(dict(tensors), storage_writer=HuggingFaceStorageWriter(path=str(folder), save_distributed=True))
 
 
 def read(folder: Path, like: Callable[[str], torch.Tensor | None]) -> dict[str, torch.Tensor]:
@@ -108,7 +109,7 @@ def read(folder: Path, like: Callable[[str], torch.Tensor | None]) -> dict[str, 
                 targets[name] = torch.zeros_like(model, dtype=stored.properties.dtype)
             else:
                 targets[name] = torch.zeros(stored.size, dtype=stored.properties.dtype)
-        dcp.load(targets, storage_reader=reader, no_dist=True)
+        load(targets, storage_reader=reader, no_dist=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         what = f"damaged, or not written by this version: {error}"
         raise CheckpointError(folder, "", what, hint="restore the folder, or train again in a new --out") from error
