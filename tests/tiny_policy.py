@@ -1,13 +1,17 @@
-"""A tiny random policy with its three adapters. A helper of tests."""
+"""Tiny random networks: a policy with its adapters, a next-frame model with its discriminator. A helper of tests."""
 
 from __future__ import annotations
 
 import torch
 
+from astro_cli.cache.spec import CacheSpec
+from astro_cli.core.flow import warp_timesteps
 from astro_cli.models import lora
+from astro_cli.models.discriminator import Discriminator
 from astro_cli.models.roles import Roles
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.models.wan.transformer import CausalWan
+from astro_cli.objectives.base import RunContext
 
 
 def tiny_policy(layers: int = 2, dtype: torch.dtype = torch.float32) -> Roles:
@@ -25,3 +29,22 @@ def tiny_policy(layers: int = 2, dtype: torch.dtype = torch.float32) -> Roles:
     for role in ("old", "ref"):
         roles.add_adapter(role, "student", role)
     return roles
+
+
+def next_frame_context(config: WanConfig, frames: int, cache: CacheSpec) -> RunContext:
+    """What AAPT's objectives get: a student and a discriminator of 4 x 4 latents, one forward per frame."""
+    torch.manual_seed(0)
+    roles = Roles()
+    roles.add("student", CausalWan(config), trained=True)
+    roles.add("discriminator", Discriminator(CausalWan(config)), trained=True)
+    return RunContext(
+        roles=roles,
+        steps=warp_timesteps((1000,), 24.0),
+        shift=24.0,
+        frames=frames,
+        block=1,
+        latent_shape=(config.in_channels, 4, 4),
+        cache=cache,
+        recycle="previous",
+        encode_text=lambda prompts: torch.zeros(len(prompts), config.text_len, config.text_dim),
+    )

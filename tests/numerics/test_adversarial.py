@@ -10,15 +10,13 @@ import pytest
 import torch
 
 from astro_cli.cache.spec import CacheSpec
-from astro_cli.core.flow import warp_timesteps
-from astro_cli.models.discriminator import Discriminator, head_layers
-from astro_cli.models.roles import Roles
+from astro_cli.models.discriminator import head_layers
 from astro_cli.models.wan.config import WanConfig
-from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import adversarial, next_frame
 from astro_cli.objectives.adversarial import Config, Objective, discriminator_loss, generator_loss, penalty
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.rollout.next_frame import NextFrameStreamer, segment_cache
+from tests.tiny_policy import next_frame_context
 
 TINY = WanConfig(
     dim=24, ffn_dim=32, num_heads=2, num_layers=2, in_channels=2, extra_channels=2, freq_dim=8, text_dim=5, text_len=4
@@ -36,21 +34,7 @@ def known(value: T | None) -> T:
 
 @pytest.fixture
 def run_context() -> RunContext:
-    torch.manual_seed(0)
-    roles = Roles()
-    roles.add("student", CausalWan(TINY), trained=True)
-    roles.add("discriminator", Discriminator(CausalWan(TINY)), trained=True)
-    return RunContext(
-        roles=roles,
-        steps=warp_timesteps((1000,), 24.0),
-        shift=24.0,
-        frames=FRAMES,
-        block=1,
-        latent_shape=(2, 4, 4),
-        cache=CacheSpec(),
-        recycle="previous",
-        encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
-    )
+    return next_frame_context(TINY, FRAMES, CacheSpec())
 
 
 def batch(size: int = 2) -> Batch:

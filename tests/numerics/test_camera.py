@@ -11,12 +11,8 @@ import pytest
 import torch
 
 from astro_cli.cache.spec import CacheSpec
-from astro_cli.core.flow import warp_timesteps
 from astro_cli.models.camera import ORIGIN_DEVIATION, camera_channels, directions
-from astro_cli.models.discriminator import Discriminator
-from astro_cli.models.roles import Roles
 from astro_cli.models.wan.config import CAMERA_CHANNELS, WanConfig
-from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives.adversarial import Config, Objective
 from astro_cli.objectives.base import Batch, RunContext
 from astro_cli.rollout.engine import frame_noise
@@ -26,6 +22,7 @@ from astro_cli.shapes.camera import STEP, measured_steps, of_latents, path, rand
 from astro_cli.shapes.grammar import parse
 from astro_cli.shapes.render import FREE, GRID, random_layout, render
 from eval.world.shapes_camera import scores
+from tests.tiny_policy import next_frame_context
 
 TINY = WanConfig(
     dim=24,
@@ -115,21 +112,7 @@ def test_a_camera_moves_the_object_against_it():
 
 @pytest.fixture
 def run_context() -> RunContext:
-    torch.manual_seed(0)
-    roles = Roles()
-    roles.add("student", CausalWan(TINY), trained=True)
-    roles.add("discriminator", Discriminator(CausalWan(TINY)), trained=True)
-    return RunContext(
-        roles=roles,
-        steps=warp_timesteps((1000,), 24.0),
-        shift=24.0,
-        frames=FRAMES,
-        block=1,
-        latent_shape=(2, 4, 4),
-        cache=CacheSpec(window=3, sink=1),
-        recycle="previous",
-        encode_text=lambda prompts: torch.zeros(len(prompts), 4, 5),
-    )
+    return next_frame_context(TINY, FRAMES, CacheSpec(window=3, sink=1))
 
 
 def batch() -> Batch:
