@@ -17,14 +17,12 @@ EXAMPLE = 'for example --camera "right 2s, rest 1s, up"'
 LONGEST = 86_400  # seconds of one move
 
 
-def with_camera(arm: Arm, camera: str | None) -> Arm:
+def with_camera(arm: Arm, camera: str) -> Arm:
     """The arm whose videos are seen by that camera. Moves last whole latent frames, the last one for ever.
 
     Raises:
         StreamError: a model without a camera, an unknown move, or one but the last without a length.
     """
-    if camera is None:
-        return arm
     if not arm.has_camera:
         hint = "train one: astro distill --recipe aapt_camera_shapes"
         raise StreamError("--camera", camera, f"{arm.name} was trained without a camera", hint=hint)

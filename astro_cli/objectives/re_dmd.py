@@ -83,6 +83,7 @@ def effective_sample_size(weight_N: torch.Tensor) -> float:
 
 
 class Objective(dmd.Objective):
+    shards = False  # not tried divided
     config: Config
 
     def __init__(self, config: Config, run_context: RunContext) -> None:

@@ -35,6 +35,7 @@ def sid_loss(x: torch.Tensor, real_x0: torch.Tensor, fake_x0: torch.Tensor, alph
 
 
 class Objective(dmd.Objective):
+    shards = False  # not tried divided
     config: Config
 
     def matched(self, batch: Batch, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
