@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from test_processes import DMD, SFT, launch, weights_of
+from test_processes import SFT, launch, weights_of
 from test_training import without_times
 
 from tests.command_line import run
@@ -62,7 +62,7 @@ def test_divided_networks_train_as_whole_ones_and_resume_on_other_numbers_of_pro
 
 def test_what_cannot_be_divided_is_refused(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(*next(iter(DIVIDED.items())))
-    ode = [*DMD, *tiny, "--set", 'order=["ode"]', "--out", str(tmp_path / "run")]
+    ode = ["distill", "--recipe", "self_forcing_ode_shapes", *tiny, "--out", str(tmp_path / "run")]
     assert run(ode, monkeypatch) == 2
     assert "stages.ode.objective.kind: found 'ode', which does not train networks that are divided" in (
         " ".join(capsys.readouterr().err.split())
