@@ -178,6 +178,7 @@ class VideoClipSource(ClipSource):
             raise RecipeError(source, "clips", what)
         self.captions = [prompt for prompt, _ in kept]
         self.latents = CachedLatents([latents for _, latents in kept])
+        self.moves = None
 
     @classmethod
     def make(cls, context: SourceContext) -> VideoClipSource:

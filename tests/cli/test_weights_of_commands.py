@@ -34,7 +34,7 @@ def broken(source: str, role: str, folder: Path) -> Path:
     (["eval", "shapes", "--arm", "{path}", "--prompts", "1", "--timing", "none"], "student", "proj_out.weight"),
     (["sample", "a red circle", "--weights", "{path}"], "student", "proj_out.weight"),
     (["rl", "--recipe", RL, "--set", "base.student={path}", *TRAIN], "student", "proj_out"),
-    (["distill", "--recipe", "causal_forcing_shapes", "--set", "base.teacher={path}", *TRAIN], "student", "proj_out"),
+    (["distill", "--recipe", "self_forcing_shapes", "--set", "base.teacher={path}", *TRAIN], "student", "proj_out"),
     (["rl", "--recipe", RL, "--set", "base.codec={path}", *TRAIN], "codec", "mean"),
 ])  # fmt: skip
 def test_one_nan_is_named_and_nothing_is_left(arguments, role, tensor, tmp_path, monkeypatch, capsys):

@@ -38,7 +38,9 @@ class Advantage(Base):
     gives = "map"
 
     def observe(self, latents_BFCHW, frames_BTCHW, backbone):
-        assert frames_BTCHW.shape[1] == backbone.num_frames(latents_BFCHW.shape[1])
+        latents = latents_BFCHW.shape[1]
+        continued = backbone.num_frames(latents + 1) - 1
+        assert frames_BTCHW.shape[1] in (backbone.num_frames(latents), continued)
         return {"salience": latents_BFCHW.abs().mean(2)}
 
     def credit(self, scored, state):

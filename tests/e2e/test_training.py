@@ -141,7 +141,7 @@ def test_the_teacher_recipe_trains_frames_then_clips(tiny, tmp_path, monkeypatch
         "stages.clips.batch=4",
         "stages.images.data.pool=16",
         "stages.clips.data.pool=16",
-        "model.dim=24",
+        "model.dim=48",
         "model.ffn_dim=32",
         "model.num_heads=2",
         "model.num_layers=2",

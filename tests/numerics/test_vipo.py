@@ -30,15 +30,16 @@ def painted(scene: Scene, color: str) -> Scene:
 
 
 def clips(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rendered clips (B, T, 3, 32, 32), and the share of each latent cell that the object covers (B, T, 8, 8): what
-    changes where it is painted in another colour.
+    """Rendered clips (B, T, 3, 32, 32), and the share of each latent cell that the object covers (B, F, 8, 8), over
+    the latent's frames: what changes where it is painted in another colour.
     """
     scenes = [complete_scene(random_scene(stream(row, "scene"), 0.0), stream(row, "fill")) for row in range(count)]
-    layout = random_layout(scenes, [stream(row, "layout") for row in range(count)])
-    red, blue = (render([painted(scene, color) for scene in scenes], layout, FRAMES) for color in ("red", "blue"))
+    layout, frames = random_layout(scenes, [stream(row, "layout") for row in range(count)]), 4 * FRAMES - 3
+    red, blue = (render([painted(scene, color) for scene in scenes], layout, frames) for color in ("red", "blue"))
     change = (torch.tensor(RGB["red"]) - torch.tensor(RGB["blue"])).abs().sum()
     covered = (red - blue).abs().sum(2) / change
-    return render(scenes, layout, FRAMES), torch.nn.functional.avg_pool2d(covered, 4)
+    covered = allocation.at_latents(torch.nn.functional.avg_pool2d(covered, 4), FRAMES, opens=True)
+    return render(scenes, layout, frames), covered
 
 
 def features(count: int = 2, width: int = 5, rows: int = 4, columns: int = 6) -> torch.Tensor:
