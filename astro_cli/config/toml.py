@@ -135,7 +135,9 @@ def parse_override(text: str, example: str = "--set seed=1 --set stages.dmd.step
     try:
         parsed = parse_toml(f"value = {value.strip()}")["value"]
     except RefusedValue as error:
-        raise RecipeError(f"--set {text[:SHOWN_CHARACTERS]}", key.strip(), error.what) from error
+        raise RecipeError(
+            f"--set {text[:SHOWN_CHARACTERS]}", key.strip(), error.what, hint=f"for example: {example}"
+        ) from error
     except ParseError:
         parsed = value.strip()
     return key.strip(), parsed

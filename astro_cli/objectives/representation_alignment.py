@@ -1,4 +1,5 @@
-"""Flow matching with representation alignment: a hidden state of the network also has to say what the clean clip holds.
+"""Representation alignment: a hidden state of the network also has to say what the clean clip holds. Here with flow
+matching.
 
     L = L_flow + w mean || h_l[first channels] - f ||^2
 
@@ -15,15 +16,17 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from astro_cli.config.base import Config as BaseConfig
 from astro_cli.models.wan.hidden import hidden_state
 from astro_cli.models.wan.transformer import CausalWan
 from astro_cli.objectives import flow_matching
 from astro_cli.objectives.base import Batch, LossOutput
+from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.shapes.features import FEATURES
 from astro_cli.spec import Recipe, StageSpec
 
 
-class Config(flow_matching.Config):
+class AlignmentConfig(BaseConfig):
     """`weight`: w; `layer`: l, from 1."""
 
     weight: float = Field(default=0.5, gt=0)
@@ -36,13 +39,17 @@ def per_token(features_BFKHW: torch.Tensor, patch: tuple[int, int]) -> torch.Ten
     return rows.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
 
 
-class Objective(flow_matching.Objective):
+class Aligned(BaseObjective):
+    """Adds the term to the loss of the class after it. Where a pass holds the clean clip beside the noisy one, the
+    states of both are compared.
+    """
+
     source = "astro_cli.training.feature_clips:FeatureClips"
     shards = False
-    config: Config
+    config: AlignmentConfig
 
     @classmethod
-    def check(cls, config: Config, recipe: Recipe, stage: StageSpec, key: str) -> None:
+    def check(cls, config: AlignmentConfig, recipe: Recipe, stage: StageSpec, key: str) -> None:
         model = recipe.model
         if config.layer > model.num_layers:
             raise ValueError(
@@ -57,7 +64,19 @@ class Objective(flow_matching.Objective):
         network = self.run_context.roles.modules[role]
         assert isinstance(network, CausalWan)
         with hidden_state(network.blocks[self.config.layer - 1]) as states:
-            flow = super().loss(role, batch).loss
+            plain = super().loss(role, batch)
+        assert isinstance(plain, LossOutput)
+        [state] = states
         wanted = per_token(batch.features_BFKHW, network.config.patch)
-        aligned = (states[0][..., : wanted.shape[-1]].float() - wanted).pow(2).mean()
-        return LossOutput(flow + self.config.weight * aligned, {"flow": flow.item(), "alignment": aligned.item()})
+        wanted = wanted.repeat(1, state.shape[1] // wanted.shape[1], 1, 1)
+        aligned = (state[..., : wanted.shape[-1]].float() - wanted).pow(2).mean()
+        metrics = plain.metrics | {"flow": plain.loss.item(), "alignment": aligned.item()}
+        return LossOutput(plain.loss + self.config.weight * aligned, metrics)
+
+
+class Config(flow_matching.Config, AlignmentConfig):
+    pass
+
+
+class Objective(Aligned, flow_matching.Objective):
+    config: Config

@@ -41,6 +41,7 @@ def _load(
     name: str, overrides: list[str] | None, command: str | None, checks: tuple[Callable[[Recipe], None], ...]
 ) -> Recipe:
     document = toml.load(name, overrides)
+    others = f"astro recipe show {name} --origins  prints the values it has to fit, and the file that sets each"
     named = document.data.get("command")
     if command is not None and named in get_args(Command) and named != command:
         what = f"found {named!r}, this is `astro {command}`"
@@ -53,8 +54,8 @@ def _load(
             check(recipe)
     except ValidationError as error:
         key, what, hint = first_problem(error, Recipe)
-        raise RecipeError(document.origin(key), key, what, hint=hint) from error
+        raise RecipeError(document.origin(key), key, what, hint=hint or others) from error
     except ValueError as error:
         key, _, what = str(error).partition(": ")
-        raise RecipeError(document.origin(key), key, what) from error
+        raise RecipeError(document.origin(key), key, what, hint=others) from error
     return recipe

@@ -9,7 +9,15 @@ import torch
 from test_distillation import batch, run_context  # noqa: F401  (a fixture)
 
 from astro_cli.core.rng import stream
-from astro_cli.objectives import flow_matching, representation_alignment
+from astro_cli.models.wan.hidden import hidden_state
+from astro_cli.objectives import (
+    aligned_ar_diffusion,
+    aligned_consistency,
+    ar_diffusion,
+    consistency,
+    flow_matching,
+    representation_alignment,
+)
 from astro_cli.objectives.representation_alignment import per_token
 from astro_cli.shapes.features import object_features
 from astro_cli.shapes.grammar import SHAPES, parse
@@ -80,18 +88,27 @@ def test_a_token_holds_the_features_of_its_own_cells():
     assert tokens[0, 0, 5].tolist() == [22, 23, 32, 33, -22, -23, -32, -33]
 
 
-def test_the_loss_is_that_of_flow_matching_and_the_distance_of_the_hidden_state(run_context):  # noqa: F811
+@pytest.mark.parametrize(("plain", "aligned", "more"), [
+    (flow_matching, representation_alignment, {"mixed_noise": 0.5}),
+    (ar_diffusion, aligned_ar_diffusion, {}),
+    (consistency, aligned_consistency, {"guidance": 2.0}),
+])  # fmt: skip
+def test_the_loss_is_the_plain_one_and_the_distance_of_the_hidden_state(run_context, plain, aligned, more):  # noqa: F811
     maps = torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(5))
     sample = dataclasses.replace(batch(), features_BFKHW=maps)
-    plain = flow_matching.Objective(flow_matching.Config(mixed_noise=0.5), run_context).loss("student", sample)
-    config = representation_alignment.Config(mixed_noise=0.5, weight=3.0, layer=1)
-    objective = representation_alignment.Objective(config, run_context)
-    aligned = objective.loss("student", sample)
-    assert aligned.metrics["flow"] == plain.loss.item()
-    torch.testing.assert_close(aligned.loss, plain.loss + 3.0 * aligned.metrics["alignment"])
     network = run_context.roles.modules["student"]
-    assert aligned.metrics["alignment"] > 0
+    without = plain.Objective(plain.Config(**more), run_context).loss("student", sample)
+    objective = aligned.Objective(aligned.Config(weight=3.0, layer=1, **more), run_context)
+    with hidden_state(network.blocks[0]) as states:
+        output = objective.loss("student", sample)
+    assert output.metrics["flow"] == without.loss.item()
+    torch.testing.assert_close(output.loss, without.loss + 3.0 * output.metrics["alignment"])
+    wanted = per_token(maps, (2, 2))
+    halves = states[0][..., : wanted.shape[-1]].split(4, 1)  # in teacher forcing the clean clip, then the noisy one
+    assert len(halves) == (1 if plain is flow_matching else 2)
+    expected = torch.stack([(half - wanted).pow(2).mean() for half in halves]).mean()
+    assert output.metrics["alignment"] == pytest.approx(expected.item())
     assert not network.blocks[0]._forward_hooks
-    (later,) = torch.autograd.grad(aligned.loss, network.proj_out.weight, retain_graph=True)
-    (same,) = torch.autograd.grad(plain.loss, network.proj_out.weight)
-    torch.testing.assert_close(later, same)  # what comes after the layer learns from the flow alone
+    (later,) = torch.autograd.grad(output.loss, network.proj_out.weight, retain_graph=True)
+    (same,) = torch.autograd.grad(without.loss, network.proj_out.weight)
+    torch.testing.assert_close(later, same)  # what comes after the layer learns from the plain loss alone
