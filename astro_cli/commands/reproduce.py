@@ -52,7 +52,7 @@ class _Steps:
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="Paper: astrolabe, reward-forcing or delta-forcing.")],
+    paper: Annotated[str, typer.Argument(help="Paper: astrolabe, reward-forcing, delta-forcing, teleboost or aapt.")],
     quick: Annotated[
         bool, typer.Option("--quick", help="One base, one seed, fewer prompts: minutes instead of hours.")
     ] = False,
@@ -70,6 +70,12 @@ def reproduce(
         int | None,
         typer.Option(min=1, help="Train every run for this many steps: whether all works here, not a result."),
     ] = None,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages", help="Train the paper's stages one after the other, a row of a table for each: teleboost."
+        ),
+    ] = False,
     until_decided: Annotated[
         float | None,
         typer.Option(
@@ -88,11 +94,19 @@ def reproduce(
         raise RecipeError("--until-decided", "", f"found {value}, expected hours above 0 of a full study")
     if paper not in STUDIES:
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
-    console, folder, began = plain_console(stderr=True), out or Path("results") / paper, time.monotonic()
+    chosen = STUDIES[paper]
+    if stages and (quick or chosen.staged is None):
+        have = ", ".join(name for name, study in STUDIES.items() if study.staged)
+        found = "with --quick" if quick else f"of {paper}"
+        raise RecipeError("--stages", "", f"found {found}, expected the full study", hint=f"stages have: {have}")
+    if stages:
+        chosen = chosen.stages()
+    default = Path("results") / (f"{paper}-stages" if stages else paper)
+    console, folder, began = plain_console(stderr=True), out or default, time.monotonic()
     with loading(f"the study of {paper}"):
         from eval.studies.study_run import StudyRun
 
-        study = StudyRun(paper, STUDIES[paper], folder, _Steps(console), steps)
+        study = StudyRun(paper, chosen, folder, _Steps(console), steps)
     written = (
         study.quick(QUICK_PROMPTS) if quick else study.full(parse_seeds(seeds), jobs or threads.cores(), until_decided)
     )

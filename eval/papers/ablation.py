@@ -16,11 +16,15 @@ GRIDS = Path(__file__).resolve().parent / "ablations"
 
 
 class AblationRow(Config):
-    """A row of the published table: a recipe that is trained, or an arm that is only evaluated."""
+    """A row of the published table: a recipe that is trained, or an arm that is only evaluated.
+
+    `after` names the recipe of an earlier row, whose student this row starts from.
+    """
 
     label: str
     recipe: str | None = None
     arm: str | None = None
+    after: str | None = None
 
 
 class Grid(Config):
@@ -36,7 +40,9 @@ class Job:
     """One row at one seed, scored by `suites`. `state` is "finished", "started", "changed" (begun with other inputs
     than there are now), "new" or "damaged"; without a recipe `arm` is evaluated as it is.
 
-    `given` is the recipe as the grid names it.
+    Attributes:
+        given: the recipe as the grid names it.
+        after: the name of the job whose student it starts from; `sets` says so to the command.
     """
 
     label: str
@@ -46,6 +52,8 @@ class Job:
     arm: str
     state: str
     suites: tuple[str, ...]
+    after: str | None = None
+    sets: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,18 +88,23 @@ def plan(grid: Grid, seeds: list[int], runs: Path, overrides: list[str], steps: 
     """
     jobs = []
     for seed in seeds:
+        own: dict[str, Job] = {}  # of this seed, by the recipe's name in the grid
         for row in grid.rows:
             if row.recipe is None:
                 assert row.arm is not None
                 jobs.append(Job(row.label, seed, None, None, row.arm, "finished", grid.suites))
                 continue
-            recipe = load_recipe(row.recipe, [*overrides, f"seed={seed}"])
+            before = own[row.after] if row.after is not None else None
+            sets = () if before is None else (f"base.student={before.arm}",)
+            recipe = load_recipe(row.recipe, [*overrides, *sets, f"seed={seed}"])
             if steps is not None:
-                recipe = load_recipe(
-                    row.recipe, [*overrides, f"seed={seed}", f"stages.{recipe.order[-1]}.steps={steps}"]
-                )
+                last = f"stages.{recipe.order[-1]}.steps={steps}"
+                recipe = load_recipe(row.recipe, [*overrides, *sets, f"seed={seed}", last])
             folder = runs / f"{recipe.name}-seed{seed}"
-            jobs.append(Job(row.label, seed, row.recipe, recipe, str(folder), _state(folder, recipe), grid.suites))
+            state, name = _state(folder, recipe), None if before is None else before.name
+            job = Job(row.label, seed, row.recipe, recipe, str(folder), state, grid.suites, name, sets)
+            own[row.recipe] = job
+            jobs.append(job)
     return jobs
 
 

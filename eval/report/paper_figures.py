@@ -117,6 +117,8 @@ PAIRS = {
     "astrolabe": ("astrolabe-bases", "RL"),
     "reward-forcing": ("reward-forcing-1", "Reward Forcing"),
     "delta-forcing": ("delta-forcing", "Delta Forcing"),
+    "teleboost": ("teleboost-4", "BPGO"),
+    "aapt": ("aapt", "AAPT"),
 }
 # Measures of a run itself: title, better, where nothing has changed, what the axis shows.
 OF_A_RUN: dict[str, tuple[str, Better, float, str]] = {

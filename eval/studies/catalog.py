@@ -16,6 +16,8 @@ class Study(NamedTuple):
         quick: the suite that --quick scores, and on how many prompts at most.
         lead: what the page's clips are.
         is_timed: whether frames per second are measured at all.
+        staged: (table, grid, recipe of the last row) of the pipeline that `--stages` runs instead, each row from the
+            one before.
     """
 
     tables: tuple[str, ...]
@@ -25,6 +27,13 @@ class Study(NamedTuple):
     quick: tuple[str, int] = ("shapes", 96)
     lead: str = "Streaming students of the embedded world before and after forward-process reinforcement learning."
     is_timed: bool = True
+    staged: tuple[str, str, str] | None = None
+
+    def stages(self) -> Study:
+        """The study of the pipeline."""
+        assert self.staged is not None
+        table, grid, last = self.staged
+        return self._replace(tables=(table,), pairs=((self.pairs[0][0], last),), grids=(grid,), is_timed=False)
 
 
 STUDIES = {
@@ -67,5 +76,21 @@ STUDIES = {
         quick=("shapes-multi", 8),
         lead="A streaming student of the embedded world before and after long tuning with Delta Forcing.",
         is_timed=False,
+    ),
+    "teleboost": Study(
+        tables=tuple(f"teleboost-{number}" for number in range(1, 10)),
+        pairs=(("shapes/teacher", "bpgo_shapes"),),
+        grids=("teleboost-4", "teleboost-7", "teleboost-9", "teleboost-i2v", "teleboost-clips", "teleboost-2"),
+        quick=("shapes", 32),
+        lead="The bidirectional teacher of the embedded world before and after GRPO with a prior of the reward.",
+        is_timed=False,
+        staged=("teleboost-stages", "teleboost-stages", "staged_dpo_shapes"),
+    ),
+    "aapt": Study(
+        tables=("aapt-1",),
+        pairs=(("shapes/teacher", "aapt_shapes"),),
+        grids=("aapt",),
+        quick=("shapes", 32),
+        lead="The teacher of the embedded world, and the student that makes a frame in one step.",
     ),
 }

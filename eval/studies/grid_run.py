@@ -12,7 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,12 @@ class GridRun:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         with ThreadPoolExecutor(jobs) as pool:
             try:
-                futures = {pool.submit(self._one, job): job for job in planned}
+                futures: dict[Future[str], Job] = {}
+                by_name: dict[str, Future[str]] = {}
+                for job in planned:  # one that starts from another comes after it, and waits for it
+                    first = by_name.get(job.after) if job.after is not None else None
+                    by_name[job.name] = future = pool.submit(self._one, job, first)
+                    futures[future] = job
                 for number, future in enumerate(as_completed(futures), start=1):
                     job, why = futures[future], future.result()
                     if why:
@@ -84,10 +89,16 @@ class GridRun:
         for process in list(self.running):
             process.terminate()
 
-    def _one(self, job: Job) -> str:
-        """Do one job. An unexpected exception fails this job and stops no other."""
+    def _one(self, job: Job, first: Future[str] | None) -> str:
+        """Do one job, after the one it starts from. An unexpected exception fails this job and those after it, and
+        stops no other.
+        """
         try:
+            if first is not None and (why := first.result()):
+                return why if why == STOPPED else f"not begun: it starts from {job.after}, which failed"
             return self._work(job)
+        except CancelledError:
+            return STOPPED
         except (AstroError, OSError) as error:
             return str(error).replace("\n", " | ")
 
@@ -116,7 +127,7 @@ class GridRun:
     def _training(self, job: Job) -> list[str]:
         assert job.recipe is not None
         assert job.given is not None
-        sets = [argument for override in self.overrides for argument in ("--set", override)]
+        sets = [argument for override in (*self.overrides, *job.sets) for argument in ("--set", override)]
         steps = [] if self.steps is None else ["--steps", str(self.steps)]
         resume = ["--resume"] if job.state in ("started", "changed") else []
         return [

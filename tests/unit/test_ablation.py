@@ -106,3 +106,42 @@ def _sleeper(folder):
     path.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     path.chmod(0o755)
     return path
+
+
+def test_a_row_starts_from_the_student_of_the_row_before(tmp_path):
+    base, first, second, third = plan(load_grid("teleboost-stages"), [3], tmp_path, [], 2)
+    assert (base.arm, first.after, first.sets) == ("shapes/teacher", None, ())
+    assert (second.after, third.after) == (first.name, second.name)
+    assert second.recipe.base.student == first.arm == str(tmp_path / "sft_geometry_shapes-seed3")
+    assert third.recipe.base.student == second.arm
+    assert all(job.recipe.stages[job.recipe.order[-1]].steps == 2 for job in (first, second, third))
+    run = grid_run.GridRun(tmp_path, tmp_path / "logs", steps=2)
+    arguments = run._training(third)
+    assert (arguments[0], arguments[-3:]) == ("prefer", ["base.student=" + second.arm, "--steps", "2"])
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_waits_for_that_row_and_fails_with_it(jobs, fails, tmp_path, monkeypatch):
+    planned = plan(load_grid("teleboost-stages"), [0, 1], tmp_path, [], None)
+    run, worked = grid_run.GridRun(tmp_path, tmp_path / "logs"), []
+
+    def work(job):
+        time.sleep(0.02 if job.after else 0.1)
+        worked.append(job.name)
+        return "exit code 1" if fails and job.name == "staged_grpo_shapes seed 0" else ""
+
+    monkeypatch.setattr(run, "_work", work)
+    failed = {job.name: why for job, why in run.run(planned, jobs, lambda *_: None)}
+    for job in planned:
+        if job.after and job.name in worked:
+            assert worked.index(job.after) < worked.index(job.name)
+    assert failed == (
+        {}
+        if not fails
+        else {
+            "staged_grpo_shapes seed 0": "exit code 1",
+            "staged_dpo_shapes seed 0": "not begun: it starts from staged_grpo_shapes seed 0, which failed",
+        }
+    )
+    assert len(worked) == len(planned) - fails
