@@ -201,7 +201,7 @@ def test_weights_of_the_other_kind_are_refused(folder, monkeypatch, capsys):
     assert "the recipe's model takes image-to-video weights" in error
     assert distill("aapt_consistency_shapes", monkeypatch, "--set", 'order=["adaptation"]', stages=STAGES[:1]) == 0
     tiny = [argument for value in (*TINY, "model.in_channels=16") for argument in ("--set", value)]
-    other = ["distill", "--recipe", "causal_forcing_shapes", *tiny, "--set", "base.student=run", "--out", "other"]
+    other = ["distill", "--recipe", "self_forcing_shapes", *tiny, "--set", "base.student=run", "--out", "other"]
     capsys.readouterr()
     assert run(other, monkeypatch) == 2
     assert INPUT in capsys.readouterr().err

@@ -134,7 +134,8 @@ def test_clips_are_listed_before_any_weights(tmp_path, monkeypatch, capsys):
 
 def test_the_embedded_world_takes_no_clips(tmp_path, monkeypatch, capsys):
     out = ["--out", str(tmp_path / "run")]
-    sets = ["--set", "stages.ar_diffusion.data.clips=videos"]
+    plain = ["--set", 'stages.ar_diffusion.objective={kind="ar_diffusion"}']
+    sets = ["--set", "stages.ar_diffusion.data.clips=videos", *plain]
     assert run(["distill", "--recipe", "causal_forcing_shapes", *sets, *out], monkeypatch) == 2
     assert "stages.ar_diffusion.data.clips: found 'videos', expected none: the embedded world" in message(capsys)
 
