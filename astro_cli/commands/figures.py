@@ -24,7 +24,7 @@ DEFAULT_RUNS = Path("runs")
 
 
 def figures(
-    paper: Annotated[str, typer.Argument(help="Paper: astrolabe, reward-forcing or delta-forcing.")],
+    paper: Annotated[str, typer.Argument(help="Paper: astrolabe, reward-forcing, delta-forcing, teleboost or aapt.")],
     runs: Annotated[
         Path, typer.Option("--runs", help="Folder of the training runs, named <recipe>-seed<N>.")
     ] = DEFAULT_RUNS,
