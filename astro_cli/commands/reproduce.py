@@ -97,8 +97,8 @@ def reproduce(
     chosen = STUDIES[paper]
     if stages and (quick or chosen.staged is None):
         have = ", ".join(name for name, study in STUDIES.items() if study.staged)
-        found = "with --quick" if quick else f"of {paper}"
-        raise RecipeError("--stages", "", f"found {found}, expected the full study", hint=f"stages have: {have}")
+        what = "with --quick" if quick else f"of {paper}"
+        raise RecipeError("--stages", "", f"found {what}, expected the full study", hint=f"stages have: {have}")
     if stages:
         chosen = chosen.stages()
     default = Path("results") / (f"{paper}-stages" if stages else paper)

@@ -170,7 +170,7 @@ def test_differences_of_a_suite_are_paired_with_their_interval(tmp_path: Path, d
 
 def test_no_figures_of_other_papers(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no figures of this paper"):
-        pictures("teleboost", PAIRS, Made(tmp_path, [], tmp_path))
+        pictures("wan", PAIRS, Made(tmp_path, [], tmp_path))
 
 
 def test_the_command_draws_and_lists_what_is_missing(
