@@ -43,7 +43,7 @@ def test_it_prints_writes_and_records(bench):
     assert (speed["window_full"], speed["decoder"], speed["attention"], speed["kv"]) == (True, "codec", "flash", "fp8")
     assert (speed["dtype"], speed["device"], speed["warm_up_blocks"], speed["frames"]) == ("float32", "cpu", 0, 12)
     assert speed["attention_error"] < 1e-5
-    assert 1e-4 < speed["kv_error"] < 0.5
+    assert 1e-4 < speed["kv_error"] < 1
     records = store.load([store.record_path(Path("results"), "throughput")])
     found = {record.metric: record.scores for record in records}
     assert found["throughput"] == [speed["frames_per_second"]]

@@ -166,7 +166,9 @@ def test_a_window_must_hold_sink_and_block(refused):
 
 def test_a_wrong_value_in_a_file_names_the_file(refused, tmp_path):
     (tmp_path / "mine.toml").write_text('extends = "astrolabe_causal_shapes"\n[lora]\nrank = "big"\n')
-    assert refused("rl", "--recipe", "mine.toml") == "error: mine.toml: lora.rank: found 'big', expected an integer\n"
+    error, hint, _ = refused("rl", "--recipe", "mine.toml").split("\n")
+    assert error == "error: mine.toml: lora.rank: found 'big', expected an integer"
+    assert hint.startswith("hint: astro recipe show mine.toml --origins ")
 
 
 def test_a_missing_key_says_what_to_do(refused, tmp_path):
@@ -185,7 +187,8 @@ def test_a_recipe_for_another_command_says_which(refused):
 def test_a_command_that_is_none_is_not_suggested(refused, found):
     message = refused(*RL, "--set", f"command={found}")
     assert "command: found" in message
-    assert "hint" not in message
+    assert "run it with" not in message
+    assert "did you mean" not in message
 
 
 def test_a_base_is_no_recipe(refused):

@@ -48,10 +48,12 @@ SHAPES = {
     "teleboost-7": (3, 5),
     "teleboost-8": (6, 19),
     "teleboost-9": (3, 7),
+    "teleboost-stages": (4, 3),
 }
 FIGURES = {
     "astrolabe-adaptive": "Figure 8 (b)",
     "astrolabe-beta": "Figure 7 (b)",
+    "teleboost-stages": "sections 2 to 4",
 }  # figures as tables: no number is printed
 CELLS = [
     ("aapt-1", "Ours, 1280×720", "dynamic_degree", "63.29"),  # supplement H, Table 1, second line
