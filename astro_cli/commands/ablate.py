@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TABLES = (
     "astrolabe-bases (Tables 1 to 3), astrolabe-4a, -4b, -4c, -beta, -adaptive or -released; reward-forcing-1 or -3; "
-    "delta-forcing."
+    "delta-forcing; teleboost-2, -4, -7, -9, -clips, -i2v or -stages; aapt."
 )
 
 

@@ -17,7 +17,7 @@ from astro_cli.commands.console import echo, loading, plain_console
 from astro_cli.commands.evaluate import evaluate_arms
 from astro_cli.commands.grid_progress import run_grid
 from astro_cli.commands.limits import MOST_JOBS
-from astro_cli.commands.training_run import train
+from astro_cli.commands.training_run import train_on_cores
 from astro_cli.config.errors import RecipeError, did_you_mean
 from astro_cli.config.seeds import parse_seeds
 from astro_cli.core import threads
@@ -42,7 +42,7 @@ class _Steps:
         self.console.print(line, soft_wrap=True)
 
     def train(self, recipe: Recipe, name: str, overrides: list[str], run: Path) -> None:
-        train(recipe, name, overrides, run, resume=(run / "resolved.json").is_file())
+        train_on_cores(recipe, name, overrides, run, resume=(run / "resolved.json").is_file())
 
     def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str) -> None:
         evaluate_arms(arms, seeds, prompts, results, suite)
@@ -89,16 +89,16 @@ def reproduce(
 
     Example: astro reproduce astrolabe --quick
     """
-    if until_decided is not None and (quick or not 0 < until_decided < math.inf):
-        value = "with --quick" if quick else f"{until_decided:g}"
+    if until_decided is not None and (quick or stages or not 0 < until_decided < math.inf):
+        value = "with --quick" if quick else "with --stages" if stages else f"{until_decided:g}"
         raise RecipeError("--until-decided", "", f"found {value}, expected hours above 0 of a full study")
     if paper not in STUDIES:
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     chosen = STUDIES[paper]
     if stages and (quick or chosen.staged is None):
         have = ", ".join(name for name, study in STUDIES.items() if study.staged)
-        what = "with --quick" if quick else f"of {paper}"
-        raise RecipeError("--stages", "", f"found {what}, expected the full study", hint=f"stages have: {have}")
+        what = "it with --quick, expected the full study" if quick else f"{paper}, expected a paper with stages: {have}"
+        raise RecipeError("--stages", "", f"found {what}", hint=f"astro reproduce {have} --stages")
     if stages:
         chosen = chosen.stages()
     default = Path("results") / (f"{paper}-stages" if stages else paper)

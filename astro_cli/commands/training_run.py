@@ -18,6 +18,7 @@ from astro_cli.commands.push import check_name, check_push, push_and_say
 from astro_cli.config import toml_text
 from astro_cli.config.errors import EXIT_RUN, CheckpointError, RecipeError, RunError
 from astro_cli.config.files import Reader
+from astro_cli.core import processes, threads
 
 if TYPE_CHECKING:
     from astro_cli.execution.options import RayOptions
@@ -91,6 +92,40 @@ def train(
         hint = f"the run's checkpoints are whole; with space again: {_again(recipe.command)}"
         raise RunError(out, "", f"cannot be written: {error.strerror}", hint=hint) from error
     return out
+
+
+def train_on_cores(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> None:
+    """As `train`, on several processes where small networks train on the cores of one machine: one thread each is all
+    that they can use.
+    """
+    count = _processes(recipe)
+    if count == 1:
+        train(recipe, recipe_name, overrides, out, resume=resume)
+        return
+    sets = [argument for override in overrides for argument in ("--set", override)]
+    arguments = [recipe.command, "--recipe", recipe_name, "--out", str(out), *sets, *(["--resume"] if resume else [])]
+    try:
+        code = processes.run_together([*arguments, "--threads", "1"], count)
+    except KeyboardInterrupt:
+        plain_console(stderr=True).print(f"interrupted; continue with: {_again(recipe.command)}", soft_wrap=True)
+        raise typer.Exit(EXIT_RUN) from None
+    if code:
+        raise RunError(out, "", f"training on {count} processes ended with exit code {code}; what it said is above")
+
+
+def _processes(recipe: Recipe) -> int:
+    """As many as there are cores, if the batches divide; one on a GPU, and where a number of threads is asked for."""
+    with loading("torch"):
+        from astro_cli.training.build import pick_device
+
+    if pick_device(recipe.runtime.device).type != "cpu" or threads.are_asked():
+        return 1
+    stages = [recipe.stages[name] for name in recipe.order]
+    shares = [
+        stage.experience.prompts if stage.experience else stage.batch // (stage.accumulate * stage.data.samples)
+        for stage in stages
+    ]
+    return processes.most_processes(shares, threads.cores())
 
 
 Begin = Callable[[str, bool, Callable[[str], None]], None]  # the recipe as given, whether to resume, what is said

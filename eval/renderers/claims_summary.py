@@ -18,7 +18,7 @@ from eval.renderers.words import seeds
 HEADS = ("measured on", "verdict", "claims", "which")
 ALIGNED = "llrl"
 PLACES = {"shapes": "`shapes`", "wan": "Wan 2.1"}
-SHOWN_WHOLE = ("holds", "fails")  # with their text and effects; of the others there may be many
+SHOWN_WHOLE = ("holds", "fails")  # with their effects; of those that are not run, the number alone
 MOST_EFFECTS = 3  # of a claim with more parts it says how many hold
 
 
@@ -59,7 +59,7 @@ def _which(word: VerdictWord, papers: Mapping[str, Sequence[Verdict]]) -> str:
     chosen = [verdict for verdict in chain.from_iterable(papers.values()) if verdict.verdict == word]
     if word in SHOWN_WHOLE:
         return " ".join(map(_whole, chosen))
-    return ", ".join(f"`{verdict.id}`" for verdict in chosen)
+    return " ".join(f"{verdict.text}." for verdict in chosen)
 
 
 def _count(word: VerdictWord, verdicts: Iterable[Verdict]) -> int:

@@ -5,10 +5,8 @@ Owns the processes and their logs.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astro_cli.config.errors import AstroError
-from astro_cli.core import threads
+from astro_cli.core import processes, threads
 
 if TYPE_CHECKING:
     from eval.papers.ablation import Job
@@ -171,11 +169,11 @@ class GridRun:
         log, began = self.logs / f"{job.log}.log", time.monotonic()
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "astro_cli", *arguments],  # -P: the current folder holds no modules
+                processes.command(*arguments),
                 stdout=file,
                 stderr=file,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **threads.share(self.jobs), **_own_code()},
+                env=processes.environment(**threads.share(self.jobs)),
             )
         self.running.add(process)
         if self.stopped:  # while it was started
@@ -192,14 +190,6 @@ class GridRun:
             return ""
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"exit code {code}, see {log}: " + " | ".join(lines[-TAIL:])
-
-
-def _own_code() -> dict[str, str]:
-    """Lets a process find this program where it runs from a source tree that is not installed."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "pyproject.toml").is_file():
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
 
 
 def core_seconds(logs: Path) -> dict[str, float]:

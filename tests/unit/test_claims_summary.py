@@ -30,7 +30,7 @@ def rows(papers: dict[str, list[Verdict]]) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_what_holds_or_fails_is_shown_whole_and_the_rest_by_name() -> None:
+def test_what_holds_or_fails_is_shown_whole_and_the_rest_by_its_text() -> None:
     papers = {
         "P": [
             a_verdict("a", "holds", "shapes", 0.5),
@@ -42,7 +42,7 @@ def test_what_holds_or_fails_is_shown_whole_and_the_rest_by_name() -> None:
     assert rows(papers) == [
         ["`shapes`", "holds", "1", "Text of a: +0.50 [+0.40, +0.60], 3 seeds."],
         ["`shapes`", "fails", "1", "Text of b: -0.50 [-0.60, -0.40], 3 seeds."],
-        ["`shapes`", "undecided", "2", "`c`, `d`"],
+        ["`shapes`", "undecided", "2", "Text of c. Text of d."],
     ]
 
 

@@ -1,0 +1,64 @@
+"""Processes of this program: how one starts another, and how several share a training on the cores of one machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+POLL_SECONDS = 0.2
+
+
+def command(*arguments: str) -> list[str]:
+    """The line that runs this program again with these arguments."""
+    return [sys.executable, "-P", "-m", "astro_cli", *arguments]  # -P: the current folder holds no modules
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment and more, in which another finds this program where it runs from a source tree that is
+    not installed.
+    """
+    own = {}
+    if (ROOT / "pyproject.toml").is_file():
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, **own, **more}
+
+
+def most_processes(shares: list[int], cores: int) -> int:
+    """The most processes, at most one a core, among which every one of these numbers divides."""
+    return max(count for count in range(1, max(1, cores) + 1) if not any(share % count for share in shares))
+
+
+def run_together(arguments: list[str], count: int, **more: str) -> int:
+    """Run this program as `count` processes of one training, each told its rank as torch's launcher does; 0, or the
+    exit code of the first that failed. The others end with it.
+    """
+    ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count), **more}
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(count):
+            own = environment(**ranks, RANK=str(rank), LOCAL_RANK=str(rank))
+            running.append(subprocess.Popen(command(*arguments), env=own, stdin=subprocess.DEVNULL))
+        while True:
+            codes = [process.poll() for process in running]
+            if failed := [code for code in codes if code]:
+                return failed[0]
+            if None not in codes:
+                return 0
+            time.sleep(POLL_SECONDS)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])

@@ -1,0 +1,31 @@
+"""Several processes of one training: how many, and how they end."""
+
+from __future__ import annotations
+
+import pytest
+
+from astro_cli.commands import training_run
+from astro_cli.core import processes
+from astro_cli.recipe import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("shares", "cores", "most"), [([4], 2, 2), ([4], 3, 2), ([4, 6], 8, 2), ([9], 4, 3), ([5], 1, 1)]
+)
+def test_the_most_processes_divide_every_batch(shares, cores, most):
+    assert processes.most_processes(shares, cores) == most
+
+
+def test_recipes_of_small_networks_train_on_all_cores_unless_threads_are_asked_for(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(training_run.threads, "cores", lambda: 8)
+    recipe = load_recipe("astrolabe_causal_shapes", ["runtime.device=cpu"])
+    assert training_run._processes(recipe) == 4  # its prompts
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert training_run._processes(recipe) == 1
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["rl", "--recipe", "no_such"], 2)])
+def test_processes_end_together_with_the_first_exit_code(capfd, arguments, code):
+    assert processes.run_together(arguments, 2) == code
+    assert "Traceback" not in capfd.readouterr().err
