@@ -57,6 +57,7 @@ def block_sigma(batch: Batch, frames: int, block: int, shift: float) -> torch.Te
 
 class Objective(BaseObjective):
     excludes = ("ema", "relative")
+    gaps = True
     config: Config
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
@@ -76,4 +77,4 @@ class Objective(BaseObjective):
                 run_context.block,
                 run_context.cache,
             )
-        return LossOutput((v - velocity_target(x0, noise)).float().pow(2).mean())
+        return LossOutput(batch.mean_error((v - velocity_target(x0, noise)).float().pow(2)))

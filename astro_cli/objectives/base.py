@@ -40,6 +40,7 @@ TENSORS = (  # a row per sample
     "features_BFKHW",
     "flow_BN2HW",
     "moves_BF2",
+    "learned_BF",
     "weight_B",
     "risk_B",
     "group_B",
@@ -63,6 +64,7 @@ class Batch:
     features_BFKHW: torch.Tensor | None = None  # what the renderer knows of every latent cell
     moves_BF2: torch.Tensor | None = None  # of the camera before each latent frame, in world units
     flow_BN2HW: torch.Tensor | None = None  # true flow of each frame to the next, N = T - 1, in pixels of the frames
+    learned_BF: torch.Tensor | None = None  # bool: latent frames whose error counts, absent: all
     weight_B: torch.Tensor | None = None  # of each sample's loss; its mean over the global batch is 1
     credit: tuple[Term, ...] = ()  # of RL samples: a loss per term, added
     risk_B: torch.Tensor | None = (
@@ -118,6 +120,13 @@ class Batch:
     def noise_like(self, x: torch.Tensor, use: str) -> torch.Tensor:
         """Standard normal noise of x's shape (B, ...), from the samples' own streams."""
         return sample_noise(tuple(x.shape[1:]), self.seeds, use, device=x.device)
+
+    def mean_error(self, error_BFCHW: torch.Tensor) -> torch.Tensor:
+        """Mean of squared errors (B, F, ...): of a sample over the frames that count, then over samples."""
+        if self.learned_BF is None:
+            return error_BFCHW.mean()
+        counts = self.learned_BF.to(error_BFCHW)
+        return ((error_BFCHW.flatten(2).mean(2) * counts).sum(1) / counts.sum(1)).mean()
 
     def uniform(self, count: int, use: str) -> torch.Tensor:
         """(B, count) uniform numbers in [0, 1), from the samples' own streams."""
@@ -232,6 +241,7 @@ class Objective:
         persistent: its videos go on from step to step, those of all micro-batches at once.
         excludes: rules of the student's cache that its passes over whole clips cannot show once frames leave the
             window.
+        gaps: its loss counts frames as `Batch.learned_BF` says, so `data.gap` may leave some out of a clip.
         widens: it may begin with weights that know no extra input channels; the new ones are fresh.
         sets: roles that it does not train and whose weights `finish` sets, where the recipe has them.
         shards: it trains transformers that are divided among processes too; not where it copies networks or reads their
@@ -246,6 +256,7 @@ class Objective:
     wants_trajectory: ClassVar[bool] = False
     persistent: ClassVar[bool] = False
     excludes: ClassVar[tuple[Literal["ema", "relative"], ...]] = ()
+    gaps: ClassVar[bool] = False
     widens: ClassVar[bool] = False
     sets: ClassVar[tuple[str, ...]] = ()
     shards: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class Config(BaseConfig):
 
 class Objective(BaseObjective):
     excludes = ("ema", "relative")
+    gaps = True
     config: Config
 
     def __init__(self, config: Config, run_context: RunContext) -> None:
@@ -87,7 +88,7 @@ class Objective(BaseObjective):
             target = x0_from_velocity(x_next, v_next, sigma_next)
         with self.run_context.roles.use(role) as network:
             predicted = x0_from_velocity(x_t, self.velocity(network, x_t, sigma, text_BMD, given), sigma)
-        return LossOutput((predicted - target).float().pow(2).mean())
+        return LossOutput(batch.mean_error((predicted - target).float().pow(2)))
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, float]:

@@ -34,6 +34,7 @@ class Config(consistency.Config):
 
 
 class Objective(consistency.Objective):
+    gaps = False  # frame after frame, no first block
     config: Config
 
     @classmethod

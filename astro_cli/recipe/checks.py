@@ -83,6 +83,7 @@ def check_methods(recipe: Recipe) -> None:
         config, objective = resolve_kind("objectives", stage.objective, f"{key}.objective"), objective_class(stage)
         _check_roles(key, recipe, stage, objective)
         _check_excluded(recipe, stage, objective)
+        _check_gap(recipe, stage, objective, key)
         _check_tables(key, stage, objective)
         objective.source_class().check(recipe, stage, key)
         objective.check(config, recipe, stage, key)
@@ -152,6 +153,20 @@ def _check_excluded(recipe: Recipe, stage: StageSpec, objective: Any) -> None:
         raise ValueError(f"cache.policy: found 'ema', expected 'fixed': {way}")
     if cache.relative and "relative" in objective.excludes:
         raise ValueError(f"cache.relative: found true, expected false: {way}")
+
+
+def _check_gap(recipe: Recipe, stage: StageSpec, objective: Any, key: str) -> None:
+    """Refuse frames left out of a clip where the loss would count those that do not follow, or no block is left to
+    count.
+    """
+    gap, block, frames = stage.data.gap, recipe.video.block, stage.data.frames or recipe.video.frames
+    if gap and not objective.gaps:
+        raise ValueError(f"{key}.data.gap: found {gap}, expected 0: {stage.kind} learns every frame of a clip")
+    if gap % block:
+        raise ValueError(f"{key}.data.gap: found {gap}, expected a multiple of video.block ({block})")
+    if gap and frames < 3 * block:
+        what = f"found {gap}, expected 0: clips of {frames} frames have no third block of {block}"
+        raise ValueError(f"{key}.data.gap: {what}")
 
 
 def _check_tables(key: str, stage: StageSpec, objective: Any) -> None:

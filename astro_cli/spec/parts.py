@@ -194,6 +194,9 @@ class DataSpec(Config):
     frames: Frames | None = None
     # Latent frames encoded before a clip and cut off: it then begins in the middle of a video.
     lead: int = Field(default=0, ge=0, le=MOST_FRAMES)
+    # Latent frames left out after a clip's first block: 0 to so many, in whole blocks, drawn for each clip. The first
+    # block is then what a frame sink shows late in a video; of clips that leave any out, the second does not count.
+    gap: int = Field(default=0, ge=0, le=MOST_FRAMES)
     samples: Count = 1  # of each prompt in a batch, one after the other
     prompts: str | None = None  # a text file, one prompt a line; absent: the embedded world's own grammar
     pairs: str | None = None  # JSON lines of a prompt, the path of a chosen and that of a rejected video

@@ -9,7 +9,7 @@ import torch
 from astro_cli.objectives.base import Batch
 from astro_cli.shapes.features import object_features
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.sources import ClipSource, SourceContext, layout_of
+from astro_cli.training.sources import ClipSource, SourceContext, layout_of, taken
 
 
 class FeatureClips(ClipSource):
@@ -29,11 +29,12 @@ class FeatureClips(ClipSource):
         source = super().make(context)
         assert isinstance(source, cls)
         data, backbone = context.spec.data, context.backbone
-        frames = source.latents.shape[1]
-        ends = torch.tensor([backbone.num_frames(data.lead + latent + 1) - 1.0 for latent in range(frames)])
+        rendered = source.latents.shape[1] + data.gap
+        ends = torch.tensor([backbone.num_frames(data.lead + latent + 1) - 1.0 for latent in range(rendered)])
         layout = layout_of(source.scenes, source.pool, backbone.world)
         group = backbone.num_frames(2) - 1
         features = object_features(source.scenes, layout, ends, source.latents.shape[-1], group)
+        features = taken(features, source.numbers_PF)
         source.features_BFKHW = features / features.std((0, 1, 3, 4), keepdim=True)
         return source
 

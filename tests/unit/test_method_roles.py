@@ -81,6 +81,7 @@ def test_a_recipe_gives_each_role_its_own_size_adapters_and_optimiser(bases, tmp
         "longlive_shapes",
         [
             *TINY,
+            "order=['dmd']",
             f"base.student={bases['student']}",
             f"base.critic={bases['student']}",
             f"base.teacher={bases['teacher']}",
@@ -135,4 +136,4 @@ def test_adapters_are_refused_where_no_layer_takes_them(probe):
 
 def test_a_critic_without_weights_is_refused_before_anything_is_loaded():
     with pytest.raises(RecipeError, match=r"base\.critic: missing"):
-        load_recipe("longlive_shapes", [*TINY, "base={student='shapes/teacher', teacher='shapes/teacher'}"])
+        load_recipe("longlive_shapes", [*TINY, "order=['dmd']", "base={student='shapes/teacher', teacher='shapes/teacher'}"])

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from astro_cli.config.errors import RecipeError
 from astro_cli.core.rng import stream
 from astro_cli.models.shapes_backbone import ShapesBackbone
+from astro_cli.objectives.base import Batch
+from astro_cli.recipe import load_recipe
 from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.shapes.grammar import Motion, parse
 from astro_cli.shapes.oracle import agreement, measure
@@ -96,6 +99,46 @@ def test_a_led_clip_is_the_later_part_of_the_encoded_video():
     whole = ClipSource(0, backbone, 3, 3, 0.0, lambda *_: None)
     assert led.latents.shape == (3, 2, 16, 8, 8)
     torch.testing.assert_close(led.latents, whole.latents[:, 1:])
+
+
+def test_a_clip_with_a_gap_shows_the_first_block_and_a_later_stretch_of_the_video():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = ShapesBackbone(VideoCodec(width=8).requires_grad_(False))
+    gapped = ClipSource(0, backbone, 3, 12, 0.0, lambda *_: None, lead=1, gap=2, block=1)
+    whole = ClipSource(0, backbone, 6, 12, 0.0, lambda *_: None).latents
+    assert {tuple(numbers) for numbers in gapped.numbers_PF.tolist()} == {(0, 1, 2), (0, 2, 3), (0, 3, 4)}
+    for clip, numbers, video in zip(gapped.latents, gapped.numbers_PF, whole, strict=True):
+        torch.testing.assert_close(clip, video[1 + numbers])
+    learned = gapped.batch("gap", 0, "student", 32).learned_BF
+    assert learned is not None
+    assert {tuple(row) for row in learned.tolist()} == {(True, True, True), (True, False, True)}
+    assert ClipSource(0, backbone, 2, 3, 0.0, lambda *_: None).batch("x", 0, "student", 2).learned_BF is None
+
+
+def test_the_error_of_a_clip_is_the_mean_over_the_frames_that_count():
+    error_BFC = torch.tensor([[[1.0, 3.0], [5.0, 5.0]], [[2.0, 2.0], [8.0, 0.0]]])
+    assert Batch([0, 1], ["", ""]).mean_error(error_BFC).item() == pytest.approx((2 + 5 + 2 + 4) / 4)
+    counted = Batch([0, 1], ["", ""], learned_BF=torch.tensor([[True, True], [False, True]]))
+    assert counted.mean_error(error_BFC).item() == pytest.approx(((2 + 5) / 2 + 4) / 2)
+    alone = [counted.rows(row, row + 1).mean_error(error_BFC[row : row + 1]) for row in (0, 1)]
+    assert torch.stack(alone).mean() == counted.mean_error(error_BFC)  # however samples are grouped
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "gap", "what"),
+    [
+        ("causal_forcing_shapes", "ar_diffusion", "4", "found 4, expected a multiple of video.block (3)"),
+        ("causal_forcing_shapes", "consistency", "-3", "expected greater than or equal to 0"),
+        ("teacher_shapes", "clips", "3", "found 3, expected 0: representation_alignment learns every frame of a clip"),
+        ("aapt_shapes", "consistency", "3", "expected 0: next_frame_consistency learns every frame of a clip"),
+    ],
+)
+def test_gaps_that_no_loss_leaves_out_are_refused(name, stage, gap, what):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name, [f"stages.{stage}.data.gap={gap}"])
+    assert f"stages.{stage}.data.gap" in str(caught.value)
+    assert what in str(caught.value)
 
 
 def test_frame_source_renders_clips_as_long_as_asked_for():
