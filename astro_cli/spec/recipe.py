@@ -163,11 +163,6 @@ class Recipe(Config):
         frames = spec.frames or self.video.frames
         if frames % block:
             raise ValueError(f"{key}.frames: found {frames}, expected a multiple of video.block ({block})")
-        if window is not None and window > frames:
-            raise ValueError(
-                f"cache.window: found {window}, the videos of stage {key.split('.')[1]} have {frames} frames, "
-                "expected at most that"
-            )
         if problem := sde_problem(spec, len(self.sampler.steps)):
             raise ValueError(f"{key}.{problem}")
         if self.policy == "bidirectional" and (spec.clip or self.command == "long-tune"):

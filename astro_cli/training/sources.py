@@ -313,8 +313,13 @@ class ClipSource(SeededSource):
         self.captions = [text for _, text in drawn]
         rendered = lead + frames + gap
         self.numbers_PF = clip_frames(seeds, frames, gap, block)  # of each clip's frames, from the end of the lead
-        self.learned_PF = None if not gap else (self.numbers_PF[:, -1:] < frames) | (
-            torch.arange(frames) // block != 1  # what comes after a gap cannot know its length
+        self.learned_PF = (
+            None
+            if not gap
+            else (self.numbers_PF[:, -1:] < frames)
+            | (
+                torch.arange(frames) // block != 1  # what comes after a gap cannot know its length
+            )
         )
         moves = random_moves(seeds, rendered) if camera else None
         self.moves = None if moves is None else taken(moves[:, lead:], self.numbers_PF)

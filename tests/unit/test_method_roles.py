@@ -136,4 +136,6 @@ def test_adapters_are_refused_where_no_layer_takes_them(probe):
 
 def test_a_critic_without_weights_is_refused_before_anything_is_loaded():
     with pytest.raises(RecipeError, match=r"base\.critic: missing"):
-        load_recipe("longlive_shapes", [*TINY, "order=['dmd']", "base={student='shapes/teacher', teacher='shapes/teacher'}"])
+        load_recipe(
+            "longlive_shapes", [*TINY, "order=['dmd']", "base={student='shapes/teacher', teacher='shapes/teacher'}"]
+        )
