@@ -36,7 +36,7 @@ def bases(tmp_path_factory) -> dict[str, Path]:
     sizes = {"student": TINY, "teacher": [*TINY, "model.dim=32", "model.num_layers=3"]}
     files, folder = {}, tmp_path_factory.mktemp("bases")
     for role, sets in sizes.items():
-        network = CausalWan(load_recipe("longlive_shapes", sets).model)
+        network = CausalWan(load_recipe("self_forcing_shapes", sets).model)
         _initialise(network, 0)
         torch.nn.init.normal_(
             network.proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0)
