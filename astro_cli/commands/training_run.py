@@ -105,7 +105,7 @@ def train_on_cores(recipe: Recipe, recipe_name: str, overrides: list[str], out: 
     sets = [argument for override in overrides for argument in ("--set", override)]
     arguments = [recipe.command, "--recipe", recipe_name, "--out", str(out), *sets, *(["--resume"] if resume else [])]
     try:
-        code = processes.run_together([*arguments, "--threads", "1"], count)
+        code = processes.run_together(arguments, count, OMP_NUM_THREADS="1")
     except KeyboardInterrupt:
         plain_console(stderr=True).print(f"interrupted; continue with: {_again(recipe.command)}", soft_wrap=True)
         raise typer.Exit(EXIT_RUN) from None

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from astro_cli.config.errors import CheckpointError, RecipeError, did_you_mean
+from astro_cli.core import threads
 from astro_cli.core.flow import warp_timesteps
 from astro_cli.core.rng import stream
 from astro_cli.models import checkpoint, lora, weights
@@ -43,7 +44,10 @@ def make_accelerator(recipe: Recipe, project_dir: str | None = None) -> Accelera
     """accelerate's process group and precision; `tracking.start_tracker` begins what it logs to."""
     cpu = pick_device(recipe.runtime.device).type == "cpu"
     tracker = None if recipe.runtime.tracker == "none" else recipe.runtime.tracker
-    return Accelerator(cpu=cpu, mixed_precision=recipe.runtime.precision, log_with=tracker, project_dir=project_dir)
+    number = torch.get_num_threads()
+    made = Accelerator(cpu=cpu, mixed_precision=recipe.runtime.precision, log_with=tracker, project_dir=project_dir)
+    threads.use(number)  # for processes on CPUs accelerate sets its own number, of cores
+    return made
 
 
 def objectives(recipe: Recipe) -> list[type[Objective]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from astro_cli.training.needs import check_needs
 from astro_cli.training.release import write_final
 from astro_cli.training.rundir import RunDir
 from astro_cli.training.tracking import end_tracker, start_tracker
-from astro_cli.training.trainer import Trainer, Watcher
+from astro_cli.training.trainer import Trainer, Unwatched, Watcher
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,18 @@ class PreparedRun:
             accelerator.wait_for_everyone()
             if run.finished:
                 fault = run.final_fault()
+                if is_main:
+                    warning = f"warning: {fault}; written again from the last checkpoint"
+                    say(warning if fault else f"{run.path}: finished already")
                 if not fault:
-                    say(f"{run.path}: finished already")
                     return
-                say(f"warning: {fault}; written again from the last checkpoint")
             try:
                 start_tracker(accelerator, recipe, run.path)
             except RecipeError:
                 if is_main:
                     run.withdraw()
                 raise
-            with progress as watcher:
+            with progress if is_main else nullcontext(Unwatched()) as watcher:
                 trainer = Trainer(recipe, self.context, self.backbone, run, accelerator, watcher, executor)
                 trainer.fit(resume=resume)
             write_final(recipe, self.context, run, writes=is_main)

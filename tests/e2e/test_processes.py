@@ -17,6 +17,10 @@ from PIL import Image, ImageSequence
 from safetensors.torch import load_file
 from test_training import without_times
 
+from astro_cli.commands.training_run import train_on_cores
+from astro_cli.config.errors import RunError
+from astro_cli.core import threads
+from astro_cli.recipe import load_recipe
 from tests.command_line import run
 
 RL = [
@@ -225,3 +229,19 @@ def test_two_processes_long_tune_as_one_and_resume_in_the_middle_of_their_videos
     shutil.rmtree(sorted((two / "checkpoints").iterdir())[-1])
     launch(2, [*SWITCHING, *tiny, "--resume"], two)
     assert without_times(two / "metrics.jsonl") == found
+
+
+def test_a_study_trains_on_all_cores_and_one_of_its_processes_speaks(tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "_requested", None)
+    sets, out = [*RL[4::2], "seed=0"], tmp_path / "run"
+    train_on_cores(load_recipe(RL[2], sets), RL[2], sets, out, resume=False)
+    heard = capfd.readouterr().err
+    assert heard.count("nft 2/2") == 1
+    assert heard.count(f"done: {out}") == 1
+    assert "OMP_NUM_THREADS" not in heard  # accelerate would take a number of its own
+    train_on_cores(load_recipe(RL[2], sets), RL[2], sets, out, resume=True)
+    assert capfd.readouterr().err.count("finished already") == 1
+    with pytest.raises(RunError, match="2 processes ended with exit code"):
+        train_on_cores(load_recipe(RL[2], sets), RL[2], sets, out, resume=False)
