@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -36,14 +37,17 @@ def most_processes(shares: list[int], cores: int) -> int:
 
 def run_together(arguments: list[str], count: int, **more: str) -> int:
     """Run this program as `count` processes of one training, each told its rank as torch's launcher does; 0, or the
-    exit code of the first that failed. The others end with it.
+    exit code of the first that failed. The others end with it, and all with this process: an interruption or a
+    termination reaches them from here.
     """
     ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count), **more}
     running: list[subprocess.Popen[bytes]] = []
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for rank in range(count):
             own = environment(**ranks, RANK=str(rank), LOCAL_RANK=str(rank))
-            running.append(subprocess.Popen(command(*arguments), env=own, stdin=subprocess.DEVNULL))
+            line = command(*arguments)
+            running.append(subprocess.Popen(line, env=own, stdin=subprocess.DEVNULL, start_new_session=True))
         while True:
             codes = [process.poll() for process in running]
             if failed := [code for code in codes if code]:
@@ -56,6 +60,7 @@ def run_together(arguments: list[str], count: int, **more: str) -> int:
             process.terminate()
         for process in running:
             process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _free_port() -> int:
