@@ -118,7 +118,7 @@ def _processes(recipe: Recipe) -> int:
     with loading("torch"):
         from astro_cli.training.build import pick_device
 
-    if pick_device(recipe.runtime.device).type != "cpu" or threads.are_asked():
+    if pick_device(recipe.runtime.device).type != "cpu" or threads.is_set_by_user():
         return 1
     stages = [recipe.stages[name] for name in recipe.order]
     shares = [

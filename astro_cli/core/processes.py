@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -32,7 +33,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def most_processes(shares: list[int], cores: int) -> int:
     """The most processes, at most one a core, among which every one of these numbers divides."""
-    return max(count for count in range(1, max(1, cores) + 1) if not any(share % count for share in shares))
+    return max(count for count in range(1, max(1, cores) + 1) if math.gcd(*shares) % count == 0)
 
 
 def run_together(arguments: list[str], count: int, **more: str) -> int:

@@ -57,7 +57,7 @@ def _count(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,4}", text) else 0
 
 
-def are_asked() -> bool:
+def is_set_by_user() -> bool:
     """Whether the user says how many."""
     return _requested is not None or USER_VARIABLE in os.environ
 

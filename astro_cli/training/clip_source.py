@@ -33,6 +33,9 @@ class EncodedClips(ClipSource):
             raise ValueError(f"{key}.data.clips: {what}")
         if on_wan:
             refuse_pans(stage, key)
+        if on_wan and stage.data.gap:
+            what = f"found {stage.data.gap}, expected 0: clips from files are whole"
+            raise ValueError(f"{key}.data.gap: {what}")
         if recipe.video.camera and stage.data.pan:
             what = f"found {stage.data.pan}, expected 0: the camera's moves are given, and no caption says them"
             raise ValueError(f"{key}.data.pan: {what}")

@@ -178,7 +178,7 @@ class VideoClipSource(ClipSource):
             raise RecipeError(source, "clips", what)
         self.captions = [prompt for prompt, _ in kept]
         self.latents = CachedLatents([latents for _, latents in kept])
-        self.moves = None
+        self.moves = self.learned_PF = None
 
     @classmethod
     def make(cls, context: SourceContext) -> VideoClipSource:

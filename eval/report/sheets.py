@@ -21,7 +21,7 @@ Pair = tuple[Arm, Arm]  # base, tuned
 NAMES = ("base", "tuned")
 SHORT_PROMPTS, LONG_PROMPTS = 6, 4
 SHORT_SCALE, LONG_SCALE, MULTI_SCALE = 6, 5, 5  # pixels per world pixel
-LONG_APART, MULTI_APART = 2, 1  # seconds between two columns
+APART = 2.25  # seconds between two columns: no multiple of the time in which an object goes round, 1 or 2 s
 
 
 def short_clips(arm: Arm, prompts: list[str]) -> np.ndarray:
@@ -42,7 +42,7 @@ def write_short_sheet(prompts: Sequence[str], clips: Sequence[np.ndarray], path:
 
 
 def long_sheet(pair: Pair, path: Path) -> None:
-    """A frame every two seconds of 30 s videos; the columns say the time."""
+    """A frame every 2.25 s of 30 s videos; the columns say the time."""
     prompts, frames, fps = (
         shapes.prompt_set(LONG_PROMPTS),
         shapes_long.num_frames(pair[0]),
@@ -52,7 +52,7 @@ def long_sheet(pair: Pair, path: Path) -> None:
     for arm in pair:
         blocks = [_pictures(block) for block in decoded_blocks(arm, prompts, noise_seeds(0, LONG_PROMPTS), frames)]
         videos.append(np.concatenate(blocks, axis=1))
-    media.contact_sheet(_rows(prompts, videos), path, LONG_SCALE, every=round(LONG_APART * fps), fps=fps)
+    media.contact_sheet(_rows(prompts, videos), path, LONG_SCALE, every=round(APART * fps), fps=fps)
 
 
 def multi_sheet(pair: Pair, path: Path) -> None:
@@ -68,7 +68,7 @@ def multi_sheet(pair: Pair, path: Path) -> None:
     for start, prompt, *clips in zip(starts, script, *parts, strict=True):
         for name, clip in zip(NAMES, clips, strict=True):
             rows.append(media.SheetRow(f"{name}: {prompt}", clip, start, is_switch=start > 0))
-    media.contact_sheet(rows, path, MULTI_SCALE, every=round(MULTI_APART * fps), fps=fps)
+    media.contact_sheet(rows, path, MULTI_SCALE, every=round(APART * fps), fps=fps)
 
 
 def _rows(prompts: Sequence[str], videos: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:

@@ -12,6 +12,7 @@ import pytest
 
 from astro_cli.config.errors import AstroError
 from astro_cli.config.seeds import parse_seeds
+from astro_cli.core import processes
 from astro_cli.training.rundir import RunDir
 from eval.papers.ablation import list_grids, load_grid, merge, plan
 from eval.studies import grid_run
@@ -81,7 +82,7 @@ def test_a_failure_stops_no_other_job_and_a_termination_stops_all(tmp_path, monk
         return []
 
     monkeypatch.setattr(run, "_training", training)
-    monkeypatch.setattr(grid_run.sys, "executable", str(_sleeper(tmp_path)))
+    monkeypatch.setattr(processes.sys, "executable", str(_sleeper(tmp_path)))
 
     def terminate():
         while len(run.running) < 2:

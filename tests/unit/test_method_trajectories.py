@@ -46,7 +46,7 @@ def recorded_recipe(folder: Path, bases: dict[str, Path], clip: int) -> Recipe:
 
 @pytest.mark.parametrize("clip", [6, 0], ids=["groups on shared history", "whole videos"])
 def test_an_objective_that_wants_trajectories_gets_the_old_policys_steps(clip, bases, tmp_path):
-    recipe, (steps, frames) = recorded_recipe(tmp_path, bases, clip), (4, clip or 9)
+    recipe, (steps, frames) = recorded_recipe(tmp_path, bases, clip), (6, clip or 9)
     trainer = train(recipe, tmp_path / "run")
     seen = importlib.import_module("astro_cli.objectives.policy_gradient").Objective.seen
     assert len(seen) == 4  # two updates in two parts, of two clips each

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from astro_cli.config.errors import RunError
-from astro_cli.core import threads
+from astro_cli.core import processes, threads
 from astro_cli.generate.arm import load_arm
 from astro_cli.models.wan.config import WanConfig
 from astro_cli.recipe import load_recipe
@@ -123,7 +123,7 @@ def test_runs_of_a_grid_share_the_cores(tmp_path, monkeypatch):
     program.chmod(0o755)
     jobs = plan(load_grid("astrolabe-4c"), [0], tmp_path / "runs", [], None)[1:3]
     grid = grid_run.GridRun(tmp_path / "results", tmp_path / "logs")
-    monkeypatch.setattr(grid_run.sys, "executable", str(program))
+    monkeypatch.setattr(processes.sys, "executable", str(program))
     assert len(grid.run(jobs, 2, lambda *_: None)) == 2
     assert seen.read_text().split("\n") == ["2 ", "2 ", ""]
 
