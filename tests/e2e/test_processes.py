@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from test_training import without_times
 
 from astro_cli.commands.training_run import train_on_cores
-from astro_cli.config.errors import RunError
 from astro_cli.core import threads
 from astro_cli.recipe import load_recipe
 from tests.command_line import run
@@ -241,7 +240,3 @@ def test_a_study_trains_on_all_cores_and_one_of_its_processes_speaks(tmp_path, m
     assert heard.count("nft 2/2") == 1
     assert heard.count(f"done: {out}") == 1
     assert "OMP_NUM_THREADS" not in heard  # accelerate would take a number of its own
-    train_on_cores(load_recipe(RL[2], sets), RL[2], sets, out, resume=True)
-    assert capfd.readouterr().err.count("finished already") == 1
-    with pytest.raises(RunError, match="2 processes ended with exit code"):
-        train_on_cores(load_recipe(RL[2], sets), RL[2], sets, out, resume=False)

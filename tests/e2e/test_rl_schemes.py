@@ -237,6 +237,7 @@ def test_a_collapse_is_said_and_stops_when_told_to(tiny, tmp_path, monkeypatch, 
     assert list((out / "checkpoints").glob("0*"))
 
 
+@pytest.mark.slow
 def test_an_ablation_runs_its_rows_names_what_failed_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     small = [*SMALL, "--set", "stages.nft.steps=1", *tiny]
