@@ -91,7 +91,8 @@ def reproduce(
     """
     if until_decided is not None and (quick or stages or not 0 < until_decided < math.inf):
         value = "with --quick" if quick else "with --stages" if stages else f"{until_decided:g}"
-        raise RecipeError("--until-decided", "", f"found {value}, expected hours above 0 of a full study")
+        hint = "leave --quick and --stages out, for example: --until-decided 2"
+        raise RecipeError("--until-decided", "", f"found {value}, expected hours above 0 of a full study", hint=hint)
     if paper not in STUDIES:
         raise RecipeError("reproduce", paper, "no such study", hint=did_you_mean(paper, STUDIES))
     chosen = STUDIES[paper]
