@@ -148,7 +148,7 @@ def test_sheets_show_times_and_the_prompts_of_segments(tiny_base, tmp_path, monk
     (long, long_named), (multi, multi_named) = drawn
     assert [label.partition(":")[0] for label, _ in long] == ["base", "tuned"] * sheets.LONG_PROMPTS
     assert long[0][1].shape == (57, 32, 32, 3)
-    assert long_named == {"every": 16, "fps": 8.0}  # 2 s
+    assert long_named == {"every": 18, "fps": 8.0}  # 2.25 s
     script = shapes_multi.prompt_set(1)[0].split(shapes_multi.BETWEEN)
     assert [(row.label, row.start, row.is_switch) for row in multi][:4] == [
         (f"base: {script[0]}", 0, False),
@@ -156,7 +156,7 @@ def test_sheets_show_times_and_the_prompts_of_segments(tiny_base, tmp_path, monk
         (f"base: {script[1]}", 21, True),  # frames of the first segment
         (f"tuned: {script[1]}", 21, True),
     ]
-    assert multi_named == {"every": 8, "fps": 8.0}
+    assert multi_named == {"every": 18, "fps": 8.0}
     for base, tuned in zip(multi[::2], multi[1::2], strict=True):
         assert (base.clip == tuned.clip).all()  # one and the same student, the same noise
     assert (tmp_path / "long.png").stat().st_size > 0
