@@ -17,7 +17,7 @@ from astro_cli.generate.arm import load_arm
 from astro_cli.recipe import load_recipe
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
-from astro_cli.training.trainer import Trainer
+from astro_cli.training.trainer import Trainer, Unwatched
 from bench import long as bench_long
 from bench import preference as bench_preference
 from bench import ratios as bench_ratios
@@ -55,13 +55,6 @@ TABLES = (
 )
 
 
-class _Silent:
-    def stage(self, name: str, start: int, steps: int) -> None: ...
-    def step(self, row: dict) -> None: ...
-    def work(self, what: str, done: int, total: int) -> None: ...
-    def warn(self, text: str) -> None: ...
-
-
 def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
     """Means of s/step, tokens/s and time shares of a training loop, its first step left out."""
     recipe = load_recipe(recipe_name, overrides)
@@ -69,7 +62,7 @@ def bench_loop(recipe_name: str, overrides: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
         run.open(recipe, "", resume=False, device="cpu")
-        Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), _Silent()).fit(resume=False)
+        Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), Unwatched()).fit(resume=False)
         rows = [json.loads(line) for line in run.metrics.read_text().splitlines()][1:]
     keys = sorted(
         {key for row in rows for key in row if key in ("seconds", "tokens_per_second") or key.startswith("share/")}

@@ -10,7 +10,7 @@ import torch
 from astro_cli.spec import Recipe
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
-from astro_cli.training.trainer import Trainer
+from astro_cli.training.trainer import Trainer, Unwatched, Watcher
 
 CPU = torch.device("cpu")
 
@@ -34,18 +34,11 @@ optim.discriminator = { kind = "rmsprop", lr = 1e-2, alpha = 0.9 }
 """
 
 
-class Silent:
-    def stage(self, name: str, start: int, steps: int) -> None: ...
-    def step(self, row: dict) -> None: ...
-    def work(self, what: str, done: int, total: int) -> None: ...
-    def warn(self, text: str) -> None: ...
-
-
-def train(recipe: Recipe, out: Path, *, resume: bool = False, watcher: Silent | None = None) -> Trainer:
+def train(recipe: Recipe, out: Path, *, resume: bool = False, watcher: Watcher | None = None) -> Trainer:
     run_context, backbone = build(recipe, CPU)
     run = RunDir(out)
     run.open(recipe, "", resume=resume, device="cpu")
-    trainer = Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), watcher or Silent())
+    trainer = Trainer(recipe, run_context, backbone, run, make_accelerator(recipe), watcher or Unwatched())
     try:
         trainer.fit(resume=resume)
     finally:

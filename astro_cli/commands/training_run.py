@@ -95,8 +95,8 @@ def train(
 
 
 def train_on_cores(recipe: Recipe, recipe_name: str, overrides: list[str], out: Path, *, resume: bool) -> None:
-    """As `train`, on several processes where small networks train on the cores of one machine: one thread each is all
-    that they can use.
+    """As `train`, with a process on each core of a machine without a GPU: networks as small as those of the embedded
+    world gain nothing from a second thread.
     """
     count = _processes(recipe)
     if count == 1:

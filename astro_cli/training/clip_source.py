@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.sources import ClipSource, SourceContext, refuse_pans, refuse_samples
+from astro_cli.training.rendered_clips import ClipSource
+from astro_cli.training.sources import SourceContext, refuse_pans, refuse_samples
 
 
 class EncodedClips(ClipSource):

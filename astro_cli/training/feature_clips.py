@@ -9,7 +9,8 @@ import torch
 from astro_cli.objectives.base import Batch
 from astro_cli.shapes.features import object_features
 from astro_cli.spec import Recipe, StageSpec
-from astro_cli.training.sources import ClipSource, SourceContext, layout_of, taken
+from astro_cli.training.rendered_clips import ClipSource, taken
+from astro_cli.training.sources import SourceContext, layout_of
 
 
 class FeatureClips(ClipSource):

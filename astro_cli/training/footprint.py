@@ -91,8 +91,7 @@ def _cells_kept(recipe: Recipe, stage: StageSpec) -> int:
     if stage.experience is not None:
         return 0
     if stage.pairs is None:
-        frames = (stage.data.frames or video.frames) + stage.data.lead + stage.data.gap
-        return pool * frames * video.height * video.width
+        return pool * (stage.data.frames or video.frames) * video.height * video.width
     forms = [form.frames * form.height * form.width for form in forms_of(recipe, stage.pairs)]
     rendered = recipe.backbone == "shapes" and not set(PERTURBED).isdisjoint(stage.pairs.used)
     return 2 * max(pool * sum(forms) if rendered else 0, stage.batch * max(forms))

@@ -26,7 +26,8 @@ from astro_cli.models.shapes_backbone import codec_file
 from astro_cli.models.tensor_files import header, open_safetensors
 from astro_cli.models.vae import config_files, vae_files
 from astro_cli.models.wan_backbone import wan_folder
-from astro_cli.training.sources import ClipSource, SourceContext
+from astro_cli.training.rendered_clips import ClipSource
+from astro_cli.training.sources import SourceContext
 
 SHOWN = 10  # videos that are left out and named
 SAME = 0.004  # mean difference of pixels in [0, 1], one of 255 levels, below which two clips look alike

@@ -125,6 +125,13 @@ def test_wan_without_clips_is_refused_before_any_weights(kind, more, tmp_path, m
     assert not (tmp_path / "run").exists()
 
 
+def test_clips_from_files_have_no_gaps(tmp_path, monkeypatch, capsys):
+    (tmp_path / "videos.toml").write_text(RECIPE)
+    sets = [f"stages.ar.data.clips={tmp_path}", "stages.ar.data.gap=1", "video.block=1"]
+    assert run(arguments(tmp_path, "run", *sets), monkeypatch) == 2
+    assert "stages.ar.data.gap: found 1, expected 0: clips from files are whole" in message(capsys)
+
+
 def test_clips_are_listed_before_any_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ASTRO_CHECKPOINTS", str(tmp_path / "nothing"))
     (tmp_path / "videos.toml").write_text(RECIPE)

@@ -15,8 +15,8 @@ from astro_cli.objectives.base import Batch, LossOutput
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.optim import Ema
 from astro_cli.training.rundir import RunDir
-from astro_cli.training.trainer import Trainer
-from tests.probe_runs import CPU, Silent, train
+from astro_cli.training.trainer import Trainer, Unwatched
+from tests.probe_runs import CPU, train
 
 
 def test_a_loss_in_two_parts_gives_the_gradient_of_the_sum(probe):
@@ -25,7 +25,9 @@ def test_a_loss_in_two_parts_gives_the_gradient_of_the_sum(probe):
         run_context, backbone = build(probe(), CPU)
         objective = importlib.import_module("astro_cli.objectives.probe")
         method = objective.Objective(objective.Config(parts=parts), run_context)
-        trainer = Trainer(probe(), run_context, backbone, RunDir(Path("unused")), make_accelerator(probe()), Silent())
+        trainer = Trainer(
+            probe(), run_context, backbone, RunDir(Path("unused")), make_accelerator(probe()), Unwatched()
+        )
         x = torch.randn(1, 3, *run_context.latent_shape, generator=torch.Generator().manual_seed(0))
         batch = Batch([0], [""], text_BMD=run_context.encode_text([""]), latents_BFCHW=x)
         lora.adapter_state(run_context.roles.modules["student"], "default")[
@@ -58,7 +60,7 @@ def test_each_part_is_back_propagated_and_freed_before_the_next(probe):
         freed.append(kept() is None)
         yield LossOutput(w * 2.0)
 
-    trainer = Trainer(recipe, run_context, backbone, RunDir(Path("unused")), make_accelerator(recipe), Silent())
+    trainer = Trainer(recipe, run_context, backbone, RunDir(Path("unused")), make_accelerator(recipe), Unwatched())
     out = trainer._back_propagate(SimpleNamespace(loss=lambda role, micro: losses()), "student", None, 1)
     assert (seen, freed, w.grad.item()) == ([1.0], [True], 3.0)
     assert out == {"loss": 3.0}

@@ -7,8 +7,8 @@ import pytest
 from astro_cli.config.errors import RunError
 from astro_cli.training.build import build, make_accelerator
 from astro_cli.training.rundir import RunDir
-from astro_cli.training.trainer import Trainer
-from tests.probe_runs import CPU, Silent, rows, same, state, train
+from astro_cli.training.trainer import Trainer, Unwatched
+from tests.probe_runs import CPU, rows, same, state, train
 
 
 def test_a_source_from_outside_the_package_runs_in_the_trainer(probe, tmp_path):
@@ -26,7 +26,7 @@ def test_a_source_ends_the_run(probe, tmp_path):
     assert len(rows(tmp_path / "run")) == 2
 
 
-class Power(Silent):
+class Power(Unwatched):
     """Cuts the power after a step."""
 
     def __init__(self, after: int) -> None:
@@ -49,7 +49,7 @@ def test_the_states_of_objective_and_source_continue_with_the_same_bits(probe, t
 
 
 def test_an_update_that_breaks_the_weights_leaves_no_checkpoint_of_them(probe, tmp_path):
-    class Breaking(Silent):
+    class Breaking(Unwatched):
         def step(self, row: dict) -> None:
             if row["step"] == 1:
                 next(iter(trainer.run_context.roles.modules["discriminator"].parameters())).data[0] = float("inf")

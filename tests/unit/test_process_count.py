@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from astro_cli.commands import training_run
 from astro_cli.core import processes
 from astro_cli.recipe import load_recipe
+from astro_cli.training import build
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,13 @@ def test_recipes_of_small_networks_train_on_all_cores_unless_threads_are_asked_f
     assert training_run._processes(recipe) == 4  # its prompts
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert training_run._processes(recipe) == 1
+
+
+def test_the_process_group_leaves_the_number_of_threads(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(build, "Accelerator", lambda **_: torch.set_num_threads(before + 1))
+    build.make_accelerator(load_recipe("astrolabe_causal_shapes", ["runtime.device=cpu"]))
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["rl", "--recipe", "no_such"], 2)])

@@ -13,7 +13,8 @@ from astro_cli.shapes.grammar import Motion, parse
 from astro_cli.shapes.oracle import agreement, measure
 from astro_cli.shapes.render import FREE, GRID, World, centers, random_layout, render
 from astro_cli.shapes.video_codec import VideoCodec
-from astro_cli.training.sources import ClipSource, FrameSource, draw_scene, render_scenes
+from astro_cli.training.rendered_clips import ClipSource
+from astro_cli.training.sources import FrameSource, draw_scene, render_scenes
 from eval.world.diagnosis import FLIPS, border_steps, follows, moving_scenes, saturation_steps
 from eval.world.shapes import prompt_set
 
