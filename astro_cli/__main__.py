@@ -30,6 +30,7 @@ from astro_cli.commands.training_commands import distill, long_tune, prefer, pre
 from astro_cli.commands.usage import run_app
 from astro_cli.commands.zoo import zoo_app
 from astro_cli.config.errors import EXIT_RUN, AstroError, OutputError, RunError, is_out_of_memory
+from astro_cli.core import processes
 
 
 def print_version(is_given: bool) -> None:
@@ -119,6 +120,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # not where it is closed, or a test's
             stream.reconfigure(errors="backslashreplace")  # file names need not be text that the terminal can show
     os.environ["PYTHONSAFEPATH"] = "1"  # processes started from here import nothing from the current folder
+    processes.end_with_starter()
     try:
         sys.exit(run_app(app))
     except AstroError as error:

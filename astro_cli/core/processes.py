@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.2
+STARTED_BY = "ASTRO_STARTED_BY"  # the process that started this one and ends with it
 
 
 def command(*arguments: str) -> list[str]:
@@ -22,13 +24,27 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment and more, in which another finds this program where it runs from a source tree that is
-    not installed.
+    """This process's environment and more, for another of this program: it ends with this one, and finds the program
+    where that runs from a source tree that is not installed.
     """
     own = {}
     if (ROOT / "pyproject.toml").is_file():
         own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **own, **more}
+    return {**os.environ, **own, STARTED_BY: str(os.getpid()), **more}
+
+
+def end_with_starter() -> None:
+    """End this process, as a termination does, once the one that started it is gone: killed outright, that one could
+    not do it. The run's folder is then free for the next.
+    """
+    if starter := os.environ.pop(STARTED_BY, ""):
+        threading.Thread(target=_outlive, args=(int(starter),), daemon=True).start()
+
+
+def _outlive(starter: int) -> None:
+    while os.getppid() == starter:
+        time.sleep(POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def most_processes(shares: list[int], cores: int) -> int:

@@ -285,6 +285,11 @@ class Objective:
         """
 
     @classmethod
+    def rolled(cls, config: Any) -> int | None:
+        """Latent frames of the videos that it rolls out itself; None: `video.frames`."""
+        return None
+
+    @classmethod
     def rewards(cls, config: Any) -> tuple[str, ...]:
         """Rewards that it scores itself, through `run_context.reward`; their scorers must be there before the run."""
         return ()

@@ -39,6 +39,8 @@ class Config(BaseConfig):
     """Range of sigma the scores are compared at, and the teacher's guidance.
 
     Attributes:
+        rollout_frames: latent frames of a self-rollout; absent: `video.frames`. A student learns to leave frames behind
+            where this is more than its window.
         sink_gradient: let gradients through the EMA of the sink (Reward Forcing, arXiv 2512.04678, section 3.4); for
             `cache.policy = "ema"`.
     """
@@ -46,6 +48,7 @@ class Config(BaseConfig):
     guidance: float = Field(default=4.0, ge=0)
     sigma_min: float = Field(default=0.02, gt=0, lt=1)  # Self-Forcing clamps t to [20, 980]
     sigma_max: float = Field(default=0.98, gt=0, lt=1)
+    rollout_frames: int | None = Field(default=None, gt=0)
     sink_gradient: bool = False
 
 
@@ -100,6 +103,13 @@ class Objective(BaseObjective):
         if config.sink_gradient and (recipe.cache.policy != "ema" or recipe.cache.sink == 0):
             what = 'found true, expected false: only the sink of cache.policy = "ema" has an average to pass'
             raise ValueError(f"{key}.objective.sink_gradient: {what}")
+        if (config.rollout_frames or 0) % recipe.video.block:
+            what = f"found {config.rollout_frames}, expected a multiple of video.block ({recipe.video.block})"
+            raise ValueError(f"{key}.objective.rollout_frames: {what}")
+
+    @classmethod
+    def rolled(cls, config: Any) -> int | None:
+        return config.rollout_frames
 
     def loss(self, role: str, batch: Batch) -> LossOutput:
         return self._student(batch) if role == "student" else self._critic(batch)
@@ -120,9 +130,8 @@ class Objective(BaseObjective):
             torch.set_grad_enabled(gradient),
         ):
             text = student.encode_text(batch.text_BMD)
-            blocks = stream(
-                student, text, batch.seeds, spec, run_context.frames, exit_step=exit_step, gradient=gradient
-            )
+            frames = self.config.rollout_frames or run_context.frames
+            blocks = stream(student, text, batch.seeds, spec, frames, exit_step=exit_step, gradient=gradient)
             return torch.cat(list(blocks), 1)
 
     def level(self, batch: Batch) -> torch.Tensor:

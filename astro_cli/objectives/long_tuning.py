@@ -67,6 +67,9 @@ class Objective(dmd.Objective):
         if config.sink_gradient:
             what = "found true, expected false: earlier chunks of a long video carry no gradients"
             raise ValueError(f"{key}.sink_gradient: {what}")
+        if config.rollout_frames is not None:
+            what = f"found {config.rollout_frames}, expected none: a chunk has video.frames ({chunk})"
+            raise ValueError(f"{key}.rollout_frames: {what}")
 
     def rollout(self, batch: Batch, *, gradient: bool) -> torch.Tensor:
         """The next chunk (B, F, C, H, W) of the batch's videos."""

@@ -233,9 +233,8 @@ class Trainer:
         sums: dict[str, float] = {}
         batches = stage.source.batches(step, role)
         for batch in batches:
-            self.frames += len(batch) * (
-                self.run_context.frames if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1]
-            )
+            rolled = stage.objective.rolled(stage.objective.config) or self.run_context.frames
+            self.frames += len(batch) * (rolled if batch.latents_BFCHW is None else batch.latents_BFCHW.shape[1])
             parts = stage.spec.accumulate
             size = len(batch) // parts
             with self.timer("train"):

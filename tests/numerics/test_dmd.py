@@ -1,5 +1,7 @@
 """Distribution matching distillation: gradient and loss by hand, and what carries gradients in a self-rollout."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -106,3 +108,14 @@ def test_rollout_with_and_without_gradient_is_the_same(run_context):
     with_gradient = objective.rollout(batch(), gradient=True).detach()
     without = objective.rollout(batch(), gradient=False)
     assert torch.allclose(with_gradient, without, atol=1e-6)
+
+
+def test_a_rollout_longer_than_the_trained_length_leaves_the_window(run_context):
+    short, long = (dmd.Objective(dmd.Config(rollout_frames=frames), run_context) for frames in (None, 8))
+    x, longer = (objective.rollout(batch(), gradient=False) for objective in (short, long))
+    assert longer.shape == (2, 8, 2, 4, 4)
+    assert torch.allclose(longer[:, :4], x, atol=1e-6)
+    windowed = dmd.Objective(dmd.Config(rollout_frames=8), replace(run_context, cache=CacheSpec(window=4)))
+    cut = windowed.rollout(batch(), gradient=False)
+    assert torch.allclose(cut[:, :4], x, atol=1e-6)
+    assert not torch.allclose(cut[:, 4:], longer[:, 4:], atol=1e-3)

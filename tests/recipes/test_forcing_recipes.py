@@ -52,7 +52,7 @@ def test_a_row_of_reward_forcing_changes_what_it_says_and_nothing_else(row, suff
     assert changes(f"reward_forcing{suffix}", f"reward_forcing_{row}{suffix}") == REWARD_FORCING[row]
 
 
-@pytest.mark.parametrize(("suffix", "windows"), [("", (21, 15, 9)), ("_shapes", (12, 9, 6))])
+@pytest.mark.parametrize(("suffix", "windows"), [("", (21, 15, 9)), ("_shapes", (15, 12, 9))])
 def test_the_windows_of_figure_6(suffix, windows):
     names = (f"reward_forcing_window_21{suffix}", f"reward_forcing_window_15{suffix}", f"reward_forcing{suffix}")
     assert tuple(load_recipe(name).cache.window for name in names) == windows
@@ -85,6 +85,8 @@ def test_reward_forcing_on_wan_carries_section_4():
         ("reward_forcing_shapes", OBJECTIVE + "center=prompt", "data.samples: found 1, expected 2 or more with center"),
         ("reward_forcing_shapes", "stages.dmd.data.samples=3", "stages.dmd.batch: found 32, expected accumulate x"),
         ("reward_forcing_wo_ema_shapes", OBJECTIVE + "sink_gradient=true", "sink_gradient: found true, expected false"),
+        ("reward_forcing_shapes", OBJECTIVE + "rollout_frames=14", "rollout_frames: found 14, expected a multiple of"),
+        ("reward_forcing_shapes", OBJECTIVE + "rollout_frames=0", "rollout_frames: found 0, expected greater than 0"),
         ("reward_forcing_shapes", "cache.window=3", "cache.sink: found 3, expected fewer frames than the window (3)"),
         ("self_forcing_shapes", "stages.dmd.data.clips=x", "stages.dmd.data.clips: found 'x', expected none"),
         ("astrolabe_causal_shapes", "stages.nft.data.samples=2", "stages.nft.data.samples: found 2, expected 1"),
@@ -110,6 +112,7 @@ TUNING = "stages.long_tuning.objective."
         ("long_tuning_shapes", TUNING + "overlap=4", "overlap: found 4, expected a multiple of video.block (3)"),
         ("long_tuning_shapes", TUNING + "overlap=9", "overlap: found 9, expected a multiple of video.block (3) below"),
         ("long_tuning_shapes", TUNING + "frames=14", "frames: found 14, expected at least 15: a chunk for each"),
+        ("long_tuning_shapes", TUNING + "rollout_frames=9", "rollout_frames: found 9, expected none: a chunk has"),
         ("long_tuning_shapes", "cache={}", "cache.window: missing, long tuning needs a window"),
         ("long_tuning_shapes", "cache.window=5", "cache.window: found 5, expected at least 6 (sink 3 + block 3)"),
         ("long_tuning_shapes", "stages.long_tuning.data.samples=2", "data.samples: found 2, expected 1"),

@@ -102,6 +102,11 @@ def test_weights_that_are_all_trained_stay_float32_and_the_teacher_does_not():
     assert whole["codec"] > 0
 
 
+def test_the_cache_of_a_rollout_that_is_longer_than_the_videos_is_counted():
+    short, long = (memory("self_forcing_shapes", *each) for each in ((), ["stages.dmd.objective.rollout_frames=18"]))
+    assert long["cache of 32 videos"] == 2 * short["cache of 32 videos"] > 0
+
+
 def test_the_clips_of_pairs_are_counted_in_all_their_forms():
     recipe, parts = load_recipe("dpo_mixed_shapes", []), memory("dpo_mixed_shapes")
     cells = 9 * 8 * 8 + 5 * 8 * 8 + 5 * 12 * 12

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -38,3 +46,35 @@ def test_the_process_group_leaves_the_number_of_threads(monkeypatch):
 def test_processes_end_together_with_the_first_exit_code(capfd, arguments, code):
     assert processes.run_together(arguments, 2) == code
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_process_ends_with_the_one_that_started_it_however_that_ends(tmp_path):
+    inner = "import os, time; from astro_cli.core import processes; processes.end_with_starter(); " + (
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    outer = "import subprocess, sys; from astro_cli.core import processes; " + (
+        f"subprocess.run([sys.executable, '-c', {inner!r}], env=processes.environment())"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", outer], start_new_session=True)
+    started = int(wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()))
+    assert is_running(started)
+    starter.kill()
+    starter.wait()
+    wait_for(lambda: not is_running(started))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_for(value: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if result := value():
+            return result
+        time.sleep(0.05)
+    raise AssertionError("not within 30 s")
