@@ -1,13 +1,18 @@
-"""Tells when an RL run has collapsed: the reward falls epoch after epoch, or clips stand still.
+"""Tells when an RL run has collapsed: the reward falls epoch after epoch, or clips stand still; and when a reward says
+nothing.
 
 The trainer handles non-finite losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 
 from astro_cli.spec import CollapseSpec
+
+CONSTANT_EPOCHS = 3  # in a row, from which a reward counts as broken
 
 
 class CollapseWatch:
@@ -39,3 +44,29 @@ class CollapseWatch:
     def load(self, state: torch.Tensor) -> None:
         self.last_reward, falls, self.first_motion = state.tolist()
         self.falls = int(falls)
+
+
+class ConstantRewards:
+    """Counts the epochs in a row in which a reward gave all clips the same score. Where an epoch has few prompts all of
+    its clips may fail, so a reward that has varied before may be constant for less than `CONSTANT_EPOCHS`; one that
+    never varied may not.
+    """
+
+    def __init__(self, rewards: Iterable[str]) -> None:
+        self.epochs = dict.fromkeys(rewards, CONSTANT_EPOCHS - 1)
+
+    def see(self, scores_N: Mapping[str, torch.Tensor]) -> list[str]:
+        """Take an epoch's scores; the rewards that were constant in it."""
+        constant = [key for key, value in scores_N.items() if bool((value == value[0]).all())]
+        for key in scores_N:
+            self.epochs[key] = self.epochs[key] + 1 if key in constant else 0
+        return constant
+
+    def is_broken(self, reward: str) -> bool:
+        return self.epochs[reward] >= CONSTANT_EPOCHS
+
+    def state(self) -> torch.Tensor:
+        return torch.tensor(list(self.epochs.values()))
+
+    def load(self, state: torch.Tensor) -> None:
+        self.epochs = dict(zip(self.epochs, state.tolist(), strict=True))

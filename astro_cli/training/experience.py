@@ -21,7 +21,7 @@ from astro_cli.training.base_gain import base_roller, describe_gain, first_membe
 from astro_cli.training.base_scores import BaseScores
 from astro_cli.training.clip_samples import ClipSample
 from astro_cli.training.clips import Clips, fewest_frames, window_start
-from astro_cli.training.collapse import CollapseWatch
+from astro_cli.training.collapse import CollapseWatch, ConstantRewards
 from astro_cli.training.credit import CreditRule, check_credit
 from astro_cli.training.diagnostics import describe_credit, describe_disagreement, describe_rewards
 from astro_cli.training.distributed import gather_rows, own_rows
@@ -74,9 +74,10 @@ class ExperienceSource:
                 )
         self.base: BaseScores | None = None
         self.risk, self.watch = RiskRatio(), CollapseWatch(spec.collapse)
+        self.constant = ConstantRewards(key for key, weight in self.weights.items() if weight)
         self.metrics: dict[str, Any] = {}
         self.samples: list[ClipSample] = []
-        self.warning = ""
+        self.warning = self.collapsed = ""
 
     @classmethod
     def make(cls, context: SourceContext) -> ExperienceSource:
@@ -200,7 +201,7 @@ class ExperienceSource:
         """
         logged_N = {key: self._gather(value) for key, value in clips.scores.items()}
         scores_N = {key: logged_N[key] for key in self.weights}
-        self._refuse_constant({key: value for key, value in scores_N.items() if self.weights[key]}, step)
+        constant = self._constant({key: value for key, value in scores_N.items() if self.weights[key]}, step)
         observed_N = {name: self._gather(value) for name, value in clips.observed.items()}
         scored = self.credit.scored(scores_N, observed_N, prompts, self.base)
         _, frames, _, rows, columns = clips.latents.shape
@@ -210,6 +211,7 @@ class ExperienceSource:
         self.metrics |= {f"advantage/{key}": value for key, value in credit.metrics.items()}
         self.metrics |= describe_disagreement(scores_N, self.primary)
         self._watch(everyone_PG, clips)
+        self.warning = self.collapsed or constant
         self._pick_samples(step, clips, prompts, everyone_PG.flatten())
         return credit.of_prompts(mine), self._at_risk(scores_N)
 
@@ -280,19 +282,25 @@ class ExperienceSource:
         count = self._gather(own.sum()[None]).sum()
         return own * (len(rows) * self.accelerator.num_processes / count.clamp_min(1))
 
-    def _refuse_constant(self, scores_N: dict[str, torch.Tensor], step: int) -> None:
-        for key, value in scores_N.items():
-            if bool((value == value[0]).all()):
-                what = (
-                    f"the same score, {value[0].item():.4g}, for all {len(value)} clips of epoch {step}: nothing "
-                    "can be learnt from it"
-                )
+    def _constant(self, scores_N: dict[str, torch.Tensor], step: int) -> str:
+        """What to say of rewards that gave all clips of the epoch the same score, or nothing.
+
+        Raises:
+            RunError: one of them never varied, or has not for several epochs.
+        """
+        said = []
+        for key in self.constant.see(scores_N):
+            score, count = scores_N[key][0].item(), len(scores_N[key])
+            what = f"the same score, {score:.4g}, for all {count} clips of epoch {step}: nothing can be learnt from it"
+            if self.constant.is_broken(key):
                 raise RunError("reward", key, what, hint="the run can be resumed from its last checkpoint")
+            said.append(f"{key}: {what}")
+        return "; ".join(said)
 
     def _watch(self, everyone_PG: torch.Tensor, clips: Clips) -> None:
         motion = self._gather(clips.motion).mean().item()
         self.metrics["reward/motion"] = motion
-        self.warning = self.watch.see(everyone_PG.mean().item(), motion)
+        self.collapsed = self.watch.see(everyone_PG.mean().item(), motion)
 
     def _pick_samples(self, step: int, clips: Clips, prompts: list[str], total_N: torch.Tensor) -> None:
         """The best and the worst clip of all processes, every `samples_every` epochs; only the main process, which
@@ -323,21 +331,21 @@ class ExperienceSource:
         return gather_rows(self.accelerator, value)
 
     def stop(self) -> tuple[str, str] | None:
-        if not self.warning or not self.spec.collapse.stop:
+        if not self.collapsed or not self.spec.collapse.stop:
             return None
         again = f"--resume --set stages.{self.stage}.experience.collapse.stop=false"
-        return f"collapsed: {self.warning}", f"to go on all the same: {again}"
+        return f"collapsed: {self.collapsed}", f"to go on all the same: {again}"
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What the next epoch needs: risk ratio with its buffer, what the collapse watch saw, the credit rule's
-        state.
-        """
+        """What the next epoch needs: risk ratio with its buffer, what the watches saw, the credit rule's state."""
         base = {} if self.base is None else {BASE + key: value for key, value in self.base.scores.items()}
-        return {"risk": self.risk.state(), "collapse": self.watch.state(), **self.credit.state(), **base}
+        watches = {"collapse": self.watch.state(), "constant": self.constant.state()}
+        return {"risk": self.risk.state(), **watches, **self.credit.state(), **base}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.risk.load(state["risk"])
         self.watch.load(state["collapse"])
+        self.constant.load(state["constant"])
         self.credit.load_state(state)
         if scores := {name.removeprefix(BASE): value for name, value in state.items() if name.startswith(BASE)}:
             self.base = BaseScores(self._base_lines(), scores)

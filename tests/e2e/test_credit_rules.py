@@ -191,5 +191,5 @@ def test_the_group_rule_keeps_nothing(tiny, tmp_path, monkeypatch):
         == 0
     )
     checkpoint = next((tmp_path / "run" / "checkpoints").glob("*/source.safetensors"))
-    assert set(load_file(checkpoint)) == {"risk", "collapse"}
+    assert set(load_file(checkpoint)) == {"risk", "collapse", "constant"}
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["advantage/std"] > 0

@@ -3,9 +3,10 @@ on after a resume.
 """
 
 import pytest
+import torch
 
 from astro_cli.spec import CollapseSpec
-from astro_cli.training.collapse import CollapseWatch
+from astro_cli.training.collapse import CollapseWatch, ConstantRewards
 
 MOVING = 1.0
 
@@ -86,3 +87,30 @@ def test_a_watch_resumed_before_its_first_epoch_is_a_new_one():
     fresh.load(watch(falling=1).state())
     assert warned(fresh, [1.0, 0.5]) == [False, True]
     assert fresh.first_motion == MOVING
+
+
+def seen(watch: ConstantRewards, *epochs: list[float]) -> list[bool]:
+    """Whether the reward counts as broken after each epoch's scores."""
+    broken = []
+    for scores in epochs:
+        watch.see({"mq": torch.tensor(scores), "vq": torch.tensor([0.1, 0.2])})
+        broken.append(watch.is_broken("mq"))
+    return broken
+
+
+def test_a_reward_that_varied_may_be_constant_for_two_epochs_in_a_row():
+    varied, constant = [0.1, 0.2], [0.0, 0.0]
+    epochs = (varied, constant, constant, varied, constant, constant, constant)
+    assert seen(ConstantRewards(["mq", "vq"]), *epochs) == [False] * 6 + [True]
+
+
+def test_a_reward_that_never_varied_is_broken_at_once():
+    assert seen(ConstantRewards(["mq", "vq"]), [0.5, 0.5]) == [True]
+
+
+def test_the_count_of_constant_epochs_goes_on_after_a_resume():
+    first, then = ConstantRewards(["mq", "vq"]), ConstantRewards(["mq", "vq"])
+    assert seen(first, [0.1, 0.2], [0.0, 0.0], [0.0, 0.0]) == [False] * 3
+    then.load(first.state())
+    assert not then.is_broken("vq")
+    assert seen(then, [0.0, 0.0]) == [True]
