@@ -25,7 +25,7 @@ from astro_cli.config.seeds import parse_seeds
 from eval.world.suites import WORLD_SUITES, world_suite
 
 DEFAULT_SUITE = "shapes"
-Timing = Literal["once", "again", "none"]
+Timing = Literal["once", "again", "brief", "none"]
 TABLE_WIDTH = 160  # columns where stdout is no terminal
 
 
@@ -93,10 +93,13 @@ def _arm_command(name: str) -> Any:
         stretch: StretchOption = None,
         timing: Annotated[
             Timing,
-            typer.Option(help="Frames per second: measured once, again (say, after a busy machine), or not (none)."),
+            typer.Option(
+                help="Frames per second: measured once, again (say, after a busy machine), brief (fewer turns, no long "
+                "video), or not (none)."
+            ),
         ] = "once",
     ) -> None:
-        if timing == "again" and not suite.timed:
+        if timing in ("again", "brief") and not suite.timed:
             raise RecordError(
                 "--timing", timing, f"{name} measures no frames per second", hint="astro eval shapes does"
             )
@@ -149,7 +152,7 @@ def evaluate_arms(
         shown = [metric for metric in suite.shown if metric != "throughput" or timing != "none"]
         if suite.timed and timing != "none":
             progress.add_task("frames per second", total=None)
-            rates = time_arms(pairs, prompts, results, again=timing == "again")
+            rates = time_arms(pairs, prompts, results, again=timing == "again", brief=timing == "brief")
             means = [row | {"throughput": rate} for row, rate in zip(means, rates, strict=True)]
     table = Table("arm", "seed", *shown)
     for (arm, seed), row in zip(pairs, means, strict=True):

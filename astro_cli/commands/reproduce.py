@@ -44,8 +44,10 @@ class _Steps:
     def train(self, recipe: Recipe, name: str, overrides: list[str], run: Path) -> None:
         train_on_cores(recipe, name, overrides, run, resume=(run / "resolved.json").is_file())
 
-    def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str) -> None:
-        evaluate_arms(arms, seeds, prompts, results, suite)
+    def evaluate(
+        self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str, *, brief: bool = False
+    ) -> None:
+        evaluate_arms(arms, seeds, prompts, results, suite, "brief" if brief else "once")
 
     def run_grid(self, grid: GridRun, planned: list[Job], jobs: int) -> None:
         run_grid(grid, planned, jobs, self.console)

@@ -140,7 +140,7 @@ def contact_sheet(
         sheet.paste(block, (MARGIN_PX - 1, top))
         top += block.height
     with written_whole(path) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+        sheet.save(temporary, format="PNG")
 
 
 def _block(row: SheetRow, width: int, step: int, fps: float | None) -> Image.Image:

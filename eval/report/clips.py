@@ -88,7 +88,7 @@ def _write_strip(clip: np.ndarray, path: Path) -> Path:
         strip[:, index * step : index * step + columns, :3] = frame
         strip[:, index * step : index * step + columns, 3] = 255
     with media.written_whole(path) as temporary:
-        Image.fromarray(strip).save(temporary, format="PNG", optimize=True)
+        Image.fromarray(strip).save(temporary, format="PNG")
     return path
 
 

@@ -28,7 +28,6 @@ from eval.world.oracle_scores import prompt_set_hash
 from eval.world.suites import world_suite
 
 CLIP_SCALE = 6  # pixels per world pixel
-CLIP_REPEATS = 3  # a nine-frame clip is over in a second
 NOISE_SEED = 0  # of the clips
 LOSSES = ("student/loss", "student/reward", "student/gate", "critic/loss")  # of a run without rewards of its own
 
@@ -104,9 +103,7 @@ def _takes(base: str, run: Path, folder: Path) -> list[Take]:
     sheets.write_short_sheet(prompts, pair, folder / "figures" / f"sheet_short_{stem}.png", before.backbone.fps)
     takes = []
     for index, (prompt, left, right) in enumerate(zip(prompts, *pair, strict=True)):
-        frames = media.side_by_side(
-            np.concatenate([left] * CLIP_REPEATS), np.concatenate([right] * CLIP_REPEATS), scale=CLIP_SCALE
-        )
+        frames = media.side_by_side(left, right, scale=CLIP_SCALE)
         gif, mp4 = (folder / "clips" / f"{stem}_{index}.{ending}" for ending in ("gif", "mp4"))
         media.write_gif(frames, gif, before.backbone.fps, band=frames.shape[1] - left.shape[1] * CLIP_SCALE)
         write_mp4(frames, mp4, before.backbone.fps)

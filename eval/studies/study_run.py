@@ -38,8 +38,10 @@ class Steps(Protocol):
         """Train a resolved recipe in a run folder, or go on there."""
         ...
 
-    def evaluate(self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str) -> None:
-        """Score arms under a suite; under `TIMED` their frames per second too."""
+    def evaluate(
+        self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str, *, brief: bool = False
+    ) -> None:
+        """Score arms under a suite; under `TIMED` their frames per second too, briefly or with all turns."""
         ...
 
     def run_grid(self, grid: GridRun, planned: list[Job], jobs: int) -> None:
@@ -75,7 +77,7 @@ class StudyRun:
         self.do.say(f"{recipe.name}, seed 0: training from {base}")
         self.do.train(recipe, name, overrides, run)
         self.do.say(f"evaluating {base} and its tuned student on {prompts} held-out prompts of {suite}")
-        self.do.evaluate([base, str(run)], [0], prompts, self.folder, suite)
+        self.do.evaluate([base, str(run)], [0], prompts, self.folder, suite, brief=True)
         tables, lead = self.study.tables[:1], self.study.lead
         return write_study(self.paper, tables, {base: [run]}, {suite: prompts}, self.folder, lead)
 

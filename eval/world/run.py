@@ -111,9 +111,11 @@ def is_recorded(arm: str, seed: int, count: int | None, results: Path, name: str
     return known.keys() >= set(suite.load().METRICS)
 
 
-def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bool = False) -> list[float]:
+def time_arms(
+    pairs: list[tuple[Arm, int]], count: int, results: Path, *, again: bool = False, brief: bool = False
+) -> list[float]:
     """Mean frames per second of every (arm, seed), timed in turns; of students also over a video that fills their
-    windows.
+    windows, unless it is to be brief.
 
     Where one has no record yet, or `again` asks for it, all are timed, to be comparable.
     """
@@ -122,12 +124,13 @@ def time_arms(pairs: list[tuple[Arm, int]], count: int, results: Path, again: bo
     known = [_known(module, arm, writer) for (arm, _), writer in zip(pairs, writers, strict=True)]
     students = [place for place, (arm, _) in enumerate(pairs) if arm.streams]
     clips = [each.get("throughput") for each in known]
-    if all(clips) and all("throughput_streaming" in known[place] for place in students) and not again:
+    streamed = brief or all("throughput_streaming" in known[place] for place in students)
+    if all(clips) and streamed and not again:
         return [record.mean for record in clips if record]
-    rates = shapes.throughput([arm for arm, _ in pairs])
+    rates = shapes.throughput([arm for arm, _ in pairs], runs=shapes.BRIEF_RUNS if brief else None)
     for (arm, _), writer, arm_rates in zip(pairs, writers, rates, strict=True):
         _record(module, arm, count, writer, {"throughput": list(arm_rates)})
-    if students:
+    if students and not brief:
         streaming = [pairs[place][0] for place in students]
         long_rates = shapes.throughput(streaming, shapes.streaming_frames(streaming), shapes.STREAMING_RUNS)
         for place, arm, arm_rates in zip(students, streaming, long_rates, strict=True):

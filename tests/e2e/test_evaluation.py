@@ -68,6 +68,16 @@ def test_frames_per_second_are_measured_again_on_demand(evaluated, tiny_base, mo
     assert added[0].scores != next(record.scores for record in before if record.metric == "throughput")
 
 
+def test_a_brief_timing_has_fewer_turns_and_no_long_video(tiny_base, tmp_path, monkeypatch):
+    out = tmp_path / "results"
+    line = ["eval", "shapes", "--arm", str(tiny_base), "--prompts", "2", "--results", str(out), "--timing", "brief"]
+    assert run(line, monkeypatch) == 0
+    timed = [record for record in store.load_results(out) if record.metric.startswith("throughput")]
+    assert [(record.metric, len(record.scores)) for record in timed] == [("throughput", 20)]
+    assert run(line, monkeypatch) == 0
+    assert len(store.load_results(out)) == len({record.metric for record in store.load_results(out)})
+
+
 def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monkeypatch):
     from astro_cli.generate.arm import Arm, load_arm
     from eval.world import shapes
@@ -95,10 +105,11 @@ def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monk
     assert own[base.name] != own["other"]
 
 
-def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("timing", ["again", "brief"])
+def test_a_suite_without_timing_refuses_to_time(timing, tiny_base, tmp_path, monkeypatch, capsys):
     assert (
         run(
-            ["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--timing", "again"],
+            ["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--timing", timing],
             monkeypatch,
         )
         == 2
