@@ -25,7 +25,7 @@ from astro_cli.config.seeds import parse_seeds
 from eval.world.suites import WORLD_SUITES, world_suite
 
 DEFAULT_SUITE = "shapes"
-Timing = Literal["once", "again", "brief", "none"]
+Timing = Literal["once", "again", "none"]
 TABLE_WIDTH = 160  # columns where stdout is no terminal
 
 
@@ -93,13 +93,10 @@ def _arm_command(name: str) -> Any:
         stretch: StretchOption = None,
         timing: Annotated[
             Timing,
-            typer.Option(
-                help="Frames per second: measured once, again (say, after a busy machine), brief (fewer turns, no long "
-                "video), or not (none)."
-            ),
+            typer.Option(help="Frames per second: measured once, again (say, after a busy machine), or not (none)."),
         ] = "once",
     ) -> None:
-        if timing in ("again", "brief") and not suite.timed:
+        if timing == "again" and not suite.timed:
             raise RecordError(
                 "--timing", timing, f"{name} measures no frames per second", hint="astro eval shapes does"
             )
@@ -121,6 +118,7 @@ def evaluate_arms(
     name: str = DEFAULT_SUITE,
     timing: Timing = "once",
     *,
+    brief: bool = False,
     size: str | None = None,
     stretch: bool | None = None,
 ) -> None:
@@ -128,6 +126,7 @@ def evaluate_arms(
 
     Args:
         timing: whether arms whose frames per second are recorded are timed all the same, and whether any are.
+        brief: time with fewer turns and no long video.
         size, stretch: of the videos (`eval.world.run.at_size`).
     """
     suite, console = world_suite(name), plain_console(stderr=True)
@@ -152,7 +151,7 @@ def evaluate_arms(
         shown = [metric for metric in suite.shown if metric != "throughput" or timing != "none"]
         if suite.timed and timing != "none":
             progress.add_task("frames per second", total=None)
-            rates = time_arms(pairs, prompts, results, again=timing == "again", brief=timing == "brief")
+            rates = time_arms(pairs, prompts, results, again=timing == "again", brief=brief)
             means = [row | {"throughput": rate} for row, rate in zip(means, rates, strict=True)]
     table = Table("arm", "seed", *shown)
     for (arm, seed), row in zip(pairs, means, strict=True):

@@ -47,7 +47,7 @@ class _Steps:
     def evaluate(
         self, arms: list[str], seeds: list[int], prompts: int, results: Path, suite: str, *, brief: bool = False
     ) -> None:
-        evaluate_arms(arms, seeds, prompts, results, suite, "brief" if brief else "once")
+        evaluate_arms(arms, seeds, prompts, results, suite, brief=brief)
 
     def run_grid(self, grid: GridRun, planned: list[Job], jobs: int) -> None:
         run_grid(grid, planned, jobs, self.console)

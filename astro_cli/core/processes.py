@@ -37,14 +37,23 @@ def end_with_starter() -> None:
     """End this process, as a termination does, once the one that started it is gone: killed outright, that one could
     not do it. The run's folder is then free for the next.
     """
-    if starter := os.environ.pop(STARTED_BY, ""):
+    if (starter := os.environ.pop(STARTED_BY, "")).isdecimal():
         threading.Thread(target=_outlive, args=(int(starter),), daemon=True).start()
 
 
 def _outlive(starter: int) -> None:
-    while os.getppid() == starter:
+    while os.getppid() == starter or _is_there(starter):  # there, and no parent: a launcher lies between
         time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_there(process: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def most_processes(shares: list[int], cores: int) -> int:

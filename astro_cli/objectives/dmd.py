@@ -31,6 +31,7 @@ from astro_cli.objectives.base import Batch, LossOutput, RunContext
 from astro_cli.objectives.base import Objective as BaseObjective
 from astro_cli.rollout.streaming import stream
 from astro_cli.spec import Recipe, StageSpec
+from astro_cli.spec.parts import Frames
 
 NORMALIZER_FLOOR = 1e-6  # a student equal to the teacher would divide by zero
 
@@ -48,7 +49,7 @@ class Config(BaseConfig):
     guidance: float = Field(default=4.0, ge=0)
     sigma_min: float = Field(default=0.02, gt=0, lt=1)  # Self-Forcing clamps t to [20, 980]
     sigma_max: float = Field(default=0.98, gt=0, lt=1)
-    rollout_frames: int | None = Field(default=None, gt=0)
+    rollout_frames: Frames | None = None
     sink_gradient: bool = False
 
 

@@ -66,7 +66,10 @@ class ConstantRewards:
         return self.epochs[reward] >= CONSTANT_EPOCHS
 
     def state(self) -> torch.Tensor:
-        return torch.tensor(list(self.epochs.values()))
+        """The counts in the order of the rewards' names."""
+        return torch.tensor([self.epochs[key] for key in sorted(self.epochs)])
 
-    def load(self, state: torch.Tensor) -> None:
-        self.epochs = dict(zip(self.epochs, state.tolist(), strict=True))
+    def load(self, state: torch.Tensor | None) -> None:
+        """Take up `state`'s counts; None, of a run from before there were any: all rewards varied."""
+        counts = [0] * len(self.epochs) if state is None else state.tolist()
+        self.epochs = dict(zip(sorted(self.epochs), counts, strict=True))

@@ -345,7 +345,7 @@ class ExperienceSource:
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.risk.load(state["risk"])
         self.watch.load(state["collapse"])
-        self.constant.load(state["constant"])
+        self.constant.load(state.get("constant"))
         self.credit.load_state(state)
         if scores := {name.removeprefix(BASE): value for name, value in state.items() if name.startswith(BASE)}:
             self.base = BaseScores(self._base_lines(), scores)

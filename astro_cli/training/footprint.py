@@ -13,11 +13,11 @@ import torch
 
 from astro_cli.config.errors import CheckpointError, RecipeError
 from astro_cli.core import memory
-from astro_cli.recipe import objective_class, resolve_kind
+from astro_cli.recipe import objective_class
 from astro_cli.shapes.video_codec import VideoCodec
 from astro_cli.spec import PERTURBED, ROLLED, FormSpec, Recipe, StageSpec
 from astro_cli.training.build import dry_run_counts, frozen_adapters, wanted_roles, weights_dtype
-from astro_cli.training.needs import rewards_of
+from astro_cli.training.needs import rewards_of, rolled
 from astro_cli.training.pairs import forms_of
 from astro_cli.zoo.sizes import HPSV3_PARAMETERS, UMT5_PARAMETERS, VAE_PARAMETERS, VIDEOALIGN_PARAMETERS
 
@@ -161,8 +161,7 @@ def _forms(recipe: Recipe, stage: StageSpec) -> tuple[FormSpec, ...]:
     if stage.pairs is not None:
         return forms_of(recipe, stage.pairs)
     video = recipe.video
-    rolled = objective_class(stage).rolled(resolve_kind("objectives", stage.objective, "objective"))
-    frames = (stage.experience.frames if stage.experience else None) or rolled or video.frames
+    frames = (stage.experience.frames if stage.experience else None) or rolled(stage) or video.frames
     return (FormSpec(frames=frames, height=video.height, width=video.width),)
 
 

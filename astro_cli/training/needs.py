@@ -40,6 +40,12 @@ def rewards_of(stage: StageSpec) -> list[str]:
     return [*collected, *objective_class(stage).rewards(config)]
 
 
+def rolled(stage: StageSpec) -> int | None:
+    """Latent frames of the videos that a stage's objective rolls out itself; None: `video.frames`."""
+    config = resolve_kind("objectives", stage.objective, "objective")
+    return objective_class(stage).rolled(config)
+
+
 def scorer_tables(stage: StageSpec) -> dict[str, dict[str, Any]]:
     """Own keys of the evaluation's scorers that a stage takes as rewards."""
     tables = dict[str, dict[str, Any]]()

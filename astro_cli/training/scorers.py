@@ -13,6 +13,7 @@ from astro_cli.objectives.base import Score
 from astro_cli.rewards.base import Reward, check_scores
 from astro_cli.rewards.embedded import embedded_reward
 from astro_cli.spec import Recipe
+from astro_cli.training.needs import rolled
 
 
 def load_scorers(
@@ -35,11 +36,14 @@ def load_scorers(
 
 
 def scorer_of(recipe: Recipe, backbone: Backbone, device: torch.device) -> Callable[[str], Score]:
-    """What gives objectives the score of a reward, by its name, for clips as long as the recipe's videos."""
+    """What gives objectives the score of a reward, by its name, for clips as long as the recipe's videos, or as those
+    that its objectives roll out.
+    """
+    lengths = [rolled(recipe.stages[stage]) or recipe.video.frames for stage in recipe.order]
 
     def make(key: str) -> Score:
         (reward,) = load_scorers([key], backbone, device)
-        if (frames := backbone.num_frames(recipe.video.frames)) < reward.num_frames_min:
+        if (frames := backbone.num_frames(min(lengths))) < reward.num_frames_min:
             what = f"scores clips of {reward.num_frames_min} frames or more, the recipe's have {frames}"
             raise RecipeError("video.frames", key, what)
 

@@ -13,6 +13,7 @@ class Study(NamedTuple):
         pairs: (base, recipe that trains it) on the embedded world; --quick runs the first.
         grids: of the full study, the pairs' among them.
         timed: recipes whose frames per second are measured beside those of the pairs and their bases.
+        timed_bases: further bases whose frames per second are.
         quick: the suite that --quick scores, and on how many prompts at most.
         lead: what the page's clips are.
         is_timed: whether frames per second are measured at all.
@@ -24,6 +25,7 @@ class Study(NamedTuple):
     pairs: tuple[tuple[str, str], ...]
     grids: tuple[str, ...]
     timed: tuple[str, ...] = ()
+    timed_bases: tuple[str, ...] = ()
     quick: tuple[str, int] = ("shapes", 96)
     lead: str = "Streaming students of the embedded world before and after forward-process reinforcement learning."
     is_timed: bool = True
@@ -64,9 +66,10 @@ STUDIES = {
     ),
     "reward-forcing": Study(
         tables=tuple(f"reward-forcing-{number}" for number in range(1, 8)),
-        pairs=(("shapes/self_forcing", "reward_forcing_shapes"),),
+        pairs=(("shapes/longlive", "reward_forcing_shapes"),),
         grids=("reward-forcing-1", "reward-forcing-3"),
         timed=("reward_forcing_window_15_shapes", "reward_forcing_window_21_shapes"),
+        timed_bases=("shapes/self_forcing",),
         lead="A streaming student of the embedded world before and after Re-DMD with an EMA sink.",
     ),
     "delta-forcing": Study(

@@ -97,7 +97,8 @@ class StudyRun:
         if self.study.is_timed:
             runs = [run for paths in tuned.values() for run in paths]
             runs += [self._runs / f"{recipe}-seed{seed}" for recipe in self.study.timed for seed in seeds]
-            self.do.evaluate([*tuned, *map(str, runs)], seeds, self._prompts[TIMED], self.folder, TIMED)
+            bases = [*tuned, *self.study.timed_bases]
+            self.do.evaluate([*bases, *map(str, runs)], seeds, self._prompts[TIMED], self.folder, TIMED)
         if self.paper in RATER_STUDIES:
             self.do.say(f"simulated raters judged the arms of {rate(self.paper, self.folder)} seeds")
         drawn = self._figures()

@@ -124,10 +124,11 @@ def time_arms(
     known = [_known(module, arm, writer) for (arm, _), writer in zip(pairs, writers, strict=True)]
     students = [place for place, (arm, _) in enumerate(pairs) if arm.streams]
     clips = [each.get("throughput") for each in known]
+    runs = shapes.BRIEF_RUNS if brief else shapes.THROUGHPUT_RUNS
     streamed = brief or all("throughput_streaming" in known[place] for place in students)
-    if all(clips) and streamed and not again:
+    if all(record and len(record.scores) >= runs for record in clips) and streamed and not again:
         return [record.mean for record in clips if record]
-    rates = shapes.throughput([arm for arm, _ in pairs], runs=shapes.BRIEF_RUNS if brief else None)
+    rates = shapes.throughput([arm for arm, _ in pairs], runs=runs)
     for (arm, _), writer, arm_rates in zip(pairs, writers, rates, strict=True):
         _record(module, arm, count, writer, {"throughput": list(arm_rates)})
     if students and not brief:

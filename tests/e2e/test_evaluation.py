@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_training import run
 
-from astro_cli.commands import reproduce
+from astro_cli.commands import evaluate, reproduce
 from eval.papers import published, table
 from eval.records import store
 from eval.studies import catalog
@@ -68,14 +68,18 @@ def test_frames_per_second_are_measured_again_on_demand(evaluated, tiny_base, mo
     assert added[0].scores != next(record.scores for record in before if record.metric == "throughput")
 
 
-def test_a_brief_timing_has_fewer_turns_and_no_long_video(tiny_base, tmp_path, monkeypatch):
-    out = tmp_path / "results"
-    line = ["eval", "shapes", "--arm", str(tiny_base), "--prompts", "2", "--results", str(out), "--timing", "brief"]
-    assert run(line, monkeypatch) == 0
-    timed = [record for record in store.load_results(out) if record.metric.startswith("throughput")]
-    assert [(record.metric, len(record.scores)) for record in timed] == [("throughput", 20)]
-    assert run(line, monkeypatch) == 0
-    assert len(store.load_results(out)) == len({record.metric for record in store.load_results(out)})
+def test_a_brief_timing_has_fewer_turns_and_no_long_video_and_counts_for_no_full_one(tiny_base, tmp_path, monkeypatch):
+    from eval.world import shapes
+
+    def timed(*, brief):
+        evaluate.evaluate_arms([str(tiny_base)], [0], 2, tmp_path, brief=brief)
+        records = [record for record in store.load_results(tmp_path) if record.metric.startswith("throughput")]
+        return [(record.metric, len(record.scores)) for record in records]
+
+    monkeypatch.setattr(shapes, "THROUGHPUT_RUNS", 24)
+    assert timed(brief=True) == timed(brief=True) == [("throughput", 20)]
+    assert sorted(timed(brief=False)) == [("throughput", 20), ("throughput", 24), ("throughput_streaming", 10)]
+    assert len(timed(brief=True)) == len(timed(brief=False)) == 3
 
 
 def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monkeypatch):
@@ -105,11 +109,10 @@ def test_arms_are_timed_in_one_network_each_with_its_own_weights(tiny_base, monk
     assert own[base.name] != own["other"]
 
 
-@pytest.mark.parametrize("timing", ["again", "brief"])
-def test_a_suite_without_timing_refuses_to_time(timing, tiny_base, tmp_path, monkeypatch, capsys):
+def test_a_suite_without_timing_refuses_to_time(tiny_base, tmp_path, monkeypatch, capsys):
     assert (
         run(
-            ["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--timing", timing],
+            ["eval", "shapes-long", "--arm", str(tiny_base), "--results", str(tmp_path / "out"), "--timing", "again"],
             monkeypatch,
         )
         == 2

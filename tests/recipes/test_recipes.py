@@ -15,6 +15,7 @@ from astro_cli.sampling.kernel import Kernel
 from astro_cli.spec import SamplerSpec
 from astro_cli.training.build import stream_spec
 from astro_cli.training.release import describe
+from eval.studies.catalog import STUDIES
 
 SHIPPED = toml.list_recipes()
 WAN = ("astrolabe_causal", "astrolabe_self_forcing", "astrolabe_longlive")
@@ -285,3 +286,9 @@ def test_each_use_of_the_teacher_has_its_own_guidance():
 def test_a_table_that_the_stage_would_ignore_is_refused(recipe, table, value):
     with pytest.raises(RecipeError, match=f"{table}: found a table, .* reads none"):
         load_recipe(recipe, [f"{table}={value}"])
+
+
+@pytest.mark.parametrize("paper", STUDIES)
+def test_a_study_compares_a_run_with_the_base_it_starts_from(paper):
+    for base, recipe in STUDIES[paper].pairs:
+        assert load_recipe(recipe).base.student == base

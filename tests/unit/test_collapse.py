@@ -114,3 +114,16 @@ def test_the_count_of_constant_epochs_goes_on_after_a_resume():
     then.load(first.state())
     assert not then.is_broken("vq")
     assert seen(then, [0.0, 0.0]) == [True]
+
+
+def test_a_run_from_before_there_were_counts_goes_on():
+    watch = ConstantRewards(["mq", "vq"])
+    watch.load(None)
+    assert seen(watch, [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]) == [False, False, True]
+
+
+def test_counts_stay_with_their_rewards_in_any_order():
+    first, then = ConstantRewards(["vq", "mq"]), ConstantRewards(["mq", "vq"])
+    seen(first, [0.1, 0.2], [0.0, 0.0])
+    then.load(first.state())
+    assert (first.epochs, then.epochs) == ({"vq": 0, "mq": 1}, {"mq": 1, "vq": 0})
