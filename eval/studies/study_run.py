@@ -64,7 +64,7 @@ class StudyRun:
     steps: int | None = None
 
     def quick(self, prompts: int) -> WrittenStudy:
-        """The first pair at one seed, in this process, scored on so many held-out prompts."""
+        """The first pair at one seed, trained with a process per core, scored on so many held-out prompts."""
         base, name = self.study.pairs[0]
         overrides = ["seed=0"]
         recipe = load_recipe(name, overrides)

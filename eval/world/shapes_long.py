@@ -3,8 +3,8 @@ Owns the protocol.
 
 30 s of the embedded world are 63 latent frames (21 blocks of 3); training clips have 9, which are 4 s. In the paper,
 30 s stand against 5 s. Prompts and noise are those of `shapes`, so up to the trained length a video is the clip scored
-there. Only the decoded frames grow with the length: videos stream through a window of the trained length (the student's
-own window, where it has one) with a sink of one block and positions relative to the window.
+there. Only the decoded frames grow with the length: videos stream through a window of the trained length, or through
+the student's own with its sink, with positions relative to the window.
 Source: Astrolabe (arXiv 2603.17051) section 4.3, Table 2; Infinity-RoPE (arXiv 2511.20649) for students trained on
 short clips.
 
