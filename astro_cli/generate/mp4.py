@@ -18,8 +18,8 @@ from astro_cli.generate.media import Frame, as_output_error, checked_frames, to_
 # What browsers play inside MP4, the widest first. yuv420p for the same reason.
 MP4_ENCODERS = ("libx264", "libvpx-vp9")
 # x264's assembly lets memory beyond a picture's edge sway its choices, so that bytes differ from run to run; its C code
-# does not (half as fast). The preset "veryfast" takes less than half the time of "medium"; PSNR stays within 1 dB, sizes
-# differ by 7 % on this world's pages (docs/performance.md).
+# does not (half as fast). The preset "veryfast" takes less than half the time of "medium"; PSNR stays within 1 dB, and
+# sizes differ by 7 % on this world's pages (docs/performance.md).
 MP4_OPTIONS = {
     "libx264": {"crf": "16", "preset": "veryfast", "x264-params": "no-asm=1"},
     "libvpx-vp9": {"crf": "24", "b": "0"},
