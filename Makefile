@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## create .venv and install the package under constraints.txt (once)
 
-run: setup  ## the main job: base -> RL -> evaluation -> Table 1, about six minutes; results in results/astrolabe/
+run: setup  ## the main job: base -> RL -> evaluation -> Table 1, about four minutes; results in results/astrolabe/
 	$(BIN)/astro reproduce astrolabe --quick
 
 test: setup  ## the test suite but for its slow cases, a process per core
