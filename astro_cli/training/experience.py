@@ -288,14 +288,14 @@ class ExperienceSource:
         Raises:
             RunError: one of them never varied, or has not for several epochs.
         """
-        said = []
+        notes = []
         for key in self.constant.see(scores_N):
             score, count = scores_N[key][0].item(), len(scores_N[key])
             what = f"the same score, {score:.4g}, for all {count} clips of epoch {step}: nothing can be learnt from it"
             if self.constant.is_broken(key):
                 raise RunError("reward", key, what, hint="the run can be resumed from its last checkpoint")
-            said.append(f"{key}: {what}")
-        return "; ".join(said)
+            notes.append(f"{key}: {what}")
+        return "; ".join(notes)
 
     def _watch(self, everyone_PG: torch.Tensor, clips: Clips) -> None:
         motion = self._gather(clips.motion).mean().item()

@@ -109,8 +109,8 @@ def test_rows_of_pictures_take_records_of_their_own_suite():
     rows = []
     for arm, suite, frames, mean in (
         ("teacher_shapes", "shapes", 33, 0.5),
-        ("self_forcing_shapes", "shapes", 33, 0.75),
-        ("self_forcing_shapes", "shapes-i2v", 25, 0.25),
+        ("causal_forcing_shapes", "shapes", 33, 0.75),
+        ("causal_forcing_shapes", "shapes-i2v", 25, 0.25),
     ):
         rows.append(
             store.Record(

@@ -63,7 +63,7 @@ def test_a_users_videos_are_perturbed_then_encoded(videos, arguments, tmp_path, 
     text = capsys.readouterr().err.replace("\n", " ")
     assert "still.mp4: nothing moves: reverse changes pixels by 0.00" in text
     found = rows(tmp_path / "one")
-    assert found[0]["student/preference_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert found[0]["student/preference_loss"] == pytest.approx(math.log(2), abs=1e-4)  # beta multiplies rounding
     assert {"validation/margin/reverse", "validation/margin/shuffle", "validation/margin/freeze"} <= found[0].keys()
     assert all(row["student/grad_norm"] > 0 for row in found)
     assert len({row["pairs/frames"] for row in found}) == 2
