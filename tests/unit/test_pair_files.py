@@ -93,5 +93,5 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_a_damaged_video_opens_and_is_left_to_the_decoder(folder):
     write_damaged(folder / "b.mp4", frames=24)  # the beginning is whole
-    write_video(folder / "a.mp4", seed=1, size=(128, 72))
+    write_video(folder / "a.mp4", seed=1, frames=24, size=(128, 72))
     check_videos(write(folder, pair()))
