@@ -178,7 +178,8 @@ GRPO = ["rl", "--recipe", "grpo_streaming_shapes", "--set", "lora.rank=4", *stag
     "experience.samples_every=0", "objective.clip_epoch=0", "optim.student.eps=1e-5",
 )]  # fmt: skip
 DMD = ["distill", "--recipe", "self_forcing_shapes", "--set", 'order=["dmd"]', *stage(
-    "dmd", "steps=2", "batch=4", "optim.student.every=1", "optim.student.eps=1e-5", "optim.critic.eps=1e-5",
+    "dmd", "steps=2", "batch=4", "ema.decay=0.1", "optim.student.every=1", "optim.student.eps=1e-5",
+    "optim.critic.eps=1e-5",
 )]  # fmt: skip
 SFT = ["sft", "--recipe", "sft_geometry_shapes", "--set", "video.frames=3", *stage(
     "sft", "steps=2", "batch=4", "data.pool=8", "ema.decay=0.1", "optim.student.warmup=0", "optim.student.eps=1e-5",
